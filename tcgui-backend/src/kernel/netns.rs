@@ -1,0 +1,244 @@
+//! Network namespaces as files: telling them from other entries, naming them, opening them.
+//!
+//! All members of nsfs share one `st_dev` (`fs/nsfs.c`), so a `stat` tells a mounted namespace from
+//! its empty placeholder file without opening anything: it does not block on a FIFO and pins nothing.
+//! A descriptor, even an `O_PATH` one, would keep the namespace alive after `ip netns del`.
+
+use std::fmt;
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sched::CloneFlags;
+use nix::sys::stat::{Mode, fstat};
+
+/// The kernel identity of a namespace as its entry shows it.
+///
+/// Inode numbers are reused within microseconds after a delete, so the change time of the nsfs inode
+/// belongs to the identity; it is stable for as long as the mount lives. For a symbolic link (to
+/// `/proc/PID/ns/net`, say) it is the change time of the link itself: the nsfs inode behind it has no
+/// mount to keep it in memory and gets a new time whenever it is looked up again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MountedNamespaceId {
+    device: u64,
+    inode: u64,
+    ctime_s: i64,
+    ctime_ns: i64,
+}
+
+impl MountedNamespaceId {
+    /// Returns an identity made of its parts; only tests and stored leases have them apart.
+    pub const fn from_parts(device: u64, inode: u64, ctime_s: i64, ctime_ns: i64) -> Self {
+        Self {
+            device,
+            inode,
+            ctime_s,
+            ctime_ns,
+        }
+    }
+
+    fn new(inode: &Metadata, ctime: &Metadata) -> Self {
+        Self::from_parts(inode.dev(), inode.ino(), ctime.ctime(), ctime.ctime_nsec())
+    }
+}
+
+impl fmt::Display for MountedNamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}@{}.{:09}",
+            self.device, self.inode, self.ctime_s, self.ctime_ns
+        )
+    }
+}
+
+impl fmt::Debug for MountedNamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What one entry of the netns directory is at the moment of looking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// There is no such entry.
+    Absent,
+    /// Something that is no namespace: a placeholder before its mount, or junk.
+    Plain,
+    /// A namespace of another type, a bound `uts` namespace for instance.
+    OtherNamespace(MountedNamespaceId),
+    /// A network namespace that can be entered now.
+    Network(MountedNamespaceId),
+}
+
+/// Why a namespace could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The entry is gone or names another namespace by now; the watcher will say so too.
+    #[error("the entry no longer names the expected network namespace")]
+    Gone,
+    /// The kernel refused.
+    #[error("cannot open the namespace file")]
+    Open(#[source] io::Error),
+}
+
+/// Looks at namespace files.
+#[derive(Debug, Clone, Copy)]
+pub struct NetnsFiles {
+    nsfs_device: u64,
+}
+
+impl NetnsFiles {
+    /// Learns the device number of nsfs from the caller's own namespace.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted or hides the caller from itself.
+    pub fn new() -> io::Result<Self> {
+        Ok(Self {
+            nsfs_device: fs::metadata("/proc/self/ns/net")?.dev(),
+        })
+    }
+
+    /// Returns what `path` is now. Never blocks on a FIFO or device and keeps nothing open.
+    ///
+    /// `known` is the answer of an earlier look: a namespace whose identity has not changed is not
+    /// opened again to ask for its type.
+    pub fn look(&self, path: &Path, known: Option<Entry>) -> Entry {
+        let link = match fs::symlink_metadata(path) {
+            Ok(metadata) => metadata,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Entry::Absent,
+            Err(_) => return Entry::Plain,
+        };
+        let id = if link.file_type().is_symlink() {
+            match fs::metadata(path) {
+                Ok(target) if target.dev() == self.nsfs_device => {
+                    MountedNamespaceId::new(&target, &link)
+                }
+                _ => return Entry::Plain,
+            }
+        } else if link.dev() == self.nsfs_device {
+            MountedNamespaceId::new(&link, &link)
+        } else {
+            return Entry::Plain;
+        };
+        match known {
+            Some(same @ (Entry::Network(known) | Entry::OtherNamespace(known))) if known == id => {
+                same
+            }
+            _ => match self.open_and_type(path, id) {
+                Ok((_closed_here, true)) => Entry::Network(id),
+                Ok((_closed_here, false)) => Entry::OtherNamespace(id),
+                // It changed between the two looks: not usable yet, the next look decides.
+                Err(_) => Entry::Plain,
+            },
+        }
+    }
+
+    /// Opens the network namespace `id` at `path`.
+    ///
+    /// The descriptor keeps the namespace alive: use it and close it.
+    ///
+    /// # Errors
+    /// [`OpenError::Gone`] when the path no longer names that namespace.
+    pub fn open(&self, path: &Path, id: MountedNamespaceId) -> Result<OwnedFd, OpenError> {
+        if self.look(path, Some(Entry::Network(id))) != Entry::Network(id) {
+            return Err(OpenError::Gone);
+        }
+        match self.open_and_type(path, id)? {
+            (fd, true) => Ok(fd),
+            (_, false) => Err(OpenError::Gone),
+        }
+    }
+
+    /// Opens `path` without ever blocking and tells whether it is a network namespace.
+    ///
+    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
+    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
+    fn open_and_type(
+        &self,
+        path: &Path,
+        id: MountedNamespaceId,
+    ) -> Result<(OwnedFd, bool), OpenError> {
+        let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(
+            |errno| match errno {
+                nix::Error::ENOENT => OpenError::Gone,
+                other => OpenError::Open(other.into()),
+            },
+        )?;
+        let stat = fstat(&handle).map_err(|errno| OpenError::Open(errno.into()))?;
+        if stat.st_dev != self.nsfs_device || stat.st_ino != id.inode {
+            return Err(OpenError::Gone);
+        }
+        let reopen = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let fd = open(
+            reopen.as_str(),
+            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|errno| OpenError::Open(errno.into()))?;
+        let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
+        Ok((fd, network))
+    }
+}
+
+/// Asks the kernel for the type of an open namespace (`man 2 ioctl_ns`, `NS_GET_NSTYPE`, Linux 4.11).
+#[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]
+fn namespace_type(fd: &OwnedFd) -> io::Result<CloneFlags> {
+    const NS_GET_NSTYPE: libc::c_ulong = nix::request_code_none!(0xb7, 0x3);
+    // SAFETY: the descriptor is open for the duration of the call, and the request takes no argument.
+    let answer = unsafe { libc::ioctl(fd.as_raw_fd(), NS_GET_NSTYPE) };
+    nix::errno::Errno::result(answer)
+        .map(CloneFlags::from_bits_retain)
+        .map_err(io::Error::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn tells_namespaces_from_everything_else() {
+        let files = NetnsFiles::new().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::write(at("plain"), "").unwrap();
+        nix::unistd::mkfifo(&at("fifo"), Mode::S_IRUSR).unwrap();
+        symlink("/nowhere/at/all", at("dangling")).unwrap();
+        symlink("/proc/self/ns/net", at("net")).unwrap();
+        symlink("/proc/self/ns/uts", at("uts")).unwrap();
+
+        assert_eq!(files.look(&at("missing"), None), Entry::Absent);
+        for name in ["plain", "fifo", "dangling"] {
+            assert_eq!(files.look(&at(name), None), Entry::Plain, "{name}");
+        }
+        assert!(matches!(
+            files.look(&at("uts"), None),
+            Entry::OtherNamespace(_)
+        ));
+        let Entry::Network(id) = files.look(&at("net"), None) else {
+            panic!("not a namespace")
+        };
+        assert_eq!(
+            files.look(&at("net"), None),
+            Entry::Network(id),
+            "identity is stable"
+        );
+        drop(files.open(&at("net"), id).unwrap());
+
+        let other = MountedNamespaceId {
+            ctime_ns: id.ctime_ns ^ 1,
+            ..id
+        };
+        assert!(matches!(
+            files.open(&at("net"), other),
+            Err(OpenError::Gone)
+        ));
+        assert!(matches!(files.open(&at("fifo"), id), Err(OpenError::Gone)));
+    }
+}

@@ -1,0 +1,12 @@
+//! The network-impairment daemon as a library: what the small binary puts together.
+//!
+//! Data flows one way: kernel → [`namespace_watcher`], `interfaces` → `backend` (the main select loop)
+//! → `bus` → frontends. Decisions are pure functions of `(input, now)`; actors own resources.
+//!
+//! Without default features only the namespace watcher is built, for programs that want to know which
+//! named network namespaces exist and need nothing else.
+
+pub mod error;
+pub mod kernel;
+pub mod namespace_watcher;
+mod pacing;

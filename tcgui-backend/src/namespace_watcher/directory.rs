@@ -1,0 +1,300 @@
+//! The decisions of the watcher: observations and doorbells in; events, the next look and its time out.
+//!
+//! Pure: no clock, no file, no log. Whatever order the doorbells come in and however many are lost,
+//! one full observation makes the state right.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::ffi::{OsStr, OsString};
+use std::time::{Duration, Instant};
+
+use super::{MountedNamespaceId, Namespace, NamespaceEvent};
+use crate::kernel::netns::Entry;
+use crate::pacing::Pacing;
+
+/// First and longest pause between looks at a pending entry.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// After this many looks (about 4 s) a pending entry is junk, which only sweeps look at.
+const PENDING_LOOKS: u32 = 10;
+/// More pending entries than this are looked at by a (paced) sweep, not one by one.
+const PENDING_AT_ONCE: usize = 64;
+/// Full sweeps take at most a tenth of the time, but none waits longer than this.
+const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(50));
+
+/// What the doorbells said since the last look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Hints {
+    /// Entries that something happened to.
+    pub(super) names: HashSet<OsString>,
+    /// Something happened to the directory itself: the watch on it must be placed anew.
+    pub(super) directory: bool,
+    /// Something happened that has no name, or events were lost.
+    pub(super) sweep: bool,
+}
+
+/// What to look at now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Look {
+    pub(super) names: Vec<OsString>,
+    pub(super) sweep: bool,
+}
+
+/// A file that is no namespace yet.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    looks: u32,
+    next: Instant,
+}
+
+/// The netns directory as known, as told, and what remains to be looked at.
+#[derive(Debug)]
+pub(super) struct Directory {
+    exists: bool,
+    namespaces: HashMap<OsString, Entry>,
+    pending: BTreeMap<OsString, Pending>,
+    junk: HashSet<OsString>,
+    hinted: BTreeSet<OsString>,
+    sweep_wanted: bool,
+    sweep_pacing: Pacing,
+    sweep_interval: Duration,
+    next_sweep: Instant,
+    told: Told,
+}
+
+/// What the consumer knows, and which names differ from that.
+#[derive(Debug, Default)]
+struct Told {
+    exists: bool,
+    ids: HashMap<OsString, MountedNamespaceId>,
+    changed: VecDeque<OsString>,
+    queued: HashSet<OsString>,
+}
+
+impl Directory {
+    /// Knows nothing and wants a full look at once.
+    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+        Self {
+            exists: false,
+            namespaces: HashMap::new(),
+            pending: BTreeMap::new(),
+            junk: HashSet::new(),
+            hinted: BTreeSet::new(),
+            sweep_wanted: true,
+            sweep_pacing: SWEEP_PACING,
+            sweep_interval,
+            next_sweep: now,
+            told: Told::default(),
+        }
+    }
+
+    /// Takes in what the doorbells said.
+    pub(super) fn ring(&mut self, hints: Hints) {
+        for name in hints.names {
+            // What was junk may have been replaced by a placeholder that is worth waiting for.
+            self.junk.remove(&name);
+            self.hinted.insert(name);
+        }
+        self.sweep_wanted |= hints.sweep || hints.directory;
+    }
+
+    /// The mount table changed: pending entries first, then everything.
+    pub(super) fn ring_mount_table(&mut self) {
+        if self.pending.len() <= PENDING_AT_ONCE {
+            self.hinted.extend(self.pending.keys().cloned());
+        }
+        self.sweep_wanted = true;
+    }
+
+    /// Sets the time between sweeps when nothing rings.
+    pub(super) fn set_sweep_interval(&mut self, now: Instant, interval: Duration) {
+        if interval != self.sweep_interval {
+            self.sweep_interval = interval;
+            self.next_sweep = self.next_sweep.min(now + interval);
+        }
+    }
+
+    /// Returns what must be looked at now, and forgets that it was asked for.
+    pub(super) fn next_look(&mut self, now: Instant) -> Look {
+        let mut names = std::mem::take(&mut self.hinted);
+        if self.pending.len() <= PENDING_AT_ONCE {
+            names.extend(
+                self.pending
+                    .iter()
+                    .filter(|(_, p)| p.next <= now)
+                    .map(|(name, _)| name.clone()),
+            );
+        } else if self.pending.values().any(|p| p.next <= now) {
+            self.sweep_wanted = true;
+        }
+        self.sweep_wanted |= self.next_sweep <= now;
+        let sweep = self.sweep_wanted && self.sweep_pacing.allows(now);
+        Look {
+            names: names.into_iter().collect(),
+            sweep,
+        }
+    }
+
+    /// Returns when the next look is due if nothing rings before.
+    pub(super) fn wake_at(&self) -> Instant {
+        let allowed = self.sweep_pacing.not_before();
+        let sweep = if self.sweep_wanted { allowed } else { None }.unwrap_or(self.next_sweep);
+        let Some(pending) = self.pending.values().map(|p| p.next).min() else {
+            return sweep;
+        };
+        let by_sweep = self.pending.len() > PENDING_AT_ONCE;
+        sweep.min(
+            allowed
+                .filter(|_| by_sweep)
+                .map_or(pending, |allowed| pending.max(allowed)),
+        )
+    }
+
+    /// Returns whether the directory existed at the last sweep.
+    pub(super) fn exists(&self) -> bool {
+        self.exists
+    }
+
+    /// Returns what an earlier look at `name` found, to save opening it again.
+    pub(super) fn known(&self, name: &OsStr) -> Option<Entry> {
+        self.namespaces.get(name).copied()
+    }
+
+    /// Takes in a look at one entry.
+    pub(super) fn observe_entry(&mut self, now: Instant, name: OsString, entry: Entry) {
+        if entry == Entry::Plain {
+            self.wait_for_mount(now, &name);
+        } else {
+            self.pending.remove(&name);
+            self.junk.remove(&name);
+        }
+        match entry {
+            Entry::Network(_) | Entry::OtherNamespace(_) => {
+                if self.namespaces.insert(name.clone(), entry) != Some(entry) {
+                    self.told.note_change(name);
+                }
+            }
+            Entry::Plain | Entry::Absent => {
+                if self.namespaces.remove(&name).is_some() {
+                    self.told.note_change(name);
+                }
+            }
+        }
+    }
+
+    fn wait_for_mount(&mut self, now: Instant, name: &OsStr) {
+        if self.junk.contains(name) {
+            return;
+        }
+        let pending = self.pending.entry(name.to_owned()).or_insert(Pending {
+            looks: 0,
+            next: now,
+        });
+        if pending.next > now {
+            return;
+        }
+        pending.looks += 1;
+        let pause = BACKOFF
+            .0
+            .saturating_mul(1 << (pending.looks - 1).min(16))
+            .min(BACKOFF.1);
+        pending.next = now + pause;
+        if pending.looks > PENDING_LOOKS {
+            self.pending.remove(name);
+            self.junk.insert(name.to_owned());
+        }
+    }
+
+    /// Takes in a look at the whole directory; `None`: there is none.
+    ///
+    /// `started` and `now` bound the look: its cost spaces the next one.
+    pub(super) fn observe_directory(
+        &mut self,
+        started: Instant,
+        now: Instant,
+        entries: Option<Vec<(OsString, Entry)>>,
+    ) {
+        self.exists = entries.is_some();
+        let entries = entries.unwrap_or_default();
+        let seen: HashSet<&OsStr> = entries.iter().map(|(name, _)| name.as_os_str()).collect();
+        let gone: Vec<OsString> = self
+            .namespaces
+            .keys()
+            .chain(self.pending.keys())
+            .chain(&self.junk)
+            .filter(|name| !seen.contains(name.as_os_str()))
+            .cloned()
+            .collect();
+        for name in gone {
+            self.observe_entry(now, name, Entry::Absent);
+        }
+        for (name, entry) in entries {
+            self.observe_entry(now, name, entry);
+        }
+        self.sweep_wanted = false;
+        self.sweep_pacing
+            .done(now, now.saturating_duration_since(started));
+        self.next_sweep = now + self.sweep_interval;
+    }
+
+    /// The sweep failed or the directory changed under it: what is known stays, look again later.
+    pub(super) fn observe_failure(&mut self, now: Instant, retry_in: Duration) {
+        self.sweep_wanted = false;
+        self.next_sweep = now + retry_in;
+    }
+
+    /// Takes what is known for the snapshot that the consumer gets before the first event.
+    pub(super) fn tell_all(&mut self) -> Vec<Namespace> {
+        let mut namespaces = Vec::new();
+        while let Some(event) = self.next_event() {
+            if let NamespaceEvent::Added { name, id } = event {
+                namespaces.push(Namespace { name, id });
+            }
+        }
+        namespaces.sort();
+        namespaces
+    }
+
+    /// Returns whether the consumer has something to learn.
+    pub(super) fn has_events(&self) -> bool {
+        self.told.exists != self.exists || !self.told.changed.is_empty()
+    }
+
+    /// Returns the next difference between what the consumer knows and what is.
+    pub(super) fn next_event(&mut self) -> Option<NamespaceEvent> {
+        let told = &mut self.told;
+        if self.exists && !told.exists {
+            told.exists = true;
+            return Some(NamespaceEvent::DirectoryAppeared);
+        }
+        while let Some(name) = told.changed.front().cloned() {
+            let present = match self.namespaces.get(&name) {
+                Some(Entry::Network(id)) => Some(*id),
+                _ => None,
+            };
+            let old = told.ids.get(&name).copied();
+            if let Some(id) = old.filter(|old| present != Some(*old)) {
+                // The name stays queued: its new identity, if any, is the next event.
+                told.ids.remove(&name);
+                return Some(NamespaceEvent::Removed { name, id });
+            }
+            told.changed.pop_front();
+            told.queued.remove(&name);
+            if let (Some(id), None) = (present, old) {
+                told.ids.insert(name.clone(), id);
+                return Some(NamespaceEvent::Added { name, id });
+            }
+        }
+        if told.exists && !self.exists {
+            told.exists = false;
+            return Some(NamespaceEvent::DirectoryVanished);
+        }
+        None
+    }
+}
+
+impl Told {
+    fn note_change(&mut self, name: OsString) {
+        if self.queued.insert(name.clone()) {
+            self.changed.push_back(name);
+        }
+    }
+}

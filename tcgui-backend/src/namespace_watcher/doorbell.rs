@@ -1,0 +1,298 @@
+//! What makes the watcher look: the two notify watches, the mount table, their loss and return.
+//!
+//! A doorbell says that something happened, at best to which name. Rings are merged in a bounded box
+//! until the actor looks, so no burst of events can queue up or be lost.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::directory::Hints;
+use super::probe::DirectoryKey;
+use crate::kernel::mount_table::MountTable;
+
+/// More names than this between two looks are cheaper to find by one sweep.
+const NAMES: usize = 1024;
+
+/// Where rings are collected until the actor takes them.
+#[derive(Debug, Default)]
+struct RingBox {
+    state: Mutex<Rings>,
+    rung: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Rings {
+    hints: Hints,
+    /// The notify thread is gone: its watches are dead.
+    ended: bool,
+}
+
+impl RingBox {
+    fn ring(&self, ring: impl FnOnce(&mut Rings)) {
+        let mut rings = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        ring(&mut rings);
+        drop(rings);
+        self.rung.notify_one();
+    }
+
+    fn take(&self) -> Rings {
+        std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The handler that runs in notify's thread: files what matters and never blocks.
+struct Handler {
+    directory: PathBuf,
+    rings: Arc<RingBox>,
+}
+
+impl notify::EventHandler for Handler {
+    fn handle_event(&mut self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if event.need_rescan() => self.rings.ring(|r| r.hints.sweep = true),
+            // Looking raises Open events itself: answering them would be an endless loop.
+            Ok(Event {
+                kind: EventKind::Access(_),
+                ..
+            }) => {}
+            Ok(Event {
+                kind: EventKind::Modify(ModifyKind::Metadata(_) | ModifyKind::Data(_)),
+                ..
+            }) => {}
+            Ok(event) => {
+                for path in &event.paths {
+                    self.ring_path(path);
+                }
+            }
+            Err(_) => self.rings.ring(|r| r.hints.directory = true),
+        }
+    }
+}
+
+impl Handler {
+    fn ring_path(&self, path: &Path) {
+        if path == self.directory {
+            self.rings.ring(|r| r.hints.directory = true);
+        } else if let (true, Some(name)) =
+            (path.parent() == Some(&self.directory), path.file_name())
+        {
+            self.rings.ring(|r| {
+                if r.hints.names.len() < NAMES {
+                    r.hints.names.insert(name.to_owned());
+                } else {
+                    r.hints.sweep = true;
+                }
+            });
+        }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.rings.ring(|r| r.ended = true);
+    }
+}
+
+/// A way of hearing about changes that the watcher would rather have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Doorbell {
+    Notify,
+    ParentWatch,
+    DirectoryWatch,
+    MountTable,
+}
+
+impl fmt::Display for Doorbell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Notify => "inotify instance",
+            Self::ParentWatch => "inotify watch on the parent directory",
+            Self::DirectoryWatch => "inotify watch on the netns directory",
+            Self::MountTable => "mount table",
+        })
+    }
+}
+
+/// Why a doorbell could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DoorbellError {
+    #[error("cannot watch")]
+    Watch(#[source] notify::Error),
+    #[error("cannot poll /proc/self/mountinfo")]
+    MountTable(#[source] io::Error),
+}
+
+/// All doorbells of the watcher, as far as they could be had.
+pub(super) struct Doorbells {
+    parent: PathBuf,
+    directory: PathBuf,
+    rings: Arc<RingBox>,
+    watcher: Option<RecommendedWatcher>,
+    parent_watched: bool,
+    watched: Option<DirectoryKey>,
+    mount_table: Option<MountTable>,
+    failures: HashMap<Doorbell, DoorbellError>,
+}
+
+impl fmt::Debug for Doorbells {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Doorbells")
+            .field("missing", &self.missing(true))
+            .finish_non_exhaustive()
+    }
+}
+
+impl Doorbells {
+    /// Hangs up nothing yet: [`Self::install`] does.
+    pub(super) fn new(parent: PathBuf, name: &OsStr) -> Self {
+        let directory = parent.join(name);
+        Self {
+            parent,
+            directory,
+            rings: Arc::default(),
+            watcher: None,
+            parent_watched: false,
+            watched: None,
+            mount_table: None,
+            failures: HashMap::new(),
+        }
+    }
+
+    /// Tries to get every doorbell that is missing, but for the watch on the directory itself.
+    pub(super) fn install(&mut self) {
+        if self.mount_table.is_none() {
+            let opened = MountTable::open().map_err(DoorbellError::MountTable);
+            self.mount_table = self.note(Doorbell::MountTable, opened);
+        }
+        if self.watcher.is_none() {
+            let handler = Handler {
+                directory: self.directory.clone(),
+                rings: Arc::clone(&self.rings),
+            };
+            let created = RecommendedWatcher::new(handler, Config::default());
+            self.watcher = self.note(Doorbell::Notify, created.map_err(DoorbellError::Watch));
+            // A failed attempt drops its handler too: that was not the loss of a working one.
+            self.rings.ring(|rings| rings.ended = false);
+        }
+        if let (Some(watcher), false) = (&mut self.watcher, self.parent_watched) {
+            let placed = watcher.watch(&self.parent, RecursiveMode::NonRecursive);
+            let placed = self.note(Doorbell::ParentWatch, placed.map_err(DoorbellError::Watch));
+            self.parent_watched = placed.is_some();
+        }
+    }
+
+    fn note<T>(&mut self, doorbell: Doorbell, got: Result<T, DoorbellError>) -> Option<T> {
+        got.map_err(|err| self.failures.insert(doorbell, err)).ok()
+    }
+
+    /// Returns why `doorbell` could not be had the last time.
+    pub(super) fn failure(&self, doorbell: Doorbell) -> Option<&DoorbellError> {
+        self.failures.get(&doorbell)
+    }
+
+    /// Returns the doorbells that are not there; one that hangs on a missing directory is not missed.
+    pub(super) fn missing(&self, directory_exists: bool) -> Vec<Doorbell> {
+        let checks = [
+            (Doorbell::MountTable, self.mount_table.is_some()),
+            (Doorbell::Notify, self.watcher.is_some()),
+            (
+                Doorbell::ParentWatch,
+                self.watcher.is_none() || self.parent_watched,
+            ),
+            (
+                Doorbell::DirectoryWatch,
+                self.watcher.is_none() || !directory_exists || self.watched.is_some(),
+            ),
+        ];
+        checks
+            .into_iter()
+            .filter(|(_, there)| !there)
+            .map(|(doorbell, _)| doorbell)
+            .collect()
+    }
+
+    /// Returns whether the watch on the directory is on the one that `key` names.
+    pub(super) fn watches(&self, key: Option<DirectoryKey>) -> bool {
+        self.watched == key || self.watcher.is_none()
+    }
+
+    /// Says that the watch on the directory cannot be trusted any more.
+    pub(super) fn distrust_directory_watch(&mut self) {
+        self.watched = None;
+    }
+
+    /// Puts the watch on the directory that is at the path now, which `key` names.
+    ///
+    /// The old watch goes first: notify would keep it beside the new one (and 9.0 would take the new
+    /// one for already placed), and events of a hidden directory would go on arriving.
+    pub(super) fn watch_directory(&mut self, key: Option<DirectoryKey>) {
+        self.watched = None;
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        // An error here says that there was no watch: the kernel had removed it with the directory.
+        watcher.unwatch(&self.directory).ok();
+        if key.is_some() {
+            let placed = watcher.watch(&self.directory, RecursiveMode::NonRecursive);
+            let placed = self.note(
+                Doorbell::DirectoryWatch,
+                placed.map_err(DoorbellError::Watch),
+            );
+            self.watched = placed.and(key);
+        }
+    }
+
+    /// Waits until something rang in notify's thread. Cancel-safe: a ring stays until it is taken.
+    pub(super) async fn notified(&self) {
+        self.rings.rung.notified().await;
+    }
+
+    /// Takes what rang. When notify's thread has died, everything it watched is missing from now on.
+    pub(super) fn take_hints(&mut self) -> Hints {
+        let Rings { mut hints, ended } = self.rings.take();
+        if ended && self.watcher.take().is_some() {
+            self.parent_watched = false;
+            self.watched = None;
+            hints.sweep = true;
+            // Dropping the dead watcher may ring once more.
+            self.rings.take();
+        }
+        hints
+    }
+
+    /// Waits until the mount table changed, for ever where it cannot be heard. Cancel-safe: a change
+    /// stays until [`Self::clear_mount_table`].
+    pub(super) async fn mount_table_changed(&self) {
+        match &self.mount_table {
+            // An error means that the runtime stops, and this task with it.
+            Some(table) if table.changed().await.is_ok() => {}
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Forgets the changes so far; those from here on ring again.
+    pub(super) fn clear_mount_table(&self) {
+        if let Some(table) = &self.mount_table {
+            table.clear();
+        }
+    }
+}
+
+/// Splits the configured path into its canonical parent and its name.
+///
+/// The parent is resolved once, so that events arrive under one path whichever way it was written
+/// (`/var/run/netns`). A parent that does not exist yet is taken as written.
+pub(super) fn split(directory: &Path) -> Option<(PathBuf, OsString)> {
+    let name = directory.file_name()?.to_owned();
+    let parent = directory.parent().filter(|parent| parent.is_absolute())?;
+    let parent = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
+    Some((parent, name))
+}

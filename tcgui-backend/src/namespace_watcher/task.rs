@@ -1,0 +1,246 @@
+//! The actor: waits for a doorbell, looks, and hands out what differs.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::directory::{Directory, Hints, Look};
+use super::doorbell::{self, Doorbell, Doorbells};
+use super::probe::Probe;
+use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
+use crate::error::chain;
+use crate::kernel::netns::NetnsFiles;
+
+/// A directory that changes under every look is looked at again after a pause.
+const RACES: u32 = 4;
+/// Pause after [`RACES`] lost races.
+const RACE_PAUSE: Duration = Duration::from_millis(20);
+/// First and longest pause between attempts to get a missing doorbell.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+
+/// What ended a wait.
+enum Input<'a> {
+    Stop,
+    Room(mpsc::Permit<'a, NamespaceEvent>),
+    ConsumerGone,
+    Rings,
+    MountTable,
+    Timer,
+}
+
+/// The watcher's actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task {
+    config: WatchConfig,
+    directory: Directory,
+    doorbells: Doorbells,
+    probe: Probe,
+    events: mpsc::Sender<NamespaceEvent>,
+    missing: Vec<Doorbell>,
+    retry_at: Option<Instant>,
+    retry_pause: Duration,
+    unreadable: bool,
+}
+
+impl Task {
+    /// Hangs up the doorbells and looks for the first time.
+    pub(super) fn open(
+        config: WatchConfig,
+        events: mpsc::Sender<NamespaceEvent>,
+    ) -> Result<(Vec<Namespace>, Self), WatchError> {
+        let (parent, name) =
+            doorbell::split(&config.directory).ok_or_else(|| WatchError::Unwatchable {
+                directory: config.directory.clone(),
+            })?;
+        let files = NetnsFiles::new().map_err(WatchError::OwnNamespace)?;
+        let probe = Probe::new(parent.join(&name), files);
+        // What is there must be a readable directory now; what goes wrong later is waited out.
+        probe.check().map_err(|err| WatchError::ReadDirectory {
+            directory: config.directory.clone(),
+            err,
+        })?;
+        let mut task = Self {
+            directory: Directory::new(now(), config.sweep_interval),
+            doorbells: Doorbells::new(parent, &name),
+            probe,
+            events,
+            missing: Vec::new(),
+            retry_at: None,
+            retry_pause: RETRY.0,
+            unreadable: false,
+            config,
+        };
+        task.retry_doorbells();
+        task.look();
+        let namespaces = task.directory.tell_all();
+        Ok((namespaces, task))
+    }
+
+    /// Watches until `stop` is cancelled or the consumer is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let events = self.events.clone();
+        loop {
+            match self.next_input(&events, &stop).await {
+                Input::Stop | Input::ConsumerGone => return,
+                Input::Room(permit) => {
+                    if let Some(event) = self.directory.next_event() {
+                        permit.send(event);
+                    }
+                }
+                Input::Rings => {
+                    let hints = self.doorbells.take_hints();
+                    if hints.directory {
+                        self.doorbells.distrust_directory_watch();
+                    }
+                    self.directory.ring(hints);
+                }
+                Input::MountTable => {
+                    self.doorbells.clear_mount_table();
+                    self.directory.ring_mount_table();
+                }
+                Input::Timer => {}
+            }
+            if self.retry_at.is_some_and(|at| at <= now()) {
+                self.retry_doorbells();
+            }
+            self.look();
+            self.deliver();
+        }
+    }
+
+    async fn next_input<'a>(
+        &self,
+        events: &'a mpsc::Sender<NamespaceEvent>,
+        stop: &CancellationToken,
+    ) -> Input<'a> {
+        let wake = self.directory.wake_at();
+        let wake = self.retry_at.map_or(wake, |retry| wake.min(retry));
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => Input::Stop,
+            // Cancel-safe: a permit that was not returned was not taken.
+            permit = events.reserve(), if self.directory.has_events() => {
+                permit.map_or(Input::ConsumerGone, Input::Room)
+            }
+            // Cancel-safe: being closed is a state.
+            () = events.closed() => Input::ConsumerGone,
+            // Cancel-safe: readiness stays until it is cleared.
+            () = self.doorbells.mount_table_changed() => Input::MountTable,
+            // Cancel-safe: rings stay in their box until they are taken.
+            () = self.doorbells.notified() => Input::Rings,
+            // Cancel-safe: the deadline is computed anew each time.
+            () = tokio::time::sleep_until(wake.into()) => Input::Timer,
+        }
+    }
+
+    /// Looks at all that is due and brings the watch on the directory up to date.
+    fn look(&mut self) {
+        let Look { names, sweep } = self.directory.next_look(now());
+        for name in names {
+            let entry = self.probe.entry(&name, self.directory.known(&name));
+            self.directory.observe_entry(now(), name, entry);
+        }
+        if sweep {
+            self.sweep();
+        }
+    }
+
+    /// Lists the directory with the watch on it: place the watch, list, and check that the path still
+    /// names the watched directory. Without the order, the first name in a new directory is missed.
+    fn sweep(&mut self) {
+        let started = now();
+        for _ in 0..RACES {
+            let swept = self.probe.directory_key().and_then(|key| {
+                if !self.doorbells.watches(key) {
+                    self.doorbells.watch_directory(key);
+                }
+                let entries = self.probe.sweep(|name| self.directory.known(name))?;
+                Ok((key == self.probe.directory_key()?, entries))
+            });
+            match swept {
+                Ok((true, entries)) => {
+                    self.directory.observe_directory(started, now(), entries);
+                    self.report_readable(None);
+                    return self.report_doorbells();
+                }
+                Ok((false, _)) => {}
+                Err(err) => {
+                    self.directory
+                        .observe_failure(now(), self.config.degraded_sweep_interval);
+                    self.report_readable(Some(&err));
+                    return;
+                }
+            }
+        }
+        self.directory.observe_failure(now(), RACE_PAUSE);
+    }
+
+    /// Hands over what fits; the rest waits, merged, for room.
+    fn deliver(&mut self) {
+        while self.directory.has_events() {
+            let Ok(permit) = self.events.try_reserve() else {
+                return;
+            };
+            let Some(event) = self.directory.next_event() else {
+                return;
+            };
+            permit.send(event);
+        }
+    }
+
+    fn retry_doorbells(&mut self) {
+        self.retry_at = None;
+        self.doorbells.install();
+        // While a doorbell was missing, anything may have happened unheard.
+        self.directory.ring(Hints {
+            sweep: true,
+            ..Hints::default()
+        });
+    }
+
+    /// Says once what was lost and once that it is back, and sweeps as often as that calls for.
+    fn report_doorbells(&mut self) {
+        let missing = self.doorbells.missing(self.directory.exists());
+        for doorbell in missing.iter().filter(|lost| !self.missing.contains(lost)) {
+            let error = self
+                .doorbells
+                .failure(*doorbell)
+                .map(|err| chain(err).to_string());
+            warn!(%doorbell, error, "doorbell missing, sweeping more often instead");
+        }
+        for doorbell in self.missing.iter().filter(|lost| !missing.contains(lost)) {
+            info!(%doorbell, "doorbell works again");
+        }
+        let interval = if missing.is_empty() {
+            self.retry_at = None;
+            self.retry_pause = RETRY.0;
+            self.config.sweep_interval
+        } else {
+            if self.retry_at.is_none() {
+                self.retry_at = Some(now() + self.retry_pause);
+                self.retry_pause = (self.retry_pause * 2).min(RETRY.1);
+            }
+            self.config.degraded_sweep_interval
+        };
+        self.directory.set_sweep_interval(now(), interval);
+        self.missing = missing;
+    }
+
+    fn report_readable(&mut self, failure: Option<&io::Error>) {
+        match (failure, self.unreadable) {
+            (Some(err), false) => warn!(error = %err, "netns directory not readable"),
+            (None, true) => info!("netns directory readable again"),
+            _ => {}
+        }
+        self.unreadable = failure.is_some();
+    }
+}
+
+/// The clock that also tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
