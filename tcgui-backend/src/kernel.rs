@@ -4,5 +4,11 @@
 //! those crates appear in no signature that leaves this folder. Everything here is one operation that
 //! is asked for and answered; what to do about the answer is decided elsewhere.
 
+#[cfg(feature = "daemon")]
+pub mod link;
 pub mod mount_table;
 pub mod netns;
+#[cfg(feature = "daemon")]
+pub mod process;
+#[cfg(feature = "daemon")]
+pub mod rtnetlink;

@@ -7,6 +7,8 @@
 //! named network namespaces exist and need nothing else.
 
 pub mod error;
+#[cfg(feature = "daemon")]
+pub mod interfaces;
 pub mod kernel;
 pub mod namespace_watcher;
 mod pacing;

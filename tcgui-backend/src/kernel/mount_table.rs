@@ -21,12 +21,12 @@ impl MountTable {
     /// `/proc` is not mounted, or descriptors have run out.
     pub fn open() -> io::Result<Self> {
         let file = File::open("/proc/self/mountinfo")?;
-        // SAFETY: the file is moved into the `AsyncFd`, which lends it out only shared and closes it
-        // when it is dropped; until then the descriptor stays open and is this file's alone.
         #[expect(
             unsafe_code,
             reason = "tokio asks its callers to vouch for the descriptor"
         )]
+        // SAFETY: the file is moved into the `AsyncFd`, which lends it out only shared and closes it
+        // when it is dropped; until then the descriptor stays open and is this file's alone.
         let registered = unsafe { AsyncFd::register_with_interest(file, Interest::PRIORITY) };
         Ok(Self(registered?))
     }

@@ -10,10 +10,11 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::thread;
 
 use nix::fcntl::{OFlag, open};
 use nix::libc;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{Mode, fstat};
 
 /// The kernel identity of a namespace as its entry shows it.
@@ -183,6 +184,27 @@ impl NetnsFiles {
         let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
         Ok((fd, network))
     }
+}
+
+/// Runs `work` inside the namespace, on a thread that ends with it: no other thread ever leaves home.
+///
+/// A socket that `work` opens stays in the namespace, and keeps it alive until it is closed.
+///
+/// # Errors
+/// `setns` is refused (`CAP_SYS_ADMIN` over the namespace), or no thread can be had.
+pub fn inside<T: Send>(netns: OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new()
+            .name("netns".into())
+            .spawn_scoped(scope, || {
+                setns(&netns, CloneFlags::CLONE_NEWNET)?;
+                drop(netns);
+                Ok(work())
+            })?;
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// Asks the kernel for the type of an open namespace (`man 2 ioctl_ns`, `NS_GET_NSTYPE`, Linux 4.11).

@@ -1,0 +1,142 @@
+//! What each namespace holds: its links, kept true by one event socket for all namespaces.
+//!
+//! The actor owns the list of tracked namespaces. A kernel event says which namespace rang; its links
+//! are then dumped anew and reported if they differ. Inputs: [`InterfacesHandle`] commands, kernel
+//! events, finished looks, a slow sweep. Outputs: [`InterfacesEvent`]s, merged while the consumer is
+//! busy. It ends when it is told to stop, when its handles are gone, or when the event socket breaks.
+//!
+//! ```text
+//!  kernel events ──▶ task.rs ──input──▶ tracker.rs (pure) ──▶ look at K ──▶ kernel (blocking thread)
+//!  commands ───────▶   │  ◀──────────── result ◀──────────────────────────────────┘
+//!                      └──▶ InterfacesEvent to the backend
+//! ```
+
+mod kernel;
+mod task;
+mod tracker;
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::kernel::link::Link;
+use crate::kernel::netns::{MountedNamespaceId, OpenError};
+use crate::kernel::rtnetlink::RtnetlinkError;
+
+pub use kernel::KernelLinks;
+pub use task::Task;
+pub use tracker::NetnsKey;
+
+/// Commands that wait while the actor works through a burst; the sender then waits, which is safe
+/// because the actor never waits for the sender.
+const COMMANDS: usize = 256;
+/// Reports that wait for the backend; beyond that they are merged by namespace.
+const EVENTS: usize = 64;
+
+/// The links of one namespace, shared between all who look at them.
+pub type Links = Arc<[Link]>;
+
+/// What changed in a tracked namespace.
+#[derive(Debug, Clone)]
+pub enum InterfacesEvent {
+    /// The links as they are now.
+    Links {
+        /// Which namespace.
+        key: NetnsKey,
+        /// All its links.
+        links: Links,
+    },
+    /// The first look failed: nothing is known yet, and the actor goes on trying.
+    Unreadable {
+        /// Which namespace.
+        key: NetnsKey,
+    },
+}
+
+/// Why the links of a namespace could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LookError {
+    /// No path leads to the namespace any more.
+    #[error("the namespace is gone")]
+    Gone,
+    /// The id the kernel had given it is no longer valid; the next look asks for a new one.
+    #[error("the namespace id is stale")]
+    StaleId,
+    /// The namespace file was refused.
+    #[error("cannot open the namespace")]
+    Open(#[source] io::Error),
+    /// The kernel did not answer as asked.
+    #[error("cannot read links")]
+    Dump(#[from] RtnetlinkError),
+}
+
+impl From<OpenError> for LookError {
+    fn from(err: OpenError) -> Self {
+        match err {
+            OpenError::Gone => Self::Gone,
+            OpenError::Open(err) => Self::Open(err),
+        }
+    }
+}
+
+/// What is asked of the actor.
+#[derive(Debug)]
+enum Command {
+    Track { key: NetnsKey, path: Option<PathBuf> },
+    Untrack { id: MountedNamespaceId, path: PathBuf },
+    Refresh { key: NetnsKey, reply: oneshot::Sender<Result<Links, Arc<LookError>>> },
+}
+
+/// To ask the actor. The actor ends when the last one is dropped.
+#[derive(Debug, Clone)]
+pub struct InterfacesHandle {
+    commands: mpsc::Sender<Command>,
+}
+
+impl InterfacesHandle {
+    /// Reports the links of the daemon's own namespace from now on.
+    pub async fn track_host(&self) {
+        self.send(Command::Track { key: NetnsKey::Host, path: None }).await;
+    }
+
+    /// Reports the links of a namespace from now on; `path` is one of the names that lead to it.
+    pub async fn track(&self, id: MountedNamespaceId, path: PathBuf) {
+        self.send(Command::Track { key: NetnsKey::Mounted(id), path: Some(path) }).await;
+    }
+
+    /// Takes a name back; with the last one the namespace is forgotten.
+    pub async fn untrack(&self, id: MountedNamespaceId, path: PathBuf) {
+        self.send(Command::Untrack { id, path }).await;
+    }
+
+    /// Looks again, at once, and returns what a look that began after this call has seen.
+    ///
+    /// # Errors
+    /// [`LookError::Gone`] when the namespace is not tracked (any more).
+    pub async fn refresh(&self, key: NetnsKey) -> Result<Links, Arc<LookError>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Refresh { key, reply }).await;
+        answer.await.unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+    }
+
+    async fn send(&self, command: Command) {
+        // A closed channel means that the daemon is stopping.
+        self.commands.send(command).await.ok();
+    }
+}
+
+/// Builds the actor; `sweep_interval` is how often everything is looked at though nothing rang.
+pub fn open<K: LinkKernel>(
+    kernel: K,
+    sweep_interval: Duration,
+) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
+    let (commands, command_rx) = mpsc::channel(COMMANDS);
+    let (event_tx, events) = mpsc::channel(EVENTS);
+    let task = Task::new(kernel, sweep_interval, command_rx, event_tx);
+    (InterfacesHandle { commands }, events, task)
+}
+
+pub use kernel::{LinkKernel, LookOrder, Seen};

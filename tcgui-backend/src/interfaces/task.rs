@@ -1,0 +1,134 @@
+//! The actor: waits for a ring, a command or a finished look, and starts what the tracker asks for.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::kernel::LinkKernel;
+use super::tracker::{Looked, Tracker};
+use super::{Command, InterfacesEvent, Links, LookError};
+use crate::error::chain;
+use crate::kernel::rtnetlink::{KernelEvent, RtnetlinkError};
+
+type Waiter = tokio::sync::oneshot::Sender<Result<Links, Arc<LookError>>>;
+
+enum Input<'a> {
+    Stop,
+    Command(Command),
+    HandlesGone,
+    Room(mpsc::Permit<'a, InterfacesEvent>),
+    ConsumerGone,
+    Kernel(Result<Vec<KernelEvent>, RtnetlinkError>),
+    Looked(Looked),
+    Timer,
+}
+
+/// The interfaces actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task<K> {
+    kernel: Arc<K>,
+    tracker: Tracker<Waiter>,
+    looks: JoinSet<Looked>,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<InterfacesEvent>,
+}
+
+impl<K: LinkKernel> Task<K> {
+    pub(super) fn new(
+        kernel: K,
+        sweep_interval: Duration,
+        commands: mpsc::Receiver<Command>,
+        events: mpsc::Sender<InterfacesEvent>,
+    ) -> Self {
+        let tracker = Tracker::new(now(), sweep_interval);
+        Self { kernel: Arc::new(kernel), tracker, looks: JoinSet::new(), commands, events }
+    }
+
+    /// Reports until `stop` is cancelled or nobody is interested any more.
+    ///
+    /// # Errors
+    /// The event socket is broken: without it the picture would go stale unnoticed.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), RtnetlinkError> {
+        let events = self.events.clone();
+        loop {
+            match self.next_input(&events, &stop).await {
+                Input::Stop | Input::HandlesGone | Input::ConsumerGone => return Ok(()),
+                Input::Command(command) => self.obey(command),
+                Input::Room(permit) => {
+                    if let Some(event) = self.tracker.next_event() {
+                        permit.send(event);
+                    }
+                }
+                Input::Kernel(rung) => {
+                    for event in rung? {
+                        self.tracker.kernel(event);
+                    }
+                }
+                Input::Looked(looked) => self.finish(looked),
+                Input::Timer => {}
+            }
+            for order in self.tracker.next_looks(now()) {
+                let kernel = Arc::clone(&self.kernel);
+                self.looks.spawn(async move {
+                    let (key, started) = (order.key, now());
+                    let result = kernel.look(order).await;
+                    Looked { key, cost: now().saturating_duration_since(started), result }
+                });
+            }
+        }
+    }
+
+    async fn next_input<'a>(
+        &mut self,
+        events: &'a mpsc::Sender<InterfacesEvent>,
+        stop: &CancellationToken,
+    ) -> Input<'a> {
+        let wake = self.tracker.wake_at();
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => Input::Stop,
+            // Cancel-safe: `recv` takes nothing unless it returns it.
+            command = self.commands.recv() => command.map_or(Input::HandlesGone, Input::Command),
+            // Cancel-safe: a permit that was not returned was not taken.
+            permit = events.reserve(), if self.tracker.has_news() => {
+                permit.map_or(Input::ConsumerGone, Input::Room)
+            }
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
+                |err| std::panic::resume_unwind(err.into_panic()), Input::Looked),
+            // Cancel-safe: what was not returned was not taken from the socket.
+            rung = self.kernel.events() => Input::Kernel(rung),
+            // Cancel-safe: the deadline is computed anew each time.
+            () = tokio::time::sleep_until(wake.into()) => Input::Timer,
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Track { key, path } => self.tracker.track(key, path),
+            Command::Untrack { id, path } => self.tracker.untrack(id, &path),
+            Command::Refresh { key, reply } => self.tracker.refresh(key, reply),
+        }
+    }
+
+    fn finish(&mut self, looked: Looked) {
+        let key = looked.key;
+        if let Err(err) = &looked.result {
+            debug!(?key, error = %chain(err), "namespace not read");
+        }
+        let Some(answer) = self.tracker.looked(now(), looked) else { return };
+        for waiter in answer.waiters {
+            // Who no longer waits has lost interest.
+            waiter.send(answer.result.clone()).ok();
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,304 @@
+//! The decisions of the actor: what to look at when, and what is news.
+//!
+//! Pure: no socket, no clock. `W` is whoever waits for a refresh.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::kernel::{LookOrder, Seen};
+use super::{InterfacesEvent, Links, LookError};
+use crate::kernel::netns::MountedNamespaceId;
+use crate::kernel::rtnetlink::{KernelEvent, Nsid};
+use crate::pacing::Pacing;
+
+/// Looks under way at once: one more than the kernel's rtnl lock lets run, so that it never idles.
+pub(super) const LOOKS: usize = 2;
+/// A namespace that rings without end is looked at for a tenth of the time.
+const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
+/// First and longest pause after a look that failed.
+const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
+
+/// Which namespace, as the kernel tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NetnsKey {
+    /// The daemon's own.
+    Host,
+    /// One that a name leads to.
+    Mounted(MountedNamespaceId),
+}
+
+/// A look that finished.
+#[derive(Debug)]
+pub(super) struct Looked {
+    pub(super) key: NetnsKey,
+    pub(super) cost: Duration,
+    pub(super) result: Result<Seen, LookError>,
+}
+
+/// Those who waited for a look, and what it saw.
+#[derive(Debug)]
+pub(super) struct Answer<W> {
+    pub(super) waiters: Vec<W>,
+    pub(super) result: Result<Links, Arc<LookError>>,
+}
+
+#[derive(Debug)]
+struct Tracked<W> {
+    paths: Vec<PathBuf>,
+    nsid: Option<Nsid>,
+    looking: bool,
+    pacing: Pacing,
+    retry: Option<(Instant, Duration)>,
+    links: Option<Links>,
+    /// Waiting for the look under way, and for the one after it.
+    served: Vec<W>,
+    waiting: Vec<W>,
+    unreadable: bool,
+}
+
+/// All tracked namespaces.
+#[derive(Debug)]
+pub(super) struct Tracker<W> {
+    tracked: HashMap<NetnsKey, Tracked<W>>,
+    by_nsid: HashMap<Nsid, Vec<NetnsKey>>,
+    /// To be looked at; one that is being looked at stays here when it rings again.
+    due: BTreeSet<NetnsKey>,
+    looking: usize,
+    news: VecDeque<NetnsKey>,
+    sweep_interval: Duration,
+    next_sweep: Instant,
+}
+
+impl<W> Tracker<W> {
+    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+        Self {
+            tracked: HashMap::new(),
+            by_nsid: HashMap::new(),
+            due: BTreeSet::new(),
+            looking: 0,
+            news: VecDeque::new(),
+            sweep_interval,
+            next_sweep: now + sweep_interval,
+        }
+    }
+
+    /// Takes a namespace in, or one more name of it.
+    pub(super) fn track(&mut self, key: NetnsKey, path: Option<PathBuf>) {
+        let due = &mut self.due;
+        let tracked = self.tracked.entry(key).or_insert_with(|| {
+            due.insert(key);
+            Tracked {
+                paths: Vec::new(),
+                nsid: None,
+                looking: false,
+                pacing: LOOK_PACING,
+                retry: None,
+                links: None,
+                served: Vec::new(),
+                waiting: Vec::new(),
+                unreadable: false,
+            }
+        });
+        tracked.paths.extend(path);
+    }
+
+    /// Takes a name away, and with the last one the namespace. Those who wait for it hear that by
+    /// being dropped.
+    pub(super) fn untrack(&mut self, id: MountedNamespaceId, path: &PathBuf) {
+        let key = NetnsKey::Mounted(id);
+        let Some(tracked) = self.tracked.get_mut(&key) else { return };
+        tracked.paths.retain(|known| known != path);
+        if tracked.paths.is_empty() {
+            let nsid = tracked.nsid;
+            self.looking -= usize::from(tracked.looking);
+            self.tracked.remove(&key);
+            self.due.remove(&key);
+            self.forget_nsid(key, nsid);
+        }
+    }
+
+    fn forget_nsid(&mut self, key: NetnsKey, nsid: Option<Nsid>) {
+        let Some(nsid) = nsid else { return };
+        if let Some(keys) = self.by_nsid.get_mut(&nsid) {
+            keys.retain(|known| *known != key);
+            if keys.is_empty() {
+                self.by_nsid.remove(&nsid);
+            }
+        }
+    }
+
+    /// Lets `waiter` have what the next look sees. It gets nothing when the namespace is unknown.
+    pub(super) fn refresh(&mut self, key: NetnsKey, waiter: W) {
+        if let Some(tracked) = self.tracked.get_mut(&key) {
+            tracked.waiting.push(waiter);
+            self.due.insert(key);
+        }
+    }
+
+    /// Takes in what the kernel said.
+    pub(super) fn kernel(&mut self, event: KernelEvent) {
+        match event {
+            KernelEvent::Changed(None) => self.ring(NetnsKey::Host),
+            KernelEvent::Changed(Some(nsid)) => {
+                for key in self.by_nsid.get(&nsid).cloned().unwrap_or_default() {
+                    self.ring(key);
+                }
+            }
+            KernelEvent::Died(nsid) => {
+                // The id may belong to another namespace from now on.
+                for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
+                    if let Some(tracked) = self.tracked.get_mut(&key) {
+                        tracked.nsid = None;
+                    }
+                    self.ring(key);
+                }
+            }
+            KernelEvent::Lost => self.resync(),
+        }
+    }
+
+    fn ring(&mut self, key: NetnsKey) {
+        if self.tracked.contains_key(&key) {
+            self.due.insert(key);
+        }
+    }
+
+    fn resync(&mut self) {
+        self.due.extend(self.tracked.keys().copied());
+    }
+
+    /// Takes in a look and returns those who waited for it.
+    pub(super) fn looked(&mut self, now: Instant, looked: Looked) -> Option<Answer<W>> {
+        let Looked { key, cost, result } = looked;
+        // Untracked meanwhile: nobody wants to know.
+        let tracked = self.tracked.get_mut(&key)?;
+        if !std::mem::take(&mut tracked.looking) {
+            return None;
+        }
+        self.looking -= 1;
+        tracked.pacing.done(now, cost);
+        let result = match result {
+            Ok(seen) => {
+                tracked.retry = None;
+                if seen.nsid != tracked.nsid {
+                    let old = std::mem::replace(&mut tracked.nsid, seen.nsid);
+                    if let Some(nsid) = seen.nsid {
+                        self.by_nsid.entry(nsid).or_default().push(key);
+                        // What rang under the id before it was known here was not understood.
+                        self.due.insert(key);
+                    }
+                    self.forget_nsid(key, old);
+                }
+                Ok(self.note_links(key, seen.links))
+            }
+            Err(err) => {
+                let nsid = tracked.nsid.take();
+                let pause = match (&err, tracked.retry) {
+                    (LookError::StaleId, None) => Duration::ZERO,
+                    (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
+                };
+                tracked.retry = Some((now + pause, pause.max(RETRY.0)));
+                self.due.insert(key);
+                self.forget_nsid(key, nsid);
+                self.note_failure(key);
+                Err(Arc::new(err))
+            }
+        };
+        let waiters = std::mem::take(&mut self.tracked.get_mut(&key)?.served);
+        Some(Answer { waiters, result })
+    }
+
+    fn note_links(&mut self, key: NetnsKey, links: Vec<crate::kernel::link::Link>) -> Links {
+        let Some(tracked) = self.tracked.get_mut(&key) else { return links.into() };
+        tracked.unreadable = false;
+        match &tracked.links {
+            Some(known) if **known == *links => Arc::clone(known),
+            _ => {
+                let links = Links::from(links);
+                tracked.links = Some(Arc::clone(&links));
+                self.note_news(key);
+                links
+            }
+        }
+    }
+
+    fn note_failure(&mut self, key: NetnsKey) {
+        let Some(tracked) = self.tracked.get_mut(&key) else { return };
+        if tracked.links.is_none() && !std::mem::replace(&mut tracked.unreadable, true) {
+            self.note_news(key);
+        }
+    }
+
+    fn note_news(&mut self, key: NetnsKey) {
+        if !self.news.contains(&key) {
+            self.news.push_back(key);
+        }
+    }
+
+    /// Returns the looks to begin now.
+    pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
+        if self.next_sweep <= now {
+            self.next_sweep = now + self.sweep_interval;
+            self.resync();
+        }
+        let mut orders = Vec::new();
+        // What was never seen goes first: nobody knows yet that it exists.
+        for unseen in [true, false] {
+            for key in self.due.clone() {
+                if self.looking >= LOOKS {
+                    return orders;
+                }
+                let Some(tracked) = self.tracked.get_mut(&key) else { continue };
+                if tracked.links.is_none() == unseen && tracked.is_due(now) {
+                    tracked.looking = true;
+                    tracked.served = std::mem::take(&mut tracked.waiting);
+                    self.looking += 1;
+                    self.due.remove(&key);
+                    let (nsid, paths) = (tracked.nsid, tracked.paths.clone());
+                    orders.push(LookOrder { key, nsid, paths });
+                }
+            }
+        }
+        orders
+    }
+
+    /// Returns when the next look is due if nothing rings before.
+    pub(super) fn wake_at(&self) -> Instant {
+        let due = self.due.iter().filter_map(|key| self.tracked.get(key));
+        let looks = due.filter(|tracked| !tracked.looking).filter_map(Tracked::not_before);
+        looks.chain([self.next_sweep]).min().unwrap_or(self.next_sweep)
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.is_empty()
+    }
+
+    /// Returns the next difference between what was reported and what is.
+    pub(super) fn next_event(&mut self) -> Option<InterfacesEvent> {
+        while let Some(key) = self.news.pop_front() {
+            if let Some(tracked) = self.tracked.get(&key) {
+                return Some(match &tracked.links {
+                    Some(links) => InterfacesEvent::Links { key, links: Arc::clone(links) },
+                    None => InterfacesEvent::Unreadable { key },
+                });
+            }
+        }
+        None
+    }
+}
+
+impl<W> Tracked<W> {
+    fn is_due(&self, now: Instant) -> bool {
+        !self.looking && self.not_before().is_none_or(|at| at <= now)
+    }
+
+    /// Returns from when on it may be looked at; those who wait for a refresh are not kept waiting.
+    fn not_before(&self) -> Option<Instant> {
+        if !self.waiting.is_empty() {
+            return None;
+        }
+        self.retry.map(|(at, _)| at).max(self.pacing.not_before())
+    }
+}

@@ -1,0 +1,155 @@
+//! Links: the dump of a namespace, and the switch that brings one up or down.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
+use nix::libc;
+
+use super::rtnetlink::{Attributes, Message, Nsid, RequestSocket, RtnetlinkError, take};
+
+/// Size of `struct ifinfomsg` and of `struct rtgenmsg` with its padding.
+const IFINFOMSG: usize = 16;
+const RTGENMSG: usize = 4;
+const RTM_NEWNSID: u16 = 88;
+const RTM_GETNSID: u16 = 90;
+const NETNSA_NSID: u16 = 1;
+/// `NETNSA_NSID_NOT_ASSIGNED`: asks the kernel to choose, or says that there is none.
+const NOT_ASSIGNED: i32 = -1;
+/// Attributes of a link and inside `IFLA_LINKINFO` (`include/uapi/linux/if_link.h`).
+const IFLA_IFNAME: u16 = 3;
+const IFLA_QDISC: u16 = 6;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_CARRIER: u16 = 33;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+/// `IFLA_TUN_TYPE` of `IFLA_INFO_DATA`, 1 = tun, 2 = tap (`include/uapi/linux/if_tun.h`).
+const IFLA_TUN_TYPE: u16 = 3;
+const IFF_TAP: u8 = 2;
+
+/// One link as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// The kernel's index, unique inside one namespace.
+    pub ifindex: u32,
+    /// Bytes as the kernel has them, not necessarily UTF-8.
+    pub ifname: OsString,
+    /// `IFF_UP`: the administrator wants it up.
+    pub up: bool,
+    /// `IFLA_CARRIER`: there is somebody at the other end.
+    pub carrier: bool,
+    /// `IFF_LOOPBACK`.
+    pub loopback: bool,
+    /// The driver's kind, for instance `veth`; hardware has none.
+    pub kind: Option<String>,
+    /// A tun device that carries Ethernet frames.
+    pub tap: bool,
+    /// A netem is the root qdisc. One deeper in somebody's tree does not count.
+    pub root_netem: bool,
+}
+
+impl RequestSocket {
+    /// Returns the links of the namespace `nsid`, or of the socket's own.
+    ///
+    /// The kernel answers for another namespace when `IFLA_TARGET_NETNSID` names it
+    /// (`rtnl_dump_ifinfo`, `net/core/rtnetlink.c`).
+    ///
+    /// # Errors
+    /// Refused with `EINVAL` when the id names no namespace (any more).
+    pub fn links(&mut self, nsid: Option<Nsid>) -> Result<Vec<Link>, RtnetlinkError> {
+        let mut body = LinkMessage::default();
+        body.attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        body.attributes
+            .extend(nsid.map(|Nsid(id)| LinkAttribute::IfNetnsId(id)));
+        let links = self.dump(libc::RTM_GETLINK, &body, |message| {
+            if message.kind == libc::RTM_NEWLINK {
+                parse(message).map(Some)
+            } else {
+                Ok(None)
+            }
+        })?;
+        Ok(links.into_iter().flatten().collect())
+    }
+
+    /// Brings a link of the socket's own namespace up or down.
+    ///
+    /// # Errors
+    /// Refused with `ENODEV` when the link is gone.
+    pub fn set_up(&mut self, ifindex: u32, up: bool) -> Result<(), RtnetlinkError> {
+        let mut body = LinkMessage::default();
+        body.header.index = ifindex;
+        body.header.flags = if up {
+            LinkFlags::Up
+        } else {
+            LinkFlags::empty()
+        };
+        body.header.change_mask = LinkFlags::Up;
+        self.change(libc::RTM_SETLINK, &body)
+    }
+
+    /// Returns the id by which the socket's namespace knows the one behind `netns`, giving it one if it
+    /// has none. The id lives until the namespace dies and pins nothing.
+    ///
+    /// # Errors
+    /// Refused with `EPERM` without `CAP_NET_ADMIN` over the other namespace.
+    pub fn namespace_id(&mut self, netns: &OwnedFd) -> Result<Nsid, RtnetlinkError> {
+        let fd = u32::try_from(netns.as_raw_fd()).expect("an open descriptor is not negative");
+        let mut body = NsidMessage::default();
+        body.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(NOT_ASSIGNED)];
+        match self.change(RTM_NEWNSID, &body) {
+            Err(err) if err.errno() == Some(libc::EEXIST) => {}
+            assigned => assigned?,
+        }
+        body.attributes = vec![NsidAttribute::Fd(fd)];
+        let id = self.get(RTM_GETNSID, &body, |message| {
+            let id = message.attributes(RTGENMSG).find(NETNSA_NSID);
+            Ok(i32::from_ne_bytes(take(id.unwrap_or_default(), 0)?))
+        })?;
+        if id == NOT_ASSIGNED {
+            Err(RtnetlinkError::Malformed)
+        } else {
+            Ok(Nsid(id))
+        }
+    }
+}
+
+/// Reads one `RTM_NEWLINK`.
+fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
+    let flags = u32::from_ne_bytes(take(message.payload, 8)?);
+    let flag = |flag: libc::c_int| flags & flag.cast_unsigned() != 0;
+    let mut link = Link {
+        ifindex: u32::from_ne_bytes(take(message.payload, 4)?),
+        ifname: OsString::new(),
+        up: flag(libc::IFF_UP),
+        carrier: false,
+        loopback: flag(libc::IFF_LOOPBACK),
+        kind: None,
+        tap: false,
+        root_netem: false,
+    };
+    for (kind, value) in message.attributes(IFINFOMSG).iter() {
+        match kind {
+            IFLA_IFNAME => OsStr::from_bytes(string(value)).clone_into(&mut link.ifname),
+            IFLA_QDISC => link.root_netem = string(value) == b"netem",
+            IFLA_CARRIER => link.carrier = value == [1],
+            IFLA_LINKINFO => {
+                let info = Attributes(value);
+                let name = info.find(IFLA_INFO_KIND);
+                link.kind = name.map(|name| String::from_utf8_lossy(string(name)).into_owned());
+                let data = info.find(IFLA_INFO_DATA).map(Attributes);
+                link.tap = link.kind.as_deref() == Some("tun")
+                    && data.and_then(|data| data.find(IFLA_TUN_TYPE)) == Some(&[IFF_TAP]);
+            }
+            _ => {}
+        }
+    }
+    Ok(link)
+}
+
+/// Cuts a C string at its terminator.
+fn string(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == 0).next().unwrap_or_default()
+}

@@ -1,0 +1,68 @@
+//! What the daemon's own process may do: capabilities and the limit of descriptors.
+
+use std::fs;
+use std::io;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+/// The capabilities without which the daemon cannot do its work, with their bit numbers
+/// (`include/uapi/linux/capability.h`).
+const REQUIRED: [(&str, u32); 3] = [
+    ("CAP_NET_BROADCAST", 11),
+    ("CAP_NET_ADMIN", 12),
+    ("CAP_SYS_ADMIN", 21),
+];
+
+/// Returns the names of the required capabilities that the process does not have.
+///
+/// # Errors
+/// `/proc/self/status` cannot be read.
+pub fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    effective(&status)
+        .map(|bits| {
+            REQUIRED
+                .iter()
+                .filter(|(_, bit)| bits & (1 << bit) == 0)
+                .map(|(name, _)| *name)
+                .collect()
+        })
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no CapEff in /proc/self/status"))
+}
+
+/// Returns the effective capability set of a `/proc/PID/status` (`man 5 proc_pid_status`).
+fn effective(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Raises the soft limit of open descriptors to the hard one and returns it.
+///
+/// # Errors
+/// The kernel refuses, which leaves the limit as it was.
+pub fn raise_descriptor_limit() -> io::Result<u64> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    Ok(hard)
+}
+
+/// Returns the host's name, as `uname -n` prints it.
+pub fn hostname() -> Option<String> {
+    nix::unistd::gethostname().ok()?.into_string().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_effective_set() {
+        assert_eq!(
+            effective("CapPrm:\tff\nCapEff:\t0000000000201000\nCapBnd:\tff\n"),
+            Some(0x20_1000)
+        );
+        assert_eq!(effective("CapPrm:\tff\n"), None);
+    }
+}

@@ -1,0 +1,134 @@
+//! rtnetlink: requests that are answered, and the one event socket that hears every namespace.
+//!
+//! A request blocks its thread for as long as the kernel holds the rtnl lock, which the teardown of a
+//! namespace does for tens of milliseconds. So requests run on blocking threads, a few at a time, each
+//! with a socket of its own from a small pool ([`Rtnetlink`]); only events are asynchronous
+//! ([`EventSocket`]).
+//!
+//! Sources: `man 7 netlink`, `man 7 rtnetlink`, `Documentation/userspace-api/netlink/intro.rst`.
+
+mod events;
+mod message;
+mod socket;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Semaphore;
+
+pub use events::{EventSocket, KernelEvent};
+pub(super) use message::{Attributes, Message, take};
+pub use socket::RequestSocket;
+
+/// The namespace id by which the host's namespace knows another one (`man 8 ip-netns`, `list-id`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Nsid(pub(super) i32);
+
+impl Nsid {
+    /// Returns the id with this number; only tests make ids up.
+    pub const fn from_raw(id: i32) -> Self {
+        Self(id)
+    }
+}
+
+/// Why the kernel did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum RtnetlinkError {
+    /// No socket could be opened or configured.
+    #[error("cannot open an rtnetlink socket")]
+    Open(#[source] io::Error),
+    /// The request was not taken, or its answer did not come within the time limit.
+    #[error("cannot exchange messages with the kernel")]
+    Exchange(#[source] io::Error),
+    /// The kernel said no; `text` is its extended error message where it gave one.
+    #[error("{}", .text.as_deref().unwrap_or("the kernel refused"))]
+    Refused {
+        /// What the kernel wrote into the extended acknowledgement.
+        text: Option<String>,
+        /// Its error number.
+        #[source]
+        err: io::Error,
+    },
+    /// The dump was interrupted by changes every time it was tried.
+    #[error("the dump was interrupted {attempts} times")]
+    Interrupted {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The answer does not follow the protocol.
+    #[error("malformed message from the kernel")]
+    Malformed,
+}
+
+impl RtnetlinkError {
+    /// Returns the error number of a refusal.
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Self::Refused { err, .. } => err.raw_os_error(),
+            _ => None,
+        }
+    }
+}
+
+/// Requests to the kernel from asynchronous code.
+#[derive(Debug, Clone)]
+pub struct Rtnetlink {
+    idle: Arc<Mutex<Vec<RequestSocket>>>,
+    running: Arc<Semaphore>,
+}
+
+impl Rtnetlink {
+    /// Opens the first socket; `parallel` bounds the sockets and the blocking threads in use.
+    ///
+    /// # Errors
+    /// The kernel gives no rtnetlink socket.
+    pub fn open(parallel: usize) -> Result<Self, RtnetlinkError> {
+        let first = RequestSocket::open()?;
+        Ok(Self {
+            idle: Arc::new(Mutex::new(vec![first])),
+            running: Arc::new(Semaphore::new(parallel)),
+        })
+    }
+
+    /// Runs `request` on a blocking thread with a socket in the daemon's own namespace.
+    ///
+    /// # Errors
+    /// What `request` returns, or [`RtnetlinkError::Open`] when no socket is to be had.
+    pub async fn run<T, E>(
+        &self,
+        request: impl FnOnce(&mut RequestSocket) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<RtnetlinkError> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let idle = Arc::clone(&self.idle);
+        let blocking = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut socket = match pooled {
+                Some(socket) => socket,
+                None => RequestSocket::open()?,
+            };
+            let answer = request(&mut socket);
+            // A socket whose last exchange broke off may still receive the rest of that answer.
+            if socket.is_in_step() {
+                idle.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(socket);
+            }
+            answer
+        });
+        match blocking.await {
+            Ok(answer) => answer,
+            Err(err) => match err.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // Blocking tasks are cancelled only while the runtime shuts down.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! One socket that hears links, qdiscs and the death of every namespace that has a namespace id.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::libc;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, NetlinkAddr, SockFlag, recvmsg, setsockopt, sockopt,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use super::message::{Message, for_each, take};
+use super::socket::{DATAGRAM, open, set_option};
+use super::{Nsid, RtnetlinkError};
+
+/// Room for bursts: 1 000 namespaces made at once ring a few thousand times, each under 2 KiB. The
+/// kernel charges the memory only while it is used; what still does not fit is reported as lost.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+/// Multicast groups (`enum rtnetlink_groups`, `include/uapi/linux/rtnetlink.h`).
+const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
+const RTNLGRP_NSID: u32 = 28;
+/// `NETNSA_NSID` (`include/uapi/linux/net_namespace.h`), behind a 4-byte header.
+const NETNSA_NSID: u16 = 1;
+const RTGENMSG: usize = 4;
+const RTM_DELNSID: u16 = 89;
+
+/// What the event socket heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelEvent {
+    /// A link or qdisc of this namespace changed; `None` is the daemon's own.
+    Changed(Option<Nsid>),
+    /// The namespace is truly gone and its id may be given to another one.
+    Died(Nsid),
+    /// Events were lost: anything may have changed.
+    Lost,
+}
+
+/// Hears every namespace that has an id in the daemon's own one, without a descriptor inside any.
+///
+/// `NETLINK_LISTEN_ALL_NSID` (`man 7 netlink`) tells the origin of an event in a control message. The
+/// kernel silently withholds other namespaces' events from a socket without `CAP_NET_BROADCAST`.
+#[derive(Debug)]
+pub struct EventSocket {
+    fd: AsyncFd<OwnedFd>,
+}
+
+impl EventSocket {
+    /// Opens the socket; from here on nothing is missed unsaid.
+    ///
+    /// # Errors
+    /// The kernel refuses the socket, the option or a group.
+    pub fn open() -> Result<Self, RtnetlinkError> {
+        let fd = open(SockFlag::SOCK_NONBLOCK).map_err(RtnetlinkError::Open)?;
+        set_option(&fd, libc::NETLINK_LISTEN_ALL_NSID, 1).map_err(RtnetlinkError::Open)?;
+        for group in GROUPS {
+            set_option(&fd, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed()).map_err(RtnetlinkError::Open)?;
+        }
+        // Refused in a user namespace, where the default size has to do.
+        setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).ok();
+        #[expect(
+            unsafe_code,
+            reason = "tokio asks its callers to vouch for the descriptor"
+        )]
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and
+        // closes it when it is dropped; until then it stays open and belongs to nobody else.
+        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+        fd.map(|fd| Self { fd })
+            .map_err(|err| RtnetlinkError::Open(err.into()))
+    }
+
+    /// Waits for events and returns those of one datagram. Cancel-safe: what was not returned was not
+    /// taken from the socket.
+    ///
+    /// # Errors
+    /// The socket is broken; lost events are [`KernelEvent::Lost`], no error.
+    pub async fn next(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
+        let received = self.fd.async_io(Interest::READABLE, receive).await;
+        match received {
+            Ok(events) => Ok(events),
+            Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![KernelEvent::Lost]),
+            Err(err) => Err(RtnetlinkError::Exchange(err)),
+        }
+    }
+}
+
+/// Takes one datagram from the socket.
+fn receive(fd: &OwnedFd) -> io::Result<Vec<KernelEvent>> {
+    // Events are small; the buffer has room for the largest datagram the kernel makes.
+    let mut buffer = [0; DATAGRAM];
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let mut control = nix::cmsg_space!(libc::c_int, libc::ucred);
+    let received = recvmsg::<NetlinkAddr>(
+        fd.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let from_kernel = received.address.is_some_and(|sender| sender.pid() == 0);
+    let whole = !received
+        .flags
+        .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
+    let origin = received.cmsgs()?.find_map(|message| origin(&message));
+    let length = received.bytes;
+    if !from_kernel {
+        return Ok(Vec::new());
+    }
+    let mut events = Vec::new();
+    let parsed = for_each(&buffer[..length], |message| {
+        events.extend(event(message, origin));
+        Ok::<(), RtnetlinkError>(())
+    });
+    if !whole || parsed.is_err() {
+        events.push(KernelEvent::Lost);
+    }
+    events.dedup();
+    Ok(events)
+}
+
+/// Returns the namespace that the control message names.
+fn origin(message: &ControlMessageOwned) -> Option<Nsid> {
+    let ControlMessageOwned::Unknown(unknown) = message else {
+        return None;
+    };
+    let header = unknown.cmsg_header;
+    let matches =
+        header.cmsg_level == libc::SOL_NETLINK && header.cmsg_type == libc::NETLINK_LISTEN_ALL_NSID;
+    matches
+        .then(|| {
+            take(&unknown.data_bytes, 0)
+                .ok()
+                .map(i32::from_ne_bytes)
+                .map(Nsid)
+        })
+        .flatten()
+}
+
+fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
+    match message.kind {
+        libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
+            Some(KernelEvent::Changed(origin))
+        }
+        // Ids that another namespace has given are of no interest here.
+        RTM_DELNSID if origin.is_none() => {
+            let id = message.attributes(RTGENMSG).find(NETNSA_NSID)?;
+            Some(KernelEvent::Died(Nsid(i32::from_ne_bytes(
+                take(id, 0).ok()?,
+            ))))
+        }
+        _ => None,
+    }
+}

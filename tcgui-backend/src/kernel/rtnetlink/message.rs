@@ -1,0 +1,143 @@
+//! Framing: requests to bytes, datagrams to messages, messages to attributes.
+//!
+//! The community's codecs build the requests. Answers are walked attribute by attribute instead:
+//! names are bytes (the codecs insist on UTF-8), and an attribute that this daemon does not use must
+//! not be able to make a link invisible by being new.
+
+use std::io;
+
+use netlink_packet_core::{Emitable, NetlinkBuffer, NetlinkHeader, NlasIterator};
+
+use super::RtnetlinkError;
+
+/// `NLMSG_ERROR`, `NLMSG_DONE` (`include/uapi/linux/netlink.h`).
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+/// Extended acknowledgement attributes follow.
+const NLM_F_ACK_TLVS: u16 = 0x200;
+/// The dump is inconsistent: something changed while it ran.
+const NLM_F_DUMP_INTR: u16 = 0x10;
+/// The error message attribute of an extended acknowledgement.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const HEADER: usize = 16;
+
+/// Builds a request datagram.
+pub(super) fn request(kind: u16, flags: u16, sequence: u32, body: &impl Emitable) -> Vec<u8> {
+    let length = HEADER + body.buffer_len();
+    let mut bytes = vec![0; length];
+    let mut header = NetlinkHeader::default();
+    header.length = u32::try_from(length).expect("requests are a few hundred bytes");
+    header.message_type = kind;
+    header.flags = flags;
+    header.sequence_number = sequence;
+    header.emit(&mut bytes);
+    body.emit(&mut bytes[HEADER..]);
+    bytes
+}
+
+/// One message of a datagram.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernel) struct Message<'a> {
+    pub(in crate::kernel) kind: u16,
+    pub(in crate::kernel) payload: &'a [u8],
+    pub(super) sequence: u32,
+    flags: u16,
+}
+
+/// What a message means for the request it answers.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// One object of the answer.
+    Object,
+    /// The request is done.
+    Done(Result<(), RtnetlinkError>),
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn answer(&self) -> Result<Answer, RtnetlinkError> {
+        // Acknowledgements repeat the header of the request, and no more (`NETLINK_CAP_ACK`).
+        let fixed = match self.kind {
+            NLMSG_DONE => 4,
+            NLMSG_ERROR => 4 + HEADER,
+            _ => return Ok(Answer::Object),
+        };
+        // A dump may end with a bare NLMSG_DONE, which carries no error.
+        let code = match self.payload.get(..4) {
+            Some(_) => i32::from_ne_bytes(take(self.payload, 0)?),
+            None => 0,
+        };
+        if code >= 0 {
+            return Ok(Answer::Done(Ok(())));
+        }
+        let text = (self.flags & NLM_F_ACK_TLVS != 0)
+            .then(|| self.payload.get(fixed..))
+            .flatten()
+            .and_then(|tlvs| Attributes(tlvs).find(NLMSGERR_ATTR_MSG))
+            .map(|text| {
+                String::from_utf8_lossy(text)
+                    .trim_end_matches('\0')
+                    .to_owned()
+            });
+        let err = io::Error::from_raw_os_error(code.saturating_neg());
+        Ok(Answer::Done(Err(RtnetlinkError::Refused { text, err })))
+    }
+
+    pub(super) fn interrupted(&self) -> bool {
+        self.flags & NLM_F_DUMP_INTR != 0
+    }
+
+    /// Returns the attributes behind a fixed part of `header` bytes.
+    pub(in crate::kernel) fn attributes(&self, header: usize) -> Attributes<'a> {
+        Attributes(self.payload.get(header..).unwrap_or_default())
+    }
+}
+
+/// A run of netlink attributes.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::kernel) struct Attributes<'a>(pub(in crate::kernel) &'a [u8]);
+
+impl<'a> Attributes<'a> {
+    /// Returns each attribute's type, without its flags, and value. Ends at the first malformed one.
+    pub(in crate::kernel) fn iter(self) -> impl Iterator<Item = (u16, &'a [u8])> {
+        NlasIterator::new(self.0).map_while(|attribute| {
+            let attribute = attribute.ok()?;
+            let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
+            Some((kind, attribute.into_inner().get(4..length)?))
+        })
+    }
+
+    pub(in crate::kernel) fn find(self, kind: u16) -> Option<&'a [u8]> {
+        self.iter()
+            .find(|(found, _)| *found == kind)
+            .map(|(_, value)| value)
+    }
+}
+
+/// Returns the bytes of a fixed-size field.
+pub(in crate::kernel) fn take<const N: usize>(
+    bytes: &[u8],
+    at: usize,
+) -> Result<[u8; N], RtnetlinkError> {
+    let field = bytes.get(at..at + N).ok_or(RtnetlinkError::Malformed)?;
+    field.try_into().map_err(|_| RtnetlinkError::Malformed)
+}
+
+/// Calls `each` for every message of a datagram, until it fails.
+pub(super) fn for_each<E: From<RtnetlinkError>>(
+    datagram: &[u8],
+    mut each: impl FnMut(Message<'_>) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut rest = datagram;
+    while rest.len() >= HEADER {
+        let buffer = NetlinkBuffer::new_checked(rest).map_err(|_| RtnetlinkError::Malformed)?;
+        let length = buffer.length() as usize;
+        each(Message {
+            kind: buffer.message_type(),
+            payload: buffer.payload(),
+            sequence: buffer.sequence_number(),
+            flags: buffer.flags(),
+        })?;
+        rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(())
+}

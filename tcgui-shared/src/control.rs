@@ -1,0 +1,91 @@
+//! Setting an interface up or down.
+//!
+//! Frontends ignore the reply and follow the next interface list; other clients read it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error_kind::{ErrorKind, FAILURE_CODE};
+
+/// Asks for a change of the administrative state of one interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceControlRequest {
+    /// The wire text of the namespace.
+    pub namespace: String,
+    /// The wire text of the interface.
+    pub interface: String,
+    /// What to do.
+    pub operation: InterfaceControlOperation,
+}
+
+/// What to do to an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum InterfaceControlOperation {
+    /// Sets it up.
+    Enable,
+    /// Sets it down.
+    Disable,
+}
+
+/// The answer to an [`InterfaceControlRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InterfaceControlResponse {
+    /// Whether the interface is in the state asked for.
+    pub success: bool,
+    /// A text for people.
+    pub message: String,
+    /// Whether the interface is up: what was asked for after a success, the opposite, assumed,
+    /// after a failure.
+    pub new_state: bool,
+    /// `None` on success, [`FAILURE_CODE`] otherwise.
+    pub error_code: Option<i32>,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error_kind: Option<ErrorKind>,
+}
+
+impl InterfaceControlResponse {
+    /// Returns the reply to an operation that took effect.
+    pub fn success(operation: InterfaceControlOperation, message: impl Into<String>) -> Self {
+        Self {
+            success: true,
+            message: message.into(),
+            new_state: operation == InterfaceControlOperation::Enable,
+            error_code: None,
+            error_kind: None,
+        }
+    }
+
+    /// Returns the reply to an operation that failed, with the state assumed to be unchanged.
+    pub fn failure(
+        operation: InterfaceControlOperation,
+        message: impl Into<String>,
+        kind: ErrorKind,
+    ) -> Self {
+        Self {
+            success: false,
+            message: message.into(),
+            new_state: operation == InterfaceControlOperation::Disable,
+            error_code: Some(FAILURE_CODE),
+            error_kind: Some(kind),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::InterfaceControlOperation::{Disable, Enable};
+    use super::*;
+
+    #[test]
+    fn new_state_follows_operation_and_outcome() {
+        for (operation, ok, failed) in [(Enable, true, false), (Disable, false, true)] {
+            let success = InterfaceControlResponse::success(operation, "");
+            let failure = InterfaceControlResponse::failure(operation, "", ErrorKind::Denied);
+            assert_eq!(
+                (success.new_state, failure.new_state),
+                (ok, failed),
+                "{operation:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Why an operation failed, for programs.
+//!
+//! Failure replies keep the released form, `error_code` −1 and a text for people; the kind is an
+//! addition that released frontends ignore.
+
+use serde::{Deserialize, Serialize};
+
+/// The `error_code` of every failure reply: the released system has only this one.
+pub const FAILURE_CODE: i32 = -1;
+
+/// The meaning of a failure, for callers that act on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum ErrorKind {
+    /// The request itself is wrong and will fail again: malformed, or a value out of range.
+    Invalid,
+    /// The namespace, interface or object does not exist (any more).
+    NotFound,
+    /// The kernel refused for lack of privilege.
+    Denied,
+    /// Something else holds the object or the backend is saturated; a later try may succeed.
+    Busy,
+    /// The kernel or the backend has no such feature.
+    Unsupported,
+    /// The backend failed in a way that the request did not cause.
+    Internal,
+}

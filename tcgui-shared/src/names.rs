@@ -1,0 +1,441 @@
+//! Validated names, and the two texts that stand for them outside.
+//!
+//! The kernel's names are bytes. Messages carry their *wire text*: UTF-8, a literal backslash
+//! doubled, a byte that is not UTF-8 as `\xhh` in lower case. Keys carry their *key chunk*: what
+//! Zenoh does not allow in a chunk as `%HH` in upper case. Each name has exactly one text of either
+//! form and no two names share one; for ordinary names both are the name itself.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::str::FromStr;
+
+/// The host's namespace in both texts.
+const HOST: &str = "default";
+const CONTAINER_PREFIX: &str = "container:";
+/// Marks a named namespace whose name alone would read as something else.
+const NETNS_PREFIX: &str = "netns:";
+/// Kept for namespaces that only a process holds.
+const PROCESS_PREFIX: &str = "pid:";
+
+/// Long enough for any host name label (63 bytes, RFC 1035).
+const BACKEND_NAME_MAX: usize = 64;
+/// `NAME_MAX` of `linux/limits.h`: a named namespace is a directory entry.
+const NETNS_NAME_MAX: usize = 255;
+/// `IFNAMSIZ` of `linux/if.h` without the terminating NUL.
+const INTERFACE_NAME_MAX: usize = 15;
+
+/// What a rejected name was meant to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameKind {
+    /// A [`BackendName`].
+    Backend,
+    /// A [`NetnsName`].
+    Netns,
+    /// A [`ContainerName`].
+    Container,
+    /// An [`InterfaceName`].
+    Interface,
+}
+
+impl fmt::Display for NameKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Backend => "backend name",
+            Self::Netns => "namespace name",
+            Self::Container => "container name",
+            Self::Interface => "interface name",
+        })
+    }
+}
+
+/// Why a text or a byte string is not a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// There is nothing.
+    #[error("{kind} is empty, at least one character is needed")]
+    Empty {
+        /// What it was meant to be.
+        kind: NameKind,
+    },
+    /// There are too many bytes.
+    #[error("{kind} has {len} bytes, at most {max} are allowed")]
+    TooLong {
+        /// What it was meant to be.
+        kind: NameKind,
+        /// Its length in bytes.
+        len: usize,
+        /// The greatest length in bytes.
+        max: usize,
+    },
+    /// A character has no place in a backend name.
+    #[error("backend name contains {found:?}, only letters, digits, '-' and '_' are allowed")]
+    BackendCharacter {
+        /// The first such character.
+        found: char,
+    },
+    /// The kernel would not take it as a name: a path or the end of a string.
+    #[error("{kind} is '.' or '..' or contains '/' or NUL, anything else is allowed")]
+    NotAFileName {
+        /// What it was meant to be.
+        kind: NameKind,
+    },
+    /// A backslash is followed by something else than the one spelling of what it stands for.
+    #[error(
+        "{kind} has a bad escape, allowed are a doubled backslash and \\xhh in lower case for a \
+         byte that is not UTF-8"
+    )]
+    BadEscape {
+        /// What it was meant to be.
+        kind: NameKind,
+    },
+    /// A container name stands for bytes that are not UTF-8.
+    #[error("container name is not UTF-8, only UTF-8 is allowed")]
+    ContainerNotUtf8,
+    /// The text names the namespace of a process.
+    #[error(
+        "process namespaces are not addressable, allowed are {HOST}, NAME and {CONTAINER_PREFIX}NAME"
+    )]
+    ProcessNamespace,
+}
+
+/// The name of a backend, one chunk of every key.
+///
+/// ```
+/// use tcgui_shared::names::BackendName;
+///
+/// let name: BackendName = "edge-1".parse().expect("letters, a hyphen and a digit");
+/// assert_eq!(name.as_str(), "edge-1");
+/// assert!("edge/1".parse::<BackendName>().is_err());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendName(String);
+
+impl BackendName {
+    /// Returns the name as text, which is also its key chunk.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for BackendName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        check_length(NameKind::Backend, text.len(), BACKEND_NAME_MAX)?;
+        match text
+            .chars()
+            .find(|c| !(c.is_alphanumeric() || matches!(c, '-' | '_')))
+        {
+            Some(found) => Err(NameError::BackendCharacter { found }),
+            None => Ok(Self(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for BackendName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How a network namespace is addressed.
+///
+/// ```
+/// use tcgui_shared::names::NamespaceName;
+///
+/// let odd = NamespaceName::named("a/b");
+/// assert!(odd.is_err());
+/// let shadowing = NamespaceName::named("default").expect("a file may be called so");
+/// assert_eq!(shadowing.to_wire(), "netns:default");
+/// assert_eq!(NamespaceName::from_wire("netns:default"), Ok(shadowing));
+/// assert_eq!(NamespaceName::from_wire("default"), Ok(NamespaceName::Host));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NamespaceName {
+    /// The namespace of the backend itself.
+    Host,
+    /// An entry of `/run/netns`.
+    Named(NetnsName),
+    /// The namespace of a container.
+    Container(ContainerName),
+}
+
+impl NamespaceName {
+    /// Returns the name of the host's namespace.
+    pub fn host() -> Self {
+        Self::Host
+    }
+
+    /// Returns the name of an entry of `/run/netns`.
+    ///
+    /// # Errors
+    /// When no directory entry can have that name; see [`NetnsName::new`].
+    pub fn named(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
+        NetnsName::new(name).map(Self::Named)
+    }
+
+    /// Returns the name of the namespace of a container, given without `container:`.
+    ///
+    /// # Errors
+    /// [`NameError::Empty`].
+    pub fn container(name: &str) -> Result<Self, NameError> {
+        ContainerName::new(name).map(Self::Container)
+    }
+
+    /// Reads wire text.
+    ///
+    /// The inverse of [`to_wire`](Self::to_wire); a `netns:` that is not needed is accepted.
+    ///
+    /// # Errors
+    /// [`NameError::ProcessNamespace`] for `pid:…`, [`NameError::BadEscape`] where a backslash does
+    /// not spell a byte the one way it can, [`NameError::ContainerNotUtf8`], and the errors of
+    /// [`named`](Self::named) and [`container`](Self::container).
+    pub fn from_wire(text: &str) -> Result<Self, NameError> {
+        let netns = |escaped| Self::named(OsString::from_vec(unescape(NameKind::Netns, escaped)?));
+        if text == HOST {
+            Ok(Self::Host)
+        } else if let Some(escaped) = text.strip_prefix(NETNS_PREFIX) {
+            netns(escaped)
+        } else if let Some(escaped) = text.strip_prefix(CONTAINER_PREFIX) {
+            let name = String::from_utf8(unescape(NameKind::Container, escaped)?)
+                .map_err(|_| NameError::ContainerNotUtf8)?;
+            Self::container(&name)
+        } else if text.starts_with(PROCESS_PREFIX) {
+            Err(NameError::ProcessNamespace)
+        } else {
+            netns(text)
+        }
+    }
+
+    /// Returns the text that messages carry; `Display` writes the same.
+    pub fn to_wire(&self) -> String {
+        self.prefixed(escape)
+    }
+
+    /// Returns the one chunk that keys carry.
+    ///
+    /// ```
+    /// use tcgui_shared::names::NamespaceName;
+    ///
+    /// let named = |name| NamespaceName::named(name).map(|name| name.key_chunk());
+    /// assert_eq!(named("lab-a"), Ok("lab-a".to_owned()));
+    /// assert_eq!(named("50%*"), Ok("50%25%2A".to_owned()));
+    /// assert_eq!(named("@x"), Ok("%40x".to_owned()));
+    /// ```
+    pub fn key_chunk(&self) -> String {
+        self.prefixed(percent_encode)
+    }
+
+    /// Neither encoding touches the characters of the prefixes or puts one there, so that the
+    /// encoded text needs a prefix exactly when the name does.
+    fn prefixed(&self, encode: fn(&[u8]) -> String) -> String {
+        match self {
+            Self::Host => HOST.to_owned(),
+            Self::Container(name) => format!("{CONTAINER_PREFIX}{}", encode(name.0.as_bytes())),
+            Self::Named(name) => {
+                let text = encode(name.as_bytes());
+                let reads_otherwise = text == HOST
+                    || [CONTAINER_PREFIX, NETNS_PREFIX, PROCESS_PREFIX]
+                        .iter()
+                        .any(|prefix| text.starts_with(prefix));
+                if reads_otherwise {
+                    format!("{NETNS_PREFIX}{text}")
+                } else {
+                    text
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Display for NamespaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_wire())
+    }
+}
+
+/// The name of a directory entry of `/run/netns`, as bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetnsName(OsString);
+
+impl NetnsName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`NameError::Empty`], [`NameError::TooLong`] beyond 255 bytes, [`NameError::NotAFileName`]
+    /// for `.`, `..` and anything with `/` or NUL.
+    pub fn new(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
+        file_name(NameKind::Netns, name.as_ref(), NETNS_NAME_MAX).map(Self)
+    }
+
+    /// Returns the name as the file system has it.
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+
+    /// Returns the bytes of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+/// The name of a container as its runtime shows it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContainerName(String);
+
+impl ContainerName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`NameError::Empty`]. What else a name may hold is the runtime's business.
+    pub fn new(name: &str) -> Result<Self, NameError> {
+        check_length(NameKind::Container, name.len(), usize::MAX)?;
+        Ok(Self(name.to_owned()))
+    }
+
+    /// Returns the name as text, without `container:`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The name of a network interface, as bytes.
+///
+/// Everything that `dev_valid_name` of the kernel's `net/core/dev.c` accepts is accepted. That
+/// function also refuses `:` and white space; a name with these is found nowhere, which is for the
+/// lookup to say.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(OsString);
+
+impl InterfaceName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`NameError::Empty`], [`NameError::TooLong`] beyond 15 bytes, [`NameError::NotAFileName`]
+    /// for `.`, `..` and anything with `/` or NUL.
+    pub fn new(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
+        file_name(NameKind::Interface, name.as_ref(), INTERFACE_NAME_MAX).map(Self)
+    }
+
+    /// Returns the name of these bytes, without a terminating NUL.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
+        Self::new(OsStr::from_bytes(name))
+    }
+
+    /// Reads wire text; the inverse of [`to_wire`](Self::to_wire).
+    ///
+    /// # Errors
+    /// [`NameError::BadEscape`] where a backslash does not spell a byte the one way it can, and the
+    /// errors of [`new`](Self::new).
+    pub fn from_wire(text: &str) -> Result<Self, NameError> {
+        Self::from_bytes(&unescape(NameKind::Interface, text)?)
+    }
+
+    /// Returns the text that messages carry; `Display` writes the same.
+    pub fn to_wire(&self) -> String {
+        escape(self.as_bytes())
+    }
+
+    /// Returns the one chunk that keys carry.
+    pub fn key_chunk(&self) -> String {
+        percent_encode(self.as_bytes())
+    }
+
+    /// Returns the name as the file system under `/sys/class/net` has it.
+    pub fn as_os_str(&self) -> &OsStr {
+        &self.0
+    }
+
+    /// Returns the bytes of the name.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.to_wire())
+    }
+}
+
+fn check_length(kind: NameKind, len: usize, max: usize) -> Result<(), NameError> {
+    match len {
+        0 => Err(NameError::Empty { kind }),
+        _ if len > max => Err(NameError::TooLong { kind, len, max }),
+        _ => Ok(()),
+    }
+}
+
+fn file_name(kind: NameKind, name: &OsStr, max: usize) -> Result<OsString, NameError> {
+    let bytes = name.as_bytes();
+    check_length(kind, bytes.len(), max)?;
+    if matches!(bytes, b"." | b"..") || bytes.iter().any(|byte| matches!(byte, b'/' | 0)) {
+        return Err(NameError::NotAFileName { kind });
+    }
+    Ok(name.to_owned())
+}
+
+/// Returns the wire text of a name.
+fn escape(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', r"\\"));
+        text.extend(chunk.invalid().iter().map(|byte| format!(r"\x{byte:02x}")));
+    }
+    text
+}
+
+/// Inverts [`escape`], and refuses every text that `escape` does not produce, so that no name has
+/// two texts.
+fn unescape(kind: NameKind, text: &str) -> Result<Vec<u8>, NameError> {
+    let bad = NameError::BadEscape { kind };
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut parts = text.split('\\');
+    bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
+    while let Some(part) = parts.next() {
+        let rest = if part.is_empty() {
+            // Two in a row: what follows the second is literal.
+            bytes.push(b'\\');
+            parts.next().ok_or_else(|| bad.clone())?
+        } else {
+            let hex = part.strip_prefix('x').ok_or_else(|| bad.clone())?;
+            let (digits, rest) = hex.split_at_checked(2).ok_or_else(|| bad.clone())?;
+            bytes.push(u8::from_str_radix(digits, 16).map_err(|_| bad.clone())?);
+            rest
+        };
+        bytes.extend_from_slice(rest.as_bytes());
+    }
+    if escape(&bytes) == text {
+        Ok(bytes)
+    } else {
+        Err(bad)
+    }
+}
+
+/// Returns the key chunk of a name.
+///
+/// Zenoh forbids `/ # ? $ *` within a chunk and keeps chunks that start with `@` out of reach of
+/// wildcards; `%` is the mark itself; control characters would garble logs.
+fn percent_encode(bytes: &[u8]) -> String {
+    let percent = |byte: &u8| format!("%{byte:02X}");
+    let mut encoded = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            let verbatim_mark = c == '@' && encoded.is_empty();
+            if c.is_control() || "%/#?$*".contains(c) || verbatim_mark {
+                encoded.extend(c.encode_utf8(&mut [0; 4]).as_bytes().iter().map(percent));
+            } else {
+                encoded.push(c);
+            }
+        }
+        encoded.extend(chunk.invalid().iter().map(percent));
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+//! What netem is to do, in the two forms that cross the wire.
+//!
+//! [`TcNetemConfig`] is the structured form of presets and scenarios: every feature has a switch
+//! and keeps its numbers while off. [`FlatNetem`] is the form of the requests that frontends send:
+//! a feature is on when its number is above zero. Percentages run from 0 to 100.
+
+use serde::{Deserialize, Serialize};
+
+/// The gap that a configuration without reordering carries, in packets.
+pub const DEFAULT_GAP: u32 = 5;
+
+/// The rate that a configuration without a rate limit carries, in kbit/s of 1000 bit.
+pub const DEFAULT_RATE_KBPS: u32 = 1000;
+
+/// A complete netem configuration; its default has every feature off.
+///
+/// All members and all their fields are mandatory on the wire.
+///
+/// ```
+/// use tcgui_shared::netem::{DelayConfig, TcNetemConfig};
+///
+/// let slow = TcNetemConfig {
+///     delay: DelayConfig { enabled: true, base_ms: 40.0, ..DelayConfig::default() },
+///     ..TcNetemConfig::default()
+/// };
+/// assert!(!slow.loss.enabled);
+/// assert_eq!(slow.reorder.gap, 5);
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct TcNetemConfig {
+    /// Packets that are lost.
+    pub loss: LossConfig,
+    /// How long packets are held.
+    pub delay: DelayConfig,
+    /// Packets that are sent twice.
+    pub duplicate: DuplicateConfig,
+    /// Packets that overtake the delayed ones.
+    pub reorder: ReorderConfig,
+    /// Packets in which one bit is flipped.
+    pub corrupt: CorruptConfig,
+    /// How fast packets leave.
+    pub rate_limit: RateLimitConfig,
+}
+
+/// A feature that hits a share of the packets; off by default.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct PercentageConfig {
+    /// Whether the feature is on.
+    pub enabled: bool,
+    /// The share of packets, 0 to 100.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub percentage: f64,
+    /// How much each draw depends on the one before, 0 to 100.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub correlation: f64,
+}
+
+/// Random loss.
+pub type LossConfig = PercentageConfig;
+
+/// Duplication.
+pub type DuplicateConfig = PercentageConfig;
+
+/// Corruption.
+pub type CorruptConfig = PercentageConfig;
+
+/// Delay and its variation; off by default.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct DelayConfig {
+    /// Whether the feature is on.
+    pub enabled: bool,
+    /// The delay of every packet, in ms.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub base_ms: f64,
+    /// How far the delay varies to both sides, in ms.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub jitter_ms: f64,
+    /// How much each delay depends on the one before, 0 to 100.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub correlation: f64,
+}
+
+/// Reordering; off by default, with a gap of [`DEFAULT_GAP`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ReorderConfig {
+    /// Whether the feature is on.
+    pub enabled: bool,
+    /// The share of packets that are sent at once, 0 to 100.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub percentage: f64,
+    /// How much each draw depends on the one before, 0 to 100.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub correlation: f64,
+    /// Only each `gap`-th packet may overtake.
+    pub gap: u32,
+}
+
+impl Default for ReorderConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            percentage: 0.0,
+            correlation: 0.0,
+            gap: DEFAULT_GAP,
+        }
+    }
+}
+
+/// A rate limit; off by default, at [`DEFAULT_RATE_KBPS`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateLimitConfig {
+    /// Whether the feature is on.
+    pub enabled: bool,
+    /// The rate in kbit/s of 1000 bit.
+    pub rate_kbps: u32,
+}
+
+impl Default for RateLimitConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            rate_kbps: DEFAULT_RATE_KBPS,
+        }
+    }
+}
+
+/// A complete netem configuration as a list of numbers.
+///
+/// A feature is on when its number is present and above zero. Correlations, jitter and gap say
+/// nothing on their own: a frontend may send `correlation` with a `loss` of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct FlatNetem {
+    /// The share of lost packets, 0 to 100; 0 is off.
+    #[serde(serialize_with = "crate::number::finite")]
+    pub loss: f64,
+    /// The correlation of the loss, 0 to 100.
+    pub correlation: Option<f64>,
+    /// The delay in ms.
+    pub delay_ms: Option<f64>,
+    /// The variation of the delay in ms.
+    pub delay_jitter_ms: Option<f64>,
+    /// The correlation of the delay, 0 to 100.
+    pub delay_correlation: Option<f64>,
+    /// The share of duplicated packets, 0 to 100.
+    pub duplicate_percent: Option<f64>,
+    /// The correlation of the duplication, 0 to 100.
+    pub duplicate_correlation: Option<f64>,
+    /// The share of reordered packets, 0 to 100.
+    pub reorder_percent: Option<f64>,
+    /// The correlation of the reordering, 0 to 100.
+    pub reorder_correlation: Option<f64>,
+    /// Only each such packet may overtake.
+    pub reorder_gap: Option<u32>,
+    /// The share of corrupted packets, 0 to 100.
+    pub corrupt_percent: Option<f64>,
+    /// The correlation of the corruption, 0 to 100.
+    pub corrupt_correlation: Option<f64>,
+    /// The rate in kbit/s of 1000 bit.
+    pub rate_limit_kbps: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_default_is_off_with_the_documented_numbers() {
+        let percentage = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
+        assert_eq!(
+            serde_json::to_value(TcNetemConfig::default()).unwrap(),
+            json!({
+                "loss": percentage, "duplicate": percentage, "corrupt": percentage,
+                "delay": {"enabled": false, "base_ms": 0.0, "jitter_ms": 0.0, "correlation": 0.0},
+                "reorder": {"enabled": false, "percentage": 0.0, "correlation": 0.0, "gap": 5},
+                "rate_limit": {"enabled": false, "rate_kbps": 1000},
+            })
+        );
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_leave_as_zero_or_null() {
+        let flat = FlatNetem {
+            loss: f64::NAN,
+            delay_ms: Some(f64::INFINITY),
+            ..FlatNetem::default()
+        };
+        let written = serde_json::to_value(flat).unwrap();
+        assert_eq!(written["loss"], json!(0.0));
+        assert_eq!(written["delay_ms"], json!(null));
+    }
+}

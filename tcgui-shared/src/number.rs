@@ -1,0 +1,17 @@
+//! Writing numbers that JSON can carry.
+//!
+//! Reading needs no guard: JSON has no NaN, and a literal beyond the range of `f64` is refused.
+
+use serde::Serializer;
+
+/// Writes a mandatory float, with 0.0 in place of NaN and infinity.
+///
+/// serde_json would write `null`, for which a frontend discards the whole message. An
+/// `Option<f64>` needs no such guard: there `null` is a legal value.
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "the signature that serialize_with calls"
+)]
+pub(crate) fn finite<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(if value.is_finite() { *value } else { 0.0 })
+}
