@@ -3,6 +3,9 @@
 use std::error::Error;
 use std::fmt;
 
+/// An error of a library that has no type of its own for it, or of any actor.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
 /// Displays an error with all its causes: `cannot x: cannot y: permission denied`.
 pub fn chain(err: &dyn Error) -> impl fmt::Display {
     struct Chain<'a>(&'a dyn Error);

@@ -85,9 +85,18 @@ impl From<OpenError> for LookError {
 /// What is asked of the actor.
 #[derive(Debug)]
 enum Command {
-    Track { key: NetnsKey, path: Option<PathBuf> },
-    Untrack { id: MountedNamespaceId, path: PathBuf },
-    Refresh { key: NetnsKey, reply: oneshot::Sender<Result<Links, Arc<LookError>>> },
+    Track {
+        key: NetnsKey,
+        path: Option<PathBuf>,
+    },
+    Untrack {
+        id: MountedNamespaceId,
+        path: PathBuf,
+    },
+    Refresh {
+        key: NetnsKey,
+        reply: oneshot::Sender<Result<Links, Arc<LookError>>>,
+    },
 }
 
 /// To ask the actor. The actor ends when the last one is dropped.
@@ -99,12 +108,20 @@ pub struct InterfacesHandle {
 impl InterfacesHandle {
     /// Reports the links of the daemon's own namespace from now on.
     pub async fn track_host(&self) {
-        self.send(Command::Track { key: NetnsKey::Host, path: None }).await;
+        self.send(Command::Track {
+            key: NetnsKey::Host,
+            path: None,
+        })
+        .await;
     }
 
     /// Reports the links of a namespace from now on; `path` is one of the names that lead to it.
     pub async fn track(&self, id: MountedNamespaceId, path: PathBuf) {
-        self.send(Command::Track { key: NetnsKey::Mounted(id), path: Some(path) }).await;
+        self.send(Command::Track {
+            key: NetnsKey::Mounted(id),
+            path: Some(path),
+        })
+        .await;
     }
 
     /// Takes a name back; with the last one the namespace is forgotten.
@@ -119,7 +136,9 @@ impl InterfacesHandle {
     pub async fn refresh(&self, key: NetnsKey) -> Result<Links, Arc<LookError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Refresh { key, reply }).await;
-        answer.await.unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+        answer
+            .await
+            .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
     }
 
     async fn send(&self, command: Command) {

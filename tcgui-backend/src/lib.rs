@@ -6,9 +6,19 @@
 //! Without default features only the namespace watcher is built, for programs that want to know which
 //! named network namespaces exist and need nothing else.
 
+#[cfg(feature = "daemon")]
+pub mod backend;
+#[cfg(feature = "daemon")]
+pub mod bus;
+#[cfg(feature = "daemon")]
+pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod config;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
 pub mod namespace_watcher;
 mod pacing;
+#[cfg(feature = "daemon")]
+pub mod telemetry;

@@ -1,1 +1,59 @@
-fn main() {}
+//! The daemon's binary: arguments → configuration → logs → run → exit status.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use tcgui_backend::backend;
+use tcgui_backend::cli::Args;
+use tcgui_backend::config::Config;
+use tcgui_backend::error::chain;
+use tcgui_backend::kernel::process;
+use tcgui_backend::telemetry;
+use tracing::{debug, error};
+
+/// Kernel requests still under way when everything else has stopped get this long.
+const LAST_REQUESTS: Duration = Duration::from_millis(200);
+/// Two keep the watcher and a slow neighbour apart; more would not be busy.
+const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
+/// Blocking threads in use at once: kernel requests, publications and replies are each bounded.
+const BLOCKING_THREADS: usize = 32;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    telemetry::start(args.verbose);
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            error!(error = %chain(err.as_ref()), "stopped");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    let config = Config::try_from(args)?;
+    let missing = process::missing_capabilities().context("cannot read own capabilities")?;
+    if !missing.is_empty() {
+        bail!(
+            "missing {}: run tcgui-backend as root, or grant them in the service unit \
+             (AmbientCapabilities=)",
+            missing.join(", ")
+        );
+    }
+    match process::raise_descriptor_limit() {
+        Ok(limit) => debug!(limit, "descriptor limit raised"),
+        Err(err) => debug!(error = %err, "descriptor limit left as it was"),
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.clamp(*WORKERS.start(), *WORKERS.end()))
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let ended = runtime.block_on(backend::run(config));
+    runtime.shutdown_timeout(LAST_REQUESTS);
+    Ok(ended?)
+}

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::kernel::link::Link;
 use crate::kernel::netns::NetnsFiles;
-use crate::kernel::rtnetlink::{EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError};
+use crate::kernel::rtnetlink::{
+    EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
+};
 
 use super::{LookError, NetnsKey};
 
@@ -51,14 +53,20 @@ impl KernelLinks {
     /// # Errors
     /// The event socket is refused.
     pub fn open(requests: Rtnetlink, files: NetnsFiles) -> Result<Self, RtnetlinkError> {
-        Ok(Self { events: EventSocket::open()?, requests, files })
+        Ok(Self {
+            events: EventSocket::open()?,
+            requests,
+            files,
+        })
     }
 }
 
 impl LinkKernel for KernelLinks {
     async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
         let files = self.files;
-        self.requests.run(move |socket| look(socket, files, &order)).await
+        self.requests
+            .run(move |socket| look(socket, files, &order))
+            .await
     }
 
     async fn events(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {

@@ -45,7 +45,13 @@ impl<K: LinkKernel> Task<K> {
         events: mpsc::Sender<InterfacesEvent>,
     ) -> Self {
         let tracker = Tracker::new(now(), sweep_interval);
-        Self { kernel: Arc::new(kernel), tracker, looks: JoinSet::new(), commands, events }
+        Self {
+            kernel: Arc::new(kernel),
+            tracker,
+            looks: JoinSet::new(),
+            commands,
+            events,
+        }
     }
 
     /// Reports until `stop` is cancelled or nobody is interested any more.
@@ -76,7 +82,11 @@ impl<K: LinkKernel> Task<K> {
                 self.looks.spawn(async move {
                     let (key, started) = (order.key, now());
                     let result = kernel.look(order).await;
-                    Looked { key, cost: now().saturating_duration_since(started), result }
+                    Looked {
+                        key,
+                        cost: now().saturating_duration_since(started),
+                        result,
+                    }
                 });
             }
         }
@@ -121,7 +131,9 @@ impl<K: LinkKernel> Task<K> {
         if let Err(err) = &looked.result {
             debug!(?key, error = %chain(err), "namespace not read");
         }
-        let Some(answer) = self.tracker.looked(now(), looked) else { return };
+        let Some(answer) = self.tracker.looked(now(), looked) else {
+            return;
+        };
         for waiter in answer.waiters {
             // Who no longer waits has lost interest.
             waiter.send(answer.result.clone()).ok();

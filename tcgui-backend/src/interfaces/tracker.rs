@@ -108,7 +108,9 @@ impl<W> Tracker<W> {
     /// being dropped.
     pub(super) fn untrack(&mut self, id: MountedNamespaceId, path: &PathBuf) {
         let key = NetnsKey::Mounted(id);
-        let Some(tracked) = self.tracked.get_mut(&key) else { return };
+        let Some(tracked) = self.tracked.get_mut(&key) else {
+            return;
+        };
         tracked.paths.retain(|known| known != path);
         if tracked.paths.is_empty() {
             let nsid = tracked.nsid;
@@ -211,7 +213,9 @@ impl<W> Tracker<W> {
     }
 
     fn note_links(&mut self, key: NetnsKey, links: Vec<crate::kernel::link::Link>) -> Links {
-        let Some(tracked) = self.tracked.get_mut(&key) else { return links.into() };
+        let Some(tracked) = self.tracked.get_mut(&key) else {
+            return links.into();
+        };
         tracked.unreadable = false;
         match &tracked.links {
             Some(known) if **known == *links => Arc::clone(known),
@@ -225,7 +229,9 @@ impl<W> Tracker<W> {
     }
 
     fn note_failure(&mut self, key: NetnsKey) {
-        let Some(tracked) = self.tracked.get_mut(&key) else { return };
+        let Some(tracked) = self.tracked.get_mut(&key) else {
+            return;
+        };
         if tracked.links.is_none() && !std::mem::replace(&mut tracked.unreadable, true) {
             self.note_news(key);
         }
@@ -250,7 +256,9 @@ impl<W> Tracker<W> {
                 if self.looking >= LOOKS {
                     return orders;
                 }
-                let Some(tracked) = self.tracked.get_mut(&key) else { continue };
+                let Some(tracked) = self.tracked.get_mut(&key) else {
+                    continue;
+                };
                 if tracked.links.is_none() == unseen && tracked.is_due(now) {
                     tracked.looking = true;
                     tracked.served = std::mem::take(&mut tracked.waiting);
@@ -267,8 +275,13 @@ impl<W> Tracker<W> {
     /// Returns when the next look is due if nothing rings before.
     pub(super) fn wake_at(&self) -> Instant {
         let due = self.due.iter().filter_map(|key| self.tracked.get(key));
-        let looks = due.filter(|tracked| !tracked.looking).filter_map(Tracked::not_before);
-        looks.chain([self.next_sweep]).min().unwrap_or(self.next_sweep)
+        let looks = due
+            .filter(|tracked| !tracked.looking)
+            .filter_map(Tracked::not_before);
+        looks
+            .chain([self.next_sweep])
+            .min()
+            .unwrap_or(self.next_sweep)
     }
 
     pub(super) fn has_news(&self) -> bool {
@@ -280,7 +293,10 @@ impl<W> Tracker<W> {
         while let Some(key) = self.news.pop_front() {
             if let Some(tracked) = self.tracked.get(&key) {
                 return Some(match &tracked.links {
-                    Some(links) => InterfacesEvent::Links { key, links: Arc::clone(links) },
+                    Some(links) => InterfacesEvent::Links {
+                        key,
+                        links: Arc::clone(links),
+                    },
                     None => InterfacesEvent::Unreadable { key },
                 });
             }

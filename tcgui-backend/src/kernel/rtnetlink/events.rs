@@ -54,7 +54,8 @@ impl EventSocket {
         let fd = open(SockFlag::SOCK_NONBLOCK).map_err(RtnetlinkError::Open)?;
         set_option(&fd, libc::NETLINK_LISTEN_ALL_NSID, 1).map_err(RtnetlinkError::Open)?;
         for group in GROUPS {
-            set_option(&fd, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed()).map_err(RtnetlinkError::Open)?;
+            set_option(&fd, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed())
+                .map_err(RtnetlinkError::Open)?;
         }
         // Refused in a user namespace, where the default size has to do.
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).ok();

@@ -1,0 +1,219 @@
+//! The daemon: builds the actors, holds them together, and runs the main select loop.
+//!
+//! ```text
+//!  namespace_watcher ─┐                                       ┌─▶ bus (publications, replies)
+//!  interfaces ────────┼─▶ task.rs ─▶ state.rs (pure) ─effects─┼─▶ interfaces (what to track)
+//!  bus (requests) ────┘    ▲             Inventory            └─▶ kernel (links up and down)
+//!                          └────────────── results ◀──────────────┘
+//! ```
+//!
+//! Handles point one way: the backend knows the bus and `interfaces`; neither knows the backend, and
+//! neither ever waits for it. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
+//! was not asked to end (an error, so that the service manager starts the daemon anew).
+
+mod inventory;
+mod lanes;
+mod link_control;
+mod state;
+mod task;
+mod wire;
+
+use std::io;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, error, info, info_span, warn};
+
+use crate::bus::{self, BusError};
+use crate::config::Config;
+use crate::error::{BoxError, chain};
+use crate::interfaces::{self, KernelLinks};
+use crate::kernel::netns::NetnsFiles;
+use crate::kernel::process;
+use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
+use crate::namespace_watcher::{self, WatchError};
+use state::State;
+use task::Actors;
+
+/// Kernel requests at once. The rtnl lock lets one change at a time; the others overlap opening
+/// namespace files and reading dumps.
+const KERNEL_REQUESTS: usize = 4;
+/// How long actors may take to end before they are left behind.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1200);
+
+/// Why the daemon cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The netns directory cannot be watched.
+    #[error("cannot watch network namespaces")]
+    Watch(#[from] WatchError),
+    /// `/proc` or the kernel's netlink is not to be had.
+    #[error("cannot look at the kernel's network namespaces")]
+    OwnNamespace(#[source] io::Error),
+    /// rtnetlink is refused.
+    #[error("cannot talk to the kernel")]
+    Kernel(#[from] RtnetlinkError),
+    /// The bus is refused.
+    #[error("cannot join the bus")]
+    Bus(#[from] BusError),
+    /// Signals cannot be received.
+    #[error("cannot receive signals")]
+    Signals(#[source] io::Error),
+    /// An actor gave up.
+    #[error("{actor} failed")]
+    Actor {
+        /// Its name.
+        actor: &'static str,
+        /// Why.
+        #[source]
+        err: BoxError,
+    },
+    /// An actor ended though nobody asked it to.
+    #[error("{actor} ended unexpectedly")]
+    ActorEnded {
+        /// Its name.
+        actor: &'static str,
+    },
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`BackendError`]: it could not start, or an actor died.
+pub async fn run(config: Config) -> Result<(), BackendError> {
+    let stop = CancellationToken::new();
+    let mut supervisor = Supervisor {
+        actors: JoinSet::new(),
+        stop: stop.clone(),
+    };
+    let signals = Signals::open().map_err(BackendError::Signals)?;
+
+    // Listening begins before looking, for links as for namespaces.
+    let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
+    let requests = Rtnetlink::open(KERNEL_REQUESTS)?;
+    let links = KernelLinks::open(requests.clone(), files)?;
+    let (tracker, link_events, interfaces) = interfaces::open(links, config.watch.sweep_interval);
+    let (namespaces, namespace_events, watcher) = namespace_watcher::open(config.watch.clone())?;
+    let (publisher, queries, bus) = bus::open(&config.bus, &config.name).await?;
+
+    info!(
+        version = env!("CARGO_PKG_VERSION"), name = %config.name,
+        directory = %config.watch.directory.display(), count = namespaces.len(), "backend started"
+    );
+    let span = info_span!("namespace_watcher");
+    let watch = watcher.run(stop.child_token()).instrument(span);
+    supervisor.supervise("namespace_watcher", async {
+        watch.await;
+        Ok(())
+    });
+    let links = interfaces
+        .run(stop.child_token())
+        .instrument(info_span!("interfaces"));
+    supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
+    let bus = bus.run(stop.child_token()).instrument(info_span!("bus"));
+    supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
+
+    let state = State::new(state::Identity {
+        name: config.name.clone(),
+        hostname: process::hostname(),
+        started_at: task::unix_seconds(),
+        exclude_loopback: config.exclude_loopback,
+        directory: config.watch.directory.clone(),
+    });
+    let actors = Actors {
+        namespaces: namespace_events,
+        interfaces: link_events,
+        queries,
+        tracker,
+        publisher,
+        links: link_control::LinkControl::new(requests, files),
+    };
+    let ended = task::Task::new(state, actors, signals, supervisor)
+        .run(namespaces)
+        .await;
+    if let Err(err) = &ended {
+        error!(error = %chain(err), "stopping");
+    }
+    ended
+}
+
+/// The signals of an operator or service manager.
+#[derive(Debug)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn open() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for the signal to stop. Cancel-safe: a signal that was not returned is still to come.
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            // Cancel-safe, all three: `recv` takes nothing unless it returns it.
+            _ = self.interrupt.recv() => "SIGINT",
+            _ = self.terminate.recv() => "SIGTERM",
+            () = async { while self.hangup.recv().await.is_some() {
+                info!("SIGHUP ignored, there are no files to reload");
+            } } => "SIGHUP",
+        }
+    }
+}
+
+type ActorResult = Result<(), BoxError>;
+
+/// Holds the actors: none dies unseen, all are stopped together.
+#[derive(Debug)]
+struct Supervisor {
+    actors: JoinSet<(&'static str, ActorResult)>,
+    stop: CancellationToken,
+}
+
+impl Supervisor {
+    fn supervise(
+        &mut self,
+        actor: &'static str,
+        life: impl Future<Output = ActorResult> + Send + 'static,
+    ) {
+        self.actors.spawn(async move { (actor, life.await) });
+    }
+
+    /// Waits for an actor to end, which none should. Cancel-safe.
+    async fn failure(&mut self) -> BackendError {
+        match self.actors.join_next().await {
+            Some(Ok((actor, Err(err)))) => BackendError::Actor { actor, err },
+            Some(Ok((actor, Ok(())))) => BackendError::ActorEnded { actor },
+            Some(Err(err)) => BackendError::Actor {
+                actor: "an actor",
+                err: err.into(),
+            },
+            None => BackendError::ActorEnded {
+                actor: "every actor",
+            },
+        }
+    }
+
+    /// Stops all actors and waits for them, within bounds.
+    async fn shut_down(mut self) {
+        self.stop.cancel();
+        let all = async {
+            while let Some(ended) = self.actors.join_next().await {
+                if let Ok((actor, Err(err))) = ended {
+                    warn!(actor, error = %chain(err.as_ref()), "actor failed while stopping");
+                }
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
+            warn!(count = self.actors.len(), "actors left behind");
+        }
+    }
+}

@@ -1,0 +1,455 @@
+//! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tcgui_shared::control::{
+    InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
+};
+use tcgui_shared::diagnostics::DiagnosticsResponse;
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
+use tcgui_shared::interface::InterfaceListUpdate;
+use tcgui_shared::names::{BackendName, InterfaceName, NamespaceName};
+use tcgui_shared::preset::PresetList;
+use tcgui_shared::scenario::{
+    ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
+};
+use tcgui_shared::tc::{TcConfigUpdate, TcResponse};
+
+use super::inventory::{Inventory, NotFound};
+use super::lanes::Lanes;
+use super::link_control::LinkOrder;
+use super::wire::Picture;
+use crate::bus::{Publication, Reply, Request, TcPublication};
+use crate::interfaces::{InterfacesEvent, Links, NetnsKey};
+use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
+use crate::pacing::Pacing;
+
+/// The first change is published at once; more follow after ten times what the last list cost, and not
+/// sooner than this, while changes keep coming.
+const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_secs(1));
+/// Health is repeated this often though nothing changed.
+const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
+/// What this backend can do, in the words of released backends.
+const CAPABILITIES: [&str; 1] = ["interface_control"];
+
+/// Who the backend is.
+#[derive(Debug)]
+pub(super) struct Identity {
+    pub(super) name: BackendName,
+    pub(super) hostname: Option<String>,
+    /// Seconds since the Unix epoch.
+    pub(super) started_at: u64,
+    pub(super) exclude_loopback: bool,
+    /// The netns directory, to which names are relative.
+    pub(super) directory: PathBuf,
+}
+
+/// A client's wish to switch a link.
+#[derive(Debug)]
+pub(super) struct LinkWish {
+    pub(super) order: LinkOrder,
+    request: InterfaceControlRequest,
+    reply: Reply<InterfaceControlResponse>,
+}
+
+/// What became of a wish: the links as read back, or why not.
+#[derive(Debug)]
+pub(super) struct LinkOutcome {
+    pub(super) wish: LinkWish,
+    pub(super) result: Result<Links, (ErrorKind, String)>,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(super) enum Input {
+    Namespace(NamespaceEvent),
+    Interfaces(InterfacesEvent),
+    Request(Request),
+    LinkSwitched(LinkOutcome),
+    Published(Duration),
+    Timer,
+}
+
+/// What to do about it.
+#[derive(Debug)]
+pub(super) enum Effect {
+    Track(MountedNamespaceId, PathBuf),
+    Untrack(MountedNamespaceId, PathBuf),
+    SwitchLink(LinkWish),
+    Publish(Publication),
+}
+
+/// When something happened.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// Seconds since the Unix epoch.
+    pub(super) unix_s: u64,
+}
+
+/// Everything the main loop remembers.
+#[derive(Debug)]
+pub(super) struct State {
+    identity: Identity,
+    inventory: Inventory,
+    /// Namespaces that were there at the start and are not dumped yet; the first list waits for them.
+    awaited: HashSet<NetnsKey>,
+    lanes: Lanes<(NetnsKey, u32), LinkWish>,
+    changed: bool,
+    publishing: bool,
+    pacing: Pacing,
+    /// What clients were shown last; `None` before the first list.
+    shown: Option<Picture>,
+    /// What was published of each interface that has or had a netem.
+    netem_shown: BTreeMap<(NamespaceName, InterfaceName), bool>,
+    health_shown: Option<(usize, usize)>,
+    health_due: Option<Instant>,
+}
+
+impl State {
+    pub(super) fn new(identity: Identity) -> Self {
+        Self {
+            identity,
+            inventory: Inventory::default(),
+            awaited: HashSet::from([NetnsKey::Host]),
+            lanes: Lanes::default(),
+            changed: true,
+            publishing: false,
+            pacing: LIST_PACING,
+            shown: None,
+            netem_shown: BTreeMap::new(),
+            health_shown: None,
+            health_due: None,
+        }
+    }
+
+    /// Takes in what the watcher saw first; the first list will have all of it.
+    pub(super) fn begin(&mut self, namespaces: Vec<Namespace>) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for Namespace { name, id } in namespaces {
+            self.awaited.insert(NetnsKey::Mounted(id));
+            self.namespace(NamespaceEvent::Added { name, id }, &mut effects);
+        }
+        effects
+    }
+
+    /// Takes in one input and returns what to do.
+    pub(super) fn step(&mut self, input: Input, moment: Moment) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Namespace(event) => self.namespace(event, &mut effects),
+            Input::Interfaces(InterfacesEvent::Links { key, links }) => self.links(key, links),
+            Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
+                self.awaited.remove(&key);
+            }
+            Input::Request(request) => self.request(request, &mut effects),
+            Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
+            Input::Published(cost) => {
+                self.publishing = false;
+                self.pacing.done(moment.now, cost);
+            }
+            Input::Timer => {}
+        }
+        effects.extend(self.publish(moment).map(Effect::Publish));
+        effects
+    }
+
+    /// Returns when something is due though nothing happens; `None`: never.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.publishing || !self.awaited.is_empty() {
+            return None;
+        }
+        let list = if self.changed {
+            self.pacing.not_before()
+        } else {
+            None
+        };
+        list.into_iter().chain(self.health_due).min()
+    }
+
+    fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
+        match event {
+            NamespaceEvent::Added { name, id } => {
+                let path = self.identity.directory.join(&name);
+                self.inventory.add(name, id);
+                // A second name of a known namespace shows at once, without a dump.
+                self.changed = true;
+                effects.push(Effect::Track(id, path));
+            }
+            NamespaceEvent::Removed { name, id } => {
+                if self.inventory.remove(&name, id) {
+                    self.awaited.remove(&NetnsKey::Mounted(id));
+                }
+                self.changed = true;
+                effects.push(Effect::Untrack(id, self.identity.directory.join(&name)));
+            }
+            // The list shows namespaces, not directories.
+            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => {}
+        }
+    }
+
+    fn links(&mut self, key: NetnsKey, links: Links) {
+        self.awaited.remove(&key);
+        self.changed |= self.inventory.set_links(key, links);
+    }
+
+    fn request(&mut self, request: Request, effects: &mut Vec<Effect>) {
+        // Answering is handing a value to whoever waits for it, not I/O.
+        match request {
+            Request::Interface(request, reply) => self.switch_link(request, reply, effects),
+            Request::Scenario(ScenarioRequest::List, reply) => {
+                reply.send(ScenarioResponse::Listed {
+                    scenarios: Vec::new(),
+                    load_errors: Vec::new(),
+                });
+            }
+            Request::Scenario(_, reply) => reply.send(unsupported("storing scenarios").into()),
+            Request::Execution(_, reply) => {
+                reply.send(ScenarioExecutionResponse::from(unsupported(
+                    "running scenarios",
+                )));
+            }
+            Request::Tc(_, reply) => reply.send(TcResponse::failure(
+                missing("changing traffic control"),
+                ErrorKind::Unsupported,
+            )),
+            Request::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(
+                missing("running diagnostics"),
+                ErrorKind::Unsupported,
+            )),
+        }
+    }
+
+    fn switch_link(
+        &mut self,
+        request: InterfaceControlRequest,
+        reply: Reply<InterfaceControlResponse>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let refuse = |reply: Reply<_>, message, kind| {
+            reply.send(InterfaceControlResponse::failure(
+                request.operation,
+                message,
+                kind,
+            ));
+        };
+        let netns = match NamespaceName::from_wire(&request.namespace) {
+            Ok(netns) => netns,
+            Err(err) => return refuse(reply, err.to_string(), ErrorKind::Invalid),
+        };
+        let interface = match InterfaceName::from_wire(&request.interface) {
+            Ok(interface) => interface,
+            Err(err) => return refuse(reply, err.to_string(), ErrorKind::Invalid),
+        };
+        let found = match self.inventory.find(&netns, &interface) {
+            Ok(found) => found,
+            Err(reason) => {
+                return refuse(
+                    reply,
+                    not_found(reason, &netns, &interface),
+                    ErrorKind::NotFound,
+                );
+            }
+        };
+        let order = LinkOrder {
+            key: found.key,
+            path: found.name.map(|name| self.identity.directory.join(name)),
+            ifindex: found.ifindex,
+            up: request.operation == InterfaceControlOperation::Enable,
+        };
+        let lane = (order.key, order.ifindex);
+        match self.lanes.enter(
+            lane,
+            LinkWish {
+                order,
+                request,
+                reply,
+            },
+        ) {
+            Ok(begin) => effects.extend(begin.map(Effect::SwitchLink)),
+            Err(LinkWish { request, reply, .. }) => reply.send(InterfaceControlResponse::failure(
+                request.operation,
+                "too many requests wait for this interface, try again",
+                ErrorKind::Busy,
+            )),
+        }
+    }
+
+    fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {
+        let LinkOutcome {
+            wish:
+                LinkWish {
+                    order,
+                    request,
+                    reply,
+                },
+            result,
+        } = outcome;
+        effects.extend(
+            self.lanes
+                .leave(&(order.key, order.ifindex))
+                .map(Effect::SwitchLink),
+        );
+        reply.send(self.answer_switch(&order, &request, result));
+    }
+
+    /// Answers with the state that was read back, not with the one that was asked for.
+    fn answer_switch(
+        &mut self,
+        order: &LinkOrder,
+        request: &InterfaceControlRequest,
+        result: Result<Links, (ErrorKind, String)>,
+    ) -> InterfaceControlResponse {
+        let operation = request.operation;
+        let links = match result {
+            Ok(links) => links,
+            Err((kind, message)) => {
+                return InterfaceControlResponse::failure(operation, message, kind);
+            }
+        };
+        let now_up = links
+            .iter()
+            .find(|link| link.ifindex == order.ifindex)
+            .map(|link| link.up);
+        self.links(order.key, links);
+        let interface = &request.interface;
+        match now_up {
+            Some(up) if up == order.up => {
+                let state = if up { "up" } else { "down" };
+                InterfaceControlResponse::success(operation, format!("{interface} is {state}"))
+            }
+            Some(_) => InterfaceControlResponse::failure(
+                operation,
+                format!("{interface} was switched back by somebody else"),
+                ErrorKind::Busy,
+            ),
+            None => InterfaceControlResponse::failure(
+                operation,
+                format!("interface {interface} vanished"),
+                ErrorKind::NotFound,
+            ),
+        }
+    }
+
+    /// Returns what is to be published now, if anything.
+    fn publish(&mut self, moment: Moment) -> Option<Publication> {
+        if self.publishing || !self.awaited.is_empty() {
+            return None;
+        }
+        let mut publication = Publication::default();
+        if self.changed && self.pacing.allows(moment.now) {
+            self.changed = false;
+            self.publish_picture(moment, &mut publication);
+        }
+        let counts = self
+            .shown
+            .as_ref()
+            .map(|shown| (shown.namespace_count, shown.interface_count));
+        let due = self.health_due.is_none_or(|due| due <= moment.now);
+        if due || counts != self.health_shown {
+            self.health_shown = counts;
+            self.health_due = Some(moment.now + HEALTH_INTERVAL);
+            publication.health = Some(self.health(moment));
+        }
+        let Publication {
+            presets,
+            list,
+            health,
+            tc,
+        } = &publication;
+        self.publishing = presets.is_some() || list.is_some() || health.is_some() || !tc.is_empty();
+        self.publishing.then_some(publication)
+    }
+
+    fn publish_picture(&mut self, moment: Moment, publication: &mut Publication) {
+        let picture = Picture::of(&self.inventory, self.identity.exclude_loopback);
+        if self.shown.is_none() {
+            publication.presets = Some(PresetList {
+                presets: Vec::new(),
+            });
+        }
+        if self
+            .shown
+            .as_ref()
+            .is_none_or(|shown| shown.namespaces != picture.namespaces)
+        {
+            publication.list = Some(InterfaceListUpdate {
+                namespaces: picture.namespaces.clone(),
+                timestamp: moment.unix_s,
+                backend_name: self.identity.name.to_string(),
+            });
+        }
+        publication.tc = self.tc_changes(&picture, moment);
+        self.shown = Some(picture);
+    }
+
+    /// Compares the netems that are with those that were published, interface by interface.
+    fn tc_changes(&mut self, picture: &Picture, moment: Moment) -> Vec<TcPublication> {
+        let mut changes = Vec::new();
+        self.netem_shown.retain(|interface, _| {
+            let there = picture.netem.contains_key(interface);
+            if !there {
+                changes.push(TcPublication::Forget(
+                    interface.0.clone(),
+                    interface.1.clone(),
+                ));
+            }
+            there
+        });
+        for (interface, has_tc) in &picture.netem {
+            let shown = self.netem_shown.get(interface).copied();
+            if shown.unwrap_or(false) != *has_tc {
+                self.netem_shown.insert(interface.clone(), *has_tc);
+                let update = TcConfigUpdate {
+                    namespace: interface.0.to_wire(),
+                    interface: interface.1.to_wire(),
+                    backend_name: self.identity.name.to_string(),
+                    timestamp: moment.unix_s,
+                    configuration: None,
+                    has_tc: *has_tc,
+                };
+                changes.push(TcPublication::Put(
+                    interface.0.clone(),
+                    interface.1.clone(),
+                    update,
+                ));
+            }
+        }
+        changes
+    }
+
+    fn health(&self, moment: Moment) -> BackendHealthStatus {
+        let (namespace_count, interface_count) = self.health_shown.unwrap_or_default();
+        BackendHealthStatus {
+            backend_name: self.identity.name.to_string(),
+            status: "Backend running".to_owned(),
+            timestamp: moment.unix_s,
+            metadata: BackendMetadata {
+                version: Some(env!("CARGO_PKG_VERSION").to_owned()),
+                hostname: self.identity.hostname.clone(),
+                started_at: Some(self.identity.started_at),
+                capabilities: CAPABILITIES.map(str::to_owned).to_vec(),
+            },
+            namespace_count,
+            interface_count,
+        }
+    }
+}
+
+fn missing(what: &str) -> String {
+    format!("{what} is not part of this version yet")
+}
+
+fn unsupported(what: &str) -> ScenarioError {
+    ScenarioError::new(ErrorCategory::Permanent, missing(what))
+}
+
+fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName) -> String {
+    match reason {
+        NotFound::Namespace => format!("no network namespace {netns}"),
+        NotFound::Interface => format!("no interface {interface} in network namespace {netns}"),
+    }
+}

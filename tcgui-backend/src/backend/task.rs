@@ -1,0 +1,190 @@
+//! The main select loop: chooses what happened, lets the state decide, does what it says.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{debug, info};
+
+use super::link_control::LinkControl;
+use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State};
+use super::{BackendError, Signals, Supervisor};
+use crate::bus::{BusHandle, Request};
+use crate::error::chain;
+use crate::interfaces::{InterfacesEvent, InterfacesHandle};
+use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
+use tcgui_shared::error_kind::ErrorKind;
+
+/// The backend's ends of all actors.
+#[derive(Debug)]
+pub(super) struct Actors {
+    pub(super) namespaces: NamespaceWatcherHandle,
+    pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
+    pub(super) queries: mpsc::Receiver<Request>,
+    pub(super) tracker: InterfacesHandle,
+    pub(super) publisher: BusHandle,
+    pub(super) links: LinkControl,
+}
+
+enum Event {
+    Stop(&'static str),
+    Failure(BackendError),
+    Input(Input),
+}
+
+/// The daemon's main loop; [`Task::run`] is its life.
+#[derive(Debug)]
+pub(super) struct Task {
+    state: State,
+    actors: Actors,
+    signals: Signals,
+    supervisor: Supervisor,
+    /// Slow work under way; each result comes back as an input.
+    work: JoinSet<Input>,
+}
+
+impl Task {
+    pub(super) fn new(
+        state: State,
+        actors: Actors,
+        signals: Signals,
+        supervisor: Supervisor,
+    ) -> Self {
+        Self {
+            state,
+            actors,
+            signals,
+            supervisor,
+            work: JoinSet::new(),
+        }
+    }
+
+    /// Runs until a signal or a failure, then stops everything in order.
+    pub(super) async fn run(mut self, namespaces: Vec<Namespace>) -> Result<(), BackendError> {
+        self.actors.tracker.track_host().await;
+        let effects = self.state.begin(namespaces);
+        self.perform(effects).await;
+        let ended = loop {
+            match self.next_event().await {
+                Event::Stop(signal) => {
+                    info!(signal, "stopping");
+                    break Ok(());
+                }
+                Event::Failure(failure) => break Err(failure),
+                Event::Input(input) => {
+                    log(&input);
+                    let effects = self.state.step(input, moment());
+                    self.perform(effects).await;
+                }
+            }
+        };
+        self.supervisor.shut_down().await;
+        ended
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let wake = self.state.wake_at();
+        let wake = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: a signal that was not returned is still to come.
+            signal = self.signals.stop() => Event::Stop(signal),
+            // Cancel-safe: the set keeps a result until it is returned.
+            failure = self.supervisor.failure() => Event::Failure(failure),
+            // Cancel-safe, as are the next two: `recv` takes nothing unless it returns it. A closed
+            // channel is an actor that ended, of which the supervisor knows more.
+            Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
+            Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
+            Some(request) = self.actors.queries.recv() => Event::Input(Input::Request(request)),
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
+                done.map_or_else(work_failed, Event::Input)
+            }
+            // Cancel-safe: the deadline is computed anew each time.
+            () = wake => Event::Input(Input::Timer),
+        }
+    }
+
+    async fn perform(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                // The interfaces actor never waits for the backend, so these never wait for long.
+                Effect::Track(id, path) => self.actors.tracker.track(id, path).await,
+                Effect::Untrack(id, path) => self.actors.tracker.untrack(id, path).await,
+                Effect::SwitchLink(wish) => {
+                    let links = self.actors.links.clone();
+                    let tracker = self.actors.tracker.clone();
+                    self.work.spawn(switch_link(links, tracker, wish));
+                }
+                Effect::Publish(publication) => {
+                    let publisher = self.actors.publisher.clone();
+                    self.work.spawn(async move {
+                        // Without an answer the bus is gone, which ends the daemon anyway.
+                        Input::Published(publisher.publish(publication).await.unwrap_or_default())
+                    });
+                }
+            }
+        }
+    }
+}
+
+/// Switches a link and reads back what came of it.
+async fn switch_link(links: LinkControl, tracker: InterfacesHandle, wish: LinkWish) -> Input {
+    let key = wish.order.key;
+    let result = match links.switch(wish.order.clone()).await {
+        Ok(()) => tracker.refresh(key).await.map_err(|err| {
+            (
+                ErrorKind::Internal,
+                format!("switched, but not read back: {err}"),
+            )
+        }),
+        Err(err) => Err((err.kind(), chain(&err).to_string())),
+    };
+    Input::LinkSwitched(LinkOutcome { wish, result })
+}
+
+fn work_failed(err: tokio::task::JoinError) -> Event {
+    Event::Failure(BackendError::Actor {
+        actor: "backend",
+        err: err.into(),
+    })
+}
+
+fn log(input: &Input) {
+    match input {
+        Input::Namespace(NamespaceEvent::Added { name, id }) => {
+            info!(netns = ?name, %id, "namespace appeared");
+        }
+        Input::Namespace(NamespaceEvent::Removed { name, id }) => {
+            info!(netns = ?name, %id, "namespace gone");
+        }
+        Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
+        Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),
+        Input::Interfaces(InterfacesEvent::Links { key, links }) => {
+            debug!(?key, count = links.len(), "links changed");
+        }
+        Input::Published(cost) if *cost > Duration::from_millis(100) => {
+            info!(elapsed_ms = cost.as_millis(), "publication was slow");
+        }
+        _ => {}
+    }
+}
+
+fn moment() -> Moment {
+    Moment {
+        now: tokio::time::Instant::now().into_std(),
+        unix_s: unix_seconds(),
+    }
+}
+
+/// Returns the wall clock in seconds since the Unix epoch; 0 on a clock set before it.
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}

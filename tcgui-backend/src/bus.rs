@@ -1,0 +1,146 @@
+//! The Zenoh bus: the session, what is published, what is asked. The only code that names `zenoh`.
+//!
+//! The actor owns the session with its publishers, queryables and liveliness token. Inputs:
+//! [`Publication`]s, one at a time, from the backend; queries from clients. Outputs: [`Request`]s to
+//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop.
+//!
+//! ```text
+//!  backend ── Publication ──▶ task.rs ──▶ publishers.rs ──▶ clients
+//!     ▲ ◀───────── cost ──────────┘
+//!     └──── Request + Reply ── queries.rs ◀──────────────── clients
+//! ```
+//!
+//! A put may wait for a slow link and a reply for a frozen client, so both happen on blocking threads.
+//! Nobody's query goes unanswered: what cannot be understood, taken in time or answered is answered
+//! with a failure of the form that its key promises.
+
+mod publishers;
+mod queries;
+mod session;
+mod task;
+
+use std::time::Duration;
+
+use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
+use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
+use tcgui_shared::health::BackendHealthStatus;
+use tcgui_shared::interface::InterfaceListUpdate;
+use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::preset::PresetList;
+use tcgui_shared::scenario::{
+    ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
+};
+use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::BoxError;
+
+pub use session::open;
+pub use task::Task;
+
+/// Queries that wait for the backend, which takes each in microseconds. More are answered "busy".
+const REQUESTS: usize = 256;
+
+/// Why there is no bus, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// A configuration value that Zenoh refuses.
+    #[error("cannot configure the bus: {key} = {value}")]
+    Configure {
+        /// Its path in Zenoh's configuration.
+        key: &'static str,
+        /// What it was to be.
+        value: String,
+        /// What Zenoh said.
+        #[source]
+        err: BoxError,
+    },
+    /// The session was not opened.
+    #[error("cannot open the Zenoh session ({hint})")]
+    Open {
+        /// What to do about it.
+        hint: &'static str,
+        /// What Zenoh said.
+        #[source]
+        err: BoxError,
+    },
+    /// A publisher, queryable or token was refused.
+    #[error("cannot declare {key}")]
+    Declare {
+        /// The key expression.
+        key: String,
+        /// What Zenoh said.
+        #[source]
+        err: BoxError,
+    },
+}
+
+/// What is published together, in this order, each cached for late clients.
+#[derive(Debug, Default)]
+pub struct Publication {
+    /// `presets/list`.
+    pub presets: Option<PresetList>,
+    /// `interfaces/list`. The liveliness token follows the first one.
+    pub list: Option<InterfaceListUpdate>,
+    /// `health`.
+    pub health: Option<BackendHealthStatus>,
+    /// `tc/NS/IF`; after the list, because clients drop what is about unknown interfaces.
+    pub tc: Vec<TcPublication>,
+}
+
+/// What happens to one `tc/NS/IF`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TcPublication {
+    /// Publish, declaring the publisher if need be.
+    Put(NamespaceName, InterfaceName, TcConfigUpdate),
+    /// The interface is gone, and its publisher with it.
+    Forget(NamespaceName, InterfaceName),
+}
+
+/// To publish. The actor ends with it.
+#[derive(Debug, Clone)]
+pub struct BusHandle {
+    publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
+}
+
+impl BusHandle {
+    /// Publishes and returns how long that took; `None` when the bus is gone.
+    pub async fn publish(&self, publication: Publication) -> Option<Duration> {
+        let (reply, cost) = oneshot::channel();
+        self.publications.send((publication, reply)).await.ok()?;
+        cost.await.ok()
+    }
+}
+
+/// What a client asks for, and where the answer goes.
+#[derive(Debug)]
+pub enum Request {
+    /// `query/tc`.
+    Tc(TcRequest, Reply<TcResponse>),
+    /// `query/interface`.
+    Interface(InterfaceControlRequest, Reply<InterfaceControlResponse>),
+    /// `query/scenario`.
+    Scenario(ScenarioRequest, Reply<ScenarioResponse>),
+    /// `query/scenario/execution`.
+    Execution(ScenarioExecutionRequest, Reply<ScenarioExecutionResponse>),
+    /// `query/diagnostics`.
+    Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
+}
+
+/// The way back to the client. Dropped unanswered, the client gets a failure.
+#[derive(Debug)]
+pub struct Reply<R>(oneshot::Sender<R>);
+
+impl<R> Reply<R> {
+    /// Returns a reply and the end at which its answer arrives.
+    pub fn channel() -> (Self, oneshot::Receiver<R>) {
+        let (tx, rx) = oneshot::channel();
+        (Self(tx), rx)
+    }
+
+    /// Answers.
+    pub fn send(self, answer: R) {
+        // A client that is gone needs no answer.
+        self.0.send(answer).ok();
+    }
+}

@@ -1,0 +1,250 @@
+//! The queryables: decode within bounds, hand to the backend, reply whatever comes of it.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tcgui_shared::control::{InterfaceControlOperation, InterfaceControlResponse};
+use tcgui_shared::diagnostics::DiagnosticsResponse;
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::keys::Keys;
+use tcgui_shared::scenario::{
+    ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioResponse,
+};
+use tcgui_shared::tc::TcResponse;
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+use tracing::debug;
+use zenoh::query::{Query, Queryable};
+use zenoh::{Session, Wait};
+
+use super::{BusError, REQUESTS, Reply, Request};
+
+/// The largest request taken: ten times the largest scenario that makes sense.
+const LARGEST_REQUEST: usize = 64 * 1024;
+/// How much of an error text goes back; it may repeat what the client sent.
+const LARGEST_EXPLANATION: usize = 300;
+/// Replies written at once. One to a frozen client blocks its thread until the link is given up, and
+/// must not take all threads with it.
+const REPLIES: usize = 8;
+
+/// What a reply says when there is no better answer.
+trait Refusal: Serialize + Send + 'static {
+    fn refusal(message: String, kind: ErrorKind) -> Self;
+}
+
+impl Refusal for TcResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        Self::failure(message, kind)
+    }
+}
+
+impl Refusal for InterfaceControlResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        // Which operation was meant is unknown: "not up" promises least.
+        Self::failure(InterfaceControlOperation::Enable, message, kind)
+    }
+}
+
+impl Refusal for DiagnosticsResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        Self::failure(message, kind)
+    }
+}
+
+impl Refusal for ScenarioResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        ScenarioError::new(category(kind), message).into()
+    }
+}
+
+impl Refusal for ScenarioExecutionResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        ScenarioError::new(category(kind), message).into()
+    }
+}
+
+fn category(kind: ErrorKind) -> ErrorCategory {
+    match kind {
+        ErrorKind::Invalid => ErrorCategory::Validation,
+        ErrorKind::NotFound | ErrorKind::Unsupported => ErrorCategory::Permanent,
+        ErrorKind::Denied => ErrorCategory::Permission,
+        ErrorKind::Busy => ErrorCategory::Transient,
+        ErrorKind::Internal => ErrorCategory::Internal,
+    }
+}
+
+/// The declared queryables; dropping them takes them back.
+#[derive(Debug)]
+pub(super) struct Queries {
+    _declared: [Queryable<()>; 5],
+}
+
+impl Queries {
+    pub(super) fn declare(
+        session: &Session,
+        keys: &Keys,
+        requests: mpsc::Sender<Request>,
+        replies: &TaskTracker,
+    ) -> Result<Self, BusError> {
+        let desk = Desk {
+            requests,
+            replies: replies.clone(),
+            runtime: Handle::current(),
+            open: Arc::new(Semaphore::new(REQUESTS)),
+            writing: Arc::new(Semaphore::new(REPLIES)),
+        };
+        Ok(Self {
+            _declared: [
+                desk.serve(session, keys.query_tc(), Request::Tc)?,
+                desk.serve(session, keys.query_interface(), Request::Interface)?,
+                desk.serve(session, keys.query_scenario(), Request::Scenario)?,
+                desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,
+                desk.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
+            ],
+        })
+    }
+}
+
+/// Takes queries from Zenoh's threads without ever making them wait for the backend.
+#[derive(Debug, Clone)]
+struct Desk {
+    requests: mpsc::Sender<Request>,
+    replies: TaskTracker,
+    runtime: Handle,
+    open: Arc<Semaphore>,
+    writing: Arc<Semaphore>,
+}
+
+impl Desk {
+    fn serve<Q, R>(
+        &self,
+        session: &Session,
+        key: String,
+        request: fn(Q, Reply<R>) -> Request,
+    ) -> Result<Queryable<()>, BusError>
+    where
+        Q: DeserializeOwned + 'static,
+        R: Refusal,
+    {
+        let desk = self.clone();
+        let reply_key = key.clone();
+        session
+            .declare_queryable(key.clone())
+            .callback(move |query| desk.take(query, &reply_key, request))
+            .wait()
+            .map_err(|err| BusError::Declare { key, err })
+    }
+
+    fn take<Q, R>(&self, query: Query, key: &str, request: fn(Q, Reply<R>) -> Request)
+    where
+        Q: DeserializeOwned,
+        R: Refusal,
+    {
+        let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
+            // Written right here, so that a client that floods is slowed down by its own answers.
+            return write(&query, key, &busy::<R>());
+        };
+        let payload = query.payload().map(|payload| payload.to_bytes());
+        let answer = match decode(payload.as_deref()) {
+            Ok(body) => {
+                let (reply, answer) = Reply::channel();
+                match self.requests.try_send(request(body, reply)) {
+                    Ok(()) => Err(answer),
+                    Err(_) => Ok(busy()),
+                }
+            }
+            Err(explanation) => Ok(R::refusal(explanation, ErrorKind::Invalid)),
+        };
+        let (writing, key) = (Arc::clone(&self.writing), key.to_owned());
+        let deliver = async move {
+            let _permit = permit;
+            let answer: R = match answer {
+                Ok(answer) => answer,
+                Err(pending) => wait_for(pending).await,
+            };
+            // The semaphore is never closed.
+            let _writing = writing.acquire_owned().await;
+            tokio::task::spawn_blocking(move || write(&query, &key, &answer))
+                .await
+                .ok();
+        };
+        self.replies.spawn_on(deliver, &self.runtime);
+    }
+}
+
+async fn wait_for<R: Refusal>(answer: oneshot::Receiver<R>) -> R {
+    answer.await.unwrap_or_else(|_| {
+        R::refusal(
+            "the backend dropped the request, probably stopping".to_owned(),
+            ErrorKind::Internal,
+        )
+    })
+}
+
+fn busy<R: Refusal>() -> R {
+    R::refusal(
+        "too many requests at once, try again".to_owned(),
+        ErrorKind::Busy,
+    )
+}
+
+/// Replies on the declared key: the query may have come on a wildcard that cannot be replied on.
+fn write(query: &Query, key: &str, answer: &impl Serialize) {
+    let json = match serde_json::to_vec(answer) {
+        Ok(json) => json,
+        Err(error) => return debug!(%error, key, "answer not serialised"),
+    };
+    if let Err(error) = query.reply(key, json).wait() {
+        debug!(%error, key, "reply not delivered");
+    }
+}
+
+/// Reads a request of at most [`LARGEST_REQUEST`] bytes, or says what is wrong with it.
+fn decode<Q: DeserializeOwned>(payload: Option<&[u8]>) -> Result<Q, String> {
+    let payload = payload
+        .filter(|payload| !payload.is_empty())
+        .ok_or("the request is empty")?;
+    if payload.len() > LARGEST_REQUEST {
+        return Err(format!(
+            "the request has {} bytes, more than the {LARGEST_REQUEST} allowed",
+            payload.len()
+        ));
+    }
+    let text = std::str::from_utf8(payload).map_err(|_| "the request is not UTF-8 text")?;
+    serde_json::from_str(text).map_err(|err| {
+        let mut explanation = format!("the request is not understood: {err}");
+        if explanation.len() > LARGEST_EXPLANATION {
+            explanation.truncate(explanation.floor_char_boundary(LARGEST_EXPLANATION));
+            explanation.push('…');
+        }
+        explanation
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tcgui_shared::tc::TcRequest;
+
+    use super::*;
+
+    #[test]
+    fn requests_are_bounded_and_mistakes_explained() {
+        let error = |payload: Option<&[u8]>| decode::<TcRequest>(payload).unwrap_err();
+        assert!(error(None).contains("empty"));
+        assert!(error(Some(b"")).contains("empty"));
+        assert!(error(Some(&[b' '; LARGEST_REQUEST + 1])).contains("65536"));
+        assert!(error(Some(b"\xff")).contains("UTF-8"));
+        assert!(error(Some(b"{\"namespace\":3}")).contains("not understood"));
+        let deep = "[".repeat(LARGEST_REQUEST);
+        assert!(error(Some(deep.as_bytes())).contains("recursion"));
+        let long = format!(
+            "{{\"namespace\":\"x\",\"interface\":\"y\",\"operation\":\"{}\"}}",
+            "ä".repeat(9000)
+        );
+        assert!(error(Some(long.as_bytes())).len() < LARGEST_EXPLANATION + 8);
+        let fine = br#"{"namespace":"default","interface":"lo","operation":"Remove"}"#;
+        assert_eq!(decode::<TcRequest>(Some(fine)).unwrap().interface, "lo");
+    }
+}

@@ -1,0 +1,106 @@
+//! Opening the session with the released defaults, and declaring everything but the liveliness token.
+
+use tcgui_shared::keys::Keys;
+use tcgui_shared::names::BackendName;
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use zenoh::config::{Config, WhatAmI};
+
+use super::publishers::Publishers;
+use super::queries::Queries;
+use super::{BusError, BusHandle, REQUESTS, Request, Task};
+use crate::cli::ZenohMode;
+use crate::config::BusConfig;
+
+const PEER_HINT: &str = "if another tcgui-backend runs on this host it has the port: start this one with \
+                         --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447";
+const CLIENT_HINT: &str = "check that a router or backend listens where --zenoh-connect points";
+
+/// Opens the session and returns its actor, the way to publish, and what clients ask.
+///
+/// # Errors
+/// [`BusError::Open`] when an endpoint cannot be listened on or connected to.
+pub async fn open(
+    config: &BusConfig,
+    name: &BackendName,
+) -> Result<(BusHandle, mpsc::Receiver<Request>, Task), BusError> {
+    let hint = match config.mode {
+        ZenohMode::Peer => PEER_HINT,
+        ZenohMode::Client => CLIENT_HINT,
+    };
+    let session = zenoh::open(zenoh_config(config)?)
+        .await
+        .map_err(|err| BusError::Open { hint, err })?;
+    let keys = Keys::new(name);
+    let (request_tx, requests) = mpsc::channel(REQUESTS);
+    let replies = TaskTracker::new();
+    let queries = Queries::declare(&session, &keys, request_tx, &replies)?;
+    let publishers = Publishers::declare(&session, keys)?;
+    let (publications, publication_rx) = mpsc::channel(1);
+    let task = Task::new(session, publishers, queries, replies, publication_rx);
+    Ok((BusHandle { publications }, requests, task))
+}
+
+fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
+    let mode = match config.mode {
+        ZenohMode::Peer => WhatAmI::Peer.to_str(),
+        ZenohMode::Client => WhatAmI::Client.to_str(),
+    };
+    let list = |endpoints: &[String]| serde_json::json!(endpoints).to_string();
+    let mut settings = vec![
+        ("mode", serde_json::json!(mode).to_string()),
+        ("connect/endpoints", list(&config.connect)),
+        ("scouting/multicast/enabled", config.multicast.to_string()),
+        // Clients that come later get the cached list; nobody is waited for.
+        ("open/return_conditions/connect_scouted", "false".to_owned()),
+        ("open/return_conditions/declares", "false".to_owned()),
+    ];
+    if config.mode == ZenohMode::Peer {
+        settings.push(("listen/endpoints", list(&config.listen)));
+        // A privileged daemon answers scouts but dials out only where it was told to.
+        settings.push(("scouting/multicast/autoconnect", "[]".to_owned()));
+        settings.push(("scouting/gossip/autoconnect", "[]".to_owned()));
+    }
+    let mut zenoh = Config::default();
+    for (key, value) in settings {
+        zenoh
+            .insert_json5(key, &value)
+            .map_err(|err| BusError::Configure { key, value, err })?;
+    }
+    Ok(zenoh)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_modes_are_accepted_by_zenoh() {
+        let peer = BusConfig {
+            mode: ZenohMode::Peer,
+            connect: vec!["tcp/lab.example:7447".to_owned()],
+            listen: vec!["tcp/127.0.0.1:7447".to_owned()],
+            multicast: false,
+        };
+        let zenoh = zenoh_config(&peer).unwrap();
+        assert_eq!(
+            zenoh.get_json("scouting/multicast/enabled").unwrap(),
+            "false"
+        );
+        assert!(
+            zenoh
+                .get_json("listen/endpoints")
+                .unwrap()
+                .contains("tcp/127.0.0.1:7447")
+        );
+        let client = BusConfig {
+            mode: ZenohMode::Client,
+            listen: Vec::new(),
+            ..peer
+        };
+        assert_eq!(
+            zenoh_config(&client).unwrap().get_json("mode").unwrap(),
+            "\"client\""
+        );
+    }
+}

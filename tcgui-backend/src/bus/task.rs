@@ -1,0 +1,122 @@
+//! The bus actor: one publication at a time, the liveliness token after the first list.
+
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, info};
+use zenoh::Session;
+use zenoh::liveliness::LivelinessToken;
+
+use super::publishers::Publishers;
+use super::queries::Queries;
+use super::{BusError, Publication};
+
+/// How long clients get to take what was sent last, and the session to say goodbye.
+const GOODBYE: Duration = Duration::from_millis(800);
+
+type Order = (Publication, oneshot::Sender<Duration>);
+
+/// The bus actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task {
+    session: Session,
+    publishers: Publishers,
+    queries: Queries,
+    replies: TaskTracker,
+    orders: mpsc::Receiver<Order>,
+    token: Option<LivelinessToken>,
+}
+
+impl Task {
+    pub(super) fn new(
+        session: Session,
+        publishers: Publishers,
+        queries: Queries,
+        replies: TaskTracker,
+        orders: mpsc::Receiver<Order>,
+    ) -> Self {
+        Self {
+            session,
+            publishers,
+            queries,
+            replies,
+            orders,
+            token: None,
+        }
+    }
+
+    /// Publishes until `stop` is cancelled or the last handle is gone.
+    ///
+    /// # Errors
+    /// The liveliness token is refused: clients would never see the backend.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
+        while let Some((publication, reply)) = self.next_order(&stop).await {
+            let has_list = publication.list.is_some();
+            let started = Instant::now();
+            self.publishers = publish(self.publishers, publication).await;
+            // The backend may be stopping; then nobody wants to know.
+            reply.send(started.elapsed()).ok();
+            if has_list && self.token.is_none() {
+                self.token = Some(self.declare_token().await?);
+                info!("backend visible on the bus");
+            }
+        }
+        self.leave().await;
+        Ok(())
+    }
+
+    async fn next_order(&mut self, stop: &CancellationToken) -> Option<Order> {
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => None,
+            // Cancel-safe: `recv` takes nothing unless it returns it.
+            order = self.orders.recv() => order,
+        }
+    }
+
+    /// Clients ask for the scenario list the moment they see the token, so it comes last.
+    async fn declare_token(&self) -> Result<LivelinessToken, BusError> {
+        let key = self.publishers.liveliness_key();
+        self.session
+            .liveliness()
+            .declare_token(key.clone())
+            .await
+            .map_err(|err| BusError::Declare { key, err })
+    }
+
+    /// Takes the token back first, so that clients know at once, and answers what was asked before.
+    async fn leave(self) {
+        let goodbye = async {
+            drop(self.token);
+            drop(self.queries);
+            self.replies.close();
+            self.replies.wait().await;
+            drop(self.publishers);
+            if let Err(error) = self.session.close().await {
+                debug!(%error, "session not closed");
+            }
+        };
+        if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
+            debug!("session left without a goodbye");
+        }
+    }
+}
+
+/// Publishes on a blocking thread: a put waits for a slow link.
+async fn publish(mut publishers: Publishers, publication: Publication) -> Publishers {
+    let blocking = tokio::task::spawn_blocking(move || {
+        publishers.publish(publication);
+        publishers
+    });
+    match blocking.await {
+        Ok(publishers) => publishers,
+        Err(err) => match err.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // Blocking tasks are cancelled only while the runtime shuts down.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,157 @@
+//! The command line, compatible with released versions; what it means is checked in `config`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Impairs network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
+///
+/// Knows every network namespace of this host the moment it becomes usable, shows it with its
+/// interfaces to all connected frontends, and changes interfaces when they ask for it.
+#[derive(Debug, Parser)]
+#[command(name = "tcgui-backend", version, after_help = EXAMPLES)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch of the command line"
+)]
+pub struct Args {
+    /// Log what is decided, not only what happened
+    #[arg(short, long)]
+    pub verbose: bool,
+
+    /// Leave loopback interfaces out, in every namespace
+    #[arg(long)]
+    pub exclude_loopback: bool,
+
+    /// Name of this backend on the bus: letters, digits, '-' and '_'
+    #[arg(short, long, value_name = "BACKEND_NAME", default_value = "default")]
+    pub name: String,
+
+    /// How to take part in the bus
+    #[arg(long, value_enum, default_value_t = ZenohMode::Peer)]
+    pub zenoh_mode: ZenohMode,
+
+    /// Endpoints to connect to, separated by commas, for instance tcp/192.0.2.7:7447
+    #[arg(long, value_name = "ENDPOINTS")]
+    pub zenoh_connect: Option<String>,
+
+    /// Endpoints to listen on besides tcp/127.0.0.1:7447, separated by commas
+    #[arg(long, value_name = "ENDPOINTS")]
+    pub zenoh_listen: Option<String>,
+
+    /// Do not answer multicast scouting: only configured endpoints are used
+    #[arg(long)]
+    pub no_multicast: bool,
+
+    /// Directory with scenario files; may be repeated, later ones win
+    #[arg(long, value_name = "DIRECTORY")]
+    pub scenario_dir: Vec<PathBuf>,
+
+    /// Do not read the three default scenario directories
+    #[arg(long)]
+    pub no_default_scenarios: bool,
+
+    /// Directory with preset files; may be repeated, later ones win
+    #[arg(long, value_name = "DIRECTORY")]
+    pub preset_dir: Vec<PathBuf>,
+
+    /// Do not read the three default preset directories
+    #[arg(long)]
+    pub no_default_presets: bool,
+
+    /// Directory with the named network namespaces; it need not exist yet
+    #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
+    pub netns_dir: PathBuf,
+
+    /// How often to look at everything though nothing was announced
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
+    pub sweep_interval: Duration,
+
+    /// The same while the kernel cannot announce everything (inotify limits, for instance)
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
+    pub degraded_sweep_interval: Duration,
+}
+
+/// How to take part in the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ZenohMode {
+    /// Listen for frontends, by default on tcp/127.0.0.1:7447
+    Peer,
+    /// Only connect, to a router or to another backend
+    Client,
+}
+
+const EXAMPLES: &str = "\
+Needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root.
+
+Examples:
+  tcgui-backend                                    frontends on this host connect by themselves
+  tcgui-backend --zenoh-listen tcp/0.0.0.0:7448    frontends on other hosts may connect too
+  tcgui-backend --name lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
+                                                   a second backend, through the first
+
+Environment:
+  RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
+
+Exit status: 0 stopped by SIGINT or SIGTERM, 1 cannot start or go on, 2 wrong usage.";
+
+/// Parses a duration like `500ms` or `30s`; zero would be a busy loop.
+fn interval(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration < Duration::from_millis(10) => {
+            Err("must be at least 10ms".to_owned())
+        }
+        Ok(duration) if duration > Duration::from_secs(24 * 3600) => {
+            Err("must be at most 1day".to_owned())
+        }
+        Ok(duration) => Ok(duration),
+        Err(err) => Err(format!("{err}; write for instance 500ms or 30s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn released_options_are_understood() {
+        let args = Args::parse_from([
+            "tcgui-backend",
+            "-v",
+            "--exclude-loopback",
+            "-n",
+            "lab",
+            "--zenoh-mode",
+            "client",
+            "--zenoh-connect",
+            "tcp/127.0.0.1:7447",
+            "--no-multicast",
+            "--scenario-dir",
+            "/a",
+            "--scenario-dir",
+            "/b",
+            "--no-default-scenarios",
+            "--preset-dir",
+            "/c",
+            "--no-default-presets",
+        ]);
+        assert_eq!(
+            (args.name.as_str(), args.zenoh_mode),
+            ("lab", ZenohMode::Client)
+        );
+        assert_eq!(
+            args.scenario_dir,
+            [PathBuf::from("/a"), PathBuf::from("/b")]
+        );
+        assert!(Args::try_parse_from(["tcgui-backend", "--zenoh-mode", "Peer"]).is_err());
+        assert!(Args::try_parse_from(["tcgui-backend", "--sweep-interval", "0s"]).is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! A validated configuration: what the command line means, or what is wrong with it.
+
+use std::net::SocketAddr;
+
+use tcgui_shared::names::{BackendName, NameError};
+
+use crate::cli::{Args, ZenohMode};
+use crate::namespace_watcher::WatchConfig;
+
+/// Where released frontends look for a backend on their own host.
+pub const DEFAULT_LISTEN: &str = "tcp/127.0.0.1:7447";
+/// The transports that an endpoint may name.
+const PROTOCOLS: [&str; 5] = ["tcp", "udp", "tls", "quic", "unixsock-stream"];
+
+/// Everything the daemon needs to know to run.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The backend's name in every key.
+    pub name: BackendName,
+    /// Leave loopback interfaces out of the list.
+    pub exclude_loopback: bool,
+    /// The bus session.
+    pub bus: BusConfig,
+    /// The netns directory and how often to look at it.
+    pub watch: WatchConfig,
+}
+
+/// How the bus session is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BusConfig {
+    /// Peer or client.
+    pub mode: ZenohMode,
+    /// Endpoints to connect to.
+    pub connect: Vec<String>,
+    /// Endpoints to listen on.
+    pub listen: Vec<String>,
+    /// Whether multicast scouting is answered.
+    pub multicast: bool,
+}
+
+/// What is wrong with the command line.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// The name cannot be part of a key.
+    #[error("--name {name:?} is not a backend name")]
+    Name {
+        /// As given.
+        name: String,
+        /// What is wrong with it.
+        #[source]
+        err: NameError,
+    },
+    /// A client only connects.
+    #[error("--zenoh-listen needs --zenoh-mode peer: a client does not listen")]
+    ClientListens,
+    /// The same endpoint twice.
+    #[error("duplicate endpoint {endpoint:?} (peers always listen on {DEFAULT_LISTEN})")]
+    Duplicate {
+        /// As given.
+        endpoint: String,
+    },
+    /// No transport of that name.
+    #[error(
+        "endpoint {endpoint:?} does not start with one of tcp/ udp/ tls/ quic/ unixsock-stream/"
+    )]
+    Protocol {
+        /// As given.
+        endpoint: String,
+    },
+    /// Nothing one could connect to or listen on.
+    #[error("endpoint {endpoint:?} has no usable address: {problem}")]
+    Address {
+        /// As given.
+        endpoint: String,
+        /// What to write instead.
+        problem: &'static str,
+    },
+}
+
+impl TryFrom<Args> for Config {
+    type Error = ConfigError;
+
+    fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let name = args.name.parse().map_err(|err| ConfigError::Name {
+            name: args.name.clone(),
+            err,
+        })?;
+        let connect = endpoints(args.zenoh_connect.as_deref());
+        let mut listen = endpoints(args.zenoh_listen.as_deref());
+        match args.zenoh_mode {
+            ZenohMode::Client if !listen.is_empty() => return Err(ConfigError::ClientListens),
+            ZenohMode::Client => {}
+            ZenohMode::Peer => listen.insert(0, DEFAULT_LISTEN.to_owned()),
+        }
+        for list in [&connect, &listen] {
+            for (index, endpoint) in list.iter().enumerate() {
+                if list[..index].contains(endpoint) {
+                    return Err(ConfigError::Duplicate {
+                        endpoint: endpoint.clone(),
+                    });
+                }
+                check(endpoint)?;
+            }
+        }
+        Ok(Self {
+            name,
+            exclude_loopback: args.exclude_loopback,
+            bus: BusConfig {
+                mode: args.zenoh_mode,
+                connect,
+                listen,
+                multicast: !args.no_multicast,
+            },
+            watch: WatchConfig {
+                directory: args.netns_dir,
+                sweep_interval: args.sweep_interval,
+                degraded_sweep_interval: args.degraded_sweep_interval,
+            },
+        })
+    }
+}
+
+/// Splits a comma list; blanks around commas are of no meaning.
+fn endpoints(list: Option<&str>) -> Vec<String> {
+    list.map(|list| list.split(',').map(|one| one.trim().to_owned()).collect())
+        .unwrap_or_default()
+}
+
+fn check(endpoint: &str) -> Result<(), ConfigError> {
+    let wrong = |problem| ConfigError::Address {
+        endpoint: endpoint.to_owned(),
+        problem,
+    };
+    let (protocol, address) = endpoint
+        .split_once('/')
+        .filter(|(protocol, _)| PROTOCOLS.contains(protocol))
+        .ok_or_else(|| ConfigError::Protocol {
+            endpoint: endpoint.to_owned(),
+        })?;
+    if protocol == "unixsock-stream" {
+        return if address.is_empty() {
+            Err(wrong("write a path"))
+        } else {
+            Ok(())
+        };
+    }
+    let Ok(socket) = address.parse::<SocketAddr>() else {
+        return check_host_name(address).map_err(wrong);
+    };
+    let stream = matches!(protocol, "tcp" | "tls");
+    if stream && socket.ip().is_multicast() {
+        return Err(wrong("a multicast address cannot carry a connection"));
+    }
+    if !stream && socket.ip().is_unspecified() && socket.port() < 1024 {
+        return Err(wrong("write a specific address or a port from 1024 on"));
+    }
+    Ok(())
+}
+
+/// Checks `name:port`; whether the name exists is for the session to find out.
+fn check_host_name(address: &str) -> Result<(), &'static str> {
+    let (host, port) = address.rsplit_once(':').ok_or("write HOST:PORT")?;
+    port.parse::<u16>()
+        .map_err(|_| "the port must be a number from 0 to 65535")?;
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= 63
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let looks_numeric = host
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if host.len() > 253 || looks_numeric || !host.split('.').all(label) {
+        return Err("write an IPv4 address, an IPv6 address in brackets, or a host name");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn config(args: &[&str]) -> Result<Config, ConfigError> {
+        Args::parse_from([&["tcgui-backend"], args].concat()).try_into()
+    }
+
+    #[test]
+    fn defaults_are_those_that_frontends_expect() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.name.as_str(), "default");
+        assert_eq!(config.bus.listen, [DEFAULT_LISTEN]);
+        assert!(config.bus.multicast && config.bus.connect.is_empty());
+        assert_eq!(config.watch.directory.to_str(), Some("/run/netns"));
+    }
+
+    #[test]
+    fn lists_are_trimmed_and_names_allowed() {
+        let config =
+            config(&["--zenoh-connect", " tcp/lab.example:7447 , quic/[::1]:9000"]).unwrap();
+        assert_eq!(
+            config.bus.connect,
+            ["tcp/lab.example:7447", "quic/[::1]:9000"]
+        );
+        let client = ["--zenoh-mode", "client"];
+        assert!(super::tests::config(&client).unwrap().bus.listen.is_empty());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |args: &[&str]| config(args).unwrap_err().to_string();
+        assert!(error(&["--name", "a/b"]).contains("--name"));
+        assert!(error(&["--name", ""]).contains("--name"));
+        let client = [
+            "--zenoh-mode",
+            "client",
+            "--zenoh-listen",
+            "tcp/127.0.0.1:1",
+        ];
+        assert!(error(&client).contains("--zenoh-mode peer"));
+        for (endpoint, expected) in [
+            ("tcp/127.0.0.1:7447", "duplicate"),
+            ("ws/127.0.0.1:80", "does not start with"),
+            ("127.0.0.1:80", "does not start with"),
+            ("tcp/127.0.0.1", "HOST:PORT"),
+            ("tcp/127.0.0.1:70000", "port"),
+            ("tcp/300.0.0.1:80", "IPv4"),
+            ("tcp/::1:80", "brackets"),
+            ("tcp/224.0.0.1:80", "multicast"),
+            ("udp/0.0.0.0:80", "1024"),
+            ("tcp/a b:80", "host name"),
+            ("", "does not start with"),
+        ] {
+            let message = error(&["--zenoh-listen", endpoint]);
+            assert!(message.contains(expected), "{endpoint}: {message}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Logs: to standard error, coloured only on a terminal, filtered by `RUST_LOG` and `--verbose`.
+
+use std::io::IsTerminal;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// Starts logging. A second call has no effect.
+pub fn start(verbose: bool) {
+    let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let filter = EnvFilter::try_new(directives(&wanted, verbose));
+    let (filter, problem) = match filter {
+        Ok(filter) => (filter, None),
+        Err(err) => (EnvFilter::new(directives("", verbose)), Some(err)),
+    };
+    tracing_subscriber::fmt()
+        .compact()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init()
+        .ok();
+    if let Some(error) = problem {
+        tracing::warn!(%error, "RUST_LOG not understood, using the default");
+    }
+}
+
+/// Returns the filter directives for a value of `RUST_LOG`.
+///
+/// A bare level is about this program: at `debug` the libraries of the bus would drown it.
+fn directives(rust_log: &str, verbose: bool) -> String {
+    let mut directives = match rust_log.trim() {
+        "" => "warn,tcgui_backend=info".to_owned(),
+        bare => match bare.parse::<LevelFilter>() {
+            Ok(level) => format!("{},tcgui_backend={level}", level.min(LevelFilter::WARN)),
+            Err(_) => bare.to_owned(),
+        },
+    };
+    if verbose && !directives.contains("tcgui_backend=trace") {
+        directives.push_str(",tcgui_backend=debug");
+    }
+    directives
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bare_levels_are_about_the_daemon() {
+        assert_eq!(directives("", false), "warn,tcgui_backend=info");
+        assert_eq!(directives("debug", false), "warn,tcgui_backend=debug");
+        assert_eq!(directives("error", false), "error,tcgui_backend=error");
+        assert_eq!(directives("off", false), "off,tcgui_backend=off");
+        assert_eq!(
+            directives("info", true),
+            "warn,tcgui_backend=info,tcgui_backend=debug"
+        );
+        assert_eq!(directives("zenoh=debug", false), "zenoh=debug");
+    }
+}
