@@ -90,11 +90,13 @@ pub struct Publication {
 
 /// What happens to one `tc/NS/IF`.
 #[derive(Debug, Clone, PartialEq)]
-pub enum TcPublication {
-    /// Publish, declaring the publisher if need be.
-    Put(NamespaceName, InterfaceName, TcConfigUpdate),
-    /// The interface is gone, and its publisher with it.
-    Forget(NamespaceName, InterfaceName),
+pub struct TcPublication {
+    /// The namespace.
+    pub netns: NamespaceName,
+    /// The interface in it.
+    pub interface: InterfaceName,
+    /// What to publish; `None`: the interface is gone, and its publisher with it.
+    pub update: Option<TcConfigUpdate>,
 }
 
 /// To publish. The actor ends with it.

@@ -151,7 +151,7 @@ mod tests {
             args.scenario_dir,
             [PathBuf::from("/a"), PathBuf::from("/b")]
         );
-        assert!(Args::try_parse_from(["tcgui-backend", "--zenoh-mode", "Peer"]).is_err());
-        assert!(Args::try_parse_from(["tcgui-backend", "--sweep-interval", "0s"]).is_err());
+        Args::try_parse_from(["tcgui-backend", "--zenoh-mode", "Peer"]).unwrap_err();
+        Args::try_parse_from(["tcgui-backend", "--sweep-interval", "0s"]).unwrap_err();
     }
 }

@@ -13,6 +13,8 @@
 
 mod kernel;
 mod task;
+#[cfg(test)]
+mod tests;
 mod tracker;
 
 use std::io;
@@ -26,7 +28,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netns::{MountedNamespaceId, OpenError};
 use crate::kernel::rtnetlink::RtnetlinkError;
 
-pub use kernel::KernelLinks;
+pub use kernel::{KernelLinks, LinkKernel, LookOrder, Seen};
 pub use task::Task;
 pub use tracker::NetnsKey;
 
@@ -157,5 +159,3 @@ pub fn open<K: LinkKernel>(
     let task = Task::new(kernel, sweep_interval, command_rx, event_tx);
     (InterfacesHandle { commands }, events, task)
 }
-
-pub use kernel::{LinkKernel, LookOrder, Seen};

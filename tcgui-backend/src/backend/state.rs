@@ -392,30 +392,33 @@ impl State {
         self.netem_shown.retain(|interface, _| {
             let there = picture.netem.contains_key(interface);
             if !there {
-                changes.push(TcPublication::Forget(
-                    interface.0.clone(),
-                    interface.1.clone(),
-                ));
+                let (netns, interface) = interface.clone();
+                changes.push(TcPublication {
+                    netns,
+                    interface,
+                    update: None,
+                });
             }
             there
         });
-        for (interface, has_tc) in &picture.netem {
-            let shown = self.netem_shown.get(interface).copied();
-            if shown.unwrap_or(false) != *has_tc {
-                self.netem_shown.insert(interface.clone(), *has_tc);
+        for ((netns, interface), has_tc) in &picture.netem {
+            let key = (netns.clone(), interface.clone());
+            if self.netem_shown.get(&key).copied().unwrap_or(false) != *has_tc {
+                self.netem_shown.insert(key.clone(), *has_tc);
                 let update = TcConfigUpdate {
-                    namespace: interface.0.to_wire(),
-                    interface: interface.1.to_wire(),
+                    namespace: netns.to_wire(),
+                    interface: interface.to_wire(),
                     backend_name: self.identity.name.to_string(),
                     timestamp: moment.unix_s,
                     configuration: None,
                     has_tc: *has_tc,
                 };
-                changes.push(TcPublication::Put(
-                    interface.0.clone(),
-                    interface.1.clone(),
-                    update,
-                ));
+                let (netns, interface) = key;
+                changes.push(TcPublication {
+                    netns,
+                    interface,
+                    update: Some(update),
+                });
             }
         }
         changes

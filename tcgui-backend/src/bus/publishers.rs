@@ -64,14 +64,16 @@ impl Publishers {
         if let Some(health) = health {
             put(&self.health, &health);
         }
-        for publication in tc {
-            match publication {
-                TcPublication::Put(netns, interface, update) => {
-                    self.put_tc(self.keys.tc(&netns, &interface), &update);
-                }
-                TcPublication::Forget(netns, interface) => {
-                    self.tc.remove(&self.keys.tc(&netns, &interface));
-                }
+        for TcPublication {
+            netns,
+            interface,
+            update,
+        } in tc
+        {
+            let key = self.keys.tc(&netns, &interface);
+            match update {
+                Some(update) => self.put_tc(key, &update),
+                None => drop(self.tc.remove(&key)),
             }
         }
     }

@@ -298,3 +298,6 @@ impl Told {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! The actor over a small kernel with switches: events lost, looks that fail, ids that go stale.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Mutex;
+
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::kernel::rtnetlink::{KernelEvent, Nsid};
+
+const SWEEP: Duration = Duration::from_secs(30);
+const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
+const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 2, 1, 1);
+
+/// A kernel in memory. Clones are the same kernel.
+#[derive(Debug, Clone, Default)]
+struct FakeKernel(Arc<Fake>);
+
+#[derive(Debug, Default)]
+struct Fake {
+    state: Mutex<FakeState>,
+    rung: Notify,
+}
+
+#[derive(Debug, Default)]
+struct FakeState {
+    links: BTreeMap<NetnsKey, Vec<&'static str>>,
+    nsids: BTreeMap<NetnsKey, i32>,
+    events: VecDeque<KernelEvent>,
+    lose_events: bool,
+    fail_looks: usize,
+    looks: usize,
+}
+
+impl FakeKernel {
+    fn change(&self, key: NetnsKey, links: &[&'static str]) {
+        let mut state = self.0.state.lock().unwrap();
+        state.links.insert(key, links.to_vec());
+        let nsid = state.nsids.get(&key).copied().map(Nsid::from_raw);
+        if (key == NetnsKey::Host || nsid.is_some()) && !state.lose_events {
+            state.events.push_back(KernelEvent::Changed(nsid));
+        }
+        self.0.rung.notify_one();
+    }
+
+    fn ring(&self, event: KernelEvent) {
+        self.0.state.lock().unwrap().events.push_back(event);
+        self.0.rung.notify_one();
+    }
+
+    fn set(&self, change: impl FnOnce(&mut FakeState)) {
+        change(&mut self.0.state.lock().unwrap());
+    }
+
+    fn looks(&self) -> usize {
+        self.0.state.lock().unwrap().looks
+    }
+}
+
+impl LinkKernel for FakeKernel {
+    async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        let mut state = self.0.state.lock().unwrap();
+        state.looks += 1;
+        if let Some(left) = state.fail_looks.checked_sub(1) {
+            state.fail_looks = left;
+            return Err(LookError::Open(io::ErrorKind::OutOfMemory.into()));
+        }
+        let links = state
+            .links
+            .get(&order.key)
+            .ok_or(LookError::Gone)?
+            .iter()
+            .copied()
+            .map(link)
+            .collect();
+        let next = i32::try_from(state.nsids.len()).unwrap();
+        let nsid = match order.key {
+            NetnsKey::Host => None,
+            key => Some(Nsid::from_raw(*state.nsids.entry(key).or_insert(next))),
+        };
+        if order.nsid.is_some() && order.nsid != nsid {
+            return Err(LookError::StaleId);
+        }
+        Ok(Seen { nsid, links })
+    }
+
+    async fn events(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
+        loop {
+            let events: Vec<_> = self.0.state.lock().unwrap().events.drain(..).collect();
+            if !events.is_empty() {
+                return Ok(events);
+            }
+            self.0.rung.notified().await;
+        }
+    }
+}
+
+fn link(ifname: &str) -> Link {
+    Link {
+        ifindex: 1,
+        ifname: ifname.into(),
+        up: true,
+        carrier: true,
+        loopback: false,
+        kind: None,
+        tap: false,
+        root_netem: false,
+    }
+}
+
+struct Actor {
+    kernel: FakeKernel,
+    handle: InterfacesHandle,
+    events: mpsc::Receiver<InterfacesEvent>,
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), RtnetlinkError>>,
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+fn start() -> Actor {
+    let kernel = FakeKernel::default();
+    let (handle, events, task) = open(kernel.clone(), SWEEP);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(task.run(stop.clone()));
+    Actor {
+        kernel,
+        handle,
+        events,
+        stop,
+        running,
+    }
+}
+
+impl Actor {
+    async fn track(&self, id: MountedNamespaceId, path: &str) {
+        self.handle.track(id, path.into()).await;
+    }
+
+    /// Waits for the next report: which namespace, and the names of its links.
+    async fn report(&mut self) -> (NetnsKey, Option<Vec<String>>) {
+        let event = timeout(SWEEP * 2, self.events.recv())
+            .await
+            .expect("a report in time");
+        match event.expect("the actor runs") {
+            InterfacesEvent::Links { key, links } => {
+                let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
+                (key, Some(links.iter().map(name).collect()))
+            }
+            InterfacesEvent::Unreadable { key } => (key, None),
+        }
+    }
+
+    async fn nothing_for(&mut self, time: Duration) {
+        assert!(
+            timeout(time, self.events.recv()).await.is_err(),
+            "an unexpected report"
+        );
+    }
+}
+
+fn names(names: &[&str]) -> Option<Vec<String>> {
+    Some(names.iter().map(|name| (*name).to_owned()).collect())
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_the_first_dump_and_every_change() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.kernel.change(NetnsKey::Host, &["eth0"]);
+    actor.handle.track_host().await;
+    assert_eq!(actor.report().await, (NetnsKey::Host, names(&["eth0"])));
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    actor.kernel.change(key, &["lo", "v0"]);
+    assert_eq!(actor.report().await, (key, names(&["lo", "v0"])));
+    actor
+        .kernel
+        .ring(KernelEvent::Changed(Some(Nsid::from_raw(0))));
+    actor.nothing_for(SWEEP / 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn lost_events_are_made_up_for_by_resync_and_by_the_sweep() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    // Learning the id is followed by one more look; it must not be the one that finds the change.
+    actor.nothing_for(SWEEP / 3).await;
+    actor.kernel.set(|state| state.lose_events = true);
+    actor.kernel.change(key, &["lo", "unheard"]);
+    actor.nothing_for(SWEEP / 3).await;
+    actor.kernel.ring(KernelEvent::Lost);
+    assert_eq!(actor.report().await, (key, names(&["lo", "unheard"])));
+    actor.kernel.change(key, &["lo"]);
+    assert_eq!(
+        actor.report().await,
+        (key, names(&["lo"])),
+        "the sweep finds it"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_first_look_is_said_once_and_repeated_until_it_works() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.kernel.set(|state| state.fail_looks = 5);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, None));
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_id_is_asked_for_anew() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    actor.kernel.set(|state| {
+        state.nsids.insert(key, 77);
+    });
+    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    actor.kernel.change(key, &["lo", "later"]);
+    assert_eq!(actor.report().await, (key, names(&["lo", "later"])));
+    actor.kernel.change(key, &["lo"]);
+    assert_eq!(
+        actor.report().await,
+        (key, names(&["lo"])),
+        "heard under the new id"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_names_are_one_namespace_until_the_last_is_gone() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    actor.track(A, "/run/netns/b").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    actor.handle.untrack(A, "/run/netns/a".into()).await;
+    actor.kernel.change(key, &["v0"]);
+    assert_eq!(actor.report().await, (key, names(&["v0"])));
+    actor.handle.untrack(A, "/run/netns/b".into()).await;
+    assert!(matches!(
+        *actor.handle.refresh(key).await.unwrap_err(),
+        LookError::Gone
+    ));
+    actor.kernel.change(key, &["v1"]);
+    actor.nothing_for(SWEEP * 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_sees_what_was_there_after_it_was_asked_for() {
+    let mut actor = start();
+    actor.kernel.change(NetnsKey::Host, &["old"]);
+    actor.handle.track_host().await;
+    assert_eq!(actor.report().await, (NetnsKey::Host, names(&["old"])));
+    actor.kernel.set(|state| state.lose_events = true);
+    for round in ["r0", "r1", "r2"] {
+        actor.kernel.change(NetnsKey::Host, &[round]);
+        let links = actor.handle.refresh(NetnsKey::Host).await.unwrap();
+        assert_eq!(links[0].ifname, round);
+    }
+    assert_eq!(actor.report().await.0, NetnsKey::Host);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
+    let mut actor = start();
+    actor.kernel.change(NetnsKey::Host, &["lo"]);
+    actor.kernel.change(NetnsKey::Mounted(B), &["lo"]);
+    actor.handle.track_host().await;
+    actor.report().await;
+    let before = actor.kernel.looks();
+    for _ in 0..1000 {
+        actor.kernel.ring(KernelEvent::Changed(None));
+        tokio::time::sleep(Duration::from_micros(100)).await;
+    }
+    let looks = actor.kernel.looks() - before;
+    assert!(
+        (10..200).contains(&looks),
+        "{looks} looks in a tenth of a second of ringing"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
+    let mut actor = start();
+    actor.kernel.change(NetnsKey::Host, &["0"]);
+    actor.handle.track_host().await;
+    let last = EVENTS * 3;
+    for round in 1..=last {
+        let name: &'static str = Box::leak(round.to_string().into_boxed_str());
+        actor.kernel.change(NetnsKey::Host, &[name]);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let mut reports = 0;
+    loop {
+        reports += 1;
+        if actor.report().await.1 == names(&[&last.to_string()]) {
+            break;
+        }
+    }
+    assert!(reports <= EVENTS + 2, "{reports} reports");
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_told_to_or_when_nobody_is_left() {
+    let actor = start();
+    actor.stop.cancel();
+    timeout(SWEEP, actor.running)
+        .await
+        .expect("it ends")
+        .unwrap()
+        .unwrap();
+    let Actor {
+        handle,
+        running,
+        events: _events,
+        ..
+    } = start();
+    drop(handle);
+    timeout(SWEEP, running)
+        .await
+        .expect("it ends")
+        .unwrap()
+        .unwrap();
+}
