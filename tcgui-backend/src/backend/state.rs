@@ -456,3 +456,6 @@ fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName)
         NotFound::Interface => format!("no interface {interface} in network namespace {netns}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,363 @@
+//! What each input leads to.
+
+use tcgui_shared::diagnostics::DiagnosticsRequest;
+use tcgui_shared::tc::{TcOperation, TcRequest};
+
+use super::*;
+use crate::kernel::link::Link;
+
+const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
+const COST: Duration = Duration::from_millis(4);
+
+fn link(ifindex: u32, ifname: &str, root_netem: bool) -> Link {
+    Link {
+        ifindex,
+        ifname: ifname.into(),
+        up: true,
+        carrier: true,
+        loopback: ifname == "lo",
+        kind: Some("veth".to_owned()),
+        tap: false,
+        root_netem,
+    }
+}
+
+fn links(key: NetnsKey, links: &[Link]) -> Input {
+    Input::Interfaces(InterfacesEvent::Links {
+        key,
+        links: links.into(),
+    })
+}
+
+fn added(name: &str, id: MountedNamespaceId) -> Input {
+    Input::Namespace(NamespaceEvent::Added {
+        name: name.into(),
+        id,
+    })
+}
+
+/// A state with a clock that the test moves.
+struct Bench {
+    state: State,
+    moment: Moment,
+}
+
+impl Bench {
+    /// Nothing was dumped yet.
+    fn cold(namespaces: &[(&str, MountedNamespaceId)]) -> Self {
+        let mut state = State::new(Identity {
+            name: "lab".parse().unwrap(),
+            hostname: Some("box".to_owned()),
+            started_at: 1000,
+            exclude_loopback: false,
+            directory: "/run/netns".into(),
+        });
+        let namespace = |(name, id): &(&str, _)| Namespace {
+            name: name.into(),
+            id: *id,
+        };
+        let effects = state.begin(namespaces.iter().map(namespace).collect());
+        assert_eq!(
+            effects.len(),
+            namespaces.len(),
+            "each is tracked: {effects:?}"
+        );
+        Self {
+            state,
+            moment: Moment {
+                now: Instant::now(),
+                unix_s: 2000,
+            },
+        }
+    }
+
+    /// The host has lo and v0, and everything was published.
+    fn warm() -> Self {
+        let mut bench = Self::cold(&[]);
+        bench.publication(links(
+            NetnsKey::Host,
+            &[link(1, "lo", false), link(2, "v0", false)],
+        ));
+        bench.published();
+        bench
+    }
+
+    fn step(&mut self, input: Input) -> Vec<Effect> {
+        self.state.step(input, self.moment)
+    }
+
+    /// Expects the input to lead to a publication, whatever else it leads to.
+    fn publication(&mut self, input: Input) -> Publication {
+        let mut effects = self.step(input);
+        match effects.pop() {
+            Some(Effect::Publish(publication)) => publication,
+            other => panic!("no publication but {other:?}"),
+        }
+    }
+
+    /// The publication under way is done, and nothing new was due.
+    fn published(&mut self) {
+        let effects = self.step(Input::Published(COST));
+        assert!(effects.is_empty(), "{effects:?}");
+    }
+
+    fn wait(&mut self, time: Duration) {
+        self.moment.now += time;
+    }
+
+    fn request(&mut self, netns: &str, interface: &str) -> (Vec<Effect>, Asked) {
+        let (reply, answer) = Reply::channel();
+        let request = InterfaceControlRequest {
+            namespace: netns.to_owned(),
+            interface: interface.to_owned(),
+            operation: InterfaceControlOperation::Disable,
+        };
+        (
+            self.step(Input::Request(Request::Interface(request, reply))),
+            answer,
+        )
+    }
+}
+
+type Asked = tokio::sync::oneshot::Receiver<InterfaceControlResponse>;
+
+fn listed(publication: &Publication) -> Vec<&str> {
+    let list = publication.list.as_ref().expect("a list");
+    list.namespaces
+        .iter()
+        .map(|netns| netns.name.as_str())
+        .collect()
+}
+
+#[test]
+fn the_first_list_waits_for_all_that_was_there_and_has_everything() {
+    let mut bench = Bench::cold(&[("a", A)]);
+    let host = links(NetnsKey::Host, &[link(1, "lo", false)]);
+    assert!(bench.step(host).is_empty(), "a is not dumped yet");
+    assert_eq!(bench.state.wake_at(), None);
+    let first = bench.publication(links(NetnsKey::Mounted(A), &[link(1, "lo", false)]));
+    assert_eq!(listed(&first), ["default", "a"]);
+    assert_eq!(
+        first.presets,
+        Some(PresetList {
+            presets: Vec::new()
+        })
+    );
+    let health = first.health.expect("health at the start");
+    assert_eq!((health.namespace_count, health.interface_count), (2, 2));
+    assert_eq!(health.metadata.started_at, Some(1000));
+    assert_eq!(health.metadata.hostname.as_deref(), Some("box"));
+}
+
+#[test]
+fn an_unreadable_namespace_does_not_hold_up_the_first_list() {
+    let mut bench = Bench::cold(&[("a", A)]);
+    bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
+    let event = InterfacesEvent::Unreadable {
+        key: NetnsKey::Mounted(A),
+    };
+    assert_eq!(
+        listed(&bench.publication(Input::Interfaces(event))),
+        ["default"]
+    );
+}
+
+#[test]
+fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let effects = bench.step(added("a", A));
+    assert!(
+        matches!(&effects[..], [Effect::Track(A, path)] if path.ends_with("a")),
+        "{effects:?}"
+    );
+    let shown = bench.publication(links(NetnsKey::Mounted(A), &[link(1, "lo", false)]));
+    assert_eq!(listed(&shown), ["default", "a"]);
+    assert_eq!(shown.health.map(|health| health.namespace_count), Some(2));
+    bench.published();
+    bench.wait(Duration::from_secs(1));
+    let removed = NamespaceEvent::Removed {
+        name: "a".into(),
+        id: A,
+    };
+    assert_eq!(
+        listed(&bench.publication(Input::Namespace(removed))),
+        ["default"]
+    );
+}
+
+#[test]
+fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    bench.publication(links(NetnsKey::Host, &[link(1, "a", false)]));
+    let during = bench.step(links(NetnsKey::Host, &[link(1, "b", false)]));
+    assert!(during.is_empty(), "one publication at a time");
+    bench.published();
+    let due = bench.state.wake_at().expect("a list is due");
+    assert_eq!(
+        due,
+        bench.moment.now + COST * 10,
+        "ten times the cost of the last one"
+    );
+    bench.step(links(NetnsKey::Host, &[link(1, "c", false)]));
+    bench.moment.now = due;
+    let last = bench.publication(Input::Timer);
+    assert_eq!(last.list.unwrap().namespaces[0].interfaces[0].name, "c");
+}
+
+#[test]
+fn what_ends_as_it_was_is_not_published() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let effects = bench.step(links(
+        NetnsKey::Host,
+        &[link(1, "lo", false), link(2, "v0", false)],
+    ));
+    assert!(effects.is_empty(), "{effects:?}");
+}
+
+#[test]
+fn health_is_repeated_though_nothing_changes() {
+    let mut bench = Bench::warm();
+    for _ in 0..3 {
+        let due = bench.state.wake_at().expect("health is due");
+        assert_eq!(due, bench.moment.now + HEALTH_INTERVAL);
+        bench.moment.now = due;
+        let publication = bench.publication(Input::Timer);
+        assert!(publication.health.is_some() && publication.list.is_none());
+        bench.published();
+    }
+}
+
+#[test]
+fn tc_is_published_only_of_interfaces_that_have_or_had_a_netem() {
+    let mut bench = Bench::warm();
+    let tc = |publication: Publication| -> Vec<(String, Option<bool>)> {
+        let entry = |tc: TcPublication| {
+            (
+                tc.interface.to_wire(),
+                tc.update.map(|update| update.has_tc),
+            )
+        };
+        publication.tc.into_iter().map(entry).collect()
+    };
+    let expectations: [(&[Link], _); 3] = [
+        (&[link(1, "lo", false), link(2, "v0", true)], Some(true)),
+        (&[link(1, "lo", false), link(2, "v0", false)], Some(false)),
+        (&[link(1, "lo", false)], None),
+    ];
+    for (now, expected) in expectations {
+        bench.wait(Duration::from_secs(1));
+        let publication = bench.publication(links(NetnsKey::Host, now));
+        assert_eq!(tc(publication), [("v0".to_owned(), expected)]);
+        bench.published();
+    }
+}
+
+#[test]
+fn a_switched_link_is_read_back_published_and_answered() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let (mut effects, mut answer) = bench.request("default", "v0");
+    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((wish.order.ifindex, wish.order.up), (2, false));
+    let down = Link {
+        up: false,
+        ..link(2, "v0", false)
+    };
+    let outcome = LinkOutcome {
+        wish,
+        result: Ok([down].into()),
+    };
+    let publication = bench.publication(Input::LinkSwitched(outcome));
+    assert!(!publication.list.unwrap().namespaces[0].interfaces[0].is_up);
+    let answer = answer.try_recv().unwrap();
+    assert!(answer.success && !answer.new_state, "{answer:?}");
+}
+
+#[test]
+fn one_link_is_switched_at_a_time_and_failures_are_explained() {
+    let mut bench = Bench::warm();
+    let (mut effects, mut first) = bench.request("default", "v0");
+    let (waits, mut second) = bench.request("default", "v0");
+    assert!(waits.is_empty(), "{waits:?}");
+    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
+        panic!("{effects:?}")
+    };
+    let result = Err((ErrorKind::Denied, "not permitted".to_owned()));
+    let effects = bench.step(Input::LinkSwitched(LinkOutcome { wish, result }));
+    assert!(
+        matches!(&effects[..], [Effect::SwitchLink(_)]),
+        "the second begins: {effects:?}"
+    );
+    let answer = first.try_recv().unwrap();
+    assert_eq!((answer.success, answer.error_code), (false, Some(-1)));
+    assert_eq!(answer.error_kind, Some(ErrorKind::Denied));
+    second.try_recv().unwrap_err();
+}
+
+#[test]
+fn unknown_and_impossible_names_are_refused() {
+    let mut bench = Bench::warm();
+    for (netns, interface, kind) in [
+        ("nowhere", "v0", ErrorKind::NotFound),
+        ("default", "v9", ErrorKind::NotFound),
+        ("container:web", "eth0", ErrorKind::NotFound),
+        ("../../etc", "v0", ErrorKind::Invalid),
+        ("", "v0", ErrorKind::Invalid),
+        ("default", "a/b", ErrorKind::Invalid),
+        ("default", "longer-than-any-name", ErrorKind::Invalid),
+    ] {
+        let (effects, mut answer) = bench.request(netns, interface);
+        assert!(effects.is_empty(), "{effects:?}");
+        let answer = answer.try_recv().unwrap();
+        assert_eq!(
+            answer.error_kind,
+            Some(kind),
+            "{netns} {interface}: {answer:?}"
+        );
+        assert!(answer.new_state, "a failed Disable leaves the interface up");
+    }
+}
+
+#[test]
+fn what_is_not_there_yet_says_so() {
+    let mut bench = Bench::warm();
+    let (reply, mut listed) = Reply::channel();
+    bench.step(Input::Request(Request::Scenario(
+        ScenarioRequest::List,
+        reply,
+    )));
+    let empty = ScenarioResponse::Listed {
+        scenarios: Vec::new(),
+        load_errors: Vec::new(),
+    };
+    assert_eq!(listed.try_recv().unwrap(), empty);
+
+    let (reply, mut tc) = Reply::channel();
+    let (namespace, interface) = ("default".to_owned(), "v0".to_owned());
+    let request = TcRequest {
+        namespace,
+        interface,
+        operation: TcOperation::Remove,
+    };
+    bench.step(Input::Request(Request::Tc(request, reply)));
+    assert_eq!(
+        tc.try_recv().unwrap().error_kind,
+        Some(ErrorKind::Unsupported)
+    );
+
+    let (reply, mut diagnostics) = Reply::channel();
+    let (namespace, interface) = ("default".to_owned(), "v0".to_owned());
+    let request = DiagnosticsRequest {
+        namespace,
+        interface,
+        target: None,
+        timeout_ms: 5000,
+    };
+    bench.step(Input::Request(Request::Diagnostics(request, reply)));
+    assert!(!diagnostics.try_recv().unwrap().success);
+}
