@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# run.sh [OPTIONS OF tcgui-backend]
+# Installs what is missing, builds a release and runs the daemon, through sudo when not root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scripts/install-needs.sh cc=gcc
+command -v cargo >/dev/null || {
+    echo "run.sh: no cargo: install a Rust toolchain (https://rustup.rs)" >&2
+    exit 1
+}
+cargo build --release --locked -p tcgui-backend --bin tcgui-backend
+daemon=${CARGO_TARGET_DIR:-target}/release/tcgui-backend
+if [ "$(id -u)" -eq 0 ]; then
+    exec "$daemon" "$@"
+fi
+exec sudo --preserve-env=RUST_LOG "$daemon" "$@"
