@@ -123,17 +123,10 @@ mod tests {
     const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
 
     fn links(names: &[&str]) -> Links {
-        let link = |(index, name): (usize, &&str)| Link {
-            ifindex: u32::try_from(index + 1).unwrap(),
-            ifname: name.into(),
-            up: true,
-            carrier: true,
-            loopback: false,
-            kind: None,
-            tap: false,
-            root_netem: false,
-        };
-        names.iter().enumerate().map(link).collect()
+        (1..)
+            .zip(names)
+            .map(|(ifindex, name)| Link::sample(ifindex, name))
+            .collect()
     }
 
     fn shown(inventory: &Inventory) -> Vec<String> {

@@ -105,15 +105,13 @@ mod tests {
     use crate::namespace_watcher::MountedNamespaceId;
 
     fn link(ifname: &str, kind: Option<&str>) -> Link {
+        let kind = kind.map(str::to_owned);
+        let root_netem = ifname == "v0";
         Link {
-            ifindex: 7,
-            ifname: ifname.into(),
-            up: true,
+            kind,
+            root_netem,
             carrier: false,
-            loopback: ifname == "lo",
-            kind: kind.map(str::to_owned),
-            tap: false,
-            root_netem: ifname == "v0",
+            ..Link::sample(7, ifname)
         }
     }
 

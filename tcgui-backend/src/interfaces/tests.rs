@@ -75,7 +75,7 @@ impl LinkKernel for FakeKernel {
             .ok_or(LookError::Gone)?
             .iter()
             .copied()
-            .map(link)
+            .map(|name| Link::sample(1, name))
             .collect();
         let next = i32::try_from(state.nsids.len()).unwrap();
         let nsid = match order.key {
@@ -96,19 +96,6 @@ impl LinkKernel for FakeKernel {
             }
             self.0.rung.notified().await;
         }
-    }
-}
-
-fn link(ifname: &str) -> Link {
-    Link {
-        ifindex: 1,
-        ifname: ifname.into(),
-        up: true,
-        carrier: true,
-        loopback: false,
-        kind: None,
-        tap: false,
-        root_netem: false,
     }
 }
 

@@ -153,3 +153,20 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
 fn string(value: &[u8]) -> &[u8] {
     value.split(|byte| *byte == 0).next().unwrap_or_default()
 }
+
+#[cfg(test)]
+impl Link {
+    /// Returns a veth that is up, or the loopback if that is its name.
+    pub(crate) fn sample(ifindex: u32, ifname: &str) -> Self {
+        Self {
+            ifindex,
+            ifname: ifname.into(),
+            up: true,
+            carrier: true,
+            loopback: ifname == "lo",
+            kind: (ifname != "lo").then(|| "veth".to_owned()),
+            tap: false,
+            root_netem: false,
+        }
+    }
+}

@@ -11,14 +11,8 @@ const COST: Duration = Duration::from_millis(4);
 
 fn link(ifindex: u32, ifname: &str, root_netem: bool) -> Link {
     Link {
-        ifindex,
-        ifname: ifname.into(),
-        up: true,
-        carrier: true,
-        loopback: ifname == "lo",
-        kind: Some("veth".to_owned()),
-        tap: false,
         root_netem,
+        ..Link::sample(ifindex, ifname)
     }
 }
 

@@ -33,3 +33,71 @@ async fn a_refusal_carries_the_text_of_the_kernel_and_the_socket_goes_on() {
             .is_ok_and(|links| !links.is_empty())
     );
 }
+
+/// A message as the kernel frames it.
+fn framed(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(16 + payload.len()).unwrap();
+    let mut bytes = length.to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(flags.to_ne_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend(payload);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+fn answers(datagram: &[u8]) -> Result<Vec<message::Answer>, RtnetlinkError> {
+    let mut answers = Vec::new();
+    message::for_each(datagram, |message| {
+        answers.push(message.answer()?);
+        Ok::<_, RtnetlinkError>(())
+    })?;
+    Ok(answers)
+}
+
+#[test]
+fn acknowledgements_are_told_from_refusals() {
+    use message::Answer;
+    const ERROR: u16 = 2;
+    const DONE: u16 = 3;
+    const ACK_TLVS: u16 = 0x200;
+    let ack = [&0_i32.to_ne_bytes()[..], &[0; 16]].concat();
+    assert!(matches!(
+        answers(&framed(ERROR, 0, &ack)).unwrap()[..],
+        [Answer::Done(Ok(()))]
+    ));
+    assert!(matches!(
+        answers(&framed(DONE, 0, &[])).unwrap()[..],
+        [Answer::Done(Ok(()))]
+    ));
+    assert!(matches!(
+        answers(&framed(16, 0, &[])).unwrap()[..],
+        [Answer::Object]
+    ));
+
+    let text = [&8_u16.to_ne_bytes()[..], &1_u16.to_ne_bytes(), b"no!\0"].concat();
+    let refusal = [&(-nix::libc::EPERM).to_ne_bytes()[..], &[0; 16], &text].concat();
+    let refused = answers(&framed(ERROR, ACK_TLVS, &refusal))
+        .unwrap()
+        .remove(0);
+    let Answer::Done(Err(err)) = refused else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(
+        (err.errno(), err.to_string().as_str()),
+        (Some(nix::libc::EPERM), "no!")
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_datagram_makes_the_parser_panic_or_spin(bytes: Vec<u8>, kind in 0..6_u16, flags: u16) {
+        answers(&bytes).ok();
+        let framed = framed(kind, flags, &bytes);
+        answers(&framed).ok();
+        message::for_each(&framed, |message| {
+            message.attributes(0).iter().for_each(drop);
+            Ok::<_, RtnetlinkError>(())
+        }).ok();
+    }
+}
