@@ -126,7 +126,7 @@ pub enum WatchError {
         directory: PathBuf,
     },
     /// The directory exists but cannot be listed.
-    #[error("cannot read the netns directory {directory:?}")]
+    #[error("cannot read the netns directory {directory:?} ({})", advice(err))]
     ReadDirectory {
         /// The path as configured.
         directory: PathBuf,
@@ -134,6 +134,14 @@ pub enum WatchError {
         #[source]
         err: io::Error,
     },
+}
+
+fn advice(err: &io::Error) -> &'static str {
+    match err.kind() {
+        io::ErrorKind::NotADirectory => "it is no directory: point --netns-dir elsewhere",
+        io::ErrorKind::PermissionDenied => "grant CAP_DAC_READ_SEARCH, or make it readable",
+        _ => "check --netns-dir",
+    }
 }
 
 /// The consumer's end of a watcher. Dropping it ends the watcher.

@@ -52,6 +52,7 @@ pub(super) struct Directory {
     namespaces: HashMap<OsString, Entry>,
     pending: BTreeMap<OsString, Pending>,
     junk: HashSet<OsString>,
+    given_up: Vec<OsString>,
     hinted: BTreeSet<OsString>,
     sweep_wanted: bool,
     sweep_pacing: Pacing,
@@ -77,6 +78,7 @@ impl Directory {
             namespaces: HashMap::new(),
             pending: BTreeMap::new(),
             junk: HashSet::new(),
+            given_up: Vec::new(),
             hinted: BTreeSet::new(),
             sweep_wanted: true,
             sweep_pacing: SWEEP_PACING,
@@ -160,6 +162,8 @@ impl Directory {
 
     /// Takes in a look at one entry.
     pub(super) fn observe_entry(&mut self, now: Instant, name: OsString, entry: Entry) {
+        // An entry may be seen before the sweep that sees its directory.
+        self.exists |= entry != Entry::Absent;
         if entry == Entry::Plain {
             self.wait_for_mount(now, &name);
         } else {
@@ -200,7 +204,13 @@ impl Directory {
         if pending.looks > PENDING_LOOKS {
             self.pending.remove(name);
             self.junk.insert(name.to_owned());
+            self.given_up.push(name.to_owned());
         }
+    }
+
+    /// Returns the entries that were waited for in vain since the last call.
+    pub(super) fn take_given_up(&mut self) -> Vec<OsString> {
+        std::mem::take(&mut self.given_up)
     }
 
     /// Takes in a look at the whole directory; `None`: there is none.

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -57,6 +57,13 @@ impl Probe {
     /// Returns what the entry `name` is now.
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look(&self.directory.join(name), known)
+    }
+
+    /// Returns whether `name` is an empty file as `ip netns add` makes it to mount a namespace on.
+    pub(super) fn is_placeholder(&self, name: &OsStr) -> bool {
+        fs::symlink_metadata(self.directory.join(name)).is_ok_and(|found| {
+            found.is_file() && found.len() == 0 && found.permissions().mode() & 0o777 == 0
+        })
     }
 
     /// Returns every entry, `None` when there is no directory.

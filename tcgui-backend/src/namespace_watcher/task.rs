@@ -43,6 +43,7 @@ pub struct Task {
     retry_at: Option<Instant>,
     retry_pause: Duration,
     unreadable: bool,
+    unmounted_reported: bool,
 }
 
 impl Task {
@@ -71,6 +72,7 @@ impl Task {
             retry_at: None,
             retry_pause: RETRY.0,
             unreadable: false,
+            unmounted_reported: false,
             config,
         };
         task.retry_doorbells();
@@ -147,6 +149,7 @@ impl Task {
         if sweep {
             self.sweep();
         }
+        self.report_unmounted();
     }
 
     /// Lists the directory with the watch on it: place the watch, list, and check that the path still
@@ -228,6 +231,21 @@ impl Task {
         };
         self.directory.set_sweep_interval(now(), interval);
         self.missing = missing;
+    }
+
+    /// Says once that namespaces are made here whose mounts do not arrive.
+    fn report_unmounted(&mut self) {
+        for name in self.directory.take_given_up() {
+            if !self.unmounted_reported && self.probe.is_placeholder(&name) {
+                self.unmounted_reported = true;
+                warn!(
+                    netns = ?name,
+                    "namespace created but not mounted where this daemon sees it: if it works for \
+                     others, check the mount propagation of this mount namespace (MountFlags= or \
+                     PrivateMounts= of a service, rslave of a container)"
+                );
+            }
+        }
     }
 
     fn report_readable(&mut self, failure: Option<&io::Error>) {

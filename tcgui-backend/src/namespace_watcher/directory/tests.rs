@@ -211,6 +211,7 @@ fn junk_is_given_up_and_taken_up_again_when_it_is_replaced() {
         "given up after {:?}",
         now - start
     );
+    assert_eq!(directory.take_given_up(), ["junk"]);
     directory.ring(hint("junk"));
     assert_eq!(directory.next_look(now).names, ["junk"]);
     directory.observe_entry(now, "junk".into(), Entry::Plain);

@@ -1,0 +1,470 @@
+//! A frontend that knows nothing but the wire: Zenoh and JSON, none of the product's types.
+//!
+//! Session and subscriptions are those of the released frontends (mode peer, connects to
+//! `tcp/127.0.0.1:7447`, listens on a free port, advanced subscriptions with history, recovery and
+//! detection). Differences: no multicast scouting, and it tries to connect every 50 ms, so that a
+//! test does not wait for the session.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail, ensure};
+use nix::time::{ClockId, clock_gettime};
+use serde_json::Value;
+use zenoh::sample::{Sample, SampleKind};
+use zenoh::{Config, Session, Wait};
+use zenoh_ext::{AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig};
+
+/// The time a released frontend gives a query.
+pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What released frontends subscribe to with history, recovery and detection.
+const ADVANCED: [&str; 7] = [
+    "tcgui/*/interfaces/list",
+    "tcgui/*/bandwidth/*/**",
+    "tcgui/*/interfaces/events",
+    "tcgui/*/health",
+    "tcgui/*/tc/*/*",
+    "tcgui/*/scenario/execution/*/*",
+    "tcgui/*/presets/list",
+];
+
+/// The one plain subscription.
+const PLAIN: &str = "tcgui/*/tc/stats/*/*";
+
+/// Presence of a backend.
+const LIVELINESS: &str = "tcgui/*/health";
+
+/// Called for every list, on a thread of Zenoh: `CLOCK_MONOTONIC` at arrival in ns, and the list.
+type ListHook = Box<dyn Fn(u64, &Value) + Send + Sync>;
+
+/// How to open a [`Client`].
+pub struct Options {
+    backend: String,
+    retry_ms: u64,
+    on_list: Option<ListHook>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            backend: "default".to_owned(),
+            retry_ms: 50,
+            on_list: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("backend", &self.backend)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Options {
+    /// The backend whose state the accessors return; `default` unless said otherwise.
+    #[must_use]
+    pub fn backend(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.backend);
+        self
+    }
+
+    /// A callback for every interface list, with its arrival on `CLOCK_MONOTONIC` in ns.
+    #[must_use]
+    pub fn on_list(mut self, hook: impl Fn(u64, &Value) + Send + Sync + 'static) -> Self {
+        self.on_list = Some(Box::new(hook));
+        self
+    }
+
+    /// Opens the session and subscribes. The daemon may start later.
+    ///
+    /// # Errors
+    ///
+    /// When Zenoh refuses the session or a subscription.
+    pub fn open(self) -> anyhow::Result<Client> {
+        let session = zenoh::open(config(self.retry_ms)?)
+            .wait()
+            .map_err(|error| anyhow!(error).context("open the session of the client"))?;
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State {
+                backend: self.backend,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+            on_list: self.on_list,
+        });
+        subscribe(&session, &shared).map_err(|error| anyhow!(error).context("subscribe"))?;
+        Ok(Client { session, shared })
+    }
+}
+
+/// `CLOCK_MONOTONIC` in nanoseconds: comparable between processes.
+///
+/// # Errors
+///
+/// When the clock cannot be read.
+pub fn monotonic_ns() -> anyhow::Result<u64> {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
+    Ok(u64::try_from(now.tv_sec())? * 1_000_000_000 + u64::try_from(now.tv_nsec())?)
+}
+
+/// The newest sample of one key.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// The payload, or null when it was not JSON.
+    pub value: Arc<Value>,
+    /// Arrival on `CLOCK_MONOTONIC`.
+    pub at_ns: u64,
+    /// How many samples the key has brought.
+    pub count: usize,
+}
+
+/// What has been received so far.
+#[derive(Clone, Default)]
+pub struct State {
+    backend: String,
+    samples: BTreeMap<String, Seen>,
+    alive: BTreeSet<String>,
+    faults: Vec<String>,
+}
+
+impl State {
+    /// The newest sample of a key below `tcgui/BACKEND/`.
+    #[must_use]
+    pub fn seen(&self, rest: &str) -> Option<&Seen> {
+        self.samples.get(&format!("tcgui/{}/{rest}", self.backend))
+    }
+
+    /// The newest interface list.
+    #[must_use]
+    pub fn list(&self) -> Option<&Value> {
+        self.seen("interfaces/list").map(|seen| &*seen.value)
+    }
+
+    /// How many interface lists have arrived.
+    #[must_use]
+    pub fn lists(&self) -> usize {
+        self.seen("interfaces/list").map_or(0, |seen| seen.count)
+    }
+
+    /// The newest health message.
+    #[must_use]
+    pub fn health(&self) -> Option<&Value> {
+        self.seen("health").map(|seen| &*seen.value)
+    }
+
+    /// The newest list of presets.
+    #[must_use]
+    pub fn presets(&self) -> Option<&Value> {
+        self.seen("presets/list").map(|seen| &*seen.value)
+    }
+
+    /// The newest configuration of one interface.
+    #[must_use]
+    pub fn tc(&self, namespace: &str, interface: &str) -> Option<&Value> {
+        self.seen(&format!("tc/{namespace}/{interface}"))
+            .map(|seen| &*seen.value)
+    }
+
+    /// Whether the backend's liveliness token is there.
+    #[must_use]
+    pub fn alive(&self) -> bool {
+        self.alive
+            .contains(&format!("tcgui/{}/health", self.backend))
+    }
+
+    /// Every key that has brought a sample.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.samples.keys().map(String::as_str)
+    }
+
+    /// What a released frontend would have thrown away: payloads that are not JSON.
+    #[must_use]
+    pub fn faults(&self) -> &[String] {
+        &self.faults
+    }
+
+    /// One namespace of the newest list.
+    #[must_use]
+    pub fn namespace(&self, name: &str) -> Option<&Value> {
+        array(self.list()?, "namespaces").find(|namespace| namespace["name"] == name)
+    }
+
+    /// One interface of the newest list.
+    #[must_use]
+    pub fn interface(&self, namespace: &str, name: &str) -> Option<&Value> {
+        array(self.namespace(namespace)?, "interfaces").find(|interface| interface["name"] == name)
+    }
+
+    /// The *named* namespaces of the newest list.
+    #[must_use]
+    pub fn named(&self) -> BTreeSet<String> {
+        self.list().map(named).unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for State {
+    /// Short enough for the message of a wait that failed.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interfaces = |namespace: &Value| {
+            let names = array(namespace, "interfaces").map(|interface| interface["name"].clone());
+            (namespace["name"].clone(), names.collect::<Vec<_>>())
+        };
+        let counts: Vec<_> = self
+            .samples
+            .iter()
+            .map(|(key, seen)| (key, seen.count))
+            .collect();
+        f.debug_struct("State")
+            .field("alive", &self.alive)
+            .field("samples", &counts)
+            .field(
+                "namespaces",
+                &self.list().map(|list| {
+                    array(list, "namespaces")
+                        .map(interfaces)
+                        .collect::<Vec<_>>()
+                }),
+            )
+            .field("faults", &self.faults)
+            .finish()
+    }
+}
+
+/// The elements of an array member; none when it is missing.
+pub fn array<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
+    value[member].as_array().into_iter().flatten()
+}
+
+/// The *named* namespaces of a list.
+#[must_use]
+pub fn named(list: &Value) -> BTreeSet<String> {
+    array(list, "namespaces")
+        .filter(|namespace| namespace["namespace_type"] == "Traditional")
+        .filter_map(|namespace| namespace["name"].as_str().map(str::to_owned))
+        .collect()
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    on_list: Option<ListHook>,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.lock());
+        self.changed.notify_all();
+    }
+
+    fn take(&self, sample: &Sample) {
+        let at_ns = monotonic_ns().unwrap_or_default();
+        let key = sample.key_expr().as_str();
+        let parsed = serde_json::from_slice(&sample.payload().to_bytes());
+        if let (Some(hook), Ok(value)) = (&self.on_list, &parsed)
+            && key.ends_with("/interfaces/list")
+        {
+            hook(at_ns, value);
+        }
+        self.change(|state| {
+            let value = parsed.unwrap_or_else(|error| {
+                state.faults.push(format!("{key}: {error}"));
+                Value::Null
+            });
+            let count = state.samples.get(key).map_or(0, |seen| seen.count) + 1;
+            state.samples.insert(
+                key.to_owned(),
+                Seen {
+                    value: Arc::new(value),
+                    at_ns,
+                    count,
+                },
+            );
+        });
+    }
+
+    fn presence(&self, sample: &Sample) {
+        let key = sample.key_expr().as_str();
+        self.change(|state| {
+            match sample.kind() {
+                SampleKind::Put => state.alive.insert(key.to_owned()),
+                SampleKind::Delete => state.alive.remove(key),
+            };
+        });
+    }
+}
+
+/// An open session with everything a released frontend listens to.
+pub struct Client {
+    session: Session,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Client").field(&*self.shared.lock()).finish()
+    }
+}
+
+impl Client {
+    /// Opens a client of the backend `default`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Options::open`].
+    pub fn open() -> anyhow::Result<Self> {
+        Options::default().open()
+    }
+
+    /// A copy of what has been received so far.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.shared.lock().clone()
+    }
+
+    /// The session, for what the accessors do not offer.
+    #[must_use]
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Waits until what has been received satisfies the predicate, and returns it.
+    ///
+    /// # Errors
+    ///
+    /// When the deadline passes first; the message holds the last state.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        deadline: Duration,
+        predicate: impl Fn(&State) -> bool,
+    ) -> anyhow::Result<State> {
+        let (state, timeout) = self
+            .shared
+            .changed
+            .wait_timeout_while(self.shared.lock(), deadline, |state| !predicate(state))
+            .unwrap_or_else(PoisonError::into_inner);
+        ensure!(
+            !timeout.timed_out(),
+            "not within {deadline:?}: {what}; last state: {state:?}"
+        );
+        Ok(state.clone())
+    }
+
+    /// Asks `tcgui/BACKEND/query/WHAT` and returns the one reply and how long it took.
+    ///
+    /// # Errors
+    ///
+    /// When there is not exactly one reply on the key of the query, or it is not JSON.
+    pub fn ask(&self, what: &str, request: &Value) -> anyhow::Result<(Value, Duration)> {
+        self.ask_raw(what, Some(request.to_string().as_bytes()))
+    }
+
+    /// [`Self::ask`] with any payload, or without one.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask`].
+    pub fn ask_raw(&self, what: &str, payload: Option<&[u8]>) -> anyhow::Result<(Value, Duration)> {
+        let key = format!("tcgui/{}/query/{what}", self.shared.lock().backend);
+        let start = Instant::now();
+        let query = self.session.get(&key).timeout(QUERY_TIMEOUT);
+        let query = match payload {
+            Some(payload) => query.payload(payload),
+            None => query,
+        };
+        let replies = query
+            .wait()
+            .map_err(|error| anyhow!(error).context("send the query"))?;
+        let replies: Vec<_> = replies.iter().collect();
+        let elapsed = start.elapsed();
+        let [reply] = &replies[..] else {
+            bail!(
+                "{} replies from {key} after {elapsed:?}, expected one",
+                replies.len()
+            );
+        };
+        let sample = reply
+            .result()
+            .map_err(|error| anyhow!("error reply from {key}: {error:?}"))?;
+        ensure!(
+            sample.key_expr().as_str() == key,
+            "reply on {}",
+            sample.key_expr()
+        );
+        let text = sample.payload().to_bytes();
+        let value = serde_json::from_slice(&text)
+            .with_context(|| format!("reply of {key}: {}", String::from_utf8_lossy(&text)))?;
+        Ok((value, elapsed))
+    }
+
+    /// Closes the session; dropping the client does it too, without a report.
+    ///
+    /// # Errors
+    ///
+    /// When Zenoh reports a failure.
+    pub fn close(self) -> anyhow::Result<()> {
+        self.session
+            .close()
+            .wait()
+            .map_err(|error| anyhow!(error).context("close the session"))
+    }
+}
+
+fn config(retry_ms: u64) -> anyhow::Result<Config> {
+    let mut config = Config::default();
+    let settings = [
+        ("mode", r#""peer""#.to_owned()),
+        ("connect/endpoints", r#"["tcp/127.0.0.1:7447"]"#.to_owned()),
+        (
+            "connect/retry",
+            format!("{{ period_init_ms: {retry_ms}, period_max_ms: {retry_ms} }}"),
+        ),
+        ("listen/endpoints", r#"["tcp/127.0.0.1:0"]"#.to_owned()),
+        ("scouting/multicast/enabled", "false".to_owned()),
+    ];
+    for (key, value) in settings {
+        config
+            .insert_json5(key, &value)
+            .map_err(|error| anyhow!(error).context(format!("set {key}")))?;
+    }
+    Ok(config)
+}
+
+fn subscribe(session: &Session, shared: &Arc<Shared>) -> zenoh::Result<()> {
+    let sink = |shared: &Arc<Shared>| {
+        let shared = Arc::clone(shared);
+        move |sample: Sample| shared.take(&sample)
+    };
+    for key in ADVANCED {
+        session
+            .declare_subscriber(key)
+            .callback(sink(shared))
+            .history(HistoryConfig::default().detect_late_publishers())
+            .recovery(RecoveryConfig::default().heartbeat())
+            .subscriber_detection()
+            .background()
+            .wait()?;
+    }
+    session
+        .declare_subscriber(PLAIN)
+        .callback(sink(shared))
+        .background()
+        .wait()?;
+    let presence = Arc::clone(shared);
+    session
+        .liveliness()
+        .declare_subscriber(LIVELINESS)
+        .history(true)
+        .callback(move |sample| presence.presence(&sample))
+        .background()
+        .wait()
+}

@@ -1,0 +1,183 @@
+//! Isolation: every test runs in its own process with its own mount and network namespace.
+//!
+//! The host's `/run/netns`, its links and its port 7447 are out of reach, so tests run in parallel
+//! and may do what they like. A test is declared with [`lab_test!`](crate::lab_test) and its name
+//! is written once:
+//!
+//! ```text
+//! libtest (outer) ── isolated() ── unshare -m -n … ── same binary, --exact NAME (inner) ── body
+//! ```
+//!
+//! The namespaces are made before the inner process has any thread.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{Read, Seek, Write};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
+use std::{env, io};
+
+use anyhow::{Context, ensure};
+
+use crate::measure;
+use crate::process;
+use crate::scene::Scene;
+use crate::wait::wait_for;
+
+/// Tells the inner process that it is in the lab; its value is the outer mount namespace.
+const MARK: &str = "TCGUI_LAB_OUTSIDE";
+
+/// A test that takes longer hangs: the longest one works for 20 s and settles for 15 s.
+const DEADLINE: Duration = Duration::from_secs(150);
+
+/// A command that runs the program in private mount and network namespaces.
+///
+/// There `/run` is an empty tmpfs, as on a fresh boot, and only the loopback link exists. The
+/// program keeps the pid that the spawn returned and ends with the thread that started it.
+#[must_use]
+pub fn command(program: impl AsRef<OsStr>) -> Command {
+    unshared(&["-m", "-n"], program)
+}
+
+fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
+    let mut command = process::bound_to_parent("unshare");
+    command
+        .args(namespaces)
+        .args(["--propagation", "private", "bash", "-c"])
+        .arg(r#"mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@""#)
+        .arg("_")
+        .arg(program);
+    command
+}
+
+/// Declares a test that runs in the lab: `lab_test!(name, |scene| { …; Ok(()) });`
+///
+/// The body gets a [`Scene`](crate::scene::Scene), which is checked for leaks at its end.
+#[macro_export]
+macro_rules! lab_test {
+    ($name:ident, $body:expr $(,)?) => {
+        $crate::lab_test!($name, $crate::lab::Kind::Plain, $body);
+    };
+    ($name:ident, $kind:expr, $body:expr $(,)?) => {
+        #[test]
+        fn $name() {
+            let path = concat!(module_path!(), "::", stringify!($name));
+            $crate::lab::isolated(path, $kind, $body);
+        }
+    };
+}
+
+/// What a test needs of its lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Nothing more; other tests may run at the same time.
+    Plain,
+    /// No other test beside it: the subject is a time or a load.
+    Alone,
+    /// A user namespace too: `/proc/sys/user` has limits of its own there.
+    OwnLimits,
+}
+
+/// Runs the body in the lab; called through the macro.
+///
+/// Panics when the test fails, as a test does.
+#[expect(clippy::missing_panics_doc, reason = "panicking is how a test reports")]
+pub fn isolated(path: &str, kind: Kind, body: impl FnOnce(&mut Scene) -> anyhow::Result<()>) {
+    let verdict = match env::var_os(MARK) {
+        Some(outside) => inside(&outside, body),
+        None => outside(path, kind),
+    };
+    if let Err(error) = verdict {
+        panic!("{error:#}");
+    }
+}
+
+fn mount_namespace() -> anyhow::Result<std::path::PathBuf> {
+    fs::read_link("/proc/self/ns/mnt").context("read the link of the own mount namespace")
+}
+
+fn inside(
+    outside: &OsStr,
+    body: impl FnOnce(&mut Scene) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    ensure!(
+        mount_namespace()?.as_os_str() != outside,
+        "{MARK} is set but this is not the lab: unset it"
+    );
+    let mut scene = Scene::default();
+    let verdict = body(&mut scene).and_then(|()| scene.check());
+    if verdict.is_err() {
+        scene.describe();
+    }
+    verdict
+}
+
+fn outside(path: &str, kind: Kind) -> anyhow::Result<()> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "needs root (CAP_SYS_ADMIN and CAP_NET_ADMIN, for private mount and network namespaces): \
+         run it as root, for instance with scripts/test.sh"
+    );
+    let lock = lock(kind)?;
+    // libtest's names do not begin with the crate.
+    let name = path.split_once("::").map_or(path, |(_, name)| name);
+    let mut output = tempfile::tempfile().context("make a file for the output of the test")?;
+    let status = run_inner(name, kind, &output)?;
+    drop(lock);
+
+    let mut text = Vec::new();
+    output.rewind()?;
+    output.read_to_end(&mut text)?;
+    let text = String::from_utf8_lossy(&text);
+    for line in text
+        .lines()
+        .filter(|line| line.starts_with(measure::PREFIX))
+    {
+        writeln!(io::stderr(), "{name}: {line}")?;
+    }
+    let passed = status.success() && text.contains("test result: ok. 1 passed");
+    ensure!(passed, "{name} in the lab: {status}\n{text}");
+    Ok(())
+}
+
+/// Runs this binary again for one test; one that hangs is killed, which its status tells.
+fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus> {
+    let program = env::current_exe().context("find the path of this test binary")?;
+    let mut command = match kind {
+        Kind::Plain | Kind::Alone => command(program),
+        Kind::OwnLimits => unshared(&["-U", "-r", "-m", "-n"], program),
+    };
+    let mut child = command
+        .args([
+            name,
+            "--exact",
+            "--nocapture",
+            "--include-ignored",
+            "--test-threads=1",
+        ])
+        .env(MARK, mount_namespace()?)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output.try_clone()?)
+        .spawn()
+        .context("start setpriv and unshare (package util-linux)")?;
+    let look = || child.try_wait().ok().flatten();
+    if let Err(error) = wait_for("the test ends by itself", DEADLINE, look, Option::is_some) {
+        child.kill()?;
+        writeln!(&mut &*output, "killed: {error}")?;
+    }
+    Ok(child.wait()?)
+}
+
+/// Shared by all tests, exclusive for a measurement; released when the file is closed.
+fn lock(kind: Kind) -> anyhow::Result<File> {
+    let directory = env::current_exe()?;
+    let directory = directory.parent().unwrap_or(Path::new("/tmp"));
+    let file = File::create(directory.join("tcgui-tests.lock")).context("make the lock file")?;
+    match kind {
+        Kind::Plain | Kind::OwnLimits => file.lock_shared()?,
+        Kind::Alone => file.lock()?,
+    }
+    Ok(file)
+}

@@ -1,0 +1,25 @@
+//! The harness of the end-to-end suites: the real `tcgui-backend`, the real kernel, the real bus.
+//!
+//! | module | gives |
+//! |---|---|
+//! | [`lab`] | private mount and network namespaces, one per test; the macro for tests |
+//! | [`process`] | programs that end with their parent, and programs that must succeed |
+//! | [`daemon`] | the built binary: start, stop, and what it costs |
+//! | [`client`] | a frontend that knows nothing but the wire |
+//! | [`netns`] | what an administrator does to `/run/netns`, and what is really there |
+//! | [`names`] | how a namespace name must look on the wire |
+//! | [`scene`] | daemon and client together, and the check that ends every test |
+//! | [`measure`] | times, summarised and reported |
+//! | [`wait`] | the only way to wait |
+//!
+//! Nothing here uses the product's own crates: an error in them must not hide itself.
+
+pub mod client;
+pub mod daemon;
+pub mod lab;
+pub mod measure;
+pub mod names;
+pub mod netns;
+pub mod process;
+pub mod scene;
+pub mod wait;

@@ -1,0 +1,87 @@
+//! Programs: those that must succeed, and those that live beside a test and end with it.
+
+use std::ffi::OsStr;
+use std::process::{Child, Command, Output, Stdio};
+
+use anyhow::{Context, bail, ensure};
+
+/// A command whose process the kernel kills when the thread that started it ends.
+///
+/// So nothing survives a test that was killed. The program replaces `setpriv`: the pid is its own.
+#[must_use]
+pub fn bound_to_parent(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--"]).arg(program);
+    command
+}
+
+/// Runs a program to its end and returns its standard output.
+///
+/// # Errors
+///
+/// When it cannot be started or fails; the message holds what it wrote.
+pub fn run(command: &mut Command) -> anyhow::Result<String> {
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("start {command:?}"))?;
+    let stdout = String::from_utf8_lossy(&stdout).into_owned();
+    if !status.success() {
+        bail!(
+            "{command:?}: {status}: {stdout}{}",
+            String::from_utf8_lossy(&stderr)
+        );
+    }
+    Ok(stdout)
+}
+
+/// A process that is killed, by its pid, when this value goes.
+#[derive(Debug)]
+pub struct Companion(Child);
+
+impl Companion {
+    /// Starts a program that lives until this value is dropped or [`Self::kill`]ed.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {command:?}"))?;
+        Ok(Self(child))
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Kills the process and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When it had ended by itself, which is a defect of the test.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        let ended = self.0.try_wait()?;
+        ensure!(ended.is_none(), "ended before it was killed: {ended:?}");
+        self.0.kill()?;
+        self.0.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Companion {
+    fn drop(&mut self) {
+        // Fails only when it is gone already.
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}

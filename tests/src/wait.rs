@@ -1,0 +1,104 @@
+//! Waiting for a value to be reached, never for a duration.
+
+use std::fmt::Debug;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+
+/// Between two looks: short against every deadline, long against the cost of a look.
+const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Looks until the predicate holds, and returns the state that satisfied it.
+///
+/// # Errors
+///
+/// When the deadline passes first; the message holds the last state.
+pub fn wait_for<S: Debug>(
+    what: &str,
+    deadline: Duration,
+    look: impl FnMut() -> S,
+    predicate: impl FnMut(&S) -> bool,
+) -> anyhow::Result<S> {
+    wait_every(INTERVAL, what, deadline, look, predicate)
+}
+
+/// [`wait_for`] with another interval, for measurements finer than 5 ms.
+///
+/// # Errors
+///
+/// As [`wait_for`].
+pub fn wait_every<S: Debug>(
+    interval: Duration,
+    what: &str,
+    deadline: Duration,
+    mut look: impl FnMut() -> S,
+    mut predicate: impl FnMut(&S) -> bool,
+) -> anyhow::Result<S> {
+    let end = Instant::now() + deadline;
+    loop {
+        let state = look();
+        if predicate(&state) {
+            return Ok(state);
+        }
+        if Instant::now() >= end {
+            bail!("not within {deadline:?}: {what}; last state: {state:?}");
+        }
+        pause(interval);
+    }
+}
+
+/// Looks all through a period and fails at the first state that does not satisfy the predicate.
+///
+/// For what must *not* happen: here the time is the subject, not a way to synchronise.
+///
+/// # Errors
+///
+/// When the predicate does not hold at one look.
+pub fn holds_for<S: Debug>(
+    what: &str,
+    period: Duration,
+    mut look: impl FnMut() -> S,
+    mut predicate: impl FnMut(&S) -> bool,
+) -> anyhow::Result<()> {
+    let start = Instant::now();
+    loop {
+        let state = look();
+        if !predicate(&state) {
+            bail!(
+                "broken after {:?} of {period:?}: {what}; state: {state:?}",
+                start.elapsed()
+            );
+        }
+        if start.elapsed() >= period {
+            return Ok(());
+        }
+        pause(INTERVAL);
+    }
+}
+
+/// Does something at a fixed rate for a period, without drift, and returns how often.
+///
+/// # Errors
+///
+/// The first error of the action.
+pub fn at_rate(
+    per_second: u32,
+    period: Duration,
+    mut action: impl FnMut() -> anyhow::Result<()>,
+) -> anyhow::Result<u32> {
+    let start = Instant::now();
+    let step = Duration::from_secs(1) / per_second;
+    let mut count = 0;
+    while start.elapsed() < period {
+        action()?;
+        count += 1;
+        pause((step * count).saturating_sub(start.elapsed()));
+    }
+    Ok(count)
+}
+
+/// Nobody unparks these threads; an early return would only mean one more look.
+fn pause(duration: Duration) {
+    thread::park_timeout(duration);
+}

@@ -1,0 +1,131 @@
+//! What the daemon costs others: processor time while it is looked at, and dying namespaces.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::time::{Duration, Instant};
+
+    use anyhow::ensure;
+    use nix::net::if_::if_nametoindex;
+    use tcgui_tests::lab::Kind;
+    use tcgui_tests::measure::Times;
+    use tcgui_tests::scene::{SOON, Scene};
+    use tcgui_tests::wait::{at_rate, holds_for, wait_every};
+    use tcgui_tests::{lab_test, measure, netns};
+
+    const WATCHED: Duration = Duration::from_secs(10);
+
+    /// Percent of one core; a build without optimisation gets three times as much.
+    const ALLOWED: u128 = if cfg!(debug_assertions) { 3 } else { 1 };
+
+    // Row 17. Every `ls` raises inotify events, also the daemon's own.
+    lab_test!(
+        row_17_looking_at_the_directory_costs_nothing,
+        Kind::Alone,
+        |scene| {
+            for number in 0..50 {
+                netns::add(format!("n{number}"))?;
+            }
+            scene.start()?;
+            scene.wait_for("all are listed", |state| state.named().len() == 50)?;
+            let lists = scene.client()?.state().lists();
+            let before = scene.daemon()?.cpu_time()?;
+            let looks = at_rate(200, WATCHED, || {
+                let count = fs::read_dir(netns::DIR)?.count();
+                ensure!(count == 50, "{count} entries");
+                Ok(())
+            })?;
+            let used = scene.daemon()?.cpu_time()? - before;
+            measure::report(format!(
+                "{used:?} of processor time during {looks} looks in {WATCHED:?}"
+            ))?;
+            ensure!(
+                looks > 1000,
+                "this machine is too busy to look often enough: {looks}"
+            );
+            ensure!(
+                used.as_millis() * 100 <= WATCHED.as_millis() * ALLOWED,
+                "{used:?}"
+            );
+            ensure!(scene.client()?.state().lists() == lists, "lists were sent");
+            Ok(())
+        }
+    );
+
+    /// Without it the death of one namespace waits for that of the one before.
+    const QUIET: Duration = Duration::from_millis(20);
+
+    /// What the kernel alone needs at the median when it is busy: less proves nothing.
+    const BUSY_FLOOR: Duration = Duration::from_millis(30);
+
+    /// More is too long whatever the kernel needs.
+    const LIMIT: Duration = Duration::from_millis(150);
+
+    /// From the start of `ip netns del` until the host's end of a veth pair is gone.
+    fn veth_dies(scene: Option<&Scene>) -> anyhow::Result<Duration> {
+        netns::add("dying")?;
+        netns::ip_line("link add outer type veth peer name inner netns dying")?;
+        netns::ip_line("link set outer up")?;
+        netns::ip_line("-n dying link set inner up")?;
+        if let Some(scene) = scene {
+            scene.wait_for("the daemon monitors the link inside", |state| {
+                state
+                    .interface("dying", "inner")
+                    .is_some_and(|inner| inner["is_oper_up"] == true)
+            })?;
+        }
+        holds_for(
+            "the kernel is done with the one before",
+            QUIET,
+            || (),
+            |()| true,
+        )?;
+        let start = Instant::now();
+        netns::del("dying")?;
+        wait_every(
+            Duration::from_micros(500),
+            "the host's end goes",
+            SOON,
+            || if_nametoindex("outer").is_ok(),
+            |there| !there,
+        )?;
+        let gone = start.elapsed();
+        if let Some(scene) = scene {
+            scene.wait_for("both ends leave the list", |state| {
+                state.named().is_empty() && state.interface("default", "outer").is_none()
+            })?;
+        }
+        Ok(gone)
+    }
+
+    fn many(count: usize, times: &mut Times, scene: Option<&Scene>) -> anyhow::Result<()> {
+        for _ in 0..count {
+            times.push(veth_dies(scene)?);
+        }
+        Ok(())
+    }
+
+    // Row 18. The floor is measured before and after: the machine may be getting busier.
+    lab_test!(
+        row_18_a_monitored_namespace_dies_as_fast_as_any,
+        Kind::Alone,
+        |scene| {
+            let mut floor = Times::default();
+            let mut monitored = Times::default();
+            many(15, &mut floor, None)?;
+            scene.start()?;
+            many(30, &mut monitored, Some(scene))?;
+            scene.take_daemon()?.stop()?;
+            many(15, &mut floor, None)?;
+            measure::report(format!(
+                "veth gone without the daemon: {floor}; with it: {monitored}"
+            ))?;
+            let allowed = (floor.percentile(90)? * 2).clamp(BUSY_FLOOR, LIMIT);
+            ensure!(
+                monitored.percentile(90)? <= allowed,
+                "{monitored}; allowed {allowed:?}"
+            );
+            Ok(())
+        }
+    );
+}
