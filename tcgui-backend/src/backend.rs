@@ -18,13 +18,17 @@ mod state;
 mod task;
 mod wire;
 
+use std::collections::HashMap;
+use std::fs::DirBuilder;
 use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, error, info, info_span, warn};
+use tracing::{Instrument, info, info_span, warn};
 
 use crate::bus::{self, BusError};
 use crate::config::Config;
@@ -40,6 +44,8 @@ use task::Actors;
 /// Kernel requests at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
 const KERNEL_REQUESTS: usize = 4;
+/// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
+const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1200);
 
@@ -55,6 +61,15 @@ pub enum BackendError {
     /// rtnetlink is refused.
     #[error("cannot talk to the kernel")]
     Kernel(#[from] RtnetlinkError),
+    /// `--create-netns-dir` failed.
+    #[error("cannot create the netns directory {directory:?}")]
+    CreateDirectory {
+        /// The path as configured.
+        directory: PathBuf,
+        /// What the kernel said.
+        #[source]
+        err: io::Error,
+    },
     /// The bus is refused.
     #[error("cannot join the bus")]
     Bus(#[from] BusError),
@@ -83,17 +98,16 @@ pub enum BackendError {
 /// # Errors
 /// [`BackendError`]: it could not start, or an actor died.
 pub async fn run(config: Config) -> Result<(), BackendError> {
-    let stop = CancellationToken::new();
-    let mut supervisor = Supervisor {
-        actors: JoinSet::new(),
-        stop: stop.clone(),
-    };
+    let mut supervisor = Supervisor::new(config.fail_actor);
     let signals = Signals::open().map_err(BackendError::Signals)?;
 
+    if config.create_netns_dir {
+        create(&config.watch.directory)?;
+    }
     // Listening begins before looking, for links as for namespaces.
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
     let requests = Rtnetlink::open(KERNEL_REQUESTS)?;
-    let links = KernelLinks::open(requests.clone(), files)?;
+    let links = KernelLinks::open(requests.clone(), files, config.namespace_ids)?;
     let (tracker, link_events, interfaces) = interfaces::open(links, config.watch.sweep_interval);
     let (namespaces, namespace_events, watcher) = namespace_watcher::open(config.watch.clone())?;
     let (publisher, queries, bus) = bus::open(&config.bus, &config.name).await?;
@@ -102,17 +116,14 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         version = env!("CARGO_PKG_VERSION"), name = %config.name,
         directory = %config.watch.directory.display(), count = namespaces.len(), "backend started"
     );
-    let span = info_span!("namespace_watcher");
-    let watch = watcher.run(stop.child_token()).instrument(span);
+    let watch = watcher.run(supervisor.child_token());
     supervisor.supervise("namespace_watcher", async {
         watch.await;
         Ok(())
     });
-    let links = interfaces
-        .run(stop.child_token())
-        .instrument(info_span!("interfaces"));
+    let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
-    let bus = bus.run(stop.child_token()).instrument(info_span!("bus"));
+    let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
     let state = State::new(state::Identity {
@@ -130,13 +141,22 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         publisher,
         links: link_control::LinkControl::new(requests, files),
     };
-    let ended = task::Task::new(state, actors, signals, supervisor)
+    task::Task::new(state, actors, signals, supervisor)
         .run(namespaces)
-        .await;
-    if let Err(err) = &ended {
-        error!(error = %chain(err), "stopping");
+        .await
+}
+
+/// Makes the netns directory as `ip netns add` would; the parent must exist.
+fn create(directory: &Path) -> Result<(), BackendError> {
+    match DirBuilder::new().mode(0o755).create(directory) {
+        Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
+            Err(BackendError::CreateDirectory {
+                directory: directory.to_owned(),
+                err,
+            })
+        }
+        _ => Ok(()),
     }
-    ended
 }
 
 /// The signals of an operator or service manager.
@@ -174,28 +194,62 @@ type ActorResult = Result<(), BoxError>;
 /// Holds the actors: none dies unseen, all are stopped together.
 #[derive(Debug)]
 struct Supervisor {
-    actors: JoinSet<(&'static str, ActorResult)>,
+    actors: JoinSet<ActorResult>,
+    names: HashMap<Id, &'static str>,
     stop: CancellationToken,
+    /// The actor that is to fail on purpose.
+    fail: Option<String>,
 }
 
 impl Supervisor {
+    fn new(fail: Option<String>) -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            actors: JoinSet::new(),
+            names: HashMap::new(),
+            stop,
+            fail,
+        }
+    }
+
+    /// Returns the token that ends one actor.
+    fn child_token(&self) -> CancellationToken {
+        self.stop.child_token()
+    }
+
     fn supervise(
         &mut self,
         actor: &'static str,
         life: impl Future<Output = ActorResult> + Send + 'static,
     ) {
-        self.actors.spawn(async move { (actor, life.await) });
+        let fail = self.fail.as_deref() == Some(actor);
+        let life = async move {
+            tokio::select! {
+                // Not cancel-safe, as dying is not: the rest of the daemon must cope.
+                ended = life => ended,
+                () = tokio::time::sleep(FAIL_AFTER), if fail => panic!("told to fail"),
+            }
+        };
+        let task = self
+            .actors
+            .spawn(life.instrument(info_span!("actor", name = actor)));
+        self.names.insert(task.id(), actor);
+    }
+
+    /// Waits for an actor to end, and returns which one and how. Cancel-safe.
+    async fn next_end(&mut self) -> Option<(&'static str, ActorResult)> {
+        let (id, ended) = match self.actors.join_next_with_id().await? {
+            Ok((id, ended)) => (id, ended),
+            Err(err) => (err.id(), Err(err.into())),
+        };
+        Some((self.names.remove(&id).unwrap_or("an actor"), ended))
     }
 
     /// Waits for an actor to end, which none should. Cancel-safe.
     async fn failure(&mut self) -> BackendError {
-        match self.actors.join_next().await {
-            Some(Ok((actor, Err(err)))) => BackendError::Actor { actor, err },
-            Some(Ok((actor, Ok(())))) => BackendError::ActorEnded { actor },
-            Some(Err(err)) => BackendError::Actor {
-                actor: "an actor",
-                err: err.into(),
-            },
+        match self.next_end().await {
+            Some((actor, Err(err))) => BackendError::Actor { actor, err },
+            Some((actor, Ok(()))) => BackendError::ActorEnded { actor },
             None => BackendError::ActorEnded {
                 actor: "every actor",
             },
@@ -206,14 +260,14 @@ impl Supervisor {
     async fn shut_down(mut self) {
         self.stop.cancel();
         let all = async {
-            while let Some(ended) = self.actors.join_next().await {
-                if let Ok((actor, Err(err))) = ended {
+            while let Some((actor, ended)) = self.next_end().await {
+                if let Err(err) = ended {
                     warn!(actor, error = %chain(err.as_ref()), "actor failed while stopping");
                 }
             }
         };
         if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
-            warn!(count = self.actors.len(), "actors left behind");
+            warn!(left = ?self.names.values(), "actors left behind");
         }
     }
 }

@@ -64,6 +64,19 @@ pub struct Args {
     #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
     pub netns_dir: PathBuf,
 
+    /// Create the directory of named namespaces at the start if it is missing
+    #[arg(long)]
+    pub create_netns_dir: bool,
+
+    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids;
+    /// keeps two sockets open in each
+    #[arg(long)]
+    pub no_namespace_ids: bool,
+
+    /// Let an actor panic one second after the start, to see what the service manager makes of it
+    #[arg(long, value_name = "ACTOR", hide = true)]
+    pub fail_actor: Option<String>,
+
     /// How often to look at everything though nothing was announced
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     pub sweep_interval: Duration,

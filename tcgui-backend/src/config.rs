@@ -19,6 +19,12 @@ pub struct Config {
     pub name: BackendName,
     /// Leave loopback interfaces out of the list.
     pub exclude_loopback: bool,
+    /// The actor that is to fail on purpose.
+    pub fail_actor: Option<String>,
+    /// Create the netns directory if it is missing.
+    pub create_netns_dir: bool,
+    /// Read links by the kernel's namespace ids, or over sockets inside.
+    pub namespace_ids: bool,
     /// The bus session.
     pub bus: BusConfig,
     /// The netns directory and how often to look at it.
@@ -105,6 +111,9 @@ impl TryFrom<Args> for Config {
         Ok(Self {
             name,
             exclude_loopback: args.exclude_loopback,
+            fail_actor: args.fail_actor,
+            create_netns_dir: args.create_netns_dir,
+            namespace_ids: !args.no_namespace_ids,
             bus: BusConfig {
                 mode: args.zenoh_mode,
                 connect,

@@ -11,6 +11,7 @@
 //!                      └──▶ InterfacesEvent to the backend
 //! ```
 
+mod inside;
 mod kernel;
 mod task;
 #[cfg(test)]
@@ -28,7 +29,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netns::{MountedNamespaceId, OpenError};
 use crate::kernel::rtnetlink::RtnetlinkError;
 
-pub use kernel::{KernelLinks, LinkKernel, LookOrder, Seen};
+pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
 pub use task::Task;
 pub use tracker::NetnsKey;
 

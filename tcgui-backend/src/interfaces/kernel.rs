@@ -1,14 +1,24 @@
 //! What the actor needs of the kernel, and the real one.
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use super::inside::InsideSockets;
+use super::{LookError, NetnsKey};
+use crate::error::chain;
 use crate::kernel::link::Link;
-use crate::kernel::netns::NetnsFiles;
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles};
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
 
-use super::{LookError, NetnsKey};
+/// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
+const INVALID_NSID: i32 = 22;
 
 /// Which namespace to look at, and the ways that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,10 +34,19 @@ pub struct LookOrder {
 /// What one look has seen.
 #[derive(Debug)]
 pub struct Seen {
-    /// The id by which the namespace was dumped; `None` for the host.
+    /// The id by which the namespace was dumped; `None` for the host, and where there are no ids.
     pub nsid: Option<Nsid>,
     /// Its links.
     pub links: Vec<Link>,
+}
+
+/// What rang.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkEvent {
+    /// On the socket that hears every namespace with an id.
+    Kernel(KernelEvent),
+    /// On a socket inside this namespace.
+    Inside(NetnsKey),
 }
 
 /// The kernel as the actor uses it; tests put a small one in its place.
@@ -36,7 +55,10 @@ pub trait LinkKernel: Send + Sync + 'static {
     fn look(&self, order: LookOrder) -> impl Future<Output = Result<Seen, LookError>> + Send;
 
     /// Waits for events. Cancel-safe.
-    fn events(&self) -> impl Future<Output = Result<Vec<KernelEvent>, RtnetlinkError>> + Send;
+    fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
+
+    /// Gives up whatever is kept for a namespace that is no longer looked at.
+    fn forget(&self, key: NetnsKey);
 }
 
 /// The running kernel.
@@ -45,63 +67,125 @@ pub struct KernelLinks {
     events: EventSocket,
     requests: Rtnetlink,
     files: NetnsFiles,
+    inside: InsideSockets,
+    ids: Arc<AtomicBool>,
 }
 
 impl KernelLinks {
     /// Listens from now on: what is looked at later cannot have changed unheard.
     ///
+    /// Without `ids`, namespaces are entered as if the kernel gave them no ids.
+    ///
     /// # Errors
     /// The event socket is refused.
-    pub fn open(requests: Rtnetlink, files: NetnsFiles) -> Result<Self, RtnetlinkError> {
+    pub fn open(requests: Rtnetlink, files: NetnsFiles, ids: bool) -> Result<Self, RtnetlinkError> {
         Ok(Self {
             events: EventSocket::open()?,
             requests,
             files,
+            inside: InsideSockets::default(),
+            ids: Arc::new(AtomicBool::new(ids)),
         })
     }
 }
 
 impl LinkKernel for KernelLinks {
     async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
-        let files = self.files;
+        let look = Look {
+            files: self.files,
+            inside: self.inside.clone(),
+            ids: Arc::clone(&self.ids),
+            runtime: Handle::current(),
+        };
         self.requests
-            .run(move |socket| look(socket, files, &order))
+            .run(move |socket| look.at(socket, &order))
             .await
     }
 
-    async fn events(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
-        self.events.next().await
+    async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
+        tokio::select! {
+            // Cancel-safe, both: what was not returned was not taken.
+            events = self.events.next() => {
+                events.map(|events| events.into_iter().map(LinkEvent::Kernel).collect())
+            }
+            rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
+        }
+    }
+
+    fn forget(&self, key: NetnsKey) {
+        self.inside.forget(key);
     }
 }
 
-fn look(
-    socket: &mut RequestSocket,
+/// One look, on a blocking thread.
+struct Look {
     files: NetnsFiles,
-    order: &LookOrder,
-) -> Result<Seen, LookError> {
-    let nsid = match order.key {
-        NetnsKey::Host => None,
-        NetnsKey::Mounted(id) => match order.nsid {
-            Some(known) => Some(known),
-            None => {
-                let mut opened = Err(LookError::Gone);
-                for path in &order.paths {
-                    opened = files.open(path, id).map_err(LookError::from);
-                    if opened.is_ok() {
-                        break;
+    inside: InsideSockets,
+    ids: Arc<AtomicBool>,
+    runtime: Handle,
+}
+
+impl Look {
+    fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
+        let id = match order.key {
+            NetnsKey::Host => {
+                return Ok(Seen {
+                    nsid: None,
+                    links: socket.links(None)?,
+                });
+            }
+            NetnsKey::Mounted(id) => id,
+        };
+        if let Some(nsid) = order.nsid {
+            return by_id(socket, nsid);
+        }
+        if let Some(links) = self.inside.links(order.key) {
+            return Ok(Seen {
+                nsid: None,
+                links: links?,
+            });
+        }
+        let netns = self.open(id, &order.paths)?;
+        if self.ids.load(Ordering::Relaxed) {
+            match socket.namespace_id(&netns) {
+                Ok(nsid) => {
+                    // The id does not need the descriptor, which would keep the namespace alive.
+                    drop(netns);
+                    return by_id(socket, nsid);
+                }
+                Err(err @ RtnetlinkError::Refused { .. }) => {
+                    if self.ids.swap(false, Ordering::Relaxed) {
+                        warn!(error = %chain(&err), "no namespace ids, entering namespaces instead");
                     }
                 }
-                // Closed at the end of the statement: the id does not need the descriptor.
-                Some(socket.namespace_id(&opened?)?)
+                Err(err) => return Err(err.into()),
             }
-        },
-    };
-    match socket.links(nsid) {
-        Ok(links) => Ok(Seen { nsid, links }),
-        Err(err) if nsid.is_some() && err.errno() == Some(INVALID_NSID) => Err(LookError::StaleId),
+        }
+        Ok(Seen {
+            nsid: None,
+            links: self.inside.open(order.key, netns, &self.runtime)?,
+        })
+    }
+
+    fn open(&self, id: MountedNamespaceId, paths: &[PathBuf]) -> Result<OwnedFd, LookError> {
+        let mut opened = Err(LookError::Gone);
+        for path in paths {
+            opened = self.files.open(path, id).map_err(LookError::from);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
+    }
+}
+
+fn by_id(socket: &mut RequestSocket, nsid: Nsid) -> Result<Seen, LookError> {
+    match socket.links(Some(nsid)) {
+        Ok(links) => Ok(Seen {
+            nsid: Some(nsid),
+            links,
+        }),
+        Err(err) if err.errno() == Some(INVALID_NSID) => Err(LookError::StaleId),
         Err(err) => Err(err.into()),
     }
 }
-
-/// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
-const INVALID_NSID: i32 = 22;

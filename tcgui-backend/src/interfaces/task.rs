@@ -8,11 +8,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use super::kernel::LinkKernel;
+use super::kernel::{LinkEvent, LinkKernel};
 use super::tracker::{Looked, Tracker};
-use super::{Command, InterfacesEvent, Links, LookError};
+use super::{Command, InterfacesEvent, Links, LookError, NetnsKey};
 use crate::error::chain;
-use crate::kernel::rtnetlink::{KernelEvent, RtnetlinkError};
+use crate::kernel::rtnetlink::RtnetlinkError;
 
 type Waiter = tokio::sync::oneshot::Sender<Result<Links, Arc<LookError>>>;
 
@@ -22,7 +22,7 @@ enum Input<'a> {
     HandlesGone,
     Room(mpsc::Permit<'a, InterfacesEvent>),
     ConsumerGone,
-    Kernel(Result<Vec<KernelEvent>, RtnetlinkError>),
+    Kernel(Result<Vec<LinkEvent>, RtnetlinkError>),
     Looked(Looked),
     Timer,
 }
@@ -71,7 +71,10 @@ impl<K: LinkKernel> Task<K> {
                 }
                 Input::Kernel(rung) => {
                     for event in rung? {
-                        self.tracker.kernel(event);
+                        match event {
+                            LinkEvent::Kernel(event) => self.tracker.kernel(event),
+                            LinkEvent::Inside(key) => self.tracker.ring(key),
+                        }
                     }
                 }
                 Input::Looked(looked) => self.finish(looked),
@@ -121,7 +124,11 @@ impl<K: LinkKernel> Task<K> {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Track { key, path } => self.tracker.track(key, path),
-            Command::Untrack { id, path } => self.tracker.untrack(id, &path),
+            Command::Untrack { id, path } => {
+                if self.tracker.untrack(id, &path) {
+                    self.kernel.forget(NetnsKey::Mounted(id));
+                }
+            }
             Command::Refresh { key, reply } => self.tracker.refresh(key, reply),
         }
     }
@@ -132,7 +139,8 @@ impl<K: LinkKernel> Task<K> {
             debug!(?key, error = %chain(err), "namespace not read");
         }
         let Some(answer) = self.tracker.looked(now(), looked) else {
-            return;
+            // Untracked while it was looked at: what the look opened must not stay open.
+            return self.kernel.forget(key);
         };
         for waiter in answer.waiters {
             // Who no longer waits has lost interest.

@@ -33,6 +33,7 @@ struct FakeState {
     lose_events: bool,
     fail_looks: usize,
     looks: usize,
+    forgotten: Vec<NetnsKey>,
 }
 
 impl FakeKernel {
@@ -53,6 +54,11 @@ impl FakeKernel {
 
     fn set(&self, change: impl FnOnce(&mut FakeState)) {
         change(&mut self.0.state.lock().unwrap());
+    }
+
+    fn take_events(&self) -> Vec<LinkEvent> {
+        let mut state = self.0.state.lock().unwrap();
+        state.events.drain(..).map(LinkEvent::Kernel).collect()
     }
 
     fn looks(&self) -> usize {
@@ -88,14 +94,18 @@ impl LinkKernel for FakeKernel {
         Ok(Seen { nsid, links })
     }
 
-    async fn events(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
+    async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
         loop {
-            let events: Vec<_> = self.0.state.lock().unwrap().events.drain(..).collect();
+            let events = self.take_events();
             if !events.is_empty() {
                 return Ok(events);
             }
             self.0.rung.notified().await;
         }
+    }
+
+    fn forget(&self, key: NetnsKey) {
+        self.set(|state| state.forgotten.push(key));
     }
 }
 
@@ -241,6 +251,7 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
         *actor.handle.refresh(key).await.unwrap_err(),
         LookError::Gone
     ));
+    actor.kernel.set(|state| assert_eq!(state.forgotten, [key]));
     actor.kernel.change(key, &["v1"]);
     actor.nothing_for(SWEEP * 2).await;
 }

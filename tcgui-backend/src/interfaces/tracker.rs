@@ -104,21 +104,23 @@ impl<W> Tracker<W> {
         tracked.paths.extend(path);
     }
 
-    /// Takes a name away, and with the last one the namespace. Those who wait for it hear that by
-    /// being dropped.
-    pub(super) fn untrack(&mut self, id: MountedNamespaceId, path: &PathBuf) {
+    /// Takes a name away, and with the last one the namespace; returns whether it went. Those who
+    /// wait for it hear that by being dropped.
+    pub(super) fn untrack(&mut self, id: MountedNamespaceId, path: &PathBuf) -> bool {
         let key = NetnsKey::Mounted(id);
         let Some(tracked) = self.tracked.get_mut(&key) else {
-            return;
+            return false;
         };
         tracked.paths.retain(|known| known != path);
-        if tracked.paths.is_empty() {
+        let gone = tracked.paths.is_empty();
+        if gone {
             let nsid = tracked.nsid;
             self.looking -= usize::from(tracked.looking);
             self.tracked.remove(&key);
             self.due.remove(&key);
             self.forget_nsid(key, nsid);
         }
+        gone
     }
 
     fn forget_nsid(&mut self, key: NetnsKey, nsid: Option<Nsid>) {
@@ -161,7 +163,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    fn ring(&mut self, key: NetnsKey) {
+    /// Something happened in this namespace.
+    pub(super) fn ring(&mut self, key: NetnsKey) {
         if self.tracked.contains_key(&key) {
             self.due.insert(key);
         }

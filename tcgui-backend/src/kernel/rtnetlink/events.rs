@@ -51,8 +51,22 @@ impl EventSocket {
     /// # Errors
     /// The kernel refuses the socket, the option or a group.
     pub fn open() -> Result<Self, RtnetlinkError> {
+        Self::listen(true)
+    }
+
+    /// Opens a socket that hears only the namespace of the calling thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_here() -> Result<Self, RtnetlinkError> {
+        Self::listen(false)
+    }
+
+    fn listen(everywhere: bool) -> Result<Self, RtnetlinkError> {
         let fd = open(SockFlag::SOCK_NONBLOCK).map_err(RtnetlinkError::Open)?;
-        set_option(&fd, libc::NETLINK_LISTEN_ALL_NSID, 1).map_err(RtnetlinkError::Open)?;
+        if everywhere {
+            set_option(&fd, libc::NETLINK_LISTEN_ALL_NSID, 1).map_err(RtnetlinkError::Open)?;
+        }
         for group in GROUPS {
             set_option(&fd, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed())
                 .map_err(RtnetlinkError::Open)?;
