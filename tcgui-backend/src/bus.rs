@@ -19,8 +19,11 @@ mod queries;
 mod session;
 mod task;
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
 use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::health::BackendHealthStatus;
@@ -75,13 +78,44 @@ pub enum BusError {
     },
 }
 
+/// A message, or part of one, serialised ahead of its publication. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Rendered(Arc<RawValue>);
+
+impl Rendered {
+    /// Serialises a value.
+    ///
+    /// # Errors
+    /// The value cannot be written as JSON.
+    pub fn new(value: &impl Serialize) -> serde_json::Result<Self> {
+        serde_json::value::to_raw_value(value).map(|json| Self(json.into()))
+    }
+
+    /// Returns the JSON text.
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+}
+
+impl PartialEq for Rendered {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.json() == other.json()
+    }
+}
+
+impl Serialize for Rendered {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
 /// What is published together, in this order, each cached for late clients.
 #[derive(Debug, Default)]
 pub struct Publication {
     /// `presets/list`.
     pub presets: Option<PresetList>,
     /// `interfaces/list`. The liveliness token follows the first one.
-    pub list: Option<InterfaceListUpdate>,
+    pub list: Option<InterfaceListUpdate<Rendered>>,
     /// `health`.
     pub health: Option<BackendHealthStatus>,
     /// `tc/NS/IF`; after the list, because clients drop what is about unknown interfaces.

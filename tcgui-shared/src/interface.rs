@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 /// A snapshot: a frontend removes what is absent from it, and shows a backend as connected from
 /// the first list on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct InterfaceListUpdate {
-    /// Every namespace that has at least one interface to show, in any order.
-    pub namespaces: Vec<NetworkNamespace>,
+pub struct InterfaceListUpdate<N = NetworkNamespace> {
+    /// Every namespace that has at least one interface to show, in any order. `N` is another type
+    /// for those who keep namespaces serialised, because the list repeats them all at each change.
+    pub namespaces: Vec<N>,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
     /// The backend that publishes, as in the key.

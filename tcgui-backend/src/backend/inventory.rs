@@ -5,6 +5,7 @@ use std::ffi::{OsStr, OsString};
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
+use super::wire::Shown;
 use crate::interfaces::{Links, NetnsKey};
 use crate::kernel::link::Link;
 use crate::namespace_watcher::MountedNamespaceId;
@@ -16,12 +17,20 @@ struct Netns {
     links: Option<Links>,
 }
 
+/// A name, where it leads, and what of it is shown.
+#[derive(Debug)]
+struct Name {
+    id: MountedNamespaceId,
+    shown: Option<Shown>,
+}
+
 /// The present picture of the host.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Inventory {
-    host: Option<Links>,
+    exclude_loopback: bool,
+    host: Option<(Links, Shown)>,
     named: HashMap<MountedNamespaceId, Netns>,
-    by_name: BTreeMap<OsString, MountedNamespaceId>,
+    by_name: BTreeMap<OsString, Name>,
 }
 
 /// Where an interface is, as a client named it.
@@ -41,15 +50,27 @@ pub(super) enum NotFound {
 }
 
 impl Inventory {
-    /// Takes in a usable name.
+    pub(super) fn new(exclude_loopback: bool) -> Self {
+        Self {
+            exclude_loopback,
+            host: None,
+            named: HashMap::new(),
+            by_name: BTreeMap::new(),
+        }
+    }
+
+    /// Takes in a usable name. A second name of a known namespace is shown at once.
     pub(super) fn add(&mut self, name: OsString, id: MountedNamespaceId) {
-        self.named.entry(id).or_default().names.insert(name.clone());
-        self.by_name.insert(name, id);
+        let netns = self.named.entry(id).or_default();
+        netns.names.insert(name.clone());
+        let links = netns.links.as_deref();
+        let shown = links.and_then(|links| show(&name, links, self.exclude_loopback));
+        self.by_name.insert(name, Name { id, shown });
     }
 
     /// Takes a name out; returns whether the namespace went with it.
     pub(super) fn remove(&mut self, name: &OsStr, id: MountedNamespaceId) -> bool {
-        if self.by_name.get(name) == Some(&id) {
+        if self.by_name.get(name).is_some_and(|known| known.id == id) {
             self.by_name.remove(name);
         }
         let Some(netns) = self.named.get_mut(&id) else {
@@ -65,26 +86,49 @@ impl Inventory {
 
     /// Takes in the links of a namespace; those of an unknown one are dropped. Returns whether it is known.
     pub(super) fn set_links(&mut self, key: NetnsKey, links: Links) -> bool {
-        match key {
-            NetnsKey::Host => self.host = Some(links),
-            NetnsKey::Mounted(id) => match self.named.get_mut(&id) {
-                Some(netns) => netns.links = Some(links),
-                None => return false,
-            },
+        let NetnsKey::Mounted(id) = key else {
+            let shown = Shown::new(&NamespaceName::host(), &links, self.exclude_loopback);
+            self.host = Some((links, shown));
+            return true;
+        };
+        let Some(netns) = self.named.get_mut(&id) else {
+            return false;
+        };
+        for name in &netns.names {
+            if let Some(entry) = self.by_name.get_mut(name) {
+                entry.shown = show(name, &links, self.exclude_loopback);
+            }
         }
+        netns.links = Some(links);
         true
     }
 
     /// Returns every namespace whose links are known, the host first, then by name. A namespace with
     /// two names appears twice.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = (NamespaceName, &Links)> {
-        let host = self.host.iter().map(|links| (NamespaceName::host(), links));
-        let named = self.by_name.iter().filter_map(|(name, id)| {
-            let links = self.named.get(id)?.links.as_ref()?;
-            // The kernel's directory entries are always valid names.
-            Some((NamespaceName::named(name).ok()?, links))
+    pub(super) fn shown(&self) -> impl Iterator<Item = &Shown> {
+        let host = self.host.iter().map(|(_, shown)| shown);
+        host.chain(self.by_name.values().filter_map(|name| name.shown.as_ref()))
+    }
+
+    /// Returns every interface that is shown and has a netem at its root.
+    pub(super) fn netems(&self) -> impl Iterator<Item = (NamespaceName, InterfaceName)> {
+        let host = self
+            .host
+            .iter()
+            .map(|(_, shown)| (NamespaceName::host(), shown));
+        let named = self.by_name.iter().filter_map(|(name, entry)| {
+            let shown = entry
+                .shown
+                .as_ref()
+                .filter(|shown| !shown.netems().is_empty())?;
+            Some((NamespaceName::named(name).ok()?, shown))
         });
-        host.chain(named)
+        host.chain(named).flat_map(|(netns, shown)| {
+            shown
+                .netems()
+                .iter()
+                .map(move |interface| (netns.clone(), interface.clone()))
+        })
     }
 
     /// Returns where an interface is.
@@ -94,10 +138,14 @@ impl Inventory {
         interface: &InterfaceName,
     ) -> Result<Found, NotFound> {
         let (key, name, links) = match netns {
-            NamespaceName::Host => (NetnsKey::Host, None, self.host.as_ref()),
+            NamespaceName::Host => (
+                NetnsKey::Host,
+                None,
+                self.host.as_ref().map(|(links, _)| links),
+            ),
             NamespaceName::Named(name) => {
                 let name = name.as_os_str();
-                let id = *self.by_name.get(name).ok_or(NotFound::Namespace)?;
+                let id = self.by_name.get(name).ok_or(NotFound::Namespace)?.id;
                 let links = self.named.get(&id).and_then(|netns| netns.links.as_ref());
                 (NetnsKey::Mounted(id), Some(name.to_owned()), links)
             }
@@ -115,8 +163,16 @@ impl Inventory {
     }
 }
 
+/// The kernel's directory entries are always valid names.
+fn show(name: &OsStr, links: &[Link], exclude_loopback: bool) -> Option<Shown> {
+    let netns = NamespaceName::named(name).ok()?;
+    Some(Shown::new(&netns, links, exclude_loopback))
+}
+
 #[cfg(test)]
 mod tests {
+    use tcgui_shared::interface::NetworkNamespace;
+
     use super::*;
 
     const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
@@ -130,15 +186,18 @@ mod tests {
     }
 
     fn shown(inventory: &Inventory) -> Vec<String> {
-        inventory
-            .namespaces()
-            .map(|(name, _)| name.to_wire())
-            .collect()
+        let name = |shown: &Shown| {
+            let json = shown.json().expect("listed").json();
+            serde_json::from_str::<NetworkNamespace>(json)
+                .expect("a namespace")
+                .name
+        };
+        inventory.shown().map(name).collect()
     }
 
     #[test]
     fn a_namespace_shows_with_its_first_dump() {
-        let mut inventory = Inventory::default();
+        let mut inventory = Inventory::new(false);
         inventory.add("x".into(), A);
         assert!(shown(&inventory).is_empty());
         assert!(inventory.set_links(NetnsKey::Mounted(A), links(&["lo"])));
@@ -148,7 +207,7 @@ mod tests {
 
     #[test]
     fn a_name_made_anew_is_another_namespace() {
-        let mut inventory = Inventory::default();
+        let mut inventory = Inventory::new(false);
         inventory.add("x".into(), A);
         inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "old"]));
         assert!(inventory.remove(OsStr::new("x"), A));
@@ -162,7 +221,7 @@ mod tests {
 
     #[test]
     fn two_names_share_a_namespace() {
-        let mut inventory = Inventory::default();
+        let mut inventory = Inventory::new(false);
         inventory.add("x".into(), A);
         inventory.add("y".into(), A);
         inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
@@ -173,7 +232,7 @@ mod tests {
 
     #[test]
     fn interfaces_are_found_by_the_clients_names() {
-        let mut inventory = Inventory::default();
+        let mut inventory = Inventory::new(false);
         inventory.add("x".into(), A);
         inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "v0"]));
         let find = |netns: &str, interface: &str| {

@@ -1,6 +1,6 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -21,8 +21,7 @@ use tcgui_shared::tc::{TcConfigUpdate, TcResponse};
 use super::inventory::{Inventory, NotFound};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
-use super::wire::Picture;
-use crate::bus::{Publication, Reply, Request, TcPublication};
+use crate::bus::{Publication, Rendered, Reply, Request, TcPublication};
 use crate::interfaces::{InterfacesEvent, Links, NetnsKey};
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
@@ -101,27 +100,30 @@ pub(super) struct State {
     changed: bool,
     publishing: bool,
     pacing: Pacing,
-    /// What clients were shown last; `None` before the first list.
-    shown: Option<Picture>,
+    /// The last list; `None` before the first one.
+    listed: Option<Vec<Rendered>>,
+    /// Namespaces and interfaces, as counted with the last list.
+    counts: (usize, usize),
     /// What was published of each interface that has or had a netem.
     netem_shown: BTreeMap<(NamespaceName, InterfaceName), bool>,
-    health_shown: Option<(usize, usize)>,
+    health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
 }
 
 impl State {
     pub(super) fn new(identity: Identity) -> Self {
         Self {
+            inventory: Inventory::new(identity.exclude_loopback),
             identity,
-            inventory: Inventory::default(),
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
             changed: true,
             publishing: false,
             pacing: LIST_PACING,
-            shown: None,
+            listed: None,
+            counts: (0, 0),
             netem_shown: BTreeMap::new(),
-            health_shown: None,
+            health_counts: None,
             health_due: None,
         }
     }
@@ -342,15 +344,12 @@ impl State {
         let mut publication = Publication::default();
         if self.changed && self.pacing.allows(moment.now) {
             self.changed = false;
-            self.publish_picture(moment, &mut publication);
+            self.publish_list(moment, &mut publication);
+            publication.tc = self.tc_changes(moment);
         }
-        let counts = self
-            .shown
-            .as_ref()
-            .map(|shown| (shown.namespace_count, shown.interface_count));
         let due = self.health_due.is_none_or(|due| due <= moment.now);
-        if due || counts != self.health_shown {
-            self.health_shown = counts;
+        if due || self.health_counts != Some(self.counts) {
+            self.health_counts = Some(self.counts);
             self.health_due = Some(moment.now + HEALTH_INTERVAL);
             publication.health = Some(self.health(moment));
         }
@@ -364,68 +363,81 @@ impl State {
         self.publishing.then_some(publication)
     }
 
-    fn publish_picture(&mut self, moment: Moment, publication: &mut Publication) {
-        let picture = Picture::of(&self.inventory, self.identity.exclude_loopback);
-        if self.shown.is_none() {
+    fn publish_list(&mut self, moment: Moment, publication: &mut Publication) {
+        let mut namespaces = Vec::new();
+        self.counts = (0, 0);
+        for shown in self.inventory.shown() {
+            self.counts = (self.counts.0 + 1, self.counts.1 + shown.interface_count());
+            namespaces.extend(shown.json().cloned());
+        }
+        if self.listed.is_none() {
             publication.presets = Some(PresetList {
                 presets: Vec::new(),
             });
         }
-        if self
-            .shown
-            .as_ref()
-            .is_none_or(|shown| shown.namespaces != picture.namespaces)
-        {
+        if self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {
-                namespaces: picture.namespaces.clone(),
+                namespaces: namespaces.clone(),
                 timestamp: moment.unix_s,
                 backend_name: self.identity.name.to_string(),
             });
         }
-        publication.tc = self.tc_changes(&picture, moment);
-        self.shown = Some(picture);
+        self.listed = Some(namespaces);
     }
 
-    /// Compares the netems that are with those that were published, interface by interface.
-    fn tc_changes(&mut self, picture: &Picture, moment: Moment) -> Vec<TcPublication> {
+    /// Compares the netems that are with those that were published.
+    fn tc_changes(&mut self, moment: Moment) -> Vec<TcPublication> {
+        let present: BTreeSet<_> = self.inventory.netems().collect();
         let mut changes = Vec::new();
-        self.netem_shown.retain(|interface, _| {
-            let there = picture.netem.contains_key(interface);
-            if !there {
-                let (netns, interface) = interface.clone();
+        let before = std::mem::take(&mut self.netem_shown);
+        for (interface, had_netem) in before {
+            if present.contains(&interface) {
+                self.netem_shown.insert(interface, had_netem);
+            } else if self.inventory.find(&interface.0, &interface.1).is_ok() {
+                if had_netem {
+                    changes.push(self.tc_change(&interface, false, moment));
+                }
+                self.netem_shown.insert(interface, false);
+            } else {
+                let (netns, interface) = interface;
                 changes.push(TcPublication {
                     netns,
                     interface,
                     update: None,
                 });
             }
-            there
-        });
-        for ((netns, interface), has_tc) in &picture.netem {
-            let key = (netns.clone(), interface.clone());
-            if self.netem_shown.get(&key).copied().unwrap_or(false) != *has_tc {
-                self.netem_shown.insert(key.clone(), *has_tc);
-                let update = TcConfigUpdate {
-                    namespace: netns.to_wire(),
-                    interface: interface.to_wire(),
-                    backend_name: self.identity.name.to_string(),
-                    timestamp: moment.unix_s,
-                    configuration: None,
-                    has_tc: *has_tc,
-                };
-                let (netns, interface) = key;
-                changes.push(TcPublication {
-                    netns,
-                    interface,
-                    update: Some(update),
-                });
+        }
+        for interface in present {
+            if self.netem_shown.insert(interface.clone(), true) != Some(true) {
+                changes.push(self.tc_change(&interface, true, moment));
             }
         }
         changes
     }
 
+    fn tc_change(
+        &self,
+        (netns, interface): &(NamespaceName, InterfaceName),
+        has_tc: bool,
+        moment: Moment,
+    ) -> TcPublication {
+        let update = TcConfigUpdate {
+            namespace: netns.to_wire(),
+            interface: interface.to_wire(),
+            backend_name: self.identity.name.to_string(),
+            timestamp: moment.unix_s,
+            configuration: None,
+            has_tc,
+        };
+        TcPublication {
+            netns: netns.clone(),
+            interface: interface.clone(),
+            update: Some(update),
+        }
+    }
+
     fn health(&self, moment: Moment) -> BackendHealthStatus {
-        let (namespace_count, interface_count) = self.health_shown.unwrap_or_default();
+        let (namespace_count, interface_count) = self.counts;
         BackendHealthStatus {
             backend_name: self.identity.name.to_string(),
             status: "Backend running".to_owned(),

@@ -1,53 +1,65 @@
 //! The inventory in the words of the wire. Pure.
 
-use std::collections::BTreeMap;
-
 use tcgui_shared::interface::{InterfaceType, NamespaceType, NetworkInterface, NetworkNamespace};
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
-use super::inventory::Inventory;
+use crate::bus::Rendered;
 use crate::kernel::link::Link;
 
-/// What frontends are to see.
-#[derive(Debug, Default, PartialEq)]
-pub(super) struct Picture {
-    /// For the list.
-    pub(super) namespaces: Vec<NetworkNamespace>,
-    /// Every interface that is shown, and whether a netem is at its root.
-    pub(super) netem: BTreeMap<(NamespaceName, InterfaceName), bool>,
-    /// All namespaces, also those of which nothing is shown.
-    pub(super) namespace_count: usize,
-    /// All interfaces that are shown.
-    pub(super) interface_count: usize,
+/// One namespace as frontends see it, serialised when it changes and not with every list.
+///
+/// The list repeats all namespaces whenever one changes; this makes the others cost a copy of bytes.
+#[derive(Debug)]
+pub(super) struct Shown {
+    /// `None`: nothing of it is to be shown, it is only counted.
+    json: Option<Rendered>,
+    interface_count: usize,
+    netems: Vec<InterfaceName>,
 }
 
-impl Picture {
-    /// Draws the picture. A namespace of which nothing is shown is counted but not listed.
-    pub(super) fn of(inventory: &Inventory, exclude_loopback: bool) -> Self {
-        let mut picture = Self::default();
-        for (netns, links) in inventory.namespaces() {
-            picture.namespace_count += 1;
-            let name = netns.to_wire();
-            let mut interfaces = Vec::with_capacity(links.len());
-            for link in links
-                .iter()
-                .filter(|link| !(exclude_loopback && is_loopback(link)))
-            {
-                // The kernel accepts fewer names than this does.
-                let Ok(ifname) = InterfaceName::new(&link.ifname) else {
-                    continue;
-                };
-                interfaces.push(interface(link, &ifname, &name));
-                picture
-                    .netem
-                    .insert((netns.clone(), ifname), link.root_netem);
-            }
-            if !interfaces.is_empty() {
-                picture.interface_count += interfaces.len();
-                picture.namespaces.push(namespace(&netns, name, interfaces));
-            }
+impl Shown {
+    /// Shows a namespace with its links.
+    pub(super) fn new(netns: &NamespaceName, links: &[Link], exclude_loopback: bool) -> Self {
+        let name = netns.to_wire();
+        let mut interfaces = Vec::with_capacity(links.len());
+        let mut netems = Vec::new();
+        for link in links
+            .iter()
+            .filter(|link| !(exclude_loopback && is_loopback(link)))
+        {
+            // The kernel accepts fewer names than this does.
+            let Ok(ifname) = InterfaceName::new(&link.ifname) else {
+                continue;
+            };
+            interfaces.push(interface(link, &ifname, &name));
+            netems.extend(link.root_netem.then_some(ifname));
         }
-        picture
+        let interface_count = interfaces.len();
+        let json = if interfaces.is_empty() {
+            None
+        } else {
+            // Strings, numbers and booleans can always be written.
+            Rendered::new(&namespace(netns, name, interfaces)).ok()
+        };
+        Self {
+            json,
+            interface_count,
+            netems,
+        }
+    }
+
+    /// Returns it for the list; `None`: frontends want no namespace without interfaces.
+    pub(super) fn json(&self) -> Option<&Rendered> {
+        self.json.as_ref()
+    }
+
+    pub(super) fn interface_count(&self) -> usize {
+        self.interface_count
+    }
+
+    /// Returns the interfaces that have a netem at their root.
+    pub(super) fn netems(&self) -> &[InterfaceName] {
+        &self.netems
     }
 }
 
@@ -101,8 +113,6 @@ fn interface_type(link: &Link) -> InterfaceType {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::interfaces::NetnsKey;
-    use crate::namespace_watcher::MountedNamespaceId;
 
     fn link(ifname: &str, kind: Option<&str>) -> Link {
         let kind = kind.map(str::to_owned);
@@ -136,32 +146,27 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_without_visible_interfaces_is_counted_only() {
-        let id = MountedNamespaceId::from_parts(4, 1, 1, 1);
-        let mut inventory = Inventory::default();
-        inventory.set_links(
-            NetnsKey::Host,
-            vec![link("lo", None), link("v0", Some("veth"))].into(),
-        );
-        inventory.add("x".into(), id);
-        inventory.set_links(NetnsKey::Mounted(id), vec![link("lo", None)].into());
-
-        let all = Picture::of(&inventory, false);
-        assert_eq!(
-            (
-                all.namespace_count,
-                all.interface_count,
-                all.namespaces.len()
-            ),
-            (2, 3, 2)
-        );
-        let picture = Picture::of(&inventory, true);
-        assert_eq!((picture.namespace_count, picture.interface_count), (2, 1));
-        let [host] = &picture.namespaces[..] else {
-            panic!("{picture:?}")
+    fn a_namespace_without_visible_interfaces_is_not_listed() {
+        let links = [link("lo", None), link("v0", Some("veth"))];
+        let show = |links, exclude| Shown::new(&NamespaceName::host(), links, exclude);
+        let all = show(&links, false);
+        assert_eq!(all.interface_count(), 2);
+        assert_eq!(all.netems(), [InterfaceName::new("v0").unwrap()]);
+        let only_lo = show(&links[..1], true);
+        assert_eq!((only_lo.json(), only_lo.interface_count()), (None, 0));
+        let without_lo = show(&links, true);
+        let json = without_lo.json().unwrap();
+        let host: NetworkNamespace = serde_json::from_str(json.json()).unwrap();
+        assert_eq!(host.namespace_type, NamespaceType::Default);
+        let [v0] = &host.interfaces[..] else {
+            panic!("{host:?}")
         };
-        assert_eq!(host.interfaces[0].name, "v0");
-        assert!(host.interfaces[0].has_tc_qdisc && !host.interfaces[0].is_oper_up);
-        assert_eq!(picture.netem.values().copied().collect::<Vec<_>>(), [true]);
+        assert!(v0.has_tc_qdisc && !v0.is_oper_up && v0.name == "v0");
+        assert_ne!(all.json(), Some(json));
+        assert_eq!(
+            show(&links, true).json(),
+            Some(json),
+            "the same content is the same"
+        );
     }
 }

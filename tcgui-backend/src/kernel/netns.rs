@@ -4,18 +4,21 @@
 //! its empty placeholder file without opening anything: it does not block on a FIFO and pins nothing.
 //! A descriptor, even an `O_PATH` one, would keep the namespace alive after `ip netns del`.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::thread;
 
-use nix::fcntl::{OFlag, open};
+use nix::dir::Dir;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{Mode, fstat};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
 
 /// The kernel identity of a namespace as its entry shows it.
 ///
@@ -42,8 +45,13 @@ impl MountedNamespaceId {
         }
     }
 
-    fn new(inode: &Metadata, ctime: &Metadata) -> Self {
-        Self::from_parts(inode.dev(), inode.ino(), ctime.ctime(), ctime.ctime_nsec())
+    fn new(inode: &FileStat, ctime: &FileStat) -> Self {
+        Self::from_parts(
+            inode.st_dev,
+            inode.st_ino,
+            ctime.st_ctime,
+            ctime.st_ctime_nsec,
+        )
     }
 }
 
@@ -104,25 +112,35 @@ impl NetnsFiles {
         })
     }
 
-    /// Returns what `path` is now. Never blocks on a FIFO or device and keeps nothing open.
+    /// Returns what the entry `name` of `directory` is now. Never blocks on a FIFO or device and keeps
+    /// nothing open.
     ///
     /// `known` is the answer of an earlier look: a namespace whose identity has not changed is not
     /// opened again to ask for its type.
+    pub fn look_at(&self, directory: &NetnsDirectory, name: &OsStr, known: Option<Entry>) -> Entry {
+        self.look_from(directory.0.as_fd(), name, known)
+    }
+
+    /// Returns what `path` is now, as [`Self::look_at`] does.
     pub fn look(&self, path: &Path, known: Option<Entry>) -> Entry {
-        let link = match fs::symlink_metadata(path) {
-            Ok(metadata) => metadata,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Entry::Absent,
+        self.look_from(AT_FDCWD, path.as_os_str(), known)
+    }
+
+    fn look_from(&self, base: BorrowedFd<'_>, name: &OsStr, known: Option<Entry>) -> Entry {
+        let link = match fstatat(base, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(nix::Error::ENOENT) => return Entry::Absent,
             Err(_) => return Entry::Plain,
         };
-        let id = if link.file_type().is_symlink() {
-            match fs::metadata(path) {
-                Ok(target) if target.dev() == self.nsfs_device => {
+        let id = if link.st_dev == self.nsfs_device {
+            MountedNamespaceId::new(&link, &link)
+        } else if SFlag::from_bits_truncate(link.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
+            match fstatat(base, name, AtFlags::empty()) {
+                Ok(target) if target.st_dev == self.nsfs_device => {
                     MountedNamespaceId::new(&target, &link)
                 }
                 _ => return Entry::Plain,
             }
-        } else if link.dev() == self.nsfs_device {
-            MountedNamespaceId::new(&link, &link)
         } else {
             return Entry::Plain;
         };
@@ -130,7 +148,7 @@ impl NetnsFiles {
             Some(same @ (Entry::Network(known) | Entry::OtherNamespace(known))) if known == id => {
                 same
             }
-            _ => match self.open_and_type(path, id) {
+            _ => match self.open_and_type(base, name, id) {
                 Ok((_closed_here, true)) => Entry::Network(id),
                 Ok((_closed_here, false)) => Entry::OtherNamespace(id),
                 // It changed between the two looks: not usable yet, the next look decides.
@@ -149,40 +167,68 @@ impl NetnsFiles {
         if self.look(path, Some(Entry::Network(id))) != Entry::Network(id) {
             return Err(OpenError::Gone);
         }
-        match self.open_and_type(path, id)? {
+        match self.open_and_type(AT_FDCWD, path.as_os_str(), id)? {
             (fd, true) => Ok(fd),
             (_, false) => Err(OpenError::Gone),
         }
     }
 
-    /// Opens `path` without ever blocking and tells whether it is a network namespace.
+    /// Opens an entry without ever blocking and tells whether it is a network namespace.
     ///
     /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
     /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
     fn open_and_type(
         &self,
-        path: &Path,
+        base: BorrowedFd<'_>,
+        name: &OsStr,
         id: MountedNamespaceId,
     ) -> Result<(OwnedFd, bool), OpenError> {
-        let handle = open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(
-            |errno| match errno {
-                nix::Error::ENOENT => OpenError::Gone,
-                other => OpenError::Open(other.into()),
-            },
-        )?;
-        let stat = fstat(&handle).map_err(|errno| OpenError::Open(errno.into()))?;
+        let failed = |errno: nix::Error| OpenError::Open(errno.into());
+        let handle = match openat(base, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
+            Err(nix::Error::ENOENT) => return Err(OpenError::Gone),
+            opened => opened.map_err(failed)?,
+        };
+        let stat = fstat(&handle).map_err(failed)?;
         if stat.st_dev != self.nsfs_device || stat.st_ino != id.inode {
             return Err(OpenError::Gone);
         }
         let reopen = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        let fd = open(
-            reopen.as_str(),
-            OFlag::O_RDONLY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )
-        .map_err(|errno| OpenError::Open(errno.into()))?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let fd = open(reopen.as_str(), flags, Mode::empty()).map_err(failed)?;
         let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
         Ok((fd, network))
+    }
+}
+
+/// The netns directory, open for one sweep: entries are looked at relative to it, which is half the
+/// work of looking at full paths. Kept open it would keep its mount busy.
+#[derive(Debug)]
+pub struct NetnsDirectory(Dir);
+
+impl NetnsDirectory {
+    /// Opens the directory.
+    ///
+    /// # Errors
+    /// As `open(2)` with `O_DIRECTORY`.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(Dir::open(path, flags, Mode::empty())?))
+    }
+
+    /// Returns the names of all entries.
+    ///
+    /// # Errors
+    /// The directory was not read to its end.
+    pub fn names(&mut self) -> io::Result<Vec<OsString>> {
+        let mut names = Vec::new();
+        for entry in self.0.iter() {
+            let entry = entry?;
+            let name = entry.file_name().to_bytes();
+            if name != b"." && name != b".." {
+                names.push(OsStr::from_bytes(name).to_owned());
+            }
+        }
+        Ok(names)
     }
 }
 

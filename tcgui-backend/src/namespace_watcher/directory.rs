@@ -162,6 +162,10 @@ impl Directory {
 
     /// Takes in a look at one entry.
     pub(super) fn observe_entry(&mut self, now: Instant, name: OsString, entry: Entry) {
+        let is_namespace = matches!(entry, Entry::Network(_) | Entry::OtherNamespace(_));
+        if is_namespace && self.namespaces.get(&name) == Some(&entry) {
+            return;
+        }
         // An entry may be seen before the sweep that sees its directory.
         self.exists |= entry != Entry::Absent;
         if entry == Entry::Plain {

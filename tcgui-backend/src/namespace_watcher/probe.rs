@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::kernel::netns::{Entry, NetnsFiles};
+use crate::kernel::netns::{Entry, NetnsDirectory, NetnsFiles};
 
 /// Which directory the path names at the moment.
 ///
@@ -76,18 +76,17 @@ impl Probe {
         &self,
         known: impl Fn(&OsStr) -> Option<Entry>,
     ) -> io::Result<Option<Vec<(OsString, Entry)>>> {
-        let listing = match fs::read_dir(&self.directory) {
-            Ok(listing) => listing,
+        let mut directory = match NetnsDirectory::open(&self.directory) {
+            Ok(directory) => directory,
             Err(err) if absent(&err) => return Ok(None),
             Err(err) => return Err(err),
         };
-        let mut entries = Vec::new();
-        for dirent in listing {
-            let name = dirent?.file_name();
-            let entry = self.entry(&name, known(&name));
-            entries.push((name, entry));
-        }
-        Ok(Some(entries))
+        let names = directory.names()?;
+        let look = |name: OsString| {
+            let entry = self.files.look_at(&directory, &name, known(&name));
+            (name, entry)
+        };
+        Ok(Some(names.into_iter().map(look).collect()))
     }
 }
 

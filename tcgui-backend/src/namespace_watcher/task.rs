@@ -76,7 +76,7 @@ impl Task {
             config,
         };
         task.retry_doorbells();
-        task.look();
+        task.sweep();
         let namespaces = task.directory.tell_all();
         Ok((namespaces, task))
     }
@@ -108,7 +108,15 @@ impl Task {
             if self.retry_at.is_some_and(|at| at <= now()) {
                 self.retry_doorbells();
             }
-            self.look();
+            let sweep = self.look_at_names();
+            if self.deliver() && sweep {
+                // Whoever just got an event runs before the sweep, which would keep it waiting.
+                tokio::task::yield_now().await;
+            }
+            if sweep {
+                self.sweep();
+            }
+            self.report_unmounted();
             self.deliver();
         }
     }
@@ -139,17 +147,14 @@ impl Task {
         }
     }
 
-    /// Looks at all that is due and brings the watch on the directory up to date.
-    fn look(&mut self) {
+    /// Looks at the entries that are due, and returns whether everything is.
+    fn look_at_names(&mut self) -> bool {
         let Look { names, sweep } = self.directory.next_look(now());
         for name in names {
             let entry = self.probe.entry(&name, self.directory.known(&name));
             self.directory.observe_entry(now(), name, entry);
         }
-        if sweep {
-            self.sweep();
-        }
-        self.report_unmounted();
+        sweep
     }
 
     /// Lists the directory with the watch on it: place the watch, list, and check that the path still
@@ -182,17 +187,20 @@ impl Task {
         self.directory.observe_failure(now(), RACE_PAUSE);
     }
 
-    /// Hands over what fits; the rest waits, merged, for room.
-    fn deliver(&mut self) {
+    /// Hands over what fits, and returns whether that was anything; the rest waits, merged, for room.
+    fn deliver(&mut self) -> bool {
+        let mut delivered = false;
         while self.directory.has_events() {
             let Ok(permit) = self.events.try_reserve() else {
-                return;
+                break;
             };
             let Some(event) = self.directory.next_event() else {
-                return;
+                break;
             };
             permit.send(event);
+            delivered = true;
         }
+        delivered
     }
 
     fn retry_doorbells(&mut self) {
