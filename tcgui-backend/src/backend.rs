@@ -37,17 +37,19 @@ use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
 use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
-use crate::namespace_watcher::{self, WatchError};
+use crate::namespace_watcher::{self, Namespace, WatchError};
 use state::State;
 use task::Actors;
 
-/// Kernel requests at once. The rtnl lock lets one change at a time; the others overlap opening
+/// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
-const KERNEL_REQUESTS: usize = 4;
+const LOOKS: usize = 4;
+/// Links switched at once; apart from the looks, which must not wait for them.
+const LINK_SWITCHES: usize = 2;
 /// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(1200);
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(1000);
 
 /// Why the daemon cannot start or go on.
 #[derive(Debug, thiserror::Error)]
@@ -98,25 +100,44 @@ pub enum BackendError {
 /// # Errors
 /// [`BackendError`]: it could not start, or an actor died.
 pub async fn run(config: Config) -> Result<(), BackendError> {
-    let mut supervisor = Supervisor::new(config.fail_actor);
-    let signals = Signals::open().map_err(BackendError::Signals)?;
+    let mut signals = Signals::open().map_err(BackendError::Signals)?;
+    let mut supervisor = Supervisor::new(config.fail_actor.clone());
+    let started = tokio::select! {
+        biased;
+        // Not cancel-safe: a start that is given up leaves nothing but a closed session.
+        signal = signals.stop() => {
+            info!(signal, "stopped before the start was complete");
+            return Ok(());
+        }
+        started = start(config, &mut supervisor) => started,
+    };
+    let (state, actors, namespaces) = started?;
+    task::Task::new(state, actors, signals, supervisor)
+        .run(namespaces)
+        .await
+}
 
+/// Builds the actors and sets them going. Joining the bus may take until its peer answers.
+async fn start(
+    config: Config,
+    supervisor: &mut Supervisor,
+) -> Result<(State, Actors, Vec<Namespace>), BackendError> {
     if config.create_netns_dir {
         create(&config.watch.directory)?;
     }
     // Listening begins before looking, for links as for namespaces.
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
-    let requests = Rtnetlink::open(KERNEL_REQUESTS)?;
-    let links = KernelLinks::open(requests.clone(), files, config.namespace_ids)?;
+    let links = KernelLinks::open(Rtnetlink::open(LOOKS)?, files, config.namespace_ids)?;
     let (tracker, link_events, interfaces) = interfaces::open(links, config.watch.sweep_interval);
-    let (namespaces, namespace_events, watcher) = namespace_watcher::open(config.watch.clone())?;
+    let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
     let (publisher, queries, bus) = bus::open(&config.bus, &config.name).await?;
 
+    let directory = watcher.directory().to_owned();
     info!(
         version = env!("CARGO_PKG_VERSION"), name = %config.name,
-        directory = %config.watch.directory.display(), count = namespaces.len(), "backend started"
+        directory = %directory.display(), count = namespaces.len(), "backend started"
     );
-    let watch = watcher.run(supervisor.child_token());
+    let watch = watch.run(supervisor.child_token());
     supervisor.supervise("namespace_watcher", async {
         watch.await;
         Ok(())
@@ -127,23 +148,21 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
     let state = State::new(state::Identity {
-        name: config.name.clone(),
+        name: config.name,
         hostname: process::hostname(),
         started_at: task::unix_seconds(),
         exclude_loopback: config.exclude_loopback,
-        directory: config.watch.directory.clone(),
+        directory,
     });
     let actors = Actors {
-        namespaces: namespace_events,
+        namespaces: watcher,
         interfaces: link_events,
         queries,
         tracker,
         publisher,
-        links: link_control::LinkControl::new(requests, files),
+        links: link_control::LinkControl::new(Rtnetlink::open(LINK_SWITCHES)?, files),
     };
-    task::Task::new(state, actors, signals, supervisor)
-        .run(namespaces)
-        .await
+    Ok((state, actors, namespaces))
 }
 
 /// Makes the netns directory as `ip netns add` would; the parent must exist.

@@ -46,7 +46,7 @@ mod tests;
 
 use std::ffi::OsString;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -148,9 +148,15 @@ fn advice(err: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct NamespaceWatcherHandle {
     events: mpsc::Receiver<NamespaceEvent>,
+    directory: PathBuf,
 }
 
 impl NamespaceWatcherHandle {
+    /// Returns the watched directory with its parent resolved: what the names are relative to.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// Waits for the next event; `None` once the watcher has ended. Cancel-safe.
     pub async fn next(&mut self) -> Option<NamespaceEvent> {
         self.events.recv().await
@@ -165,12 +171,16 @@ impl NamespaceWatcherHandle {
 /// # Errors
 /// [`WatchError`] when the directory exists but is unreadable, or `/proc` is missing. A directory that
 /// does not exist, or doorbells that cannot be had, are no errors.
-pub fn open(
+pub async fn open(
     config: WatchConfig,
 ) -> Result<(Vec<Namespace>, NamespaceWatcherHandle, Task), WatchError> {
     let (tx, events) = mpsc::channel(EVENTS);
-    let (namespaces, task) = Task::open(config, tx)?;
-    Ok((namespaces, NamespaceWatcherHandle { events }, task))
+    let (namespaces, directory, task) = Task::open(config, tx).await?;
+    Ok((
+        namespaces,
+        NamespaceWatcherHandle { events, directory },
+        task,
+    ))
 }
 
 /// Snapshot and stream with nothing lost and nothing twice between them.
@@ -179,15 +189,11 @@ pub fn open(
 ///
 /// # Errors
 /// As [`open`].
-#[expect(
-    clippy::unused_async,
-    reason = "callers need a runtime for the task and the doorbells"
-)]
 pub async fn list_and_watch(
     config: WatchConfig,
     stop: CancellationToken,
 ) -> Result<(Vec<Namespace>, NamespaceWatcherHandle), WatchError> {
-    let (namespaces, handle, task) = open(config)?;
+    let (namespaces, handle, task) = open(config).await?;
     #[expect(
         clippy::disallowed_methods,
         reason = "its owner sees the end as the end of the stream"

@@ -36,6 +36,11 @@ impl<K: Eq + Hash, W> Lanes<K, W> {
         }
     }
 
+    /// Gives up all that waits; what is under way goes on.
+    pub(super) fn clear_waiting(&mut self) {
+        self.lanes.values_mut().for_each(VecDeque::clear);
+    }
+
     /// Notes that the work under way is done, and returns what to begin next.
     pub(super) fn leave(&mut self, key: &K) -> Option<W> {
         let next = self.lanes.get_mut(key)?.pop_front();

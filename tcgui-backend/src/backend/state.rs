@@ -172,6 +172,11 @@ impl State {
         list.into_iter().chain(self.health_due).min()
     }
 
+    /// Gives up what was asked for and not begun; those who asked hear that the backend stops.
+    pub(super) fn stop(&mut self) {
+        self.lanes.clear_waiting();
+    }
+
     fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
         match event {
             NamespaceEvent::Added { name, id } => {

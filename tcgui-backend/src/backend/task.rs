@@ -15,6 +15,9 @@ use crate::interfaces::{InterfacesEvent, InterfacesHandle};
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use tcgui_shared::error_kind::ErrorKind;
 
+/// How long the work under way may take when the daemon is to stop.
+const LAST_WORK: Duration = Duration::from_millis(300);
+
 /// The backend's ends of all actors.
 #[derive(Debug)]
 pub(super) struct Actors {
@@ -78,8 +81,31 @@ impl Task {
                 }
             }
         };
+        self.finish_work().await;
         self.supervisor.shut_down().await;
         ended
+    }
+
+    /// Answers those whose request is under way; what was not begun is refused.
+    async fn finish_work(&mut self) {
+        self.actors.queries.close();
+        while let Ok(request) = self.actors.queries.try_recv() {
+            // Dropped unanswered, it is answered by the bus.
+            drop(request);
+        }
+        self.state.stop();
+        let finish = async {
+            while let Some(done) = self.work.join_next().await {
+                if let Ok(input) = done {
+                    // What this leads to is for a daemon that goes on.
+                    drop(self.state.step(input, moment()));
+                }
+            }
+        };
+        if tokio::time::timeout(LAST_WORK, finish).await.is_err() {
+            debug!(count = self.work.len(), "work left unfinished");
+        }
+        self.work.abort_all();
     }
 
     async fn next_event(&mut self) -> Event {

@@ -1,5 +1,6 @@
 //! The queryables: decode within bounds, hand to the backend, reply whatever comes of it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::tc::TcResponse;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use zenoh::query::{Query, Queryable};
@@ -28,6 +29,10 @@ const LARGEST_EXPLANATION: usize = 300;
 /// Replies written at once. One to a frozen client blocks its thread until the link is given up, and
 /// must not take all threads with it.
 const REPLIES: usize = 8;
+
+/// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
+/// its queries end at once without a reply.
+const REFUSALS: usize = 1024;
 
 /// What a reply says when there is no better answer.
 trait Refusal: Serialize + Send + 'static {
@@ -93,6 +98,7 @@ impl Queries {
             replies: replies.clone(),
             runtime: Handle::current(),
             open: Arc::new(Semaphore::new(REQUESTS)),
+            refusing: Arc::new(Semaphore::new(REFUSALS)),
             writing: Arc::new(Semaphore::new(REPLIES)),
         };
         Ok(Self {
@@ -114,6 +120,7 @@ struct Desk {
     replies: TaskTracker,
     runtime: Handle,
     open: Arc<Semaphore>,
+    refusing: Arc<Semaphore>,
     writing: Arc<Semaphore>,
 }
 
@@ -143,11 +150,9 @@ impl Desk {
         R: Refusal,
     {
         let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
-            // Written right here, so that a client that floods is slowed down by its own answers.
-            return write(&query, key, &busy::<R>());
+            return self.refuse_busy::<R>(query, key);
         };
-        let payload = query.payload().map(|payload| payload.to_bytes());
-        let answer = match decode(payload.as_deref()) {
+        let answer = match read(&query).and_then(|payload| decode(&payload)) {
             Ok(body) => {
                 let (reply, answer) = Reply::channel();
                 match self.requests.try_send(request(body, reply)) {
@@ -157,18 +162,37 @@ impl Desk {
             }
             Err(explanation) => Ok(R::refusal(explanation, ErrorKind::Invalid)),
         };
-        let (writing, key) = (Arc::clone(&self.writing), key.to_owned());
-        let deliver = async move {
-            let _permit = permit;
-            let answer: R = match answer {
+        self.deliver(query, key, permit, async {
+            match answer {
                 Ok(answer) => answer,
                 Err(pending) => wait_for(pending).await,
-            };
+            }
+        });
+    }
+
+    fn refuse_busy<R: Refusal>(&self, query: Query, key: &str) {
+        if let Ok(permit) = Arc::clone(&self.refusing).try_acquire_owned() {
+            self.deliver(query, key, permit, async { busy::<R>() });
+        }
+    }
+
+    /// Writes the answer once it is there, on a blocking thread, never on Zenoh's.
+    fn deliver<R: Refusal>(
+        &self,
+        query: Query,
+        key: &str,
+        permit: OwnedSemaphorePermit,
+        answer: impl Future<Output = R> + Send + 'static,
+    ) {
+        let (writing, key) = (Arc::clone(&self.writing), key.to_owned());
+        let deliver = async move {
+            let answer = answer.await;
             // The semaphore is never closed.
             let _writing = writing.acquire_owned().await;
             tokio::task::spawn_blocking(move || write(&query, &key, &answer))
                 .await
                 .ok();
+            drop(permit);
         };
         self.replies.spawn_on(deliver, &self.runtime);
     }
@@ -201,17 +225,21 @@ fn write(query: &Query, key: &str, answer: &impl Serialize) {
     }
 }
 
-/// Reads a request of at most [`LARGEST_REQUEST`] bytes, or says what is wrong with it.
-fn decode<Q: DeserializeOwned>(payload: Option<&[u8]>) -> Result<Q, String> {
-    let payload = payload
-        .filter(|payload| !payload.is_empty())
-        .ok_or("the request is empty")?;
+/// Returns the request's bytes, at most [`LARGEST_REQUEST`] of them, or says what is wrong with it.
+fn read(query: &Query) -> Result<Cow<'_, [u8]>, String> {
+    let payload = query.payload().filter(|payload| !payload.is_empty());
+    let payload = payload.ok_or("the request is empty")?;
     if payload.len() > LARGEST_REQUEST {
+        let length = payload.len();
         return Err(format!(
-            "the request has {} bytes, more than the {LARGEST_REQUEST} allowed",
-            payload.len()
+            "the request has {length} bytes, more than the {LARGEST_REQUEST} allowed"
         ));
     }
+    Ok(payload.to_bytes())
+}
+
+/// Understands a request, or says why not.
+fn decode<Q: DeserializeOwned>(payload: &[u8]) -> Result<Q, String> {
     let text = std::str::from_utf8(payload).map_err(|_| "the request is not UTF-8 text")?;
     serde_json::from_str(text).map_err(|err| {
         let mut explanation = format!("the request is not understood: {err}");
@@ -230,24 +258,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_bounded_and_mistakes_explained() {
-        let error = |payload: Option<&[u8]>| decode::<TcRequest>(payload).unwrap_err();
-        assert!(error(None).contains("empty"));
-        assert!(error(Some(b"")).contains("empty"));
-        assert!(error(Some(&[b' '; LARGEST_REQUEST + 1])).contains("65536"));
-        assert!(error(Some(b"\xff")).contains("UTF-8"));
-        assert!(error(Some(b"{\"namespace\":3}")).contains("not understood"));
+    fn mistakes_are_explained_in_few_words() {
+        let error = |payload: &[u8]| decode::<TcRequest>(payload).unwrap_err();
+        assert!(error(b"\xff").contains("UTF-8"));
+        assert!(error(b"{\"namespace\":3}").contains("not understood"));
         let deep = format!("{{\"x\":{}", "[".repeat(LARGEST_REQUEST - 8));
         assert!(
-            error(Some(deep.as_bytes())).contains("not understood"),
+            error(deep.as_bytes()).contains("not understood"),
             "deep nesting is survived"
         );
         let long = format!(
             "{{\"namespace\":\"x\",\"interface\":\"y\",\"operation\":\"{}\"}}",
             "ä".repeat(9000)
         );
-        assert!(error(Some(long.as_bytes())).len() < LARGEST_EXPLANATION + 8);
+        assert!(error(long.as_bytes()).len() < LARGEST_EXPLANATION + 8);
         let fine = br#"{"namespace":"default","interface":"lo","operation":"Remove"}"#;
-        assert_eq!(decode::<TcRequest>(Some(fine)).unwrap().interface, "lo");
+        assert_eq!(decode::<TcRequest>(fine).unwrap().interface, "lo");
     }
 }

@@ -1,5 +1,7 @@
 //! Opening the session with the released defaults, and declaring everything but the liveliness token.
 
+use std::time::Duration;
+
 use tcgui_shared::keys::Keys;
 use tcgui_shared::names::BackendName;
 use tokio::sync::mpsc;
@@ -15,6 +17,11 @@ use crate::config::BusConfig;
 const PEER_HINT: &str = "if another tcgui-backend runs on this host it has the port: start this one with \
                          --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447";
 const CLIENT_HINT: &str = "check that a router or backend listens where --zenoh-connect points";
+
+/// The largest message taken from the bus, far above the largest request that is understood.
+const LARGEST_MESSAGE: usize = 1024 * 1024;
+/// How long a reply waits for a client that does not read before its link is given up (default 5 s).
+const FROZEN_CLIENT: Duration = Duration::from_secs(2);
 
 /// Opens the session and returns its actor, the way to publish, and what clients ask.
 ///
@@ -54,6 +61,16 @@ fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
         // Clients that come later get the cached list; nobody is waited for.
         ("open/return_conditions/connect_scouted", "false".to_owned()),
         ("open/return_conditions/declares", "false".to_owned()),
+        // Requests are small; without a bound a client could make the daemon assemble gigabytes.
+        (
+            "transport/link/rx/max_message_size",
+            LARGEST_MESSAGE.to_string(),
+        ),
+        // A client that takes nothing for so long is gone: others wait for their answers behind it.
+        (
+            "transport/link/tx/queue/congestion_control/block/wait_before_close",
+            FROZEN_CLIENT.as_micros().to_string(),
+        ),
     ];
     if config.mode == ZenohMode::Peer {
         settings.push(("listen/endpoints", list(&config.listen)));

@@ -20,11 +20,16 @@ use crate::kernel::rtnetlink::{
 /// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
 const INVALID_NSID: i32 = 22;
 
+/// What a kernel answers that gives no ids, or not to this process: `EPERM`, `EINVAL`, `EOPNOTSUPP`.
+const NO_IDS: [i32; 3] = [1, 22, 95];
+
 /// Which namespace to look at, and the ways that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookOrder {
     /// The namespace.
     pub key: NetnsKey,
+    /// Which time it is tracked.
+    pub generation: u64,
     /// Its id, once known.
     pub nsid: Option<Nsid>,
     /// Names that may still lead to it.
@@ -56,6 +61,9 @@ pub trait LinkKernel: Send + Sync + 'static {
 
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
+
+    /// Returns the inode number of the daemon's own namespace.
+    fn own_inode(&self) -> u64;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
@@ -112,6 +120,10 @@ impl LinkKernel for KernelLinks {
         }
     }
 
+    fn own_inode(&self) -> u64 {
+        self.files.own_inode()
+    }
+
     fn forget(&self, key: NetnsKey) {
         self.inside.forget(key);
     }
@@ -153,7 +165,7 @@ impl Look {
                     drop(netns);
                     return by_id(socket, nsid);
                 }
-                Err(err @ RtnetlinkError::Refused { .. }) => {
+                Err(err) if err.errno().is_some_and(|errno| NO_IDS.contains(&errno)) => {
                     if self.ids.swap(false, Ordering::Relaxed) {
                         warn!(error = %chain(&err), "no namespace ids, entering namespaces instead");
                     }

@@ -44,7 +44,7 @@ impl<K: LinkKernel> Task<K> {
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval);
+        let tracker = Tracker::new(now(), sweep_interval, kernel.own_inode());
         Self {
             kernel: Arc::new(kernel),
             tracker,
@@ -83,10 +83,11 @@ impl<K: LinkKernel> Task<K> {
             for order in self.tracker.next_looks(now()) {
                 let kernel = Arc::clone(&self.kernel);
                 self.looks.spawn(async move {
-                    let (key, started) = (order.key, now());
+                    let (key, generation, started) = (order.key, order.generation, now());
                     let result = kernel.look(order).await;
                     Looked {
                         key,
+                        generation,
                         cost: now().saturating_duration_since(started),
                         result,
                     }
@@ -140,7 +141,10 @@ impl<K: LinkKernel> Task<K> {
         }
         let Some(answer) = self.tracker.looked(now(), looked) else {
             // Untracked while it was looked at: what the look opened must not stay open.
-            return self.kernel.forget(key);
+            if !self.tracker.knows(key) {
+                self.kernel.forget(key);
+            }
+            return;
         };
         for waiter in answer.waiters {
             // Who no longer waits has lost interest.

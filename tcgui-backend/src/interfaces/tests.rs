@@ -15,6 +15,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 2, 1, 1);
 
+const OWN_INODE: u64 = 77;
+
 /// A kernel in memory. Clones are the same kernel.
 #[derive(Debug, Clone, Default)]
 struct FakeKernel(Arc<Fake>);
@@ -102,6 +104,10 @@ impl LinkKernel for FakeKernel {
             }
             self.0.rung.notified().await;
         }
+    }
+
+    fn own_inode(&self) -> u64 {
+        OWN_INODE
     }
 
     fn forget(&self, key: NetnsKey) {
@@ -254,6 +260,24 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
     actor.kernel.set(|state| assert_eq!(state.forgotten, [key]));
     actor.kernel.change(key, &["v1"]);
     actor.nothing_for(SWEEP * 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_of_the_own_namespace_rings_with_it() {
+    let mut actor = start();
+    let own = MountedNamespaceId::from_parts(4, OWN_INODE, 1, 1);
+    actor.kernel.change(NetnsKey::Mounted(own), &["lo"]);
+    actor.track(own, "/run/netns/host").await;
+    actor.report().await;
+    actor.nothing_for(SWEEP / 3).await;
+    actor.kernel.set(|state| {
+        state.links.insert(NetnsKey::Mounted(own), vec!["lo", "v0"]);
+    });
+    actor.kernel.ring(KernelEvent::Changed(None));
+    let report = timeout(SWEEP / 3, actor.report())
+        .await
+        .expect("before the sweep");
+    assert_eq!(report.1, names(&["lo", "v0"]));
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,7 +2,7 @@
 //!
 //! Pure: no socket, no clock. `W` is whoever waits for a refresh.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,6 +33,7 @@ pub enum NetnsKey {
 #[derive(Debug)]
 pub(super) struct Looked {
     pub(super) key: NetnsKey,
+    pub(super) generation: u64,
     pub(super) cost: Duration,
     pub(super) result: Result<Seen, LookError>,
 }
@@ -46,6 +47,8 @@ pub(super) struct Answer<W> {
 
 #[derive(Debug)]
 struct Tracked<W> {
+    /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
+    generation: u64,
     paths: Vec<PathBuf>,
     nsid: Option<Nsid>,
     looking: bool,
@@ -63,8 +66,11 @@ struct Tracked<W> {
 pub(super) struct Tracker<W> {
     tracked: HashMap<NetnsKey, Tracked<W>>,
     by_nsid: HashMap<Nsid, Vec<NetnsKey>>,
-    /// To be looked at; one that is being looked at stays here when it rings again.
-    due: BTreeSet<NetnsKey>,
+    /// To be looked at, in the order in which they rang; one that is being looked at may be here again.
+    due: VecDeque<NetnsKey>,
+    /// The inode number of the daemon's own namespace, which may have names too.
+    own_inode: u64,
+    generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
     sweep_interval: Duration,
@@ -72,11 +78,13 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+    pub(super) fn new(now: Instant, sweep_interval: Duration, own_inode: u64) -> Self {
         Self {
             tracked: HashMap::new(),
             by_nsid: HashMap::new(),
-            due: BTreeSet::new(),
+            due: VecDeque::new(),
+            own_inode,
+            generation: 0,
             looking: 0,
             news: VecDeque::new(),
             sweep_interval,
@@ -86,22 +94,25 @@ impl<W> Tracker<W> {
 
     /// Takes a namespace in, or one more name of it.
     pub(super) fn track(&mut self, key: NetnsKey, path: Option<PathBuf>) {
-        let due = &mut self.due;
-        let tracked = self.tracked.entry(key).or_insert_with(|| {
-            due.insert(key);
-            Tracked {
-                paths: Vec::new(),
-                nsid: None,
-                looking: false,
-                pacing: LOOK_PACING,
-                retry: None,
-                links: None,
-                served: Vec::new(),
-                waiting: Vec::new(),
-                unreadable: false,
-            }
+        self.generation += 1;
+        let generation = self.generation;
+        let tracked = self.tracked.entry(key).or_insert_with(|| Tracked {
+            generation,
+            paths: Vec::new(),
+            nsid: None,
+            looking: false,
+            pacing: LOOK_PACING,
+            retry: None,
+            links: None,
+            served: Vec::new(),
+            waiting: Vec::new(),
+            unreadable: false,
         });
+        let is_new = tracked.generation == generation;
         tracked.paths.extend(path);
+        if is_new {
+            self.ring(key);
+        }
     }
 
     /// Takes a name away, and with the last one the namespace; returns whether it went. Those who
@@ -117,7 +128,7 @@ impl<W> Tracker<W> {
             let nsid = tracked.nsid;
             self.looking -= usize::from(tracked.looking);
             self.tracked.remove(&key);
-            self.due.remove(&key);
+            self.due.retain(|due| *due != key);
             self.forget_nsid(key, nsid);
         }
         gone
@@ -137,14 +148,17 @@ impl<W> Tracker<W> {
     pub(super) fn refresh(&mut self, key: NetnsKey, waiter: W) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.waiting.push(waiter);
-            self.due.insert(key);
+            self.ring(key);
         }
     }
 
     /// Takes in what the kernel said.
     pub(super) fn kernel(&mut self, event: KernelEvent) {
         match event {
-            KernelEvent::Changed(None) => self.ring(NetnsKey::Host),
+            KernelEvent::Changed(None) => {
+                self.ring(NetnsKey::Host);
+                self.ring_own_names();
+            }
             KernelEvent::Changed(Some(nsid)) => {
                 for key in self.by_nsid.get(&nsid).cloned().unwrap_or_default() {
                     self.ring(key);
@@ -159,31 +173,45 @@ impl<W> Tracker<W> {
                     self.ring(key);
                 }
             }
-            KernelEvent::Lost => self.resync(),
+            KernelEvent::Lost => {
+                // The death of an id may be among what was lost.
+                self.by_nsid.clear();
+                self.tracked
+                    .values_mut()
+                    .for_each(|tracked| tracked.nsid = None);
+                self.resync();
+            }
         }
     }
 
     /// Something happened in this namespace.
     pub(super) fn ring(&mut self, key: NetnsKey) {
-        if self.tracked.contains_key(&key) {
-            self.due.insert(key);
+        if self.tracked.contains_key(&key) && !self.due.contains(&key) {
+            self.due.push_back(key);
         }
     }
 
     fn resync(&mut self) {
-        self.due.extend(self.tracked.keys().copied());
+        let keys: Vec<_> = self.tracked.keys().copied().collect();
+        keys.into_iter().for_each(|key| self.ring(key));
     }
 
     /// Takes in a look and returns those who waited for it.
     pub(super) fn looked(&mut self, now: Instant, looked: Looked) -> Option<Answer<W>> {
-        let Looked { key, cost, result } = looked;
-        // Untracked meanwhile: nobody wants to know.
+        let Looked {
+            key,
+            generation,
+            cost,
+            result,
+        } = looked;
         let tracked = self.tracked.get_mut(&key)?;
-        if !std::mem::take(&mut tracked.looking) {
+        if tracked.generation != generation {
             return None;
         }
+        tracked.looking = false;
         self.looking -= 1;
         tracked.pacing.done(now, cost);
+        let mut rung = false;
         let result = match result {
             Ok(seen) => {
                 tracked.retry = None;
@@ -192,7 +220,7 @@ impl<W> Tracker<W> {
                     if let Some(nsid) = seen.nsid {
                         self.by_nsid.entry(nsid).or_default().push(key);
                         // What rang under the id before it was known here was not understood.
-                        self.due.insert(key);
+                        rung = true;
                     }
                     self.forget_nsid(key, old);
                 }
@@ -205,12 +233,15 @@ impl<W> Tracker<W> {
                     (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
                 };
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
-                self.due.insert(key);
+                rung = true;
                 self.forget_nsid(key, nsid);
                 self.note_failure(key);
                 Err(Arc::new(err))
             }
         };
+        if rung {
+            self.ring(key);
+        }
         let waiters = std::mem::take(&mut self.tracked.get_mut(&key)?.served);
         Some(Answer { waiters, result })
     }
@@ -246,15 +277,15 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Returns the looks to begin now.
+    /// Returns the looks to begin now: first what was never seen, of which nobody knows yet that it
+    /// exists, then what somebody waits for, then what rang first.
     pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
         if self.next_sweep <= now {
             self.next_sweep = now + self.sweep_interval;
             self.resync();
         }
         let mut orders = Vec::new();
-        // What was never seen goes first: nobody knows yet that it exists.
-        for unseen in [true, false] {
+        for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Rung] {
             for key in self.due.clone() {
                 if self.looking >= LOOKS {
                     return orders;
@@ -262,17 +293,34 @@ impl<W> Tracker<W> {
                 let Some(tracked) = self.tracked.get_mut(&key) else {
                     continue;
                 };
-                if tracked.links.is_none() == unseen && tracked.is_due(now) {
+                if tracked.urgency() == urgency && tracked.is_due(now) {
                     tracked.looking = true;
                     tracked.served = std::mem::take(&mut tracked.waiting);
                     self.looking += 1;
-                    self.due.remove(&key);
-                    let (nsid, paths) = (tracked.nsid, tracked.paths.clone());
-                    orders.push(LookOrder { key, nsid, paths });
+                    self.due.retain(|due| *due != key);
+                    orders.push(LookOrder {
+                        key,
+                        generation: tracked.generation,
+                        nsid: tracked.nsid,
+                        paths: tracked.paths.clone(),
+                    });
                 }
             }
         }
         orders
+    }
+
+    /// Returns whether the namespace is tracked.
+    pub(super) fn knows(&self, key: NetnsKey) -> bool {
+        self.tracked.contains_key(&key)
+    }
+
+    /// The daemon's own namespace rings without saying which id it has.
+    fn ring_own_names(&mut self) {
+        let own = self.own_inode;
+        let is_own = |key: &NetnsKey| matches!(key, NetnsKey::Mounted(id) if id.inode() == own);
+        let keys: Vec<_> = self.tracked.keys().copied().filter(is_own).collect();
+        keys.into_iter().for_each(|key| self.ring(key));
     }
 
     /// Returns when the next look is due if nothing rings before.
@@ -308,7 +356,23 @@ impl<W> Tracker<W> {
     }
 }
 
+/// Why a namespace is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Urgency {
+    Unseen,
+    Awaited,
+    Rung,
+}
+
 impl<W> Tracked<W> {
+    fn urgency(&self) -> Urgency {
+        match (&self.links, self.waiting.is_empty()) {
+            (None, _) => Urgency::Unseen,
+            (Some(_), false) => Urgency::Awaited,
+            (Some(_), true) => Urgency::Rung,
+        }
+    }
+
     fn is_due(&self, now: Instant) -> bool {
         !self.looking && self.not_before().is_none_or(|at| at <= now)
     }

@@ -45,6 +45,11 @@ impl MountedNamespaceId {
         }
     }
 
+    /// Returns the inode number, by which namespaces that live at the same time differ.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
     fn new(inode: &FileStat, ctime: &FileStat) -> Self {
         Self::from_parts(
             inode.st_dev,
@@ -99,6 +104,7 @@ pub enum OpenError {
 #[derive(Debug, Clone, Copy)]
 pub struct NetnsFiles {
     nsfs_device: u64,
+    own_inode: u64,
 }
 
 impl NetnsFiles {
@@ -107,9 +113,16 @@ impl NetnsFiles {
     /// # Errors
     /// `/proc` is not mounted or hides the caller from itself.
     pub fn new() -> io::Result<Self> {
+        let own = fs::metadata("/proc/self/ns/net")?;
         Ok(Self {
-            nsfs_device: fs::metadata("/proc/self/ns/net")?.dev(),
+            nsfs_device: own.dev(),
+            own_inode: own.ino(),
         })
+    }
+
+    /// Returns the inode number of the caller's own network namespace.
+    pub fn own_inode(&self) -> u64 {
+        self.own_inode
     }
 
     /// Returns what the entry `name` of `directory` is now. Never blocks on a FIFO or device and keeps

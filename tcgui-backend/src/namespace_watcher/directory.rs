@@ -219,12 +219,14 @@ impl Directory {
 
     /// Takes in a look at the whole directory; `None`: there is none.
     ///
-    /// `started` and `now` bound the look: its cost spaces the next one.
+    /// `started` and `now` bound the look: its cost spaces the next one. `live` are names that were
+    /// looked at by themselves meanwhile, of which the listing may be out of date.
     pub(super) fn observe_directory(
         &mut self,
         started: Instant,
         now: Instant,
         entries: Option<Vec<(OsString, Entry)>>,
+        live: &HashSet<OsString>,
     ) {
         self.exists = entries.is_some();
         let entries = entries.unwrap_or_default();
@@ -234,14 +236,16 @@ impl Directory {
             .keys()
             .chain(self.pending.keys())
             .chain(&self.junk)
-            .filter(|name| !seen.contains(name.as_os_str()))
+            .filter(|name| !seen.contains(name.as_os_str()) && !live.contains(*name))
             .cloned()
             .collect();
         for name in gone {
             self.observe_entry(now, name, Entry::Absent);
         }
         for (name, entry) in entries {
-            self.observe_entry(now, name, entry);
+            if !live.contains(&name) {
+                self.observe_entry(now, name, entry);
+            }
         }
         self.sweep_wanted = false;
         self.sweep_pacing
@@ -253,6 +257,10 @@ impl Directory {
     pub(super) fn observe_failure(&mut self, now: Instant, retry_in: Duration) {
         self.sweep_wanted = false;
         self.next_sweep = now + retry_in;
+        // Those that a sweep was to look at wait for the next one: they must not ask for it at once.
+        for pending in self.pending.values_mut() {
+            pending.next = pending.next.max(self.next_sweep);
+        }
     }
 
     /// Takes what is known for the snapshot that the consumer gets before the first event.

@@ -3,7 +3,7 @@
 //! A doorbell says that something happened, at best to which name. Rings are merged in a bounded box
 //! until the actor looks, so no burst of events can queue up or be lost.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io;
@@ -50,6 +50,7 @@ impl RingBox {
 
 /// The handler that runs in notify's thread: files what matters and never blocks.
 struct Handler {
+    parent: PathBuf,
     directory: PathBuf,
     rings: Arc<RingBox>,
 }
@@ -79,7 +80,7 @@ impl notify::EventHandler for Handler {
 
 impl Handler {
     fn ring_path(&self, path: &Path) {
-        if path == self.directory {
+        if path == self.directory || path == self.parent {
             self.rings.ring(|r| r.hints.directory = true);
         } else if let (true, Some(name)) =
             (path.parent() == Some(&self.directory), path.file_name())
@@ -136,7 +137,7 @@ pub(super) struct Doorbells {
     directory: PathBuf,
     rings: Arc<RingBox>,
     watcher: Option<RecommendedWatcher>,
-    parent_watched: bool,
+    parent_watched: Option<DirectoryKey>,
     watched: Option<DirectoryKey>,
     mount_table: Option<MountTable>,
     failures: HashMap<Doorbell, DoorbellError>,
@@ -159,14 +160,14 @@ impl Doorbells {
             directory,
             rings: Arc::default(),
             watcher: None,
-            parent_watched: false,
+            parent_watched: None,
             watched: None,
             mount_table: None,
             failures: HashMap::new(),
         }
     }
 
-    /// Tries to get every doorbell that is missing, but for the watch on the directory itself.
+    /// Tries to get every doorbell that is missing, but for the watches, which sweeps place.
     pub(super) fn install(&mut self) {
         if self.mount_table.is_none() {
             let opened = MountTable::open().map_err(DoorbellError::MountTable);
@@ -174,6 +175,7 @@ impl Doorbells {
         }
         if self.watcher.is_none() {
             let handler = Handler {
+                parent: self.parent.clone(),
                 directory: self.directory.clone(),
                 rings: Arc::clone(&self.rings),
             };
@@ -181,11 +183,6 @@ impl Doorbells {
             self.watcher = self.note(Doorbell::Notify, created.map_err(DoorbellError::Watch));
             // A failed attempt drops its handler too: that was not the loss of a working one.
             self.rings.ring(|rings| rings.ended = false);
-        }
-        if let (Some(watcher), false) = (&mut self.watcher, self.parent_watched) {
-            let placed = watcher.watch(&self.parent, RecursiveMode::NonRecursive);
-            let placed = self.note(Doorbell::ParentWatch, placed.map_err(DoorbellError::Watch));
-            self.parent_watched = placed.is_some();
         }
     }
 
@@ -205,7 +202,7 @@ impl Doorbells {
             (Doorbell::Notify, self.watcher.is_some()),
             (
                 Doorbell::ParentWatch,
-                self.watcher.is_none() || self.parent_watched,
+                self.watcher.is_none() || self.parent_watched.is_some(),
             ),
             (
                 Doorbell::DirectoryWatch,
@@ -217,6 +214,30 @@ impl Doorbells {
             .filter(|(_, there)| !there)
             .map(|(doorbell, _)| doorbell)
             .collect()
+    }
+
+    /// Puts the watch on the parent that is at the path now, which `key` names, if it is not there yet.
+    pub(super) fn watch_parent(&mut self, key: Option<DirectoryKey>) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        if key.is_none() || self.parent_watched != key {
+            // As for the directory: an error says that there was no watch.
+            watcher.unwatch(&self.parent).ok();
+            let placed = watcher.watch(&self.parent, RecursiveMode::NonRecursive);
+            let placed = self.note(Doorbell::ParentWatch, placed.map_err(DoorbellError::Watch));
+            self.parent_watched = placed.and(key);
+        }
+    }
+
+    /// Takes the names that rang; the other rings stay.
+    pub(super) fn take_names(&self) -> HashSet<OsString> {
+        let mut rings = self
+            .rings
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut rings.hints.names)
     }
 
     /// Returns whether the watch on the directory is on the one that `key` names.
@@ -259,7 +280,7 @@ impl Doorbells {
     pub(super) fn take_hints(&mut self) -> Hints {
         let Rings { mut hints, ended } = self.rings.take();
         if ended && self.watcher.take().is_some() {
-            self.parent_watched = false;
+            self.parent_watched = None;
             self.watched = None;
             hints.sweep = true;
             // Dropping the dead watcher may ring once more.

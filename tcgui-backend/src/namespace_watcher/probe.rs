@@ -20,6 +20,16 @@ pub(super) struct DirectoryKey {
     born: Option<SystemTime>,
 }
 
+impl DirectoryKey {
+    fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            born: found.created().ok(),
+        }
+    }
+}
+
 /// Looks at the netns directory and its entries.
 #[derive(Debug)]
 pub(super) struct Probe {
@@ -43,11 +53,7 @@ impl Probe {
     /// Returns the directory's identity, `None` when there is no directory at the path.
     pub(super) fn directory_key(&self) -> io::Result<Option<DirectoryKey>> {
         match fs::metadata(&self.directory) {
-            Ok(found) if found.is_dir() => Ok(Some(DirectoryKey {
-                device: found.dev(),
-                inode: found.ino(),
-                born: found.created().ok(),
-            })),
+            Ok(found) if found.is_dir() => Ok(Some(DirectoryKey::of(&found))),
             Ok(_) => Ok(None),
             Err(err) if absent(&err) => Ok(None),
             Err(err) => Err(err),
@@ -66,27 +72,44 @@ impl Probe {
         })
     }
 
-    /// Returns every entry, `None` when there is no directory.
-    ///
-    /// `known` gives the answer of an earlier look at a name.
+    /// Lists the directory, `None` when there is none.
     ///
     /// # Errors
     /// The directory is there but was not read to its end: what was not seen may still be there.
-    pub(super) fn sweep(
-        &self,
-        known: impl Fn(&OsStr) -> Option<Entry>,
-    ) -> io::Result<Option<Vec<(OsString, Entry)>>> {
+    pub(super) fn list(&self) -> io::Result<Option<Listing>> {
         let mut directory = match NetnsDirectory::open(&self.directory) {
             Ok(directory) => directory,
             Err(err) if absent(&err) => return Ok(None),
             Err(err) => return Err(err),
         };
         let names = directory.names()?;
-        let look = |name: OsString| {
-            let entry = self.files.look_at(&directory, &name, known(&name));
-            (name, entry)
-        };
-        Ok(Some(names.into_iter().map(look).collect()))
+        Ok(Some(Listing {
+            names,
+            directory,
+            files: self.files,
+        }))
+    }
+
+    /// Returns the identity of the directory's parent, `None` when there is none.
+    pub(super) fn parent_key(&self) -> Option<DirectoryKey> {
+        fs::metadata(self.directory.parent()?)
+            .ok()
+            .map(|found| DirectoryKey::of(&found))
+    }
+}
+
+/// The names that were in the directory, and the way to look at them there.
+#[derive(Debug)]
+pub(super) struct Listing {
+    pub(super) names: Vec<OsString>,
+    directory: NetnsDirectory,
+    files: NetnsFiles,
+}
+
+impl Listing {
+    /// Returns what the entry `name` is now.
+    pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
+        self.files.look_at(&self.directory, name, known)
     }
 }
 

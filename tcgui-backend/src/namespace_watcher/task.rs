@@ -1,6 +1,9 @@
 //! The actor: waits for a doorbell, looks, and hands out what differs.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -12,12 +15,14 @@ use super::doorbell::{self, Doorbell, Doorbells};
 use super::probe::Probe;
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
 use crate::error::chain;
-use crate::kernel::netns::NetnsFiles;
+use crate::kernel::netns::{Entry, NetnsFiles};
 
 /// A directory that changes under every look is looked at again after a pause.
 const RACES: u32 = 4;
 /// Pause after [`RACES`] lost races.
 const RACE_PAUSE: Duration = Duration::from_millis(20);
+/// How many entries are looked at between two looks for names that rang: about 0.1 ms.
+const CHUNK: usize = 32;
 /// First and longest pause between attempts to get a missing doorbell.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -29,6 +34,15 @@ enum Input<'a> {
     Rings,
     MountTable,
     Timer,
+}
+
+/// What one sweep has seen.
+#[derive(Debug, Default)]
+struct Swept {
+    /// `None`: there is no directory.
+    entries: Option<Vec<(OsString, Entry)>>,
+    /// Names that were looked at by themselves meanwhile.
+    live: HashSet<OsString>,
 }
 
 /// The watcher's actor; [`Task::run`] is its life.
@@ -47,17 +61,18 @@ pub struct Task {
 }
 
 impl Task {
-    /// Hangs up the doorbells and looks for the first time.
-    pub(super) fn open(
+    /// Hangs up the doorbells, looks for the first time, and resolves the directory's path.
+    pub(super) async fn open(
         config: WatchConfig,
         events: mpsc::Sender<NamespaceEvent>,
-    ) -> Result<(Vec<Namespace>, Self), WatchError> {
+    ) -> Result<(Vec<Namespace>, PathBuf, Self), WatchError> {
         let (parent, name) =
             doorbell::split(&config.directory).ok_or_else(|| WatchError::Unwatchable {
                 directory: config.directory.clone(),
             })?;
         let files = NetnsFiles::new().map_err(WatchError::OwnNamespace)?;
-        let probe = Probe::new(parent.join(&name), files);
+        let path = parent.join(&name);
+        let probe = Probe::new(path.clone(), files);
         // What is there must be a readable directory now; what goes wrong later is waited out.
         probe.check().map_err(|err| WatchError::ReadDirectory {
             directory: config.directory.clone(),
@@ -76,9 +91,9 @@ impl Task {
             config,
         };
         task.retry_doorbells();
-        task.sweep();
+        task.sweep().await;
         let namespaces = task.directory.tell_all();
-        Ok((namespaces, task))
+        Ok((namespaces, path, task))
     }
 
     /// Watches until `stop` is cancelled or the consumer is gone.
@@ -114,7 +129,7 @@ impl Task {
                 tokio::task::yield_now().await;
             }
             if sweep {
-                self.sweep();
+                self.sweep().await;
             }
             self.report_unmounted();
             self.deliver();
@@ -157,34 +172,63 @@ impl Task {
         sweep
     }
 
-    /// Lists the directory with the watch on it: place the watch, list, and check that the path still
-    /// names the watched directory. Without the order, the first name in a new directory is missed.
-    fn sweep(&mut self) {
+    /// Looks at everything, again if the directory was changed for another one meanwhile.
+    async fn sweep(&mut self) {
         let started = now();
         for _ in 0..RACES {
-            let swept = self.probe.directory_key().and_then(|key| {
-                if !self.doorbells.watches(key) {
-                    self.doorbells.watch_directory(key);
-                }
-                let entries = self.probe.sweep(|name| self.directory.known(name))?;
-                Ok((key == self.probe.directory_key()?, entries))
-            });
-            match swept {
-                Ok((true, entries)) => {
-                    self.directory.observe_directory(started, now(), entries);
+            match self.sweep_once().await {
+                Ok(Some(Swept { entries, live })) => {
+                    self.directory
+                        .observe_directory(started, now(), entries, &live);
                     self.report_readable(None);
                     return self.report_doorbells();
                 }
-                Ok((false, _)) => {}
+                Ok(None) => {}
                 Err(err) => {
-                    self.directory
-                        .observe_failure(now(), self.config.degraded_sweep_interval);
-                    self.report_readable(Some(&err));
-                    return;
+                    let retry_in = self.config.degraded_sweep_interval;
+                    self.directory.observe_failure(now(), retry_in);
+                    return self.report_readable(Some(&err));
                 }
             }
         }
         self.directory.observe_failure(now(), RACE_PAUSE);
+    }
+
+    /// Lists the directory with the watches on it: place them, list, and check that the path still
+    /// names the watched directory (`None`: it does not). Without that order, the first name in a new
+    /// directory is missed.
+    async fn sweep_once(&mut self) -> io::Result<Option<Swept>> {
+        self.doorbells.watch_parent(self.probe.parent_key());
+        let key = self.probe.directory_key()?;
+        if !self.doorbells.watches(key) {
+            self.doorbells.watch_directory(key);
+        }
+        let mut swept = Swept::default();
+        if let Some(mut listing) = self.probe.list()? {
+            let mut entries = Vec::with_capacity(listing.names.len());
+            for (index, name) in std::mem::take(&mut listing.names).into_iter().enumerate() {
+                if index % CHUNK == CHUNK - 1 {
+                    self.serve_names(&mut swept.live).await;
+                }
+                let entry = listing.entry(&name, self.directory.known(&name));
+                entries.push((name, entry));
+            }
+            swept.entries = Some(entries);
+        }
+        Ok((key == self.probe.directory_key()?).then_some(swept))
+    }
+
+    /// Serves, in the middle of a sweep, the entries that ring by name: one deleted namespace among a
+    /// thousand is known before the thousand were looked at.
+    async fn serve_names(&mut self, live: &mut HashSet<OsString>) {
+        for name in self.doorbells.take_names() {
+            let entry = self.probe.entry(&name, self.directory.known(&name));
+            self.directory.observe_entry(now(), name.clone(), entry);
+            live.insert(name);
+        }
+        if self.deliver() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// Hands over what fits, and returns whether that was anything; the rest waits, merged, for room.

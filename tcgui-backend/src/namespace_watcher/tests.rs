@@ -60,7 +60,7 @@ async fn follows_the_directory_through_delete_and_recreate() {
 async fn cancelling_ends_it_at_once_also_while_an_entry_is_pending() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("placeholder"), "").unwrap();
-    let (_, watcher, task) = open(config(directory.path())).unwrap();
+    let (_, watcher, task) = open(config(directory.path())).await.unwrap();
     let stop = CancellationToken::new();
     let running = run(task, stop.clone());
     std::fs::write(directory.path().join("another"), "").unwrap();
@@ -79,7 +79,7 @@ async fn cancelling_ends_it_at_once_also_while_an_entry_is_pending() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dropped_handle_ends_it() {
     let directory = tempfile::tempdir().unwrap();
-    let (_, watcher, task) = open(config(directory.path())).unwrap();
+    let (_, watcher, task) = open(config(directory.path())).await.unwrap();
     let running = run(task, CancellationToken::new());
     drop(watcher);
     timeout(SOON, running).await.expect("it ends").unwrap();
@@ -90,10 +90,10 @@ async fn a_path_that_is_no_directory_is_refused_with_the_reason() {
     let parent = tempfile::tempdir().unwrap();
     let file = parent.path().join("file");
     std::fs::write(&file, "").unwrap();
-    let err = open(config(&file)).unwrap_err();
+    let err = open(config(&file)).await.unwrap_err();
     assert!(matches!(err, WatchError::ReadDirectory { .. }), "{err:?}");
     for path in ["/", "netns", "/run/.."] {
-        let err = open(config(Path::new(path))).unwrap_err();
+        let err = open(config(Path::new(path))).await.unwrap_err();
         assert!(
             matches!(err, WatchError::Unwatchable { .. }),
             "{path}: {err:?}"

@@ -39,7 +39,7 @@ fn swept(now: Instant, entries: &[(&str, Entry)]) -> Directory {
         directory.next_look(now).sweep,
         "the first look is a full one"
     );
-    directory.observe_directory(now, now, Some(listing(entries)));
+    directory.observe_directory(now, now, Some(listing(entries)), &HashSet::new());
     events(&mut directory);
     directory
 }
@@ -103,7 +103,12 @@ fn a_name_that_changed_hands_is_removed_before_it_is_added() {
 fn a_namespace_that_is_unmounted_is_removed_though_its_file_stays() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
-    directory.observe_directory(now, now, Some(listing(&[("x", Entry::Plain)])));
+    directory.observe_directory(
+        now,
+        now,
+        Some(listing(&[("x", Entry::Plain)])),
+        &HashSet::new(),
+    );
     assert_eq!(events(&mut directory), [removed("x", 1)]);
 }
 
@@ -147,12 +152,17 @@ fn what_the_consumer_did_not_take_is_merged() {
 fn the_directory_comes_before_its_names_and_goes_after_them() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
-    directory.observe_directory(now, now, None);
+    directory.observe_directory(now, now, None, &HashSet::new());
     assert_eq!(
         events(&mut directory),
         [removed("x", 1), NamespaceEvent::DirectoryVanished]
     );
-    directory.observe_directory(now, now, Some(listing(&[("y", network(2))])));
+    directory.observe_directory(
+        now,
+        now,
+        Some(listing(&[("y", network(2))])),
+        &HashSet::new(),
+    );
     assert_eq!(
         events(&mut directory),
         [NamespaceEvent::DirectoryAppeared, added("y", 2)]
@@ -180,16 +190,42 @@ fn a_failed_look_changes_nothing_and_is_repeated() {
 }
 
 #[test]
+fn a_sweep_that_fails_does_not_spin_over_what_is_pending() {
+    let now = Instant::now();
+    let names: Vec<String> = (0..=PENDING_AT_ONCE).map(|n| format!("f{n}")).collect();
+    let entries: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), Entry::Plain))
+        .collect();
+    let mut directory = swept(now, &entries);
+    let later = now + BACKOFF.0;
+    assert!(directory.next_look(later).sweep);
+    directory.observe_failure(later, Duration::from_secs(1));
+    assert_eq!(directory.wake_at(), later + Duration::from_secs(1));
+}
+
+#[test]
+fn what_was_looked_at_during_a_sweep_is_newer_than_the_sweep() {
+    let now = Instant::now();
+    let mut directory = swept(now, &[("x", network(1))]);
+    directory.observe_entry(now, "x".into(), Entry::Absent);
+    directory.observe_entry(now, "y".into(), network(2));
+    let live = HashSet::from(["x".into(), "y".into()]);
+    directory.observe_directory(now, now, Some(listing(&[("x", network(1))])), &live);
+    assert_eq!(events(&mut directory), [removed("x", 1), added("y", 2)]);
+}
+
+#[test]
 fn sweeps_are_spaced_by_their_cost_and_repeated_by_the_fallback() {
     let now = Instant::now();
     let mut directory = Directory::new(now, SWEEP);
     let end = now + Duration::from_millis(2);
-    directory.observe_directory(now, end, Some(Vec::new()));
+    directory.observe_directory(now, end, Some(Vec::new()), &HashSet::new());
     directory.ring_mount_table();
     assert!(!directory.next_look(end).sweep);
     assert_eq!(directory.wake_at(), end + Duration::from_millis(20));
     assert!(directory.next_look(end + Duration::from_millis(20)).sweep);
-    directory.observe_directory(end, end, Some(Vec::new()));
+    directory.observe_directory(end, end, Some(Vec::new()), &HashSet::new());
     assert_eq!(directory.wake_at(), end + SWEEP);
     directory.set_sweep_interval(end, Duration::from_secs(1));
     assert_eq!(directory.wake_at(), end + Duration::from_secs(1));
@@ -242,6 +278,7 @@ fn many_pending_entries_are_swept_not_looked_at_one_by_one() {
         now + BACKOFF.0,
         now + BACKOFF.0 * 2,
         Some(listing(&entries)),
+        &HashSet::new(),
     );
     assert!(directory.wake_at() > now + BACKOFF.0 * 2, "no busy loop");
 }
@@ -304,7 +341,7 @@ impl World {
                 .iter()
                 .map(|(name, entry)| (name.clone(), *entry))
                 .collect();
-            directory.observe_directory(now, now, self.exists.then_some(entries));
+            directory.observe_directory(now, now, self.exists.then_some(entries), &HashSet::new());
         }
     }
 
