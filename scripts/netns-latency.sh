@@ -1,6 +1,7 @@
-#!/bin/sh
-# Measures how long it takes until a network namespace is known; see usage below.
-set -eu
+#!/usr/bin/env bash
+# netns-latency.sh [OPTION...]
+# Measures how long it takes until a network namespace is known; --help says more.
+set -euo pipefail
 
 usage() {
     cat <<'END'
@@ -8,7 +9,7 @@ Usage: scripts/netns-latency.sh [OPTION...]
 
 Builds tcgui-backend and the measuring program (release), and measures on this machine how long after its
 mount a network namespace is known: to a bare poll on the mount table (the floor), to the watcher, and to
-a client of the running daemon on the bus. Takes about six minutes and wants a quiet machine. Everything
+a client of the running daemon on the bus. Takes about five minutes and wants a quiet machine. Everything
 happens in mount and network namespaces of its own: the machine's namespaces are neither seen nor touched.
 
   --trials N             how often each operation is measured in each situation (200)
@@ -29,73 +30,42 @@ Examples:
 END
 }
 
-say() {
-    printf 'netns-latency.sh: %s\n' "$*" >&2
-}
-
 fail() {
-    say "$@"
+    echo "netns-latency.sh: $*" >&2
     exit 2
-}
-
-as_root() {
-    if [ "$(id -u)" -eq 0 ]; then
-        "$@"
-    else
-        sudo -- "$@"
-    fi
-}
-
-# The packages whose programs are missing.
-missing() {
-    # sbin is not on every user's path.
-    PATH=$PATH:/usr/sbin:/sbin
-    command -v ip >/dev/null || echo iproute2
-    for program in unshare nsenter setpriv; do
-        command -v "$program" >/dev/null || { echo util-linux && break; }
-    done
-    # Where there is a compiler without the C library's start files, linking fails too.
-    echo 'int main(void) { return 0; }' | cc -x c -o /dev/null - 2>/dev/null || printf '%s\n' gcc libc6-dev
-}
-
-install_missing() {
-    packages=$(missing)
-    [ -n "$packages" ] || return 0
-    # shellcheck disable=SC2086 # a list of words
-    set -- $packages
-    command -v apt-get >/dev/null || fail "missing, and there is no apt-get to install it: $*"
-    say "installing what is missing: $*"
-    as_root apt-get update -q >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends "$@" >&2
 }
 
 explain=
 for argument in "$@"; do
     case $argument in
-        -h | --help)
-            usage
-            exit 0
-            ;;
-        --explain) explain=yes ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    --explain) explain=yes ;;
     esac
 done
 
+# sbin is not on every user's path.
+PATH=$PATH:/usr/sbin:/sbin
+as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || fail "needs root, and there is no sudo: run it as root"
+    as_root=(sudo --)
 fi
-command -v cargo >/dev/null || fail "cargo is missing: install Rust from https://rustup.rs"
-install_missing
+# The working directory stays that of the caller: it is where --json FILE goes.
+root=$(dirname -- "$0")/..
+"$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 \
+    unshare=util-linux nsenter=util-linux setpriv=util-linux || fail "something is missing, see above"
+command -v cargo >/dev/null || fail "no cargo: install a Rust toolchain (https://rustup.rs)"
 
-manifest=$(dirname -- "$0")/../Cargo.toml
-cargo build --release --manifest-path "$manifest" -p tcgui-backend -p netns-latency || fail "the build failed"
-target=$(cargo metadata --manifest-path "$manifest" --format-version 1 --no-deps |
+cargo build --release --locked --manifest-path "$root/Cargo.toml" -p tcgui-backend -p netns-latency ||
+    fail "the build failed"
+target=$(cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps |
     sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
 program=$target/release/netns-latency
 
 if [ -n "$explain" ]; then
     exec "$program" --help
-elif [ "$(id -u)" -eq 0 ]; then
-    PATH=$PATH:/usr/sbin:/sbin exec "$program" "$@"
-else
-    exec sudo -- "$program" "$@"
 fi
+exec "${as_root[@]}" "$program" "$@"

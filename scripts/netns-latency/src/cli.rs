@@ -1,0 +1,130 @@
+//! The command line, and what it means.
+
+use std::path::PathBuf;
+
+use clap::{Parser, ValueEnum};
+
+use crate::plan::Situation;
+use crate::role::Role;
+
+/// Exit status when a limit is exceeded.
+pub(crate) const EXCEEDED: u8 = 1;
+
+/// Exit status when nothing could be measured, as for a wrong command line.
+pub(crate) const FAILED: u8 = 2;
+
+const MORE: &str = "\
+Time zero of a row is the moment just before mount() (add) or umount2() (del), just before the netlink
+request (link-…), and for `iproute2` the return of the real `ip netns add` or `del`: the namespace has
+been there for a while by then, so those times may be negative.
+
+  → floor    a bare poll(2) on /proc/self/mountinfo (link-…: a bare netlink socket): the fastest that can
+             be had on this kernel and machine
+  → watcher  the event out of the library's list_and_watch()
+  → list     the arrival of the first list with (del: without) the name at a client of the daemon on the bus
+
+`ratio` is a row's p50 to the p50 of the floor in the same situation. `missed` was not seen within 5 s.
+
+Situations:
+  present     the netns directory is there
+  fresh       it is not, as on a fresh boot: the first `ip netns add` makes it
+  recreated   it is removed and made anew in one breath by the add that is measured
+  others200   200 other namespaces exist
+  link        a veth made, brought up and deleted inside a named namespace
+  iproute2    the real `ip netns add` and `del`
+
+The JSON of --json is one object:
+  schema       1; another number when members change their meaning
+  date_unix_s  when the run ended
+  machine      kernel, cpus, cpu, memory_kib, load (1, 5 and 15 minutes, at the start)
+  options      trials, situations
+  rows         situation, op, observer (the `list` of the table is `client`), n, missed,
+               p50_ns, p90_ns, p99_ns, max_ns, ratio, samples_ns (in the order of the trials)
+
+Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure.
+
+Needs root, a built tcgui-backend beside this program (scripts/netns-latency.sh sees to both), and a
+quiet machine. Nothing outside its own mount and network namespaces is touched.";
+
+/// Measures how long a network namespace takes to be known: by the kernel's floor, by the watcher, and
+/// by a client of the running daemon.
+#[derive(Debug, Parser)]
+#[command(name = "netns-latency", after_help = MORE)]
+pub(crate) struct Arguments {
+    /// How often each operation is measured in each situation.
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trials: u32,
+
+    /// What to measure, separated by commas; everything unless said.
+    #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_enum, hide_possible_values = true,
+        default_values_t = Situation::ALL)]
+    pub(crate) situations: Vec<Situation>,
+
+    /// Writes all figures and samples to a file, see below.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+
+    /// Compares with thresholds.json and fails, naming each limit that is exceeded.
+    ///
+    /// `ratios` looks only at what was missed and at ratios to the floor, for machines too noisy for
+    /// times.
+    #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    pub(crate) check: Option<Check>,
+
+    /// What this process is in a lab; given by the program to itself.
+    #[arg(long, hide = true)]
+    pub(crate) role: Option<Role>,
+}
+
+/// Which limits are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Check {
+    /// All of them.
+    All,
+    /// Those that hold on a busy machine too.
+    Ratios,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Arguments::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn everything_is_measured_unless_said() {
+        let arguments = parse("netns-latency").unwrap();
+        assert_eq!(arguments.trials, 200);
+        assert_eq!(arguments.situations, Situation::ALL);
+        assert_eq!(arguments.check, None);
+    }
+
+    #[test]
+    fn check_takes_an_optional_word() {
+        let check = |line| parse(line).unwrap().check;
+        assert_eq!(check("netns-latency --check"), Some(Check::All));
+        assert_eq!(check("netns-latency --check=ratios"), Some(Check::Ratios));
+        assert_eq!(check("netns-latency --check --trials 5"), Some(Check::All));
+    }
+
+    #[test]
+    fn situations_are_separated_by_commas() {
+        let arguments = parse("netns-latency --situations fresh,others200").unwrap();
+        assert_eq!(
+            arguments.situations,
+            [Situation::Fresh, Situation::Others200]
+        );
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for line in ["--trials 0", "--situations absent", "--check=some", "extra"] {
+            assert!(
+                parse(&format!("netns-latency {line}")).is_err(),
+                "{line} was taken"
+            );
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a person sees while it runs: the only place that writes to standard error.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::time::Instant;
+
+use crate::plan::Situation;
+
+/// One line that is updated on a terminal, or a line for each situation elsewhere.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    terminal: bool,
+    started: Instant,
+}
+
+impl Progress {
+    /// For the standard error of this process.
+    pub(crate) fn new() -> Self {
+        Self {
+            terminal: io::stderr().is_terminal(),
+            started: Instant::now(),
+        }
+    }
+
+    /// A situation is being prepared.
+    pub(crate) fn preparing(&mut self, what: impl fmt::Display) {
+        self.started = Instant::now();
+        if self.terminal {
+            write(format_args!("\r\x1b[K{what}: preparing"));
+        }
+    }
+
+    /// A trial begins.
+    pub(crate) fn trial(&self, situation: Situation, trial: usize, of: u32) {
+        if self.terminal {
+            write(format_args!(
+                "\r\x1b[K{situation}: trial {} of {of}",
+                trial + 1
+            ));
+        }
+    }
+
+    /// A situation is done.
+    pub(crate) fn done(&self, situation: Situation, trials: u32) {
+        let seconds = self.started.elapsed().as_secs();
+        if self.terminal {
+            write(format_args!("\r\x1b[K"));
+        } else {
+            write(format_args!(
+                "{situation}: {trials} trials in {seconds} s\n"
+            ));
+        }
+    }
+}
+
+/// Says why something failed.
+pub(crate) fn complain(error: &anyhow::Error) {
+    say(format_args!("netns-latency: {error:#}"));
+}
+
+/// Says something to the person, on lines of its own.
+pub(crate) fn say(text: impl fmt::Display) {
+    let start = if io::stderr().is_terminal() {
+        "\r\x1b[K"
+    } else {
+        ""
+    };
+    write(format_args!("{start}{text}\n"));
+}
+
+/// Without standard error there is nobody to tell.
+fn write(text: fmt::Arguments<'_>) {
+    let mut stderr = io::stderr().lock();
+    stderr.write_fmt(text).and_then(|()| stderr.flush()).ok();
+}

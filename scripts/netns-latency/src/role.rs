@@ -1,0 +1,32 @@
+//! What a process in a lab does: one mounter, and one observer of three.
+
+mod client;
+mod floor;
+mod links;
+mod mounter;
+mod watcher;
+
+use clap::ValueEnum;
+
+/// What this process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Does what `ip netns` does, and says when.
+    Mounter,
+    /// Sees it as fast as the kernel allows.
+    Floor,
+    /// Sees it through the library.
+    Watcher,
+    /// Sees it on the bus; starts the daemon too.
+    Client,
+}
+
+/// Plays the role until the end of standard input.
+pub(crate) fn play(role: Role) -> anyhow::Result<()> {
+    match role {
+        Role::Mounter => mounter::play(),
+        Role::Floor => floor::play(),
+        Role::Watcher => watcher::play(),
+        Role::Client => client::play(),
+    }
+}

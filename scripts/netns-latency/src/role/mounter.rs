@@ -1,0 +1,112 @@
+//! Does to `/run/netns` exactly what `ip netns` does, with a stamp just before the call that counts.
+//!
+//! The system calls and their order are those of iproute2 6.1 under strace, `ip/ipnetns.c`. The process
+//! lives on, so that no start of a program lies between the order and the call, and it has one thread:
+//! `unshare` and `setns` concern the caller only.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
+use anyhow::{Context, anyhow};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+use tcgui_tests::client::monotonic_ns;
+use tcgui_tests::netns;
+
+use super::links::Socket;
+use crate::protocol::{self, Order};
+
+/// The network namespace of the calling thread, this process's only one.
+const OWN: &str = "/proc/self/ns/net";
+
+pub(super) fn play() -> anyhow::Result<()> {
+    let mut socket = None;
+    protocol::serve(|order: Order| carry_out(&order, &mut socket))
+}
+
+/// Does it and returns its time zero.
+fn carry_out(order: &Order, socket: &mut Option<Socket>) -> anyhow::Result<u64> {
+    let inside = || anyhow!("no namespace entered");
+    match order {
+        Order::Add { name } => add(name),
+        Order::Del { name } => del(name),
+        Order::Clear => netns::clear().and_then(|()| monotonic_ns()),
+        Order::Recreate { name } => netns::clear().and_then(|()| add(name)),
+        Order::IpAdd { name } => netns::add(name).and_then(|()| monotonic_ns()),
+        Order::IpDel { name } => netns::del(name).and_then(|()| monotonic_ns()),
+        Order::Enter { netns } => {
+            *socket = Some(enter(netns)?);
+            monotonic_ns()
+        }
+        Order::Leave => {
+            *socket = None;
+            monotonic_ns()
+        }
+        Order::LinkAdd { name } => socket.as_mut().ok_or_else(inside)?.add_veth(name),
+        Order::LinkUp { name } => socket.as_mut().ok_or_else(inside)?.set_up(name),
+        Order::LinkDel { name } => socket.as_mut().ok_or_else(inside)?.delete(name),
+    }
+}
+
+/// `ip netns add`: the time just before the namespace is mounted.
+fn add(name: &str) -> anyhow::Result<u64> {
+    make_directory().context("make the netns directory")?;
+    let path = netns::path(name);
+    OpenOptions::new()
+        .read(true)
+        .mode(0o000)
+        .custom_flags(nix::libc::O_CREAT | nix::libc::O_EXCL)
+        .open(&path)
+        .with_context(|| format!("make {}", path.display()))?;
+    let home = File::open(OWN)?;
+    unshare(CloneFlags::CLONE_NEWNET).context("make a namespace")?;
+    let start = monotonic_ns()?;
+    let mounted = netns::bind(Path::new(OWN), &path);
+    setns(home, CloneFlags::CLONE_NEWNET).context("return from the namespace")?;
+    mounted.context("mount the namespace")?;
+    Ok(start)
+}
+
+/// `ip netns del`: the time just before the namespace is unmounted.
+fn del(name: &str) -> anyhow::Result<u64> {
+    let path = netns::path(name);
+    let start = monotonic_ns()?;
+    umount2(&path, MntFlags::MNT_DETACH).context("unmount the namespace")?;
+    fs::remove_file(&path).context("remove the file of the namespace")?;
+    Ok(start)
+}
+
+/// The directory, bound on itself so that it can be shared with other mount namespaces.
+fn make_directory() -> anyhow::Result<()> {
+    match fs::DirBuilder::new().mode(0o755).create(netns::DIR) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+        _ => {}
+    }
+    let directory = File::open(netns::DIR)?;
+    directory.lock()?;
+    if share() == Err(Errno::EINVAL) {
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        let none = None::<&str>;
+        mount(Some(netns::DIR), netns::DIR, none, flags, none).map_err(io::Error::from)?;
+        share().map_err(io::Error::from)?;
+    }
+    Ok(())
+}
+
+/// `EINVAL`: it is no mount point.
+fn share() -> nix::Result<()> {
+    let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
+    mount(None::<&str>, netns::DIR, None::<&str>, flags, None::<&str>)
+}
+
+fn enter(name: &str) -> anyhow::Result<Socket> {
+    let home = File::open(OWN)?;
+    let there = File::open(netns::path(name)).context("open the namespace")?;
+    setns(there, CloneFlags::CLONE_NEWNET).context("enter the namespace")?;
+    let socket = Socket::open(0);
+    setns(home, CloneFlags::CLONE_NEWNET).context("return from the namespace")?;
+    socket
+}
