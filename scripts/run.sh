@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/install-needs.sh cc=gcc
+scripts/install-needs.sh cc=build-essential
 command -v cargo >/dev/null || {
     echo "run.sh: no cargo: install a Rust toolchain (https://rustup.rs)" >&2
     exit 1

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/install-needs.sh cc=gcc ip=iproute2 unshare=util-linux setpriv=util-linux
+scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1

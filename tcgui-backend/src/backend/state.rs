@@ -27,8 +27,9 @@ use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
-/// sooner than this, while changes keep coming.
-const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_secs(1));
+/// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
+/// publication that was preempted must not hold up the next one for ten times as long.
+const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250));
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
