@@ -53,7 +53,7 @@ fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
 
 /// Declares a test that runs in the lab: `lab_test!(name, |scene| { …; Ok(()) });`
 ///
-/// The body gets a [`Scene`](crate::scene::Scene), which is checked for leaks at its end.
+/// The body gets a [`Scene`], which is checked for leaks at its end.
 #[macro_export]
 macro_rules! lab_test {
     ($name:ident, $body:expr $(,)?) => {
