@@ -36,6 +36,11 @@ impl Pacing {
         self.not_before
     }
 
+    /// Puts the work off until `at`, if it is not put off for longer already.
+    pub(crate) fn hold_until(&mut self, at: Instant) {
+        self.not_before = self.not_before.max(Some(at));
+    }
+
     /// Records that the work has just been done, ending at `end`.
     pub(crate) fn done(&mut self, end: Instant, cost: Duration) {
         let pause = cost

@@ -17,6 +17,9 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const PENDING_LOOKS: u32 = 10;
 /// More pending entries than this are looked at by a (paced) sweep, not one by one.
 const PENDING_AT_ONCE: usize = 64;
+/// How long an event that was found by name goes ahead of the sweep: about as long as its consumer
+/// needs to look at the namespace and to publish it.
+const AFTER_EVENT: Duration = Duration::from_millis(3);
 /// Full sweeps take at most a tenth of the time, but none waits longer than this.
 const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(50));
 
@@ -56,6 +59,7 @@ pub(super) struct Directory {
     hinted: BTreeSet<OsString>,
     sweep_wanted: bool,
     sweep_pacing: Pacing,
+    sweep_yielded: bool,
     sweep_interval: Duration,
     next_sweep: Instant,
     told: Told,
@@ -82,6 +86,7 @@ impl Directory {
             hinted: BTreeSet::new(),
             sweep_wanted: true,
             sweep_pacing: SWEEP_PACING,
+            sweep_yielded: false,
             sweep_interval,
             next_sweep: now,
             told: Told::default(),
@@ -133,6 +138,16 @@ impl Directory {
             names: names.into_iter().collect(),
             sweep,
         }
+    }
+
+    /// Lets whoever just got an event have the processor first, once between two sweeps. Returns
+    /// whether the sweep was put off.
+    pub(super) fn yield_sweep(&mut self, now: Instant) -> bool {
+        let first = !std::mem::replace(&mut self.sweep_yielded, true);
+        if first {
+            self.sweep_pacing.hold_until(now + AFTER_EVENT);
+        }
+        first
     }
 
     /// Returns when the next look is due if nothing rings before.
@@ -248,6 +263,7 @@ impl Directory {
             }
         }
         self.sweep_wanted = false;
+        self.sweep_yielded = false;
         self.sweep_pacing
             .done(now, now.saturating_duration_since(started));
         self.next_sweep = now + self.sweep_interval;

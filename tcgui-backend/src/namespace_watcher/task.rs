@@ -124,11 +124,8 @@ impl Task {
                 self.retry_doorbells();
             }
             let sweep = self.look_at_names();
-            if self.deliver() && sweep {
-                // Whoever just got an event runs before the sweep, which would keep it waiting.
-                tokio::task::yield_now().await;
-            }
-            if sweep {
+            let delivered = self.deliver();
+            if sweep && !(delivered && self.directory.yield_sweep(now())) {
                 self.sweep().await;
             }
             self.report_unmounted();

@@ -216,6 +216,21 @@ fn what_was_looked_at_during_a_sweep_is_newer_than_the_sweep() {
 }
 
 #[test]
+fn a_sweep_lets_an_event_go_first_but_only_once() {
+    let now = Instant::now();
+    let mut directory = swept(now, &[]);
+    directory.ring_mount_table();
+    assert!(directory.yield_sweep(now));
+    assert!(!directory.next_look(now).sweep);
+    assert_eq!(directory.wake_at(), now + AFTER_EVENT);
+    assert!(
+        !directory.yield_sweep(now),
+        "a stream of events must not put it off for ever"
+    );
+    assert!(directory.next_look(now + AFTER_EVENT).sweep);
+}
+
+#[test]
 fn sweeps_are_spaced_by_their_cost_and_repeated_by_the_fallback() {
     let now = Instant::now();
     let mut directory = Directory::new(now, SWEEP);
