@@ -1,9 +1,6 @@
 //! A frontend that knows nothing but the wire: Zenoh and JSON, none of the product's types.
 //!
-//! Session and subscriptions are those of the released frontends (mode peer, connects to
-//! `tcp/127.0.0.1:7447`, listens on a free port, advanced subscriptions with history, recovery and
-//! detection). Differences: no multicast scouting, and it tries to connect every 50 ms, so that a
-//! test does not wait for the session.
+//! Session and subscriptions are those of [`frontend`]; each sample is taken by a callback.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -13,29 +10,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
+use zenoh::handlers::Callback;
 use zenoh::sample::{Sample, SampleKind};
-use zenoh::{Config, Session, Wait};
-use zenoh_ext::{AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig};
+use zenoh::{Session, Wait};
+
+use crate::frontend::{self, Route};
+use crate::wait::patience;
 
 /// The time a released frontend gives a query.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What released frontends subscribe to with history, recovery and detection.
-const ADVANCED: [&str; 7] = [
-    "tcgui/*/interfaces/list",
-    "tcgui/*/bandwidth/*/**",
-    "tcgui/*/interfaces/events",
-    "tcgui/*/health",
-    "tcgui/*/tc/*/*",
-    "tcgui/*/scenario/execution/*/*",
-    "tcgui/*/presets/list",
-];
-
-/// The one plain subscription.
-const PLAIN: &str = "tcgui/*/tc/stats/*/*";
-
-/// Presence of a backend.
-const LIVELINESS: &str = "tcgui/*/health";
 
 /// Called for every list, on a thread of Zenoh: `CLOCK_MONOTONIC` at arrival in ns, and the list.
 type ListHook = Box<dyn Fn(u64, &Value) + Send + Sync>;
@@ -43,7 +26,7 @@ type ListHook = Box<dyn Fn(u64, &Value) + Send + Sync>;
 /// How to open a [`Client`].
 pub struct Options {
     backend: String,
-    retry_ms: u64,
+    route: Route,
     on_list: Option<ListHook>,
 }
 
@@ -51,7 +34,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             backend: "default".to_owned(),
-            retry_ms: 50,
+            route: Route::default(),
             on_list: None,
         }
     }
@@ -73,6 +56,13 @@ impl Options {
         self
     }
 
+    /// Another way to the bus than that of a frontend on the host of the daemon.
+    #[must_use]
+    pub fn route(mut self, route: Route) -> Self {
+        self.route = route;
+        self
+    }
+
     /// A callback for every interface list, with its arrival on `CLOCK_MONOTONIC` in ns.
     #[must_use]
     pub fn on_list(mut self, hook: impl Fn(u64, &Value) + Send + Sync + 'static) -> Self {
@@ -86,9 +76,7 @@ impl Options {
     ///
     /// When Zenoh refuses the session or a subscription.
     pub fn open(self) -> anyhow::Result<Client> {
-        let session = zenoh::open(config(self.retry_ms)?)
-            .wait()
-            .map_err(|error| anyhow!(error).context("open the session of the client"))?;
+        let session = self.route.open()?;
         let shared = Arc::new(Shared {
             state: Mutex::new(State {
                 backend: self.backend,
@@ -137,6 +125,15 @@ impl State {
     #[must_use]
     pub fn seen(&self, rest: &str) -> Option<&Seen> {
         self.samples.get(&format!("tcgui/{}/{rest}", self.backend))
+    }
+
+    /// The same as seen by somebody who is interested in another backend.
+    #[must_use]
+    pub fn of(&self, backend: &str) -> Self {
+        Self {
+            backend: backend.to_owned(),
+            ..self.clone()
+        }
     }
 
     /// The newest interface list.
@@ -347,6 +344,7 @@ impl Client {
         deadline: Duration,
         predicate: impl Fn(&State) -> bool,
     ) -> anyhow::Result<State> {
+        let deadline = deadline * patience();
         let (state, timeout) = self
             .shared
             .changed
@@ -375,8 +373,17 @@ impl Client {
     /// As [`Self::ask`].
     pub fn ask_raw(&self, what: &str, payload: Option<&[u8]>) -> anyhow::Result<(Value, Duration)> {
         let key = format!("tcgui/{}/query/{what}", self.shared.lock().backend);
+        self.query(&key, payload)
+    }
+
+    /// [`Self::ask_raw`] with the whole key, for other backends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::ask`].
+    pub fn query(&self, key: &str, payload: Option<&[u8]>) -> anyhow::Result<(Value, Duration)> {
         let start = Instant::now();
-        let query = self.session.get(&key).timeout(QUERY_TIMEOUT);
+        let query = self.session.get(key).timeout(QUERY_TIMEOUT);
         let query = match payload {
             Some(payload) => query.payload(payload),
             None => query,
@@ -419,50 +426,25 @@ impl Client {
     }
 }
 
-fn config(retry_ms: u64) -> anyhow::Result<Config> {
-    let mut config = Config::default();
-    let settings = [
-        ("mode", r#""peer""#.to_owned()),
-        ("connect/endpoints", r#"["tcp/127.0.0.1:7447"]"#.to_owned()),
-        (
-            "connect/retry",
-            format!("{{ period_init_ms: {retry_ms}, period_max_ms: {retry_ms} }}"),
-        ),
-        ("listen/endpoints", r#"["tcp/127.0.0.1:0"]"#.to_owned()),
-        ("scouting/multicast/enabled", "false".to_owned()),
-    ];
-    for (key, value) in settings {
-        config
-            .insert_json5(key, &value)
-            .map_err(|error| anyhow!(error).context(format!("set {key}")))?;
-    }
-    Ok(config)
-}
-
 fn subscribe(session: &Session, shared: &Arc<Shared>) -> zenoh::Result<()> {
-    let sink = |shared: &Arc<Shared>| {
+    let sink = || {
         let shared = Arc::clone(shared);
-        move |sample: Sample| shared.take(&sample)
+        Callback::from(move |sample: Sample| shared.take(&sample))
     };
-    for key in ADVANCED {
-        session
-            .declare_subscriber(key)
-            .callback(sink(shared))
-            .history(HistoryConfig::default().detect_late_publishers())
-            .recovery(RecoveryConfig::default().heartbeat())
-            .subscriber_detection()
+    for key in frontend::ADVANCED {
+        frontend::subscription(session, key, sink())
             .background()
             .wait()?;
     }
     session
-        .declare_subscriber(PLAIN)
-        .callback(sink(shared))
+        .declare_subscriber(frontend::PLAIN)
+        .with(sink())
         .background()
         .wait()?;
     let presence = Arc::clone(shared);
     session
         .liveliness()
-        .declare_subscriber(LIVELINESS)
+        .declare_subscriber(frontend::LIVELINESS)
         .history(true)
         .callback(move |sample| presence.presence(&sample))
         .background()

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use std::{env, process::Output};
 
 use anyhow::{Context, anyhow, ensure};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::{Pid, SysconfVar, sysconf};
+use nix::sys::signal::Signal;
+use nix::unistd::{SysconfVar, sysconf};
 use tempfile::TempDir;
 
+use crate::process;
 use crate::wait::wait_for;
 
 /// An orderly stop is promised within 2 s; what takes longer hangs.
@@ -40,6 +41,16 @@ pub fn binary() -> anyhow::Result<PathBuf> {
             let program = program.display();
             format!("no tcgui-backend near {program}: run scripts/test.sh or cargo build first")
         })
+}
+
+/// Whether the binary was built with optimisation, as its path tells.
+///
+/// # Errors
+///
+/// As [`binary`].
+pub fn is_optimised() -> anyhow::Result<bool> {
+    let path = binary()?;
+    Ok(!path.components().any(|part| part.as_os_str() == "debug"))
 }
 
 /// The daemon's command line, run to its end; for everything that does not reach the bus.
@@ -148,7 +159,7 @@ impl Daemon {
     ///
     /// When the process is gone.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
-        kill(self.nix_pid()?, signal).with_context(|| format!("send {signal}"))
+        process::signal(self.pid(), signal)
     }
 
     /// Fails when the process has ended.
@@ -256,10 +267,6 @@ impl Daemon {
 
     fn proc(&self, file: &str) -> PathBuf {
         PathBuf::from(format!("/proc/{}/{file}", self.pid()))
-    }
-
-    fn nix_pid(&self) -> anyhow::Result<Pid> {
-        Ok(Pid::from_raw(i32::try_from(self.pid())?))
     }
 
     fn status(&self, field: &str) -> anyhow::Result<u64> {

@@ -28,7 +28,9 @@ use crate::wait::wait_for;
 /// Tells the inner process that it is in the lab; its value is the outer mount namespace.
 const MARK: &str = "TCGUI_LAB_OUTSIDE";
 
-/// A test that takes longer hangs: the longest one works for 20 s and settles for 15 s.
+const LOCK: &str = "tcgui-tests.lock";
+
+/// A test that takes longer hangs, unless it said that it lasts.
 const DEADLINE: Duration = Duration::from_secs(150);
 
 /// A command that runs the program in private mount and network namespaces.
@@ -75,8 +77,25 @@ pub enum Kind {
     Plain,
     /// No other test beside it: the subject is a time or a load.
     Alone,
+    /// No other test beside it, and it may take this long.
+    AloneFor(Duration),
+    /// Other tests may run at the same time; it may take this long.
+    Lasting(Duration),
     /// A user namespace too: `/proc/sys/user` has limits of its own there.
     OwnLimits,
+}
+
+impl Kind {
+    fn is_alone(self) -> bool {
+        matches!(self, Self::Alone | Self::AloneFor(_))
+    }
+
+    fn deadline(self) -> Duration {
+        match self {
+            Self::AloneFor(period) | Self::Lasting(period) => period,
+            Self::Plain | Self::Alone | Self::OwnLimits => DEADLINE,
+        }
+    }
 }
 
 /// Runs the body in the lab; called through the macro.
@@ -145,8 +164,8 @@ fn outside(path: &str, kind: Kind) -> anyhow::Result<()> {
 fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus> {
     let program = env::current_exe().context("find the path of this test binary")?;
     let mut command = match kind {
-        Kind::Plain | Kind::Alone => command(program),
         Kind::OwnLimits => unshared(&["-U", "-r", "-m", "-n"], program),
+        _ => command(program),
     };
     let mut child = command
         .args([
@@ -163,7 +182,12 @@ fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus
         .spawn()
         .context("start setpriv and unshare (package util-linux)")?;
     let look = || child.try_wait().ok().flatten();
-    if let Err(error) = wait_for("the test ends by itself", DEADLINE, look, Option::is_some) {
+    if let Err(error) = wait_for(
+        "the test ends by itself",
+        kind.deadline(),
+        look,
+        Option::is_some,
+    ) {
         child.kill()?;
         writeln!(&mut &*output, "killed: {error}")?;
     }
@@ -172,12 +196,16 @@ fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus
 
 /// Shared by all tests, exclusive for a measurement; released when the file is closed.
 fn lock(kind: Kind) -> anyhow::Result<File> {
-    let directory = env::current_exe()?;
-    let directory = directory.parent().unwrap_or(Path::new("/tmp"));
-    let file = File::create(directory.join("tcgui-tests.lock")).context("make the lock file")?;
-    match kind {
-        Kind::Plain | Kind::OwnLimits => file.lock_shared()?,
-        Kind::Alone => file.lock()?,
+    let program = env::current_exe()?;
+    let beside = program.parent().unwrap_or(Path::new("/")).join(LOCK);
+    // Where the directory is read-only, the machine is a virtual one with nobody else in it.
+    let file = File::create(beside)
+        .or_else(|_| File::create(env::temp_dir().join(LOCK)))
+        .context("make the lock file")?;
+    if kind.is_alone() {
+        file.lock()?;
+    } else {
+        file.lock_shared()?;
     }
     Ok(file)
 }

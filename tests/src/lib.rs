@@ -5,21 +5,29 @@
 //! | [`lab`] | private mount and network namespaces, one per test; the macro for tests |
 //! | [`process`] | programs that end with their parent, and programs that must succeed |
 //! | [`daemon`] | the built binary: start, stop, and what it costs |
+//! | [`frontend`] | how released frontends join the bus and what they listen to |
 //! | [`client`] | a frontend that knows nothing but the wire |
+//! | [`peer`] | members of the bus in processes of their own |
 //! | [`netns`] | what an administrator does to `/run/netns`, and what is really there |
+//! | [`links`] | what an administrator does to links, and what the list then says |
 //! | [`names`] | how a namespace name must look on the wire |
 //! | [`scene`] | daemon and client together, and the check that ends every test |
 //! | [`measure`] | times, summarised and reported |
+//! | [`random`] | numbers from a seed |
 //! | [`wait`] | the only way to wait |
 //!
 //! Nothing here uses the product's own crates: an error in them must not hide itself.
 
 pub mod client;
 pub mod daemon;
+pub mod frontend;
 pub mod lab;
+pub mod links;
 pub mod measure;
 pub mod names;
 pub mod netns;
+pub mod peer;
 pub mod process;
+pub mod random;
 pub mod scene;
 pub mod wait;

@@ -4,15 +4,16 @@ use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 
 use crate::process::{Companion, bound_to_parent, run};
 use crate::wait::wait_for;
@@ -71,13 +72,18 @@ pub fn attach(name: &str, pid: u32) -> anyhow::Result<()> {
     ip(["netns", "attach", name, &pid.to_string()]).map(drop)
 }
 
-/// Makes the empty file on which a namespace may be bound.
+/// Makes the empty file on which a namespace may be bound. A FIFO in its place is no trap.
 ///
 /// # Errors
 ///
 /// When it cannot be made.
 pub fn touch(path: &Path) -> anyhow::Result<()> {
-    File::create(path)
+    File::options()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
         .map(drop)
         .with_context(|| format!("make {}", path.display()))
 }
@@ -123,13 +129,49 @@ pub fn detach(target: &Path) -> nix::Result<()> {
 /// When the entry cannot be opened or is no network namespace.
 pub fn enter(name: &OsStr) -> anyhow::Result<()> {
     let path = path(name);
-    let visitor = thread::spawn(move || -> anyhow::Result<()> {
+    on_a_thread(move || {
         let file = File::open(&path).with_context(|| format!("open {}", path.display()))?;
         setns(file, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {}", path.display()))
-    });
-    visitor
+    })
+}
+
+/// Whoever enters a namespace does it on a thread that ends there.
+fn on_a_thread<T: Send + 'static>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    thread::spawn(work)
         .join()
-        .map_err(|_| anyhow!("the visitor panicked"))?
+        .map_err(|_| anyhow!("the thread panicked"))?
+}
+
+/// Makes many namespaces with the system calls of `ip netns add`, without starting it each time.
+///
+/// # Errors
+///
+/// When the kernel refuses one.
+pub fn add_burst(names: Vec<String>) -> anyhow::Result<()> {
+    fs::create_dir_all(DIR)?;
+    on_a_thread(move || {
+        for path in names.iter().map(path) {
+            touch(&path)?;
+            unshare(CloneFlags::CLONE_NEWNET).context("make a network namespace")?;
+            bind(Path::new("/proc/thread-self/ns/net"), &path)?;
+        }
+        Ok(())
+    })
+}
+
+/// Removes many namespaces with the system calls of `ip netns del`.
+///
+/// # Errors
+///
+/// When one is not there.
+pub fn del_burst(names: &[String]) -> anyhow::Result<()> {
+    for path in names.iter().map(path) {
+        detach(&path)?;
+        fs::remove_file(&path)?;
+    }
+    Ok(())
 }
 
 /// The entries that are usable network namespaces, by looking in another way than the daemon.

@@ -1,9 +1,11 @@
 //! Programs: those that must succeed, and those that live beside a test and end with it.
 
 use std::ffi::OsStr;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 /// A command whose process the kernel kills when the thread that started it ends.
 ///
@@ -39,6 +41,16 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
     Ok(stdout)
 }
 
+/// Sends a signal to a process that has not been waited for.
+///
+/// # Errors
+///
+/// When it is gone.
+pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let to = Pid::from_raw(i32::try_from(pid)?);
+    kill(to, signal).with_context(|| format!("send {signal} to {pid}"))
+}
+
 /// A process that is killed, by its pid, when this value goes.
 #[derive(Debug)]
 pub struct Companion(Child);
@@ -50,9 +62,23 @@ impl Companion {
     ///
     /// When the program cannot be started.
     pub fn start(command: &mut Command) -> anyhow::Result<Self> {
+        Self::spawn(command.stdout(Stdio::null()))
+    }
+
+    /// [`Self::start`], and its standard output to read.
+    ///
+    /// # Errors
+    ///
+    /// When the program cannot be started.
+    pub fn start_piped(command: &mut Command) -> anyhow::Result<(Self, ChildStdout)> {
+        let mut started = Self::spawn(command.stdout(Stdio::piped()))?;
+        let output = started.0.stdout.take().context("no pipe was made")?;
+        Ok((started, output))
+    }
+
+    fn spawn(command: &mut Command) -> anyhow::Result<Self> {
         let child = command
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("start {command:?}"))?;
         Ok(Self(child))
@@ -62,6 +88,15 @@ impl Companion {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot get it.
+    pub fn signal(&self, which: Signal) -> anyhow::Result<()> {
+        signal(self.pid(), which)
     }
 
     /// Kills the process and waits until it is gone.

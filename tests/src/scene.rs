@@ -263,9 +263,6 @@ impl Scene {
             return Ok(());
         };
         daemon.ensure_alive()?;
-        let baseline = self
-            .baseline
-            .context("nobody took the footprint at the start")?;
         netns::clear()?;
         self.ping()?;
         self.wait_named::<&str>(&[])?;
@@ -275,7 +272,19 @@ impl Scene {
         ensure!(!log.contains("panicked"), "a task panicked: {log}");
         let qdiscs = run(Command::new("tc").args(["qdisc", "show"]))?;
         ensure!(!qdiscs.contains("netem"), "a qdisc is left: {qdiscs}");
+        self.wait_calm()
+    }
+
+    /// Waits until the daemon holds no more than at the start, but for pools that stay small.
+    ///
+    /// # Errors
+    ///
+    /// When it keeps more than that.
+    pub fn wait_calm(&self) -> anyhow::Result<()> {
         let daemon = self.daemon()?;
+        let baseline = self
+            .baseline
+            .context("nobody took the footprint at the start")?;
         wait_for(
             &format!("descriptors and threads are back at {baseline:?}"),
             CALM,

@@ -1,13 +1,27 @@
 //! Waiting for a value to be reached, never for a duration.
 
 use std::fmt::Debug;
-use std::thread;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 use anyhow::bail;
 
 /// Between two looks: short against every deadline, long against the cost of a look.
 const INTERVAL: Duration = Duration::from_millis(5);
+
+/// Multiplies every deadline, for machines on which system calls are slow. Limits stay as they are.
+const PATIENCE: &str = "TCGUI_PATIENCE";
+
+/// By how much deadlines are longer on this machine; 1 unless `TCGUI_PATIENCE` says otherwise.
+#[must_use]
+pub fn patience() -> u32 {
+    static FACTOR: LazyLock<u32> = LazyLock::new(|| {
+        let factor = env::var(PATIENCE).ok();
+        factor.and_then(|text| text.parse().ok()).unwrap_or(1)
+    });
+    *FACTOR
+}
 
 /// Looks until the predicate holds, and returns the state that satisfied it.
 ///
@@ -35,6 +49,7 @@ pub fn wait_every<S: Debug>(
     mut look: impl FnMut() -> S,
     mut predicate: impl FnMut(&S) -> bool,
 ) -> anyhow::Result<S> {
+    let deadline = deadline * patience();
     let end = Instant::now() + deadline;
     loop {
         let state = look();

@@ -3,14 +3,14 @@
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use anyhow::ensure;
-    use nix::net::if_::if_nametoindex;
     use tcgui_tests::lab::Kind;
+    use tcgui_tests::links::veth_dies;
     use tcgui_tests::measure::Times;
-    use tcgui_tests::scene::{SOON, Scene};
-    use tcgui_tests::wait::{at_rate, holds_for, wait_every};
+    use tcgui_tests::scene::Scene;
+    use tcgui_tests::wait::at_rate;
     use tcgui_tests::{lab_test, measure, netns};
 
     const WATCHED: Duration = Duration::from_secs(10);
@@ -52,51 +52,11 @@ mod tests {
         }
     );
 
-    /// Without it the death of one namespace waits for that of the one before.
-    const QUIET: Duration = Duration::from_millis(20);
-
     /// What the kernel alone needs at the median when it is busy: less proves nothing.
     const BUSY_FLOOR: Duration = Duration::from_millis(30);
 
     /// More is too long whatever the kernel needs.
     const LIMIT: Duration = Duration::from_millis(150);
-
-    /// From the start of `ip netns del` until the host's end of a veth pair is gone.
-    fn veth_dies(scene: Option<&Scene>) -> anyhow::Result<Duration> {
-        netns::add("dying")?;
-        netns::ip_line("link add outer type veth peer name inner netns dying")?;
-        netns::ip_line("link set outer up")?;
-        netns::ip_line("-n dying link set inner up")?;
-        if let Some(scene) = scene {
-            scene.wait_for("the daemon monitors the link inside", |state| {
-                state
-                    .interface("dying", "inner")
-                    .is_some_and(|inner| inner["is_oper_up"] == true)
-            })?;
-        }
-        holds_for(
-            "the kernel is done with the one before",
-            QUIET,
-            || (),
-            |()| true,
-        )?;
-        let start = Instant::now();
-        netns::del("dying")?;
-        wait_every(
-            Duration::from_micros(500),
-            "the host's end goes",
-            SOON,
-            || if_nametoindex("outer").is_ok(),
-            |there| !there,
-        )?;
-        let gone = start.elapsed();
-        if let Some(scene) = scene {
-            scene.wait_for("both ends leave the list", |state| {
-                state.named().is_empty() && state.interface("default", "outer").is_none()
-            })?;
-        }
-        Ok(gone)
-    }
 
     fn many(count: usize, times: &mut Times, scene: Option<&Scene>) -> anyhow::Result<()> {
         for _ in 0..count {

@@ -2,10 +2,11 @@
 
 #[cfg(test)]
 mod tests {
-    use anyhow::ensure;
+    use anyhow::{Context, ensure};
     use serde_json::{Value, json};
+    use tcgui_tests::random::{self, Random};
     use tcgui_tests::scene::Scene;
-    use tcgui_tests::{lab_test, netns};
+    use tcgui_tests::{lab_test, measure, netns};
 
     const CONTROLS: [&str; 3] = ["tc", "interface", "diagnostics"];
 
@@ -207,6 +208,88 @@ mod tests {
             reply["Removed"]["success"] == false || reply["Error"].is_object(),
             "{reply}"
         );
+        Ok(())
+    });
+
+    /// A reply in the form of its key, whether it is a failure or not.
+    fn ensure_reply(what: &str, reply: &Value) -> anyhow::Result<()> {
+        let good = match what {
+            "scenario" | "scenario/execution" => {
+                let variants = reply.as_object().map(|reply| reply.len());
+                variants == Some(1) && reply["Error"].is_null()
+            }
+            _ => reply["success"] == true && reply["message"].is_string(),
+        };
+        if good {
+            return Ok(());
+        }
+        ensure_failure(what, reply)
+    }
+
+    /// More than the daemon may keep of what it was asked.
+    const KEPT: u64 = 16 * 1024 * 1024;
+
+    /// So many random bytes for each key.
+    const FUZZ: usize = 1_000_000;
+
+    /// Random bytes, or a request that is cut, or changed in some bytes, or both.
+    fn fuzz(random: &mut Random, valid: &[Vec<u8>]) -> Vec<u8> {
+        if random.below(3) > 0 {
+            // As many short ones as long ones.
+            let most = 1 << random.below(18);
+            let length = random.below(most).min(TOO_LONG);
+            return random.bytes(length);
+        }
+        let mut request = valid[random.below(valid.len())].clone();
+        if random.below(2) == 0 {
+            request.truncate(random.below(request.len()));
+        }
+        for _ in 0..random.below(4) {
+            if !request.is_empty() {
+                let at = random.below(request.len());
+                request[at] = random.bytes(1)[0];
+            }
+        }
+        request
+    }
+
+    fn valid_requests(what: &str) -> Vec<Vec<u8>> {
+        let mut requests: Vec<_> = requests("default", "lo")
+            .into_iter()
+            .filter(|(kind, _)| *kind == what)
+            .map(|(_, request)| request.to_string().into_bytes())
+            .collect();
+        requests.push(b"\"List\"".to_vec());
+        requests
+    }
+
+    lab_test!(anything_at_all_is_answered_once, |scene| {
+        let seed = random::number("TCGUI_FUZZ_SEED")?.map_or_else(random::any_seed, Ok)?;
+        scene.start()?;
+        let before = scene.daemon()?.rss()?;
+        let mut random = Random::new(seed);
+        let mut count = 0;
+        for what in CONTROLS.into_iter().chain(SCENARIOS) {
+            let valid = valid_requests(what);
+            let mut sent = 0;
+            while sent < FUZZ {
+                let payload = fuzz(&mut random, &valid);
+                scene
+                    .client()?
+                    .ask_raw(what, Some(&payload))
+                    .and_then(|(reply, _)| ensure_reply(what, &reply))
+                    .with_context(|| format!("TCGUI_FUZZ_SEED={seed}, query {count}: {what}"))?;
+                sent += payload.len();
+                count += 1;
+            }
+        }
+        let after = scene.daemon()?.rss()?;
+        measure::report(format!(
+            "TCGUI_FUZZ_SEED={seed}: {count} queries; resident: {} KiB, then {} KiB",
+            before / 1024,
+            after / 1024
+        ))?;
+        ensure!(after < before + KEPT, "{before} grew to {after} bytes");
         Ok(())
     });
 }

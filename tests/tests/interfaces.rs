@@ -2,62 +2,11 @@
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use anyhow::{Context, ensure};
     use nix::net::if_::if_nametoindex;
-    use serde_json::Value;
-    use tcgui_tests::client::{State, array};
-    use tcgui_tests::scene::Scene;
+    use tcgui_tests::client::array;
+    use tcgui_tests::links::{attribute, gone, ip, life_of_a_link, prompt};
     use tcgui_tests::{lab_test, netns};
-
-    /// The kernel announces every change; two seconds leave room for a busy machine, not for polls.
-    const PROMPT: Duration = Duration::from_secs(2);
-
-    /// `ip` for the host's namespace (`default`) or a named one.
-    fn ip(namespace: &str, line: &str) -> anyhow::Result<String> {
-        match namespace {
-            "default" => netns::ip_line(line),
-            _ => netns::ip_line(&format!("-n {namespace} {line}")),
-        }
-    }
-
-    fn prompt(
-        scene: &Scene,
-        what: &str,
-        predicate: impl Fn(&State) -> bool,
-    ) -> anyhow::Result<State> {
-        scene.client()?.wait_for(what, PROMPT, predicate)
-    }
-
-    /// Waits until one attribute of one interface has a value.
-    fn attribute(
-        scene: &Scene,
-        (namespace, interface): (&str, &str),
-        name: &str,
-        value: impl Into<Value>,
-    ) -> anyhow::Result<()> {
-        let value = value.into();
-        prompt(
-            scene,
-            &format!("{name} of {namespace}/{interface} is {value}"),
-            |state| {
-                state
-                    .interface(namespace, interface)
-                    .is_some_and(|it| it[name] == value)
-            },
-        )
-        .map(drop)
-    }
-
-    fn gone(scene: &Scene, namespace: &str, interface: &str) -> anyhow::Result<()> {
-        prompt(
-            scene,
-            &format!("{namespace}/{interface} is gone"),
-            |state| state.interface(namespace, interface).is_none(),
-        )
-        .map(drop)
-    }
 
     lab_test!(attributes_of_every_kind_of_link, |scene| {
         netns::ip_line("link add v0 type veth peer name v1")?;
@@ -110,22 +59,6 @@ mod tests {
         attribute(scene, ("default", "near"), "is_up", true)?;
         attribute(scene, ("blue", "far"), "is_up", false)
     });
-
-    fn life_of_a_link(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
-        ip(namespace, "link add here type veth peer name there")?;
-        attribute(scene, (namespace, "here"), "is_up", false)?;
-        attribute(scene, (namespace, "there"), "interface_type", "Veth")?;
-        ip(namespace, "link set here name renamed")?;
-        attribute(scene, (namespace, "renamed"), "is_up", false)?;
-        gone(scene, namespace, "here")?;
-        ip(namespace, "link set renamed up")?;
-        attribute(scene, (namespace, "renamed"), "is_up", true)?;
-        ip(namespace, "link set renamed down")?;
-        attribute(scene, (namespace, "renamed"), "is_up", false)?;
-        ip(namespace, "link del renamed")?;
-        gone(scene, namespace, "renamed")?;
-        gone(scene, namespace, "there")
-    }
 
     lab_test!(life_of_a_link_in_the_host, |scene| {
         scene.start()?;

@@ -1,6 +1,6 @@
 //! Named namespaces as a frontend sees them: the table of the namespace watcher, on the wire.
 //!
-//! Numbers are the rows of that table. Propagation, limits and thousands: `namespace_limits.rs`;
+//! Numbers are the rows of that table. Propagation and limits: `degraded.rs`; thousands: `scale.rs`;
 //! costs: `costs.rs`; random work: `torture.rs`; cancellation is tested at the watcher.
 
 #[cfg(test)]

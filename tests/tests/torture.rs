@@ -1,6 +1,13 @@
 //! Row 20 of the namespace watcher: random work on `/run/netns`; what is listed must be what is.
 //!
-//! The work comes from a seed, which is reported; `TCGUI_TORTURE_SEED` repeats it.
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `TCGUI_TORTURE_SEEDS` | how many seeds | 10 |
+//! | `TCGUI_TORTURE_SECONDS` | how long each of them works | 10 |
+//! | `TCGUI_TORTURE_SEED` | this seed, and no other | random ones |
+//!
+//! The acts depend on the seed alone, neither on their outcome nor on time. So when what is listed is
+//! wrong, the same acts are done again, fewer and fewer, for the shortest beginning that fails.
 
 #[cfg(test)]
 mod tests {
@@ -8,83 +15,124 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
     use std::path::Path;
-    use std::time::{Duration, Instant, SystemTime};
+    use std::time::{Duration, Instant};
 
     use anyhow::{Context, bail};
-    use tcgui_tests::client::Client;
+    use nix::sys::signal::Signal;
+    use nix::sys::stat::Mode;
+    use nix::unistd::mkfifo;
+    use tcgui_tests::lab::Kind;
     use tcgui_tests::process::Companion;
-    use tcgui_tests::wait::{holds_for, wait_for};
+    use tcgui_tests::random::{self, Random};
+    use tcgui_tests::scene::Scene;
+    use tcgui_tests::wait::wait_for;
     use tcgui_tests::{lab_test, measure, names, netns};
-
-    const SEED: &str = "TCGUI_TORTURE_SEED";
-
-    const ROUNDS: usize = 10;
-
-    const ROUND: Duration = Duration::from_secs(2);
 
     /// Far below the 30 s of the sweep: the doorbells must have been enough.
     const SETTLED: Duration = Duration::from_secs(8);
 
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
-    /// SplitMix64: every seed is a good one.
-    struct Random(u64);
+    const HOLDERS: usize = 4;
 
-    impl Random {
-        fn next(&mut self) -> u64 {
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            mixed ^ (mixed >> 31)
-        }
+    /// What is done, in one of a hundred equal parts each.
+    const ACTS: [(usize, Deed); 16] = [
+        (22, Deed::Add),
+        (14, Deed::Del),
+        (5, Deed::Attach),
+        (8, Deed::Bind),
+        (8, Deed::Umount),
+        (8, Deed::Touch),
+        (8, Deed::Rm),
+        (4, Deed::Mkfifo),
+        (5, Deed::Symlink),
+        (7, Deed::Rename),
+        (2, Deed::Cover),
+        (3, Deed::Uncover),
+        (1, Deed::RmDir),
+        (1, Deed::Clear),
+        (2, Deed::Stop),
+        (2, Deed::Continue),
+    ];
 
-        fn below(&mut self, limit: u64) -> u64 {
-            self.next() % limit
-        }
-
-        fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-            let length = u64::try_from(from.len()).unwrap();
-            &from[usize::try_from(self.below(length)).unwrap()]
-        }
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Deed {
+        Add,
+        Del,
+        Attach,
+        Bind,
+        Umount,
+        Touch,
+        Rm,
+        Mkfifo,
+        Symlink,
+        Rename,
+        Cover,
+        Uncover,
+        RmDir,
+        Clear,
+        Stop,
+        Continue,
+        Settle,
     }
 
-    fn seed() -> anyhow::Result<u64> {
-        match std::env::var(SEED) {
-            Ok(seed) => seed
-                .parse()
-                .with_context(|| format!("{SEED} is not a number: {seed}")),
-            Err(_) => {
-                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
-                Ok(u64::from(now.subsec_nanos()) ^ now.as_secs())
+    /// One act; which of its parts matter depends on the deed.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Act {
+        deed: Deed,
+        name: &'static str,
+        other: &'static str,
+        holder: usize,
+    }
+
+    /// The endless work of one seed.
+    fn work(seed: u64) -> impl Iterator<Item = Act> {
+        let mut random = Random::new(seed);
+        std::iter::repeat_with(move || {
+            let name = random.pick(&NAMES);
+            let other = random.pick(&NAMES);
+            let holder = random.below(HOLDERS);
+            let settles = random.below(250) == 0;
+            let mut part = random.below(100);
+            let chosen = ACTS.iter().find(|(parts, _)| {
+                let here = part < *parts;
+                part = part.saturating_sub(*parts);
+                here
+            });
+            let deed = chosen.map_or(Deed::Clear, |(_, deed)| *deed);
+            Act {
+                deed: if settles { Deed::Settle } else { deed },
+                name,
+                other,
+                holder,
             }
-        }
+        })
     }
 
-    /// One random act. Many of them fail, as they should: the name is taken, busy or missing.
-    fn act(random: &mut Random, holders: &[Companion]) -> (String, anyhow::Result<()>) {
-        let name = *random.pick(&NAMES);
-        let other = *random.pick(&NAMES);
-        let path = netns::path(name);
+    /// Many acts fail, as they should: the name is taken, busy or missing.
+    fn perform(act: Act, holders: &[Companion], scene: &Scene) -> anyhow::Result<()> {
+        let path = netns::path(act.name);
         let directory = Path::new(netns::DIR);
-        let held = netns::of_process(random.pick(holders).pid());
-        let (what, result) = match random.below(100) {
-            0..30 => ("add", netns::add(name)),
-            30..45 => ("del", netns::del(name)),
-            45..53 => ("bind", netns::bind(&held, &path).map_err(Into::into)),
-            53..61 => ("umount", netns::detach(&path).map_err(Into::into)),
-            61..69 => ("touch", netns::touch(&path)),
-            69..77 => ("rm", fs::remove_file(&path).map_err(Into::into)),
-            77..82 => ("symlink", symlink(&held, &path).map_err(Into::into)),
-            82..90 => (
-                "rename",
-                fs::rename(&path, netns::path(other)).map_err(Into::into),
-            ),
-            90..93 => ("cover", netns::cover(directory).map_err(Into::into)),
-            93..97 => ("uncover", netns::detach(directory).map_err(Into::into)),
-            97..99 => ("rm -rf", fs::remove_dir_all(directory).map_err(Into::into)),
-            _ => ("clear", netns::clear()),
-        };
-        (format!("{what} {name} {other}"), result)
+        let pid = holders[act.holder].pid();
+        let held = netns::of_process(pid);
+        match act.deed {
+            Deed::Add => netns::add(act.name),
+            Deed::Del => netns::del(act.name),
+            Deed::Attach => netns::attach(act.name, pid),
+            Deed::Bind => Ok(netns::bind(&held, &path)?),
+            Deed::Umount => Ok(netns::detach(&path)?),
+            Deed::Touch => netns::touch(&path),
+            Deed::Rm => Ok(fs::remove_file(&path)?),
+            Deed::Mkfifo => Ok(mkfifo(&path, Mode::S_IRWXU)?),
+            Deed::Symlink => Ok(symlink(&held, &path)?),
+            Deed::Rename => Ok(fs::rename(&path, netns::path(act.other))?),
+            Deed::Cover => Ok(netns::cover(directory)?),
+            Deed::Uncover => Ok(netns::detach(directory)?),
+            Deed::RmDir => Ok(fs::remove_dir_all(directory)?),
+            Deed::Clear => netns::clear(),
+            Deed::Stop => scene.daemon()?.signal(Signal::SIGSTOP),
+            Deed::Continue | Deed::Settle => scene.daemon()?.signal(Signal::SIGCONT),
+        }
     }
 
     fn reality() -> anyhow::Result<BTreeSet<String>> {
@@ -94,46 +142,182 @@ mod tests {
             .collect())
     }
 
-    /// Waits until the list is right, and returns how many namespaces there are.
-    fn settle(client: &Client) -> anyhow::Result<usize> {
+    /// A list that was on its way may be right by chance; this long none is on its way.
+    const STAYS: Duration = Duration::from_millis(300);
+
+    /// Waits until the list is right, and stays so.
+    fn settle(scene: &Scene) -> anyhow::Result<()> {
+        scene.daemon()?.signal(Signal::SIGCONT)?;
+        let client = scene.client()?;
         let expected = reality()?;
-        let listed = || client.state().named();
-        let is_right = |listed: &BTreeSet<String>| *listed == expected;
-        wait_for("listed is real", SETTLED, listed, is_right)
-            .with_context(|| format!("real: {expected:?}"))?;
-        holds_for("it stays so", Duration::from_millis(300), listed, is_right)?;
-        Ok(expected.len())
+        let mut right_since = None;
+        let look = || {
+            let listed = client.state().named();
+            let since = right_since.take().unwrap_or_else(Instant::now);
+            right_since = (listed == expected).then_some(since);
+            (right_since.map(|since| since.elapsed()), listed)
+        };
+        let stays = |(right, _): &(Option<Duration>, _)| right.is_some_and(|it| it >= STAYS);
+        wait_for("listed is real", SETTLED, look, stays)
+            .map(drop)
+            .with_context(|| format!("real: {expected:?}"))
     }
 
-    lab_test!(row_20_random_work_from_a_seed, |scene| {
-        let seed = seed()?;
-        let mut random = Random(seed);
-        let holders = (0..4)
+    /// What was done, and what was wrong then.
+    #[derive(Debug)]
+    struct Outcome {
+        done: usize,
+        verdict: anyhow::Result<()>,
+    }
+
+    /// Does the first acts of a seed until there are so many, or the time is over.
+    fn torture(scene: &Scene, seed: u64, most: usize, period: Duration) -> anyhow::Result<Outcome> {
+        let holders = (0..HOLDERS)
             .map(|_| netns::holder())
             .collect::<anyhow::Result<Vec<_>>>()?;
-        scene.start()?;
-        let mut log = Vec::new();
-        let mut counts = Vec::new();
-        for round in 0..ROUNDS {
-            let start = Instant::now();
-            while start.elapsed() < ROUND {
-                let (what, result) = act(&mut random, &holders);
-                let outcome = result.map_or_else(|error| format!("{error:#}"), |()| "done".into());
-                log.push(format!("{what}: {outcome}"));
+        let start = Instant::now();
+        let mut done = 0;
+        for act in work(seed).take(most) {
+            if start.elapsed() >= period {
+                break;
             }
-            match settle(scene.client()?) {
-                Ok(count) => counts.push(count),
-                Err(error) => {
-                    let tail = log[log.len().saturating_sub(60)..].join("\n");
-                    bail!("{error:#}; {SEED}={seed}, round {round}, last acts:\n{tail}");
-                }
+            // Whether it could be done is of no interest.
+            perform(act, &holders, scene).ok();
+            done += 1;
+            if act.deed == Deed::Settle
+                && let verdict @ Err(_) = settle(scene)
+            {
+                return Ok(Outcome { done, verdict });
             }
         }
-        let lists = scene.client()?.state().lists();
-        let acts = log.len();
-        measure::report(format!(
-            "{SEED}={seed}: {acts} acts, {lists} lists, left {counts:?}"
-        ))?;
+        let verdict = settle(scene);
+        Ok(Outcome { done, verdict })
+    }
+
+    /// How often the work is repeated for the shortest beginning of it that fails.
+    const REPEATED: usize = 8;
+
+    /// The least number that fails, as far as so many trials can tell; `None`: `most` did not fail.
+    fn shortest(
+        most: usize,
+        trials: usize,
+        mut fails: impl FnMut(usize) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<Option<usize>> {
+        if !fails(most)? {
+            return Ok(None);
+        }
+        let (mut good, mut bad) = (0_usize, most);
+        for _ in 1..trials {
+            let middle = good.midpoint(bad);
+            if middle == good {
+                break;
+            }
+            if fails(middle)? {
+                bad = middle;
+            } else {
+                good = middle;
+            }
+        }
+        Ok(Some(bad))
+    }
+
+    /// Finds out how little suffices to fail, each time with a new daemon and an empty directory.
+    fn explain(scene: &mut Scene, seed: u64, done: usize) -> anyhow::Result<String> {
+        let least = shortest(done, REPEATED, |count| {
+            scene.take_daemon()?.crash()?;
+            netns::clear()?;
+            scene.start_daemon::<&str>(&[])?;
+            let outcome = torture(scene, seed, count, Duration::MAX)?;
+            Ok(outcome.verdict.is_err())
+        })?;
+        Ok(match least {
+            None => format!("the same {done} acts did not fail again"),
+            Some(least) => {
+                let last = work(seed).take(least).skip(least.saturating_sub(60));
+                let last: Vec<_> = last.map(|act| format!("{act:?}")).collect();
+                let last = last.join("\n");
+                format!("{least} acts suffice; the last of them:\n{last}")
+            }
+        })
+    }
+
+    fn seconds() -> anyhow::Result<Duration> {
+        let seconds = random::number("TCGUI_TORTURE_SECONDS")?.unwrap_or(10);
+        Ok(Duration::from_secs(seconds))
+    }
+
+    fn seeds() -> anyhow::Result<Vec<u64>> {
+        if let Some(seed) = random::number("TCGUI_TORTURE_SEED")? {
+            return Ok(vec![seed]);
+        }
+        let first = random::any_seed()?;
+        let count = random::number("TCGUI_TORTURE_SEEDS")?.unwrap_or(10);
+        Ok((0..count).map(|number| first + number).collect())
+    }
+
+    /// Time for the work, and for explaining one failure.
+    fn budget() -> Kind {
+        let each = seconds().unwrap_or_default() * 2 + SETTLED;
+        let seeds = seeds().map_or(1, |seeds| seeds.len()) + REPEATED;
+        Kind::Lasting(each * u32::try_from(seeds).unwrap_or(u32::MAX))
+    }
+
+    /// Two lanes, so that both halves of the seeds run at the same time.
+    fn lane(scene: &mut Scene, lane: usize) -> anyhow::Result<()> {
+        let period = seconds()?;
+        scene.start()?;
+        for seed in seeds()?.into_iter().skip(lane).step_by(2) {
+            let before = scene.client()?.state().lists();
+            let Outcome { done, verdict } = torture(scene, seed, usize::MAX, period)?;
+            let lists = scene.client()?.state().lists() - before;
+            measure::report(format!("seed {seed}: {done} acts, {lists} lists"))?;
+            if let Err(error) = verdict {
+                let log = scene.daemon()?.stderr();
+                let explained = explain(scene, seed, done);
+                let explained = explained.unwrap_or_else(|error| format!("not repeated: {error}"));
+                bail!(
+                    "{error:#}\nTCGUI_TORTURE_SEED={seed}, {done} acts; {explained}\nlog:\n{log}"
+                );
+            }
+            netns::clear()?;
+        }
         Ok(())
-    });
+    }
+
+    lab_test!(row_20_random_work_of_even_seeds, budget(), |scene| lane(
+        scene, 0
+    ));
+
+    lab_test!(row_20_random_work_of_odd_seeds, budget(), |scene| lane(
+        scene, 1
+    ));
+
+    #[test]
+    fn work_depends_on_the_seed_alone() {
+        let first: Vec<_> = work(7).take(10_000).collect();
+        let again: Vec<_> = work(7).take(10_000).collect();
+        assert_eq!(first, again);
+        let other: Vec<_> = work(8).take(10_000).collect();
+        assert_ne!(first, other);
+        let parts: usize = ACTS.iter().map(|(parts, _)| parts).sum();
+        assert_eq!(parts, 100);
+        let settles = first.iter().filter(|act| act.deed == Deed::Settle);
+        assert!((20..60).contains(&settles.count()));
+        for (_, deed) in ACTS {
+            assert!(first.iter().any(|act| act.deed == deed), "no {deed:?}");
+        }
+    }
+
+    #[test]
+    fn shortest_failing_work_is_found() {
+        let mut trials = 0;
+        let found = shortest(1000, 20, |count| {
+            trials += 1;
+            Ok(count >= 137)
+        });
+        assert_eq!(found.unwrap(), Some(137));
+        assert!(trials <= 12, "{trials}");
+        assert_eq!(shortest(1000, 3, |_| Ok(true)).unwrap(), Some(250));
+        assert_eq!(shortest(1000, 20, |_| Ok(false)).unwrap(), None);
+    }
 }

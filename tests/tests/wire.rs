@@ -147,22 +147,33 @@ mod tests {
         let through = ["--name", "lab2", "--zenoh-mode", "client"];
         let endpoint = ["--zenoh-connect", "tcp/127.0.0.1:7447"];
         let mut second = Daemon::start(&[], &[through.as_slice(), &endpoint].concat())?;
-        let client = client::Options::default().backend("lab2").open()?;
-        client.wait_for("the second backend is there", SOON, |state| {
-            state.alive() && state.list().is_some()
+        let both = |what: &str, is: &dyn Fn(&State) -> bool| {
+            scene.wait_for(what, |state| is(state) && is(&state.of("lab2")))
+        };
+        both("both are there", &|state| {
+            state.alive() && state.list().is_some() && state.health().is_some()
         })?;
         netns::add("blue")?;
-        scene.wait_named(&["blue"])?;
-        client.wait_for("the second one sees it too", SOON, |state| {
-            state.named().contains("blue")
+        both("both list it", &|state| state.named().contains("blue"))?;
+        let client = scene.client()?;
+        let enable = json!({"namespace": "blue", "interface": "lo", "operation": "Enable"});
+        for (what, request) in [("scenario", json!("List")), ("interface", enable)] {
+            let key = format!("tcgui/lab2/query/{what}");
+            let (reply, _) = client.query(&key, Some(request.to_string().as_bytes()))?;
+            let good = reply["Listed"].is_object() || reply["success"] == true;
+            ensure!(good, "{reply}");
+        }
+        both("both list what the second one did", &|state| {
+            state
+                .interface("blue", "lo")
+                .is_some_and(|lo| lo["is_up"] == true)
         })?;
-        let (reply, _) = client.ask("scenario", &json!("List"))?;
-        ensure!(reply["Listed"].is_object(), "{reply}");
         second.ensure_alive()?;
         second.stop()?;
-        client.wait_for("only the second one goes", SOON, |state| !state.alive())?;
-        ensure!(scene.client()?.state().alive(), "the first one went too");
-        client.close()
+        scene.wait_for("only the second one goes", |state| {
+            state.alive() && !state.of("lab2").alive()
+        })?;
+        Ok(())
     });
 
     lab_test!(presence_ends_with_an_orderly_stop, |scene| {

@@ -1,0 +1,109 @@
+//! A member of the bus in one of several roles, for tests that freeze or kill it.
+//!
+//! ```text
+//! bus-peer frontend ENDPOINT             declares what released frontends declare, and receives it
+//! bus-peer flood ENDPOINT KEY COUNT      asks, and never takes an answer
+//! bus-peer router ENDPOINT               passes on what others say
+//! ```
+
+use std::io::{self, Write};
+use std::{env, thread};
+
+use anyhow::{anyhow, bail};
+use serde_json::Value;
+use tcgui_tests::client::named;
+use tcgui_tests::frontend::{self, Route};
+use zenoh::handlers::{DefaultHandler, FifoChannelHandler};
+use zenoh::query::ReplyKeyExpr;
+use zenoh::sample::Sample;
+use zenoh::{Session, Wait};
+
+fn main() -> anyhow::Result<()> {
+    let args: Vec<_> = env::args().skip(1).collect();
+    let args: Vec<_> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["frontend", endpoint] => receive(&Route::client(endpoint).open()?),
+        ["flood", endpoint, key, count] => {
+            flood(&Route::client(endpoint).open()?, key, count.parse()?)
+        }
+        ["router", endpoint] => {
+            let _session = Route::router(endpoint).open()?;
+            say("listening")?;
+            for_ever()
+        }
+        _ => bail!("bus-peer frontend|flood|router ENDPOINT …, not {args:?}"),
+    }
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{line}")?;
+    output.flush()
+}
+
+fn for_ever() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// Nothing is received before everything is declared, as in released frontends: what comes meanwhile
+/// must fit into the queues of the default handler.
+fn receive(session: &Session) -> anyhow::Result<()> {
+    let failed = |error: zenoh::Error| anyhow!(error).context("declare");
+    let mut samples: Vec<FifoChannelHandler<Sample>> = Vec::new();
+    let mut subscribers = Vec::new();
+    for key in frontend::ADVANCED {
+        let subscriber = frontend::subscription(session, key, DefaultHandler::default());
+        let subscriber = subscriber.wait().map_err(failed)?;
+        samples.push(subscriber.handler().clone());
+        subscribers.push(subscriber);
+        say(&format!("declared {key}"))?;
+    }
+    let plain = session.declare_subscriber(frontend::PLAIN).wait();
+    let plain = plain.map_err(failed)?;
+    samples.push(plain.handler().clone());
+    let presence = session
+        .liveliness()
+        .declare_subscriber(frontend::LIVELINESS);
+    let presence = presence.history(true).wait().map_err(failed)?;
+    samples.push(presence.handler().clone());
+    say("declared everything")?;
+    thread::scope(|scope| {
+        for queue in samples {
+            scope.spawn(move || {
+                for sample in queue {
+                    // Nobody listens any more: the test is over.
+                    tell(&sample).ok();
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
+fn tell(sample: &Sample) -> io::Result<()> {
+    let key = sample.key_expr().as_str();
+    if key.ends_with("/interfaces/list") {
+        let list: Value = serde_json::from_slice(&sample.payload().to_bytes()).unwrap_or_default();
+        say(&format!("listed {}", named(&list).len()))
+    } else {
+        say(&format!("received {key}"))
+    }
+}
+
+/// The first answer stops the thread of Zenoh that reads from the link.
+fn flood(session: &Session, key: &str, count: usize) -> anyhow::Result<()> {
+    for _ in 0..count {
+        session
+            .get(key)
+            .payload("\"List\"")
+            // What a publisher kept comes on the key of the publication.
+            .accept_replies(ReplyKeyExpr::Any)
+            .callback(|_| for_ever())
+            .wait()
+            .map_err(|error| anyhow!(error).context("ask"))?;
+    }
+    say("asked")?;
+    for_ever()
+}

@@ -1,0 +1,113 @@
+//! What is the same in all released frontends: how they join the bus and what they listen to.
+//!
+//! Mode peer, connects to `tcp/127.0.0.1:7447`, listens on a free port, advanced subscriptions with
+//! history, recovery and detection. Differences: no multicast scouting, and it tries to connect every
+//! 50 ms, so that a test does not wait for the session.
+
+use anyhow::anyhow;
+use serde_json::json;
+use zenoh::handlers::IntoHandler;
+use zenoh::sample::Sample;
+use zenoh::{Config, Session, Wait};
+use zenoh_ext::{
+    AdvancedSubscriberBuilder, AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig,
+};
+
+/// What they subscribe to with history, recovery and detection.
+pub const ADVANCED: [&str; 7] = [
+    "tcgui/*/interfaces/list",
+    "tcgui/*/bandwidth/*/**",
+    "tcgui/*/interfaces/events",
+    "tcgui/*/health",
+    "tcgui/*/tc/*/*",
+    "tcgui/*/scenario/execution/*/*",
+    "tcgui/*/presets/list",
+];
+
+/// The one plain subscription.
+pub const PLAIN: &str = "tcgui/*/tc/stats/*/*";
+
+/// Presence of a backend.
+pub const LIVELINESS: &str = "tcgui/*/health";
+
+const RETRY_MS: u32 = 50;
+
+/// How a member joins the bus; by default as a frontend on the host of the daemon.
+#[derive(Debug, Clone)]
+pub struct Route {
+    mode: &'static str,
+    connect: Option<String>,
+    listen: Option<String>,
+}
+
+impl Default for Route {
+    fn default() -> Self {
+        Self {
+            mode: "peer",
+            connect: Some("tcp/127.0.0.1:7447".to_owned()),
+            listen: Some("tcp/127.0.0.1:0".to_owned()),
+        }
+    }
+}
+
+impl Route {
+    /// As a client of whoever listens at this endpoint.
+    #[must_use]
+    pub fn client(endpoint: &str) -> Self {
+        Self {
+            mode: "client",
+            connect: Some(endpoint.to_owned()),
+            listen: None,
+        }
+    }
+
+    /// As a router that listens at this endpoint.
+    #[must_use]
+    pub fn router(endpoint: &str) -> Self {
+        Self {
+            mode: "router",
+            connect: None,
+            listen: Some(endpoint.to_owned()),
+        }
+    }
+
+    /// Opens a session.
+    ///
+    /// # Errors
+    ///
+    /// When Zenoh refuses it.
+    pub fn open(&self) -> anyhow::Result<Session> {
+        let retry = json!({"period_init_ms": RETRY_MS, "period_max_ms": RETRY_MS});
+        let endpoints = |endpoint: &Option<String>| json!(endpoint.iter().collect::<Vec<_>>());
+        let settings = [
+            ("mode", json!(self.mode)),
+            ("connect/endpoints", endpoints(&self.connect)),
+            ("connect/retry", retry),
+            ("listen/endpoints", endpoints(&self.listen)),
+            ("scouting/multicast/enabled", json!(false)),
+        ];
+        let mut config = Config::default();
+        for (key, value) in settings {
+            config
+                .insert_json5(key, &value.to_string())
+                .map_err(|error| anyhow!(error).context(format!("set {key}")))?;
+        }
+        zenoh::open(config)
+            .wait()
+            .map_err(|error| anyhow!(error).context("open a session"))
+    }
+}
+
+/// One of the [`ADVANCED`] subscriptions, to be declared.
+pub fn subscription<'a, Handler: IntoHandler<Sample>>(
+    session: &'a Session,
+    key: &'static str,
+    handler: Handler,
+) -> AdvancedSubscriberBuilder<'a, 'static, 'static, Handler> {
+    session
+        .declare_subscriber(key)
+        .with(handler)
+        .history(HistoryConfig::default().detect_late_publishers())
+        .recovery(RecoveryConfig::default().heartbeat())
+        .subscriber_detection()
+}

@@ -1,0 +1,142 @@
+//! What administrators do to links, and what the list then says. Only inside the lab.
+
+use std::time::{Duration, Instant};
+
+use nix::net::if_::if_nametoindex;
+use serde_json::Value;
+
+use crate::client::State;
+use crate::netns;
+use crate::scene::{SOON, Scene};
+use crate::wait::{holds_for, wait_every};
+
+/// The kernel announces every change; two seconds leave room for a busy machine, not for polls.
+pub const PROMPT: Duration = Duration::from_secs(2);
+
+/// `ip` for the host's namespace (`default`) or a named one.
+///
+/// # Errors
+///
+/// When it fails.
+pub fn ip(namespace: &str, line: &str) -> anyhow::Result<String> {
+    match namespace {
+        "default" => netns::ip_line(line),
+        _ => netns::ip_line(&format!("-n {namespace} {line}")),
+    }
+}
+
+/// Waits for what the kernel announces.
+///
+/// # Errors
+///
+/// When that is not seen promptly.
+pub fn prompt(
+    scene: &Scene,
+    what: &str,
+    predicate: impl Fn(&State) -> bool,
+) -> anyhow::Result<State> {
+    scene.client()?.wait_for(what, PROMPT, predicate)
+}
+
+/// Waits until one attribute of one interface has a value.
+///
+/// # Errors
+///
+/// When that is not seen promptly.
+pub fn attribute(
+    scene: &Scene,
+    (namespace, interface): (&str, &str),
+    name: &str,
+    value: impl Into<Value>,
+) -> anyhow::Result<()> {
+    let value = value.into();
+    prompt(
+        scene,
+        &format!("{name} of {namespace}/{interface} is {value}"),
+        |state| {
+            state
+                .interface(namespace, interface)
+                .is_some_and(|it| it[name] == value)
+        },
+    )
+    .map(drop)
+}
+
+/// Waits until an interface is not listed.
+///
+/// # Errors
+///
+/// When that is not seen promptly.
+pub fn gone(scene: &Scene, namespace: &str, interface: &str) -> anyhow::Result<()> {
+    prompt(
+        scene,
+        &format!("{namespace}/{interface} is gone"),
+        |state| state.interface(namespace, interface).is_none(),
+    )
+    .map(drop)
+}
+
+/// A veth pair is made, renamed, switched and removed; every step must be listed.
+///
+/// # Errors
+///
+/// When a step is not seen promptly.
+pub fn life_of_a_link(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
+    ip(namespace, "link add here type veth peer name there")?;
+    attribute(scene, (namespace, "here"), "is_up", false)?;
+    attribute(scene, (namespace, "there"), "interface_type", "Veth")?;
+    ip(namespace, "link set here name renamed")?;
+    attribute(scene, (namespace, "renamed"), "is_up", false)?;
+    gone(scene, namespace, "here")?;
+    ip(namespace, "link set renamed up")?;
+    attribute(scene, (namespace, "renamed"), "is_up", true)?;
+    ip(namespace, "link set renamed down")?;
+    attribute(scene, (namespace, "renamed"), "is_up", false)?;
+    ip(namespace, "link del renamed")?;
+    gone(scene, namespace, "renamed")?;
+    gone(scene, namespace, "there")
+}
+
+/// Without it the death of one namespace waits for that of the one before.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// From the start of `ip netns del` until the host's end of a veth pair is gone.
+///
+/// # Errors
+///
+/// When it does not go at all, or the list does not say so.
+pub fn veth_dies(scene: Option<&Scene>) -> anyhow::Result<Duration> {
+    netns::add("dying")?;
+    netns::ip_line("link add outer type veth peer name inner netns dying")?;
+    netns::ip_line("link set outer up")?;
+    netns::ip_line("-n dying link set inner up")?;
+    if let Some(scene) = scene {
+        scene.wait_for("the daemon monitors the link inside", |state| {
+            state
+                .interface("dying", "inner")
+                .is_some_and(|inner| inner["is_oper_up"] == true)
+        })?;
+    }
+    holds_for(
+        "the kernel is done with the one before",
+        QUIET,
+        || (),
+        |()| true,
+    )?;
+    let start = Instant::now();
+    netns::del("dying")?;
+    wait_every(
+        Duration::from_micros(500),
+        "the host's end goes",
+        SOON,
+        || if_nametoindex("outer").is_ok(),
+        |there| !there,
+    )?;
+    let gone = start.elapsed();
+    if let Some(scene) = scene {
+        scene.wait_for("both ends leave the list", |state| {
+            state.named().is_empty() && state.interface("default", "outer").is_none()
+        })?;
+    }
+    Ok(gone)
+}

@@ -1,0 +1,95 @@
+//! Members of the bus in processes of their own, which can be frozen and killed.
+//!
+//! What they do is written in `src/bin/bus-peer.rs`; they say line by line how far they got.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::ensure;
+use nix::sys::signal::Signal;
+
+use crate::process::{Companion, bound_to_parent};
+use crate::wait::patience;
+
+#[derive(Debug, Default)]
+struct Said {
+    lines: Mutex<BTreeSet<String>>,
+    more: Condvar,
+}
+
+/// A process on the bus; killed when this value goes.
+#[derive(Debug)]
+pub struct Peer {
+    process: Companion,
+    said: Arc<Said>,
+}
+
+impl Peer {
+    /// Starts the program `bus-peer` in one of its roles.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub fn start(program: &str, role: &[&str]) -> anyhow::Result<Self> {
+        let (process, output) = Companion::start_piped(bound_to_parent(program).args(role))?;
+        let said = Arc::new(Said::default());
+        let listener = Arc::clone(&said);
+        // Ends with the process, whose end closes the pipe.
+        thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                let mut lines = listener
+                    .lines
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
+                lines.insert(line);
+                listener.more.notify_all();
+            }
+        });
+        Ok(Self { process, said })
+    }
+
+    /// Waits until it has said this line.
+    ///
+    /// # Errors
+    ///
+    /// When the deadline passes first; the message holds all that it said.
+    pub fn says(&self, line: &str, deadline: Duration) -> anyhow::Result<()> {
+        let lines = self.said.lines.lock();
+        let missing = |lines: &mut BTreeSet<String>| !lines.contains(line);
+        let (lines, timeout) = self
+            .said
+            .more
+            .wait_timeout_while(
+                lines.unwrap_or_else(PoisonError::into_inner),
+                deadline * patience(),
+                missing,
+            )
+            .unwrap_or_else(PoisonError::into_inner);
+        ensure!(
+            !timeout.timed_out(),
+            "did not say {line:?} within {deadline:?}, but: {lines:?}"
+        );
+        Ok(())
+    }
+
+    /// Sends a signal.
+    ///
+    /// # Errors
+    ///
+    /// When the process cannot get it.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        self.process.signal(signal)
+    }
+
+    /// Kills it.
+    ///
+    /// # Errors
+    ///
+    /// When it had ended by itself.
+    pub fn kill(self) -> anyhow::Result<()> {
+        self.process.kill()
+    }
+}

@@ -1,0 +1,255 @@
+//! The bus under hard conditions: a thousand namespaces at once, frozen clients, lost sessions.
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::time::{Duration, Instant};
+
+    use anyhow::{Context, ensure};
+    use nix::sys::signal::Signal;
+    use serde_json::json;
+    use tcgui_tests::client::Options;
+    use tcgui_tests::frontend::{ADVANCED, Route};
+    use tcgui_tests::lab::Kind;
+    use tcgui_tests::links::PROMPT;
+    use tcgui_tests::measure::Times;
+    use tcgui_tests::peer::Peer;
+    use tcgui_tests::scene::{SOON, Scene};
+    use tcgui_tests::wait::wait_for;
+    use tcgui_tests::{lab_test, measure, netns};
+
+    const PROGRAM: &str = env!("CARGO_BIN_EXE_bus-peer");
+
+    const DAEMON: &str = "tcp/127.0.0.1:7447";
+
+    const MANY: usize = 1000;
+
+    const LONG: Duration = Duration::from_secs(30);
+
+    /// A daemon with so many namespaces that a list is more than a socket takes at once.
+    fn start_with_many(scene: &mut Scene) -> anyhow::Result<()> {
+        netns::add_burst((0..MANY).map(|number| format!("n{number}")).collect())?;
+        scene.start()?;
+        scene
+            .client()?
+            .wait_for("all are listed", LONG, |state| state.named().len() == MANY)
+            .map(drop)
+    }
+
+    lab_test!(
+        frontend_that_joins_late_gets_a_thousand,
+        Kind::Alone,
+        |scene| {
+            start_with_many(scene)?;
+            let frontend = Peer::start(PROGRAM, &["frontend", DAEMON])?;
+            let start = Instant::now();
+            for key in ADVANCED {
+                frontend.says(&format!("declared {key}"), PROMPT)?;
+            }
+            frontend.says("declared everything", PROMPT)?;
+            let declared = start.elapsed();
+            frontend.says(&format!("listed {MANY}"), PROMPT)?;
+            frontend.says("received tcgui/default/health", PROMPT)?;
+            let listed = start.elapsed();
+            measure::report(format!(
+                "process started, declared {declared:.1?}, listed {listed:.1?}"
+            ))?;
+            ensure!(listed <= PROMPT, "listed after {listed:?}");
+            netns::add("later")?;
+            frontend.says(&format!("listed {}", MANY + 1), PROMPT)?;
+            frontend.kill()
+        }
+    );
+
+    /// More than the daemon may keep for somebody who does not take it.
+    const KEPT: u64 = 32 * 1024 * 1024;
+
+    /// What the daemon does for others while somebody is in the way.
+    fn others_are_served(scene: &Scene, changes: usize, within: Duration) -> anyhow::Result<()> {
+        let client = scene.client()?;
+        let mut seen = Times::default();
+        let mut answered = Times::default();
+        let mut refused = 0;
+        for change in 0..changes {
+            let listed = change % 2 == 0;
+            if listed {
+                netns::add("blue")?;
+            } else {
+                netns::del("blue")?;
+            }
+            let start = Instant::now();
+            client.wait_for(&format!("blue is listed: {listed}"), within, |state| {
+                state.named().contains("blue") == listed
+            })?;
+            seen.push(start.elapsed());
+            // "Too many requests" is an answer too; it must not be the only one.
+            let (reply, elapsed) = client.ask("scenario", &json!("List"))?;
+            refused += usize::from(reply["Error"]["error"]["category"] == "Transient");
+            answered.push(elapsed);
+        }
+        measure::report(format!(
+            "changes seen: {seen}; answers: {answered}, {refused} of them refusals"
+        ))?;
+        wait_for("a good answer", SOON, || scene.ping(), Result::is_ok)??;
+        let slowest = answered.percentile(100)?;
+        ensure!(slowest < Duration::from_secs(1), "answers: {answered}");
+        Ok(())
+    }
+
+    fn memory_stays(scene: &Scene, before: u64) -> anyhow::Result<()> {
+        let after = scene.daemon()?.rss()?;
+        measure::report(format!(
+            "resident: {} KiB, then {} KiB",
+            before / 1024,
+            after / 1024
+        ))?;
+        ensure!(after < before + KEPT, "{before} grew to {after} bytes");
+        Ok(())
+    }
+
+    lab_test!(frozen_frontends_stop_nobody, Kind::Alone, |scene| {
+        start_with_many(scene)?;
+        let mut frozen = Vec::new();
+        for _ in 0..3 {
+            let frontend = Peer::start(PROGRAM, &["frontend", DAEMON])?;
+            frontend.says(&format!("listed {MANY}"), LONG)?;
+            frontend.signal(Signal::SIGSTOP)?;
+            frozen.push(frontend);
+        }
+        let before = scene.daemon()?.rss()?;
+        others_are_served(scene, 50, PROMPT)?;
+        memory_stays(scene, before)?;
+        for frontend in &frozen {
+            frontend.signal(Signal::SIGCONT)?;
+        }
+        netns::add("green")?;
+        for frontend in frozen {
+            frontend.says(&format!("listed {}", MANY + 1), LONG)?;
+            frontend.kill()?;
+        }
+        Ok(())
+    });
+
+    /// Clients that ask and never take an answer; they are frozen when they have asked.
+    fn flooded(scene: &Scene, clients: usize, freeze: bool) -> anyhow::Result<()> {
+        let key = "tcgui/default/query/scenario";
+        let before = scene.daemon()?.rss()?;
+        let mut floods = Vec::new();
+        for _ in 0..clients {
+            let flood = Peer::start(PROGRAM, &["flood", DAEMON, key, "2000"])?;
+            if freeze {
+                flood.says("asked", LONG)?;
+                flood.signal(Signal::SIGSTOP)?;
+            }
+            floods.push(flood);
+        }
+        others_are_served(scene, 20, PROMPT)?;
+        memory_stays(scene, before)?;
+        drop(floods);
+        others_are_served(scene, 2, PROMPT)
+    }
+
+    lab_test!(answers_that_nobody_takes, Kind::Alone, |scene| {
+        scene.start()?;
+        flooded(scene, 3, false)?;
+        flooded(scene, 3, true)
+    });
+
+    /// Zenoh keeps the publisher's cache locked while it waits for a link, and gives the link up
+    /// after 5 s.
+    const GIVEN_UP: Duration = Duration::from_secs(10);
+
+    // As a frontend that joins and is frozen, but with more lists than a socket holds (4 MiB).
+    lab_test!(lists_that_nobody_takes, Kind::Alone, |scene| {
+        start_with_many(scene)?;
+        let before = scene.daemon()?.rss()?;
+        let history = "tcgui/default/interfaces/list/@adv/**";
+        let flood = Peer::start(PROGRAM, &["flood", DAEMON, history, "50"])?;
+        flood.says("asked", LONG)?;
+        flood.signal(Signal::SIGSTOP)?;
+        others_are_served(scene, 20, GIVEN_UP)?;
+        memory_stays(scene, before)?;
+        drop(flood);
+        others_are_served(scene, 2, PROMPT)
+    });
+
+    fn router(endpoint: &str) -> anyhow::Result<Peer> {
+        let router = Peer::start(PROGRAM, &["router", endpoint])?;
+        router.says("listening", SOON)?;
+        Ok(router)
+    }
+
+    /// How long a session may take to come back after the router has.
+    const REGAINED: Duration = Duration::from_secs(15);
+
+    lab_test!(session_lost_and_regained_through_a_router, |scene| {
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let endpoint = format!("tcp/127.0.0.1:{port}");
+        let mut routers = router(&endpoint)?;
+        let client = Options::default().route(Route::client(&endpoint));
+        let connect = ["--zenoh-mode", "client", "--zenoh-connect", &endpoint];
+        scene.start_watched(&connect, client, |_| ())?;
+        netns::add("before")?;
+        netns::add("stays")?;
+        scene.wait_named(&["before", "stays"])?;
+        for change in ["first", "second"] {
+            routers.kill()?;
+            scene.wait_for("the token goes", |state| !state.alive())?;
+            netns::add(change)?;
+            routers = router(&endpoint)?;
+            let start = Instant::now();
+            scene
+                .client()?
+                .wait_for("what changed meanwhile is listed", REGAINED, |state| {
+                    state.alive() && state.named().contains(change)
+                })?;
+            measure::report(format!("session regained after {:.1?}", start.elapsed()))?;
+        }
+        netns::del("before")?;
+        scene.wait_named(&["first", "second", "stays"])?;
+        scene.ping()?;
+        // Nothing had changed while it was away: the client keeps what it had, or gets it again.
+        routers.kill()?;
+        scene.wait_for("the token goes", |state| !state.alive())?;
+        let routers = router(&endpoint)?;
+        let late = Options::default().route(Route::client(&endpoint)).open()?;
+        late.wait_for("a client that joins then gets all", REGAINED, |state| {
+            state.alive() && state.named().len() == 3
+        })?;
+        late.close()?;
+        let daemon = scene.take_daemon()?;
+        daemon.stop()?;
+        routers.kill()
+    });
+
+    /// An actor that panics ends the daemon in order; the next one shows the truth.
+    fn fails(scene: &mut Scene, actor: &str) -> anyhow::Result<()> {
+        netns::add("before")?;
+        scene.start_with(&["--fail-actor", actor])?;
+        scene.wait_named(&["before"])?;
+        let mut daemon = scene.take_daemon()?;
+        let status = daemon.wait(SOON)?;
+        let log = daemon.stderr();
+        ensure!(status.code() == Some(1), "{status}: {log}");
+        let last = log.lines().last().context("nothing was logged")?;
+        ensure!(last.contains("ERROR") && last.contains(actor), "{log}");
+        scene.wait_for("the token goes", |state| !state.alive())?;
+        netns::del("before")?;
+        netns::add("after")?;
+        scene.start_daemon::<&str>(&[])?;
+        scene.wait_named(&["after"])?;
+        scene.ping().map(drop)
+    }
+
+    lab_test!(watcher_that_fails_ends_the_daemon, |scene| fails(
+        scene,
+        "namespace_watcher"
+    ));
+
+    lab_test!(interfaces_that_fail_end_the_daemon, |scene| fails(
+        scene,
+        "interfaces"
+    ));
+
+    lab_test!(bus_that_fails_ends_the_daemon, |scene| fails(scene, "bus"));
+}

@@ -1,0 +1,321 @@
+//! Named namespaces where the kernel tells less than it should, or gives less than it could.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use anyhow::{Context, ensure};
+    use tcgui_tests::lab::Kind;
+    use tcgui_tests::links::{self, life_of_a_link};
+    use tcgui_tests::measure::Times;
+    use tcgui_tests::process::{Companion, run};
+    use tcgui_tests::scene::Scene;
+    use tcgui_tests::wait::{holds_for, wait_for};
+    use tcgui_tests::{lab_test, measure, netns};
+
+    /// For what is tried again with a pause that doubles up to a minute.
+    const LONG: Duration = Duration::from_secs(60);
+
+    /// Lines of the daemon's log of this level that hold this word.
+    fn said(scene: &Scene, level: &str, word: &str) -> Vec<String> {
+        let log = scene
+            .daemon()
+            .map(|daemon| daemon.stderr())
+            .unwrap_or_default();
+        let says = |line: &&str| line.contains(level) && line.to_lowercase().contains(word);
+        log.lines().filter(says).map(str::to_owned).collect()
+    }
+
+    const WARNED: &str = " WARN ";
+
+    fn warnings(scene: &Scene, word: &str) -> Vec<String> {
+        said(scene, WARNED, word)
+    }
+
+    lab_test!(row_09_mounts_that_propagate, |scene| {
+        run(Command::new("mount").args(["--make-shared", "/run"]))?;
+        scene.wrap_daemon(&["unshare", "-m", "--propagation", "slave"]);
+        scene.start()?;
+        netns::add("a")?;
+        scene.wait_named(&["a"])?;
+        netns::del("a")?;
+        scene.wait_named::<&str>(&[])?;
+        let warnings = warnings(scene, "propagat");
+        ensure!(warnings.is_empty(), "{warnings:?}");
+        Ok(())
+    });
+
+    lab_test!(row_09_mounts_that_do_not_propagate, |scene| {
+        netns::add("old")?;
+        scene.wrap_daemon(&["unshare", "-m", "--propagation", "private"]);
+        scene.start()?;
+        scene.wait_named(&["old"])?;
+        netns::add("a")?;
+        netns::add("b")?;
+        wait_for(
+            "a warning",
+            LONG,
+            || warnings(scene, "propagat"),
+            |lines| !lines.is_empty(),
+        )?;
+        holds_for(
+            "one warning, and nothing is listed that cannot be used",
+            Duration::from_secs(3),
+            || {
+                (
+                    warnings(scene, "propagat").len(),
+                    scene.was_ever_listed("a"),
+                )
+            },
+            |state| *state == (1, false),
+        )?;
+        // It sees the old one for ever, which the check at the end cannot know.
+        scene.take_daemon()?.stop().map(drop)
+    });
+
+    /// What the daemon calls its doorbells.
+    const INSTANCE: &str = "inotify instance";
+    const PARENT: &str = "inotify watch on the parent";
+    const DIRECTORY: &str = "inotify watch on the netns directory";
+    const MOUNTS: &str = "mount table";
+
+    /// Exactly these doorbells were said to be missing, each once, and to be back, each so often.
+    fn ensure_said(scene: &Scene, lost: &[&str], back: usize) -> anyhow::Result<()> {
+        for doorbell in [INSTANCE, PARENT, DIRECTORY, MOUNTS] {
+            let once = usize::from(lost.contains(&doorbell));
+            let gone = said(scene, WARNED, doorbell);
+            ensure!(gone.len() == once, "{doorbell} lost: {gone:#?}");
+            let again = said(scene, " INFO ", doorbell);
+            ensure!(again.len() == once * back, "{doorbell} back: {again:#?}");
+        }
+        Ok(())
+    }
+
+    /// Waits until all that was lost is said to be back, and looks whether it is.
+    fn ensure_returns(scene: &mut Scene, lost: &[&str], holder: &Companion) -> anyhow::Result<()> {
+        wait_for(
+            "all that was lost is back",
+            LONG,
+            || ensure_said(scene, lost, 1),
+            Result::is_ok,
+        )??;
+        // Of the one only inotify tells, of the other only the mount table.
+        let mut times = Times::default();
+        for _ in 0..3 {
+            times.push(symlink_to_list(scene, holder)?);
+            times.push(unmount_to_list(scene, holder)?);
+        }
+        measure::report(format!("with all doorbells back: {times}"))?;
+        ensure!(times.percentile(100)? < AT_ONCE, "{times}");
+        ensure_said(scene, lost, 1)?;
+        // The watcher's own descriptors are new.
+        scene.accept_footprint()
+    }
+
+    /// Far more than it takes with all doorbells, and less than [`SLOW_SWEEP`].
+    const AT_ONCE: Duration = Duration::from_secs(1);
+
+    /// Far more than it takes with the doorbell that is left.
+    const SLOW_SWEEP: [&str; 2] = ["--degraded-sweep-interval", "3s"];
+
+    /// How long a symlink, which changes no mount, needs to be listed.
+    fn symlink_to_list(scene: &Scene, holder: &Companion) -> anyhow::Result<Duration> {
+        symlink(netns::of_process(holder.pid()), netns::path("link"))?;
+        let start = Instant::now();
+        scene.client()?.wait_for("link is listed", LONG, |state| {
+            state.named().contains("link")
+        })?;
+        let listed = start.elapsed();
+        fs::remove_file(netns::path("link"))?;
+        scene.client()?.wait_for("link is gone", LONG, |state| {
+            !state.named().contains("link")
+        })?;
+        Ok(listed)
+    }
+
+    /// How long it takes until a name is gone whose file stays, of which inotify says nothing.
+    fn unmount_to_list(scene: &Scene, holder: &Companion) -> anyhow::Result<Duration> {
+        let path = netns::path("left");
+        netns::touch(&path)?;
+        netns::bind(&netns::of_process(holder.pid()), &path)?;
+        scene.wait_listed("left", true)?;
+        netns::detach(&path)?;
+        let start = Instant::now();
+        scene.wait_listed("left", false)?;
+        let gone = start.elapsed();
+        fs::remove_file(path)?;
+        Ok(gone)
+    }
+
+    /// A limit of the test's user namespace; its usual value comes back when this goes.
+    #[derive(Debug)]
+    struct Limit {
+        path: PathBuf,
+        usual: Vec<u8>,
+    }
+
+    impl Limit {
+        fn zero(name: &str) -> anyhow::Result<Self> {
+            let path = Path::new("/proc/sys/user").join(name);
+            let usual = fs::read(&path)?;
+            fs::write(&path, "0").with_context(|| format!("write {}", path.display()))?;
+            Ok(Self { path, usual })
+        }
+
+        fn raise(self) -> anyhow::Result<()> {
+            fs::write(&self.path, &self.usual).context("give the limit its usual value")
+        }
+    }
+
+    fn without_inotify(scene: &mut Scene, limit: &str, lost: &[&str]) -> anyhow::Result<()> {
+        let limit = Limit::zero(limit)?;
+        scene.start_with(&SLOW_SWEEP)?;
+        netns::add("a")?;
+        scene.wait_named(&["a"])?;
+        netns::add("b")?;
+        netns::del("a")?;
+        scene.wait_named(&["b"])?;
+        let holder = netns::holder()?;
+        symlink_to_list(scene, &holder)?;
+        ensure_said(scene, lost, 0)?;
+        limit.raise()?;
+        ensure_returns(scene, lost, &holder)
+    }
+
+    lab_test!(row_15_no_inotify_instances, Kind::OwnLimits, |scene| {
+        without_inotify(scene, "max_inotify_instances", &[INSTANCE])
+    });
+
+    lab_test!(row_15_no_inotify_watches, Kind::OwnLimits, |scene| {
+        without_inotify(scene, "max_inotify_watches", &[PARENT, DIRECTORY])
+    });
+
+    /// Starts the daemon with something in place of its mount table that cannot be polled.
+    const NO_MOUNTS: [&str; 4] = [
+        "bash",
+        "-c",
+        r#"mount --bind /dev/null /proc/$$/mountinfo && exec "$@""#,
+        "_",
+    ];
+
+    /// Takes away what [`NO_MOUNTS`] put there.
+    fn give_mounts(scene: &Scene) -> anyhow::Result<()> {
+        let pid = scene.daemon()?.pid();
+        let table = PathBuf::from(format!("/proc/{pid}/mountinfo"));
+        netns::detach(&table).context("uncover the mount table")
+    }
+
+    lab_test!(no_mount_table, |scene| {
+        scene.wrap_daemon(&NO_MOUNTS);
+        scene.start_with(&SLOW_SWEEP)?;
+        for _ in 0..3 {
+            netns::add("a")?;
+            scene.wait_named(&["a"])?;
+            netns::del("a")?;
+            scene.wait_named::<&str>(&[])?;
+        }
+        // Nothing but a sweep can tell that the file stays without its namespace.
+        netns::add("b")?;
+        scene.wait_named(&["b"])?;
+        netns::detach(&netns::path("b"))?;
+        scene.wait_named::<&str>(&[])?;
+        ensure_said(scene, &[MOUNTS], 0)?;
+        give_mounts(scene)?;
+        let holder = netns::holder()?;
+        ensure_returns(scene, &[MOUNTS], &holder)
+    });
+
+    /// One sweep of a daemon that hears nothing (1 s by default), and what a busy machine adds.
+    const ONE_SWEEP: Duration = Duration::from_millis(1200 + 500);
+
+    lab_test!(neither_inotify_nor_mount_table, Kind::OwnLimits, |scene| {
+        let limit = Limit::zero("max_inotify_instances")?;
+        scene.wrap_daemon(&NO_MOUNTS);
+        scene.start()?;
+        let mut times = Times::default();
+        for _ in 0..5 {
+            for listed in [true, false] {
+                if listed {
+                    netns::add("a")?;
+                } else {
+                    netns::del("a")?;
+                }
+                let start = Instant::now();
+                scene.wait_listed("a", listed)?;
+                times.push(start.elapsed());
+            }
+        }
+        measure::report(format!("swept only: {times}"))?;
+        ensure!(times.percentile(100)? < ONE_SWEEP, "{times}");
+        let lost = [INSTANCE, MOUNTS];
+        ensure_said(scene, &lost, 0)?;
+        limit.raise()?;
+        give_mounts(scene)?;
+        let holder = netns::holder()?;
+        ensure_returns(scene, &lost, &holder)
+    });
+
+    lab_test!(netns_directory_is_created_on_demand, |scene| {
+        let directory = Path::new(netns::DIR);
+        scene.start()?;
+        ensure!(!directory.exists(), "created though nobody asked for it");
+        scene.take_daemon()?.stop()?;
+        for _ in 0..2 {
+            // The second time it is there already.
+            scene.start_daemon(&["--create-netns-dir"])?;
+            ensure!(directory.is_dir(), "not created");
+            netns::add("a")?;
+            scene.wait_named(&["a"])?;
+            netns::del("a")?;
+            scene.wait_named::<&str>(&[])?;
+            scene.take_daemon()?.stop()?;
+        }
+        scene.start_daemon::<&str>(&[])
+    });
+
+    const NO_IDS: [&str; 1] = ["--no-namespace-ids"];
+
+    lab_test!(links_are_followed_without_namespace_ids, |scene| {
+        netns::add("old")?;
+        scene.start_with(&NO_IDS)?;
+        netns::add("new")?;
+        scene.wait_named(&["new", "old"])?;
+        for namespace in ["default", "old", "new"] {
+            life_of_a_link(scene, namespace)?;
+        }
+        netns::ip_line("-n old link add moves type veth peer name stays")?;
+        netns::ip_line("-n old link set moves netns new")?;
+        links::attribute(scene, ("new", "moves"), "namespace", "new")?;
+        links::gone(scene, "old", "moves")
+    });
+
+    lab_test!(namespaces_die_without_namespace_ids, Kind::Alone, |scene| {
+        scene.start_with(&NO_IDS)?;
+        let fds = || scene.daemon().and_then(|daemon| daemon.fds());
+        let before = fds()?;
+        let mut times = Times::default();
+        for _ in 0..10 {
+            times.push(links::veth_dies(Some(scene))?);
+        }
+        measure::report(format!("veth gone, with sockets inside: {times}"))?;
+        ensure!(times.percentile(100)? < Duration::from_secs(1), "{times}");
+        for number in 0..20 {
+            netns::add(format!("n{number}"))?;
+        }
+        scene.wait_for("all are listed", |state| state.named().len() == 20)?;
+        let inside = fds()?;
+        ensure!(
+            inside >= before + 40,
+            "two sockets each: {before} → {inside}"
+        );
+        netns::clear()?;
+        wait_for("descriptors are returned", links::PROMPT, fds, |now| {
+            now.as_ref().is_ok_and(|now| *now <= before + 4)
+        })
+        .map(drop)
+    });
+}

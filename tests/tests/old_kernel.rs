@@ -1,0 +1,117 @@
+//! The same tests on an older kernel: Linux 6.1 in User Mode Linux, through `scripts/netem-vm.sh`.
+//!
+//! A slice of the other suites, run by their own binaries. What is missing there is a failure.
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+    use std::time::SystemTime;
+
+    use anyhow::{Context, ensure};
+    use tcgui_tests::process::{bound_to_parent, run};
+
+    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/netem-vm.sh");
+
+    /// Of the machine, in seconds; it needs a tenth of it when nothing else runs.
+    const LIMIT: &str = "500";
+
+    /// System calls take a hundred times as long, but most of a test is waiting.
+    const PATIENCE: &str = "10";
+
+    /// What the machine has of its own at the same place.
+    const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+    /// The newest binary of a suite, which is the one that was built with this one.
+    fn suite(name: &str) -> anyhow::Result<PathBuf> {
+        let this = env::current_exe()?;
+        let directory = this.parent().context("this program has no directory")?;
+        let built = |path: &Path| -> Option<SystemTime> {
+            let file = path.file_name()?.to_str()?;
+            let hash = file.strip_prefix(name)?.strip_prefix('-')?;
+            let is_program = hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+            fs::metadata(path)
+                .ok()?
+                .modified()
+                .ok()
+                .filter(|_| is_program)
+        };
+        let newest = fs::read_dir(directory)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter_map(|path| Some((built(&path)?, path)))
+            .max();
+        let (_, path) = newest
+            .with_context(|| format!("no {name} beside {}: run scripts/test.sh", this.display()))?;
+        let hidden = HIDDEN.iter().find(|hidden| path.starts_with(hidden));
+        ensure!(
+            hidden.is_none(),
+            "{} cannot be seen in the machine: choose another CARGO_TARGET_DIR",
+            path.display()
+        );
+        Ok(path)
+    }
+
+    /// Runs these tests of a suite in a machine of their own.
+    fn in_the_machine(name: &str, tests: &[&str]) -> anyhow::Result<()> {
+        let names = tests.iter().map(|test| format!("tests::{test}"));
+        let output = run(bound_to_parent(SCRIPT)
+            .args(["-t", LIMIT, "--"])
+            .arg(suite(name)?)
+            .args(["--exact", "--color=never", "--test-threads=1"])
+            .args(names)
+            .env("TCGUI_PATIENCE", PATIENCE))?;
+        let passed = format!("test result: ok. {} passed", tests.len());
+        ensure!(output.contains(&passed), "not {passed:?}: {output}");
+        Ok(())
+    }
+
+    #[test]
+    fn namespaces_on_an_older_kernel() {
+        in_the_machine(
+            "namespace_rows",
+            &[
+                "row_01_first_namespace_of_a_fresh_boot",
+                "row_02_directory_destroyed_again_and_again",
+                "row_03_namespace_older_than_the_daemon",
+                "row_05_bind_on_a_file_that_waited",
+                "row_06_unmounted_with_the_file_left",
+                "row_08_directory_covered_and_uncovered",
+                "row_12_two_names_for_one_namespace",
+                "row_13_names_of_every_kind",
+            ],
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn links_on_an_older_kernel() {
+        in_the_machine(
+            "interfaces",
+            &[
+                "carrier_follows_the_other_end",
+                "life_of_a_link_in_a_namespace_younger_than_the_daemon",
+                "link_moves_between_namespaces",
+            ],
+        )
+        .unwrap();
+    }
+
+    #[test]
+    fn status_and_output_come_from_the_machine() {
+        let in_machine = |line: &str| {
+            Command::new(SCRIPT)
+                .args(["--", "sh", "-c", line])
+                .output()
+                .unwrap()
+        };
+        let output = in_machine("uname -r; echo to standard error >&2; exit 7");
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+        assert!(output.stdout.starts_with(b"6.1."), "{output:?}");
+        assert_eq!(output.stderr, b"to standard error\n", "{output:?}");
+        // A machine that ends without a status has failed.
+        let output = in_machine("kill -SEGV 1; echo o >/proc/sysrq-trigger; sleep 60");
+        assert_eq!(output.status.code(), Some(125), "{output:?}");
+    }
+}

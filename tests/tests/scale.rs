@@ -1,0 +1,215 @@
+//! A thousand namespaces: made at once, while nothing happens, and again and again.
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+    use std::time::{Duration, Instant};
+
+    use anyhow::ensure;
+    use tcgui_tests::lab::Kind;
+    use tcgui_tests::process::run;
+    use tcgui_tests::scene::{SOON, Scene};
+    use tcgui_tests::wait::{holds_for, wait_for};
+    use tcgui_tests::{daemon, lab_test, measure, netns};
+
+    const MANY: usize = 1000;
+
+    /// For a thousand of anything.
+    const LONG: Duration = Duration::from_secs(30);
+
+    fn names() -> Vec<String> {
+        (0..MANY).map(|number| format!("n{number}")).collect()
+    }
+
+    /// One value for the daemon that is shipped and one for a build without optimisation.
+    fn limit<T>(optimised: T, debug: T) -> anyhow::Result<T> {
+        Ok(if daemon::is_optimised()? {
+            optimised
+        } else {
+            debug
+        })
+    }
+
+    fn add_all() -> anyhow::Result<()> {
+        netns::add_burst(names())
+    }
+
+    fn del_all() -> anyhow::Result<()> {
+        netns::del_burst(&names())
+    }
+
+    /// How long the namespaces took to make or remove, and the list from then on.
+    fn burst(
+        scene: &Scene,
+        what: &str,
+        expected: usize,
+        act: fn() -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let client = scene.client()?;
+        let before = client.state().lists();
+        let start = Instant::now();
+        act()?;
+        let acted = start.elapsed();
+        let state = client.wait_for(&format!("{expected} are listed"), LONG, |state| {
+            state.named().len() == expected
+        })?;
+        let listed = start.elapsed();
+        let late = listed - acted;
+        let lists = state.lists() - before;
+        measure::report(format!(
+            "{MANY} × {what} in {acted:.1?}, listed {late:.1?} after the last, in {lists} lists"
+        ))?;
+        let allowed = limit(Duration::from_millis(500), Duration::from_secs(6))?;
+        ensure!(late <= allowed, "listed {late:?} after the last one");
+        let most = 40.0 * listed.as_secs_f64() + 2.0;
+        ensure!(
+            u32::try_from(lists).is_ok_and(|lists| f64::from(lists) <= most),
+            "{lists} lists in {listed:?}"
+        );
+        Ok(())
+    }
+
+    lab_test!(row_16_a_thousand_in_one_burst, Kind::Alone, |scene| {
+        scene.start()?;
+        burst(scene, "added", MANY, add_all)?;
+        burst(scene, "deleted", 0, del_all)?;
+        let missed: Vec<_> = names()
+            .into_iter()
+            .filter(|name| scene.comings_and_goings(name) != (1, 1))
+            .collect();
+        ensure!(missed.is_empty(), "not once there and gone: {missed:?}");
+        Ok(())
+    });
+
+    /// Makes and removes a thousand namespaces as fast as `ip` can.
+    fn ip_batch(act: &str) -> anyhow::Result<()> {
+        let batch = tempfile::NamedTempFile::new()?;
+        let lines: Vec<_> = (names().iter())
+            .map(|name| format!("netns {act} {name}\n"))
+            .collect();
+        fs::write(batch.path(), lines.concat())?;
+        run(Command::new("ip").arg("-batch").arg(batch.path())).map(drop)
+    }
+
+    lab_test!(row_16_a_thousand_with_ip, Kind::Alone, |scene| {
+        scene.start()?;
+        burst(scene, "ip netns add", MANY, || ip_batch("add"))?;
+        burst(scene, "ip netns del", 0, || ip_batch("del"))
+    });
+
+    const LARGEST: u64 = 60 * 1024 * 1024;
+
+    /// Waits until the daemon has used no processor time for a while.
+    fn wait_idle(scene: &Scene) -> anyhow::Result<()> {
+        let daemon = scene.daemon()?;
+        let mut last = (daemon.cpu_time()?, Instant::now());
+        let look = || {
+            let used = daemon.cpu_time().unwrap_or_default();
+            if used != last.0 {
+                last = (used, Instant::now());
+            }
+            last.1.elapsed()
+        };
+        let pause = Duration::from_millis(500);
+        wait_for("the daemon is idle", LONG, look, |idle| *idle >= pause).map(drop)
+    }
+
+    /// Processor time of the daemon, with a thousand namespaces in which nothing happens.
+    fn idle_time(scene: &mut Scene, sweeps: &str, period: Duration) -> anyhow::Result<Duration> {
+        scene.start_with(&["--sweep-interval", sweeps])?;
+        add_all()?;
+        let client = scene.client()?;
+        client.wait_for("all are listed", LONG, |state| state.named().len() == MANY)?;
+        // What the burst left to do is done.
+        wait_idle(scene)?;
+        let (lists, before) = (client.state().lists(), scene.daemon()?.cpu_time()?);
+        let look = || client.state().lists();
+        holds_for("no list is sent", period, look, |now| *now == lists)?;
+        let used = scene.daemon()?.cpu_time()? - before;
+        let resident = scene.daemon()?.rss()?;
+        measure::report(format!(
+            "idle with {MANY}, swept every {sweeps}: {used:?} of processor time in {period:?}, \
+             {} KiB resident",
+            resident / 1024
+        ))?;
+        ensure!(resident < LARGEST, "{resident} bytes resident");
+        Ok(used)
+    }
+
+    lab_test!(
+        a_thousand_cost_nothing_between_sweeps,
+        Kind::Alone,
+        |scene| {
+            let period = Duration::from_secs(10);
+            let used = idle_time(scene, "1h", period)?;
+            let allowed = limit(period / 100, period / 50)?;
+            ensure!(used < allowed, "{used:?}, allowed {allowed:?}");
+            // Threads of the burst have ended; none is kept for each namespace, and no descriptor.
+            scene.wait_calm()
+        }
+    );
+
+    // Three sweeps, which by default are 30 s apart.
+    lab_test!(sweeping_a_thousand_costs_little, Kind::Alone, |scene| {
+        let sweep = idle_time(scene, "4s", Duration::from_secs(12))? / 3;
+        let interval = Duration::from_secs(30);
+        let allowed = limit(interval / 50, interval / 10)?;
+        ensure!(sweep < allowed, "{sweep:?} a sweep, allowed {allowed:?}");
+        Ok(())
+    });
+
+    #[derive(Debug, Clone, Copy)]
+    struct Weight {
+        fds: usize,
+        threads: usize,
+        rss: u64,
+    }
+
+    impl Weight {
+        fn of(scene: &Scene) -> anyhow::Result<Self> {
+            let daemon = scene.daemon()?;
+            Ok(Self {
+                fds: daemon.fds()?,
+                threads: daemon.threads()?,
+                rss: daemon.rss()?,
+            })
+        }
+
+        /// Descriptors and threads: not more than 5 % (and one) above the other.
+        ///
+        /// Memory: 20 %, because the allocator keeps an arena for each thread that ever published or
+        /// looked. A leak of half a kilobyte for each namespace is more.
+        fn is_like(self, first: Self) -> bool {
+            let few = |now: usize, then: usize| now <= then + then / 20 + 1;
+            few(self.fds, first.fds)
+                && few(self.threads, first.threads)
+                && self.rss <= first.rss + first.rss / 5
+        }
+    }
+
+    // What leaks shows in later rounds; the first one fills caches and pools.
+    lab_test!(
+        thousands_come_and_go_and_leave_nothing,
+        Kind::AloneFor(LONG * 10),
+        |scene| {
+            scene.start()?;
+            let mut first = None;
+            for round in 0..limit(10, 4)? {
+                burst(scene, "added", MANY, add_all)?;
+                burst(scene, "deleted", 0, del_all)?;
+                let weight = Weight::of(scene)?;
+                measure::report(format!("round {round}: {weight:?}"))?;
+                let first = *first.get_or_insert(weight);
+                wait_for(
+                    &format!("no heavier than after the first round: {first:?}"),
+                    SOON * 3,
+                    || Weight::of(scene),
+                    |now| now.as_ref().is_ok_and(|now| now.is_like(first)),
+                )
+                .map(drop)?;
+            }
+            Ok(())
+        }
+    );
+}
