@@ -12,6 +12,7 @@ use zenoh::liveliness::LivelinessToken;
 use super::publishers::Publishers;
 use super::queries::Queries;
 use super::{BusError, Publication};
+use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(800);
@@ -55,7 +56,13 @@ impl Task {
         while let Some((publication, reply)) = self.next_order(&stop).await {
             let has_list = publication.list.is_some();
             let started = Instant::now();
-            self.publishers = publish(self.publishers, publication).await;
+            // A put waits for a slow link.
+            let mut publishers = self.publishers;
+            self.publishers = blocking::run(move || {
+                publishers.publish(publication);
+                publishers
+            })
+            .await;
             // The backend may be stopping; then nobody wants to know.
             reply.send(started.elapsed()).ok();
             if has_list && self.token.is_none() {
@@ -102,21 +109,5 @@ impl Task {
         if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
             debug!("session left without a goodbye");
         }
-    }
-}
-
-/// Publishes on a blocking thread: a put waits for a slow link.
-async fn publish(mut publishers: Publishers, publication: Publication) -> Publishers {
-    let blocking = tokio::task::spawn_blocking(move || {
-        publishers.publish(publication);
-        publishers
-    });
-    match blocking.await {
-        Ok(publishers) => publishers,
-        Err(err) => match err.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Blocking tasks are cancelled only while the runtime shuts down.
-            Err(_) => std::future::pending().await,
-        },
     }
 }

@@ -10,12 +10,10 @@ use nix::libc;
 
 use super::rtnetlink::{Attributes, Message, Nsid, RequestSocket, RtnetlinkError, take};
 
-/// Size of `struct ifinfomsg` and of `struct rtgenmsg` with its padding.
+/// Size of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
-const RTGENMSG: usize = 4;
 const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
-const NETNSA_NSID: u16 = 1;
 /// `NETNSA_NSID_NOT_ASSIGNED`: asks the kernel to choose, or says that there is none.
 const NOT_ASSIGNED: i32 = -1;
 /// Attributes of a link and inside `IFLA_LINKINFO` (`include/uapi/linux/if_link.h`).
@@ -104,10 +102,7 @@ impl RequestSocket {
             assigned => assigned?,
         }
         body.attributes = vec![NsidAttribute::Fd(fd)];
-        let id = self.get(RTM_GETNSID, &body, |message| {
-            let id = message.attributes(RTGENMSG).find(NETNSA_NSID);
-            Ok(i32::from_ne_bytes(take(id.unwrap_or_default(), 0)?))
-        })?;
+        let id = self.get(RTM_GETNSID, &body, |message| message.nsid())?;
         if id == NOT_ASSIGNED {
             Err(RtnetlinkError::Malformed)
         } else {

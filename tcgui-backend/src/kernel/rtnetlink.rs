@@ -18,6 +18,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
+use crate::blocking;
+
 pub use events::{EventSocket, KernelEvent};
 pub(super) use message::{Attributes, Message, take};
 pub use socket::RequestSocket;
@@ -106,7 +108,7 @@ impl Rtnetlink {
     {
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let idle = Arc::clone(&self.idle);
-        let blocking = tokio::task::spawn_blocking(move || {
+        blocking::run(move || {
             let _permit = permit;
             let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut socket = match pooled {
@@ -121,14 +123,7 @@ impl Rtnetlink {
                     .push(socket);
             }
             answer
-        });
-        match blocking.await {
-            Ok(answer) => answer,
-            Err(err) => match err.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Blocking tasks are cancelled only while the runtime shuts down.
-                Err(_) => std::future::pending().await,
-            },
-        }
+        })
+        .await
     }
 }

@@ -20,9 +20,6 @@ const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Multicast groups (`enum rtnetlink_groups`, `include/uapi/linux/rtnetlink.h`).
 const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
 const RTNLGRP_NSID: u32 = 28;
-/// `NETNSA_NSID` (`include/uapi/linux/net_namespace.h`), behind a 4-byte header.
-const NETNSA_NSID: u16 = 1;
-const RTGENMSG: usize = 4;
 const RTM_DELNSID: u16 = 89;
 
 /// What the event socket heard.
@@ -157,10 +154,7 @@ fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
         }
         // Ids that another namespace has given are of no interest here.
         RTM_DELNSID if origin.is_none() => {
-            let id = message.attributes(RTGENMSG).find(NETNSA_NSID)?;
-            Some(KernelEvent::Died(Nsid(i32::from_ne_bytes(
-                take(id, 0).ok()?,
-            ))))
+            message.nsid().ok().map(|id| KernelEvent::Died(Nsid(id)))
         }
         _ => None,
     }

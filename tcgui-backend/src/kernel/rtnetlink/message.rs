@@ -19,6 +19,9 @@ const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 /// The error message attribute of an extended acknowledgement.
 const NLMSGERR_ATTR_MSG: u16 = 1;
+/// `NETNSA_NSID` (`include/uapi/linux/net_namespace.h`), behind a `struct rtgenmsg` with its padding.
+const NETNSA_NSID: u16 = 1;
+const RTGENMSG: usize = 4;
 const HEADER: usize = 16;
 
 /// Builds a request datagram.
@@ -84,6 +87,12 @@ impl<'a> Message<'a> {
 
     pub(super) fn interrupted(&self) -> bool {
         self.flags & NLM_F_DUMP_INTR != 0
+    }
+
+    /// Returns the namespace id that an `RTM_*NSID` message is about.
+    pub(in crate::kernel) fn nsid(&self) -> Result<i32, RtnetlinkError> {
+        let id = self.attributes(RTGENMSG).find(NETNSA_NSID);
+        Ok(i32::from_ne_bytes(take(id.unwrap_or_default(), 0)?))
     }
 
     /// Returns the attributes behind a fixed part of `header` bytes.
