@@ -14,8 +14,10 @@
 //! Nobody's query goes unanswered: what cannot be understood, taken in time or answered is answered
 //! with a failure of the form that its key promises.
 
+mod cached;
 mod publishers;
 mod queries;
+mod replies;
 mod session;
 mod task;
 

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tcgui_shared::keys::Keys;
+use tokio_util::task::TaskTracker;
 use tracing::warn;
-use zenoh::{Session, Wait};
-use zenoh_ext::{AdvancedPublisher, AdvancedPublisherBuilderExt, CacheConfig, MissDetectionConfig};
+use zenoh::Session;
 
+use super::cached::{CachedPublisher, History};
+use super::replies::Replies;
 use super::{BusError, Publication, TcPublication};
 
 /// How soon after a change a client notices that it missed the sample, by kind (released periods).
@@ -17,28 +19,40 @@ const HEALTH_HEARTBEAT: Duration = Duration::from_millis(2000);
 const PRESETS_HEARTBEAT: Duration = Duration::from_millis(2000);
 const TC_HEARTBEAT: Duration = Duration::from_millis(1000);
 
-type Publisher = AdvancedPublisher<'static>;
+/// Questions for last samples, and heartbeats, that are written at once …
+const HISTORY_WRITERS: usize = 8;
+/// … and questions that wait for that. A frontend that joins asks for each key once.
+const HISTORY_WAITING: usize = 256;
 
 /// All publishers of a session.
 #[derive(Debug)]
 pub(super) struct Publishers {
     session: Session,
     keys: Keys,
-    list: Publisher,
-    health: Publisher,
-    presets: Publisher,
-    tc: HashMap<String, Publisher>,
+    history: History,
+    list: CachedPublisher,
+    health: CachedPublisher,
+    presets: CachedPublisher,
+    tc: HashMap<String, CachedPublisher>,
 }
 
 impl Publishers {
-    pub(super) fn declare(session: &Session, keys: Keys) -> Result<Self, BusError> {
+    /// Declares what is always there; answers to late clients are tasks of `tracker`.
+    pub(super) fn declare(
+        session: &Session,
+        keys: Keys,
+        tracker: &TaskTracker,
+    ) -> Result<Self, BusError> {
+        let history = History::new(Replies::new(tracker, HISTORY_WRITERS), HISTORY_WAITING);
+        let declare = |key, heartbeat| CachedPublisher::declare(session, key, heartbeat, &history);
         Ok(Self {
-            list: declare(session, keys.interfaces_list(), LIST_HEARTBEAT)?,
-            health: declare(session, keys.health(), HEALTH_HEARTBEAT)?,
-            presets: declare(session, keys.presets_list(), PRESETS_HEARTBEAT)?,
+            list: declare(keys.interfaces_list(), LIST_HEARTBEAT)?,
+            health: declare(keys.health(), HEALTH_HEARTBEAT)?,
+            presets: declare(keys.presets_list(), PRESETS_HEARTBEAT)?,
             tc: HashMap::new(),
             session: session.clone(),
             keys,
+            history,
         })
     }
 
@@ -80,7 +94,8 @@ impl Publishers {
 
     fn put_tc(&mut self, key: String, update: &impl Serialize) {
         if !self.tc.contains_key(&key) {
-            match declare(&self.session, key.clone(), TC_HEARTBEAT) {
+            match CachedPublisher::declare(&self.session, key.clone(), TC_HEARTBEAT, &self.history)
+            {
                 Ok(publisher) => {
                     self.tc.insert(key.clone(), publisher);
                 }
@@ -93,27 +108,9 @@ impl Publishers {
     }
 }
 
-/// Declares a publisher whose last sample reaches clients that join or miss it, as released ones are.
-///
-/// The heartbeat is sporadic: nothing is sent while nothing changes.
-fn declare(session: &Session, key: String, heartbeat: Duration) -> Result<Publisher, BusError> {
-    session
-        .declare_publisher(key.clone())
-        .cache(CacheConfig::default().max_samples(1))
-        .sample_miss_detection(MissDetectionConfig::default().sporadic_heartbeat(heartbeat))
-        .publisher_detection()
-        .wait()
-        .map_err(|err| BusError::Declare { key, err })
-}
-
-fn put(publisher: &Publisher, message: &impl Serialize) {
-    let key = publisher.key_expr();
+fn put(publisher: &CachedPublisher, message: &impl Serialize) {
     match serde_json::to_vec(message) {
-        Ok(json) => {
-            if let Err(error) = publisher.put(json).wait() {
-                warn!(%error, %key, "not published");
-            }
-        }
-        Err(error) => warn!(%error, %key, "message not serialised"),
+        Ok(json) => publisher.put(json),
+        Err(error) => warn!(%error, "message not serialised"),
     }
 }

@@ -13,13 +13,13 @@ use tcgui_shared::scenario::{
     ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioResponse,
 };
 use tcgui_shared::tc::TcResponse;
-use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::debug;
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
+use super::replies::Replies;
 use super::{BusError, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
@@ -91,15 +91,13 @@ impl Queries {
         session: &Session,
         keys: &Keys,
         requests: mpsc::Sender<Request>,
-        replies: &TaskTracker,
+        tracker: &TaskTracker,
     ) -> Result<Self, BusError> {
         let desk = Desk {
             requests,
-            replies: replies.clone(),
-            runtime: Handle::current(),
+            replies: Replies::new(tracker, REPLIES),
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
-            writing: Arc::new(Semaphore::new(REPLIES)),
         };
         Ok(Self {
             _declared: [
@@ -117,11 +115,9 @@ impl Queries {
 #[derive(Debug, Clone)]
 struct Desk {
     requests: mpsc::Sender<Request>,
-    replies: TaskTracker,
-    runtime: Handle,
+    replies: Replies,
     open: Arc<Semaphore>,
     refusing: Arc<Semaphore>,
-    writing: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -176,7 +172,6 @@ impl Desk {
         }
     }
 
-    /// Writes the answer once it is there, on a blocking thread, never on Zenoh's.
     fn deliver<R: Refusal>(
         &self,
         query: Query,
@@ -184,17 +179,9 @@ impl Desk {
         permit: OwnedSemaphorePermit,
         answer: impl Future<Output = R> + Send + 'static,
     ) {
-        let (writing, key) = (Arc::clone(&self.writing), key.to_owned());
-        let deliver = async move {
-            let answer = answer.await;
-            // The semaphore is never closed.
-            let _writing = writing.acquire_owned().await;
-            tokio::task::spawn_blocking(move || write(&query, &key, &answer))
-                .await
-                .ok();
-            drop(permit);
-        };
-        self.replies.spawn_on(deliver, &self.runtime);
+        let key = key.to_owned();
+        let write = move |answer| write(&query, &key, &answer);
+        self.replies.deliver(permit, answer, write);
     }
 }
 

@@ -42,7 +42,7 @@ pub async fn open(
     let (request_tx, requests) = mpsc::channel(REQUESTS);
     let replies = TaskTracker::new();
     let queries = Queries::declare(&session, &keys, request_tx, &replies)?;
-    let publishers = Publishers::declare(&session, keys)?;
+    let publishers = Publishers::declare(&session, keys, &replies)?;
     let (publications, publication_rx) = mpsc::channel(1);
     let task = Task::new(session, publishers, queries, replies, publication_rx);
     Ok((BusHandle { publications }, requests, task))

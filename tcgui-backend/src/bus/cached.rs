@@ -1,0 +1,259 @@
+//! A publisher whose last sample reaches clients that join late or missed it.
+//!
+//! What crosses the bus is that of zenoh-ext's `AdvancedPublisher` with a cache of one, miss detection
+//! and publisher detection: samples are numbered by source from 0 on; `KEY/@adv/pub/ZID/EID/_` is at
+//! the same time the liveliness token of the publisher, the key on which the last number is told
+//! some time after a change, and a queryable that answers with the last sample.
+//!
+//! Its own publisher keeps the cache locked while it replies, and its heartbeats wait for clients in the
+//! queue of the publications. Here both wait apart ([`Replies`]): a client that asks and does not
+//! read the answer holds up nobody's list.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, warn};
+use zenoh::bytes::ZBytes;
+use zenoh::liveliness::LivelinessToken;
+use zenoh::pubsub::Publisher;
+use zenoh::qos::CongestionControl;
+use zenoh::query::{Query, Queryable};
+use zenoh::sample::SourceInfo;
+use zenoh::session::EntityGlobalId;
+use zenoh::{Session, Wait};
+
+use super::BusError;
+use super::replies::{PROMPT, Replies, WAITING};
+
+/// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
+const SEQUENCE_NUMBERS: &str = "_sn";
+
+/// How questions for last samples are answered, shared by all publishers of a session.
+#[derive(Debug, Clone)]
+pub(super) struct History {
+    replies: Replies,
+    waiting: Arc<Semaphore>,
+}
+
+impl History {
+    /// At most `waiting` questions wait to be answered; more end at once without an answer.
+    pub(super) fn new(replies: Replies, waiting: usize) -> Self {
+        Self {
+            replies,
+            waiting: Arc::new(Semaphore::new(waiting)),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Last {
+    sequence_number: u32,
+    payload: ZBytes,
+}
+
+#[derive(Debug)]
+struct Shared {
+    key: String,
+    source: EntityGlobalId,
+    last: Mutex<Option<Last>>,
+    published: Notify,
+}
+
+impl Shared {
+    fn last(&self) -> Option<Last> {
+        self.last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Keeps a sample and returns its number.
+    fn keep(&self, payload: ZBytes) -> u32 {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = |last: &Last| last.sequence_number.wrapping_add(1);
+        let sequence_number = last.as_ref().map_or(0, next);
+        *last = Some(Last {
+            sequence_number,
+            payload,
+        });
+        sequence_number
+    }
+
+    fn source_info(&self, sequence_number: u32) -> SourceInfo {
+        SourceInfo::new(self.source, sequence_number)
+    }
+}
+
+/// The publisher of one key; dropping it takes everything of it back.
+#[derive(Debug)]
+pub(super) struct CachedPublisher {
+    publisher: Publisher<'static>,
+    shared: Arc<Shared>,
+    _history: Queryable<()>,
+    _token: LivelinessToken,
+    _heartbeat: AbortOnDropHandle<()>,
+}
+
+impl CachedPublisher {
+    /// Declares the publisher. `heartbeat` after a publication, clients are told its number.
+    pub(super) fn declare(
+        session: &Session,
+        key: String,
+        heartbeat: Duration,
+        history: &History,
+    ) -> Result<Self, BusError> {
+        Self::try_declare(session, &key, heartbeat, history)
+            .map_err(|err| BusError::Declare { key, err })
+    }
+
+    fn try_declare(
+        session: &Session,
+        key: &str,
+        heartbeat: Duration,
+        history: &History,
+    ) -> zenoh::Result<Self> {
+        let publisher = session
+            .declare_publisher(key.to_owned())
+            .priority(PROMPT)
+            .wait()?;
+        let source = publisher.id();
+        let own_key = format!("{key}/@adv/pub/{}/{}/_", source.zid(), source.eid());
+        let shared = Arc::new(Shared {
+            key: key.to_owned(),
+            source,
+            last: Mutex::new(None),
+            published: Notify::new(),
+        });
+        let (asked, desk) = (Arc::clone(&shared), history.clone());
+        let queryable = session
+            .declare_queryable(own_key.clone())
+            .callback(move |query| answer(query, &asked, &desk))
+            .wait()?;
+        let token = session.liveliness().declare_token(own_key.clone()).wait()?;
+        let numbers = session
+            .declare_publisher(own_key)
+            .congestion_control(CongestionControl::Block)
+            .priority(WAITING)
+            .wait()?;
+        let telling = tell_numbers(
+            numbers,
+            Arc::clone(&shared),
+            heartbeat,
+            history.replies.clone(),
+        );
+        let heartbeat = AbortOnDropHandle::new(history.replies.runtime().spawn(telling));
+        Ok(Self {
+            publisher,
+            shared,
+            _history: queryable,
+            _token: token,
+            _heartbeat: heartbeat,
+        })
+    }
+
+    /// Publishes, and keeps the sample for those who ask for it.
+    pub(super) fn put(&self, json: Vec<u8>) {
+        let payload = ZBytes::from(json);
+        let number = self.shared.keep(payload.clone());
+        let put = self
+            .publisher
+            .put(payload)
+            .source_info(self.shared.source_info(number));
+        if let Err(error) = put.wait() {
+            warn!(%error, key = self.shared.key, "not published");
+        }
+        self.shared.published.notify_one();
+    }
+}
+
+/// Tells the last number once after each burst of publications: who missed its sample asks for it.
+///
+/// It waits for a client that does not read, whose link is then given up; when it is back it joins anew
+/// and asks for everything. A number that was dropped instead would leave it with an old sample.
+async fn tell_numbers(
+    numbers: Publisher<'static>,
+    shared: Arc<Shared>,
+    period: Duration,
+    replies: Replies,
+) {
+    let numbers = Arc::new(numbers);
+    loop {
+        shared.published.notified().await;
+        tokio::time::sleep(period).await;
+        let Some(last) = shared.last() else { continue };
+        let (numbers, key) = (Arc::clone(&numbers), shared.key.clone());
+        replies
+            .write(move || {
+                let number = zenoh_ext::z_serialize(&last.sequence_number);
+                if let Err(error) = numbers.put(number).wait() {
+                    debug!(%error, key, "heartbeat not sent");
+                }
+            })
+            .await;
+    }
+}
+
+/// Answers a question for the last sample, not on the thread of Zenoh that brings it.
+fn answer(query: Query, shared: &Arc<Shared>, history: &History) {
+    let Some(last) = shared.last() else { return };
+    if !is_asked_for(
+        query.parameters().get(SEQUENCE_NUMBERS),
+        last.sequence_number,
+    ) {
+        return;
+    }
+    let Ok(permit) = Arc::clone(&history.waiting).try_acquire_owned() else {
+        return debug!(key = shared.key, "too many ask for the last sample");
+    };
+    let shared = Arc::clone(shared);
+    let write = move |Last {
+                          sequence_number,
+                          payload,
+                      }| {
+        let reply = query
+            .reply(shared.key.as_str(), payload)
+            .source_info(shared.source_info(sequence_number));
+        if let Err(error) = reply.wait() {
+            debug!(%error, key = shared.key, "last sample not delivered");
+        }
+    };
+    history
+        .replies
+        .deliver(permit, std::future::ready(last), write);
+}
+
+/// Returns whether a number is among those asked for. What is not understood asks for everything.
+fn is_asked_for(range: Option<&str>, number: u32) -> bool {
+    let Some(range) = range else { return true };
+    let bound = |text: &str| text.parse::<u32>().ok();
+    let (first, last) = range.split_once("..").unwrap_or((range, range));
+    bound(first).is_none_or(|first| first <= number)
+        && bound(last).is_none_or(|last| number <= last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_sequence_numbers() {
+        for (range, expected) in [
+            ("7..", true),
+            ("8..", false),
+            ("..7", true),
+            ("..6", false),
+            ("3..9", true),
+            ("9..3", false),
+            ("7", true),
+            ("6", false),
+            ("..", true),
+            ("", true),
+            ("x..y", true),
+        ] {
+            assert_eq!(is_asked_for(Some(range), 7), expected, "{range}");
+        }
+        assert!(is_asked_for(None, 7));
+    }
+}

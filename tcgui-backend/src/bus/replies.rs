@@ -1,0 +1,66 @@
+//! Writing to clients that may not read: on blocking threads, a few at a time, never on Zenoh's.
+//!
+//! A client that is frozen blocks whoever writes to it until its link is given up. Zenoh holds the lock
+//! of the link's queue meanwhile, one queue for each priority (`push_network_message`,
+//! `zenoh-transport/src/common/pipeline.rs`). A reply has the priority of its query, which is
+//! [`WAITING`] unless the client chose another one; publications have a higher one ([`PROMPT`]) and are
+//! dropped rather than kept, so they never wait behind a reply.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+use zenoh::qos::Priority;
+
+/// Of what waits for clients: replies, and numbers of samples.
+pub(super) const WAITING: Priority = Priority::Data;
+/// Of publications.
+pub(super) const PROMPT: Priority = Priority::DataHigh;
+
+/// Writes what clients wait for.
+#[derive(Debug, Clone)]
+pub(super) struct Replies {
+    tracker: TaskTracker,
+    runtime: Handle,
+    writing: Arc<Semaphore>,
+}
+
+impl Replies {
+    /// Writes at most `parallel` at once, as tasks of `tracker`.
+    pub(super) fn new(tracker: &TaskTracker, parallel: usize) -> Self {
+        Self {
+            tracker: tracker.clone(),
+            runtime: Handle::current(),
+            writing: Arc::new(Semaphore::new(parallel)),
+        }
+    }
+
+    /// Writes the answer once it is there. `permit` is given back when that is done.
+    pub(super) fn deliver<A: Send + 'static>(
+        &self,
+        permit: OwnedSemaphorePermit,
+        answer: impl Future<Output = A> + Send + 'static,
+        write: impl FnOnce(A) + Send + 'static,
+    ) {
+        let replies = self.clone();
+        let deliver = async move {
+            let answer = answer.await;
+            replies.write(move || write(answer)).await;
+            drop(permit);
+        };
+        self.tracker.spawn_on(deliver, &self.runtime);
+    }
+
+    /// Writes when it is its turn, and returns when it is written.
+    pub(super) async fn write(&self, write: impl FnOnce() + Send + 'static) {
+        // The semaphore is never closed.
+        let _writing = self.writing.acquire().await;
+        // A write that panicked has no answer to give.
+        tokio::task::spawn_blocking(write).await.ok();
+    }
+
+    pub(super) fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+}
