@@ -44,6 +44,9 @@ use task::Actors;
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
 const LOOKS: usize = 4;
+/// Links are swept so much more seldom than the netns directory: the kernel says when it lost an event
+/// about them, and a look at a namespace costs a hundred times one at a directory entry.
+const LINK_SWEEP: u32 = 4;
 /// Links switched at once; apart from the looks, which must not wait for them.
 const LINK_SWITCHES: usize = 2;
 /// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
@@ -128,7 +131,8 @@ async fn start(
     // Listening begins before looking, for links as for namespaces.
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
     let links = KernelLinks::open(Rtnetlink::open(LOOKS)?, files, config.namespace_ids)?;
-    let (tracker, link_events, interfaces) = interfaces::open(links, config.watch.sweep_interval);
+    let (tracker, link_events, interfaces) =
+        interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
     let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
     let (publisher, queries, bus) = bus::open(&config.bus, &config.name).await?;
 

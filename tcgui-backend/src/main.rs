@@ -21,6 +21,7 @@ const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 const BLOCKING_THREADS: usize = 32;
 
 fn main() -> ExitCode {
+    process::limit_arenas();
     let args = Args::parse();
     telemetry::start(args.verbose);
     match start(args) {

@@ -12,6 +12,8 @@ use super::*;
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 const SWEEP: Duration = Duration::from_secs(30);
+/// The first namespace is not swept before this has passed twice.
+const UNSWEPT: Duration = Duration::from_millis(900);
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 2, 1, 1);
 
@@ -195,10 +197,10 @@ async fn lost_events_are_made_up_for_by_resync_and_by_the_sweep() {
     actor.track(A, "/run/netns/a").await;
     assert_eq!(actor.report().await, (key, names(&["lo"])));
     // Learning the id is followed by one more look; it must not be the one that finds the change.
-    actor.nothing_for(SWEEP / 3).await;
+    actor.nothing_for(UNSWEPT).await;
     actor.kernel.set(|state| state.lose_events = true);
     actor.kernel.change(key, &["lo", "unheard"]);
-    actor.nothing_for(SWEEP / 3).await;
+    actor.nothing_for(UNSWEPT).await;
     actor.kernel.ring(KernelEvent::Lost);
     assert_eq!(actor.report().await, (key, names(&["lo", "unheard"])));
     actor.kernel.change(key, &["lo"]);
@@ -269,12 +271,12 @@ async fn a_name_of_the_own_namespace_rings_with_it() {
     actor.kernel.change(NetnsKey::Mounted(own), &["lo"]);
     actor.track(own, "/run/netns/host").await;
     actor.report().await;
-    actor.nothing_for(SWEEP / 3).await;
+    actor.nothing_for(UNSWEPT).await;
     actor.kernel.set(|state| {
         state.links.insert(NetnsKey::Mounted(own), vec!["lo", "v0"]);
     });
     actor.kernel.ring(KernelEvent::Changed(None));
-    let report = timeout(SWEEP / 3, actor.report())
+    let report = timeout(UNSWEPT, actor.report())
         .await
         .expect("before the sweep");
     assert_eq!(report.1, names(&["lo", "v0"]));

@@ -20,6 +20,10 @@ const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_milli
 /// First and longest pause after a look that failed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
+/// A sweep is spread over its interval in so many parts: a thousand looks in one go would take a core
+/// for a quarter of a second.
+const SWEEP_PARTS: u16 = 16;
+
 /// Which namespace, as the kernel tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetnsKey {
@@ -73,12 +77,14 @@ pub(super) struct Tracker<W> {
     generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
-    sweep_interval: Duration,
-    next_sweep: Instant,
+    /// From one part of a sweep to the next.
+    sweep_step: Duration,
+    next_part: (Instant, u16),
 }
 
 impl<W> Tracker<W> {
     pub(super) fn new(now: Instant, sweep_interval: Duration, own_inode: u64) -> Self {
+        let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
             by_nsid: HashMap::new(),
@@ -87,8 +93,8 @@ impl<W> Tracker<W> {
             generation: 0,
             looking: 0,
             news: VecDeque::new(),
-            sweep_interval,
-            next_sweep: now + sweep_interval,
+            sweep_step,
+            next_part: (now + sweep_step, 0),
         }
     }
 
@@ -192,7 +198,23 @@ impl<W> Tracker<W> {
     }
 
     fn resync(&mut self) {
-        let keys: Vec<_> = self.tracked.keys().copied().collect();
+        self.ring_all(|_, _| true);
+    }
+
+    /// Rings the namespaces whose turn it is, if it is time.
+    fn sweep(&mut self, now: Instant) {
+        let (at, part) = self.next_part;
+        if at <= now {
+            self.next_part = (now + self.sweep_step, (part + 1) % SWEEP_PARTS);
+            let (parts, part) = (u64::from(SWEEP_PARTS), u64::from(part));
+            self.ring_all(|_, tracked| tracked.generation % parts == part);
+        }
+    }
+
+    fn ring_all(&mut self, chosen: impl Fn(&NetnsKey, &Tracked<W>) -> bool) {
+        let chosen =
+            |(key, tracked): (&NetnsKey, &Tracked<W>)| chosen(key, tracked).then_some(*key);
+        let keys: Vec<_> = self.tracked.iter().filter_map(chosen).collect();
         keys.into_iter().for_each(|key| self.ring(key));
     }
 
@@ -280,10 +302,7 @@ impl<W> Tracker<W> {
     /// Returns the looks to begin now: first what was never seen, of which nobody knows yet that it
     /// exists, then what somebody waits for, then what rang first.
     pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
-        if self.next_sweep <= now {
-            self.next_sweep = now + self.sweep_interval;
-            self.resync();
-        }
+        self.sweep(now);
         let mut orders = Vec::new();
         for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Rung] {
             for key in self.due.clone() {
@@ -318,9 +337,7 @@ impl<W> Tracker<W> {
     /// The daemon's own namespace rings without saying which id it has.
     fn ring_own_names(&mut self) {
         let own = self.own_inode;
-        let is_own = |key: &NetnsKey| matches!(key, NetnsKey::Mounted(id) if id.inode() == own);
-        let keys: Vec<_> = self.tracked.keys().copied().filter(is_own).collect();
-        keys.into_iter().for_each(|key| self.ring(key));
+        self.ring_all(|key, _| matches!(key, NetnsKey::Mounted(id) if id.inode() == own));
     }
 
     /// Returns when the next look is due if nothing rings before.
@@ -330,9 +347,9 @@ impl<W> Tracker<W> {
             .filter(|tracked| !tracked.looking)
             .filter_map(Tracked::not_before);
         looks
-            .chain([self.next_sweep])
+            .chain([self.next_part.0])
             .min()
-            .unwrap_or(self.next_sweep)
+            .unwrap_or(self.next_part.0)
     }
 
     pub(super) fn has_news(&self) -> bool {
