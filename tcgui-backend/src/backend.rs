@@ -38,6 +38,7 @@ use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
 use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
 use crate::namespace_watcher::{self, Namespace, WatchError};
+use crate::sockets::NetnsSockets;
 use state::State;
 use task::Actors;
 
@@ -47,8 +48,8 @@ const LOOKS: usize = 4;
 /// Links are swept so much more seldom than the netns directory: the kernel says when it lost an event
 /// about them, and a look at a namespace costs a hundred times one at a directory entry.
 const LINK_SWEEP: u32 = 4;
-/// Links switched at once; apart from the looks, which must not wait for them.
-const LINK_SWITCHES: usize = 2;
+/// Operations on links and qdiscs at once; apart from the looks, which must not wait for them.
+const OPERATIONS: usize = 4;
 /// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
@@ -164,7 +165,7 @@ async fn start(
         queries,
         tracker,
         publisher,
-        links: link_control::LinkControl::new(Rtnetlink::open(LINK_SWITCHES)?, files),
+        sockets: NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS),
     };
     Ok((state, actors, namespaces))
 }

@@ -23,4 +23,6 @@ pub mod kernel;
 pub mod namespace_watcher;
 mod pacing;
 #[cfg(feature = "daemon")]
+pub mod sockets;
+#[cfg(feature = "daemon")]
 pub mod telemetry;

@@ -37,8 +37,8 @@ pub(super) struct Inventory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) key: NetnsKey,
-    /// A name that leads to the namespace; the host needs none.
-    pub(super) name: Option<OsString>,
+    /// The names that lead to the namespace; the host needs none.
+    pub(super) names: Vec<OsString>,
     pub(super) ifindex: u32,
 }
 
@@ -137,17 +137,18 @@ impl Inventory {
         netns: &NamespaceName,
         interface: &InterfaceName,
     ) -> Result<Found, NotFound> {
-        let (key, name, links) = match netns {
+        let (key, names, links) = match netns {
             NamespaceName::Host => (
                 NetnsKey::Host,
-                None,
+                Vec::new(),
                 self.host.as_ref().map(|(links, _)| links),
             ),
             NamespaceName::Named(name) => {
                 let name = name.as_os_str();
                 let id = self.by_name.get(name).ok_or(NotFound::Namespace)?.id;
-                let links = self.named.get(&id).and_then(|netns| netns.links.as_ref());
-                (NetnsKey::Mounted(id), Some(name.to_owned()), links)
+                let netns = self.named.get(&id).ok_or(NotFound::Namespace)?;
+                let names = netns.names.iter().cloned().collect();
+                (NetnsKey::Mounted(id), names, netns.links.as_ref())
             }
             NamespaceName::Container(_) => return Err(NotFound::Namespace),
         };
@@ -157,7 +158,7 @@ impl Inventory {
             .ok_or(NotFound::Interface)?;
         Ok(Found {
             key,
-            name,
+            names,
             ifindex: link.ifindex,
         })
     }
@@ -241,7 +242,7 @@ mod tests {
         };
         let found = Found {
             key: NetnsKey::Mounted(A),
-            name: Some("x".into()),
+            names: vec!["x".into()],
             ifindex: 2,
         };
         assert_eq!(find("x", "v0"), Ok(found));

@@ -1,6 +1,7 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -25,6 +26,7 @@ use crate::bus::{Publication, Rendered, Reply, Request, TcPublication};
 use crate::interfaces::{InterfacesEvent, Links, NetnsKey};
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
+use crate::sockets::Place;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
@@ -78,6 +80,8 @@ pub(super) enum Input {
 pub(super) enum Effect {
     Track(MountedNamespaceId, PathBuf),
     Untrack(MountedNamespaceId, PathBuf),
+    /// The last name of the namespace is gone.
+    Forget(MountedNamespaceId),
     SwitchLink(LinkWish),
     Publish(Publication),
 }
@@ -190,6 +194,7 @@ impl State {
             NamespaceEvent::Removed { name, id } => {
                 if self.inventory.remove(&name, id) {
                     self.awaited.remove(&NetnsKey::Mounted(id));
+                    effects.push(Effect::Forget(id));
                 }
                 self.changed = true;
                 effects.push(Effect::Untrack(id, self.identity.directory.join(&name)));
@@ -263,12 +268,11 @@ impl State {
             }
         };
         let order = LinkOrder {
-            key: found.key,
-            path: found.name.map(|name| self.identity.directory.join(name)),
+            place: self.place(found.key, found.names),
             ifindex: found.ifindex,
             up: request.operation == InterfaceControlOperation::Enable,
         };
-        let lane = (order.key, order.ifindex);
+        let lane = (order.place.key, order.ifindex);
         match self.lanes.enter(
             lane,
             LinkWish {
@@ -286,6 +290,16 @@ impl State {
         }
     }
 
+    fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {
+        let paths = names
+            .into_iter()
+            .map(|name| self.identity.directory.join(name));
+        Place {
+            key,
+            paths: paths.collect(),
+        }
+    }
+
     fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {
         let LinkOutcome {
             wish:
@@ -298,7 +312,7 @@ impl State {
         } = outcome;
         effects.extend(
             self.lanes
-                .leave(&(order.key, order.ifindex))
+                .leave(&(order.place.key, order.ifindex))
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result));
@@ -322,7 +336,7 @@ impl State {
             .iter()
             .find(|link| link.ifindex == order.ifindex)
             .map(|link| link.up);
-        self.links(order.key, links);
+        self.links(order.place.key, links);
         let interface = &request.interface;
         match now_up {
             Some(up) if up == order.up => {

@@ -6,13 +6,14 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
-use super::link_control::LinkControl;
+use super::link_control;
 use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State};
 use super::{BackendError, Signals, Supervisor};
 use crate::bus::{BusHandle, Request};
 use crate::error::chain;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle};
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
+use crate::sockets::NetnsSockets;
 use tcgui_shared::error_kind::ErrorKind;
 
 /// How long the work under way may take when the daemon is to stop.
@@ -26,7 +27,7 @@ pub(super) struct Actors {
     pub(super) queries: mpsc::Receiver<Request>,
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
-    pub(super) links: LinkControl,
+    pub(super) sockets: NetnsSockets,
 }
 
 enum Event {
@@ -140,12 +141,16 @@ impl Task {
         for effect in effects {
             match effect {
                 // The interfaces actor never waits for the backend, so these never wait for long.
-                Effect::Track(id, path) => self.actors.tracker.track(id, path).await,
+                Effect::Track(id, path) => {
+                    self.actors.sockets.admit(id);
+                    self.actors.tracker.track(id, path).await;
+                }
                 Effect::Untrack(id, path) => self.actors.tracker.untrack(id, path).await,
+                Effect::Forget(id) => self.actors.sockets.forget(id),
                 Effect::SwitchLink(wish) => {
-                    let links = self.actors.links.clone();
+                    let sockets = self.actors.sockets.clone();
                     let tracker = self.actors.tracker.clone();
-                    self.work.spawn(switch_link(links, tracker, wish));
+                    self.work.spawn(switch_link(sockets, tracker, wish));
                 }
                 Effect::Publish(publication) => {
                     let publisher = self.actors.publisher.clone();
@@ -160,9 +165,9 @@ impl Task {
 }
 
 /// Switches a link and reads back what came of it.
-async fn switch_link(links: LinkControl, tracker: InterfacesHandle, wish: LinkWish) -> Input {
-    let key = wish.order.key;
-    let result = match links.switch(wish.order.clone()).await {
+async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: LinkWish) -> Input {
+    let key = wish.order.place.key;
+    let result = match link_control::switch(sockets, wish.order.clone()).await {
         Ok(()) => tracker.refresh(key).await.map_err(|err| {
             (
                 ErrorKind::Internal,

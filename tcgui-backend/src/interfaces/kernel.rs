@@ -1,6 +1,5 @@
 //! What the actor needs of the kernel, and the real one.
 
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +11,7 @@ use super::inside::InsideSockets;
 use super::{LookError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles};
+use crate::kernel::netns::NetnsFiles;
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
@@ -157,7 +156,7 @@ impl Look {
                 links: links?,
             });
         }
-        let netns = self.open(id, &order.paths)?;
+        let netns = self.files.open_any(&order.paths, id)?;
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {
@@ -177,17 +176,6 @@ impl Look {
             nsid: None,
             links: self.inside.open(order.key, netns, &self.runtime)?,
         })
-    }
-
-    fn open(&self, id: MountedNamespaceId, paths: &[PathBuf]) -> Result<OwnedFd, LookError> {
-        let mut opened = Err(LookError::Gone);
-        for path in paths {
-            opened = self.files.open(path, id).map_err(LookError::from);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        opened
     }
 }
 

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::dir::Dir;
@@ -184,6 +184,25 @@ impl NetnsFiles {
             (fd, true) => Ok(fd),
             (_, false) => Err(OpenError::Gone),
         }
+    }
+
+    /// Opens the network namespace `id` at the first of `paths` that still names it.
+    ///
+    /// # Errors
+    /// As [`Self::open`], of the last path.
+    pub fn open_any(
+        &self,
+        paths: &[PathBuf],
+        id: MountedNamespaceId,
+    ) -> Result<OwnedFd, OpenError> {
+        let mut opened = Err(OpenError::Gone);
+        for path in paths {
+            opened = self.open(path, id);
+            if opened.is_ok() {
+                break;
+            }
+        }
+        opened
     }
 
     /// Opens an entry without ever blocking and tells whether it is a network namespace.

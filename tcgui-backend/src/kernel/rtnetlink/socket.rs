@@ -49,13 +49,18 @@ impl RequestSocket {
             fd,
             sequence: 0,
             in_step: true,
-            buffer: vec![0; DATAGRAM],
+            buffer: Vec::new(),
         })
     }
 
     /// Returns whether every answer so far was received to its end.
-    pub(super) fn is_in_step(&self) -> bool {
+    pub fn is_in_step(&self) -> bool {
         self.in_step
+    }
+
+    /// Gives back what the socket needs only while it is used.
+    pub fn rest(&mut self) {
+        self.buffer = Vec::new();
     }
 
     /// Sends a request that is only acknowledged.
@@ -118,6 +123,7 @@ impl RequestSocket {
         self.sequence = self.sequence.wrapping_add(1);
         let sequence = self.sequence;
         self.in_step = false;
+        self.buffer.resize(DATAGRAM, 0);
         let bytes = request(kind, flags, sequence, body);
         send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(failed)?;
         let mut interrupted = false;

@@ -1,0 +1,197 @@
+//! Request sockets inside namespaces, opened on demand.
+//!
+//! What the kernel does not do by namespace id (qdiscs, switching links) needs a socket inside. Such a
+//! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
+//! namespace is [`kept`](NetnsSockets::keep), and it is closed the moment the last name is gone.
+
+use std::collections::HashMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::blocking;
+use crate::interfaces::NetnsKey;
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, OpenError, inside};
+use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
+
+/// Which namespace, and names that may lead to it; the host needs none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The namespace.
+    pub key: NetnsKey,
+    /// Paths to try.
+    pub paths: Vec<PathBuf>,
+}
+
+/// Why there is no socket inside a namespace.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// No path leads to the namespace any more.
+    #[error("the namespace is gone")]
+    Gone,
+    /// The namespace file was refused.
+    #[error("cannot open the namespace")]
+    Open(#[source] io::Error),
+    /// It cannot be entered.
+    #[error("cannot enter the namespace")]
+    Enter(#[source] io::Error),
+    /// The kernel gives no socket.
+    #[error("cannot talk to the kernel")]
+    Socket(#[from] RtnetlinkError),
+}
+
+impl From<OpenError> for SocketError {
+    fn from(err: OpenError) -> Self {
+        match err {
+            OpenError::Gone => Self::Gone,
+            OpenError::Open(err) => Self::Open(err),
+        }
+    }
+}
+
+/// One namespace that has a name.
+#[derive(Debug, Default)]
+struct Inside {
+    idle: Option<RequestSocket>,
+    kept: bool,
+    gone: CancellationToken,
+}
+
+/// The sockets of all namespaces; clones share them.
+#[derive(Debug, Clone)]
+pub struct NetnsSockets {
+    host: Rtnetlink,
+    files: NetnsFiles,
+    named: Arc<Mutex<HashMap<MountedNamespaceId, Inside>>>,
+    running: Arc<Semaphore>,
+}
+
+impl NetnsSockets {
+    /// Opens nothing inside any namespace yet. `host` serves the daemon's own; `parallel` bounds the
+    /// operations inside others that run at once.
+    pub fn new(host: Rtnetlink, files: NetnsFiles, parallel: usize) -> Self {
+        Self {
+            host,
+            files,
+            named: Arc::default(),
+            running: Arc::new(Semaphore::new(parallel)),
+        }
+    }
+
+    /// A namespace has a name.
+    pub fn admit(&self, id: MountedNamespaceId) {
+        self.lock().entry(id).or_default();
+    }
+
+    /// Its last name is gone: its socket is closed, and what runs inside hears it.
+    pub fn forget(&self, id: MountedNamespaceId) {
+        let forgotten = self.lock().remove(&id);
+        if let Some(inside) = forgotten {
+            inside.gone.cancel();
+        }
+    }
+
+    /// Says whether an idle socket inside is worth having: there is something to be read again and again.
+    pub fn keep(&self, id: MountedNamespaceId, kept: bool) {
+        let mut named = self.lock();
+        let Some(inside) = named.get_mut(&id) else {
+            return;
+        };
+        inside.kept = kept;
+        let closed = if kept { None } else { inside.idle.take() };
+        drop(named);
+        drop(closed);
+    }
+
+    /// Returns what is cancelled when the namespace loses its last name, as soon as it does.
+    pub fn gone(&self, key: NetnsKey) -> CancellationToken {
+        let NetnsKey::Mounted(id) = key else {
+            return CancellationToken::new();
+        };
+        match self.lock().get(&id) {
+            Some(inside) => inside.gone.clone(),
+            None => {
+                let gone = CancellationToken::new();
+                gone.cancel();
+                gone
+            }
+        }
+    }
+
+    /// Runs `request` on a blocking thread with a socket inside `place`.
+    ///
+    /// # Errors
+    /// What `request` returns, or [`SocketError`] when no socket is to be had.
+    pub async fn run<T, E>(
+        &self,
+        place: Place,
+        request: impl FnOnce(&mut RequestSocket) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<SocketError> + From<RtnetlinkError> + Send + 'static,
+    {
+        let NetnsKey::Mounted(id) = place.key else {
+            return self.host.run(request).await;
+        };
+        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let sockets = self.clone();
+        blocking::run(move || {
+            let _permit = permit;
+            sockets.inside(id, &place.paths, request)
+        })
+        .await
+    }
+
+    /// Runs `request` on this thread, which may block, with a socket inside a namespace that has a name.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn inside<T, E: From<SocketError>>(
+        &self,
+        id: MountedNamespaceId,
+        paths: &[PathBuf],
+        request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let idle = self.lock().get_mut(&id).and_then(|it| it.idle.take());
+        let mut socket = match idle {
+            Some(socket) => socket,
+            None => self.open(id, paths)?,
+        };
+        let answer = request(&mut socket);
+        self.put_back(id, socket);
+        answer
+    }
+
+    fn open(
+        &self,
+        id: MountedNamespaceId,
+        paths: &[PathBuf],
+    ) -> Result<RequestSocket, SocketError> {
+        let netns = self.files.open_any(paths, id)?;
+        let socket = inside(netns, RequestSocket::open).map_err(SocketError::Enter)?;
+        Ok(socket?)
+    }
+
+    /// Keeps a socket for the next time, if it is good for that and there is not one already.
+    fn put_back(&self, id: MountedNamespaceId, mut socket: RequestSocket) {
+        if !socket.is_in_step() {
+            return;
+        }
+        socket.rest();
+        let mut named = self.lock();
+        let surplus = match named.get_mut(&id) {
+            Some(inside) if inside.kept && inside.idle.is_none() => inside.idle.replace(socket),
+            _ => Some(socket),
+        };
+        drop(named);
+        drop(surplus);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<MountedNamespaceId, Inside>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
