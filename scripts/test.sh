@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # test.sh [ARGUMENTS OF cargo test]
 # Installs what the tests need and runs them all: units and properties, then the daemon end to end over
-# the real kernel and bus, each test in a mount and network namespace of its own. Needs root for those.
+# the real kernel and bus, each test in a mount and network namespace of its own, and a slice of it on
+# another kernel in User Mode Linux. Needs root for those. Takes about ten minutes, half of it building.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux
+# sbin is not on every user's path.
+PATH=$PATH:/usr/sbin:/sbin
+scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
+    linux.uml=user-mode-linux busybox=busybox-static
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1
