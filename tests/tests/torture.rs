@@ -1,5 +1,7 @@
 //! Row 20 of the namespace watcher: random work on `/run/netns`; what is listed must be what is.
 //!
+//! `scripts/torture.sh` sets these by flags:
+//!
 //! | variable | meaning | default |
 //! |---|---|---|
 //! | `TCGUI_TORTURE_SEEDS` | how many seeds | 10 |
