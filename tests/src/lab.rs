@@ -42,6 +42,12 @@ pub fn command(program: impl AsRef<OsStr>) -> Command {
     unshared(&["-m", "-n"], program)
 }
 
+/// [`command`], in a user namespace too, whose root may set limits of its own in `/proc/sys/user`.
+#[must_use]
+pub fn command_with_limits(program: impl AsRef<OsStr>) -> Command {
+    unshared(&["-U", "-r", "-m", "-n"], program)
+}
+
 fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
     let mut command = process::bound_to_parent("unshare");
     command
@@ -164,7 +170,7 @@ fn outside(path: &str, kind: Kind) -> anyhow::Result<()> {
 fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus> {
     let program = env::current_exe().context("find the path of this test binary")?;
     let mut command = match kind {
-        Kind::OwnLimits => unshared(&["-U", "-r", "-m", "-n"], program),
+        Kind::OwnLimits => command_with_limits(program),
         _ => command(program),
     };
     let mut child = command

@@ -5,6 +5,7 @@
 //! | [`lab`] | private mount and network namespaces, one per test; the macro for tests |
 //! | [`process`] | programs that end with their parent, and programs that must succeed |
 //! | [`daemon`] | the built binary: start, stop, and what it costs |
+//! | [`doorbells`] | the daemon's sources of news: taken away and given back |
 //! | [`frontend`] | how released frontends join the bus and what they listen to |
 //! | [`client`] | a frontend that knows nothing but the wire |
 //! | [`peer`] | members of the bus in processes of their own |
@@ -20,6 +21,7 @@
 
 pub mod client;
 pub mod daemon;
+pub mod doorbells;
 pub mod frontend;
 pub mod lab;
 pub mod links;

@@ -4,11 +4,12 @@
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::path::{Path, PathBuf};
+    use std::path::Path;
     use std::process::Command;
     use std::time::{Duration, Instant};
 
-    use anyhow::{Context, ensure};
+    use anyhow::ensure;
+    use tcgui_tests::doorbells::{Limit, NO_MOUNTS, give_mounts};
     use tcgui_tests::lab::Kind;
     use tcgui_tests::links::{self, life_of_a_link};
     use tcgui_tests::measure::Times;
@@ -151,26 +152,6 @@ mod tests {
         Ok(gone)
     }
 
-    /// A limit of the test's user namespace; its usual value comes back when this goes.
-    #[derive(Debug)]
-    struct Limit {
-        path: PathBuf,
-        usual: Vec<u8>,
-    }
-
-    impl Limit {
-        fn zero(name: &str) -> anyhow::Result<Self> {
-            let path = Path::new("/proc/sys/user").join(name);
-            let usual = fs::read(&path)?;
-            fs::write(&path, "0").with_context(|| format!("write {}", path.display()))?;
-            Ok(Self { path, usual })
-        }
-
-        fn raise(self) -> anyhow::Result<()> {
-            fs::write(&self.path, &self.usual).context("give the limit its usual value")
-        }
-    }
-
     fn without_inotify(scene: &mut Scene, limit: &str, lost: &[&str]) -> anyhow::Result<()> {
         let limit = Limit::zero(limit)?;
         scene.start_with(&SLOW_SWEEP)?;
@@ -194,21 +175,6 @@ mod tests {
         without_inotify(scene, "max_inotify_watches", &[PARENT, DIRECTORY])
     });
 
-    /// Starts the daemon with something in place of its mount table that cannot be polled.
-    const NO_MOUNTS: [&str; 4] = [
-        "bash",
-        "-c",
-        r#"mount --bind /dev/null /proc/$$/mountinfo && exec "$@""#,
-        "_",
-    ];
-
-    /// Takes away what [`NO_MOUNTS`] put there.
-    fn give_mounts(scene: &Scene) -> anyhow::Result<()> {
-        let pid = scene.daemon()?.pid();
-        let table = PathBuf::from(format!("/proc/{pid}/mountinfo"));
-        netns::detach(&table).context("uncover the mount table")
-    }
-
     lab_test!(no_mount_table, |scene| {
         scene.wrap_daemon(&NO_MOUNTS);
         scene.start_with(&SLOW_SWEEP)?;
@@ -224,7 +190,7 @@ mod tests {
         netns::detach(&netns::path("b"))?;
         scene.wait_named::<&str>(&[])?;
         ensure_said(scene, &[MOUNTS], 0)?;
-        give_mounts(scene)?;
+        give_mounts(scene.daemon()?.pid())?;
         let holder = netns::holder()?;
         ensure_returns(scene, &[MOUNTS], &holder)
     });
@@ -254,7 +220,7 @@ mod tests {
         let lost = [INSTANCE, MOUNTS];
         ensure_said(scene, &lost, 0)?;
         limit.raise()?;
-        give_mounts(scene)?;
+        give_mounts(scene.daemon()?.pid())?;
         let holder = netns::holder()?;
         ensure_returns(scene, &lost, &holder)
     });
