@@ -9,16 +9,29 @@ Usage: scripts/netns-latency.sh [OPTION...]
 
 Builds tcgui-backend and the measuring program (release), and measures on this machine how long after its
 mount a network namespace is known: to a bare poll on the mount table (the floor), to the watcher, and to
-a client of the running daemon on the bus. Takes about five minutes and wants a quiet machine. Everything
+a client of the running daemon on the bus. Takes about eight minutes and wants a quiet machine. Everything
 happens in mount and network namespaces of its own: the machine's namespaces are neither seen nor touched.
 
   --trials N             how often each operation is measured in each situation (200)
-  --situations A,B,...   of present, fresh, recreated, others200, link, iproute2 (all)
+  --situations A,B,...   of the following (all)
   --json FILE            writes all figures and samples
   --check                fails when a limit in scripts/netns-latency/thresholds.json is exceeded
   --check=ratios         the same, but only for misses and ratios to the floor: for noisy machines
   --explain              says what the figures mean and how the JSON is made up (builds first)
   -h, --help             this text
+
+Situations:
+  present      the netns directory is there
+  fresh        it is not, as on a fresh boot: the first `ip netns add` makes it
+  recreated    it is removed and made anew in one breath
+  others200    200 other namespaces exist
+  others1000   1000 others exist; operations in one lab are 100 ms apart, as everywhere
+  link         a link made, brought up and deleted inside a namespace
+  iproute2     the real `ip netns add` and `del`
+  burst1000    1000 made, and removed, at once: from the last until all are seen, and how many lists
+               that takes; one trial for each 20 of --trials
+  degraded     no inotify, in a user namespace whose limits are 0: the mount table still rings
+  silent       nothing rings at all, only a sweep of each second finds it; one trial for each 10
 
 Needs root to measure (asks sudo for it) and cargo to build; other programs that are missing are installed
 with apt-get: iproute2, util-linux, a C compiler.

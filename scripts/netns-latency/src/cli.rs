@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::plan::Situation;
+use crate::plan::{Situation, Surroundings};
 use crate::role::Role;
 
 /// Exit status when a limit is exceeded.
@@ -16,7 +16,8 @@ pub(crate) const FAILED: u8 = 2;
 const MORE: &str = "\
 Time zero of a row is the moment just before mount() (add) or umount2() (del), just before the netlink
 request (link-…), and for `iproute2` the return of the real `ip netns add` or `del`: the namespace has
-been there for a while by then, so those times may be negative.
+been there for a while by then, so those times may be negative. Of a burst it is that of the last one, and
+the time is until all of it were seen.
 
   → floor    a bare poll(2) on /proc/self/mountinfo (link-…: a bare netlink socket): the fastest that can
              be had on this kernel and machine
@@ -24,24 +25,33 @@ been there for a while by then, so those times may be negative.
   → list     the arrival of the first list with (del: without) the name at a client of the daemon on the bus
 
 `ratio` is a row's p50 to the p50 of the floor in the same situation. `missed` was not seen within 5 s.
+`lists/s` is how many lists a burst caused in a second, by the mean time between two of them; of several
+bursts the most. Operations in one lab are at least 100 ms apart, bursts 3 s.
 
 Situations:
   present     the netns directory is there
   fresh       it is not, as on a fresh boot: the first `ip netns add` makes it
   recreated   it is removed and made anew in one breath by the add that is measured
-  others200   200 other namespaces exist
+  others200   200 other namespaces exist (with their loopback links only)
+  others1000  1000 of them
   link        a veth made, brought up and deleted inside a named namespace
   iproute2    the real `ip netns add` and `del`
+  burst1000   1000 made, and later removed, as fast as one process can; one trial for each 20 asked for
+  degraded    no inotify: its limits are 0 in a user namespace of the lab's own; the mount table rings
+  silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
+              second; one trial for each 10 asked for, in all phases of the sweeps
 
 The JSON of --json is one object:
   schema       1; another number when members change their meaning
   date_unix_s  when the run ended
   machine      kernel, cpus, cpu, memory_kib, load (1, 5 and 15 minutes, at the start)
-  options      trials, situations
-  rows         situation, op, observer (the `list` of the table is `client`), n, missed,
-               p50_ns, p90_ns, p99_ns, max_ns, ratio, samples_ns (in the order of the trials)
+  options      trials, situations, many (1000), command (the arguments of this program)
+  rows         situation, op, observer (the `list` of the table is `client`), n (trials in which all was
+               seen), missed (namespaces or links), p50_ns, p90_ns, p99_ns, max_ns, ratio, lists_per_s
+               (null but for bursts), samples_ns (in the order of the trials)
 
-Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure.
+Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure, 130
+interrupted.
 
 Needs root, a built tcgui-backend beside this program (scripts/netns-latency.sh sees to both), and a
 quiet machine. Nothing outside its own mount and network namespaces is touched.";
@@ -71,9 +81,17 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     pub(crate) check: Option<Check>,
 
+    /// How many namespaces are a thousand; for the tests of this program.
+    #[arg(long, hide = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) many: u32,
+
     /// What this process is in a lab; given by the program to itself.
     #[arg(long, hide = true)]
     pub(crate) role: Option<Role>,
+
+    /// What it hears there; given by the program to itself.
+    #[arg(long, hide = true, default_value = "usual")]
+    pub(crate) surroundings: Surroundings,
 }
 
 /// Which limits are looked at.

@@ -3,53 +3,30 @@
 //! The processes of a lab read from pipes of this process and end when those close. Should this process
 //! be killed, the kernel kills them (`tcgui_tests::process::bound_to_parent`).
 
+mod process;
+
 use std::collections::BTreeSet;
 use std::env;
-use std::io::{BufRead, BufReader, Write};
-use std::os::unix::process::CommandExt;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use clap::ValueEnum;
-use serde::Serialize;
-use tcgui_tests::wait::wait_for;
-use tcgui_tests::{lab, process};
-use tokio::signal::unix::{SignalKind, signal};
+use anyhow::{Context, bail};
+use tcgui_tests::lab;
+use tcgui_tests::process::bound_to_parent;
 
-use crate::plan::Observer;
-use crate::protocol::{self, Message, Order, Thing};
+use self::process::{END, Event, Party, Process, heed_signals};
+use crate::plan::{Observer, Surroundings};
+use crate::protocol::{Message, Order, Thing};
 use crate::role::Role;
 
-/// Whoever does not answer in this time hangs; the daemon's start is the longest.
+/// Whoever does not answer in this time hangs; the daemon's start and a burst are the longest.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// What was not seen in this time is missed.
 const MISSED: Duration = Duration::from_secs(5);
 
-/// A process that does not end in this time is killed; the daemon has 2 s itself.
-const END: Duration = Duration::from_secs(5);
-
-/// Lines that wait to be read; two hundred namespaces cause three times as many.
+/// Lines that wait to be read; whoever has more to say, as about a thousand namespaces, waits.
 const EVENTS: usize = 1024;
-
-/// What reaches the main thread.
-#[derive(Debug)]
-enum Event {
-    Said(Party, Message),
-    /// Says nothing that can be understood any more; `None` at the end of its output.
-    Silent(Party, Option<anyhow::Error>),
-    Interrupted,
-}
-
-/// A process of a lab.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Party {
-    Mounter(Observer),
-    Observer(Observer),
-}
 
 /// The run was interrupted by a signal.
 #[derive(Debug)]
@@ -63,13 +40,6 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
-#[derive(Debug)]
-struct Process {
-    child: Child,
-    /// Closed to end the process.
-    stdin: Option<ChildStdin>,
-}
-
 /// One observer and its mounter.
 #[derive(Debug)]
 struct Lab {
@@ -79,83 +49,143 @@ struct Lab {
     picture: BTreeSet<Thing>,
 }
 
-/// All labs of a run.
+/// The labs of a run; at one time, all have the same surroundings.
 #[derive(Debug)]
 pub(crate) struct Labs {
     labs: Vec<(Observer, Lab)>,
+    surroundings: Surroundings,
+    /// For the processes, to say something.
+    tx: SyncSender<Event>,
     events: Receiver<Event>,
 }
 
-/// Something to wait for: a thing comes (true) or goes.
-pub(crate) type Awaited<'a> = (&'a Thing, bool);
+/// Something to wait for: things come (true) or go.
+pub(crate) type Awaited<'a> = (&'a [Thing], bool);
+
+/// Nothing to wait for.
+pub(crate) const NOTHING: Awaited<'static> = (&[], true);
+
+/// What became of an order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// From the order's time zero until the last thing was seen, in ns; none when one was missed, or
+    /// none was awaited.
+    pub(crate) took_ns: Option<i64>,
+    /// How many things were not seen.
+    pub(crate) missed: usize,
+    /// When a list arrived meanwhile, on `CLOCK_MONOTONIC`.
+    pub(crate) lists: Vec<u64>,
+}
 
 impl Labs {
-    /// Starts a lab for each observer.
-    pub(crate) fn start(observers: &[Observer]) -> anyhow::Result<Self> {
+    /// Without any lab yet.
+    pub(crate) fn new() -> anyhow::Result<Self> {
         let (tx, events) = mpsc::sync_channel(EVENTS);
         heed_signals(tx.clone())?;
-        let mut labs = Self {
+        Ok(Self {
             labs: Vec::new(),
+            surroundings: Surroundings::Usual,
+            tx,
             events,
-        };
-        for observer in observers {
-            let program = env::current_exe().context("find the path of this program")?;
-            let lab = lab::command(&program);
-            let eye = Process::start(lab, role_of(*observer), Party::Observer(*observer), &tx)?;
-            labs.answer(Party::Observer(*observer))?;
-            let mut enter = process::bound_to_parent("nsenter");
-            let pid = eye.child.id().to_string();
-            enter
-                .args(["--target", &pid, "--mount", "--net", "--"])
-                .arg(&program);
-            let mounter = Process::start(enter, Role::Mounter, Party::Mounter(*observer), &tx)?;
-            labs.answer(Party::Mounter(*observer))?;
-            labs.labs.push((
-                *observer,
-                Lab {
-                    observer: eye,
-                    mounter,
-                    picture: BTreeSet::new(),
-                },
-            ));
-        }
-        Ok(labs)
+        })
     }
 
-    /// Carries out an order in a lab. Returns the time from its time zero to the first sight of what is
-    /// awaited, in ns; none when that was missed.
+    /// Starts a lab for each of these observers that has none with these surroundings.
+    pub(crate) fn provide(
+        &mut self,
+        surroundings: Surroundings,
+        observers: &[Observer],
+    ) -> anyhow::Result<()> {
+        if self.surroundings != surroundings {
+            self.stop()?;
+            self.surroundings = surroundings;
+        }
+        for observer in observers {
+            if self.lab(*observer).is_err() {
+                self.start(*observer)
+                    .with_context(|| format!("start the lab of the {observer:?}"))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start(&mut self, observer: Observer) -> anyhow::Result<()> {
+        let program = env::current_exe().context("find the path of this program")?;
+        let (lab, namespaces): (_, &[_]) = match self.surroundings {
+            Surroundings::Usual => (lab::command(&program), &["--mount", "--net"]),
+            Surroundings::NoInotify | Surroundings::NoDoorbells => (
+                lab::command_with_limits(&program),
+                &["--user", "--mount", "--net"],
+            ),
+        };
+        let party = Party::Observer(observer);
+        let role = (role_of(observer), self.surroundings);
+        let eye = Process::start(lab, role, party, &self.tx)?;
+        self.answer(party)?;
+
+        let mut enter = bound_to_parent("nsenter");
+        enter.args(["--target", &eye.pid().to_string()]);
+        enter.args(namespaces).arg("--").arg(&program);
+        let party = Party::Mounter(observer);
+        let role = (Role::Mounter, self.surroundings);
+        let mounter = Process::start(enter, role, party, &self.tx)?;
+        self.answer(party)?;
+        let lab = Lab {
+            observer: eye,
+            mounter,
+            picture: BTreeSet::new(),
+        };
+        self.labs.push((observer, lab));
+        Ok(())
+    }
+
+    /// Carries out an order in a lab, and waits until its observer saw all that is awaited or for too
+    /// long.
     pub(crate) fn perform(
         &mut self,
         observer: Observer,
         order: &Order,
-        awaited: Option<Awaited<'_>>,
-    ) -> anyhow::Result<Option<i64>> {
+        (things, present): Awaited<'_>,
+    ) -> anyhow::Result<Outcome> {
         self.rest(Instant::now())?;
         self.lab(observer)?.mounter.tell(order)?;
-        let (mut start, mut seen) = (None, None);
+        let mut waiting: BTreeSet<_> = things.iter().collect();
+        let (mut start, mut seen, mut lists) = (None, None, Vec::new());
         let mut deadline = Instant::now() + ANSWER;
-        while start.is_none() || (awaited.is_some() && seen.is_none()) {
+        while start.is_none() || !waiting.is_empty() {
             match self.next(deadline)? {
                 Some(Event::Said(Party::Mounter(from), message)) if from == observer => {
                     let done = message.done();
-                    start = Some(done.with_context(|| format!("{order:?} for the {observer:?}"))?);
+                    start = Some(done.with_context(|| format!("{order} for the {observer:?}"))?);
                     deadline = Instant::now() + MISSED;
                 }
                 // It may come before the mounter's answer.
                 Some(Event::Said(Party::Observer(from), Message::Saw(sight)))
-                    if from == observer && awaited == Some((&sight.thing, sight.present)) =>
+                    if from == observer && sight.present == present =>
                 {
-                    seen.get_or_insert(sight.at_ns);
+                    if waiting.remove(&sight.thing) {
+                        seen = Some(sight.at_ns);
+                    }
+                }
+                Some(Event::Said(Party::Observer(from), Message::Listed { at_ns }))
+                    if from == observer =>
+                {
+                    lists.push(at_ns);
                 }
                 Some(_) => {}
-                None if start.is_none() => bail!("{order:?} not done within {ANSWER:?}"),
-                None => return Ok(None),
+                None if start.is_none() => bail!("{order}: not done within {ANSWER:?}"),
+                None => break,
             }
         }
-        start
-            .zip(seen)
-            .map(|(start, seen)| difference(start, seen))
-            .transpose()
+        let missed = waiting.len();
+        let took = start.zip(seen.filter(|_| missed == 0));
+        Ok(Outcome {
+            took_ns: took
+                .map(|(start, seen)| difference(start, seen))
+                .transpose()?,
+            missed,
+            lists,
+        })
     }
 
     /// Tells an observer what comes next; fails when it cannot see any more.
@@ -192,19 +222,30 @@ impl Labs {
         Ok(())
     }
 
-    /// Ends all processes in an orderly way.
-    pub(crate) fn stop(mut self) -> anyhow::Result<()> {
+    /// Ends all labs in an orderly way.
+    pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         for (_, lab) in &mut self.labs {
-            lab.mounter.stdin = None;
-            lab.observer.stdin = None;
+            lab.mounter.dismiss();
+            lab.observer.dismiss();
         }
-        for (observer, lab) in &mut self.labs {
-            lab.mounter
-                .end()
-                .with_context(|| format!("end the mounter of the {observer:?}"))?;
-            lab.observer
-                .end()
-                .with_context(|| format!("end the {observer:?}"))?;
+        // Whoever still has something to say would not end; and nobody hears of the old labs later.
+        let mut talking = self.labs.len() * 2;
+        while talking > 0 {
+            match self.events.recv_timeout(END) {
+                Ok(Event::Silent(_, None)) => talking -= 1,
+                Ok(Event::Silent(party, Some(error))) => {
+                    return Err(error.context(format!("end {party:?}")));
+                }
+                Ok(Event::Interrupted) => return Err(Interrupted.into()),
+                Ok(Event::Said(..)) => {}
+                Err(_) => bail!("{talking} processes of the labs do not end"),
+            }
+        }
+        for (observer, mut lab) in self.labs.drain(..) {
+            let mounter = lab.mounter.end();
+            mounter.with_context(|| format!("end the mounter of the {observer:?}"))?;
+            let eye = lab.observer.end();
+            eye.with_context(|| format!("end the {observer:?}"))?;
         }
         Ok(())
     }
@@ -221,7 +262,7 @@ impl Labs {
         let deadline = Instant::now() + ANSWER;
         loop {
             match self.next(deadline)? {
-                Some(Event::Said(_, Message::Saw(_))) => {}
+                Some(Event::Said(_, Message::Saw(_) | Message::Listed { .. })) => {}
                 Some(Event::Said(from, message)) if from == party => {
                     return message.done().map(drop);
                 }
@@ -271,104 +312,4 @@ fn role_of(observer: Observer) -> Role {
 /// Negative when it was seen before time zero.
 fn difference(start: u64, end: u64) -> anyhow::Result<i64> {
     Ok(i64::try_from(end)? - i64::try_from(start)?)
-}
-
-impl Process {
-    /// Starts a role of this program. In a process group of its own, so that Ctrl-C reaches only the
-    /// parent, which ends the others in order.
-    fn start(
-        mut command: Command,
-        role: Role,
-        party: Party,
-        events: &SyncSender<Event>,
-    ) -> anyhow::Result<Self> {
-        let role = role.to_possible_value().context("a role has a name")?;
-        let mut child = command
-            .args(["--role", role.get_name()])
-            .process_group(0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("start the {}", role.get_name()))?;
-        let stdin = child.stdin.take();
-        let stdout = child
-            .stdout
-            .take()
-            .context("standard output of a process")?;
-        let events = events.clone();
-        thread::spawn(move || listen(party, stdout, &events));
-        Ok(Self { child, stdin })
-    }
-
-    fn tell(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
-        let mut line = serde_json::to_vec(what)?;
-        line.push(b'\n');
-        let stdin = self.stdin.as_mut().context("told to end already")?;
-        stdin
-            .write_all(&line)
-            .context("the process does not listen")
-    }
-
-    fn end(&mut self) -> anyhow::Result<()> {
-        let child = &mut self.child;
-        let look = || child.try_wait().ok().flatten();
-        let status = wait_for("the process ends", END, look, Option::is_some)?;
-        ensure!(
-            status.is_some_and(|it| it.success()),
-            "it failed: {status:?}"
-        );
-        Ok(())
-    }
-}
-
-impl Drop for Process {
-    /// Lets the process end by itself, so that it cleans up, and kills it if it does not.
-    fn drop(&mut self) {
-        self.stdin = None;
-        if self.end().is_err() {
-            self.child.kill().ok();
-            self.child.wait().ok();
-        }
-    }
-}
-
-/// Passes on what a process says, until nobody listens or it ends.
-fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
-    for line in BufReader::new(stdout).lines() {
-        let message = line
-            .map_err(anyhow::Error::from)
-            .and_then(|line| protocol::parse(&line));
-        let event = match message {
-            Ok(message) => Event::Said(party, message),
-            Err(error) => Event::Silent(party, Some(error)),
-        };
-        if events.send(event).is_err() {
-            return;
-        }
-    }
-    events.send(Event::Silent(party, None)).ok();
-}
-
-/// Turns signals that ask for the end into an event; a thread of its own waits for them.
-fn heed_signals(events: SyncSender<Event>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start a runtime for signals")?;
-    let guard = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
-    drop(guard);
-    thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                _ = hangup.recv() => {}
-            }
-        });
-        events.send(Event::Interrupted).ok();
-    });
-    Ok(())
 }

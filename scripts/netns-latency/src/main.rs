@@ -30,7 +30,7 @@ use crate::cli::Arguments;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.role {
-        Some(role) => role::play(role).map(|()| ExitCode::SUCCESS),
+        Some(role) => role::play(role, arguments.surroundings).map(|()| ExitCode::SUCCESS),
         None => run::run(&arguments),
     };
     result.unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 //! What is measured: situations, operations, observers, and the steps of a trial.
 
 use std::fmt;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,15 @@ const OTHERS: u32 = 200;
 /// The namespace in which links are made in [`Situation::Link`].
 const HOME: &str = "home";
 
+/// Between two operations in one lab: each finds everybody asleep and nothing left to publish.
+const APART: Duration = Duration::from_millis(100);
+
+/// Between two bursts in one lab: the kernel takes a thousand deleted namespaces apart meanwhile.
+const BURSTS_APART: Duration = Duration::from_secs(3);
+
+/// How often the watcher sweeps when it hears nothing, as it is by default.
+const SWEEP: Duration = Duration::from_secs(1);
+
 /// The state of the machine in which operations are measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -22,8 +32,23 @@ pub(crate) enum Situation {
     Fresh,
     Recreated,
     Others200,
+    Others1000,
     Link,
     Iproute2,
+    Burst1000,
+    Degraded,
+    Silent,
+}
+
+/// What tells the daemon of changes in a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Surroundings {
+    /// Everything that Linux has.
+    Usual,
+    /// The mount table only: the limits of inotify are zero.
+    NoInotify,
+    /// Nothing: the mount table cannot be polled either.
+    NoDoorbells,
 }
 
 /// What is done.
@@ -51,9 +76,9 @@ pub(crate) enum Observer {
 pub(crate) struct Step {
     pub(crate) op: Op,
     pub(crate) order: Order,
-    /// What an observer has to notice …
-    pub(crate) thing: Thing,
-    /// … and whether it comes or goes.
+    /// What an observer has to notice: one thing, or all of a burst …
+    pub(crate) things: Vec<Thing>,
+    /// … and whether they come or go.
     pub(crate) present: bool,
     /// What follows when it was noticed, not measured.
     pub(crate) then: Option<Order>,
@@ -63,40 +88,85 @@ pub(crate) struct Step {
 pub(crate) type Preparation = (Order, Option<Thing>);
 
 impl Situation {
-    /// In the order in which they are measured.
-    pub(crate) const ALL: [Self; 6] = [
+    /// In the order in which they are measured; those of the same surroundings together.
+    pub(crate) const ALL: [Self; 10] = [
         Self::Present,
         Self::Fresh,
         Self::Recreated,
         Self::Others200,
+        Self::Others1000,
         Self::Link,
         Self::Iproute2,
+        Self::Burst1000,
+        Self::Degraded,
+        Self::Silent,
     ];
 
-    /// Whom it concerns: the watcher knows nothing of links.
+    /// Whom it concerns.
     pub(crate) fn observers(self) -> &'static [Observer] {
         match self {
+            // The watcher knows nothing of links.
             Self::Link => &[Observer::Floor, Observer::Client],
+            // The floor looks out for one name at a time.
+            Self::Burst1000 => &[Observer::Watcher, Observer::Client],
+            // Where nothing rings there is no floor, and the sweep is the same for watcher and daemon.
+            Self::Silent => &[Observer::Client],
             _ => &Observer::ALL,
         }
     }
 
-    /// What makes a lab with no netns directory ready for the first trial.
-    pub(crate) fn preparation(self) -> Vec<Preparation> {
+    /// The labs in which it is measured.
+    pub(crate) fn surroundings(self) -> Surroundings {
+        match self {
+            Self::Degraded => Surroundings::NoInotify,
+            Self::Silent => Surroundings::NoDoorbells,
+            _ => Surroundings::Usual,
+        }
+    }
+
+    /// How many trials are made when the command line asks for so many: a thousand namespaces, or
+    /// waiting for a sweep, take seconds each time.
+    pub(crate) fn trials(self, asked: u32) -> u32 {
+        match self {
+            Self::Silent => (asked / 10).max(1),
+            Self::Burst1000 => (asked / 20).max(1),
+            _ => asked,
+        }
+    }
+
+    /// The least time between the operation before, in the same lab, and the one with this number.
+    pub(crate) fn pause(self, number: u32) -> Duration {
+        match self {
+            Self::Burst1000 => BURSTS_APART,
+            // What was seen was seen by a sweep: with a constant pause all operations would meet the
+            // same phase of the sweeps. Multiples of the golden section fill the phases evenly.
+            Self::Silent => APART + SWEEP.mul_f64((f64::from(number) * 0.618_034).fract()),
+            _ => APART,
+        }
+    }
+
+    /// What makes a lab with no netns directory ready for the first trial; `many` are a thousand.
+    pub(crate) fn preparation(self, many: u32) -> Vec<Preparation> {
         match self {
             Self::Fresh => Vec::new(),
+            Self::Others200 => others(OTHERS),
+            Self::Others1000 => others(many),
+            Self::Link => {
+                let netns = HOME.to_owned();
+                vec![add(netns.clone()), (Order::Enter { netns }, None)]
+            }
             // Only `add` makes the directory; it stays when the namespace goes.
-            Self::Present | Self::Recreated | Self::Iproute2 => {
+            Self::Present
+            | Self::Recreated
+            | Self::Iproute2
+            | Self::Burst1000
+            | Self::Degraded
+            | Self::Silent => {
                 let first = || "first".to_owned();
                 vec![
                     (Order::Add { name: first() }, None),
                     (Order::Del { name: first() }, None),
                 ]
-            }
-            Self::Others200 => (0..OTHERS).map(|n| add(format!("other{n}"))).collect(),
-            Self::Link => {
-                let netns = HOME.to_owned();
-                vec![add(netns.clone()), (Order::Enter { netns }, None)]
             }
         }
     }
@@ -110,32 +180,27 @@ impl Situation {
     }
 
     /// The steps of one trial. Names are never used twice in a run.
-    pub(crate) fn trial(self, number: u32) -> Vec<Step> {
-        let name = format!("{self}{number}");
-        match self {
-            Self::Present | Self::Others200 => vec![
-                step(Op::Add, Order::Add { name: name.clone() }, &name, None),
-                step(Op::Del, Order::Del { name: name.clone() }, &name, None),
-            ],
-            Self::Fresh => vec![
-                step(Op::Add, Order::Add { name: name.clone() }, &name, None),
-                step(
-                    Op::Del,
-                    Order::Del { name: name.clone() },
-                    &name,
-                    Some(Order::Clear),
-                ),
-            ],
-            Self::Recreated => vec![
-                step(Op::Add, Order::Recreate { name: name.clone() }, &name, None),
-                step(Op::Del, Order::Del { name: name.clone() }, &name, None),
-            ],
-            Self::Iproute2 => vec![
-                step(Op::Add, Order::IpAdd { name: name.clone() }, &name, None),
-                step(Op::Del, Order::IpDel { name: name.clone() }, &name, None),
-            ],
-            Self::Link => link_trial(number),
-        }
+    pub(crate) fn trial(self, number: u32, many: u32) -> Vec<Step> {
+        let name = format!("{self}-{number}");
+        let own = || name.clone();
+        let (add, del) = match self {
+            Self::Link => return link_trial(number),
+            Self::Burst1000 => return burst_trial(&name, many),
+            Self::Present
+            | Self::Fresh
+            | Self::Others200
+            | Self::Others1000
+            | Self::Degraded
+            | Self::Silent => (Order::Add { name: own() }, Order::Del { name: own() }),
+            Self::Recreated => (Order::Recreate { name: own() }, Order::Del { name: own() }),
+            Self::Iproute2 => (Order::IpAdd { name: own() }, Order::IpDel { name: own() }),
+        };
+        let then = (self == Self::Fresh).then_some(Order::Clear);
+        let things = || vec![Thing::Namespace { name: own() }];
+        vec![
+            step(Op::Add, add, things(), None),
+            step(Op::Del, del, things(), then),
+        ]
     }
 }
 
@@ -145,16 +210,31 @@ fn add(name: String) -> Preparation {
     (Order::Add { name }, Some(thing))
 }
 
-fn step(op: Op, order: Order, name: &str, then: Option<Order>) -> Step {
+fn others(count: u32) -> Vec<Preparation> {
+    (0..count).map(|n| add(format!("other{n}"))).collect()
+}
+
+fn step(op: Op, order: Order, things: Vec<Thing>, then: Option<Order>) -> Step {
     Step {
         op,
         order,
-        thing: Thing::Namespace {
-            name: name.to_owned(),
-        },
-        present: op == Op::Add,
+        things,
+        present: op != Op::Del && op != Op::LinkDel,
         then,
     }
+}
+
+fn burst_trial(name: &str, many: u32) -> Vec<Step> {
+    let names: Vec<_> = (0..many).map(|n| format!("{name}-{n}")).collect();
+    let thing = |name: &String| Thing::Namespace { name: name.clone() };
+    let things: Vec<_> = names.iter().map(thing).collect();
+    let add = Order::AddAll {
+        names: names.clone(),
+    };
+    vec![
+        step(Op::Add, add, things.clone(), None),
+        step(Op::Del, Order::DelAll { names }, things, None),
+    ]
 }
 
 fn link_trial(number: u32) -> Vec<Step> {
@@ -168,17 +248,11 @@ fn link_trial(number: u32) -> Vec<Step> {
         name: name(),
     };
     [
-        (Op::LinkAdd, Order::LinkAdd { name: name() }, link(), true),
-        (Op::LinkUp, Order::LinkUp { name: name() }, up, true),
-        (Op::LinkDel, Order::LinkDel { name: name() }, link(), false),
+        (Op::LinkAdd, Order::LinkAdd { name: name() }, link()),
+        (Op::LinkUp, Order::LinkUp { name: name() }, up),
+        (Op::LinkDel, Order::LinkDel { name: name() }, link()),
     ]
-    .map(|(op, order, thing, present)| Step {
-        op,
-        order,
-        thing,
-        present,
-        then: None,
-    })
+    .map(|(op, order, thing)| step(op, order, vec![thing], None))
     .into()
 }
 
@@ -189,8 +263,12 @@ impl fmt::Display for Situation {
             Self::Fresh => "fresh",
             Self::Recreated => "recreated",
             Self::Others200 => "others200",
+            Self::Others1000 => "others1000",
             Self::Link => "link",
             Self::Iproute2 => "iproute2",
+            Self::Burst1000 => "burst1000",
+            Self::Degraded => "degraded",
+            Self::Silent => "silent",
         })
     }
 }
@@ -231,13 +309,14 @@ mod tests {
     #[test]
     fn what_a_trial_adds_it_takes_away() {
         for situation in Situation::ALL {
-            let steps = situation.trial(3);
             let mut there = BTreeSet::new();
-            for step in &steps {
-                match (&step.thing, step.present) {
-                    (Thing::LinkUp { .. }, _) => {}
-                    (thing, true) => assert!(there.insert(thing.clone())),
-                    (thing, false) => assert!(there.remove(thing)),
+            for step in situation.trial(3, 7) {
+                for thing in step.things {
+                    match (thing, step.present) {
+                        (Thing::LinkUp { .. }, _) => {}
+                        (thing, true) => assert!(there.insert(thing)),
+                        (thing, false) => assert!(there.remove(&thing)),
+                    }
                 }
             }
             assert!(there.is_empty(), "{situation} leaves {there:?}");
@@ -249,17 +328,54 @@ mod tests {
         let mut names = BTreeSet::new();
         for situation in Situation::ALL {
             for number in 0..20 {
-                let first = situation.trial(number).swap_remove(0);
-                assert!(names.insert(first.thing.clone()), "{:?}", first.thing);
+                for thing in situation.trial(number, 30).swap_remove(0).things {
+                    assert!(names.insert(thing.clone()), "{thing:?}");
+                }
             }
         }
     }
 
     #[test]
     fn others_are_waited_for() {
-        let preparation = Situation::Others200.preparation();
-        assert_eq!(preparation.len(), 200);
-        assert!(preparation.iter().all(|(_, awaited)| awaited.is_some()));
+        for (situation, count) in [(Situation::Others200, 200), (Situation::Others1000, 1000)] {
+            let preparation = situation.preparation(1000);
+            assert_eq!(preparation.len(), count);
+            assert!(preparation.iter().all(|(_, awaited)| awaited.is_some()));
+        }
+    }
+
+    #[test]
+    fn a_burst_is_many_in_one_step() {
+        for step in Situation::Burst1000.trial(0, 1000) {
+            assert_eq!(step.things.len(), 1000);
+        }
+    }
+
+    #[test]
+    fn what_takes_long_is_tried_less_often_but_tried() {
+        let trials = |asked| Situation::ALL.map(|it| it.trials(asked));
+        assert_eq!(
+            trials(200),
+            [200, 200, 200, 200, 200, 200, 200, 10, 200, 20]
+        );
+        assert_eq!(trials(1), [1; 10]);
+    }
+
+    #[test]
+    fn sweeps_are_met_in_all_their_phases() {
+        let mut pauses: Vec<_> = (0..20).map(|it| Situation::Silent.pause(it)).collect();
+        pauses.sort_unstable();
+        assert!(pauses[0] >= APART && pauses[19] < APART + SWEEP);
+        for pair in pauses.windows(2) {
+            assert!(pair[1] - pair[0] < SWEEP / 10, "{pair:?}");
+        }
+    }
+
+    #[test]
+    fn situations_that_share_labs_follow_each_other() {
+        let mut surroundings = Situation::ALL.map(Situation::surroundings).to_vec();
+        surroundings.dedup();
+        assert_eq!(surroundings.len(), 3);
     }
 
     #[test]

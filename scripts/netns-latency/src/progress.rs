@@ -30,6 +30,14 @@ impl Progress {
         }
     }
 
+    /// So much of the preparation is done, which may take a while.
+    pub(crate) fn prepared(&self, what: impl fmt::Display, done: usize, of: usize) {
+        // A terminal is slow against an order.
+        if self.terminal && done.is_multiple_of(50) {
+            write(format_args!("\r\x1b[K{what}: preparing, {done} of {of}"));
+        }
+    }
+
     /// A trial begins.
     pub(crate) fn trial(&self, situation: Situation, trial: usize, of: u32) {
         if self.terminal {

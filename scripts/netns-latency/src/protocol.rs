@@ -3,10 +3,11 @@
 //! | to | it reads | it writes |
 //! |---|---|---|
 //! | mounter | [`Order`] | [`Message::Done`] with its time zero, or [`Message::Failed`] |
-//! | observer | [`Thing`]: what to look out for next | [`Message::Done`]; [`Message::Saw`] at any time |
+//! | observer | [`Thing`]: what to look out for next | [`Message::Done`]; at any time [`Message::Saw`] and [`Message::Listed`] |
 //!
 //! A process says [`Message::Done`] once when it is ready, and ends at the end of its input.
 
+use std::fmt;
 use std::io::{self, BufRead, Write};
 
 use anyhow::{Context, bail};
@@ -21,6 +22,10 @@ pub(crate) enum Order {
     Add { name: String },
     /// The system calls of `ip netns del`.
     Del { name: String },
+    /// [`Order::Add`] for each of these, at once.
+    AddAll { names: Vec<String> },
+    /// [`Order::Del`] for each of these, at once.
+    DelAll { names: Vec<String> },
     /// Takes the netns directory away, with all that is mounted there.
     Clear,
     /// [`Order::Clear`] and at once [`Order::Add`].
@@ -39,6 +44,17 @@ pub(crate) enum Order {
     LinkUp { name: String },
     /// Deletes it.
     LinkDel { name: String },
+}
+
+impl fmt::Display for Order {
+    /// Short, also for a thousand names.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AddAll { names } => write!(f, "add {} namespaces", names.len()),
+            Self::DelAll { names } => write!(f, "delete {} namespaces", names.len()),
+            other => write!(f, "{other:?}"),
+        }
+    }
 }
 
 /// Something that can be there or not.
@@ -71,11 +87,16 @@ pub(crate) struct Sight {
 pub(crate) enum Message {
     /// The order was carried out.
     Done {
-        /// Its time zero on `CLOCK_MONOTONIC`.
+        /// Its time zero on `CLOCK_MONOTONIC`; of many, that of the last.
         at_ns: u64,
     },
     /// It was not.
     Failed { error: String },
+    /// A list arrived on the bus; what it changes follows.
+    Listed {
+        /// `CLOCK_MONOTONIC`.
+        at_ns: u64,
+    },
     /// Something appeared or vanished.
     Saw(Sight),
 }
@@ -86,28 +107,41 @@ impl Message {
         match self {
             Self::Done { at_ns } => Ok(at_ns),
             Self::Failed { error } => bail!(error),
-            Self::Saw(sight) => bail!("an answer expected, not {sight:?}"),
+            unasked => bail!("an answer expected, not {unasked:?}"),
         }
     }
 }
 
 /// Says something to the process that started this one.
 pub(crate) fn say(message: &Message) -> anyhow::Result<()> {
-    let mut line = serde_json::to_vec(message)?;
-    line.push(b'\n');
+    say_all(std::slice::from_ref(message))
+}
+
+/// Says many things with one system call, so that they hold up nobody.
+pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
+    let mut lines = Vec::new();
+    for message in messages {
+        serde_json::to_writer(&mut lines, message)?;
+        lines.push(b'\n');
+    }
     io::stdout()
         .lock()
-        .write_all(&line)
+        .write_all(&lines)
         .context("write to standard output")
+}
+
+/// That something appeared or vanished.
+pub(crate) fn saw(thing: Thing, present: bool, at_ns: u64) -> Message {
+    Message::Saw(Sight {
+        thing,
+        present,
+        at_ns,
+    })
 }
 
 /// Says that something appeared or vanished.
 pub(crate) fn say_seen(thing: Thing, present: bool, at_ns: u64) -> anyhow::Result<()> {
-    say(&Message::Saw(Sight {
-        thing,
-        present,
-        at_ns,
-    }))
+    say(&saw(thing, present, at_ns))
 }
 
 /// Says that this process is ready, and answers what it is told until the end of its input.
@@ -143,14 +177,15 @@ mod tests {
             Message::Failed {
                 error: "a\nb".to_owned(),
             },
-            Message::Saw(Sight {
-                thing: Thing::LinkUp {
+            Message::Listed { at_ns: 0 },
+            saw(
+                Thing::LinkUp {
                     netns: "n".to_owned(),
                     name: "v \"".to_owned(),
                 },
-                present: true,
-                at_ns: u64::MAX,
-            }),
+                true,
+                u64::MAX,
+            ),
         ];
         for message in said {
             let line = serde_json::to_string(&message).unwrap();

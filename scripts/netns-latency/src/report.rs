@@ -22,25 +22,30 @@ pub(crate) type Measured = (Situation, Op, Observer, Samples);
 pub(crate) struct Report {
     schema: u32,
     date_unix_s: u64,
-    machine: Machine,
-    options: Options,
+    pub(crate) machine: Machine,
+    pub(crate) options: RunOptions,
     pub(crate) rows: Vec<Row>,
 }
 
 /// What figures depend on.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Machine {
-    kernel: String,
-    cpus: usize,
-    cpu: Option<String>,
+    pub(crate) kernel: String,
+    pub(crate) cpus: usize,
+    pub(crate) cpu: Option<String>,
     memory_kib: Option<u64>,
-    load: Option<String>,
+    pub(crate) load: Option<String>,
 }
 
-#[derive(Debug, Serialize)]
-struct Options {
-    trials: u32,
-    situations: Vec<Situation>,
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct RunOptions {
+    pub(crate) trials: u32,
+    pub(crate) situations: Vec<Situation>,
+    /// How many namespaces are a thousand; only the tests of this program make fewer.
+    pub(crate) many: u32,
+    /// The arguments of the program.
+    pub(crate) command: String,
 }
 
 /// A line of the table.
@@ -56,7 +61,8 @@ pub(crate) struct Row {
     pub(crate) p99_ns: Option<i64>,
     pub(crate) max_ns: Option<i64>,
     pub(crate) ratio: Option<f64>,
-    samples_ns: Vec<i64>,
+    pub(crate) lists_per_s: Option<f64>,
+    pub(crate) samples_ns: Vec<i64>,
 }
 
 impl Row {
@@ -90,6 +96,7 @@ pub(crate) fn rows(measured: &[Measured]) -> Vec<Row> {
             ratio: summary
                 .zip(floor)
                 .and_then(|(it, floor)| stats::ratio(it.p50, floor)),
+            lists_per_s: samples.lists_per_s(),
             samples_ns: samples.seen().to_vec(),
         }
     };
@@ -125,15 +132,14 @@ impl Report {
     /// Puts a run together.
     pub(crate) fn new(
         machine: Machine,
-        trials: u32,
-        situations: Vec<Situation>,
+        options: RunOptions,
         measured: &[Measured],
     ) -> anyhow::Result<Self> {
         Ok(Self {
             schema: SCHEMA,
             date_unix_s: SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs(),
             machine,
-            options: Options { trials, situations },
+            options,
             rows: rows(measured),
         })
     }
@@ -151,65 +157,71 @@ impl Report {
         } = &self.machine;
         let load = load.as_deref().unwrap_or("unknown");
         let mut table = format!("Linux {kernel}, {cpus} cpus, load {load}; milliseconds\n\n");
-        table += "situation  measure                 n      p50      p90      p99      max  missed  ratio\n";
+        table += "situation  measure                 n      p50      p90      p99      max  missed  ratio  lists/s\n";
         for row in &self.rows {
             let measure = format!("{} → {}", row.op, row.observer);
             write!(table, "{:<10} {measure:<19} {:>5}", row.situation, row.n).ok();
             for figure in [row.p50_ns, row.p90_ns, row.p99_ns, row.max_ns] {
-                match figure.map(stats::milliseconds) {
-                    Some(figure) => write!(table, " {figure:>8.3}").ok(),
-                    None => write!(table, " {:>8}", "–").ok(),
-                };
+                let figure = figure.map(stats::milliseconds);
+                write!(table, " {:>8}", number(figure, 3)).ok();
             }
-            match row.ratio {
-                Some(ratio) => writeln!(table, " {:>7} {ratio:>6.1}", row.missed).ok(),
-                None => writeln!(table, " {:>7} {:>6}", row.missed, "–").ok(),
-            };
+            let (ratio, lists) = (number(row.ratio, 1), number(row.lists_per_s, 1));
+            writeln!(table, " {:>7} {ratio:>6} {lists:>8}", row.missed).ok();
         }
         table
     }
 }
 
+/// A number with so many decimals, or a dash.
+pub(crate) fn number(figure: Option<f64>, decimals: usize) -> String {
+    figure.map_or_else(|| "–".to_owned(), |it| format!("{it:.decimals$}"))
+}
+
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn report() -> Report {
-        let samples = |values: &[Option<i64>]| {
+    type Rows<'a> = &'a [((Situation, Op, Observer), &'a [i64])];
+
+    /// A run of this machine with these samples.
+    pub(crate) fn report_of(rows: Rows<'_>) -> Report {
+        let measured = |((situation, op, observer), values): &((_, _, _), &[i64])| {
             let mut samples = Samples::default();
-            for value in values {
-                samples.push(*value);
+            for value in *values {
+                samples.push(Some(*value), 0);
             }
-            samples
+            (*situation, *op, *observer, samples)
         };
-        let measured = [
+        let measured: Vec<Measured> = rows.iter().map(measured).collect();
+        let options = RunOptions {
+            trials: 2,
+            situations: vec![Situation::Present, Situation::Fresh],
+            many: 1000,
+            command: "--trials 2".to_owned(),
+        };
+        Report::new(Machine::read().unwrap(), options, &measured).unwrap()
+    }
+
+    fn report() -> Report {
+        let client = |situation| (situation, Op::Add, Observer::Client);
+        let mut report = report_of(&[
             (
-                Situation::Present,
-                Op::Add,
-                Observer::Floor,
-                samples(&[Some(50_000), Some(70_000)]),
+                (Situation::Present, Op::Add, Observer::Floor),
+                &[50_000, 70_000],
             ),
-            (
-                Situation::Present,
-                Op::Add,
-                Observer::Client,
-                samples(&[Some(500_000), None]),
-            ),
-            (
-                Situation::Fresh,
-                Op::Add,
-                Observer::Client,
-                samples(&[None]),
-            ),
-        ];
-        let situations = vec![Situation::Present, Situation::Fresh];
-        Report::new(Machine::read().unwrap(), 2, situations, &measured).unwrap()
+            (client(Situation::Present), &[500_000]),
+            (client(Situation::Fresh), &[]),
+            (client(Situation::Burst1000), &[120_000_000]),
+        ]);
+        report.rows[2].missed = 1;
+        report.rows[3].lists_per_s = Some(38.96);
+        report
     }
 
     #[test]
     fn ratios_are_to_the_floor_of_the_same_situation() {
         let ratios: Vec<_> = report().rows.iter().map(|row| row.ratio).collect();
-        assert_eq!(ratios, [Some(1.0), Some(10.0), None]);
+        assert_eq!(ratios, [Some(1.0), Some(10.0), None, None]);
     }
 
     #[test]
@@ -219,9 +231,10 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "present    add → floor             2    0.050    0.070    0.070    0.070       0    1.0",
-                "present    add → list              1    0.500    0.500    0.500    0.500       1   10.0",
-                "fresh      add → list              0        –        –        –        –       1      –",
+                "present    add → floor             2    0.050    0.070    0.070    0.070       0    1.0        –",
+                "present    add → list              1    0.500    0.500    0.500    0.500       0   10.0        –",
+                "fresh      add → list              0        –        –        –        –       1      –        –",
+                "burst1000  add → list              1  120.000  120.000  120.000  120.000       0      –     39.0",
             ]
         );
         let widths: Vec<_> = table.lines().skip(2).map(|it| it.chars().count()).collect();
@@ -234,6 +247,7 @@ mod tests {
         assert_eq!(json["schema"], 1);
         assert!(json["machine"]["kernel"].is_string());
         assert_eq!(json["options"]["situations"][1], "fresh");
+        assert_eq!(json["options"]["many"], 1000);
         let row = &json["rows"][0];
         assert_eq!(
             (&row["op"], &row["observer"]),
@@ -241,5 +255,6 @@ mod tests {
         );
         assert_eq!(row["samples_ns"], serde_json::json!([50_000, 70_000]));
         assert_eq!(row["p50_ns"], 50_000);
+        assert!(row["lists_per_s"].is_null());
     }
 }

@@ -7,6 +7,9 @@ mod mounter;
 mod watcher;
 
 use clap::ValueEnum;
+use tcgui_tests::doorbells::{INOTIFY, Limit};
+
+use crate::plan::Surroundings;
 
 /// What this process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -22,11 +25,17 @@ pub(crate) enum Role {
 }
 
 /// Plays the role until the end of standard input.
-pub(crate) fn play(role: Role) -> anyhow::Result<()> {
+pub(crate) fn play(role: Role, surroundings: Surroundings) -> anyhow::Result<()> {
+    // They go with the user namespace of the lab, of which the observer is the first process.
+    if surroundings != Surroundings::Usual && role != Role::Mounter {
+        for limit in INOTIFY {
+            Limit::zero(limit)?;
+        }
+    }
     match role {
         Role::Mounter => mounter::play(),
         Role::Floor => floor::play(),
         Role::Watcher => watcher::play(),
-        Role::Client => client::play(),
+        Role::Client => client::play(surroundings),
     }
 }

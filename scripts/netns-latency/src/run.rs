@@ -3,23 +3,21 @@
 //! Observers take turns, so that a disturbance of the machine meets all of them and the ratios of a run
 //! hold where its times do not. One operation is under way at a time.
 
-use std::io::{self, Write};
+use std::env;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
 use crate::cli::{Arguments, EXCEEDED};
-use crate::lab::{Interrupted, Labs};
+use crate::lab::{Interrupted, Labs, NOTHING, Outcome};
 use crate::plan::{Observer, Situation, Step};
 use crate::progress::{self, Progress};
 use crate::protocol::{Order, Thing};
-use crate::report::{Machine, Measured, Report};
+use crate::report::{Machine, Measured, Report, RunOptions};
 use crate::stats::Samples;
 use crate::thresholds::Thresholds;
-
-/// Between two operations in one lab: each finds everybody asleep and nothing left to publish.
-const APART: Duration = Duration::from_millis(100);
 
 /// Between two situations: the kernel takes deleted namespaces apart for a while after they are gone.
 const CALM: Duration = Duration::from_secs(1);
@@ -29,21 +27,14 @@ const INTERRUPTED: u8 = 130;
 
 /// Measures, reports and judges.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    ensure!(
-        nix::unistd::geteuid().is_root(),
-        "needs root, for private mount and network namespaces: run scripts/netns-latency.sh"
-    );
     let thresholds = Thresholds::load()?;
-    let machine = Machine::read()?;
-    let measured = match measure_all(arguments) {
+    let report = match measure(arguments) {
         Err(error) if error.is::<Interrupted>() => {
-            progress::say(error);
+            progress::say(Interrupted);
             return Ok(ExitCode::from(INTERRUPTED));
         }
-        measured => measured?,
+        report => report?,
     };
-    let situations = arguments.situations.clone();
-    let report = Report::new(machine, arguments.trials, situations, &measured)?;
     io::stdout()
         .write_all(report.table().as_bytes())
         .context("write the table")?;
@@ -64,19 +55,38 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
+fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "needs root, for private mount and network namespaces: run scripts/netns-latency.sh"
+    );
+    let machine = Machine::read()?;
+    let measured = measure_all(arguments)?;
+    let options = RunOptions {
+        trials: arguments.trials,
+        situations: arguments.situations.clone(),
+        many: arguments.many,
+        command: env::args().skip(1).collect::<Vec<_>>().join(" "),
+    };
+    Report::new(machine, options, &measured)
+}
+
 /// Everything is stopped and gone when this returns, also with an error.
 fn measure_all(arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
     let mut progress = Progress::new();
     progress.preparing("labs");
     let mut run = Run {
-        labs: Labs::start(&Observer::ALL)?,
+        labs: Labs::new()?,
         last: Vec::new(),
+        many: arguments.many,
     };
     let mut measured = Vec::new();
     for situation in &arguments.situations {
         progress.preparing(situation);
-        measured.extend(run.measure(*situation, arguments.trials, &progress)?);
-        progress.done(*situation, arguments.trials);
+        let trials = situation.trials(arguments.trials);
+        let rows = run.measure(*situation, trials, &progress);
+        measured.extend(rows.with_context(|| format!("measure {situation}"))?);
+        progress.done(*situation, trials);
     }
     // The figures are good all the same.
     if let Err(error) = run.labs.stop() {
@@ -89,6 +99,8 @@ struct Run {
     labs: Labs,
     /// When something was last done in a lab, newest at the end.
     last: Vec<(Observer, Instant)>,
+    /// How many namespaces are a thousand.
+    many: u32,
 }
 
 impl Run {
@@ -99,14 +111,15 @@ impl Run {
         progress: &Progress,
     ) -> anyhow::Result<Vec<Measured>> {
         let observers = situation.observers();
+        self.labs.provide(situation.surroundings(), observers)?;
         for observer in observers {
-            self.prepare(situation, *observer)?;
+            self.prepare(situation, *observer, progress)?;
         }
         self.labs.quiet(CALM)?;
         let rows = self.trials(situation, trials, progress)?;
         for observer in observers {
             for order in situation.clean_up() {
-                self.labs.perform(*observer, &order, None)?;
+                self.labs.perform(*observer, &order, NOTHING)?;
             }
         }
         self.labs.quiet(CALM)?;
@@ -120,11 +133,13 @@ impl Run {
         progress: &Progress,
     ) -> anyhow::Result<Vec<Measured>> {
         let observers = situation.observers();
-        let steps: Vec<_> = (0..trials).flat_map(|it| situation.trial(it)).collect();
-        let of_one = situation.trial(0).len();
+        let steps: Vec<_> = (0..trials)
+            .flat_map(|it| situation.trial(it, self.many))
+            .collect();
+        let of_one = situation.trial(0, self.many).len();
         let mut rows = Vec::new();
         for observer in observers {
-            self.labs.look_out(*observer, &steps[0].thing)?;
+            self.look_out(*observer, steps.first())?;
         }
         for step in steps.iter().take(of_one) {
             for observer in observers {
@@ -133,23 +148,37 @@ impl Run {
         }
         for (index, step) in steps.iter().enumerate() {
             progress.trial(situation, index / of_one, trials);
+            let pause = situation.pause(u32::try_from(index)?);
             for observer in observers {
-                let sample = self.turn(*observer, step, steps.get(index + 1))?;
+                self.labs.rest(self.free(*observer, pause))?;
+                let outcome = self.turn(*observer, step)?;
+                self.look_out(*observer, steps.get(index + 1))?;
                 let row = rows
                     .iter_mut()
                     .find(|it| it.1 == step.op && it.2 == *observer);
                 let (_, _, _, samples) = row.context("an operation of no trial")?;
-                samples.push(sample);
+                samples.push(outcome.took_ns, outcome.missed);
+                if step.things.len() > 1 {
+                    samples.push_lists(&outcome.lists);
+                }
             }
         }
         Ok(rows)
     }
 
     /// Brings a lab into the situation, and waits until its observer knows.
-    fn prepare(&mut self, situation: Situation, observer: Observer) -> anyhow::Result<()> {
+    fn prepare(
+        &mut self,
+        situation: Situation,
+        observer: Observer,
+        progress: &Progress,
+    ) -> anyhow::Result<()> {
         let mut awaited = Vec::new();
-        for (order, thing) in situation.preparation() {
-            self.labs.perform(observer, &order, None)?;
+        let preparation = situation.preparation(self.many);
+        let count = preparation.len();
+        for (done, (order, thing)) in preparation.into_iter().enumerate() {
+            progress.prepared(format_args!("{situation}, {observer}"), done, count);
+            self.labs.perform(observer, &order, NOTHING)?;
             awaited.extend(thing);
         }
         // The floor sees only what it was told to look out for.
@@ -160,34 +189,32 @@ impl Run {
     }
 
     /// One operation in one lab, when it is its turn.
-    fn turn(
-        &mut self,
-        observer: Observer,
-        step: &Step,
-        following: Option<&Step>,
-    ) -> anyhow::Result<Option<i64>> {
-        self.labs.rest(self.free(observer))?;
-        let awaited = (&step.thing, step.present);
-        let sample = self.labs.perform(observer, &step.order, Some(awaited))?;
+    fn turn(&mut self, observer: Observer, step: &Step) -> anyhow::Result<Outcome> {
+        let awaited = (&step.things[..], step.present);
+        let outcome = self.labs.perform(observer, &step.order, awaited)?;
         if let Some(order) = &step.then {
             // Only the watcher speaks of the directory. Should it not, later trials tell.
-            let gone = (*order == Order::Clear && observer == Observer::Watcher)
-                .then_some((&Thing::Directory, false));
-            self.labs.perform(observer, order, gone)?;
-        }
-        if let Some(following) = following {
-            self.labs.look_out(observer, &following.thing)?;
+            let speaks = *order == Order::Clear && observer == Observer::Watcher;
+            let gone = (&[Thing::Directory][..], false);
+            self.labs
+                .perform(observer, order, if speaks { gone } else { NOTHING })?;
         }
         self.last.retain(|(it, _)| *it != observer);
         self.last.push((observer, Instant::now()));
-        Ok(sample)
+        Ok(outcome)
+    }
+
+    /// Tells an observer what comes next.
+    fn look_out(&mut self, observer: Observer, next: Option<&Step>) -> anyhow::Result<()> {
+        let next = next.and_then(|step| step.things.first());
+        next.map_or(Ok(()), |thing| self.labs.look_out(observer, thing))
     }
 
     /// When the next operation may be done in a lab.
-    fn free(&self, observer: Observer) -> Instant {
+    fn free(&self, observer: Observer, pause: Duration) -> Instant {
         let own = self.last.iter().find(|(it, _)| *it == observer);
-        let own = own.map(|(_, last)| *last + APART);
-        let any = self.last.last().map(|(_, last)| *last + APART / 3);
+        let own = own.map(|(_, last)| *last + pause);
+        let any = self.last.last().map(|(_, last)| *last + pause / 3);
         own.max(any).unwrap_or_else(Instant::now)
     }
 }

@@ -1,11 +1,15 @@
 //! Percentiles of exact samples. A few hundred are kept, so nothing is rounded.
 
+use std::time::Duration;
+
 /// What an observer saw of one operation in one situation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Samples {
     /// From time zero to the sight, in ns, in the order of the trials.
     seen: Vec<i64>,
     missed: usize,
+    /// Of a burst: how many lists arrived in a second.
+    rates: Vec<f64>,
 }
 
 /// The figures of a row, in ns.
@@ -18,12 +22,20 @@ pub(crate) struct Summary {
 }
 
 impl Samples {
-    /// Adds the result of a trial; `None` is a miss.
-    pub(crate) fn push(&mut self, sample: Option<i64>) {
-        match sample {
-            Some(sample) => self.seen.push(sample),
-            None => self.missed += 1,
-        }
+    /// Adds the result of a trial: how long it took, unless something was missed, and how much was.
+    pub(crate) fn push(&mut self, took_ns: Option<i64>, missed: usize) {
+        self.seen.extend(took_ns);
+        self.missed += missed;
+    }
+
+    /// Adds when lists arrived during a burst, in ns and in their order.
+    pub(crate) fn push_lists(&mut self, arrivals: &[u64]) {
+        self.rates.extend(rate(arrivals));
+    }
+
+    /// The most lists in a second that a burst caused.
+    pub(crate) fn lists_per_s(&self) -> Option<f64> {
+        self.rates.iter().copied().reduce(f64::max)
     }
 
     /// The samples in the order of the trials.
@@ -31,7 +43,7 @@ impl Samples {
         &self.seen
     }
 
-    /// How many trials nothing was seen of.
+    /// How many things were not seen.
     pub(crate) fn missed(&self) -> usize {
         self.missed
     }
@@ -55,6 +67,16 @@ fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     sorted.get(rank - 1).copied()
 }
 
+/// How many there are in a second, by the mean time between two; none for fewer than two.
+fn rate(arrivals: &[u64]) -> Option<f64> {
+    let [first, .., last] = arrivals else {
+        return None;
+    };
+    let seconds = Duration::from_nanos(last.saturating_sub(*first)).as_secs_f64();
+    let intervals = u32::try_from(arrivals.len() - 1).ok()?;
+    (seconds > 0.0).then(|| f64::from(intervals) / seconds)
+}
+
 /// How many times the floor a time is.
 ///
 /// What was known before time zero took no time. Without a time of the floor's there is no ratio.
@@ -74,7 +96,7 @@ mod tests {
     fn samples(values: impl IntoIterator<Item = i64>) -> Samples {
         let mut samples = Samples::default();
         for value in values {
-            samples.push(Some(value));
+            samples.push(Some(value), 0);
         }
         samples
     }
@@ -102,11 +124,23 @@ mod tests {
     #[test]
     fn misses_are_counted_and_not_averaged() {
         let mut samples = samples([5, 1]);
-        samples.push(None);
-        assert_eq!(samples.missed(), 1);
+        samples.push(None, 3);
+        assert_eq!(samples.missed(), 3);
         assert_eq!(samples.seen(), [5, 1]);
         assert_eq!(samples.summary().unwrap().max, 5);
         assert_eq!(Samples::default().summary(), None);
+    }
+
+    #[test]
+    fn lists_are_counted_by_the_time_between_them() {
+        let ms = |ms: u64| ms * 1_000_000;
+        let mut samples = Samples::default();
+        samples.push_lists(&[ms(7)]);
+        assert_eq!(samples.lists_per_s(), None);
+        samples.push_lists(&[ms(5), ms(30), ms(55)]);
+        assert_eq!(samples.lists_per_s(), Some(40.0));
+        samples.push_lists(&[ms(5), ms(105)]);
+        assert_eq!(samples.lists_per_s(), Some(40.0));
     }
 
     #[test]

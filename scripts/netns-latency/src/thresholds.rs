@@ -33,6 +33,8 @@ struct Limit {
     observer: Observer,
     p50_ms: Option<f64>,
     p99_ms: Option<f64>,
+    max_ms: Option<f64>,
+    lists_per_s: Option<f64>,
     /// p50 to the p50 of the floor.
     ratio: Option<f64>,
 }
@@ -104,6 +106,16 @@ impl Limit {
                 row.p99_ns.map(stats::milliseconds),
                 self.p99_ms.filter(|_| times),
             ),
+            (
+                "max (ms)",
+                row.max_ns.map(stats::milliseconds),
+                self.max_ms.filter(|_| times),
+            ),
+            (
+                "lists per second",
+                row.lists_per_s,
+                self.lists_per_s.filter(|_| times),
+            ),
             ("p50 to floor", row.ratio, self.ratio),
         ];
         figures
@@ -130,7 +142,7 @@ mod tests {
     fn samples(values: &[Option<i64>]) -> Samples {
         let mut samples = Samples::default();
         for value in values {
-            samples.push(*value);
+            samples.push(*value, usize::from(value.is_none()));
         }
         samples
     }
@@ -158,13 +170,45 @@ mod tests {
     fn the_file_limits_every_promised_row() {
         let thresholds = Thresholds::load().unwrap();
         assert_eq!(thresholds.missed, 0);
+        let p50 = |limit: &Limit| limit.p50_ms.filter(|_| limit.observer == Observer::Client);
         for situation in Situation::ALL {
-            let promised = thresholds
+            let of = |limit: &&Limit| limit.situations.contains(&situation);
+            let (p50, max): (Vec<_>, Vec<_>) = thresholds
                 .limits
                 .iter()
-                .any(|limit| limit.situations.contains(&situation) && limit.p50_ms == Some(2.0));
-            assert_eq!(promised, situation != Situation::Iproute2, "{situation}");
+                .filter(of)
+                .map(|limit| (p50(limit), limit.max_ms))
+                .unzip();
+            let figures: Vec<_> = p50.into_iter().chain(max).flatten().collect();
+            let expected: &[f64] = match situation {
+                Situation::Iproute2 => &[],
+                Situation::Others1000 => &[6.0],
+                Situation::Silent => &[1200.0],
+                Situation::Burst1000 => &[500.0],
+                _ => &[2.0],
+            };
+            assert_eq!(figures, expected, "{situation}");
         }
+    }
+
+    #[test]
+    fn bursts_have_limits_of_their_own() {
+        let mut burst = samples(&[Some(501_000_000), Some(20_000_000)]);
+        burst.push_lists(&[0, 20_000_000]);
+        let row = |samples| rows(&[(Situation::Burst1000, Op::Del, Observer::Client, samples)]);
+        assert_eq!(
+            exceeded(&row(burst), Check::All),
+            [
+                "burst1000, del → list: max (ms) is 501.000, limit 500",
+                "burst1000, del → list: lists per second is 50.000, limit 40",
+            ]
+        );
+        let mut missing = Samples::default();
+        missing.push(None, 2);
+        assert_eq!(
+            exceeded(&row(missing), Check::Ratios),
+            ["burst1000, del → list: missed is 2.000, limit 0"]
+        );
     }
 
     #[test]

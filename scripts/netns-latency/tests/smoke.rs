@@ -2,10 +2,12 @@
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::process::Command;
 
     use anyhow::{Context, ensure};
     use serde_json::Value;
+    use tempfile::TempDir;
 
     /// The program with these arguments: its exit status, what it printed, and its complaints.
     fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
@@ -20,32 +22,46 @@ mod tests {
         ))
     }
 
-    #[test]
-    fn every_observer_sees_every_operation() -> anyhow::Result<()> {
-        let directory = std::env::temp_dir().join(format!("netns-latency-{}", std::process::id()));
-        let path = directory.to_str().context("a temporary path")?;
-        let (status, table, complaints) = run(&[
-            "--trials",
-            "2",
-            "--situations",
-            "fresh,link",
-            "--json",
-            path,
-        ])?;
+    /// Measures with these arguments, and returns the rows and the table.
+    fn measure(arguments: &[&str]) -> anyhow::Result<(Vec<Value>, String)> {
+        let directory = TempDir::new()?;
+        let path = directory.path().join("figures.json");
+        let path = path.to_str().context("a temporary path")?;
+        let (status, table, complaints) = run(&[arguments, &["--json", path]].concat())?;
         ensure!(status == Some(0), "{status:?}: {complaints}");
-        let json = std::fs::read_to_string(&directory)?;
-        std::fs::remove_file(&directory)?;
-
-        let json: Value = serde_json::from_str(&json)?;
-        let rows = json["rows"].as_array().context("no rows")?;
-        // Add and del by three observers; three operations on links by two.
-        ensure!(rows.len() == 12, "{table}");
+        let json: Value = serde_json::from_str(&fs::read_to_string(path)?)?;
+        let rows = json["rows"].as_array().context("no rows")?.clone();
         ensure!(table.lines().count() == 3 + rows.len(), "{table}");
-        for row in rows {
-            ensure!(row["n"] == 2 && row["missed"] == 0, "{row}\n{table}");
+        for row in &rows {
+            ensure!(row["missed"] == 0, "{row}\n{table}");
             let first = row["samples_ns"][0].as_i64().context("no sample")?;
             ensure!(first > 0, "seen before it was done: {row}");
         }
+        Ok((rows, table))
+    }
+
+    #[test]
+    fn every_observer_sees_every_operation() -> anyhow::Result<()> {
+        let (rows, table) = measure(&["--trials", "2", "--situations", "fresh,link"])?;
+        // Add and del by three observers; three operations on links by two.
+        ensure!(rows.len() == 12, "{table}");
+        ensure!(rows.iter().all(|row| row["n"] == 2), "{table}");
+        Ok(())
+    }
+
+    #[test]
+    fn many_at_once_and_few_doorbells_are_measured() -> anyhow::Result<()> {
+        let situations = "others1000,burst1000,degraded,silent";
+        let arguments = ["--trials", "1", "--many", "50", "--situations", situations];
+        let (rows, table) = measure(&arguments)?;
+        // Add and del by three, two, three observers and one.
+        ensure!(rows.len() == 18, "{table}");
+        let lists = rows.iter().filter(|row| row["lists_per_s"].is_f64());
+        ensure!(
+            lists.clone().all(|row| row["situation"] == "burst1000"),
+            "{table}"
+        );
+        ensure!(lists.count() > 0, "{table}");
         Ok(())
     }
 

@@ -11,14 +11,16 @@ use anyhow::{Context, anyhow};
 use serde_json::Value;
 use tcgui_tests::client::{Options, array};
 use tcgui_tests::daemon::Daemon;
+use tcgui_tests::doorbells::NO_MOUNTS;
 
+use crate::plan::Surroundings;
 use crate::progress;
-use crate::protocol::{self, Thing};
+use crate::protocol::{self, Message, Thing};
 
 /// A session of the bus takes a while on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
-pub(super) fn play() -> anyhow::Result<()> {
+pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
     let last = Mutex::new(BTreeSet::new());
     let client = Options::default()
         .on_list(move |at_ns, list| {
@@ -30,7 +32,11 @@ pub(super) fn play() -> anyhow::Result<()> {
             *last = now;
         })
         .open()?;
-    let mut daemon = Daemon::start::<&str>(&[], &[])?;
+    let wrapper: &[&str] = match surroundings {
+        Surroundings::NoDoorbells => &NO_MOUNTS,
+        Surroundings::Usual | Surroundings::NoInotify => &[],
+    };
+    let mut daemon = Daemon::start::<&str>(wrapper, &[])?;
     let started = client
         .wait_for("the daemon sends a list", START, |state| {
             state.alive() && state.lists() > 0
@@ -51,13 +57,12 @@ pub(super) fn play() -> anyhow::Result<()> {
 }
 
 fn say_difference(last: &BTreeSet<Thing>, now: &BTreeSet<Thing>, at_ns: u64) -> anyhow::Result<()> {
-    for gone in last.difference(now) {
-        protocol::say_seen(gone.clone(), false, at_ns)?;
-    }
-    for new in now.difference(last) {
-        protocol::say_seen(new.clone(), true, at_ns)?;
-    }
-    Ok(())
+    let gone = last.difference(now).map(|it| (it, false));
+    let new = now.difference(last).map(|it| (it, true));
+    let changes = gone.chain(new);
+    let changes = changes.map(|(thing, present)| protocol::saw(thing.clone(), present, at_ns));
+    let listed = std::iter::once(Message::Listed { at_ns });
+    protocol::say_all(&listed.chain(changes).collect::<Vec<_>>())
 }
 
 /// Everything in the *named* namespaces of a list.

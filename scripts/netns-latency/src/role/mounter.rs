@@ -33,6 +33,8 @@ fn carry_out(order: &Order, socket: &mut Option<Socket>) -> anyhow::Result<u64> 
     match order {
         Order::Add { name } => add(name),
         Order::Del { name } => del(name),
+        Order::AddAll { names } => last(names.iter().map(|name| add(name))),
+        Order::DelAll { names } => last(names.iter().map(|name| del(name))),
         Order::Clear => netns::clear().and_then(|()| monotonic_ns()),
         Order::Recreate { name } => netns::clear().and_then(|()| add(name)),
         Order::IpAdd { name } => netns::add(name).and_then(|()| monotonic_ns()),
@@ -49,6 +51,12 @@ fn carry_out(order: &Order, socket: &mut Option<Socket>) -> anyhow::Result<u64> 
         Order::LinkUp { name } => socket.as_mut().ok_or_else(inside)?.set_up(name),
         Order::LinkDel { name } => socket.as_mut().ok_or_else(inside)?.delete(name),
     }
+}
+
+/// The time zero of the last of many; the first failure ends them.
+fn last(mut each: impl Iterator<Item = anyhow::Result<u64>>) -> anyhow::Result<u64> {
+    let first = each.next().context("nothing to do")??;
+    each.try_fold(first, |_, next| next)
 }
 
 /// `ip netns add`: the time just before the namespace is mounted.

@@ -1,0 +1,159 @@
+//! A process of a lab: told what to do over its standard input, heard over its standard output.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::mpsc::SyncSender;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use serde::Serialize;
+use tcgui_tests::wait::wait_for;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::plan::{Observer, Surroundings};
+use crate::protocol::{self, Message};
+use crate::role::Role;
+
+/// A process that does not end in this time is killed; the daemon has 2 s itself.
+pub(super) const END: Duration = Duration::from_secs(5);
+
+/// What reaches the main thread.
+#[derive(Debug)]
+pub(super) enum Event {
+    Said(Party, Message),
+    /// Says nothing that can be understood any more; `None` at the end of its output.
+    Silent(Party, Option<anyhow::Error>),
+    Interrupted,
+}
+
+/// A process of a lab.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Party {
+    Mounter(Observer),
+    Observer(Observer),
+}
+
+#[derive(Debug)]
+pub(super) struct Process {
+    child: Child,
+    /// Closed to end the process.
+    stdin: Option<ChildStdin>,
+}
+
+impl Process {
+    /// Starts a role of this program. In a process group of its own, so that Ctrl-C reaches only the
+    /// parent, which ends the others in order.
+    pub(super) fn start(
+        mut command: Command,
+        (role, surroundings): (Role, Surroundings),
+        party: Party,
+        events: &SyncSender<Event>,
+    ) -> anyhow::Result<Self> {
+        let role = role.to_possible_value().context("a role has a name")?;
+        let around = surroundings.to_possible_value();
+        let around = around.context("surroundings have a name")?;
+        let mut child = command
+            .args(["--role", role.get_name()])
+            .args(["--surroundings", around.get_name()])
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("start the {}", role.get_name()))?;
+        let stdin = child.stdin.take();
+        let stdout = child
+            .stdout
+            .take()
+            .context("standard output of a process")?;
+        let events = events.clone();
+        thread::spawn(move || listen(party, stdout, &events));
+        Ok(Self { child, stdin })
+    }
+
+    /// The process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Says something to it.
+    pub(super) fn tell(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
+        let mut line = serde_json::to_vec(what)?;
+        line.push(b'\n');
+        let stdin = self.stdin.as_mut().context("told to end already")?;
+        stdin
+            .write_all(&line)
+            .context("the process does not listen")
+    }
+
+    /// Tells it to end.
+    pub(super) fn dismiss(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits for its end, of which it was told.
+    pub(super) fn end(&mut self) -> anyhow::Result<()> {
+        let child = &mut self.child;
+        let look = || child.try_wait().ok().flatten();
+        let status = wait_for("the process ends", END, look, Option::is_some)?;
+        ensure!(
+            status.is_some_and(|it| it.success()),
+            "it failed: {status:?}"
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Process {
+    /// Lets the process end by itself, so that it cleans up, and kills it if it does not.
+    fn drop(&mut self) {
+        self.dismiss();
+        if self.end().is_err() {
+            self.child.kill().ok();
+            self.child.wait().ok();
+        }
+    }
+}
+
+/// Passes on what a process says, until nobody listens or it ends.
+fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
+    for line in BufReader::new(stdout).lines() {
+        let message = line
+            .map_err(anyhow::Error::from)
+            .and_then(|line| protocol::parse(&line));
+        let event = match message {
+            Ok(message) => Event::Said(party, message),
+            Err(error) => Event::Silent(party, Some(error)),
+        };
+        if events.send(event).is_err() {
+            return;
+        }
+    }
+    events.send(Event::Silent(party, None)).ok();
+}
+
+/// Turns signals that ask for the end into an event; a thread of its own waits for them.
+pub(super) fn heed_signals(events: SyncSender<Event>) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime for signals")?;
+    let guard = runtime.enter();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    drop(guard);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+        });
+        events.send(Event::Interrupted).ok();
+    });
+    Ok(())
+}
