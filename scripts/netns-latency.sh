@@ -15,6 +15,8 @@ happens in mount and network namespaces of its own: the machine's namespaces are
   --trials N             how often each operation is measured in each situation (200)
   --situations A,B,...   of the following (all)
   --json FILE            writes all figures and samples
+  --baseline FILE        prints how the figures compare with those of an earlier --json
+  --from FILE            measures nothing: prints, checks, compares the figures of an earlier --json
   --check                fails when a limit in scripts/netns-latency/thresholds.json is exceeded
   --check=ratios         the same, but only for misses and ratios to the floor: for noisy machines
   --explain              says what the figures mean and how the JSON is made up (builds first)
@@ -33,6 +35,8 @@ Situations:
   degraded     no inotify, in a user namespace whose limits are 0: the mount table still rings
   silent       nothing rings at all, only a sweep of each second finds it; one trial for each 10
 
+--baseline never changes the exit status, whatever it finds: machines and loads differ.
+
 Needs root to measure (asks sudo for it) and cargo to build; other programs that are missing are installed
 with apt-get: iproute2, util-linux, a C compiler.
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
@@ -40,6 +44,8 @@ Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interru
 Examples:
   scripts/netns-latency.sh --check --json latency.json
   scripts/netns-latency.sh --trials 20 --situations fresh,recreated
+  scripts/netns-latency.sh --baseline latency.json
+  scripts/netns-latency.sh --from latency.json --check
 END
 }
 

@@ -41,6 +41,9 @@ Situations:
   silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
               second; one trial for each 10 asked for, in all phases of the sweeps
 
+--baseline prints p50 and p99 of then and now and their ratios, and says
+what differs or is missing; it never changes the exit status, which --check alone decides.
+
 The JSON of --json is one object:
   schema       1; another number when members change their meaning
   date_unix_s  when the run ended
@@ -80,6 +83,14 @@ pub(crate) struct Arguments {
     /// times.
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     pub(crate) check: Option<Check>,
+
+    /// Compares with an earlier JSON, row by row.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
+
+    /// Measures nothing: prints, checks and compares the figures of an earlier JSON.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "situations", "json"])]
+    pub(crate) from: Option<PathBuf>,
 
     /// How many namespaces are a thousand; for the tests of this program.
     #[arg(long, hide = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
@@ -138,7 +149,13 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for line in ["--trials 0", "--situations absent", "--check=some", "extra"] {
+        for line in [
+            "--trials 0",
+            "--situations absent",
+            "--check=some",
+            "--from then.json --trials 3",
+            "extra",
+        ] {
             assert!(
                 parse(&format!("netns-latency {line}")).is_err(),
                 "{line} was taken"

@@ -6,10 +6,14 @@
 //!  (run.rs)   └─ lab "client" ─── mounter │ tcgui-backend ── bus ── client
 //! ```
 //!
+//! Figures go to `report.rs`, and from there to `thresholds.rs` (the verdict) and `baseline.rs` (then
+//! and now).
+//!
 //! A lab is a private mount and network namespace with an empty tmpfs on `/run`; its processes are
 //! other roles of this binary. A *mounter* does what `ip netns` does and says when; an *observer* says
 //! when it sees it. All stamps are `CLOCK_MONOTONIC`, which every process on a machine shares.
 
+mod baseline;
 mod cli;
 mod lab;
 mod plan;

@@ -3,10 +3,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use serde::Serialize;
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
 
 use crate::plan::{Observer, Op, Situation};
 use crate::stats::{self, Samples};
@@ -18,7 +18,7 @@ const SCHEMA: u32 = 1;
 pub(crate) type Measured = (Situation, Op, Observer, Samples);
 
 /// A run; the JSON is described in `--help`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     schema: u32,
     date_unix_s: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Report {
 }
 
 /// What figures depend on.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Machine {
     pub(crate) kernel: String,
     pub(crate) cpus: usize,
@@ -38,18 +38,25 @@ pub(crate) struct Machine {
 }
 
 /// What was asked for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunOptions {
     pub(crate) trials: u32,
     pub(crate) situations: Vec<Situation>,
     /// How many namespaces are a thousand; only the tests of this program make fewer.
+    #[serde(default = "thousand")]
     pub(crate) many: u32,
     /// The arguments of the program.
+    #[serde(default)]
     pub(crate) command: String,
 }
 
+/// What it was before there were [`RunOptions::many`].
+fn thousand() -> u32 {
+    1000
+}
+
 /// A line of the table.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) situation: Situation,
     pub(crate) op: Op,
@@ -61,6 +68,7 @@ pub(crate) struct Row {
     pub(crate) p99_ns: Option<i64>,
     pub(crate) max_ns: Option<i64>,
     pub(crate) ratio: Option<f64>,
+    #[serde(default)]
     pub(crate) lists_per_s: Option<f64>,
     pub(crate) samples_ns: Vec<i64>,
 }
@@ -148,6 +156,42 @@ impl Report {
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
+    }
+
+    /// An earlier run.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let name = path.display();
+        let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
+        Self::parse(&text).with_context(|| format!("read {name}, as --json writes it"))
+    }
+
+    /// With another schema the members have another meaning: nothing can be said of them.
+    fn parse(text: &str) -> anyhow::Result<Self> {
+        #[derive(Deserialize)]
+        struct Stamp {
+            schema: u32,
+        }
+        let Stamp { schema } = serde_json::from_str(text)?;
+        ensure!(
+            schema == SCHEMA,
+            "its schema is {schema}, this program knows {SCHEMA}: measure again, or use its program"
+        );
+        Ok(serde_json::from_str(text)?)
+    }
+
+    /// The day of the run (UTC), such as `2026-11-24`.
+    pub(crate) fn date(&self) -> String {
+        let end = UNIX_EPOCH + Duration::from_secs(self.date_unix_s);
+        let mut date = humantime::format_rfc3339_seconds(end).to_string();
+        date.truncate("2026-11-24".len());
+        date
+    }
+
+    /// A row of the run.
+    pub(crate) fn row(&self, situation: Situation, op: Op, observer: Observer) -> Option<&Row> {
+        self.rows
+            .iter()
+            .find(|row| (row.situation, row.op, row.observer) == (situation, op, observer))
     }
 
     /// The table for people, in milliseconds.
@@ -256,5 +300,30 @@ pub(crate) mod tests {
         assert_eq!(row["samples_ns"], serde_json::json!([50_000, 70_000]));
         assert_eq!(row["p50_ns"], 50_000);
         assert!(row["lists_per_s"].is_null());
+    }
+
+    #[test]
+    fn the_json_can_be_read_again() {
+        let text = serde_json::to_string(&report()).unwrap();
+        assert_eq!(Report::parse(&text).unwrap().table(), report().table());
+    }
+
+    #[test]
+    fn the_json_of_earlier_programs_can_be_read() {
+        let mut json = serde_json::to_value(report()).unwrap();
+        for added in ["many", "command"] {
+            json["options"].as_object_mut().unwrap().remove(added);
+        }
+        for row in json["rows"].as_array_mut().unwrap() {
+            row.as_object_mut().unwrap().remove("lists_per_s");
+        }
+        let earlier = Report::parse(&json.to_string()).unwrap();
+        assert_eq!(earlier.options.many, 1000);
+    }
+
+    #[test]
+    fn another_schema_is_refused() {
+        let error = Report::parse(r#"{"schema": 2, "figures": []}"#).unwrap_err();
+        assert!(error.to_string().contains("schema is 2"), "{error}");
     }
 }

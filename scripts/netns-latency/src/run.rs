@@ -4,12 +4,14 @@
 //! hold where its times do not. One operation is under way at a time.
 
 use std::env;
+use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
+use crate::baseline::Comparison;
 use crate::cli::{Arguments, EXCEEDED};
 use crate::lab::{Interrupted, Labs, NOTHING, Outcome};
 use crate::plan::{Observer, Situation, Step};
@@ -28,19 +30,20 @@ const INTERRUPTED: u8 = 130;
 /// Measures, reports and judges.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let thresholds = Thresholds::load()?;
-    let report = match measure(arguments) {
-        Err(error) if error.is::<Interrupted>() => {
-            progress::say(Interrupted);
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
-        report => report?,
+    // Both before minutes of measuring.
+    let baseline = arguments.baseline.as_deref().map(Report::read);
+    let baseline = baseline.transpose()?;
+    let report = match &arguments.from {
+        Some(path) => Report::read(path)?,
+        None => match measure(arguments) {
+            Err(error) if error.is::<Interrupted>() => {
+                progress::say(Interrupted);
+                return Ok(ExitCode::from(INTERRUPTED));
+            }
+            report => report?,
+        },
     };
-    io::stdout()
-        .write_all(report.table().as_bytes())
-        .context("write the table")?;
-    if let Some(path) = &arguments.json {
-        report.write(path)?;
-    }
+    publish(&report, arguments, baseline.as_ref())?;
     let Some(check) = arguments.check else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -53,6 +56,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::from(EXCEEDED)
     })
+}
+
+/// Prints and writes whatever was asked for. The JSON first: all else can be made of it later.
+fn publish(
+    report: &Report,
+    arguments: &Arguments,
+    baseline: Option<&Report>,
+) -> anyhow::Result<()> {
+    if let Some(path) = &arguments.json {
+        report.write(path)?;
+    }
+    let mut text = report.table();
+    if let Some(baseline) = baseline {
+        write!(text, "\n{}", Comparison::new(baseline, report)).context("compare")?;
+    }
+    io::stdout()
+        .write_all(text.as_bytes())
+        .context("write the table")?;
+    Ok(())
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Report> {

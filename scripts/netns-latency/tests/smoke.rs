@@ -66,6 +66,42 @@ mod tests {
     }
 
     #[test]
+    fn an_earlier_run_is_compared() -> anyhow::Result<()> {
+        let directory = TempDir::new()?;
+        let path = |name: &str| directory.path().join(name).display().to_string();
+        let then = path("then.json");
+        fs::write(&then, EARLIER)?;
+        let (status, text, complaints) = run(&["--from", &then, "--baseline", &then, "--check"])?;
+        // What is too slow fails, the comparison does not.
+        ensure!(status == Some(1), "{status:?}: {complaints}");
+        ensure!(
+            complaints.contains("p50 (ms) is 3.000, limit 2"),
+            "{complaints}"
+        );
+        ensure!(text.contains("   3.000    3.000   1.00"), "{text}");
+        Ok(())
+    }
+
+    /// As an earlier version of this program wrote it.
+    const EARLIER: &str = r#"{
+        "schema": 1, "date_unix_s": 1795000000,
+        "machine": {"kernel": "6.18", "cpus": 2, "cpu": null, "memory_kib": null, "load": null},
+        "options": {"trials": 2, "situations": ["present"]},
+        "rows": [{"situation": "present", "op": "add", "observer": "client", "n": 2, "missed": 0,
+            "p50_ns": 3000000, "p90_ns": 9000000, "p99_ns": 9000000, "max_ns": 9000000, "ratio": 2.0,
+            "samples_ns": [9000000, 3000000]}]
+    }"#;
+
+    #[test]
+    fn a_baseline_that_is_none_is_refused_before_measuring() -> anyhow::Result<()> {
+        let (status, table, complaints) = run(&["--baseline", "/absent.json"])?;
+        ensure!(status == Some(2), "{status:?}");
+        ensure!(table.is_empty(), "{table}");
+        ensure!(complaints.contains("/absent.json"), "{complaints}");
+        Ok(())
+    }
+
+    #[test]
     fn a_wrong_command_line_measures_nothing() -> anyhow::Result<()> {
         let (status, table, complaints) = run(&["--situations", "absent"])?;
         ensure!(status == Some(2), "{status:?}");
