@@ -15,8 +15,10 @@ happens in mount and network namespaces of its own: the machine's namespaces are
   --trials N             how often each operation is measured in each situation (200)
   --situations A,B,...   of the following (all)
   --json FILE            writes all figures and samples
+  --svg FILE             draws the cumulative distributions
+  --markdown FILE        writes the tables of docs/namespace-discovery.md
   --baseline FILE        prints how the figures compare with those of an earlier --json
-  --from FILE            measures nothing: prints, checks, compares the figures of an earlier --json
+  --from FILE            measures nothing: prints, checks, draws, compares the figures of an earlier --json
   --check                fails when a limit in scripts/netns-latency/thresholds.json is exceeded
   --check=ratios         the same, but only for misses and ratios to the floor: for noisy machines
   --explain              says what the figures mean and how the JSON is made up (builds first)
@@ -45,7 +47,7 @@ Examples:
   scripts/netns-latency.sh --check --json latency.json
   scripts/netns-latency.sh --trials 20 --situations fresh,recreated
   scripts/netns-latency.sh --baseline latency.json
-  scripts/netns-latency.sh --from latency.json --check
+  scripts/netns-latency.sh --from latency.json --svg latency.svg --markdown latency.md
 END
 }
 

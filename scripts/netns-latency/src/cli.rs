@@ -41,7 +41,8 @@ Situations:
   silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
               second; one trial for each 10 asked for, in all phases of the sweeps
 
---baseline prints p50 and p99 of then and now and their ratios, and says
+The picture of --svg shows the cumulative distribution of every situation, seen by the client, and what
+the released backend needed. --baseline prints p50 and p99 of then and now and their ratios, and says
 what differs or is missing; it never changes the exit status, which --check alone decides.
 
 The JSON of --json is one object:
@@ -84,11 +85,19 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     pub(crate) check: Option<Check>,
 
+    /// Draws the cumulative distributions.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) svg: Option<PathBuf>,
+
+    /// Writes tables for a document: machine, date, command, and the figures that matter.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) markdown: Option<PathBuf>,
+
     /// Compares with an earlier JSON, row by row.
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
 
-    /// Measures nothing: prints, checks and compares the figures of an earlier JSON.
+    /// Measures nothing: prints, checks, draws and compares the figures of an earlier JSON.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "situations", "json"])]
     pub(crate) from: Option<PathBuf>,
 

@@ -6,8 +6,8 @@
 //!  (run.rs)   └─ lab "client" ─── mounter │ tcgui-backend ── bus ── client
 //! ```
 //!
-//! Figures go to `report.rs`, and from there to `thresholds.rs` (the verdict) and `baseline.rs` (then
-//! and now).
+//! Figures go to `report.rs`, and from there to `thresholds.rs` (the verdict), `baseline.rs` (then and
+//! now), `markdown.rs` and `picture.rs` (for documents).
 //!
 //! A lab is a private mount and network namespace with an empty tmpfs on `/run`; its processes are
 //! other roles of this binary. A *mounter* does what `ip netns` does and says when; an *observer* says
@@ -16,6 +16,8 @@
 mod baseline;
 mod cli;
 mod lab;
+mod markdown;
+mod picture;
 mod plan;
 mod progress;
 mod protocol;

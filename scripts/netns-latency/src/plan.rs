@@ -102,6 +102,22 @@ impl Situation {
         Self::Silent,
     ];
 
+    /// What it is called in tables and pictures for readers.
+    pub(crate) fn title(self) -> &'static str {
+        match self {
+            Self::Present => "directory present",
+            Self::Fresh => "first namespace on a fresh boot",
+            Self::Recreated => "directory deleted and recreated",
+            Self::Others200 => "200 other namespaces",
+            Self::Others1000 => "1 000 other namespaces",
+            Self::Link => "link inside a namespace",
+            Self::Iproute2 => "the real ip netns, from its return",
+            Self::Burst1000 => "1 000 in a burst, from the last",
+            Self::Degraded => "no inotify",
+            Self::Silent => "no doorbell at all",
+        }
+    }
+
     /// Whom it concerns.
     pub(crate) fn observers(self) -> &'static [Observer] {
         match self {

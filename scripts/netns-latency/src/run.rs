@@ -3,11 +3,12 @@
 //! Observers take turns, so that a disturbance of the machine meets all of them and the ratios of a run
 //! hold where its times do not. One operation is under way at a time.
 
-use std::env;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use anyhow::{Context, ensure};
 
@@ -20,6 +21,7 @@ use crate::protocol::{Order, Thing};
 use crate::report::{Machine, Measured, Report, RunOptions};
 use crate::stats::Samples;
 use crate::thresholds::Thresholds;
+use crate::{markdown, picture};
 
 /// Between two situations: the kernel takes deleted namespaces apart for a while after they are gone.
 const CALM: Duration = Duration::from_secs(1);
@@ -74,7 +76,17 @@ fn publish(
     io::stdout()
         .write_all(text.as_bytes())
         .context("write the table")?;
+    if let Some(path) = &arguments.svg {
+        write_file(path, &picture::draw(report)?)?;
+    }
+    if let Some(path) = &arguments.markdown {
+        write_file(path, &markdown::section(report))?;
+    }
     Ok(())
+}
+
+fn write_file(path: &Path, text: &str) -> anyhow::Result<()> {
+    fs::write(path, text).with_context(|| format!("write {}", path.display()))
 }
 
 fn measure(arguments: &Arguments) -> anyhow::Result<Report> {

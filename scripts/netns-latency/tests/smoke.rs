@@ -66,12 +66,22 @@ mod tests {
     }
 
     #[test]
-    fn an_earlier_run_is_compared() -> anyhow::Result<()> {
+    fn an_earlier_run_is_drawn_and_compared() -> anyhow::Result<()> {
         let directory = TempDir::new()?;
         let path = |name: &str| directory.path().join(name).display().to_string();
-        let then = path("then.json");
+        let (then, svg, markdown) = (path("then.json"), path("p.svg"), path("t.md"));
         fs::write(&then, EARLIER)?;
-        let (status, text, complaints) = run(&["--from", &then, "--baseline", &then, "--check"])?;
+        let (status, text, complaints) = run(&[
+            "--from",
+            &then,
+            "--baseline",
+            &then,
+            "--svg",
+            &svg,
+            "--markdown",
+            &markdown,
+            "--check",
+        ])?;
         // What is too slow fails, the comparison does not.
         ensure!(status == Some(1), "{status:?}: {complaints}");
         ensure!(
@@ -79,6 +89,8 @@ mod tests {
             "{complaints}"
         );
         ensure!(text.contains("   3.000    3.000   1.00"), "{text}");
+        ensure!(fs::read_to_string(svg)?.contains("directory present"));
+        ensure!(fs::read_to_string(markdown)?.contains("| 3.00 / 9.00 |"));
         Ok(())
     }
 

@@ -1,0 +1,173 @@
+//! The figures as a document shows them: tables of p50 / p99 in milliseconds.
+
+use std::fmt::Write as _;
+
+use crate::plan::{Observer, Op, Situation};
+use crate::report::{Report, Row, number};
+use crate::stats;
+
+/// The columns of the table of namespaces.
+const COLUMNS: [(&str, Op, Observer); 4] = [
+    ("floor, add", Op::Add, Observer::Floor),
+    ("add → watcher", Op::Add, Observer::Watcher),
+    ("add → list", Op::Add, Observer::Client),
+    ("delete → list", Op::Del, Observer::Client),
+];
+
+/// The lines of the table of links.
+const LINKS: [(&str, Op); 3] = [
+    ("created", Op::LinkAdd),
+    ("brought up", Op::LinkUp),
+    ("deleted", Op::LinkDel),
+];
+
+/// A section about the run: how it was made, and a table for each kind of situation it has.
+pub(crate) fn section(report: &Report) -> String {
+    let mut text = introduction(report);
+    let tables = [namespaces(report), bursts(report), links(report)];
+    for table in tables.into_iter().flatten() {
+        text.push('\n');
+        text += &table;
+    }
+    text
+}
+
+fn introduction(report: &Report) -> String {
+    let machine = &report.machine;
+    let missed: usize = report.rows.iter().map(|row| row.missed).sum();
+    let missed = match missed {
+        0 => "nothing was missed".to_owned(),
+        some => format!("**{some} missed**"),
+    };
+    let cpu = machine.cpu.as_deref().unwrap_or("unknown processor");
+    let load = machine.load.as_deref().unwrap_or("unknown");
+    format!(
+        "`{}`, {} × {cpu}, Linux {}, load {load}, {}; {missed}.\n\
+         Milliseconds, p50 / p99, from just before the system call.\n",
+        format!("scripts/netns-latency.sh {}", report.options.command).trim_end(),
+        machine.cpus,
+        machine.kernel,
+        report.date(),
+    )
+}
+
+/// Every situation in which namespaces come and go one by one.
+fn namespaces(report: &Report) -> Option<String> {
+    let mut table = "| situation | n |".to_owned();
+    for (title, ..) in COLUMNS {
+        write!(table, " {title} |").ok();
+    }
+    table += "\n|---|---|---|---|---|---|\n";
+    let header = table.len();
+    for situation in Situation::ALL {
+        let rows = COLUMNS.map(|(_, op, observer)| report.row(situation, op, observer));
+        let Some(first) = rows.iter().flatten().next() else {
+            continue;
+        };
+        if situation == Situation::Burst1000 {
+            continue;
+        }
+        write!(table, "| {} | {} |", situation.title(), first.n).ok();
+        for row in rows {
+            write!(table, " {} |", row.map_or("–".to_owned(), times)).ok();
+        }
+        table.push('\n');
+    }
+    (table.len() > header).then_some(table)
+}
+
+fn bursts(report: &Report) -> Option<String> {
+    let mut table =
+        "| burst | n | all at the watcher after the last | all in the list after the last \
+                     | lists per second |\n|---|---|---|---|---|\n"
+            .to_owned();
+    let header = table.len();
+    for (what, op) in [("created", Op::Add), ("deleted", Op::Del)] {
+        let of = |observer| report.row(Situation::Burst1000, op, observer);
+        let Some(list) = of(Observer::Client) else {
+            continue;
+        };
+        let watcher = of(Observer::Watcher).map_or("–".to_owned(), times);
+        let lists = number(list.lists_per_s, 0);
+        let (count, n, all) = (report.options.many, list.n, times(list));
+        writeln!(
+            table,
+            "| {count} {what} | {n} | {watcher} | {all} | {lists} |"
+        )
+        .ok();
+    }
+    (table.len() > header).then_some(table)
+}
+
+fn links(report: &Report) -> Option<String> {
+    let mut table =
+        "| link inside a namespace | n | floor | → list |\n|---|---|---|---|\n".to_owned();
+    let header = table.len();
+    for (what, op) in LINKS {
+        let of = |observer| report.row(Situation::Link, op, observer);
+        if let Some(list) = of(Observer::Client) {
+            let floor = of(Observer::Floor).map_or("–".to_owned(), times);
+            writeln!(table, "| {what} | {} | {floor} | {} |", list.n, times(list)).ok();
+        }
+    }
+    (table.len() > header).then_some(table)
+}
+
+fn times(row: &Row) -> String {
+    let [p50, p99] = [row.p50_ns, row.p99_ns].map(|it| it.map(stats::milliseconds));
+    format!("{} / {}", digits(p50), digits(p99))
+}
+
+/// Enough digits to tell figures apart, and no more.
+fn digits(ms: Option<f64>) -> String {
+    let decimals = match ms {
+        Some(ms) if ms.abs() >= 100.0 => 0,
+        Some(ms) if ms.abs() >= 10.0 => 1,
+        Some(ms) if ms.abs() >= 1.0 => 2,
+        _ => 3,
+    };
+    number(ms, decimals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::report_of;
+
+    #[test]
+    fn each_kind_of_situation_has_its_table() {
+        let client = |situation, op| (situation, op, Observer::Client);
+        let report = report_of(&[
+            (
+                (Situation::Present, Op::Add, Observer::Floor),
+                &[60_000, 70_000],
+            ),
+            (
+                client(Situation::Present, Op::Add),
+                &[1_200_000, 12_340_000],
+            ),
+            (client(Situation::Burst1000, Op::Add), &[123_456_789]),
+            (client(Situation::Link, Op::LinkUp), &[1_000_000]),
+        ]);
+        let text = section(&report);
+        let lines: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).collect();
+        assert_eq!(
+            lines,
+            [
+                "| situation | n | floor, add | add → watcher | add → list | delete → list |",
+                "| directory present | 2 | 0.060 / 0.070 | – | 1.20 / 12.3 | – |",
+                "| burst | n | all at the watcher after the last | all in the list after the last | lists per second |",
+                "| 1000 created | 1 | – | 123 / 123 | – |",
+                "| link inside a namespace | n | floor | → list |",
+                "| brought up | 1 | – | 1.00 / 1.00 |",
+            ]
+        );
+        assert!(text.contains("nothing was missed"), "{text}");
+    }
+
+    #[test]
+    fn what_was_not_measured_has_no_table() {
+        let text = section(&report_of(&[]));
+        assert!(!text.contains('|'), "{text}");
+    }
+}
