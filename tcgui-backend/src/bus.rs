@@ -154,7 +154,7 @@ impl BusHandle {
 #[derive(Debug)]
 pub enum Request {
     /// `query/tc`.
-    Tc(TcRequest, Reply<TcResponse>),
+    Tc(Box<TcRequest>, Reply<TcResponse>),
     /// `query/interface`.
     Interface(InterfaceControlRequest, Reply<InterfaceControlResponse>),
     /// `query/scenario`.

@@ -2,9 +2,14 @@
 //!
 //! [`TcNetemConfig`] is the structured form of presets and scenarios: every feature has a switch
 //! and keeps its numbers while off. [`FlatNetem`] is the form of the requests that frontends send:
-//! a feature is on when its number is above zero. Percentages run from 0 to 100.
+//! a feature is on when its number is above zero. Percentages run from 0 to 100. Both can carry
+//! [`NetemExtensions`], which released frontends do not know.
+
+mod extensions;
 
 use serde::{Deserialize, Serialize};
+
+pub use extensions::{Distribution, LossModel, NetemExtensions, RateOverhead, SlotConfig};
 
 /// The gap that a configuration without reordering carries, in packets.
 pub const DEFAULT_GAP: u32 = 5;
@@ -14,7 +19,7 @@ pub const DEFAULT_RATE_KBPS: u32 = 1000;
 
 /// A complete netem configuration; its default has every feature off.
 ///
-/// All members and all their fields are mandatory on the wire.
+/// All members and all their fields are mandatory on the wire, but for the extensions.
 ///
 /// ```
 /// use tcgui_shared::netem::{DelayConfig, TcNetemConfig};
@@ -40,6 +45,9 @@ pub struct TcNetemConfig {
     pub corrupt: CorruptConfig,
     /// How fast packets leave.
     pub rate_limit: RateLimitConfig,
+    /// What released frontends do not know.
+    #[serde(flatten)]
+    pub extensions: NetemExtensions,
 }
 
 /// A feature that hits a share of the packets; off by default.
@@ -157,6 +165,9 @@ pub struct FlatNetem {
     pub corrupt_correlation: Option<f64>,
     /// The rate in kbit/s of 1000 bit.
     pub rate_limit_kbps: Option<u32>,
+    /// What released frontends do not know.
+    #[serde(flatten)]
+    pub extensions: NetemExtensions,
 }
 
 #[cfg(test)]

@@ -101,7 +101,9 @@ impl Queries {
         };
         Ok(Self {
             _declared: [
-                desk.serve(session, keys.query_tc(), Request::Tc)?,
+                desk.serve(session, keys.query_tc(), |request, reply| {
+                    Request::Tc(Box::new(request), reply)
+                })?,
                 desk.serve(session, keys.query_interface(), Request::Interface)?,
                 desk.serve(session, keys.query_scenario(), Request::Scenario)?,
                 desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,

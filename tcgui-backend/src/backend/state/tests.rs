@@ -346,7 +346,7 @@ fn what_is_not_there_yet_says_so() {
         interface,
         operation: TcOperation::Remove,
     };
-    bench.step(Input::Request(Request::Tc(request, reply)));
+    bench.step(Input::Request(Request::Tc(Box::new(request), reply)));
     assert_eq!(
         tc.try_recv().unwrap().error_kind,
         Some(ErrorKind::Unsupported)
