@@ -7,8 +7,12 @@
 #[cfg(feature = "daemon")]
 pub mod link;
 pub mod mount_table;
+#[cfg(feature = "daemon")]
+pub mod netem;
 pub mod netns;
 #[cfg(feature = "daemon")]
 pub mod process;
+#[cfg(feature = "daemon")]
+pub mod qdisc;
 #[cfg(feature = "daemon")]
 pub mod rtnetlink;

@@ -8,7 +8,9 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkM
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::libc;
 
-use super::rtnetlink::{Attributes, Message, Nsid, RequestSocket, RtnetlinkError, take};
+use super::rtnetlink::{
+    Attributes, Change, Message, Nsid, RequestSocket, RtnetlinkError, string, take,
+};
 
 /// Size of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;
@@ -18,6 +20,7 @@ const RTM_GETNSID: u16 = 90;
 const NOT_ASSIGNED: i32 = -1;
 /// Attributes of a link and inside `IFLA_LINKINFO` (`include/uapi/linux/if_link.h`).
 const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
 const IFLA_QDISC: u16 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_CARRIER: u16 = 33;
@@ -40,6 +43,8 @@ pub struct Link {
     pub carrier: bool,
     /// `IFF_LOOPBACK`.
     pub loopback: bool,
+    /// The largest packet in bytes, without the header of the link.
+    pub mtu: u32,
     /// The driver's kind, for instance `veth`; hardware has none.
     pub kind: Option<String>,
     /// A tun device that carries Ethernet frames.
@@ -72,6 +77,18 @@ impl RequestSocket {
         Ok(links.into_iter().flatten().collect())
     }
 
+    /// Returns one link of the socket's own namespace.
+    ///
+    /// # Errors
+    /// Refused with `ENODEV` when the link is gone.
+    pub fn link(&mut self, ifindex: u32) -> Result<Link, RtnetlinkError> {
+        let mut body = LinkMessage::default();
+        body.header.index = ifindex;
+        body.attributes
+            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        self.get(libc::RTM_GETLINK, &body, parse)
+    }
+
     /// Brings a link of the socket's own namespace up or down.
     ///
     /// # Errors
@@ -85,7 +102,7 @@ impl RequestSocket {
             LinkFlags::empty()
         };
         body.header.change_mask = LinkFlags::Up;
-        self.change(libc::RTM_SETLINK, &body)
+        self.change(libc::RTM_SETLINK, Change::Existing, &body)
     }
 
     /// Returns the id by which the socket's namespace knows the one behind `netns`, giving it one if it
@@ -97,7 +114,7 @@ impl RequestSocket {
         let fd = u32::try_from(netns.as_raw_fd()).expect("an open descriptor is not negative");
         let mut body = NsidMessage::default();
         body.attributes = vec![NsidAttribute::Fd(fd), NsidAttribute::Id(NOT_ASSIGNED)];
-        match self.change(RTM_NEWNSID, &body) {
+        match self.change(RTM_NEWNSID, Change::Existing, &body) {
             Err(err) if err.errno() == Some(libc::EEXIST) => {}
             assigned => assigned?,
         }
@@ -121,6 +138,7 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
         up: flag(libc::IFF_UP),
         carrier: false,
         loopback: flag(libc::IFF_LOOPBACK),
+        mtu: 0,
         kind: None,
         tap: false,
         root_netem: false,
@@ -128,6 +146,7 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
     for (kind, value) in message.attributes(IFINFOMSG).iter() {
         match kind {
             IFLA_IFNAME => OsStr::from_bytes(string(value)).clone_into(&mut link.ifname),
+            IFLA_MTU => link.mtu = u32::from_ne_bytes(take(value, 0)?),
             IFLA_QDISC => link.root_netem = string(value) == b"netem",
             IFLA_CARRIER => link.carrier = value == [1],
             IFLA_LINKINFO => {
@@ -144,11 +163,6 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
     Ok(link)
 }
 
-/// Cuts a C string at its terminator.
-fn string(value: &[u8]) -> &[u8] {
-    value.split(|byte| *byte == 0).next().unwrap_or_default()
-}
-
 #[cfg(test)]
 impl Link {
     /// Returns a veth that is up, or the loopback if that is its name.
@@ -159,6 +173,7 @@ impl Link {
             up: true,
             carrier: true,
             loopback: ifname == "lo",
+            mtu: 1500,
             kind: (ifname != "lo").then(|| "veth".to_owned()),
             tap: false,
             root_netem: false,

@@ -16,12 +16,14 @@ mod tests;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use nix::libc;
 use tokio::sync::Semaphore;
 
 use crate::blocking;
 
 pub use events::{EventSocket, KernelEvent};
-pub(super) use message::{Attributes, Message, take};
+pub(super) use message::{Attributes, Message, push_attribute, string, take};
+pub(super) use socket::Change;
 pub use socket::RequestSocket;
 
 /// The namespace id by which the host's namespace knows another one (`man 8 ip-netns`, `list-id`).
@@ -72,6 +74,32 @@ impl RtnetlinkError {
             _ => None,
         }
     }
+
+    /// Returns what a refusal means; `None` when it is none.
+    pub fn refused(&self) -> Option<Refused> {
+        self.errno().map(|errno| match errno {
+            libc::ENODEV => Refused::NoDevice,
+            libc::ENOENT => Refused::NotFound,
+            libc::EEXIST => Refused::Exists,
+            libc::EINVAL => Refused::Invalid,
+            _ => Refused::Other,
+        })
+    }
+}
+
+/// The error numbers of refusals that mean something to those who asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// `ENODEV`: there is no such link.
+    NoDevice,
+    /// `ENOENT`: there is no such object, or the kernel has no such kind; only the text tells which.
+    NotFound,
+    /// `EEXIST`: something is there already.
+    Exists,
+    /// `EINVAL`: the request does not fit to what is there, or is malformed.
+    Invalid,
+    /// Anything else.
+    Other,
 }
 
 /// Requests to the kernel from asynchronous code.

@@ -23,13 +23,15 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NETNSA_NSID: u16 = 1;
 const RTGENMSG: usize = 4;
 const HEADER: usize = 16;
+/// Size of `struct nlattr`.
+const ATTRIBUTE: usize = 4;
 
 /// Builds a request datagram.
 pub(super) fn request(kind: u16, flags: u16, sequence: u32, body: &impl Emitable) -> Vec<u8> {
     let length = HEADER + body.buffer_len();
     let mut bytes = vec![0; length];
     let mut header = NetlinkHeader::default();
-    header.length = u32::try_from(length).expect("requests are a few hundred bytes");
+    header.length = u32::try_from(length).expect("requests are a few KiB");
     header.message_type = kind;
     header.flags = flags;
     header.sequence_number = sequence;
@@ -111,7 +113,7 @@ impl<'a> Attributes<'a> {
         NlasIterator::new(self.0).map_while(|attribute| {
             let attribute = attribute.ok()?;
             let (kind, length) = (attribute.kind(), usize::from(attribute.length()));
-            Some((kind, attribute.into_inner().get(4..length)?))
+            Some((kind, attribute.into_inner().get(ATTRIBUTE..length)?))
         })
     }
 
@@ -129,6 +131,20 @@ pub(in crate::kernel) fn take<const N: usize>(
 ) -> Result<[u8; N], RtnetlinkError> {
     let field = bytes.get(at..at + N).ok_or(RtnetlinkError::Malformed)?;
     field.try_into().map_err(|_| RtnetlinkError::Malformed)
+}
+
+/// Cuts a C string at its terminator.
+pub(in crate::kernel) fn string(value: &[u8]) -> &[u8] {
+    value.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Appends an attribute, padded to the next multiple of four.
+pub(in crate::kernel) fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(ATTRIBUTE + value.len()).expect("no attribute is near 64 KiB");
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// Calls `each` for every message of a datagram, until it fails.

@@ -25,6 +25,30 @@ pub(super) const DATAGRAM: usize = 64 * 1024;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+
+/// What a request for a change may do to what is there (`man 7 netlink`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::kernel) enum Change {
+    /// Alter the object, or delete it; it has to exist.
+    Existing,
+    /// Make it; it must not exist.
+    Create,
+    /// Make it in place of what is there.
+    Replace,
+}
+
+impl Change {
+    fn flags(self) -> u16 {
+        match self {
+            Self::Existing => 0,
+            Self::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+        }
+    }
+}
 
 /// A blocking rtnetlink socket, bound to the namespace it was opened in.
 #[derive(Debug)]
@@ -67,9 +91,11 @@ impl RequestSocket {
     pub(in crate::kernel) fn change(
         &mut self,
         kind: u16,
+        change: Change,
         body: &impl Emitable,
     ) -> Result<(), RtnetlinkError> {
-        self.exchange(kind, NLM_F_REQUEST | NLM_F_ACK, body, |_| Ok(()))
+        let flags = NLM_F_REQUEST | NLM_F_ACK | change.flags();
+        self.exchange(kind, flags, body, |_| Ok(()))
             .map(|_interrupted| ())
     }
 

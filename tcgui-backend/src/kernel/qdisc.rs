@@ -1,0 +1,268 @@
+//! Queueing disciplines: the dump of a namespace, and the netem at the root of a link.
+//!
+//! `RTM_GETQDISC` answers for the namespace of the socket only, and dumps it whole: the kernel looks at
+//! no filter (`tc_dump_qdisc`, `net/sched/sch_api.c`).
+
+use netlink_packet_core::Emitable;
+use nix::libc;
+
+use super::netem::Netem;
+use super::rtnetlink::{
+    Attributes, Change, Message, RequestSocket, RtnetlinkError, push_attribute, string, take,
+};
+
+/// Size of `struct tcmsg`.
+const TCMSG: usize = 20;
+/// `TC_H_ROOT`: the parent of a root qdisc.
+const ROOT: u32 = u32::MAX;
+/// Attributes of a qdisc (`include/uapi/linux/rtnetlink.h`).
+const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
+const TCA_STATS: u16 = 3;
+const TCA_STATS2: u16 = 7;
+/// Attributes inside `TCA_STATS2` (`include/uapi/linux/gen_stats.h`).
+const TCA_STATS_BASIC: u16 = 1;
+const TCA_STATS_RATE_EST: u16 = 2;
+const TCA_STATS_QUEUE: u16 = 3;
+const TCA_STATS_PKT64: u16 = 8;
+
+/// One qdisc as the kernel describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Qdisc {
+    /// The link it belongs to.
+    pub ifindex: u32,
+    /// Its number; the minor half is 0. The kernel's own default qdiscs have 0.
+    pub handle: u32,
+    /// The class it hangs on.
+    pub parent: u32,
+    /// For instance `netem`.
+    pub kind: String,
+    /// Its parameters if it is a netem.
+    pub netem: Option<Netem>,
+    /// What passed through it.
+    pub statistics: QdiscStatistics,
+}
+
+impl Qdisc {
+    /// Returns whether it is what the link sends through.
+    pub fn is_root(&self) -> bool {
+        self.parent == ROOT
+    }
+
+    /// Returns whether it hangs below `other`.
+    pub fn is_child_of(&self, other: &Self) -> bool {
+        let major = |handle: u32| handle >> 16;
+        self.ifindex == other.ifindex
+            && !self.is_root()
+            && major(self.parent) == major(other.handle)
+    }
+}
+
+/// The counters of a qdisc.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QdiscStatistics {
+    /// Bytes sent.
+    pub bytes: u64,
+    /// Packets sent.
+    pub packets: u64,
+    /// Packets waiting.
+    pub qlen: u32,
+    /// Bytes waiting.
+    pub backlog: u32,
+    /// Packets dropped.
+    pub drops: u32,
+    /// Packets queued again after a failed send.
+    pub requeues: u32,
+    /// How often a limit was hit.
+    pub overlimits: u32,
+    /// The kernel's estimate, where somebody configured an estimator.
+    pub rate: Option<QdiscRate>,
+}
+
+/// The rates that the kernel estimated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct QdiscRate {
+    /// Bytes per second.
+    pub bytes_per_s: u32,
+    /// Packets per second.
+    pub packets_per_s: u32,
+}
+
+/// How a netem gets to the root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Install {
+    /// Where nothing but the kernel's default is; otherwise refused with `EEXIST`.
+    Add,
+    /// By changing the netem with this handle; refused when it is not at the root any more.
+    Change,
+    /// In place of whatever is there, in one step.
+    Replace,
+}
+
+impl RequestSocket {
+    /// Returns all qdiscs of the socket's namespace, but for those that the kernel hides.
+    ///
+    /// # Errors
+    /// The exchange fails.
+    pub fn qdiscs(&mut self) -> Result<Vec<Qdisc>, RtnetlinkError> {
+        let body = Request::new(0, 0, 0);
+        let qdiscs = self.dump(libc::RTM_GETQDISC, &body, |message| {
+            if message.kind == libc::RTM_NEWQDISC {
+                parse(message).map(Some)
+            } else {
+                Ok(None)
+            }
+        })?;
+        Ok(qdiscs.into_iter().flatten().collect())
+    }
+
+    /// Makes the root qdisc of a link this netem, with this handle.
+    ///
+    /// # Errors
+    /// Refused with `ENODEV` when the link is gone, `ENOENT` when the kernel has no netem (or there is
+    /// none to change; the text tells which), and as [`Install`] says.
+    pub fn install_root_netem(
+        &mut self,
+        ifindex: u32,
+        handle: u32,
+        netem: &Netem,
+        install: Install,
+    ) -> Result<(), RtnetlinkError> {
+        let mut body = Request::new(ifindex, handle, ROOT);
+        push_attribute(&mut body.attributes, TCA_KIND, b"netem\0");
+        push_attribute(&mut body.attributes, TCA_OPTIONS, &netem.to_options());
+        let change = match install {
+            Install::Add => Change::Create,
+            Install::Change => Change::Existing,
+            Install::Replace => Change::Replace,
+        };
+        self.change(libc::RTM_NEWQDISC, change, &body)
+    }
+
+    /// Deletes the root qdisc of a link if it has this handle; the kernel puts its default back.
+    ///
+    /// # Errors
+    /// Refused with `ENODEV` when the link is gone, `ENOENT` when nothing but the kernel's default is
+    /// there, `EINVAL` when the handle is another.
+    pub fn delete_root(&mut self, ifindex: u32, handle: u32) -> Result<(), RtnetlinkError> {
+        let body = Request::new(ifindex, handle, ROOT);
+        self.change(libc::RTM_DELQDISC, Change::Existing, &body)
+    }
+}
+
+/// `struct tcmsg` and the attributes behind it.
+struct Request {
+    header: [u8; TCMSG],
+    attributes: Vec<u8>,
+}
+
+impl Request {
+    fn new(ifindex: u32, handle: u32, parent: u32) -> Self {
+        let mut header = [0; TCMSG];
+        for (field, value) in header.chunks_exact_mut(4).zip([0, ifindex, handle, parent]) {
+            field.copy_from_slice(&value.to_ne_bytes());
+        }
+        Self {
+            header,
+            attributes: Vec::new(),
+        }
+    }
+}
+
+impl Emitable for Request {
+    fn buffer_len(&self) -> usize {
+        TCMSG + self.attributes.len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        let (header, attributes) = buffer.split_at_mut(TCMSG);
+        header.copy_from_slice(&self.header);
+        attributes.copy_from_slice(&self.attributes);
+    }
+}
+
+/// Reads one `RTM_NEWQDISC`.
+fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
+    let field = |at| take(message.payload, at).map(u32::from_ne_bytes);
+    let mut qdisc = Qdisc {
+        ifindex: field(4)?,
+        handle: field(8)?,
+        parent: field(12)?,
+        kind: String::new(),
+        netem: None,
+        statistics: QdiscStatistics::default(),
+    };
+    let mut options = None;
+    let (mut legacy, mut nested) = (None, None);
+    for (kind, value) in message.attributes(TCMSG).iter() {
+        match kind {
+            TCA_KIND => qdisc.kind = String::from_utf8_lossy(string(value)).into_owned(),
+            TCA_OPTIONS => options = Some(value),
+            TCA_STATS => legacy = Some(value),
+            TCA_STATS2 => nested = Some(value),
+            _ => {}
+        }
+    }
+    if qdisc.kind == "netem" {
+        qdisc.netem = options.and_then(Netem::from_options);
+    }
+    qdisc.statistics = nested
+        .map(|nested| nested_statistics(Attributes(nested)))
+        .or_else(|| legacy_statistics(legacy?).ok())
+        .unwrap_or_default();
+    Ok(qdisc)
+}
+
+/// Reads `TCA_STATS2`; a part that is malformed counts as absent.
+fn nested_statistics(attributes: Attributes<'_>) -> QdiscStatistics {
+    let mut statistics = QdiscStatistics::default();
+    let mut packets64 = None;
+    for (kind, value) in attributes.iter() {
+        let word = |at: usize| take(value, at * 4).map_or(0, u32::from_ne_bytes);
+        let double = |at: usize| take(value, at).map_or(0, u64::from_ne_bytes);
+        match kind {
+            TCA_STATS_BASIC => {
+                statistics.bytes = double(0);
+                statistics.packets = word(2).into();
+            }
+            // The 32 bits of packets above may have wrapped around.
+            TCA_STATS_PKT64 => packets64 = Some(double(0)),
+            TCA_STATS_RATE_EST => {
+                statistics.rate = Some(QdiscRate {
+                    bytes_per_s: word(0),
+                    packets_per_s: word(1),
+                });
+            }
+            TCA_STATS_QUEUE => {
+                statistics.qlen = word(0);
+                statistics.backlog = word(1);
+                statistics.drops = word(2);
+                statistics.requeues = word(3);
+                statistics.overlimits = word(4);
+            }
+            _ => {}
+        }
+    }
+    statistics.packets = packets64.unwrap_or(statistics.packets);
+    statistics
+}
+
+/// Reads `struct tc_stats` (`include/uapi/linux/pkt_sched.h`), in which the rates are 0 without an
+/// estimator.
+fn legacy_statistics(value: &[u8]) -> Result<QdiscStatistics, RtnetlinkError> {
+    let word = |at| take(value, at).map(u32::from_ne_bytes);
+    let rate = QdiscRate {
+        bytes_per_s: word(20)?,
+        packets_per_s: word(24)?,
+    };
+    Ok(QdiscStatistics {
+        bytes: u64::from_ne_bytes(take(value, 0)?),
+        packets: word(8)?.into(),
+        drops: word(12)?,
+        overlimits: word(16)?,
+        qlen: word(28)?,
+        backlog: word(32)?,
+        requeues: 0,
+        rate: (rate != QdiscRate::default()).then_some(rate),
+    })
+}
