@@ -25,4 +25,6 @@ mod pacing;
 #[cfg(feature = "daemon")]
 pub mod sockets;
 #[cfg(feature = "daemon")]
+pub mod tc;
+#[cfg(feature = "daemon")]
 pub mod telemetry;

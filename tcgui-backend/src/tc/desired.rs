@@ -1,0 +1,404 @@
+//! From a request to the netem that it asks for: validation, the rules of the protocol, the queue.
+
+mod fields;
+mod limit;
+
+use tcgui_shared::netem::{
+    DelayConfig, Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions,
+    PercentageConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
+};
+use tcgui_shared::tc::TcOperation;
+
+use super::note::Note;
+use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Netem, Random, Rate, Slot};
+use fields::{FLAT, Fields, STRUCTURED, at_least, integer, number, percentage};
+
+pub use fields::TcInputError;
+pub use limit::LinkFacts;
+
+/// The largest delay, in ms.
+const MAX_DELAY_MS: f64 = 10_000.0;
+/// The largest jitter that is accepted, in ms; the kernel can do less, see [`MAX_JITTER_NS`].
+const MAX_JITTER_MS: f64 = 5_000.0;
+/// The released frontends offer up to 10; further apart there is hardly any reordering left.
+const MAX_GAP: u32 = 1_000_000;
+/// What reordering gets when there is no delay that packets could overtake.
+const ADDED_DELAY_NS: u64 = 1_000_000;
+/// The rate is in kbit/s of 1000 bit, the kernel's in bytes per second.
+const BYTES_PER_S: u64 = 125;
+
+/// What is to be at the root of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Desired {
+    /// The netem; `None` is the kernel's default qdisc.
+    pub netem: Option<Netem>,
+    /// Where it differs from the words of the request.
+    pub notes: Vec<Note>,
+}
+
+impl Desired {
+    /// Returns what an operation asks for, on a link with these properties.
+    ///
+    /// A flat configuration in which nothing is on asks for no netem, a structured one for an empty one.
+    ///
+    /// # Errors
+    /// A value is no number or out of range.
+    pub fn from_operation(operation: &TcOperation, link: LinkFacts) -> Result<Self, TcInputError> {
+        match operation {
+            TcOperation::Apply(flat) => Self::from_flat(flat, link),
+            TcOperation::ApplyConfig { config } => Self::from_config(config, link),
+            TcOperation::Remove => Ok(Self {
+                netem: None,
+                notes: Vec::new(),
+            }),
+        }
+    }
+
+    /// Returns what a structured configuration asks for.
+    ///
+    /// # Errors
+    /// As [`Self::from_operation`].
+    pub fn from_config(config: &TcNetemConfig, link: LinkFacts) -> Result<Self, TcInputError> {
+        Builder::new(&STRUCTURED).build(config, link)
+    }
+
+    /// Returns what a flat configuration asks for.
+    ///
+    /// # Errors
+    /// As [`Self::from_operation`].
+    pub fn from_flat(flat: &FlatNetem, link: LinkFacts) -> Result<Self, TcInputError> {
+        let config = structured(flat);
+        let mut desired = Builder::new(&FLAT).build(&config, link)?;
+        let meaningful = config.loss.enabled
+            || config.delay.enabled
+            || config.duplicate.enabled
+            || config.reorder.enabled
+            || config.corrupt.enabled
+            || config.rate_limit.enabled
+            || config.extensions.loss_model.is_some()
+            || config.extensions.slot.is_some();
+        if !meaningful {
+            desired.netem = None;
+        }
+        Ok(desired)
+    }
+}
+
+/// Gives a flat configuration its switches: on is what is above zero.
+fn structured(flat: &FlatNetem) -> TcNetemConfig {
+    let percentage = |percentage: Option<f64>, correlation: Option<f64>| PercentageConfig {
+        enabled: percentage.is_some_and(|percentage| percentage > 0.0),
+        percentage: percentage.unwrap_or_default(),
+        correlation: correlation.unwrap_or_default(),
+    };
+    let delay_ms = flat.delay_ms.unwrap_or_default();
+    let reorder = percentage(flat.reorder_percent, flat.reorder_correlation);
+    let default_rate = RateLimitConfig::default();
+    TcNetemConfig {
+        loss: percentage(Some(flat.loss), flat.correlation),
+        delay: DelayConfig {
+            enabled: delay_ms > 0.0,
+            base_ms: delay_ms,
+            jitter_ms: flat.delay_jitter_ms.unwrap_or_default(),
+            correlation: flat.delay_correlation.unwrap_or_default(),
+        },
+        duplicate: percentage(flat.duplicate_percent, flat.duplicate_correlation),
+        reorder: ReorderConfig {
+            enabled: reorder.enabled,
+            percentage: reorder.percentage,
+            correlation: reorder.correlation,
+            gap: flat.reorder_gap.unwrap_or(ReorderConfig::default().gap),
+        },
+        corrupt: percentage(flat.corrupt_percent, flat.corrupt_correlation),
+        rate_limit: RateLimitConfig {
+            enabled: flat.rate_limit_kbps.is_some_and(|rate| rate > 0),
+            rate_kbps: flat.rate_limit_kbps.unwrap_or(default_rate.rate_kbps),
+        },
+        extensions: flat.extensions,
+    }
+}
+
+/// Fills a netem feature by feature. What is off is checked all the same, but for gap and rate, of which
+/// released frontends may send anything then.
+struct Builder {
+    fields: &'static Fields,
+    netem: Netem,
+    notes: Vec<Note>,
+}
+
+impl Builder {
+    fn new(fields: &'static Fields) -> Self {
+        Self {
+            fields,
+            netem: Netem::default(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn build(mut self, config: &TcNetemConfig, link: LinkFacts) -> Result<Desired, TcInputError> {
+        let fields = self.fields;
+        let extensions = &config.extensions;
+        let loss = random(fields.loss, fields.loss_correlation, &config.loss)?;
+        self.netem.loss = Loss::Random(loss);
+        self.delay(&config.delay, extensions.distribution)?;
+        self.netem.duplicate = random(
+            fields.duplicate,
+            fields.duplicate_correlation,
+            &config.duplicate,
+        )?;
+        self.reorder(&config.reorder)?;
+        self.netem.corrupt = random(fields.corrupt, fields.corrupt_correlation, &config.corrupt)?;
+        self.rate(config.rate_limit, extensions.rate_overhead)?;
+        self.extensions(extensions, loss)?;
+        if self.netem.reorders() && self.netem.latency_ns == 0 {
+            self.netem.latency_ns = ADDED_DELAY_NS;
+            self.notes.push(Note::DelayAdded);
+        }
+        self.netem.limit = match extensions.limit {
+            Some(limit) => at_least("limit", limit, 1)?,
+            None => link.limit(&self.netem),
+        };
+        Ok(Desired {
+            netem: Some(self.netem),
+            notes: self.notes,
+        })
+    }
+
+    fn delay(
+        &mut self,
+        delay: &DelayConfig,
+        distribution: Option<WireDistribution>,
+    ) -> Result<(), TcInputError> {
+        let fields = self.fields;
+        let base = nanoseconds(fields.delay, delay.base_ms, MAX_DELAY_MS)?;
+        let jitter = nanoseconds(fields.jitter, delay.jitter_ms, MAX_JITTER_MS)?;
+        let correlation = percentage(fields.delay_correlation, delay.correlation)?;
+        let on = delay.enabled && base > 0;
+        if on {
+            self.netem.latency_ns = base;
+            self.netem.jitter_ns = self.capped(jitter);
+        } else if delay.enabled && jitter > 0 {
+            self.no_effect(fields.jitter, "a delay");
+        }
+        if on && jitter > 0 {
+            self.netem.delay_correlation = correlation;
+            self.netem.distribution = distribution.map(from_wire);
+        } else if distribution.is_some() {
+            self.no_effect("distribution", "a delay with jitter");
+        }
+        Ok(())
+    }
+
+    fn reorder(&mut self, reorder: &ReorderConfig) -> Result<(), TcInputError> {
+        let fields = self.fields;
+        let drawn = PercentageConfig {
+            enabled: reorder.enabled,
+            percentage: reorder.percentage,
+            correlation: reorder.correlation,
+        };
+        let drawn = random(fields.reorder, fields.reorder_correlation, &drawn)?;
+        if reorder.enabled {
+            let gap = integer(fields.gap, reorder.gap, 1, MAX_GAP.into())?;
+            if !drawn.probability.is_zero() {
+                self.netem.gap = gap;
+                self.netem.reorder = drawn;
+            }
+        }
+        Ok(())
+    }
+
+    fn rate(
+        &mut self,
+        limit: RateLimitConfig,
+        overhead: Option<RateOverhead>,
+    ) -> Result<(), TcInputError> {
+        let overhead = overhead.map(rate_overhead).transpose()?;
+        if limit.enabled {
+            let kbps = at_least(self.fields.rate, limit.rate_kbps, 1)?;
+            self.netem.rate = Rate {
+                bytes_per_s: u64::from(kbps) * BYTES_PER_S,
+                ..overhead.unwrap_or_default()
+            };
+        } else if overhead.is_some() {
+            self.no_effect("rate_overhead", "a rate limit");
+        }
+        Ok(())
+    }
+
+    /// Takes those that belong to no released feature.
+    fn extensions(
+        &mut self,
+        extensions: &NetemExtensions,
+        loss: Random,
+    ) -> Result<(), TcInputError> {
+        if let Some(model) = &extensions.loss_model {
+            if !loss.probability.is_zero() {
+                return Err(TcInputError::Excluded {
+                    field: "loss_model",
+                    other: self.fields.loss,
+                });
+            }
+            self.netem.loss = loss_model(model)?;
+        }
+        if let Some(slot) = &extensions.slot {
+            self.netem.slot = Some(self.slot(slot)?);
+        }
+        if extensions.ecn == Some(true) {
+            self.netem.ecn = self.netem.loses();
+            if !self.netem.ecn {
+                self.no_effect("ecn", "loss");
+            }
+        }
+        self.netem.seed = extensions.seed;
+        Ok(())
+    }
+
+    fn slot(&mut self, slot: &SlotConfig) -> Result<Slot, TcInputError> {
+        let time =
+            |field, ms: Option<f64>| nanoseconds(field, ms.unwrap_or_default(), MAX_DELAY_MS);
+        let min_ns = time("slot.min_ms", slot.min_ms)?;
+        let max_ns = time("slot.max_ms", slot.max_ms)?;
+        let delay_ns = time("slot.delay_ms", slot.delay_ms)?;
+        let jitter_ms = slot.jitter_ms.unwrap_or_default();
+        let jitter_ns = nanoseconds("slot.jitter_ms", jitter_ms, MAX_JITTER_MS)?;
+        // The kernel counts both in a signed number.
+        let count = |field, count: Option<u32>| match count {
+            Some(count) => integer(field, count, 1, i32::MAX.into()),
+            None => Ok(0),
+        };
+        let unspaced = Slot {
+            max_packets: count("slot.packets", slot.packets)?,
+            max_bytes: count("slot.bytes", slot.bytes)?,
+            ..Slot::default()
+        };
+        if let Some(distribution) = slot.distribution {
+            if min_ns > 0 || max_ns > 0 {
+                return Err(TcInputError::Excluded {
+                    field: "slot.distribution",
+                    other: "slot.min_ms and slot.max_ms",
+                });
+            }
+            if jitter_ns == 0 {
+                return Err(TcInputError::Missing {
+                    field: "slot.jitter_ms",
+                });
+            }
+            return Ok(Slot {
+                delay_ns,
+                jitter_ns: self.capped(jitter_ns),
+                distribution: Some(from_wire(distribution)),
+                ..unspaced
+            });
+        }
+        if delay_ns > 0 || jitter_ns > 0 {
+            return Err(TcInputError::Missing {
+                field: "slot.distribution",
+            });
+        }
+        if min_ns == 0 && max_ns == 0 {
+            return Err(TcInputError::Missing {
+                field: "slot.min_ms",
+            });
+        }
+        Ok(Slot {
+            min_ns,
+            max_ns: max_ns.max(min_ns),
+            ..unspaced
+        })
+    }
+
+    fn capped(&mut self, jitter_ns: u64) -> u64 {
+        if jitter_ns > MAX_JITTER_NS {
+            self.notes.push(Note::JitterCapped);
+        }
+        jitter_ns.min(MAX_JITTER_NS)
+    }
+
+    fn no_effect(&mut self, field: &'static str, needs: &'static str) {
+        self.notes.push(Note::NoEffect { field, needs });
+    }
+}
+
+/// Returns what hits a share of the packets, nothing while it is off.
+fn random(
+    field: &'static str,
+    correlation: &'static str,
+    config: &PercentageConfig,
+) -> Result<Random, TcInputError> {
+    let random = Random {
+        probability: percentage(field, config.percentage)?,
+        correlation: percentage(correlation, config.correlation)?,
+    };
+    if config.enabled && !random.probability.is_zero() {
+        Ok(random)
+    } else {
+        Ok(Random::default())
+    }
+}
+
+fn loss_model(model: &LossModel) -> Result<Loss, TcInputError> {
+    Ok(match *model {
+        LossModel::GilbertElliott {
+            p,
+            r,
+            bad_loss,
+            good_loss,
+        } => Loss::GilbertElliott {
+            p: percentage("loss_model.p", p)?,
+            r: percentage("loss_model.r", r)?,
+            h: percentage("loss_model.bad_loss", bad_loss)?.contrary(),
+            k1: percentage("loss_model.good_loss", good_loss)?,
+        },
+        LossModel::FourState {
+            p13,
+            p31,
+            p32,
+            p23,
+            p14,
+        } => Loss::FourState {
+            p13: percentage("loss_model.p13", p13)?,
+            p31: percentage("loss_model.p31", p31)?,
+            p32: percentage("loss_model.p32", p32)?,
+            p14: percentage("loss_model.p14", p14)?,
+            p23: percentage("loss_model.p23", p23)?,
+        },
+    })
+}
+
+/// The kernel adds to the length of a packet without looking whether it becomes negative
+/// (`packet_time_ns`), so no more is taken off than the shortest packet has: 20 bytes of IP header.
+fn rate_overhead(overhead: RateOverhead) -> Result<Rate, TcInputError> {
+    const SHORTEST: i64 = 20;
+    const LONGEST: i64 = u16::MAX as i64;
+    let RateOverhead {
+        packet,
+        cell_size,
+        cell,
+    } = overhead;
+    Ok(Rate {
+        bytes_per_s: 0,
+        packet_overhead: integer("rate_overhead.packet", packet, -SHORTEST, LONGEST)?,
+        cell_size: integer("rate_overhead.cell_size", cell_size, 0, LONGEST)?,
+        cell_overhead: integer("rate_overhead.cell", cell, 0, LONGEST)?,
+    })
+}
+
+/// Returns a time in whole nanoseconds.
+fn nanoseconds(field: &'static str, ms: f64, max: f64) -> Result<u64, TcInputError> {
+    let ms = number(field, ms, max, "ms")?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and ten thousand ms"
+    )]
+    let ns = (ms * 1e6).round() as u64;
+    Ok(ns)
+}
+
+fn from_wire(distribution: WireDistribution) -> Distribution {
+    match distribution {
+        WireDistribution::Normal => Distribution::Normal,
+        WireDistribution::Pareto => Distribution::Pareto,
+        WireDistribution::ParetoNormal => Distribution::ParetoNormal,
+    }
+}

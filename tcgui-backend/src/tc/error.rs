@@ -1,0 +1,79 @@
+//! Why traffic control did not do what it was asked.
+
+use std::io;
+
+use tcgui_shared::error_kind::ErrorKind;
+
+use super::plan::Refusal;
+use crate::kernel::rtnetlink::RtnetlinkError;
+
+/// Why the root qdisc is not what it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum TcError {
+    /// What is there could not be read.
+    #[error("cannot read the qdiscs of the namespace")]
+    Observe(#[source] RtnetlinkError),
+    /// Whether there is such a link could not be read.
+    #[error("cannot look for the interface")]
+    FindLink(#[source] RtnetlinkError),
+    /// There is no such link in the namespace (any more).
+    #[error("the interface does not exist")]
+    NoInterface,
+    /// Somebody else's configuration is in the way.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The kernel was built without netem, or its module is not installed.
+    #[error(
+        "the kernel has no netem: the module sch_netem is missing (try `modprobe sch_netem`; it is in the \
+         package linux-modules-extra-$(uname -r) of Ubuntu, linux-image of Debian, kernel-modules-extra of \
+         Fedora and RHEL)"
+    )]
+    NoNetem(#[source] RtnetlinkError),
+    /// A netem could not be made.
+    #[error("cannot install netem")]
+    Install(#[source] RtnetlinkError),
+    /// The netem could not be changed.
+    #[error("cannot change netem")]
+    Change(#[source] RtnetlinkError),
+    /// The root could not be deleted.
+    #[error("cannot remove the root qdisc")]
+    Remove(#[source] RtnetlinkError),
+    /// The root was another one each time.
+    #[error("somebody else changed the root qdisc {attempts} times meanwhile")]
+    Raced {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The kernel says that it did it, but reports something else.
+    #[error("the kernel reports another {} than was set", .fields.join(", "))]
+    NotTaken {
+        /// What differs.
+        fields: Vec<&'static str>,
+    },
+}
+
+impl TcError {
+    /// Returns the meaning of the error on the wire.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NoInterface => ErrorKind::NotFound,
+            Self::Refused(_) | Self::Raced { .. } => ErrorKind::Busy,
+            Self::NoNetem(_) => ErrorKind::Unsupported,
+            Self::NotTaken { .. } => ErrorKind::Internal,
+            Self::Observe(err)
+            | Self::FindLink(err)
+            | Self::Install(err)
+            | Self::Change(err)
+            | Self::Remove(err) => {
+                let errno = err.errno().map(io::Error::from_raw_os_error);
+                match errno.map(|err| err.kind()) {
+                    Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
+                    Some(io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
+                    Some(io::ErrorKind::ResourceBusy) => ErrorKind::Busy,
+                    Some(io::ErrorKind::InvalidInput) => ErrorKind::Invalid,
+                    _ => ErrorKind::Internal,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! The handles by which our own netems are known, also after a restart.
+//!
+//! A kernel that picks handles begins at 8000: and people choose small ones, so the majors from 7c60 to
+//! 7c7f are free in practice. The kernel neither gives distribution tables back nor clears them, so which
+//! tables a netem has is written into its handle: a change of tables is a change of handle, which the
+//! kernel does as one replacement, without a moment in between.
+
+use crate::kernel::netem::{Distribution, Netem};
+
+const FIRST_MAJOR: u32 = 0x7c60;
+const LAST_MAJOR: u32 = 0x7c7f;
+/// For a link on which another qdisc has the handle that is wanted.
+const ALTERNATE: u32 = 0x10;
+
+/// The distribution tables that a netem has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tables {
+    /// For the delay.
+    pub delay: Option<Distribution>,
+    /// For the time between slots.
+    pub slot: Option<Distribution>,
+}
+
+impl Tables {
+    /// Returns the tables that a netem needs.
+    pub fn of(netem: &Netem) -> Self {
+        Self {
+            delay: netem.distribution,
+            slot: netem.slot.and_then(|slot| slot.distribution),
+        }
+    }
+
+    /// Returns whether a netem that has these tables can become `netem` by a change. A table that is not
+    /// used does not harm: without jitter the delay is not drawn, and without a slot its time neither.
+    pub fn serve(self, netem: &Netem) -> bool {
+        let wanted = Self::of(netem);
+        (netem.jitter_ns == 0 || self.delay == wanted.delay)
+            && (netem.slot.is_none() || self.slot == wanted.slot)
+    }
+}
+
+/// Returns the handle for a netem with these tables that is not in use on its link.
+pub fn for_tables(tables: Tables, in_use: &[u32]) -> u32 {
+    let major = FIRST_MAJOR | (code(tables.delay) << 2) | code(tables.slot);
+    let handle = major << 16;
+    if in_use.contains(&handle) {
+        (major | ALTERNATE) << 16
+    } else {
+        handle
+    }
+}
+
+/// Returns the tables that a netem with this handle has; `None` when the handle is none of ours.
+pub fn tables(handle: u32) -> Option<Tables> {
+    let major = handle >> 16;
+    (FIRST_MAJOR..=LAST_MAJOR).contains(&major).then(|| Tables {
+        delay: distribution((major >> 2) & 3),
+        slot: distribution(major & 3),
+    })
+}
+
+/// Returns a handle as `tc` prints it.
+pub fn text(handle: u32) -> String {
+    format!("{:x}:", handle >> 16)
+}
+
+fn code(distribution: Option<Distribution>) -> u32 {
+    match distribution {
+        None => 0,
+        Some(Distribution::Normal) => 1,
+        Some(Distribution::Pareto) => 2,
+        Some(Distribution::ParetoNormal) => 3,
+    }
+}
+
+fn distribution(code: u32) -> Option<Distribution> {
+    Distribution::ALL
+        .into_iter()
+        .find(|distribution| self::code(Some(*distribution)) == code)
+}

@@ -1,0 +1,147 @@
+//! What is at the root of a link, as far as it matters for a netem there.
+
+use super::handle::{self, Tables};
+use crate::kernel::netem::Netem;
+use crate::kernel::qdisc::{Qdisc, QdiscStatistics};
+
+/// The root qdisc of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// What it is.
+    pub root: Root,
+    /// The handles of all qdiscs of the link.
+    pub in_use: Vec<u32>,
+    /// The kinds and handles of what hangs below the root.
+    pub children: Vec<QdiscName>,
+    /// The netems of the link that are not its root.
+    pub netems_below: Vec<Netem>,
+    /// What passed through the root.
+    pub statistics: QdiscStatistics,
+}
+
+/// What a root qdisc is to us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Root {
+    /// Nothing is listed: the link was never up, or there is none.
+    Absent,
+    /// The kernel put it there by itself, and does so again when ours is gone. Its handle is 0.
+    Default {
+        /// For instance `noqueue`, or `mq` with a child per queue.
+        kind: String,
+    },
+    /// A netem with one of our handles.
+    Own {
+        /// The handle.
+        handle: u32,
+        /// What it does.
+        netem: Netem,
+    },
+    /// A netem that somebody else made.
+    ForeignNetem {
+        /// Its handle.
+        handle: u32,
+        /// What it does.
+        netem: Netem,
+    },
+    /// Anything else that somebody configured.
+    Foreign(QdiscName),
+}
+
+/// By what people know a qdisc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QdiscName {
+    /// For instance `htb`.
+    pub kind: String,
+    /// Its handle.
+    pub handle: u32,
+}
+
+impl std::fmt::Display for QdiscName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.kind, handle::text(self.handle))
+    }
+}
+
+impl Observed {
+    /// Picks the root qdisc of a link out of the dump of its namespace.
+    pub fn new(qdiscs: &[Qdisc], ifindex: u32) -> Self {
+        let of_link = || qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex);
+        let Some(root) = of_link().find(|qdisc| qdisc.is_root()) else {
+            return Self {
+                root: Root::Absent,
+                in_use: Vec::new(),
+                children: Vec::new(),
+                netems_below: Vec::new(),
+                statistics: QdiscStatistics::default(),
+            };
+        };
+        Self {
+            root: Root::new(root),
+            in_use: of_link().map(|qdisc| qdisc.handle).collect(),
+            children: of_link()
+                .filter(|qdisc| qdisc.is_child_of(root))
+                .map(QdiscName::of)
+                .collect(),
+            netems_below: of_link()
+                .filter(|qdisc| !qdisc.is_root())
+                .filter_map(|qdisc| qdisc.netem)
+                .collect(),
+            statistics: root.statistics,
+        }
+    }
+
+    /// Returns the netem at the root, whoever made it.
+    pub fn netem(&self) -> Option<&Netem> {
+        match &self.root {
+            Root::Own { netem, .. } | Root::ForeignNetem { netem, .. } => Some(netem),
+            Root::Absent | Root::Default { .. } | Root::Foreign(_) => None,
+        }
+    }
+}
+
+impl Root {
+    /// Returns the handle, 0 where there is none.
+    pub fn handle(&self) -> u32 {
+        match self {
+            Self::Absent | Self::Default { .. } => 0,
+            Self::Own { handle, .. } | Self::ForeignNetem { handle, .. } => *handle,
+            Self::Foreign(name) => name.handle,
+        }
+    }
+
+    fn new(root: &Qdisc) -> Self {
+        // Also `net.core.default_qdisc` may name a netem: the kernel's own have handle 0.
+        if root.handle == 0 {
+            return Self::Default {
+                kind: root.kind.clone(),
+            };
+        }
+        let handle = root.handle;
+        match (root.netem, handle::tables(handle)) {
+            (Some(netem), Some(tables)) => Self::Own {
+                handle,
+                netem: with_tables(netem, tables),
+            },
+            (Some(netem), None) => Self::ForeignNetem { handle, netem },
+            (None, _) => Self::Foreign(QdiscName::of(root)),
+        }
+    }
+}
+
+/// Adds what the kernel does not tell, where it is in use.
+fn with_tables(mut netem: Netem, tables: Tables) -> Netem {
+    netem.distribution = tables.delay.filter(|_| netem.jitter_ns > 0);
+    if let Some(slot) = &mut netem.slot {
+        slot.distribution = tables.slot;
+    }
+    netem
+}
+
+impl QdiscName {
+    fn of(qdisc: &Qdisc) -> Self {
+        Self {
+            kind: qdisc.kind.clone(),
+            handle: qdisc.handle,
+        }
+    }
+}

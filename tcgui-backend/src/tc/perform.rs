@@ -1,0 +1,177 @@
+//! Carries a plan out: read, plan, change, read back.
+//!
+//! Blocks its thread for as long as the kernel takes. Two dumps and, with few exceptions, one change.
+
+use super::desired::Desired;
+use super::error::TcError;
+use super::note::Note;
+use super::observed::{Observed, Root};
+use super::plan::{ForeignQdiscs, Plan, Step, plan, steps};
+use crate::kernel::netem::Netem;
+use crate::kernel::qdisc::Install;
+use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
+
+/// How often it is begun anew when somebody else changes the root between reading and changing.
+const ATTEMPTS: u32 = 3;
+
+/// What the root of a link is to become.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Order {
+    /// The link, in the namespace of the socket.
+    pub ifindex: u32,
+    /// What is wanted.
+    pub desired: Desired,
+    /// What may be destroyed for it.
+    pub foreign: ForeignQdiscs,
+}
+
+/// What the root is afterwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What was done.
+    pub plan: Plan,
+    /// What is there now, as the kernel says.
+    pub observed: Observed,
+    /// What whoever asked should know.
+    pub notes: Vec<Note>,
+}
+
+/// Returns what is at the root of a link.
+///
+/// # Errors
+/// [`TcError::Observe`].
+pub fn observe(socket: &mut RequestSocket, ifindex: u32) -> Result<Observed, TcError> {
+    let qdiscs = socket.qdiscs().map_err(TcError::Observe)?;
+    Ok(Observed::new(&qdiscs, ifindex))
+}
+
+/// Makes the root of a link what it should be.
+///
+/// # Errors
+/// As [`TcError`] says; what is there is then what was there, but for [`TcError::NotTaken`].
+pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcError> {
+    let Order {
+        ifindex,
+        desired: Desired { netem, mut notes },
+        foreign,
+    } = order;
+    for _ in 0..ATTEMPTS {
+        let before = observe(socket, ifindex)?;
+        let plan = plan(netem.as_ref(), &before, foreign)?;
+        let steps = steps(plan, netem.as_ref(), &before);
+        let observed = match take(socket, ifindex, &steps) {
+            Err((step, err)) if is_race(step, &err) => continue,
+            Err((step, err)) => return Err(failure(step, err)),
+            Ok(()) if steps.is_empty() => before,
+            Ok(()) => observe(socket, ifindex)?,
+        };
+        match (&netem, &observed.root) {
+            (_, Root::Absent) => find_link(socket, ifindex)?,
+            (Some(wanted), Root::Own { netem, .. }) => notes.extend(verify(wanted, netem)?),
+            // Somebody came in between the change and the second look.
+            (Some(_), _) => continue,
+            (None, Root::Foreign(name)) => notes.push(Note::LeftAlone {
+                qdisc: name.to_string(),
+            }),
+            (None, _) => {}
+        }
+        return Ok(Outcome {
+            plan,
+            observed,
+            notes,
+        });
+    }
+    Err(TcError::Raced { attempts: ATTEMPTS })
+}
+
+/// Takes the steps in order, up to the first that fails.
+fn take<'a>(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    steps: &'a [Step],
+) -> Result<(), (&'a Step, RtnetlinkError)> {
+    steps.iter().try_for_each(|step| {
+        let taken = match step {
+            Step::Install {
+                install,
+                handle,
+                netem,
+            } => socket.install_root_netem(ifindex, *handle, netem, *install),
+            Step::Delete { handle } => socket.delete_root(ifindex, *handle),
+        };
+        taken.map_err(|err| (step, err))
+    })
+}
+
+/// Returns whether the kernel refused because the root is not what it was when the plan was made
+/// (`tc_modify_qdisc`, `tc_get_qdisc` in `net/sched/sch_api.c`).
+fn is_race(step: &Step, err: &RtnetlinkError) -> bool {
+    match (step, err.refused()) {
+        (Step::Install { install, .. }, Some(Refused::Exists)) => *install != Install::Replace,
+        (Step::Install { install, .. }, Some(Refused::NotFound)) => *install == Install::Change,
+        (Step::Delete { .. }, Some(Refused::NotFound | Refused::Invalid)) => true,
+        _ => false,
+    }
+}
+
+/// Names the operation that failed. To add or replace, nothing has to be found but the netem itself.
+fn failure(step: &Step, err: RtnetlinkError) -> TcError {
+    match (step, err.refused()) {
+        (_, Some(Refused::NoDevice)) => TcError::NoInterface,
+        (Step::Delete { .. }, _) => TcError::Remove(err),
+        (
+            Step::Install {
+                install: Install::Change,
+                ..
+            },
+            _,
+        ) => TcError::Change(err),
+        (Step::Install { .. }, Some(Refused::NotFound)) => TcError::NoNetem(err),
+        (Step::Install { .. }, _) => TcError::Install(err),
+    }
+}
+
+/// Tells a link without a qdisc, which was never up, from none.
+fn find_link(socket: &mut RequestSocket, ifindex: u32) -> Result<(), TcError> {
+    match socket.link(ifindex) {
+        Ok(_) => Ok(()),
+        Err(err) if err.refused() == Some(Refused::NoDevice) => Err(TcError::NoInterface),
+        Err(err) => Err(TcError::FindLink(err)),
+    }
+}
+
+/// Compares what was read back with what was wanted.
+fn verify(wanted: &Netem, current: &Netem) -> Result<Option<Note>, TcError> {
+    let seed_unknown = wanted.seed.is_some() && current.seed.is_none();
+    let seed_differs = wanted.seed.is_some() && !seed_unknown && wanted.seed != current.seed;
+    let fields: Vec<_> = [
+        ("limit", wanted.limit == current.limit),
+        ("delay", wanted.latency_ns == current.latency_ns),
+        ("jitter", wanted.jitter_ns == current.jitter_ns),
+        (
+            "delay correlation",
+            wanted.delay_correlation == current.delay_correlation,
+        ),
+        ("distribution", wanted.distribution == current.distribution),
+        ("loss", wanted.loss == current.loss),
+        ("duplication", wanted.duplicate == current.duplicate),
+        ("corruption", wanted.corrupt == current.corrupt),
+        (
+            "reordering",
+            (wanted.reorder, wanted.gap) == (current.reorder, current.gap),
+        ),
+        ("rate", wanted.rate == current.rate),
+        ("slot", wanted.slot == current.slot),
+        ("ecn", wanted.ecn == current.ecn),
+        ("seed", !seed_differs),
+    ]
+    .into_iter()
+    .filter(|(_, same)| !same)
+    .map(|(field, _)| field)
+    .collect();
+    if fields.is_empty() {
+        Ok(seed_unknown.then_some(Note::SeedUnknown))
+    } else {
+        Err(TcError::NotTaken { fields })
+    }
+}

@@ -1,0 +1,206 @@
+//! The one step from what is there to what is wanted.
+//!
+//! A netem is changed in place, or replaced in one request where the kernel cannot change it: it cannot take
+//! a distribution table away, nor give a qdisc another handle. No plan passes through a clean link, with
+//! one exception that [`steps`] explains.
+
+use super::handle::{self, Tables};
+use super::observed::{Observed, QdiscName, Root};
+use crate::kernel::netem::{Netem, Random};
+use crate::kernel::qdisc::Install;
+
+/// What to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plan {
+    /// It is as it should be.
+    Nothing,
+    /// Make a netem where nothing but the kernel's default is.
+    Add {
+        /// Its handle.
+        handle: u32,
+    },
+    /// Change our netem; its queue and counters stay.
+    Change {
+        /// Its handle.
+        handle: u32,
+    },
+    /// Put a new netem in place of the root; the queue of the old one is lost.
+    Replace {
+        /// The handle of the new one.
+        handle: u32,
+    },
+    /// Delete the root; the kernel's default comes back.
+    Delete {
+        /// Its handle.
+        handle: u32,
+    },
+}
+
+/// Whether a root qdisc that somebody configured may be replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForeignQdiscs {
+    /// It is theirs.
+    #[default]
+    Keep,
+    /// The operator allowed it.
+    Replace,
+}
+
+/// Why nothing is done: the root qdisc is somebody's own configuration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The root is no netem.
+    #[error(
+        "the root qdisc {0} was configured by somebody else; --replace-foreign-qdiscs allows to \
+         replace it"
+    )]
+    Foreign(QdiscName),
+    /// The root is a netem, but part of a tree.
+    #[error(
+        "the root qdisc netem {} has the child {child}, which somebody configured; \
+         --replace-foreign-qdiscs allows to replace both",
+        handle::text(*.handle)
+    )]
+    Child {
+        /// Of the netem.
+        handle: u32,
+        /// What hangs below it.
+        child: QdiscName,
+    },
+}
+
+/// Decides how the root becomes `desired`, or the kernel's default.
+///
+/// # Errors
+/// The way there destroys what somebody else configured.
+pub fn plan(
+    desired: Option<&Netem>,
+    observed: &Observed,
+    foreign: ForeignQdiscs,
+) -> Result<Plan, Refusal> {
+    match (desired, &observed.root) {
+        (None, Root::Absent | Root::Default { .. } | Root::Foreign(_)) => Ok(Plan::Nothing),
+        (None, Root::Own { handle, .. } | Root::ForeignNetem { handle, .. }) => {
+            without_child(*handle, observed, foreign)?;
+            Ok(Plan::Delete { handle: *handle })
+        }
+        (Some(netem), Root::Absent | Root::Default { .. }) => Ok(Plan::Add {
+            handle: new_handle(netem, observed),
+        }),
+        (
+            Some(netem),
+            Root::Own {
+                handle,
+                netem: current,
+            },
+        ) => {
+            if is_same(netem, current) {
+                Ok(Plan::Nothing)
+            } else if handle::tables(*handle).is_some_and(|tables| tables.serve(netem)) {
+                Ok(Plan::Change { handle: *handle })
+            } else {
+                without_child(*handle, observed, foreign)?;
+                Ok(replace(netem, observed))
+            }
+        }
+        (Some(netem), Root::ForeignNetem { handle, .. }) => {
+            without_child(*handle, observed, foreign)?;
+            Ok(replace(netem, observed))
+        }
+        (Some(_), Root::Foreign(name)) if foreign == ForeignQdiscs::Keep => {
+            Err(Refusal::Foreign(name.clone()))
+        }
+        (Some(netem), Root::Foreign(_)) => Ok(replace(netem, observed)),
+    }
+}
+
+/// One request to the kernel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Make the root this netem.
+    Install {
+        /// How.
+        install: Install,
+        /// With this handle.
+        handle: u32,
+        /// What it does.
+        netem: Netem,
+    },
+    /// Delete the root.
+    Delete {
+        /// If it has this handle.
+        handle: u32,
+    },
+}
+
+/// Returns the requests that carry a plan out: one, but for a replacement where something duplicates.
+///
+/// Since 6.16, and in stable kernels too, a link holds either one netem that duplicates or any number that
+/// do not, and while one qdisc replaces another both are there (`check_netem_in_tree`,
+/// `net/sched/sch_netem.c`). So the old root stops duplicating first, and the new one begins last. Only
+/// where a netem deeper in somebody's tree duplicates, the tree has to go before.
+pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Step> {
+    let netem = desired.copied().unwrap_or_default();
+    let install = |install, handle, netem| Step::Install {
+        install,
+        handle,
+        netem,
+    };
+    let handle = match plan {
+        Plan::Nothing => return Vec::new(),
+        Plan::Add { handle } => return vec![install(Install::Add, handle, netem)],
+        Plan::Change { handle } => return vec![install(Install::Change, handle, netem)],
+        Plan::Delete { handle } => return vec![Step::Delete { handle }],
+        Plan::Replace { handle } => handle,
+    };
+    let root = observed.root.handle();
+    if observed.netems_below.iter().any(Netem::duplicates) {
+        return vec![
+            Step::Delete { handle: root },
+            install(Install::Add, handle, netem),
+        ];
+    }
+    let single = |netem| Netem {
+        duplicate: Random::default(),
+        ..netem
+    };
+    let mut steps = Vec::new();
+    let old = observed.netem().copied();
+    if let Some(old) = old.filter(Netem::duplicates) {
+        steps.push(install(Install::Change, root, single(old)));
+    }
+    if netem.duplicates() && (old.is_some() || !observed.netems_below.is_empty()) {
+        steps.push(install(Install::Replace, handle, single(netem)));
+        steps.push(install(Install::Change, handle, netem));
+    } else {
+        steps.push(install(Install::Replace, handle, netem));
+    }
+    steps
+}
+
+/// Returns whether a netem that was read back is what was wanted. A kernel reports a seed, also one that
+/// it chose by itself.
+pub fn is_same(wanted: &Netem, current: &Netem) -> bool {
+    let seed = wanted.seed.and(current.seed);
+    Netem { seed, ..*current } == *wanted
+}
+
+fn without_child(handle: u32, observed: &Observed, foreign: ForeignQdiscs) -> Result<(), Refusal> {
+    match (foreign, observed.children.first()) {
+        (ForeignQdiscs::Keep, Some(child)) => Err(Refusal::Child {
+            handle,
+            child: child.clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn new_handle(netem: &Netem, observed: &Observed) -> u32 {
+    handle::for_tables(Tables::of(netem), &observed.in_use)
+}
+
+fn replace(netem: &Netem, observed: &Observed) -> Plan {
+    Plan::Replace {
+        handle: new_handle(netem, observed),
+    }
+}

@@ -1,0 +1,139 @@
+//! From a netem to what is published: the flat form, the extensions, a command line for people.
+
+mod command;
+
+use tcgui_shared::netem::{
+    Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions, RateOverhead,
+    SlotConfig,
+};
+use tcgui_shared::tc::TcConfiguration;
+
+use crate::kernel::netem::{Distribution, Loss, Netem, Probability, Random, Rate, Slot};
+
+pub use command::command;
+
+/// Returns what is published of a netem on the interface `ifname`.
+pub fn configuration(ifname: &str, netem: &Netem) -> TcConfiguration {
+    TcConfiguration {
+        netem: flat(netem),
+        command: command(ifname, netem),
+    }
+}
+
+/// Returns the flat form, in which a number is present only where it has an effect.
+pub fn flat(netem: &Netem) -> FlatNetem {
+    let loss = match netem.loss {
+        Loss::Random(random) => random,
+        Loss::FourState { .. } | Loss::GilbertElliott { .. } => Random::default(),
+    };
+    let delayed = netem.latency_ns > 0;
+    let varies = delayed && netem.jitter_ns > 0;
+    let reorder = if netem.reorders() {
+        netem.reorder
+    } else {
+        Random::default()
+    };
+    FlatNetem {
+        loss: loss.probability.percent(),
+        correlation: correlation(loss),
+        delay_ms: delayed.then(|| milliseconds(netem.latency_ns)),
+        delay_jitter_ms: varies.then(|| milliseconds(netem.jitter_ns)),
+        delay_correlation: positive(netem.delay_correlation).filter(|_| varies),
+        duplicate_percent: positive(netem.duplicate.probability),
+        duplicate_correlation: correlation(netem.duplicate),
+        reorder_percent: positive(reorder.probability),
+        reorder_correlation: correlation(reorder),
+        reorder_gap: netem.reorders().then_some(netem.gap),
+        corrupt_percent: positive(netem.corrupt.probability),
+        corrupt_correlation: correlation(netem.corrupt),
+        rate_limit_kbps: (netem.rate.bytes_per_s > 0).then(|| kbps(netem.rate)),
+        extensions: NetemExtensions {
+            distribution: netem.distribution.map(to_wire),
+            loss_model: loss_model(netem.loss),
+            ecn: netem.ecn.then_some(true),
+            rate_overhead: rate_overhead(netem.rate),
+            slot: netem.slot.map(slot),
+            seed: netem.seed,
+            limit: Some(netem.limit),
+        },
+    }
+}
+
+fn positive(probability: Probability) -> Option<f64> {
+    (!probability.is_zero()).then(|| probability.percent())
+}
+
+/// Returns the correlation of something that happens at all.
+fn correlation(random: Random) -> Option<f64> {
+    positive(random.probability).and_then(|_| positive(random.correlation))
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "whole nanoseconds up to 104 days are exact"
+)]
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// Returns the rate in kbit/s, the nearest that is not 0.
+fn kbps(rate: Rate) -> u32 {
+    let nearest = rate.bytes_per_s.saturating_add(62) / 125;
+    u32::try_from(nearest).unwrap_or(u32::MAX).max(1)
+}
+
+fn rate_overhead(rate: Rate) -> Option<RateOverhead> {
+    let overhead = RateOverhead {
+        packet: rate.packet_overhead,
+        cell_size: rate.cell_size,
+        cell: rate.cell_overhead,
+    };
+    (rate.bytes_per_s > 0 && overhead != RateOverhead::default()).then_some(overhead)
+}
+
+fn loss_model(loss: Loss) -> Option<LossModel> {
+    match loss {
+        Loss::Random(_) => None,
+        Loss::FourState {
+            p13,
+            p31,
+            p32,
+            p14,
+            p23,
+        } => Some(LossModel::FourState {
+            p13: p13.percent(),
+            p31: p31.percent(),
+            p32: p32.percent(),
+            p23: p23.percent(),
+            p14: p14.percent(),
+        }),
+        Loss::GilbertElliott { p, r, h, k1 } => Some(LossModel::GilbertElliott {
+            p: p.percent(),
+            r: r.percent(),
+            bad_loss: h.contrary().percent(),
+            good_loss: k1.percent(),
+        }),
+    }
+}
+
+fn slot(slot: Slot) -> SlotConfig {
+    let drawn = slot.delay_ns > 0 || slot.jitter_ns > 0;
+    let positive = |count: u32| (count > 0).then_some(count);
+    SlotConfig {
+        min_ms: (!drawn).then(|| milliseconds(slot.min_ns)),
+        max_ms: (!drawn).then(|| milliseconds(slot.max_ns)),
+        distribution: slot.distribution.map(to_wire),
+        delay_ms: drawn.then(|| milliseconds(slot.delay_ns)),
+        jitter_ms: drawn.then(|| milliseconds(slot.jitter_ns)),
+        packets: positive(slot.max_packets),
+        bytes: positive(slot.max_bytes),
+    }
+}
+
+fn to_wire(distribution: Distribution) -> WireDistribution {
+    match distribution {
+        Distribution::Normal => WireDistribution::Normal,
+        Distribution::Pareto => WireDistribution::Pareto,
+        Distribution::ParetoNormal => WireDistribution::ParetoNormal,
+    }
+}
