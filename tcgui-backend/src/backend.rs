@@ -131,7 +131,9 @@ async fn start(
     }
     // Listening begins before looking, for links as for namespaces.
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
-    let links = KernelLinks::open(Rtnetlink::open(LOOKS)?, files, config.namespace_ids)?;
+    let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
+    let looks = Rtnetlink::open(LOOKS)?;
+    let links = KernelLinks::open(looks, files, sockets.clone(), config.namespace_ids)?;
     let (tracker, link_events, interfaces) =
         interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
     let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
@@ -157,6 +159,7 @@ async fn start(
         hostname: process::hostname(),
         started_at: task::unix_seconds(),
         exclude_loopback: config.exclude_loopback,
+        foreign_qdiscs: config.foreign_qdiscs,
         directory,
     });
     let actors = Actors {
@@ -165,7 +168,7 @@ async fn start(
         queries,
         tracker,
         publisher,
-        sockets: NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS),
+        sockets,
     };
     Ok((state, actors, namespaces))
 }

@@ -122,6 +122,26 @@ pub struct Publication {
     pub health: Option<BackendHealthStatus>,
     /// `tc/NS/IF`; after the list, because clients drop what is about unknown interfaces.
     pub tc: Vec<TcPublication>,
+    /// Answers to those who asked for what is published above, given after it.
+    pub answers: Vec<(Reply<TcResponse>, TcResponse)>,
+}
+
+impl Publication {
+    /// Returns whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            presets,
+            list,
+            health,
+            tc,
+            answers,
+        } = self;
+        presets.is_none()
+            && list.is_none()
+            && health.is_none()
+            && tc.is_empty()
+            && answers.is_empty()
+    }
 }
 
 /// What happens to one `tc/NS/IF`.
@@ -161,6 +181,8 @@ pub enum Request {
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// `query/scenario/execution`.
     Execution(ScenarioExecutionRequest, Reply<ScenarioExecutionResponse>),
+    /// None, but a frontend appeared, which may miss what is published before it has the list.
+    FrontendJoined,
     /// `query/diagnostics`.
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
 }

@@ -73,6 +73,11 @@ pub struct Args {
     #[arg(long)]
     pub no_namespace_ids: bool,
 
+    /// Replace root qdiscs that somebody else configured (an htb tree, a netem with children), which is
+    /// refused otherwise; they do not come back
+    #[arg(long)]
+    pub replace_foreign_qdiscs: bool,
+
     /// Let an actor panic one second after the start, to see what the service manager makes of it
     #[arg(long, value_name = "ACTOR", hide = true)]
     pub fail_actor: Option<String>,

@@ -6,6 +6,7 @@ use tcgui_shared::names::{BackendName, NameError};
 
 use crate::cli::{Args, ZenohMode};
 use crate::namespace_watcher::WatchConfig;
+use crate::tc::plan::ForeignQdiscs;
 
 /// Where released frontends look for a backend on their own host.
 pub const DEFAULT_LISTEN: &str = "tcp/127.0.0.1:7447";
@@ -25,6 +26,8 @@ pub struct Config {
     pub create_netns_dir: bool,
     /// Read links by the kernel's namespace ids, or over sockets inside.
     pub namespace_ids: bool,
+    /// What may be destroyed for a netem.
+    pub foreign_qdiscs: ForeignQdiscs,
     /// The bus session.
     pub bus: BusConfig,
     /// The netns directory and how often to look at it.
@@ -114,6 +117,11 @@ impl TryFrom<Args> for Config {
             fail_actor: args.fail_actor,
             create_netns_dir: args.create_netns_dir,
             namespace_ids: !args.no_namespace_ids,
+            foreign_qdiscs: if args.replace_foreign_qdiscs {
+                ForeignQdiscs::Replace
+            } else {
+                ForeignQdiscs::Keep
+            },
             bus: BusConfig {
                 mode: args.zenoh_mode,
                 connect,

@@ -21,13 +21,14 @@ mod tracker;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::link::Link;
 use crate::kernel::netns::{MountedNamespaceId, OpenError};
-use crate::kernel::rtnetlink::RtnetlinkError;
+use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
+use crate::sockets::SocketError;
 
 pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
 pub use task::Task;
@@ -42,6 +43,17 @@ const EVENTS: usize = 64;
 /// The links of one namespace, shared between all who look at them.
 pub type Links = Arc<[Link]>;
 
+/// What a look has seen.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// The id by which the namespace can be read; `None` for the host, and where there are no ids.
+    pub nsid: Option<Nsid>,
+    /// All its links.
+    pub links: Links,
+    /// When the look began: what was read back after that is newer.
+    pub began: Instant,
+}
+
 /// What changed in a tracked namespace.
 #[derive(Debug, Clone)]
 pub enum InterfacesEvent {
@@ -49,8 +61,8 @@ pub enum InterfacesEvent {
     Links {
         /// Which namespace.
         key: NetnsKey,
-        /// All its links.
-        links: Links,
+        /// What it holds.
+        snapshot: Snapshot,
     },
     /// The first look failed: nothing is known yet, and the actor goes on trying.
     Unreadable {
@@ -85,6 +97,16 @@ impl From<OpenError> for LookError {
     }
 }
 
+impl From<SocketError> for LookError {
+    fn from(err: SocketError) -> Self {
+        match err {
+            SocketError::Gone => Self::Gone,
+            SocketError::Open(err) | SocketError::Enter(err) => Self::Open(err),
+            SocketError::Socket(err) => Self::Dump(err),
+        }
+    }
+}
+
 /// What is asked of the actor.
 #[derive(Debug)]
 enum Command {
@@ -98,7 +120,7 @@ enum Command {
     },
     Refresh {
         key: NetnsKey,
-        reply: oneshot::Sender<Result<Links, Arc<LookError>>>,
+        reply: oneshot::Sender<Result<Snapshot, Arc<LookError>>>,
     },
 }
 
@@ -136,7 +158,7 @@ impl InterfacesHandle {
     ///
     /// # Errors
     /// [`LookError::Gone`] when the namespace is not tracked (any more).
-    pub async fn refresh(&self, key: NetnsKey) -> Result<Links, Arc<LookError>> {
+    pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<LookError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Refresh { key, reply }).await;
         answer

@@ -2,19 +2,30 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::time::Instant;
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use super::wire::Shown;
-use crate::interfaces::{Links, NetnsKey};
+use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
+use crate::kernel::netem::Netem;
 use crate::namespace_watcher::MountedNamespaceId;
 
 /// One namespace: the names that lead to it and, once dumped, its links.
 #[derive(Debug, Default)]
 struct Netns {
     names: BTreeSet<OsString>,
-    links: Option<Links>,
+    snapshot: Option<Snapshot>,
+    /// Netems that were read back after the look began that saw the links.
+    read_back: HashMap<u32, ReadBack>,
+}
+
+/// The root netem of a link after a change, and when it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReadBack {
+    pub(super) netem: Option<Netem>,
+    pub(super) at: Instant,
 }
 
 /// A name, where it leads, and what of it is shown.
@@ -28,7 +39,7 @@ struct Name {
 #[derive(Debug)]
 pub(super) struct Inventory {
     exclude_loopback: bool,
-    host: Option<(Links, Shown)>,
+    host: (Netns, Option<Shown>),
     named: HashMap<MountedNamespaceId, Netns>,
     by_name: BTreeMap<OsString, Name>,
 }
@@ -40,6 +51,7 @@ pub(super) struct Found {
     /// The names that lead to the namespace; the host needs none.
     pub(super) names: Vec<OsString>,
     pub(super) ifindex: u32,
+    pub(super) mtu: u32,
 }
 
 /// Why an interface was not found.
@@ -53,7 +65,7 @@ impl Inventory {
     pub(super) fn new(exclude_loopback: bool) -> Self {
         Self {
             exclude_loopback,
-            host: None,
+            host: (Netns::default(), None),
             named: HashMap::new(),
             by_name: BTreeMap::new(),
         }
@@ -63,8 +75,7 @@ impl Inventory {
     pub(super) fn add(&mut self, name: OsString, id: MountedNamespaceId) {
         let netns = self.named.entry(id).or_default();
         netns.names.insert(name.clone());
-        let links = netns.links.as_deref();
-        let shown = links.and_then(|links| show(&name, links, self.exclude_loopback));
+        let shown = netns.show(&name, self.exclude_loopback);
         self.by_name.insert(name, Name { id, shown });
     }
 
@@ -84,51 +95,90 @@ impl Inventory {
         gone
     }
 
-    /// Takes in the links of a namespace; those of an unknown one are dropped. Returns whether it is known.
-    pub(super) fn set_links(&mut self, key: NetnsKey, links: Links) -> bool {
-        let NetnsKey::Mounted(id) = key else {
-            let shown = Shown::new(&NamespaceName::host(), &links, self.exclude_loopback);
-            self.host = Some((links, shown));
-            return true;
-        };
-        let Some(netns) = self.named.get_mut(&id) else {
+    /// Takes in what a look has seen; that of an unknown namespace is dropped. Returns whether it is known.
+    pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> bool {
+        let Some(netns) = self.netns_mut(key) else {
             return false;
         };
-        for name in &netns.names {
-            if let Some(entry) = self.by_name.get_mut(name) {
-                entry.shown = show(name, &links, self.exclude_loopback);
+        netns.set(snapshot);
+        self.show(key);
+        true
+    }
+
+    /// Takes in the netem of a link that was read back after a change.
+    pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) {
+        let Some(netns) = self.netns_mut(key) else {
+            return;
+        };
+        netns.read_back.insert(ifindex, read_back);
+        if let Some(snapshot) = netns.snapshot.take() {
+            netns.set(snapshot);
+        }
+        self.show(key);
+    }
+
+    /// Returns the names of a namespace in the words of the wire.
+    pub(super) fn names(&self, key: NetnsKey) -> Vec<NamespaceName> {
+        match key {
+            NetnsKey::Host => vec![NamespaceName::host()],
+            NetnsKey::Mounted(id) => {
+                let names = self.named.get(&id).into_iter().flat_map(|it| &it.names);
+                names
+                    .filter_map(|name| NamespaceName::named(name).ok())
+                    .collect()
             }
         }
-        netns.links = Some(links);
-        true
+    }
+
+    fn netns_mut(&mut self, key: NetnsKey) -> Option<&mut Netns> {
+        match key {
+            NetnsKey::Host => Some(&mut self.host.0),
+            NetnsKey::Mounted(id) => self.named.get_mut(&id),
+        }
+    }
+
+    /// Makes anew what is shown of a namespace.
+    fn show(&mut self, key: NetnsKey) {
+        let exclude_loopback = self.exclude_loopback;
+        match key {
+            NetnsKey::Host => {
+                let (netns, shown) = &mut self.host;
+                let links = netns.snapshot.as_ref().map(|it| &it.links);
+                *shown =
+                    links.map(|links| Shown::new(&NamespaceName::host(), links, exclude_loopback));
+            }
+            NetnsKey::Mounted(id) => {
+                let Some(netns) = self.named.get(&id) else {
+                    return;
+                };
+                for name in &netns.names {
+                    if let Some(entry) = self.by_name.get_mut(name) {
+                        entry.shown = netns.show(name, exclude_loopback);
+                    }
+                }
+            }
+        }
     }
 
     /// Returns every namespace whose links are known, the host first, then by name. A namespace with
     /// two names appears twice.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Shown> {
-        let host = self.host.iter().map(|(_, shown)| shown);
-        host.chain(self.by_name.values().filter_map(|name| name.shown.as_ref()))
+        let named = self.by_name.values().map(|name| name.shown.as_ref());
+        [self.host.1.as_ref()].into_iter().chain(named).flatten()
     }
 
-    /// Returns every interface that is shown and has a netem at its root.
-    pub(super) fn netems(&self) -> impl Iterator<Item = (NamespaceName, InterfaceName)> {
-        let host = self
-            .host
-            .iter()
-            .map(|(_, shown)| (NamespaceName::host(), shown));
-        let named = self.by_name.iter().filter_map(|(name, entry)| {
-            let shown = entry
-                .shown
-                .as_ref()
-                .filter(|shown| !shown.netems().is_empty())?;
-            Some((NamespaceName::named(name).ok()?, shown))
-        });
-        host.chain(named).flat_map(|(netns, shown)| {
-            shown
-                .netems()
-                .iter()
-                .map(move |interface| (netns.clone(), interface.clone()))
-        })
+    /// Returns the interfaces of a namespace that have a netem at their root, and what it does if it
+    /// could be read.
+    pub(super) fn netems(&self, netns: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
+        let shown = match netns {
+            NamespaceName::Host => self.host.1.as_ref(),
+            NamespaceName::Named(name) => {
+                let name = self.by_name.get(name.as_os_str());
+                name.and_then(|name| name.shown.as_ref())
+            }
+            NamespaceName::Container(_) => None,
+        };
+        shown.map_or(&[], Shown::netems)
     }
 
     /// Returns where an interface is.
@@ -137,37 +187,62 @@ impl Inventory {
         netns: &NamespaceName,
         interface: &InterfaceName,
     ) -> Result<Found, NotFound> {
-        let (key, names, links) = match netns {
-            NamespaceName::Host => (
-                NetnsKey::Host,
-                Vec::new(),
-                self.host.as_ref().map(|(links, _)| links),
-            ),
+        let (key, names, netns) = match netns {
+            NamespaceName::Host => (NetnsKey::Host, Vec::new(), &self.host.0),
             NamespaceName::Named(name) => {
                 let name = name.as_os_str();
                 let id = self.by_name.get(name).ok_or(NotFound::Namespace)?.id;
                 let netns = self.named.get(&id).ok_or(NotFound::Namespace)?;
                 let names = netns.names.iter().cloned().collect();
-                (NetnsKey::Mounted(id), names, netns.links.as_ref())
+                (NetnsKey::Mounted(id), names, netns)
             }
             NamespaceName::Container(_) => return Err(NotFound::Namespace),
         };
         let has_name = |link: &&Link| link.ifname == interface.as_os_str();
-        let link = links
-            .and_then(|links| links.iter().find(has_name))
-            .ok_or(NotFound::Interface)?;
+        let snapshot = netns.snapshot.as_ref().ok_or(NotFound::Interface)?;
+        let link = snapshot.links.iter().find(has_name);
+        let link = link.ok_or(NotFound::Interface)?;
         Ok(Found {
             key,
             names,
             ifindex: link.ifindex,
+            mtu: link.mtu,
         })
     }
 }
 
-/// The kernel's directory entries are always valid names.
-fn show(name: &OsStr, links: &[Link], exclude_loopback: bool) -> Option<Shown> {
-    let netns = NamespaceName::named(name).ok()?;
-    Some(Shown::new(&netns, links, exclude_loopback))
+impl Netns {
+    /// Takes in what a look has seen, but for netems that were read back since it began.
+    fn set(&mut self, mut snapshot: Snapshot) {
+        self.read_back.retain(|_, it| it.at > snapshot.began);
+        let is_older = |link: &Link| {
+            let newer = self.read_back.get(&link.ifindex);
+            newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
+        };
+        if snapshot.links.iter().any(is_older) {
+            let mut links = snapshot.links.to_vec();
+            for link in &mut links {
+                if let Some(newer) = self.read_back.get(&link.ifindex) {
+                    (link.netem, link.root_netem) = newer.on_a_link();
+                }
+            }
+            snapshot.links = links.into();
+        }
+        self.snapshot = Some(snapshot);
+    }
+
+    /// The kernel's directory entries are always valid names.
+    fn show(&self, name: &OsStr, exclude_loopback: bool) -> Option<Shown> {
+        let netns = NamespaceName::named(name).ok()?;
+        let links = &self.snapshot.as_ref()?.links;
+        Some(Shown::new(&netns, links, exclude_loopback))
+    }
+}
+
+impl ReadBack {
+    fn on_a_link(self) -> (Option<Netem>, bool) {
+        (self.netem, self.netem.is_some())
+    }
 }
 
 #[cfg(test)]
@@ -179,11 +254,15 @@ mod tests {
     const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
     const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
 
-    fn links(names: &[&str]) -> Links {
-        (1..)
+    fn links(names: &[&str]) -> Snapshot {
+        let links = (1..)
             .zip(names)
-            .map(|(ifindex, name)| Link::sample(ifindex, name))
-            .collect()
+            .map(|(ifindex, name)| Link::sample(ifindex, name));
+        Snapshot {
+            nsid: None,
+            links: links.collect(),
+            began: Instant::now(),
+        }
     }
 
     fn shown(inventory: &Inventory) -> Vec<String> {
@@ -244,6 +323,7 @@ mod tests {
             key: NetnsKey::Mounted(A),
             names: vec!["x".into()],
             ifindex: 2,
+            mtu: 1500,
         };
         assert_eq!(find("x", "v0"), Ok(found));
         assert_eq!(find("x", "v1"), Err(NotFound::Interface));

@@ -1,6 +1,6 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,21 +12,28 @@ use tcgui_shared::diagnostics::DiagnosticsResponse;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
-use tcgui_shared::names::{BackendName, InterfaceName, NamespaceName};
+use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::PresetList;
 use tcgui_shared::scenario::{
     ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
 };
-use tcgui_shared::tc::{TcConfigUpdate, TcResponse};
+use tcgui_shared::tc::{TcRequest, TcResponse};
 
-use super::inventory::{Inventory, NotFound};
+use super::inventory::{Found, Inventory, NotFound, ReadBack};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
-use crate::bus::{Publication, Rendered, Reply, Request, TcPublication};
-use crate::interfaces::{InterfacesEvent, Links, NetnsKey};
+use crate::bus::{Publication, Rendered, Reply, Request};
+use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
+use crate::tc::desired::{Desired, LinkFacts};
+use crate::tc::plan::ForeignQdiscs;
+use tc::{Target, TcDesk};
+
+pub(super) use tc::{TcOrder, TcOutcome, TcWish};
+
+mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
@@ -35,7 +42,7 @@ const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration:
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
-const CAPABILITIES: [&str; 1] = ["interface_control"];
+const CAPABILITIES: [&str; 2] = ["tc_netem", "interface_control"];
 
 /// Who the backend is.
 #[derive(Debug)]
@@ -45,6 +52,7 @@ pub(super) struct Identity {
     /// Seconds since the Unix epoch.
     pub(super) started_at: u64,
     pub(super) exclude_loopback: bool,
+    pub(super) foreign_qdiscs: ForeignQdiscs,
     /// The netns directory, to which names are relative.
     pub(super) directory: PathBuf,
 }
@@ -61,7 +69,7 @@ pub(super) struct LinkWish {
 #[derive(Debug)]
 pub(super) struct LinkOutcome {
     pub(super) wish: LinkWish,
-    pub(super) result: Result<Links, (ErrorKind, String)>,
+    pub(super) result: Result<Snapshot, (ErrorKind, String)>,
 }
 
 /// What happened.
@@ -71,6 +79,7 @@ pub(super) enum Input {
     Interfaces(InterfacesEvent),
     Request(Request),
     LinkSwitched(LinkOutcome),
+    TcChanged(Box<TcOutcome>),
     Published(Duration),
     Timer,
 }
@@ -83,6 +92,9 @@ pub(super) enum Effect {
     /// The last name of the namespace is gone.
     Forget(MountedNamespaceId),
     SwitchLink(LinkWish),
+    ChangeTc(Box<TcWish>),
+    /// Look at a namespace, whatever has rung.
+    Look(NetnsKey),
     Publish(Publication),
 }
 
@@ -109,8 +121,7 @@ pub(super) struct State {
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
-    /// What was published of each interface that has or had a netem.
-    netem_shown: BTreeMap<(NamespaceName, InterfaceName), bool>,
+    tc: TcDesk,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
 }
@@ -127,7 +138,7 @@ impl State {
             pacing: LIST_PACING,
             listed: None,
             counts: (0, 0),
-            netem_shown: BTreeMap::new(),
+            tc: TcDesk::default(),
             health_counts: None,
             health_due: None,
         }
@@ -148,11 +159,15 @@ impl State {
         let mut effects = Vec::new();
         match input {
             Input::Namespace(event) => self.namespace(event, &mut effects),
-            Input::Interfaces(InterfacesEvent::Links { key, links }) => self.links(key, links),
+            Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
+                self.links(key, snapshot);
+            }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
                 self.awaited.remove(&key);
             }
+            Input::Request(Request::FrontendJoined) => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, &mut effects),
+            Input::TcChanged(outcome) => self.tc_changed(*outcome, &mut effects),
             Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
@@ -174,24 +189,28 @@ impl State {
         } else {
             None
         };
-        list.into_iter().chain(self.health_due).min()
+        let due = list.into_iter().chain(self.health_due);
+        due.chain(self.tc.wake_at()).min()
     }
 
     /// Gives up what was asked for and not begun; those who asked hear that the backend stops.
     pub(super) fn stop(&mut self) {
         self.lanes.clear_waiting();
+        self.tc.clear_waiting();
     }
 
     fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
         match event {
             NamespaceEvent::Added { name, id } => {
                 let path = self.identity.directory.join(&name);
+                self.tc.links_changed(NamespaceName::named(&name));
                 self.inventory.add(name, id);
                 // A second name of a known namespace shows at once, without a dump.
                 self.changed = true;
                 effects.push(Effect::Track(id, path));
             }
             NamespaceEvent::Removed { name, id } => {
+                self.tc.links_changed(NamespaceName::named(&name));
                 if self.inventory.remove(&name, id) {
                     self.awaited.remove(&NetnsKey::Mounted(id));
                     effects.push(Effect::Forget(id));
@@ -204,9 +223,12 @@ impl State {
         }
     }
 
-    fn links(&mut self, key: NetnsKey, links: Links) {
+    fn links(&mut self, key: NetnsKey, snapshot: Snapshot) {
         self.awaited.remove(&key);
-        self.changed |= self.inventory.set_links(key, links);
+        if self.inventory.set_links(key, snapshot) {
+            self.changed = true;
+            self.tc.links_changed(self.inventory.names(key));
+        }
     }
 
     fn request(&mut self, request: Request, effects: &mut Vec<Effect>) {
@@ -225,10 +247,8 @@ impl State {
                     "running scenarios",
                 )));
             }
-            Request::Tc(_, reply) => reply.send(TcResponse::failure(
-                missing("changing traffic control"),
-                ErrorKind::Unsupported,
-            )),
+            Request::Tc(request, reply) => self.change_tc(*request, reply, effects),
+            Request::FrontendJoined => {}
             Request::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(
                 missing("running diagnostics"),
                 ErrorKind::Unsupported,
@@ -242,29 +262,11 @@ impl State {
         reply: Reply<InterfaceControlResponse>,
         effects: &mut Vec<Effect>,
     ) {
-        let refuse = |reply: Reply<_>, message, kind| {
-            reply.send(InterfaceControlResponse::failure(
-                request.operation,
-                message,
-                kind,
-            ));
-        };
-        let netns = match NamespaceName::from_wire(&request.namespace) {
-            Ok(netns) => netns,
-            Err(err) => return refuse(reply, err.to_string(), ErrorKind::Invalid),
-        };
-        let interface = match InterfaceName::from_wire(&request.interface) {
-            Ok(interface) => interface,
-            Err(err) => return refuse(reply, err.to_string(), ErrorKind::Invalid),
-        };
-        let found = match self.inventory.find(&netns, &interface) {
-            Ok(found) => found,
-            Err(reason) => {
-                return refuse(
-                    reply,
-                    not_found(reason, &netns, &interface),
-                    ErrorKind::NotFound,
-                );
+        let found = match self.find(&request.namespace, &request.interface) {
+            Ok((_, found)) => found,
+            Err((kind, message)) => {
+                let operation = request.operation;
+                return reply.send(InterfaceControlResponse::failure(operation, message, kind));
             }
         };
         let order = LinkOrder {
@@ -288,6 +290,66 @@ impl State {
                 ErrorKind::Busy,
             )),
         }
+    }
+
+    /// Returns where an interface is, as a client named it, or what to tell the client.
+    fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
+        let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
+        let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
+        let interface = InterfaceName::from_wire(interface).map_err(invalid)?;
+        match self.inventory.find(&netns, &interface) {
+            Ok(found) => Ok(((netns, interface), found)),
+            Err(reason) => Err((ErrorKind::NotFound, not_found(reason, &netns, &interface))),
+        }
+    }
+
+    fn change_tc(
+        &mut self,
+        request: TcRequest,
+        reply: Reply<TcResponse>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (target, found) = match self.find(&request.namespace, &request.interface) {
+            Ok(found) => found,
+            Err((kind, message)) => return reply.send(TcResponse::failure(message, kind)),
+        };
+        // What is wrong in itself is said at once, and is no part of what happens to the interface.
+        let link = LinkFacts {
+            mtu: found.mtu,
+            speed: None,
+        };
+        if let Err(err) = Desired::from_operation(&request.operation, link) {
+            return reply.send(TcResponse::failure(err.to_string(), ErrorKind::Invalid));
+        }
+        let order = TcOrder {
+            place: self.place(found.key, found.names),
+            ifindex: found.ifindex,
+            mtu: found.mtu,
+            operation: request.operation,
+            foreign: self.identity.foreign_qdiscs,
+        };
+        let begins = self.tc.enter(Box::new(TcWish::new(order, target, reply)));
+        effects.extend(begins.map(Effect::ChangeTc));
+    }
+
+    fn tc_changed(&mut self, outcome: TcOutcome, effects: &mut Vec<Effect>) {
+        let TcOutcome { wish, result } = outcome;
+        effects.extend(self.tc.leave(&wish).map(Effect::ChangeTc));
+        let (key, ifindex) = (wish.order.place.key, wish.order.ifindex);
+        let response = match result {
+            Ok((outcome, at)) => {
+                let netem = outcome.observed.netem().copied();
+                self.inventory
+                    .set_netem(key, ifindex, ReadBack { netem, at });
+                self.changed = true;
+                self.tc.netem_changed(self.inventory.names(key));
+                tc::response(&wish, &outcome)
+            }
+            Err((kind, message)) => TcResponse::failure(message, kind),
+        };
+        self.tc.answer(*wish, &response);
+        // What somebody else did meanwhile may be older than what was read back, and no event follows.
+        effects.push(Effect::Look(key));
     }
 
     fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {
@@ -323,20 +385,21 @@ impl State {
         &mut self,
         order: &LinkOrder,
         request: &InterfaceControlRequest,
-        result: Result<Links, (ErrorKind, String)>,
+        result: Result<Snapshot, (ErrorKind, String)>,
     ) -> InterfaceControlResponse {
         let operation = request.operation;
-        let links = match result {
-            Ok(links) => links,
+        let snapshot = match result {
+            Ok(snapshot) => snapshot,
             Err((kind, message)) => {
                 return InterfaceControlResponse::failure(operation, message, kind);
             }
         };
-        let now_up = links
+        let now_up = snapshot
+            .links
             .iter()
             .find(|link| link.ifindex == order.ifindex)
             .map(|link| link.up);
-        self.links(order.place.key, links);
+        self.links(order.place.key, snapshot);
         let interface = &request.interface;
         match now_up {
             Some(up) if up == order.up => {
@@ -362,24 +425,22 @@ impl State {
             return None;
         }
         let mut publication = Publication::default();
-        if self.changed && self.pacing.allows(moment.now) {
+        if self.changed && (self.pacing.allows(moment.now) || self.tc.is_urgent()) {
             self.changed = false;
             self.publish_list(moment, &mut publication);
-            publication.tc = self.tc_changes(moment);
+            self.tc.listed();
         }
+        publication.tc = self
+            .tc
+            .changes(&self.inventory, &self.identity.name, moment);
+        publication.answers = self.tc.take_answers();
         let due = self.health_due.is_none_or(|due| due <= moment.now);
         if due || self.health_counts != Some(self.counts) {
             self.health_counts = Some(self.counts);
             self.health_due = Some(moment.now + HEALTH_INTERVAL);
             publication.health = Some(self.health(moment));
         }
-        let Publication {
-            presets,
-            list,
-            health,
-            tc,
-        } = &publication;
-        self.publishing = presets.is_some() || list.is_some() || health.is_some() || !tc.is_empty();
+        self.publishing = !publication.is_empty();
         self.publishing.then_some(publication)
     }
 
@@ -403,57 +464,6 @@ impl State {
             });
         }
         self.listed = Some(namespaces);
-    }
-
-    /// Compares the netems that are with those that were published.
-    fn tc_changes(&mut self, moment: Moment) -> Vec<TcPublication> {
-        let present: BTreeSet<_> = self.inventory.netems().collect();
-        let mut changes = Vec::new();
-        let before = std::mem::take(&mut self.netem_shown);
-        for (interface, had_netem) in before {
-            if present.contains(&interface) {
-                self.netem_shown.insert(interface, had_netem);
-            } else if self.inventory.find(&interface.0, &interface.1).is_ok() {
-                if had_netem {
-                    changes.push(self.tc_change(&interface, false, moment));
-                }
-                self.netem_shown.insert(interface, false);
-            } else {
-                let (netns, interface) = interface;
-                changes.push(TcPublication {
-                    netns,
-                    interface,
-                    update: None,
-                });
-            }
-        }
-        for interface in present {
-            if self.netem_shown.insert(interface.clone(), true) != Some(true) {
-                changes.push(self.tc_change(&interface, true, moment));
-            }
-        }
-        changes
-    }
-
-    fn tc_change(
-        &self,
-        (netns, interface): &(NamespaceName, InterfaceName),
-        has_tc: bool,
-        moment: Moment,
-    ) -> TcPublication {
-        let update = TcConfigUpdate {
-            namespace: netns.to_wire(),
-            interface: interface.to_wire(),
-            backend_name: self.identity.name.to_string(),
-            timestamp: moment.unix_s,
-            configuration: None,
-            has_tc,
-        };
-        TcPublication {
-            netns: netns.clone(),
-            interface: interface.clone(),
-            update: Some(update),
-        }
     }
 
     fn health(&self, moment: Moment) -> BackendHealthStatus {

@@ -1,19 +1,26 @@
 //! The main select loop: chooses what happened, lets the state decide, does what it says.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
 use super::link_control;
-use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State};
+use super::state::{
+    Effect, Input, LinkOutcome, LinkWish, Moment, State, TcOrder, TcOutcome, TcWish,
+};
 use super::{BackendError, Signals, Supervisor};
 use crate::bus::{BusHandle, Request};
 use crate::error::chain;
+use crate::interfaces::NetnsKey;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle};
+use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
-use crate::sockets::NetnsSockets;
+use crate::sockets::{NetnsSockets, SocketError};
+use crate::tc::desired::{Desired, LinkFacts, TcInputError};
+use crate::tc::error::TcError;
+use crate::tc::perform;
 use tcgui_shared::error_kind::ErrorKind;
 
 /// How long the work under way may take when the daemon is to stop.
@@ -98,8 +105,9 @@ impl Task {
         let finish = async {
             while let Some(done) = self.work.join_next().await {
                 if let Ok(input) = done {
-                    // What this leads to is for a daemon that goes on.
-                    drop(self.state.step(input, moment()));
+                    // Answers to what was done go out with a last publication.
+                    let effects = self.state.step(input, moment());
+                    self.perform(effects).await;
                 }
             }
         };
@@ -152,6 +160,14 @@ impl Task {
                     let tracker = self.actors.tracker.clone();
                     self.work.spawn(switch_link(sockets, tracker, wish));
                 }
+                Effect::ChangeTc(wish) => {
+                    let sockets = self.actors.sockets.clone();
+                    self.work.spawn(change_tc(sockets, wish));
+                }
+                Effect::Look(key) => {
+                    let tracker = self.actors.tracker.clone();
+                    self.work.spawn(look(tracker, key));
+                }
                 Effect::Publish(publication) => {
                     let publisher = self.actors.publisher.clone();
                     self.work.spawn(async move {
@@ -179,6 +195,62 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
     Input::LinkSwitched(LinkOutcome { wish, result })
 }
 
+/// Changes a qdisc and reads back what came of it.
+async fn change_tc(sockets: NetnsSockets, wish: Box<TcWish>) -> Input {
+    let TcOrder {
+        place,
+        ifindex,
+        mtu,
+        operation,
+        foreign,
+    } = wish.order.clone();
+    let change = move |socket: &mut RequestSocket| {
+        let desired = Desired::from_operation(&operation, LinkFacts { mtu, speed: None })?;
+        let order = perform::Order {
+            ifindex,
+            desired,
+            foreign,
+        };
+        let outcome = perform::perform(socket, order)?;
+        Ok::<_, TcChangeError>((outcome, now()))
+    };
+    let result = sockets.run(place, change).await;
+    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
+    Input::TcChanged(Box::new(TcOutcome { wish, result }))
+}
+
+/// Looks at a namespace; what cannot be seen is tried again by the actor.
+async fn look(tracker: InterfacesHandle, key: NetnsKey) -> Input {
+    match tracker.refresh(key).await {
+        Ok(snapshot) => Input::Interfaces(InterfacesEvent::Links { key, snapshot }),
+        Err(_) => Input::Timer,
+    }
+}
+
+/// Why a qdisc was not changed.
+#[derive(Debug, thiserror::Error)]
+enum TcChangeError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot talk to the kernel")]
+    Kernel(#[from] RtnetlinkError),
+    #[error(transparent)]
+    Input(#[from] TcInputError),
+    #[error(transparent)]
+    Tc(#[from] TcError),
+}
+
+impl TcChangeError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Socket(err) => err.kind(),
+            Self::Kernel(_) => ErrorKind::Internal,
+            Self::Input(_) => ErrorKind::Invalid,
+            Self::Tc(err) => err.kind(),
+        }
+    }
+}
+
 fn work_failed(err: tokio::task::JoinError) -> Event {
     Event::Failure(BackendError::Actor {
         actor: "backend",
@@ -196,8 +268,8 @@ fn log(input: &Input) {
         }
         Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
         Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),
-        Input::Interfaces(InterfacesEvent::Links { key, links }) => {
-            debug!(?key, count = links.len(), "links changed");
+        Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
+            debug!(?key, count = snapshot.links.len(), "links changed");
         }
         Input::Published(cost) if *cost > Duration::from_millis(100) => {
             info!(elapsed_ms = cost.as_millis(), "publication was slow");
@@ -206,9 +278,13 @@ fn log(input: &Input) {
     }
 }
 
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 fn moment() -> Moment {
     Moment {
-        now: tokio::time::Instant::now().into_std(),
+        now: now(),
         unix_s: unix_seconds(),
     }
 }

@@ -5,6 +5,7 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use crate::bus::Rendered;
 use crate::kernel::link::Link;
+use crate::kernel::netem::Netem;
 
 /// One namespace as frontends see it, serialised when it changes and not with every list.
 ///
@@ -14,7 +15,7 @@ pub(super) struct Shown {
     /// `None`: nothing of it is to be shown, it is only counted.
     json: Option<Rendered>,
     interface_count: usize,
-    netems: Vec<InterfaceName>,
+    netems: Vec<(InterfaceName, Option<Netem>)>,
 }
 
 impl Shown {
@@ -32,7 +33,7 @@ impl Shown {
                 continue;
             };
             interfaces.push(interface(link, &ifname, &name));
-            netems.extend(link.root_netem.then_some(ifname));
+            netems.extend(link.root_netem.then_some((ifname, link.netem)));
         }
         let interface_count = interfaces.len();
         let json = if interfaces.is_empty() {
@@ -57,8 +58,8 @@ impl Shown {
         self.interface_count
     }
 
-    /// Returns the interfaces that have a netem at their root.
-    pub(super) fn netems(&self) -> &[InterfaceName] {
+    /// Returns the interfaces that have a netem at their root, with what it does if that was read.
+    pub(super) fn netems(&self) -> &[(InterfaceName, Option<Netem>)] {
         &self.netems
     }
 }
@@ -151,7 +152,7 @@ mod tests {
         let show = |links, exclude| Shown::new(&NamespaceName::host(), links, exclude);
         let all = show(&links, false);
         assert_eq!(all.interface_count(), 2);
-        assert_eq!(all.netems(), [InterfaceName::new("v0").unwrap()]);
+        assert_eq!(all.netems(), [(InterfaceName::new("v0").unwrap(), None)]);
         let only_lo = show(&links[..1], true);
         assert_eq!((only_lo.json(), only_lo.interface_count()), (None, 0));
         let without_lo = show(&links, true);

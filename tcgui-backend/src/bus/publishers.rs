@@ -68,6 +68,7 @@ impl Publishers {
             list,
             health,
             tc,
+            answers,
         } = publication;
         if let Some(presets) = presets {
             put(&self.presets, &presets);
@@ -89,6 +90,9 @@ impl Publishers {
                 Some(update) => self.put_tc(key, &update),
                 None => drop(self.tc.remove(&key)),
             }
+        }
+        for (reply, answer) in answers {
+            reply.send(answer);
         }
     }
 

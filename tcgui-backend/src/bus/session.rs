@@ -7,9 +7,12 @@ use tcgui_shared::names::BackendName;
 use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use zenoh::config::{Config, WhatAmI};
+use zenoh::sample::SampleKind;
+use zenoh::{Session, Wait};
 
 use super::publishers::Publishers;
 use super::queries::Queries;
+use super::task::Frontends;
 use super::{BusError, BusHandle, REQUESTS, Request, Task};
 use crate::cli::ZenohMode;
 use crate::config::BusConfig;
@@ -41,11 +44,38 @@ pub async fn open(
     let keys = Keys::new(name);
     let (request_tx, requests) = mpsc::channel(REQUESTS);
     let replies = TaskTracker::new();
+    let frontends = watch_frontends(&session, &keys, request_tx.clone())?;
     let queries = Queries::declare(&session, &keys, request_tx, &replies)?;
     let publishers = Publishers::declare(&session, keys, &replies)?;
     let (publications, publication_rx) = mpsc::channel(1);
-    let task = Task::new(session, publishers, queries, replies, publication_rx);
+    let task = Task::new(
+        session,
+        publishers,
+        (queries, frontends),
+        replies,
+        publication_rx,
+    );
     Ok((BusHandle { publications }, requests, task))
+}
+
+/// Tells when a frontend joins: it declares a token for its subscription to the interface list.
+fn watch_frontends(
+    session: &Session,
+    keys: &Keys,
+    requests: mpsc::Sender<Request>,
+) -> Result<Frontends, BusError> {
+    let key = keys.interfaces_list_subscribers();
+    session
+        .liveliness()
+        .declare_subscriber(key.clone())
+        .callback(move |token| {
+            if token.kind() == SampleKind::Put {
+                // When the queue is full the backend has more to do than to repeat itself.
+                requests.try_send(Request::FrontendJoined).ok();
+            }
+        })
+        .wait()
+        .map_err(|err| BusError::Declare { key, err })
 }
 
 fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {

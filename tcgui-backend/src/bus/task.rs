@@ -8,6 +8,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use zenoh::Session;
 use zenoh::liveliness::LivelinessToken;
+use zenoh::pubsub::Subscriber;
 
 use super::publishers::Publishers;
 use super::queries::Queries;
@@ -17,6 +18,9 @@ use crate::blocking;
 /// How long clients get to take what was sent last, and the session to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(800);
 
+/// The liveliness subscription that hears frontends come and go.
+pub(super) type Frontends = Subscriber<()>;
+
 type Order = (Publication, oneshot::Sender<Duration>);
 
 /// The bus actor; [`Task::run`] is its life.
@@ -24,7 +28,8 @@ type Order = (Publication, oneshot::Sender<Duration>);
 pub struct Task {
     session: Session,
     publishers: Publishers,
-    queries: Queries,
+    /// What clients can ask, and who joins.
+    ears: (Queries, Frontends),
     replies: TaskTracker,
     orders: mpsc::Receiver<Order>,
     token: Option<LivelinessToken>,
@@ -34,14 +39,14 @@ impl Task {
     pub(super) fn new(
         session: Session,
         publishers: Publishers,
-        queries: Queries,
+        ears: (Queries, Frontends),
         replies: TaskTracker,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
             session,
             publishers,
-            queries,
+            ears,
             replies,
             orders,
             token: None,
@@ -98,7 +103,7 @@ impl Task {
     async fn leave(self) {
         let goodbye = async {
             drop(self.token);
-            drop(self.queries);
+            drop(self.ears);
             self.replies.close();
             self.replies.wait().await;
             drop(self.publishers);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::inside::InsideSockets;
 use super::{LookError, NetnsKey};
@@ -15,6 +15,8 @@ use crate::kernel::netns::NetnsFiles;
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
+use crate::sockets::NetnsSockets;
+use crate::tc::observed::Observed;
 
 /// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
 const INVALID_NSID: i32 = 22;
@@ -75,22 +77,30 @@ pub struct KernelLinks {
     requests: Rtnetlink,
     files: NetnsFiles,
     inside: InsideSockets,
+    sockets: NetnsSockets,
     ids: Arc<AtomicBool>,
 }
 
 impl KernelLinks {
     /// Listens from now on: what is looked at later cannot have changed unheard.
     ///
-    /// Without `ids`, namespaces are entered as if the kernel gave them no ids.
+    /// Qdiscs are read over `sockets`. Without `ids`, namespaces are entered as if the kernel gave them no
+    /// ids.
     ///
     /// # Errors
     /// The event socket is refused.
-    pub fn open(requests: Rtnetlink, files: NetnsFiles, ids: bool) -> Result<Self, RtnetlinkError> {
+    pub fn open(
+        requests: Rtnetlink,
+        files: NetnsFiles,
+        sockets: NetnsSockets,
+        ids: bool,
+    ) -> Result<Self, RtnetlinkError> {
         Ok(Self {
             events: EventSocket::open()?,
             requests,
             files,
             inside: InsideSockets::default(),
+            sockets,
             ids: Arc::new(AtomicBool::new(ids)),
         })
     }
@@ -101,6 +111,7 @@ impl LinkKernel for KernelLinks {
         let look = Look {
             files: self.files,
             inside: self.inside.clone(),
+            sockets: self.sockets.clone(),
             ids: Arc::clone(&self.ids),
             runtime: Handle::current(),
         };
@@ -132,12 +143,46 @@ impl LinkKernel for KernelLinks {
 struct Look {
     files: NetnsFiles,
     inside: InsideSockets,
+    sockets: NetnsSockets,
     ids: Arc<AtomicBool>,
     runtime: Handle,
 }
 
 impl Look {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
+        let mut seen = self.links(socket, order)?;
+        self.netems(socket, order, &mut seen.links);
+        Ok(seen)
+    }
+
+    /// Reads what the root netems do, if there is any; that takes a socket inside, which is kept then.
+    fn netems(&self, socket: &mut RequestSocket, order: &LookOrder, links: &mut [Link]) {
+        let any = links.iter().any(|link| link.root_netem);
+        if let NetnsKey::Mounted(id) = order.key {
+            self.sockets.keep(id, any);
+        }
+        if !any {
+            return;
+        }
+        let qdiscs: Result<_, LookError> = match order.key {
+            NetnsKey::Host => socket.qdiscs().map_err(LookError::from),
+            NetnsKey::Mounted(id) => {
+                let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
+                self.sockets.inside(id, &order.paths, dump)
+            }
+        };
+        match qdiscs {
+            Ok(qdiscs) => {
+                for link in links.iter_mut().filter(|link| link.root_netem) {
+                    link.netem = Observed::new(&qdiscs, link.ifindex).netem().copied();
+                }
+            }
+            // The namespace may be on its way out; otherwise it shows that there is one, not what it does.
+            Err(err) => debug!(key = ?order.key, error = %chain(&err), "netems not read"),
+        }
+    }
+
+    fn links(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
         let id = match order.key {
             NetnsKey::Host => {
                 return Ok(Seen {

@@ -10,11 +10,11 @@ use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
 use super::tracker::{Looked, Tracker};
-use super::{Command, InterfacesEvent, Links, LookError, NetnsKey};
+use super::{Command, InterfacesEvent, LookError, NetnsKey, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::RtnetlinkError;
 
-type Waiter = tokio::sync::oneshot::Sender<Result<Links, Arc<LookError>>>;
+type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
 
 enum Input<'a> {
     Stop,
@@ -88,6 +88,7 @@ impl<K: LinkKernel> Task<K> {
                     Looked {
                         key,
                         generation,
+                        began: started,
                         cost: now().saturating_duration_since(started),
                         result,
                     }

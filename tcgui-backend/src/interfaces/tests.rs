@@ -151,9 +151,9 @@ impl Actor {
             .await
             .expect("a report in time");
         match event.expect("the actor runs") {
-            InterfacesEvent::Links { key, links } => {
+            InterfacesEvent::Links { key, snapshot } => {
                 let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
-                (key, Some(links.iter().map(name).collect()))
+                (key, Some(snapshot.links.iter().map(name).collect()))
             }
             InterfacesEvent::Unreadable { key } => (key, None),
         }
@@ -292,7 +292,7 @@ async fn a_refresh_sees_what_was_there_after_it_was_asked_for() {
     for round in ["r0", "r1", "r2"] {
         actor.kernel.change(NetnsKey::Host, &[round]);
         let links = actor.handle.refresh(NetnsKey::Host).await.unwrap();
-        assert_eq!(links[0].ifname, round);
+        assert_eq!(links.links[0].ifname, round);
     }
     assert_eq!(actor.report().await.0, NetnsKey::Host);
 }

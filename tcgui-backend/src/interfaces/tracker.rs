@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kernel::{LookOrder, Seen};
-use super::{InterfacesEvent, Links, LookError};
+use super::{InterfacesEvent, Links, LookError, Snapshot};
 use crate::kernel::netns::MountedNamespaceId;
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
@@ -38,6 +38,7 @@ pub enum NetnsKey {
 pub(super) struct Looked {
     pub(super) key: NetnsKey,
     pub(super) generation: u64,
+    pub(super) began: Instant,
     pub(super) cost: Duration,
     pub(super) result: Result<Seen, LookError>,
 }
@@ -46,7 +47,7 @@ pub(super) struct Looked {
 #[derive(Debug)]
 pub(super) struct Answer<W> {
     pub(super) waiters: Vec<W>,
-    pub(super) result: Result<Links, Arc<LookError>>,
+    pub(super) result: Result<Snapshot, Arc<LookError>>,
 }
 
 #[derive(Debug)]
@@ -59,6 +60,8 @@ struct Tracked<W> {
     pacing: Pacing,
     retry: Option<(Instant, Duration)>,
     links: Option<Links>,
+    /// When the look began that saw them last.
+    began: Instant,
     /// Waiting for the look under way, and for the one after it.
     served: Vec<W>,
     waiting: Vec<W>,
@@ -77,6 +80,7 @@ pub(super) struct Tracker<W> {
     generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
+    started: Instant,
     /// From one part of a sweep to the next.
     sweep_step: Duration,
     next_part: (Instant, u16),
@@ -93,6 +97,7 @@ impl<W> Tracker<W> {
             generation: 0,
             looking: 0,
             news: VecDeque::new(),
+            started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
         }
@@ -110,6 +115,7 @@ impl<W> Tracker<W> {
             pacing: LOOK_PACING,
             retry: None,
             links: None,
+            began: self.started,
             served: Vec::new(),
             waiting: Vec::new(),
             unreadable: false,
@@ -223,6 +229,7 @@ impl<W> Tracker<W> {
         let Looked {
             key,
             generation,
+            began,
             cost,
             result,
         } = looked;
@@ -237,6 +244,7 @@ impl<W> Tracker<W> {
         let result = match result {
             Ok(seen) => {
                 tracked.retry = None;
+                tracked.began = began;
                 if seen.nsid != tracked.nsid {
                     let old = std::mem::replace(&mut tracked.nsid, seen.nsid);
                     if let Some(nsid) = seen.nsid {
@@ -246,7 +254,9 @@ impl<W> Tracker<W> {
                     }
                     self.forget_nsid(key, old);
                 }
-                Ok(self.note_links(key, seen.links))
+                let links = self.note_links(key, seen.links);
+                let nsid = seen.nsid;
+                Ok(Snapshot { nsid, links, began })
             }
             Err(err) => {
                 let nsid = tracked.nsid.take();
@@ -363,7 +373,11 @@ impl<W> Tracker<W> {
                 return Some(match &tracked.links {
                     Some(links) => InterfacesEvent::Links {
                         key,
-                        links: Arc::clone(links),
+                        snapshot: Snapshot {
+                            nsid: tracked.nsid,
+                            links: Arc::clone(links),
+                            began: tracked.began,
+                        },
                     },
                     None => InterfacesEvent::Unreadable { key },
                 });

@@ -8,6 +8,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkM
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::libc;
 
+use super::netem::Netem;
 use super::rtnetlink::{
     Attributes, Change, Message, Nsid, RequestSocket, RtnetlinkError, string, take,
 };
@@ -51,6 +52,8 @@ pub struct Link {
     pub tap: bool,
     /// A netem is the root qdisc. One deeper in somebody's tree does not count.
     pub root_netem: bool,
+    /// What that netem does; a dump of links does not tell.
+    pub netem: Option<Netem>,
 }
 
 impl RequestSocket {
@@ -142,6 +145,7 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
         kind: None,
         tap: false,
         root_netem: false,
+        netem: None,
     };
     for (kind, value) in message.attributes(IFINFOMSG).iter() {
         match kind {
@@ -177,6 +181,7 @@ impl Link {
             kind: (ifname != "lo").then(|| "veth".to_owned()),
             tap: false,
             root_netem: false,
+            netem: None,
         }
     }
 }

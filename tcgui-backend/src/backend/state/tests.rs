@@ -2,10 +2,12 @@
 
 use tcgui_shared::diagnostics::DiagnosticsRequest;
 use tcgui_shared::interface::NetworkNamespace;
-use tcgui_shared::tc::{TcOperation, TcRequest};
 
 use super::*;
+use crate::bus::TcPublication;
 use crate::kernel::link::Link;
+
+mod tc;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const COST: Duration = Duration::from_millis(4);
@@ -17,10 +19,18 @@ fn link(ifindex: u32, ifname: &str, root_netem: bool) -> Link {
     }
 }
 
+fn snapshot(links: &[Link]) -> Snapshot {
+    Snapshot {
+        nsid: None,
+        links: links.into(),
+        began: Instant::now(),
+    }
+}
+
 fn links(key: NetnsKey, links: &[Link]) -> Input {
     Input::Interfaces(InterfacesEvent::Links {
         key,
-        links: links.into(),
+        snapshot: snapshot(links),
     })
 }
 
@@ -45,6 +55,7 @@ impl Bench {
             hostname: Some("box".to_owned()),
             started_at: 1000,
             exclude_loopback: false,
+            foreign_qdiscs: ForeignQdiscs::Keep,
             directory: "/run/netns".into(),
         });
         let namespace = |(name, id): &(&str, _)| Namespace {
@@ -272,7 +283,7 @@ fn a_switched_link_is_read_back_published_and_answered() {
     };
     let outcome = LinkOutcome {
         wish,
-        result: Ok([down].into()),
+        result: Ok(snapshot(&[down])),
     };
     let publication = bench.publication(Input::LinkSwitched(outcome));
     assert!(!namespaces(&publication)[0].interfaces[0].is_up);
@@ -338,19 +349,6 @@ fn what_is_not_there_yet_says_so() {
         load_errors: Vec::new(),
     };
     assert_eq!(listed.try_recv().unwrap(), empty);
-
-    let (reply, mut tc) = Reply::channel();
-    let (namespace, interface) = ("default".to_owned(), "v0".to_owned());
-    let request = TcRequest {
-        namespace,
-        interface,
-        operation: TcOperation::Remove,
-    };
-    bench.step(Input::Request(Request::Tc(Box::new(request), reply)));
-    assert_eq!(
-        tc.try_recv().unwrap().error_kind,
-        Some(ErrorKind::Unsupported)
-    );
 
     let (reply, mut diagnostics) = Reply::channel();
     let (namespace, interface) = ("default".to_owned(), "v0".to_owned());

@@ -1,0 +1,297 @@
+//! Decisions about traffic control: whose wish is carried out next, and what is published of it. Pure.
+//!
+//! One change of an interface is under way at a time. Of what arrives meanwhile only the newest is carried
+//! out, since each wish describes the complete state; whoever sent an older one is answered with it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::{Duration, Instant};
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::names::{BackendName, InterfaceName, NamespaceName};
+use tcgui_shared::tc::{TcConfigUpdate, TcOperation, TcResponse};
+
+use super::Moment;
+use crate::backend::inventory::Inventory;
+use crate::bus::{Reply, TcPublication};
+use crate::interfaces::NetnsKey;
+use crate::kernel::netem::Netem;
+use crate::sockets::Place;
+use crate::tc::perform::Outcome;
+use crate::tc::plan::{ForeignQdiscs, Plan};
+use crate::tc::report;
+
+/// After a frontend appeared, all configurations are published again so much later: one that came before
+/// the frontend had the interface list was lost on it.
+const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+/// An interface in the words of the wire.
+pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
+
+/// What is to be done to the qdisc of which link.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::backend) struct TcOrder {
+    pub(in crate::backend) place: Place,
+    pub(in crate::backend) ifindex: u32,
+    pub(in crate::backend) mtu: u32,
+    pub(in crate::backend) operation: TcOperation,
+    pub(in crate::backend) foreign: ForeignQdiscs,
+}
+
+/// A client's wish to change a qdisc.
+#[derive(Debug)]
+pub(in crate::backend) struct TcWish {
+    pub(in crate::backend) order: TcOrder,
+    target: Target,
+    /// Those who sent it or what it supersedes.
+    replies: Vec<Reply<TcResponse>>,
+}
+
+impl TcWish {
+    pub(super) fn new(order: TcOrder, target: Target, reply: Reply<TcResponse>) -> Self {
+        Self {
+            order,
+            target,
+            replies: vec![reply],
+        }
+    }
+
+    fn lane(&self) -> Lane {
+        (self.order.place.key, self.order.ifindex)
+    }
+}
+
+/// What became of a wish: the qdisc as read back, and when, or why not.
+#[derive(Debug)]
+pub(in crate::backend) struct TcOutcome {
+    pub(in crate::backend) wish: Box<TcWish>,
+    pub(in crate::backend) result: Result<(Outcome, Instant), (ErrorKind, String)>,
+}
+
+type Lane = (NetnsKey, u32);
+
+/// What was published of an interface.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Shown {
+    /// There was a netem, and is none.
+    Off,
+    /// A netem; `None`: what it does could not be read.
+    On(Option<Netem>),
+}
+
+/// All wishes, answers and publications about traffic control.
+#[derive(Debug, Default)]
+pub(super) struct TcDesk {
+    /// Interfaces whose qdisc is being changed, and the wish that comes next.
+    lanes: HashMap<Lane, Option<Box<TcWish>>>,
+    shown: BTreeMap<Target, Shown>,
+    /// Namespaces to be compared with what was published.
+    touched: BTreeSet<NamespaceName>,
+    /// Those of which frontends do not know all interfaces yet: the list comes first.
+    unlisted: BTreeSet<NamespaceName>,
+    /// Wait for the publication of what they report.
+    answers: Vec<(NamespaceName, Reply<TcResponse>, TcResponse)>,
+    repeat_at: [Option<Instant>; REPEATS.len()],
+}
+
+impl TcDesk {
+    /// Takes a wish in and returns it if it can begin now.
+    pub(super) fn enter(&mut self, mut wish: Box<TcWish>) -> Option<Box<TcWish>> {
+        let lane = wish.lane();
+        let Some(next) = self.lanes.get_mut(&lane) else {
+            self.lanes.insert(lane, None);
+            return Some(wish);
+        };
+        if let Some(superseded) = next.take() {
+            wish.replies.splice(0..0, superseded.replies);
+        }
+        *next = Some(wish);
+        None
+    }
+
+    /// Notes that the wish under way is done, and returns the one that begins now.
+    pub(super) fn leave(&mut self, wish: &TcWish) -> Option<Box<TcWish>> {
+        let next = self.lanes.get_mut(&wish.lane())?.take();
+        if next.is_none() {
+            self.lanes.remove(&wish.lane());
+        }
+        next
+    }
+
+    /// Gives up what was not begun.
+    pub(super) fn clear_waiting(&mut self) {
+        self.lanes.values_mut().for_each(|next| *next = None);
+    }
+
+    /// Something about the interfaces of these namespaces may have changed since the last list.
+    pub(super) fn links_changed(&mut self, names: impl IntoIterator<Item = NamespaceName>) {
+        for name in names {
+            self.unlisted.insert(name.clone());
+            self.touched.insert(name);
+        }
+    }
+
+    /// A netem of these namespaces was read back; their interfaces are the same.
+    pub(super) fn netem_changed(&mut self, names: impl IntoIterator<Item = NamespaceName>) {
+        self.touched.extend(names);
+    }
+
+    /// All interfaces are in the list that goes out now.
+    pub(super) fn listed(&mut self) {
+        self.unlisted.clear();
+    }
+
+    /// Answers a wish once what it led to is published.
+    pub(super) fn answer(&mut self, wish: TcWish, response: &TcResponse) {
+        let TcWish {
+            target: (netns, _),
+            replies,
+            ..
+        } = wish;
+        for reply in replies {
+            self.answers.push((netns.clone(), reply, response.clone()));
+        }
+    }
+
+    /// Returns whether an answer waits for a list that would otherwise come later.
+    pub(super) fn is_urgent(&self) -> bool {
+        let waits = |(netns, ..): &(NamespaceName, _, _)| self.unlisted.contains(netns);
+        self.answers.iter().any(waits)
+    }
+
+    /// Returns the answers that go out with the publication that is made now.
+    pub(super) fn take_answers(&mut self) -> Vec<(Reply<TcResponse>, TcResponse)> {
+        let answers = std::mem::take(&mut self.answers);
+        answers
+            .into_iter()
+            .map(|(_, reply, response)| (reply, response))
+            .collect()
+    }
+
+    /// A frontend has joined.
+    pub(super) fn frontend_joined(&mut self, now: Instant) {
+        self.repeat_at = REPEATS.map(|after| Some(now + after));
+    }
+
+    /// Returns when something is to be published though nothing changes.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        if self.shown.is_empty() {
+            return None;
+        }
+        self.repeat_at.iter().flatten().min().copied()
+    }
+
+    /// Compares the netems that are with those that were published.
+    pub(super) fn changes(
+        &mut self,
+        inventory: &Inventory,
+        backend: &BackendName,
+        moment: Moment,
+    ) -> Vec<TcPublication> {
+        let mut changes = Vec::new();
+        let due = |at: &mut Option<Instant>| at.take_if(|at| *at <= moment.now).is_some();
+        if self
+            .repeat_at
+            .iter_mut()
+            .filter_map(|at| due(at).then_some(()))
+            .count()
+            > 0
+        {
+            for (target, shown) in &self.shown {
+                if *shown != Shown::Off {
+                    changes.push(publication(target, Some(shown), backend, moment));
+                }
+            }
+        }
+        let ready: Vec<_> = self.touched.difference(&self.unlisted).cloned().collect();
+        for netns in ready {
+            self.touched.remove(&netns);
+            self.compare(&netns, inventory, |target, shown| {
+                changes.push(publication(target, shown, backend, moment));
+            });
+        }
+        changes
+    }
+
+    /// Calls `differs` for each interface of a namespace of which something else was published; with
+    /// `None` when it is gone.
+    fn compare(
+        &mut self,
+        netns: &NamespaceName,
+        inventory: &Inventory,
+        mut differs: impl FnMut(&Target, Option<&Shown>),
+    ) {
+        let present: BTreeMap<_, _> = inventory
+            .netems(netns)
+            .iter()
+            .map(|(interface, netem)| ((netns.clone(), interface.clone()), Shown::On(*netem)))
+            .collect();
+        let before: Vec<_> = self
+            .shown
+            .keys()
+            .filter(|(known, _)| known == netns)
+            .filter(|target| !present.contains_key(*target))
+            .cloned()
+            .collect();
+        for target in before {
+            if inventory.find(&target.0, &target.1).is_err() {
+                self.shown.remove(&target);
+                differs(&target, None);
+            } else if self.shown.insert(target.clone(), Shown::Off) != Some(Shown::Off) {
+                differs(&target, Some(&Shown::Off));
+            }
+        }
+        for (target, shown) in present {
+            if self.shown.insert(target.clone(), shown) != Some(shown) {
+                differs(&target, Some(&shown));
+            }
+        }
+    }
+}
+
+fn publication(
+    (netns, interface): &Target,
+    shown: Option<&Shown>,
+    backend: &BackendName,
+    moment: Moment,
+) -> TcPublication {
+    let ifname = interface.to_wire();
+    let update = shown.map(|shown| TcConfigUpdate {
+        namespace: netns.to_wire(),
+        interface: ifname.clone(),
+        backend_name: backend.to_string(),
+        timestamp: moment.unix_s,
+        configuration: match shown {
+            Shown::On(Some(netem)) => Some(report::configuration(&ifname, netem)),
+            Shown::On(None) | Shown::Off => None,
+        },
+        has_tc: *shown != Shown::Off,
+    });
+    TcPublication {
+        netns: netns.clone(),
+        interface: interface.clone(),
+        update,
+    }
+}
+
+/// Says what is in force now, as the kernel reports it.
+pub(super) fn response(wish: &TcWish, outcome: &Outcome) -> TcResponse {
+    let (netns, interface) = &wish.target;
+    let ifname = interface.to_wire();
+    let netem = outcome.observed.netem();
+    let mut message = match (netem, outcome.plan) {
+        (Some(netem), _) => format!(
+            "netem is in force on {ifname} in {netns}, its queue holds {} packets",
+            netem.limit
+        ),
+        (None, Plan::Delete { .. }) => format!("netem is removed from {ifname} in {netns}"),
+        (None, _) => format!("there is no netem on {ifname} in {netns}"),
+    };
+    for note in &outcome.notes {
+        message.push_str("; ");
+        message.push_str(&note.to_string());
+    }
+    TcResponse::success(
+        message,
+        netem.map(|netem| report::configuration(&ifname, netem)),
+    )
+}

@@ -1,0 +1,256 @@
+//! Wishes about traffic control: their order, what is published of them, who is answered when.
+
+use tcgui_shared::netem::FlatNetem;
+use tcgui_shared::tc::{TcOperation, TcRequest};
+
+use super::*;
+use crate::kernel::netem::Netem;
+use crate::kernel::qdisc::QdiscStatistics;
+use crate::tc::handle::{self, Tables};
+use crate::tc::observed::{Observed, Root};
+use crate::tc::perform::Outcome;
+use crate::tc::plan::Plan;
+
+type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
+
+fn delay(ms: f64) -> TcOperation {
+    TcOperation::Apply(FlatNetem {
+        delay_ms: Some(ms),
+        ..FlatNetem::default()
+    })
+}
+
+/// A netem in which only the delay tells it from others.
+fn netem(latency_ms: u64) -> Netem {
+    Netem {
+        limit: 1000,
+        latency_ns: latency_ms * 1_000_000,
+        ..Netem::default()
+    }
+}
+
+fn v0(netem: Option<Netem>) -> Link {
+    Link {
+        netem,
+        ..link(2, "v0", netem.is_some())
+    }
+}
+
+impl Bench {
+    fn tc(&mut self, netns: &str, operation: TcOperation) -> (Vec<Effect>, Answer) {
+        let (reply, answer) = Reply::channel();
+        let request = TcRequest {
+            namespace: netns.to_owned(),
+            interface: "v0".to_owned(),
+            operation,
+        };
+        let request = Request::Tc(Box::new(request), reply);
+        (self.step(Input::Request(request)), answer)
+    }
+
+    /// Expects a wish to begin and nothing else to happen.
+    fn begun(effects: Vec<Effect>) -> Box<TcWish> {
+        let mut effects = effects.into_iter();
+        match (effects.next(), effects.next()) {
+            (Some(Effect::ChangeTc(wish)), None) => wish,
+            other => panic!("no wish begins: {other:?}"),
+        }
+    }
+
+    /// The kernel did what was wished, as far as the caller says.
+    fn done(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Vec<Effect> {
+        let handle = handle::for_tables(Tables::default(), &[]);
+        let root = netem.map_or(Root::Absent, |netem| Root::Own { handle, netem });
+        let observed = Observed {
+            root,
+            in_use: Vec::new(),
+            children: Vec::new(),
+            netems_below: Vec::new(),
+            statistics: QdiscStatistics::default(),
+        };
+        let outcome = Outcome {
+            plan: Plan::Change { handle },
+            observed,
+            notes: Vec::new(),
+        };
+        let result = Ok((outcome, Instant::now()));
+        self.step(Input::TcChanged(Box::new(TcOutcome { wish, result })))
+    }
+
+    fn done_and_published(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Publication {
+        let mut effects = self.done(wish, netem);
+        match effects.pop() {
+            Some(Effect::Publish(publication)) => publication,
+            other => panic!("no publication but {other:?}"),
+        }
+    }
+}
+
+/// What is published: interface and delay in ms, 0 without a netem.
+fn delays(publication: &Publication) -> Vec<(String, f64)> {
+    let delay = |tc: &TcPublication| {
+        let update = tc.update.as_ref().expect("not gone");
+        let configuration = update.configuration.as_ref();
+        assert_eq!(update.has_tc, configuration.is_some());
+        let delay = configuration.and_then(|it| it.netem.delay_ms);
+        (update.interface.clone(), delay.unwrap_or(0.0))
+    };
+    publication.tc.iter().map(delay).collect()
+}
+
+#[test]
+fn what_was_read_back_is_published_before_the_answer() {
+    let mut bench = Bench::warm();
+    let (effects, mut answer) = bench.tc("default", delay(40.0));
+    let wish = Bench::begun(effects);
+    assert_eq!((wish.order.ifindex, wish.order.mtu), (2, 1500));
+    // The kernel is free to report something else.
+    let publication = bench.done_and_published(wish, Some(netem(41)));
+    assert_eq!(delays(&publication), [("v0".to_owned(), 41.0)]);
+    answer.try_recv().unwrap_err();
+    let [(reply, response)] = <[_; 1]>::try_from(publication.answers).unwrap();
+    assert!(response.success, "{response:?}");
+    let applied = response.applied_config.as_ref().unwrap();
+    assert_eq!(applied.netem.delay_ms, Some(41.0));
+    reply.send(response);
+    answer.try_recv().unwrap();
+}
+
+#[test]
+fn a_burst_collapses_to_the_newest_and_all_are_answered() {
+    let mut bench = Bench::warm();
+    let (effects, first) = bench.tc("default", delay(1.0));
+    let wish = Bench::begun(effects);
+    let mut answers = vec![first];
+    for ms in 2..=200 {
+        let (effects, answer) = bench.tc("default", delay(f64::from(ms)));
+        assert!(effects.is_empty(), "{effects:?}");
+        answers.push(answer);
+    }
+    let effects = bench.done(wish, Some(netem(1)));
+    let next = effects.into_iter().find_map(|effect| match effect {
+        Effect::ChangeTc(wish) => Some(wish),
+        _ => None,
+    });
+    let next = next.expect("the newest begins");
+    assert_eq!(next.order.operation, delay(200.0));
+    bench.step(Input::Published(COST));
+    let publication = bench.done_and_published(next, Some(netem(200)));
+    assert_eq!(delays(&publication), [("v0".to_owned(), 200.0)]);
+    assert_eq!(publication.answers.len(), 199);
+    for (_, response) in publication.answers {
+        let applied = response.applied_config.expect("what is in force");
+        assert_eq!(applied.netem.delay_ms, Some(200.0));
+    }
+    let (effects, _answer) = bench.tc("default", TcOperation::Remove);
+    Bench::begun(effects);
+}
+
+#[test]
+fn what_is_wrong_is_refused_at_once_by_its_name() {
+    let mut bench = Bench::warm();
+    for (operation, field) in [
+        (delay(10_001.0), "delay_ms"),
+        (delay(f64::NAN), "delay_ms"),
+        (
+            TcOperation::Apply(FlatNetem {
+                loss: 100.5,
+                ..FlatNetem::default()
+            }),
+            "loss",
+        ),
+    ] {
+        let (effects, mut answer) = bench.tc("default", operation);
+        assert!(effects.is_empty(), "{effects:?}");
+        let answer = answer.try_recv().unwrap();
+        assert_eq!(answer.error_kind, Some(ErrorKind::Invalid));
+        assert!(answer.message.contains(field), "{answer:?}");
+    }
+    let (effects, mut answer) = bench.tc("nowhere", delay(1.0));
+    assert!(effects.is_empty(), "{effects:?}");
+    let answer = answer.try_recv().unwrap();
+    assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn a_failure_is_answered_and_the_next_wish_begins() {
+    let mut bench = Bench::warm();
+    let (effects, _first) = bench.tc("default", delay(1.0));
+    let wish = Bench::begun(effects);
+    let (_, _second) = bench.tc("default", delay(2.0));
+    let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
+    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome { wish, result })));
+    assert!(
+        matches!(&effects[..], [Effect::ChangeTc(_), Effect::Look(NetnsKey::Host), Effect::Publish(it)]
+            if it.tc.is_empty() && it.answers[0].1.error_kind == Some(ErrorKind::Busy)),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    bench.publication(links(NetnsKey::Host, &[link(1, "lo", false)]));
+    bench.published();
+    // The interface is known here but not yet to frontends, whose next list is not due.
+    let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false), v0(None)]));
+    assert!(effects.is_empty(), "{effects:?}");
+    let (effects, _answer) = bench.tc("default", delay(5.0));
+    let wish = Bench::begun(effects);
+    let publication = bench.done_and_published(wish, Some(netem(5)));
+    assert!(publication.list.is_some());
+    assert_eq!(delays(&publication), [("v0".to_owned(), 5.0)]);
+}
+
+#[test]
+fn a_look_that_began_before_is_older_than_what_was_read_back() {
+    let mut bench = Bench::warm();
+    let stale = links(NetnsKey::Host, &[link(1, "lo", false), v0(Some(netem(1)))]);
+    let (effects, _answer) = bench.tc("default", delay(5.0));
+    let wish = Bench::begun(effects);
+    bench.done_and_published(wish, Some(netem(5)));
+    bench.step(Input::Published(COST));
+    bench.wait(Duration::from_secs(1));
+    let late = bench.step(stale);
+    let changed = |effect: &Effect| matches!(effect, Effect::Publish(it) if !it.tc.is_empty());
+    assert!(!late.iter().any(changed), "{late:?}");
+    bench.step(Input::Published(COST));
+    bench.wait(Duration::from_secs(1));
+    // One that began later is newer: somebody else changed it.
+    let fresh = links(NetnsKey::Host, &[link(1, "lo", false), v0(Some(netem(7)))]);
+    let publication = bench.publication(fresh);
+    assert_eq!(delays(&publication), [("v0".to_owned(), 7.0)]);
+}
+
+#[test]
+fn configurations_are_repeated_for_a_frontend_that_joined() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let netems = [link(1, "lo", false), v0(Some(netem(5)))];
+    bench.publication(links(NetnsKey::Host, &netems));
+    bench.published();
+    bench.step(Input::Request(Request::FrontendJoined));
+    let joined = bench.moment.now;
+    for after in [500, 2000] {
+        let due = bench.state.wake_at().expect("a repetition is due");
+        assert_eq!(due, joined + Duration::from_millis(after));
+        bench.moment.now = due;
+        let publication = bench.publication(Input::Timer);
+        assert_eq!(delays(&publication), [("v0".to_owned(), 5.0)]);
+        assert!(publication.list.is_none());
+        bench.published();
+    }
+}
+
+#[test]
+fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
+    let mut bench = Bench::warm();
+    let (effects, _first) = bench.tc("default", delay(1.0));
+    let wish = Bench::begun(effects);
+    let (_, mut second) = bench.tc("default", delay(2.0));
+    bench.state.stop();
+    second.try_recv().unwrap_err();
+    let publication = bench.done_and_published(wish, Some(netem(1)));
+    assert_eq!(publication.answers.len(), 1);
+}
