@@ -1,4 +1,6 @@
-//! Links: the dump of a namespace, and the switch that brings one up or down.
+//! Links: the dump of a namespace, its counters, and the switch that brings one up or down.
+
+mod counters;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -12,6 +14,8 @@ use super::netem::Netem;
 use super::rtnetlink::{
     Attributes, Change, Message, Nsid, RequestSocket, RtnetlinkError, string, take,
 };
+
+pub use counters::{LinkCounters, LinkName, Traffic};
 
 /// Size of `struct ifinfomsg`.
 const IFINFOMSG: usize = 16;

@@ -14,7 +14,7 @@ mod socket;
 mod tests;
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::libc;
 use tokio::sync::Semaphore;
@@ -135,23 +135,36 @@ impl Rtnetlink {
         E: From<RtnetlinkError> + Send + 'static,
     {
         let permit = Arc::clone(&self.running).acquire_owned().await;
-        let idle = Arc::clone(&self.idle);
+        let pool = self.clone();
         blocking::run(move || {
             let _permit = permit;
-            let pooled = idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut socket = match pooled {
-                Some(socket) => socket,
-                None => RequestSocket::open()?,
-            };
-            let answer = request(&mut socket);
-            // A socket whose last exchange broke off may still receive the rest of that answer.
-            if socket.is_in_step() {
-                idle.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(socket);
-            }
-            answer
+            pool.run_here(request)
         })
         .await
+    }
+
+    /// Runs `request` on the calling thread, which may block: not for asynchronous code, and not
+    /// counted among the parallel ones.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_here<T, E: From<RtnetlinkError>>(
+        &self,
+        request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let mut socket = match self.idle().pop() {
+            Some(socket) => socket,
+            None => RequestSocket::open()?,
+        };
+        let answer = request(&mut socket);
+        // A socket whose last exchange broke off may still receive the rest of that answer.
+        if socket.is_in_step() {
+            self.idle().push(socket);
+        }
+        answer
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<RequestSocket>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

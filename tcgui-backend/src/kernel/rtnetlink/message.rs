@@ -103,6 +103,19 @@ impl<'a> Message<'a> {
     }
 }
 
+#[cfg(test)]
+impl<'a> Message<'a> {
+    /// Returns a message with this payload, as a test makes one up.
+    pub(in crate::kernel) fn sample(kind: u16, payload: &'a [u8]) -> Self {
+        Self {
+            kind,
+            payload,
+            sequence: 0,
+            flags: 0,
+        }
+    }
+}
+
 /// A run of netlink attributes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernel) struct Attributes<'a>(pub(in crate::kernel) &'a [u8]);
