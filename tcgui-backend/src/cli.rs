@@ -89,6 +89,10 @@ pub struct Args {
     /// The same while the kernel cannot announce everything (inotify limits, for instance)
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     pub degraded_sweep_interval: Duration,
+
+    /// How often to publish counters and rates, at least 100ms
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = bandwidth_interval)]
+    pub bandwidth_interval: Duration,
 }
 
 /// How to take part in the bus.
@@ -116,10 +120,20 @@ Exit status: 0 stopped by SIGINT or SIGTERM, 1 cannot start or go on, 2 wrong us
 
 /// Parses a duration like `500ms` or `30s`; zero would be a busy loop.
 fn interval(text: &str) -> Result<Duration, String> {
+    interval_from(Duration::from_millis(10), text)
+}
+
+/// Parses a duration within which a thousand namespaces can be read.
+fn bandwidth_interval(text: &str) -> Result<Duration, String> {
+    interval_from(Duration::from_millis(100), text)
+}
+
+fn interval_from(shortest: Duration, text: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < Duration::from_millis(10) => {
-            Err("must be at least 10ms".to_owned())
-        }
+        Ok(duration) if duration < shortest => Err(format!(
+            "must be at least {}",
+            humantime::format_duration(shortest)
+        )),
         Ok(duration) if duration > Duration::from_secs(24 * 3600) => {
             Err("must be at most 1day".to_owned())
         }
@@ -171,5 +185,20 @@ mod tests {
         );
         Args::try_parse_from(["tcgui-backend", "--zenoh-mode", "Peer"]).unwrap_err();
         Args::try_parse_from(["tcgui-backend", "--sweep-interval", "0s"]).unwrap_err();
+    }
+
+    #[test]
+    fn the_bandwidth_interval_is_bounded() {
+        let given = |value| {
+            Args::try_parse_from(["tcgui-backend", "--bandwidth-interval", value])
+                .map(|args| args.bandwidth_interval)
+        };
+        let default = Args::parse_from(["tcgui-backend"]).bandwidth_interval;
+        assert_eq!(default, Duration::from_secs(2));
+        assert_eq!(given("100ms").unwrap(), Duration::from_millis(100));
+        let refusal = |value| given(value).unwrap_err().to_string();
+        assert!(refusal("99ms").contains("must be at least 100ms"));
+        assert!(refusal("2days").contains("must be at most 1day"));
+        assert!(refusal("often").contains("write for instance"));
     }
 }

@@ -1,6 +1,7 @@
 //! A validated configuration: what the command line means, or what is wrong with it.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tcgui_shared::names::{BackendName, NameError};
 
@@ -32,6 +33,8 @@ pub struct Config {
     pub bus: BusConfig,
     /// The netns directory and how often to look at it.
     pub watch: WatchConfig,
+    /// How often counters and rates are published.
+    pub bandwidth_interval: Duration,
 }
 
 /// How the bus session is opened.
@@ -133,6 +136,7 @@ impl TryFrom<Args> for Config {
                 sweep_interval: args.sweep_interval,
                 degraded_sweep_interval: args.degraded_sweep_interval,
             },
+            bandwidth_interval: args.bandwidth_interval,
         })
     }
 }
@@ -212,6 +216,7 @@ mod tests {
         assert_eq!(config.bus.listen, [DEFAULT_LISTEN]);
         assert!(config.bus.multicast && config.bus.connect.is_empty());
         assert_eq!(config.watch.directory.to_str(), Some("/run/netns"));
+        assert_eq!(config.bandwidth_interval, Duration::from_secs(2));
     }
 
     #[test]
