@@ -31,6 +31,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::bus::{self, BusError};
+use crate::clock;
 use crate::config::Config;
 use crate::error::{BoxError, chain};
 use crate::interfaces::{self, KernelLinks};
@@ -157,7 +158,7 @@ async fn start(
     let state = State::new(state::Identity {
         name: config.name,
         hostname: process::hostname(),
-        started_at: task::unix_seconds(),
+        started_at: clock::unix_seconds(),
         exclude_loopback: config.exclude_loopback,
         foreign_qdiscs: config.foreign_qdiscs,
         directory,

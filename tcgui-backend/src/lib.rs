@@ -15,6 +15,8 @@ pub mod bus;
 #[cfg(feature = "daemon")]
 pub mod cli;
 #[cfg(feature = "daemon")]
+mod clock;
+#[cfg(feature = "daemon")]
 pub mod config;
 pub mod error;
 #[cfg(feature = "daemon")]

@@ -1,6 +1,6 @@
 //! The main select loop: chooses what happened, lets the state decide, does what it says.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -12,6 +12,7 @@ use super::state::{
 };
 use super::{BackendError, Signals, Supervisor};
 use crate::bus::{BusHandle, Request};
+use crate::clock::unix_seconds;
 use crate::error::chain;
 use crate::interfaces::NetnsKey;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle};
@@ -287,11 +288,4 @@ fn moment() -> Moment {
         now: now(),
         unix_s: unix_seconds(),
     }
-}
-
-/// Returns the wall clock in seconds since the Unix epoch; 0 on a clock set before it.
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs())
 }

@@ -1,0 +1,10 @@
+//! The wall clock, for what is written on the wire. Decisions are made by the monotonic one.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Returns the wall clock in seconds since the Unix epoch; 0 on a clock set before it.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
