@@ -10,6 +10,8 @@
 //!     └──── Request + Reply ── queries.rs ◀──────────────── clients
 //! ```
 //!
+//! Samples, which come in thousands and are not kept, have an actor of their own (`samples.rs`).
+//!
 //! A put may wait for a slow link and a reply for a frozen client, so both happen on blocking threads.
 //! Nobody's query goes unanswered: what cannot be understood, taken in time or answered is answered
 //! with a failure of the form that its key promises.
@@ -18,6 +20,7 @@ mod cached;
 mod publishers;
 mod queries;
 mod replies;
+mod samples;
 mod session;
 mod task;
 
@@ -40,6 +43,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::BoxError;
 
+pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
 

@@ -61,6 +61,11 @@ impl Publishers {
         self.keys.health()
     }
 
+    /// Returns the keys of the backend.
+    pub(super) fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
     /// Publishes everything of `publication`. May wait for a slow link.
     pub(super) fn publish(&mut self, publication: Publication) {
         let Publication {

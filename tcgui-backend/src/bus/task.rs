@@ -12,7 +12,7 @@ use zenoh::pubsub::Subscriber;
 
 use super::publishers::Publishers;
 use super::queries::Queries;
-use super::{BusError, Publication};
+use super::{BusError, Publication, Sample, SampleTask};
 use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
@@ -51,6 +51,11 @@ impl Task {
             orders,
             token: None,
         }
+    }
+
+    /// Returns the way to send samples over this session, and the actor that does it.
+    pub fn samples(&self) -> (mpsc::Sender<Vec<Sample>>, SampleTask) {
+        SampleTask::new(self.session.clone(), self.publishers.keys().clone())
     }
 
     /// Publishes until `stop` is cancelled or the last handle is gone.

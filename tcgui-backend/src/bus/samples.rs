@@ -1,0 +1,111 @@
+//! Samples: what is published at a steady pace and is worth nothing once the next one is there.
+//!
+//! They are plain puts without a cache, a declaration or a publisher, so that nothing is left to be
+//! freed when an interface goes. They run beside the publications of [`super::Task`], a few at a time,
+//! and with a lower priority: a list overtakes the samples that wait on a link.
+
+use serde::Serialize;
+use tcgui_shared::bandwidth::BandwidthUpdate;
+use tcgui_shared::keys::Keys;
+use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::tc::TcStatisticsUpdate;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+use zenoh::qos::{CongestionControl, Priority};
+use zenoh::{Session, Wait};
+
+use crate::blocking;
+
+/// Batches that wait while one is sent; their maker keeps the rest.
+const BATCHES: usize = 4;
+/// Samples sent without letting anybody else have the thread and the session: well under 1 ms.
+const CHUNK: usize = 32;
+/// The bytes of a sample: those of the example in the wire protocol and longer names.
+const SAMPLE: usize = 512;
+
+/// One message about one interface.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sample {
+    /// `bandwidth/NS/IF`.
+    Bandwidth(NamespaceName, InterfaceName, BandwidthUpdate),
+    /// `tc/stats/NS/IF`.
+    TcStatistics(NamespaceName, InterfaceName, TcStatisticsUpdate),
+}
+
+/// The actor that sends samples; [`SampleTask::run`] is its life.
+#[derive(Debug)]
+pub struct SampleTask {
+    session: Session,
+    keys: Keys,
+    batches: mpsc::Receiver<Vec<Sample>>,
+}
+
+impl SampleTask {
+    /// Returns the way to send samples over the session, and the actor that does it.
+    pub(super) fn new(session: Session, keys: Keys) -> (mpsc::Sender<Vec<Sample>>, Self) {
+        let (sender, batches) = mpsc::channel(BATCHES);
+        let task = Self {
+            session,
+            keys,
+            batches,
+        };
+        (sender, task)
+    }
+
+    /// Sends until `stop` is cancelled or the last sender is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        while let Some(batch) = self.next_batch(&stop).await {
+            let mut batch = batch.into_iter();
+            while !batch.as_slice().is_empty() && !stop.is_cancelled() {
+                // A put may wait for a slow link.
+                let (session, keys) = (self.session.clone(), self.keys.clone());
+                batch = blocking::run(move || {
+                    for sample in batch.by_ref().take(CHUNK) {
+                        send(&session, &keys, &sample);
+                    }
+                    batch
+                })
+                .await;
+            }
+        }
+    }
+
+    async fn next_batch(&mut self, stop: &CancellationToken) -> Option<Vec<Sample>> {
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => None,
+            // Cancel-safe: `recv` takes nothing unless it returns it.
+            batch = self.batches.recv() => batch,
+        }
+    }
+}
+
+fn send(session: &Session, keys: &Keys, sample: &Sample) {
+    match sample {
+        Sample::Bandwidth(netns, interface, update) => {
+            put(session, keys.bandwidth(netns, interface), update);
+        }
+        Sample::TcStatistics(netns, interface, update) => {
+            put(session, keys.tc_stats(netns, interface), update);
+        }
+    }
+}
+
+fn put(session: &Session, key: String, message: &impl Serialize) {
+    let mut json = Vec::with_capacity(SAMPLE);
+    if let Err(error) = serde_json::to_writer(&mut json, message) {
+        warn!(%error, key, "message not serialised");
+        return;
+    }
+    // Who does not keep up misses samples; nobody waits for him.
+    let sent = session
+        .put(key, json)
+        .congestion_control(CongestionControl::Drop)
+        .priority(Priority::DataLow)
+        .wait();
+    if let Err(error) = sent {
+        debug!(%error, "sample not sent");
+    }
+}
