@@ -9,6 +9,8 @@
 #[cfg(feature = "daemon")]
 pub mod backend;
 #[cfg(feature = "daemon")]
+pub mod bandwidth;
+#[cfg(feature = "daemon")]
 mod blocking;
 #[cfg(feature = "daemon")]
 pub mod bus;

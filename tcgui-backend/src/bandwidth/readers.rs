@@ -1,0 +1,133 @@
+//! Reading a roster on blocking threads: whoever is free takes the next namespace.
+//!
+//! A reader that the kernel holds up keeps only its own namespace from being read. It outlives the
+//! round in which it began, so what is being read is remembered across rounds.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use super::{CounterKernel, ReadError, Reading, Roster, RosterEntry};
+use crate::interfaces::NetnsKey;
+
+/// Readings after which the actor is woken: waking it for each would cost as much as a reading.
+const CHUNK: usize = 32;
+
+/// One namespace that was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) order: Order,
+    pub(super) at: Instant,
+    pub(super) result: Result<Reading, ReadError>,
+}
+
+/// One namespace of a roster.
+#[derive(Debug)]
+pub(super) struct Order {
+    roster: Arc<Roster>,
+    index: usize,
+}
+
+impl Order {
+    pub(super) fn entry(&self) -> &RosterEntry {
+        &self.roster.namespaces[self.index]
+    }
+}
+
+/// Where readers take their work from and put their results. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Desk(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    rung: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    roster: Arc<Roster>,
+    /// The first namespace of the roster that nobody has taken.
+    next: usize,
+    /// At most one per reader.
+    reading: Vec<NetnsKey>,
+    done: Vec<Read>,
+}
+
+impl Desk {
+    /// Begins a round, unless the one before has namespaces that nobody has taken. Returns whether it
+    /// did.
+    pub(super) fn begin(&self, roster: Arc<Roster>) -> bool {
+        let mut state = self.lock();
+        let free = state.next >= state.roster.namespaces.len();
+        if free {
+            state.roster = roster;
+            state.next = 0;
+        }
+        free
+    }
+
+    /// Gives up the round: readers end after what they are reading.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.next = state.roster.namespaces.len();
+    }
+
+    /// Returns how many namespaces of the round nobody has taken.
+    pub(super) fn untaken(&self) -> usize {
+        let state = self.lock();
+        state.roster.namespaces.len() - state.next
+    }
+
+    /// Returns whether readings are to be waited for.
+    pub(super) fn is_busy(&self) -> bool {
+        let state = self.lock();
+        state.next < state.roster.namespaces.len() || !state.reading.is_empty()
+    }
+
+    /// Takes what was read so far.
+    pub(super) fn take_done(&self) -> Vec<Read> {
+        std::mem::take(&mut self.lock().done)
+    }
+
+    /// Waits until much was read, or a reader has ended. Cancel-safe: a ring stays until it is heard.
+    pub(super) async fn rung(&self) {
+        self.0.rung.notified().await;
+    }
+
+    /// Reads until nothing is left to take; blocks.
+    pub(super) fn read(&self, kernel: &impl CounterKernel) {
+        while let Some(order) = self.take() {
+            let key = order.entry().key;
+            let result = kernel.read(order.entry());
+            let at = tokio::time::Instant::now().into_std();
+            let mut state = self.lock();
+            state.reading.retain(|reading| *reading != key);
+            state.done.push(Read { order, at, result });
+            if state.done.len() >= CHUNK {
+                self.0.rung.notify_one();
+            }
+        }
+        self.0.rung.notify_one();
+    }
+
+    fn take(&self) -> Option<Order> {
+        let mut state = self.lock();
+        loop {
+            let index = state.next;
+            let key = state.roster.namespaces.get(index)?.key;
+            state.next += 1;
+            // Still being read since a round before: its sample will come from that reading.
+            if !state.reading.contains(&key) {
+                state.reading.push(key);
+                let roster = Arc::clone(&state.roster);
+                return Some(Order { roster, index });
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

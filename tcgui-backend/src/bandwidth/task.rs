@@ -1,0 +1,208 @@
+//! The actor: waits for a tick or for readings, and hands samples to the bus.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tcgui_shared::names::BackendName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use super::rates::Rates;
+use super::readers::{Desk, Read};
+use super::wire::{Stamp, add_samples};
+use super::{CounterKernel, Roster};
+use crate::bus::Sample;
+use crate::clock::unix_seconds;
+use crate::error::chain;
+
+/// Readers at once. One does the work; the others are for when the kernel holds one up.
+const READERS: usize = 3;
+/// How long no namespace may be taken before another reader goes on with the rest: long beside a
+/// reading (well under 1 ms), short beside the 300 ms in which all samples are to be out.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+enum Input<'a> {
+    Stop,
+    Room(mpsc::Permit<'a, Vec<Sample>>),
+    BusGone,
+    Rung,
+    ReaderEnded(Result<(), JoinError>),
+    Stalled,
+    Tick,
+}
+
+/// The bandwidth actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task<K> {
+    kernel: Arc<K>,
+    backend_name: String,
+    interval: Duration,
+    roster: watch::Receiver<Arc<Roster>>,
+    samples: mpsc::Sender<Vec<Sample>>,
+    rates: Rates,
+    desk: Desk,
+    readers: JoinSet<()>,
+    /// When to look whether the readers get on, and how much was left to take before; `None`: nothing
+    /// is being read.
+    check: Option<(Instant, usize)>,
+    /// Samples that wait for the bus, those of the present round only.
+    outbox: VecDeque<Vec<Sample>>,
+}
+
+impl<K: CounterKernel> Task<K> {
+    pub(super) fn new(
+        kernel: K,
+        name: &BackendName,
+        interval: Duration,
+        roster: watch::Receiver<Arc<Roster>>,
+        samples: mpsc::Sender<Vec<Sample>>,
+    ) -> Self {
+        Self {
+            kernel: Arc::new(kernel),
+            backend_name: name.to_string(),
+            interval,
+            roster,
+            samples,
+            rates: Rates::default(),
+            desk: Desk::default(),
+            readers: JoinSet::new(),
+            check: None,
+            outbox: VecDeque::new(),
+        }
+    }
+
+    /// Publishes until `stop` is cancelled or the bus is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let samples = self.samples.clone();
+        let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        loop {
+            match self.next_input(&samples, &mut ticks, &stop).await {
+                Input::Stop | Input::BusGone => break,
+                Input::Room(permit) => {
+                    if let Some(batch) = self.outbox.pop_front() {
+                        permit.send(batch);
+                    }
+                }
+                Input::Rung => self.collect(),
+                Input::ReaderEnded(ended) => {
+                    if let Err(err) = ended {
+                        self.desk.close();
+                        // Nobody aborts a reader, so it panicked; the supervisor is told.
+                        std::panic::resume_unwind(err.into_panic());
+                    }
+                    self.collect();
+                }
+                Input::Stalled => self.overtake(),
+                Input::Tick => self.begin_round(),
+            }
+        }
+        self.desk.close();
+    }
+
+    async fn next_input<'a>(
+        &mut self,
+        samples: &'a mpsc::Sender<Vec<Sample>>,
+        ticks: &mut tokio::time::Interval,
+        stop: &CancellationToken,
+    ) -> Input<'a> {
+        let check = self.check;
+        let stalled = async {
+            match check {
+                Some((at, _)) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => Input::Stop,
+            // Cancel-safe: a permit that was not returned was not taken.
+            permit = samples.reserve(), if !self.outbox.is_empty() => {
+                permit.map_or(Input::BusGone, Input::Room)
+            }
+            // Cancel-safe: a ring stays until it is heard.
+            () = self.desk.rung() => Input::Rung,
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(ended) = self.readers.join_next(), if !self.readers.is_empty() => {
+                Input::ReaderEnded(ended)
+            }
+            // Cancel-safe: the deadline is computed anew each time.
+            () = stalled => Input::Stalled,
+            // Cancel-safe: a tick that was not returned is still to come.
+            _ = ticks.tick() => Input::Tick,
+        }
+    }
+
+    fn begin_round(&mut self) {
+        let roster = Arc::clone(&self.roster.borrow_and_update());
+        if !self.desk.begin(Arc::clone(&roster)) {
+            debug!(
+                count = self.desk.untaken(),
+                "namespaces of the round before unread"
+            );
+            return;
+        }
+        if !self.outbox.is_empty() {
+            // What is shown is to be new: the bus has not taken these for a whole interval.
+            debug!(count = self.outbox.len(), "batches dropped");
+            self.outbox.clear();
+        }
+        let present: HashSet<_> = roster.namespaces.iter().map(|entry| entry.key).collect();
+        self.rates.keep(|key| present.contains(key));
+        self.watch_progress();
+        self.start_reader();
+    }
+
+    /// Takes what a slow reader has read so far, and lets another one go on with the rest if nobody
+    /// got on since the last look.
+    fn overtake(&mut self) {
+        let before = self.check.map(|(_, untaken)| untaken);
+        let untaken = self.desk.untaken();
+        if untaken > 0 && before == Some(untaken) {
+            self.start_reader();
+        }
+        self.watch_progress();
+        self.collect();
+    }
+
+    fn watch_progress(&mut self) {
+        let check = || (Instant::now() + PATIENCE, self.desk.untaken());
+        self.check = self.desk.is_busy().then(check);
+    }
+
+    fn start_reader(&mut self) {
+        if self.readers.len() < READERS {
+            let (desk, kernel) = (self.desk.clone(), Arc::clone(&self.kernel));
+            self.readers.spawn_blocking(move || desk.read(&*kernel));
+        }
+    }
+
+    /// Makes samples of what was read.
+    fn collect(&mut self) {
+        let mut batch = Vec::new();
+        let stamp = Stamp {
+            backend_name: &self.backend_name,
+            unix_s: unix_seconds(),
+        };
+        for Read { order, at, result } in self.desk.take_done() {
+            let entry = order.entry();
+            let key = entry.key;
+            match result {
+                Ok(reading) => {
+                    let rated = self.rates.sample(key, at, reading.links);
+                    add_samples(&mut batch, entry, &rated, &reading.qdiscs, stamp);
+                }
+                // The next tick tries again, and the roster says what is gone.
+                Err(err) => debug!(?key, error = %chain(&err), "counters not read"),
+            }
+        }
+        if !batch.is_empty() {
+            self.outbox.push_back(batch);
+        }
+    }
+}

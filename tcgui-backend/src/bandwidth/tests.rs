@@ -1,0 +1,386 @@
+//! The actor over a small kernel with switches: namespaces that are slow, gone, or reset.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant as RealInstant;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, advance, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::kernel::link::{LinkName, Traffic};
+use crate::namespace_watcher::MountedNamespaceId;
+
+const INTERVAL: Duration = Duration::from_secs(2);
+/// The actor's own, see `task.rs`.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// What a busy machine may need for a few microseconds of work.
+const REAL_DEADLINE: Duration = Duration::from_secs(20);
+
+/// A kernel in memory. Clones are the same kernel.
+#[derive(Debug, Clone, Default)]
+struct FakeKernel(Arc<Fake>);
+
+#[derive(Debug, Default)]
+struct Fake {
+    state: Mutex<FakeState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct FakeState {
+    /// What every link of a namespace has received and sent.
+    bytes: HashMap<NetnsKey, u64>,
+    held: HashSet<NetnsKey>,
+    gone: HashSet<NetnsKey>,
+    reads: Vec<NetnsKey>,
+}
+
+impl FakeKernel {
+    fn set(&self, change: impl FnOnce(&mut FakeState)) {
+        change(&mut self.0.state.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.notify_all();
+    }
+
+    fn reads_of(&self, key: NetnsKey) -> usize {
+        let state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reads.iter().filter(|read| **read == key).count()
+    }
+}
+
+impl CounterKernel for FakeKernel {
+    fn read(&self, entry: &RosterEntry) -> Result<Reading, ReadError> {
+        let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.reads.push(entry.key);
+        while state.held.contains(&entry.key) {
+            state = self
+                .0
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.gone.contains(&entry.key) {
+            return Err(ReadError::Gone);
+        }
+        let bytes = state.bytes.get(&entry.key).copied().unwrap_or_default();
+        let traffic = Traffic {
+            bytes,
+            ..Traffic::default()
+        };
+        let counters = |link: &RosterLink| LinkCounters {
+            ifindex: link.ifindex,
+            name: LinkName::new(link.name.as_bytes()),
+            rx: traffic,
+            tx: traffic,
+        };
+        let statistics = |link: &RosterLink| QdiscStatistics {
+            ifindex: link.ifindex,
+            basic: Some(BasicStats { bytes, packets: 1 }),
+            queue: None,
+            rate_est: None,
+        };
+        let netems = entry.links.iter().filter(|link| link.root_netem);
+        Ok(Reading {
+            links: entry.links.iter().map(counters).collect(),
+            qdiscs: netems.map(statistics).collect(),
+        })
+    }
+}
+
+fn key(number: i64) -> NetnsKey {
+    NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, number, 0))
+}
+
+fn name_of(number: i64) -> String {
+    format!("n{number}")
+}
+
+/// A namespace with one link.
+fn entry(number: i64, root_netem: bool) -> RosterEntry {
+    RosterEntry {
+        key: key(number),
+        nsid: None,
+        names: vec![NamespaceName::named(name_of(number)).unwrap()],
+        links: vec![RosterLink {
+            ifindex: 1,
+            name: InterfaceName::new("lo").unwrap(),
+            root_netem,
+        }],
+    }
+}
+
+fn roster(numbers: impl IntoIterator<Item = i64>) -> Arc<Roster> {
+    let namespaces = numbers.into_iter().map(|number| entry(number, false));
+    Arc::new(Roster {
+        namespaces: namespaces.collect(),
+    })
+}
+
+struct Actor {
+    kernel: FakeKernel,
+    roster: watch::Sender<Arc<Roster>>,
+    samples: mpsc::Receiver<Vec<Sample>>,
+    stop: CancellationToken,
+    running: JoinHandle<()>,
+    started: Instant,
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        // The runtime waits for its blocking threads when a test fails.
+        self.kernel.set(|state| state.held.clear());
+    }
+}
+
+/// Starts the actor; one batch fits between it and the bus.
+#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+async fn start(first: Arc<Roster>) -> Actor {
+    let kernel = FakeKernel::default();
+    let (roster, roster_rx) = watch::channel(first);
+    let (sender, samples) = mpsc::channel(1);
+    let name = "edge1".parse().unwrap();
+    let task = open(kernel.clone(), &name, INTERVAL, roster_rx, sender);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(task.run(stop.clone()));
+    // The first interval begins when the actor is polled.
+    tokio::task::yield_now().await;
+    Actor {
+        kernel,
+        roster,
+        samples,
+        running,
+        stop,
+        started: Instant::now(),
+    }
+}
+
+impl Actor {
+    /// Waits for the next batch: when it came, and what each namespace received per second.
+    async fn batch(&mut self) -> (Duration, Vec<(String, f64)>) {
+        let batch = timeout(INTERVAL * 10, self.samples.recv()).await;
+        let batch = batch.expect("samples in time").expect("the actor runs");
+        (self.started.elapsed(), rates(&batch))
+    }
+
+    /// Waits until something is so without moving the clock.
+    async fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
+        let began = RealInstant::now();
+        while !so(self) {
+            assert!(began.elapsed() < REAL_DEADLINE, "never: {what}");
+            tokio::task::yield_now().await;
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for the samples of these namespaces without moving the clock.
+    async fn until_sampled(&mut self, numbers: impl IntoIterator<Item = i64>) {
+        let mut missing: HashSet<_> = numbers.into_iter().map(name_of).collect();
+        self.until("samples of all others", |actor| {
+            while let Ok(batch) = actor.samples.try_recv() {
+                for (name, _) in rates(&batch) {
+                    missing.remove(&name);
+                }
+            }
+            missing.is_empty()
+        })
+        .await;
+    }
+
+    async fn until_read(&mut self, number: i64, times: usize) {
+        self.until("reading", |actor| {
+            actor.kernel.reads_of(key(number)) == times
+        })
+        .await;
+    }
+}
+
+fn rates(batch: &[Sample]) -> Vec<(String, f64)> {
+    let rate = |sample: &Sample| match sample {
+        Sample::Bandwidth(netns, _, update) => {
+            assert_eq!(update.namespace, netns.to_wire());
+            assert_eq!(update.backend_name, "edge1");
+            Some((netns.to_wire(), update.stats.rx_bytes_per_sec))
+        }
+        Sample::TcStatistics(..) => None,
+    };
+    batch.iter().filter_map(rate).collect()
+}
+
+fn secs(s: u64) -> Duration {
+    Duration::from_secs(s)
+}
+
+#[tokio::test(start_paused = true)]
+async fn samples_come_with_every_tick() {
+    let mut actor = start(roster([1])).await;
+    assert_eq!(actor.batch().await, (secs(2), vec![("n1".into(), 0.0)]));
+    actor.kernel.set(|state| {
+        state.bytes.insert(key(1), 3000);
+    });
+    assert_eq!(actor.batch().await, (secs(4), vec![("n1".into(), 1500.0)]));
+    assert_eq!(actor.batch().await, (secs(6), vec![("n1".into(), 0.0)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn missed_ticks_are_not_made_up_for() {
+    let mut actor = start(roster([1])).await;
+    advance(secs(7)).await;
+    assert_eq!(actor.batch().await.0, secs(7));
+    assert_eq!(actor.batch().await.0, secs(8), "in step again");
+    assert_eq!(actor.kernel.reads_of(key(1)), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_newest_roster_is_read() {
+    let mut actor = start(Arc::default()).await;
+    actor.roster.send_replace(roster([1, 2]));
+    let names = |batch: (Duration, Vec<(String, f64)>)| -> Vec<_> {
+        batch.1.into_iter().map(|(name, _)| name).collect()
+    };
+    assert_eq!(names(actor.batch().await), ["n1", "n2"]);
+    actor.kernel.set(|state| {
+        state.bytes = HashMap::from([(key(1), 500), (key(2), 500), (key(3), 500)]);
+    });
+    actor.roster.send_replace(roster([3, 2]));
+    let (_, changed) = actor.batch().await;
+    assert_eq!(changed, [("n3".into(), 0.0), ("n2".into(), 250.0)]);
+    actor.roster.send_replace(roster([1, 2]));
+    let (_, back) = actor.batch().await;
+    assert_eq!(back[0], ("n1".into(), 0.0), "it was forgotten meanwhile");
+}
+
+#[tokio::test(start_paused = true)]
+async fn statistics_of_netems_follow_the_counters() {
+    let namespaces = vec![entry(1, true), entry(2, false)];
+    let mut actor = start(Arc::new(Roster { namespaces })).await;
+    let batch = actor.samples.recv().await.expect("the actor runs");
+    let [
+        Sample::Bandwidth(..),
+        Sample::TcStatistics(netns, _, update),
+        Sample::Bandwidth(..),
+    ] = &batch[..]
+    else {
+        panic!("{batch:?}")
+    };
+    assert_eq!(netns.to_wire(), "n1");
+    assert_eq!(update.stats_basic.map(|basic| basic.packets), Some(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_fails_costs_only_its_own_samples() {
+    let mut actor = start(roster([1, 2])).await;
+    actor.batch().await;
+    actor.kernel.set(|state| {
+        state.gone.insert(key(1));
+        state.bytes.insert(key(1), 4000);
+    });
+    assert_eq!(actor.batch().await.1, [("n2".into(), 0.0)]);
+    actor.kernel.set(|state| state.gone.clear());
+    let (_, recovered) = actor.batch().await;
+    assert_eq!(
+        recovered[0],
+        ("n1".into(), 1000.0),
+        "since the sample before"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_namespace_costs_only_its_own_samples() {
+    let mut actor = start(roster(1..=100)).await;
+    actor.kernel.set(|state| {
+        state.held.insert(key(1));
+    });
+    advance(INTERVAL).await;
+    actor.until_read(1, 1).await;
+    // Twice: the first look still sees that this namespace was taken.
+    advance(PATIENCE).await;
+    tokio::task::yield_now().await;
+    advance(PATIENCE).await;
+    actor.until_sampled(2..=100).await;
+    let elapsed = actor.started.elapsed();
+    assert!(elapsed < INTERVAL + secs(1) / 5, "{elapsed:?}");
+
+    advance(INTERVAL - PATIENCE * 2).await;
+    actor.until_sampled(2..=100).await;
+    assert_eq!(actor.kernel.reads_of(key(1)), 1, "never twice at once");
+    actor.kernel.set(|state| state.held.clear());
+    actor.until_sampled([1]).await;
+    advance(INTERVAL).await;
+    actor.until_sampled(1..=100).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_does_not_wait_for_the_last_one() {
+    let mut actor = start(roster(1..=5)).await;
+    actor.kernel.set(|state| {
+        state.held.insert(key(5));
+    });
+    advance(INTERVAL).await;
+    actor.until_read(5, 1).await;
+    advance(PATIENCE).await;
+    actor.until_sampled(1..=4).await;
+    assert_eq!(actor.started.elapsed(), INTERVAL + PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_everything_is_slow_nothing_piles_up() {
+    let mut actor = start(roster(1..=10)).await;
+    actor
+        .kernel
+        .set(|state| state.held = (1..=10).map(key).collect());
+    for _ in 0..20 {
+        advance(INTERVAL / 2).await;
+        tokio::task::yield_now().await;
+    }
+    actor.until_read(3, 1).await;
+    assert_eq!(actor.kernel.reads_of(key(4)), 0, "three readers, not more");
+    actor.kernel.set(|state| state.held.clear());
+    actor.until_sampled(1..=10).await;
+    assert_eq!(actor.kernel.reads_of(key(1)), 1, "no tick is made up for");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_takes_nothing_gets_the_newest() {
+    let mut actor = start(roster([1])).await;
+    for round in 1..=20_usize {
+        actor.kernel.set(|state| {
+            state.bytes.insert(key(1), 1000 * round as u64);
+        });
+        advance(INTERVAL).await;
+        actor.until_read(1, round).await;
+    }
+    actor
+        .until("the last reading is done", |actor| actor.samples.len() == 1)
+        .await;
+    // One is in the channel, and the last one waits behind it.
+    actor.batch().await;
+    let newest = actor.samples.recv().await.expect("the actor runs");
+    let Sample::Bandwidth(_, _, update) = &newest[0] else {
+        panic!("{newest:?}")
+    };
+    assert_eq!(update.stats.rx_bytes, 20_000);
+    assert!(actor.samples.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_told_to_or_when_the_bus_is_gone() {
+    let mut actor = start(roster(1..=3)).await;
+    actor.kernel.set(|state| {
+        state.held.insert(key(1));
+    });
+    advance(INTERVAL).await;
+    actor.until_read(1, 1).await;
+    actor.stop.cancel();
+    actor
+        .until("the end", |actor| actor.running.is_finished())
+        .await;
+    actor.kernel.set(|state| state.held.clear());
+
+    let mut actor = start(roster([1])).await;
+    actor.samples.close();
+    advance(INTERVAL).await;
+    actor
+        .until("the end", |actor| actor.running.is_finished())
+        .await;
+}
