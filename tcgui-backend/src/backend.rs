@@ -23,13 +23,16 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
+use crate::bandwidth::{self, KernelCounters};
 use crate::bus::{self, BusError};
 use crate::clock;
 use crate::config::Config;
@@ -51,6 +54,8 @@ const LOOKS: usize = 4;
 const LINK_SWEEP: u32 = 4;
 /// Operations on links and qdiscs at once; apart from the looks, which must not wait for them.
 const OPERATIONS: usize = 4;
+/// Sockets kept for reading counters; one reading at a time is the rule.
+const READINGS: usize = 2;
 /// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
@@ -152,6 +157,25 @@ async fn start(
     });
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
+    let (samples, sampler) = bus.samples();
+    let (roster, roster_rx) = watch::channel(Arc::default());
+    let counters = KernelCounters::new(
+        Rtnetlink::open(READINGS)?,
+        sockets.clone(),
+        directory.clone(),
+    );
+    let interval = config.bandwidth_interval;
+    let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
+    let bandwidth = bandwidth.run(supervisor.child_token());
+    supervisor.supervise("bandwidth", async {
+        bandwidth.await;
+        Ok(())
+    });
+    let sampler = sampler.run(supervisor.child_token());
+    supervisor.supervise("samples", async {
+        sampler.await;
+        Ok(())
+    });
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
@@ -170,6 +194,7 @@ async fn start(
         tracker,
         publisher,
         sockets,
+        roster,
     };
     Ok((state, actors, namespaces))
 }

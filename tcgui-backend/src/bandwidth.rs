@@ -43,7 +43,7 @@ pub use task::Task;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Roster {
     /// The namespaces, each once whatever the number of its names.
-    pub namespaces: Vec<RosterEntry>,
+    pub namespaces: Vec<Arc<RosterEntry>>,
 }
 
 /// One namespace of the roster.
@@ -56,7 +56,7 @@ pub struct RosterEntry {
     /// The names under which it is shown; everything is published under each.
     pub names: Vec<NamespaceName>,
     /// The interfaces that are shown.
-    pub links: Vec<RosterLink>,
+    pub links: Arc<[RosterLink]>,
 }
 
 impl RosterEntry {

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
+use std::sync::Arc;
 use std::time::Instant;
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use super::wire::Shown;
+use crate::bandwidth::{Roster, RosterEntry};
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
@@ -19,6 +21,8 @@ struct Netns {
     snapshot: Option<Snapshot>,
     /// Netems that were read back after the look began that saw the links.
     read_back: HashMap<u32, ReadBack>,
+    /// What of it is published at a steady pace.
+    roster: Option<Arc<RosterEntry>>,
 }
 
 /// The root netem of a link after a change, and when it was read.
@@ -77,6 +81,7 @@ impl Inventory {
         netns.names.insert(name.clone());
         let shown = netns.show(&name, self.exclude_loopback);
         self.by_name.insert(name, Name { id, shown });
+        self.enlist(id);
     }
 
     /// Takes a name out; returns whether the namespace went with it.
@@ -91,6 +96,8 @@ impl Inventory {
         let gone = netns.names.is_empty();
         if gone {
             self.named.remove(&id);
+        } else {
+            self.enlist(id);
         }
         gone
     }
@@ -146,6 +153,14 @@ impl Inventory {
                 let links = netns.snapshot.as_ref().map(|it| &it.links);
                 *shown =
                     links.map(|links| Shown::new(&NamespaceName::host(), links, exclude_loopback));
+                netns.roster = shown.as_ref().map(|shown| {
+                    Arc::new(RosterEntry {
+                        key,
+                        nsid: None,
+                        names: vec![NamespaceName::host()],
+                        links: Arc::clone(shown.links()),
+                    })
+                });
             }
             NetnsKey::Mounted(id) => {
                 let Some(netns) = self.named.get(&id) else {
@@ -156,7 +171,35 @@ impl Inventory {
                         entry.shown = netns.show(name, exclude_loopback);
                     }
                 }
+                self.enlist(id);
             }
+        }
+    }
+
+    /// Makes anew what is in the roster of a namespace that has a name.
+    fn enlist(&mut self, id: MountedNamespaceId) {
+        let names = self.names(NetnsKey::Mounted(id));
+        let Some(netns) = self.named.get_mut(&id) else {
+            return;
+        };
+        let shown = netns.names.first().and_then(|name| self.by_name.get(name));
+        let shown = shown.and_then(|name| name.shown.as_ref());
+        netns.roster = shown.map(|shown| {
+            Arc::new(RosterEntry {
+                key: NetnsKey::Mounted(id),
+                nsid: netns.snapshot.as_ref().and_then(|it| it.nsid),
+                names,
+                links: Arc::clone(shown.links()),
+            })
+        });
+    }
+
+    /// Returns what is published at a steady pace: every namespace that is shown, once.
+    pub(super) fn roster(&self) -> Roster {
+        let named = self.named.values().map(|netns| netns.roster.clone());
+        let all = [self.host.0.roster.clone()].into_iter().chain(named);
+        Roster {
+            namespaces: all.flatten().filter(|it| !it.links.is_empty()).collect(),
         }
     }
 

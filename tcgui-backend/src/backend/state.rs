@@ -22,6 +22,7 @@ use tcgui_shared::tc::{TcRequest, TcResponse};
 use super::inventory::{Found, Inventory, NotFound, ReadBack};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
+use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
@@ -96,6 +97,8 @@ pub(super) enum Effect {
     /// Look at a namespace, whatever has rung.
     Look(NetnsKey),
     Publish(Publication),
+    /// What is published at a steady pace from now on.
+    Roster(Roster),
 }
 
 /// When something happened.
@@ -175,7 +178,13 @@ impl State {
             }
             Input::Timer => {}
         }
-        effects.extend(self.publish(moment).map(Effect::Publish));
+        let was_changed = self.changed;
+        let publication = self.publish(moment);
+        if was_changed && !self.changed {
+            // Also when the list is the same: a namespace made anew may look like the one before.
+            effects.push(Effect::Roster(self.inventory.roster()));
+        }
+        effects.extend(publication.map(Effect::Publish));
         effects
     }
 

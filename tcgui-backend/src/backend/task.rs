@@ -1,8 +1,9 @@
 //! The main select loop: chooses what happened, lets the state decide, does what it says.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
@@ -11,6 +12,7 @@ use super::state::{
     Effect, Input, LinkOutcome, LinkWish, Moment, State, TcOrder, TcOutcome, TcWish,
 };
 use super::{BackendError, Signals, Supervisor};
+use crate::bandwidth::Roster;
 use crate::bus::{BusHandle, Request};
 use crate::clock::unix_seconds;
 use crate::error::chain;
@@ -36,6 +38,7 @@ pub(super) struct Actors {
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
+    pub(super) roster: watch::Sender<Arc<Roster>>,
 }
 
 enum Event {
@@ -164,6 +167,9 @@ impl Task {
                 Effect::ChangeTc(wish) => {
                     let sockets = self.actors.sockets.clone();
                     self.work.spawn(change_tc(sockets, wish));
+                }
+                Effect::Roster(roster) => {
+                    self.actors.roster.send_replace(Arc::new(roster));
                 }
                 Effect::Look(key) => {
                     let tracker = self.actors.tracker.clone();

@@ -1,8 +1,11 @@
 //! The inventory in the words of the wire. Pure.
 
+use std::sync::Arc;
+
 use tcgui_shared::interface::{InterfaceType, NamespaceType, NetworkInterface, NetworkNamespace};
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
+use crate::bandwidth::RosterLink;
 use crate::bus::Rendered;
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
@@ -14,7 +17,7 @@ use crate::kernel::netem::Netem;
 pub(super) struct Shown {
     /// `None`: nothing of it is to be shown, it is only counted.
     json: Option<Rendered>,
-    interface_count: usize,
+    links: Arc<[RosterLink]>,
     netems: Vec<(InterfaceName, Option<Netem>)>,
 }
 
@@ -23,6 +26,7 @@ impl Shown {
     pub(super) fn new(netns: &NamespaceName, links: &[Link], exclude_loopback: bool) -> Self {
         let name = netns.to_wire();
         let mut interfaces = Vec::with_capacity(links.len());
+        let mut roster = Vec::with_capacity(links.len());
         let mut netems = Vec::new();
         for link in links
             .iter()
@@ -33,9 +37,13 @@ impl Shown {
                 continue;
             };
             interfaces.push(interface(link, &ifname, &name));
+            roster.push(RosterLink {
+                ifindex: link.ifindex,
+                name: ifname.clone(),
+                root_netem: link.root_netem,
+            });
             netems.extend(link.root_netem.then_some((ifname, link.netem)));
         }
-        let interface_count = interfaces.len();
         let json = if interfaces.is_empty() {
             None
         } else {
@@ -44,7 +52,7 @@ impl Shown {
         };
         Self {
             json,
-            interface_count,
+            links: roster.into(),
             netems,
         }
     }
@@ -55,7 +63,12 @@ impl Shown {
     }
 
     pub(super) fn interface_count(&self) -> usize {
-        self.interface_count
+        self.links.len()
+    }
+
+    /// Returns the interfaces that are shown.
+    pub(super) fn links(&self) -> &Arc<[RosterLink]> {
+        &self.links
     }
 
     /// Returns the interfaces that have a netem at their root, with what it does if that was read.

@@ -102,16 +102,19 @@ fn entry(number: i64, root_netem: bool) -> RosterEntry {
         key: key(number),
         nsid: None,
         names: vec![NamespaceName::named(name_of(number)).unwrap()],
-        links: vec![RosterLink {
+        links: [RosterLink {
             ifindex: 1,
             name: InterfaceName::new("lo").unwrap(),
             root_netem,
-        }],
+        }]
+        .into(),
     }
 }
 
 fn roster(numbers: impl IntoIterator<Item = i64>) -> Arc<Roster> {
-    let namespaces = numbers.into_iter().map(|number| entry(number, false));
+    let namespaces = numbers
+        .into_iter()
+        .map(|number| Arc::new(entry(number, false)));
     Arc::new(Roster {
         namespaces: namespaces.collect(),
     })
@@ -252,7 +255,7 @@ async fn the_newest_roster_is_read() {
 
 #[tokio::test(start_paused = true)]
 async fn statistics_of_netems_follow_the_counters() {
-    let namespaces = vec![entry(1, true), entry(2, false)];
+    let namespaces = vec![Arc::new(entry(1, true)), Arc::new(entry(2, false))];
     let mut actor = start(Arc::new(Roster { namespaces })).await;
     let batch = actor.samples.recv().await.expect("the actor runs");
     let [

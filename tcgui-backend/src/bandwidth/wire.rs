@@ -154,11 +154,12 @@ mod tests {
             key: NetnsKey::Host,
             nsid: None,
             names: vec![NamespaceName::Host, NamespaceName::named("x").unwrap()],
-            links: vec![
+            links: [
                 link(1, "lo", true),
                 link(2, "v0", false),
                 link(3, "v1", true),
-            ],
+            ]
+            .into(),
         };
         let all = [
             rated(1, "lo"),
@@ -200,7 +201,7 @@ mod tests {
             key: NetnsKey::Host,
             nsid: None,
             names: vec![NamespaceName::Host],
-            links: vec![link(1, "lo", true)],
+            links: [link(1, "lo", true)].into(),
         };
         let samples = samples(&entry, &[rated(1, "lo")], &[qdisc(1, 9)]);
         let [

@@ -45,6 +45,7 @@ fn added(name: &str, id: MountedNamespaceId) -> Input {
 struct Bench {
     state: State,
     moment: Moment,
+    roster: Roster,
 }
 
 impl Bench {
@@ -74,6 +75,7 @@ impl Bench {
                 now: Instant::now(),
                 unix_s: 2000,
             },
+            roster: Roster::default(),
         }
     }
 
@@ -88,8 +90,15 @@ impl Bench {
         bench
     }
 
+    /// Keeps the newest roster, which comes with every list, and returns the other effects.
     fn step(&mut self, input: Input) -> Vec<Effect> {
-        self.state.step(input, self.moment)
+        let mut effects = self.state.step(input, self.moment);
+        for roster in effects.extract_if(.., |effect| matches!(effect, Effect::Roster(_))) {
+            if let Effect::Roster(roster) = roster {
+                self.roster = roster;
+            }
+        }
+        effects
     }
 
     /// Expects the input to lead to a publication, whatever else it leads to.
@@ -196,6 +205,29 @@ fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
     assert_eq!(
         listed(&bench.publication(Input::Namespace(removed))),
         ["default"]
+    );
+}
+
+#[test]
+fn a_namespace_made_anew_is_followed_though_the_list_is_the_same() {
+    const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
+    let mut bench = Bench::warm();
+    let mut keys = Vec::new();
+    for id in [A, B] {
+        bench.wait(Duration::from_secs(1));
+        bench.step(added("a", id));
+        bench.step(Input::Published(COST));
+        bench.wait(Duration::from_secs(1));
+        bench.step(links(NetnsKey::Mounted(id), &[link(1, "lo", false)]));
+        bench.step(Input::Published(COST));
+        keys.extend(bench.roster.namespaces.iter().map(|entry| entry.key));
+        let name = "a".into();
+        bench.step(Input::Namespace(NamespaceEvent::Removed { name, id }));
+    }
+    let host = NetnsKey::Host;
+    assert_eq!(
+        keys,
+        [host, NetnsKey::Mounted(A), host, NetnsKey::Mounted(B)]
     );
 }
 
