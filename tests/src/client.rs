@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail, ensure};
 use nix::time::{ClockId, clock_gettime};
 use serde_json::Value;
-use zenoh::handlers::Callback;
+use zenoh::handlers::{Callback, FifoChannelHandler};
+use zenoh::query::Reply;
 use zenoh::sample::{Sample, SampleKind};
 use zenoh::{Session, Wait};
 
@@ -383,6 +384,16 @@ impl Client {
     /// As [`Self::ask`].
     pub fn query(&self, key: &str, payload: Option<&[u8]>) -> anyhow::Result<(Value, Duration)> {
         let start = Instant::now();
+        let value = self.begin(key, payload)?.reply()?;
+        Ok((value, start.elapsed()))
+    }
+
+    /// Sends a query whose reply is taken later.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be sent.
+    pub fn begin(&self, key: &str, payload: Option<&[u8]>) -> anyhow::Result<Asked> {
         let query = self.session.get(key).timeout(QUERY_TIMEOUT);
         let query = match payload {
             Some(payload) => query.payload(payload),
@@ -391,26 +402,21 @@ impl Client {
         let replies = query
             .wait()
             .map_err(|error| anyhow!(error).context("send the query"))?;
-        let replies: Vec<_> = replies.iter().collect();
-        let elapsed = start.elapsed();
-        let [reply] = &replies[..] else {
-            bail!(
-                "{} replies from {key} after {elapsed:?}, expected one",
-                replies.len()
-            );
-        };
-        let sample = reply
-            .result()
-            .map_err(|error| anyhow!("error reply from {key}: {error:?}"))?;
-        ensure!(
-            sample.key_expr().as_str() == key,
-            "reply on {}",
-            sample.key_expr()
-        );
-        let text = sample.payload().to_bytes();
-        let value = serde_json::from_slice(&text)
-            .with_context(|| format!("reply of {key}: {}", String::from_utf8_lossy(&text)))?;
-        Ok((value, elapsed))
+        Ok(Asked {
+            key: key.to_owned(),
+            replies,
+        })
+    }
+
+    /// Returns how many liveliness tokens match a key expression.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be asked.
+    pub fn tokens(&self, key: &str) -> anyhow::Result<usize> {
+        let tokens = self.session.liveliness().get(key).wait();
+        let tokens = tokens.map_err(|error| anyhow!(error).context("ask for tokens"))?;
+        Ok(tokens.iter().filter(|token| token.result().is_ok()).count())
     }
 
     /// Closes the session; dropping the client does it too, without a report.
@@ -423,6 +429,39 @@ impl Client {
             .close()
             .wait()
             .map_err(|error| anyhow!(error).context("close the session"))
+    }
+}
+
+/// A query that was sent.
+#[derive(Debug)]
+pub struct Asked {
+    key: String,
+    replies: FifoChannelHandler<Reply>,
+}
+
+impl Asked {
+    /// Waits for the one reply.
+    ///
+    /// # Errors
+    ///
+    /// When there is not exactly one reply on the key of the query, or it is not JSON.
+    pub fn reply(self) -> anyhow::Result<Value> {
+        let key = self.key;
+        let replies: Vec<_> = self.replies.iter().collect();
+        let [reply] = &replies[..] else {
+            bail!("{} replies from {key}, expected one", replies.len());
+        };
+        let sample = reply
+            .result()
+            .map_err(|error| anyhow!("error reply from {key}: {error:?}"))?;
+        ensure!(
+            sample.key_expr().as_str() == key,
+            "reply on {}",
+            sample.key_expr()
+        );
+        let text = sample.payload().to_bytes();
+        serde_json::from_slice(&text)
+            .with_context(|| format!("reply of {key}: {}", String::from_utf8_lossy(&text)))
     }
 }
 

@@ -64,11 +64,12 @@ fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
 /// The body gets a [`Scene`], which is checked for leaks at its end.
 #[macro_export]
 macro_rules! lab_test {
-    ($name:ident, $body:expr $(,)?) => {
-        $crate::lab_test!($name, $crate::lab::Kind::Plain, $body);
+    ($(#[$attribute:meta])* $name:ident, $body:expr $(,)?) => {
+        $crate::lab_test!($(#[$attribute])* $name, $crate::lab::Kind::Plain, $body);
     };
-    ($name:ident, $kind:expr, $body:expr $(,)?) => {
+    ($(#[$attribute:meta])* $name:ident, $kind:expr, $body:expr $(,)?) => {
         #[test]
+        $(#[$attribute])*
         fn $name() {
             let path = concat!(module_path!(), "::", stringify!($name));
             $crate::lab::isolated(path, $kind, $body);

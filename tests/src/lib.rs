@@ -13,6 +13,7 @@
 //! | [`links`] | what an administrator does to links, and what the list then says |
 //! | [`names`] | how a namespace name must look on the wire |
 //! | [`scene`] | daemon and client together, and the check that ends every test |
+//! | [`machine`] | another kernel, for what this one does not have |
 //! | [`measure`] | times, summarised and reported |
 //! | [`random`] | numbers from a seed |
 //! | [`wait`] | the only way to wait |
@@ -25,6 +26,7 @@ pub mod doorbells;
 pub mod frontend;
 pub mod lab;
 pub mod links;
+pub mod machine;
 pub mod measure;
 pub mod names;
 pub mod netns;

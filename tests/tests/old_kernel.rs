@@ -10,19 +10,8 @@ mod tests {
     use std::process::Command;
     use std::time::SystemTime;
 
-    use anyhow::{Context, ensure};
-    use tcgui_tests::process::{bound_to_parent, run};
-
-    const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/netem-vm.sh");
-
-    /// Of the machine, in seconds; it needs a tenth of it when nothing else runs.
-    const LIMIT: &str = "500";
-
-    /// System calls take a hundred times as long, but most of a test is waiting.
-    const PATIENCE: &str = "10";
-
-    /// What the machine has of its own at the same place.
-    const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+    use anyhow::Context;
+    use tcgui_tests::machine::{self, SCRIPT};
 
     /// The newest binary of a suite, which is the one that was built with this one.
     fn suite(name: &str) -> anyhow::Result<PathBuf> {
@@ -44,27 +33,15 @@ mod tests {
             .max();
         let (_, path) = newest
             .with_context(|| format!("no {name} beside {}: run scripts/test.sh", this.display()))?;
-        let hidden = HIDDEN.iter().find(|hidden| path.starts_with(hidden));
-        ensure!(
-            hidden.is_none(),
-            "{} cannot be seen in the machine: choose another CARGO_TARGET_DIR",
-            path.display()
-        );
         Ok(path)
     }
 
     /// Runs these tests of a suite in a machine of their own.
     fn in_the_machine(name: &str, tests: &[&str]) -> anyhow::Result<()> {
-        let names = tests.iter().map(|test| format!("tests::{test}"));
-        let output = run(bound_to_parent(SCRIPT)
-            .args(["-t", LIMIT, "--"])
-            .arg(suite(name)?)
-            .args(["--exact", "--color=never", "--test-threads=1"])
-            .args(names)
-            .env("TCGUI_PATIENCE", PATIENCE))?;
-        let passed = format!("test result: ok. {} passed", tests.len());
-        ensure!(output.contains(&passed), "not {passed:?}: {output}");
-        Ok(())
+        let names: Vec<_> = tests.iter().map(|test| format!("tests::{test}")).collect();
+        let names = names.iter().map(String::as_str);
+        let arguments: Vec<_> = ["--exact"].into_iter().chain(names).collect();
+        machine::run_tests(&suite(name)?, &arguments, tests.len()).map(drop)
     }
 
     #[test]

@@ -169,8 +169,8 @@ impl State {
                 self.awaited.remove(&key);
             }
             Input::Request(Request::FrontendJoined) => self.tc.frontend_joined(moment.now),
-            Input::Request(request) => self.request(request, &mut effects),
-            Input::TcChanged(outcome) => self.tc_changed(*outcome, &mut effects),
+            Input::Request(request) => self.request(request, moment, &mut effects),
+            Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
@@ -178,6 +178,7 @@ impl State {
             }
             Input::Timer => {}
         }
+        effects.extend(self.tc.begin(moment.now).map(Effect::ChangeTc));
         let was_changed = self.changed;
         let publication = self.publish(moment);
         if was_changed && !self.changed {
@@ -190,16 +191,13 @@ impl State {
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
+        let begin = self.tc.begin_at();
         if self.publishing || !self.awaited.is_empty() {
-            return None;
+            return begin;
         }
-        let list = if self.changed {
-            self.pacing.not_before()
-        } else {
-            None
-        };
-        let due = list.into_iter().chain(self.health_due);
-        due.chain(self.tc.wake_at()).min()
+        let list = self.changed.then(|| self.pacing.not_before()).flatten();
+        let due = [begin, list, self.health_due, self.tc.publish_at()];
+        due.into_iter().flatten().min()
     }
 
     /// Gives up what was asked for and not begun; those who asked hear that the backend stops.
@@ -240,7 +238,7 @@ impl State {
         }
     }
 
-    fn request(&mut self, request: Request, effects: &mut Vec<Effect>) {
+    fn request(&mut self, request: Request, moment: Moment, effects: &mut Vec<Effect>) {
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
             Request::Interface(request, reply) => self.switch_link(request, reply, effects),
@@ -256,7 +254,7 @@ impl State {
                     "running scenarios",
                 )));
             }
-            Request::Tc(request, reply) => self.change_tc(*request, reply, effects),
+            Request::Tc(request, reply) => self.change_tc(*request, reply, moment, effects),
             Request::FrontendJoined => {}
             Request::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(
                 missing("running diagnostics"),
@@ -316,6 +314,7 @@ impl State {
         &mut self,
         request: TcRequest,
         reply: Reply<TcResponse>,
+        moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
         let (target, found) = match self.find(&request.namespace, &request.interface) {
@@ -337,13 +336,13 @@ impl State {
             operation: request.operation,
             foreign: self.identity.foreign_qdiscs,
         };
-        let begins = self.tc.enter(Box::new(TcWish::new(order, target, reply)));
-        effects.extend(begins.map(Effect::ChangeTc));
+        let wish = Box::new(TcWish::new(order, target, reply));
+        effects.extend(self.tc.enter(wish, moment.now).map(Effect::ChangeTc));
     }
 
-    fn tc_changed(&mut self, outcome: TcOutcome, effects: &mut Vec<Effect>) {
+    fn tc_changed(&mut self, outcome: TcOutcome, moment: Moment, effects: &mut Vec<Effect>) {
         let TcOutcome { wish, result } = outcome;
-        effects.extend(self.tc.leave(&wish).map(Effect::ChangeTc));
+        self.tc.leave(&wish, moment.now);
         let (key, ifindex) = (wish.order.place.key, wish.order.ifindex);
         let response = match result {
             Ok((outcome, at)) => {

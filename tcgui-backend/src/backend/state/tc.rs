@@ -1,7 +1,9 @@
 //! Decisions about traffic control: whose wish is carried out next, and what is published of it. Pure.
 //!
 //! One change of an interface is under way at a time. Of what arrives meanwhile only the newest is carried
-//! out, since each wish describes the complete state; whoever sent an older one is answered with it.
+//! out, since each wish describes the complete state; whoever sent an older one is answered with it. While
+//! wishes keep arriving faster than they can be carried out (a slider that is moved), each change waits
+//! longer for a newer one than the change before it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -23,6 +25,10 @@ use crate::tc::report;
 /// After a frontend appeared, all configurations are published again so much later: one that came before
 /// the frontend had the interface list was lost on it.
 const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
+
+/// In a burst, the second change follows the first after as long as that took, the third after twice, and
+/// so on up to 2³ times: few enough changes, and the last one is not late.
+const LONGEST_PAUSE: u32 = 3;
 
 /// An interface in the words of the wire.
 pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
@@ -55,7 +61,7 @@ impl TcWish {
         }
     }
 
-    fn lane(&self) -> Lane {
+    fn lane(&self) -> LaneKey {
         (self.order.place.key, self.order.ifindex)
     }
 }
@@ -67,7 +73,20 @@ pub(in crate::backend) struct TcOutcome {
     pub(in crate::backend) result: Result<(Outcome, Instant), (ErrorKind, String)>,
 }
 
-type Lane = (NetnsKey, u32);
+type LaneKey = (NetnsKey, u32);
+
+/// What happens to one interface; there is one only while something does.
+#[derive(Debug, Default)]
+struct Lane {
+    /// Since when a change is under way.
+    begun: Option<Instant>,
+    /// What comes next …
+    next: Option<Box<TcWish>>,
+    /// … and when, if nothing is under way.
+    due: Option<Instant>,
+    /// How many changes followed each other without a gap.
+    streak: u32,
+}
 
 /// What was published of an interface.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -81,8 +100,8 @@ enum Shown {
 /// All wishes, answers and publications about traffic control.
 #[derive(Debug, Default)]
 pub(super) struct TcDesk {
-    /// Interfaces whose qdisc is being changed, and the wish that comes next.
-    lanes: HashMap<Lane, Option<Box<TcWish>>>,
+    /// Interfaces whose qdisc is being changed.
+    lanes: HashMap<LaneKey, Lane>,
     shown: BTreeMap<Target, Shown>,
     /// Namespaces to be compared with what was published.
     touched: BTreeSet<NamespaceName>,
@@ -95,31 +114,52 @@ pub(super) struct TcDesk {
 
 impl TcDesk {
     /// Takes a wish in and returns it if it can begin now.
-    pub(super) fn enter(&mut self, mut wish: Box<TcWish>) -> Option<Box<TcWish>> {
-        let lane = wish.lane();
-        let Some(next) = self.lanes.get_mut(&lane) else {
-            self.lanes.insert(lane, None);
+    pub(super) fn enter(&mut self, mut wish: Box<TcWish>, now: Instant) -> Option<Box<TcWish>> {
+        let Some(lane) = self.lanes.get_mut(&wish.lane()) else {
+            let begun = Lane {
+                begun: Some(now),
+                ..Lane::default()
+            };
+            self.lanes.insert(wish.lane(), begun);
             return Some(wish);
         };
-        if let Some(superseded) = next.take() {
+        if let Some(superseded) = lane.next.take() {
             wish.replies.splice(0..0, superseded.replies);
         }
-        *next = Some(wish);
+        lane.next = Some(wish);
         None
     }
 
-    /// Notes that the wish under way is done, and returns the one that begins now.
-    pub(super) fn leave(&mut self, wish: &TcWish) -> Option<Box<TcWish>> {
-        let next = self.lanes.get_mut(&wish.lane())?.take();
-        if next.is_none() {
+    /// Notes that the wish under way is done.
+    pub(super) fn leave(&mut self, wish: &TcWish, now: Instant) {
+        let Some(lane) = self.lanes.get_mut(&wish.lane()) else {
+            return;
+        };
+        let begun = lane.begun.take().unwrap_or(now);
+        if lane.next.is_none() {
             self.lanes.remove(&wish.lane());
+            return;
         }
-        next
+        let pause = now.saturating_duration_since(begun) * (1 << lane.streak);
+        lane.due = Some(now + pause);
+        lane.streak = (lane.streak + 1).min(LONGEST_PAUSE);
+    }
+
+    /// Returns the wishes that begin now.
+    pub(super) fn begin(&mut self, now: Instant) -> impl Iterator<Item = Box<TcWish>> {
+        self.lanes.values_mut().filter_map(move |lane| {
+            lane.due.take_if(|due| *due <= now)?;
+            lane.begun = Some(now);
+            lane.next.take()
+        })
     }
 
     /// Gives up what was not begun.
     pub(super) fn clear_waiting(&mut self) {
-        self.lanes.values_mut().for_each(|next| *next = None);
+        self.lanes.retain(|_, lane| {
+            lane.next = None;
+            lane.begun.is_some()
+        });
     }
 
     /// Something about the interfaces of these namespaces may have changed since the last list.
@@ -172,8 +212,13 @@ impl TcDesk {
         self.repeat_at = REPEATS.map(|after| Some(now + after));
     }
 
+    /// Returns when a wish that waits is to begin.
+    pub(super) fn begin_at(&self) -> Option<Instant> {
+        self.lanes.values().filter_map(|lane| lane.due).min()
+    }
+
     /// Returns when something is to be published though nothing changes.
-    pub(super) fn wake_at(&self) -> Option<Instant> {
+    pub(super) fn publish_at(&self) -> Option<Instant> {
         if self.shown.is_empty() {
             return None;
         }

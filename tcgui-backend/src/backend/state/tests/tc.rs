@@ -127,14 +127,21 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
         assert!(effects.is_empty(), "{effects:?}");
         answers.push(answer);
     }
+    bench.wait(COST);
     let effects = bench.done(wish, Some(netem(1)));
-    let next = effects.into_iter().find_map(|effect| match effect {
-        Effect::ChangeTc(wish) => Some(wish),
-        _ => None,
-    });
-    let next = next.expect("the newest begins");
+    assert!(
+        matches!(
+            &effects[..],
+            [Effect::Look(NetnsKey::Host), Effect::Publish(_)]
+        ),
+        "{effects:?}"
+    );
+    bench.published();
+    // It waits for a newer one as long as the first took.
+    assert_eq!(bench.state.wake_at(), Some(bench.moment.now + COST));
+    bench.wait(COST);
+    let next = Bench::begun(bench.step(Input::Timer));
     assert_eq!(next.order.operation, delay(200.0));
-    bench.step(Input::Published(COST));
     let publication = bench.done_and_published(next, Some(netem(200)));
     assert_eq!(delays(&publication), [("v0".to_owned(), 200.0)]);
     assert_eq!(publication.answers.len(), 199);
@@ -144,6 +151,41 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
     }
     let (effects, _answer) = bench.tc("default", TcOperation::Remove);
     Bench::begun(effects);
+}
+
+#[test]
+fn changes_of_a_burst_follow_each_other_at_growing_distances() {
+    let mut bench = Bench::warm();
+    let (effects, _first) = bench.tc("default", delay(1.0));
+    let mut wish = Bench::begun(effects);
+    for factor in [1, 2, 4, 8, 8] {
+        let (effects, _answer) = bench.tc("default", delay(f64::from(factor)));
+        assert!(effects.is_empty(), "{effects:?}");
+        bench.wait(COST);
+        bench.done(wish, Some(netem(1)));
+        bench.step(Input::Published(COST));
+        bench.wait(COST * factor - Duration::from_nanos(1));
+        let early = bench.step(Input::Timer);
+        let begins = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+        assert!(!early.iter().any(begins), "{early:?}");
+        bench.wait(Duration::from_nanos(1));
+        let mut effects = bench.step(Input::Timer);
+        wish = match effects.remove(effects.iter().position(begins).expect("it begins")) {
+            Effect::ChangeTc(wish) => wish,
+            other => panic!("{other:?}"),
+        };
+        bench.step(Input::Published(COST));
+    }
+    // Who waits for each answer never waits for anything else.
+    bench.done(wish, Some(netem(1)));
+    bench.step(Input::Published(COST));
+    for _ in 0..3 {
+        let (effects, _answer) = bench.tc("default", delay(3.0));
+        let wish = Bench::begun(effects);
+        bench.wait(COST);
+        bench.done(wish, Some(netem(3)));
+        bench.step(Input::Published(COST));
+    }
 }
 
 #[test]
@@ -181,7 +223,7 @@ fn a_failure_is_answered_and_the_next_wish_begins() {
     let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
     let effects = bench.step(Input::TcChanged(Box::new(TcOutcome { wish, result })));
     assert!(
-        matches!(&effects[..], [Effect::ChangeTc(_), Effect::Look(NetnsKey::Host), Effect::Publish(it)]
+        matches!(&effects[..], [Effect::Look(NetnsKey::Host), Effect::ChangeTc(_), Effect::Publish(it)]
             if it.tc.is_empty() && it.answers[0].1.error_kind == Some(ErrorKind::Busy)),
         "{effects:?}"
     );

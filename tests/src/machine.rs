@@ -1,0 +1,59 @@
+//! Another kernel: Linux 6.1 with every qdisc in User Mode Linux, through `scripts/netem-vm.sh`.
+//!
+//! What cannot run there is a failure, never a pass.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::ensure;
+
+use crate::process::{bound_to_parent, run};
+
+/// The script that starts it.
+pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/netem-vm.sh");
+
+/// Of the machine, in seconds; it needs a tenth of it when nothing else runs.
+const LIMIT: &str = "500";
+
+/// System calls take a hundred times as long, but most of a test is waiting.
+const PATIENCE: &str = "10";
+
+/// What the machine has of its own at the same place.
+const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+/// Runs tests of a test program in a machine of their own, and returns its output. `arguments` chooses
+/// them; exactly `count` have to pass.
+///
+/// # Errors
+///
+/// When one fails or does not run.
+pub fn run_tests(program: &Path, arguments: &[&str], count: usize) -> anyhow::Result<String> {
+    let hidden = HIDDEN.iter().find(|hidden| program.starts_with(hidden));
+    ensure!(
+        hidden.is_none(),
+        "{} cannot be seen in the machine: choose another CARGO_TARGET_DIR",
+        program.display()
+    );
+    let output = run(bound_to_parent(SCRIPT)
+        .args(["-t", LIMIT, "--"])
+        .arg(program)
+        .args(["--color=never", "--test-threads=1"])
+        .args(arguments)
+        .env("TCGUI_PATIENCE", PATIENCE))?;
+    let passed = format!("test result: ok. {count} passed");
+    ensure!(output.contains(&passed), "not {passed:?}: {output}");
+    Ok(output)
+}
+
+/// Returns how many tests of a program these arguments choose.
+///
+/// # Errors
+///
+/// When it cannot list them, or there is none.
+pub fn count_tests(program: &Path, arguments: &[&str]) -> anyhow::Result<usize> {
+    let listed = run(Command::new(program).args(arguments).arg("--list"))?;
+    let is_test = |line: &&str| line.ends_with(": test");
+    let count = listed.lines().filter(is_test).count();
+    ensure!(count > 0, "no test is chosen by {arguments:?}: {listed}");
+    Ok(count)
+}

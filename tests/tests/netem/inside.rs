@@ -1,0 +1,526 @@
+//! What a released frontend does to interfaces, and what the kernel says it did.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tcgui_tests::client::{Asked, Client, State};
+use tcgui_tests::lab::Kind;
+use tcgui_tests::links::{PROMPT, attribute, ip};
+use tcgui_tests::process::run;
+use tcgui_tests::scene::{SOON, Scene};
+use tcgui_tests::wait::{holds_for, wait_for};
+use tcgui_tests::{lab_test, links, measure, netns};
+
+/// `tc` for the host's namespace (`default`) or a named one.
+fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
+    let mut command = std::process::Command::new("tc");
+    if namespace != "default" {
+        command.args(["-n", namespace]);
+    }
+    run(command.args(line.split_whitespace()))
+}
+
+/// The root qdisc of an interface, as `tc` prints it.
+fn root(namespace: &str, interface: &str) -> anyhow::Result<String> {
+    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
+    let root = listed.lines().find(|line| line.contains(" root "));
+    Ok(root.unwrap_or_default().to_owned())
+}
+
+/// The Apply of a released frontend: every member is there, what is off is null.
+fn apply(changes: &[(&str, Value)]) -> Value {
+    let mut apply = json!({
+        "loss": 0.0, "correlation": null, "delay_ms": null, "delay_jitter_ms": null,
+        "delay_correlation": null, "duplicate_percent": null, "duplicate_correlation": null,
+        "reorder_percent": null, "reorder_correlation": null, "reorder_gap": null,
+        "corrupt_percent": null, "corrupt_correlation": null, "rate_limit_kbps": null,
+    });
+    for (member, value) in changes {
+        apply[*member] = value.clone();
+    }
+    json!({ "Apply": apply })
+}
+
+fn request(namespace: &str, interface: &str, operation: &Value) -> Value {
+    json!({"namespace": namespace, "interface": interface, "operation": operation})
+}
+
+fn ask(
+    scene: &Scene,
+    (namespace, interface): (&str, &str),
+    operation: &Value,
+) -> anyhow::Result<Value> {
+    let request = request(namespace, interface, operation);
+    Ok(scene.client()?.ask("tc", &request)?.0)
+}
+
+/// Expects success, and that what is in force was published before the answer came.
+fn change(scene: &Scene, at: (&str, &str), operation: &Value) -> anyhow::Result<Value> {
+    let reply = ask(scene, at, operation)?;
+    ensure!(
+        reply["success"] == true && reply["error_code"].is_null(),
+        "{reply}"
+    );
+    let state = scene.client()?.state();
+    let shown = state.tc(at.0, at.1).context("nothing was published")?;
+    ensure!(
+        shown["configuration"] == reply["applied_config"],
+        "published {shown}, answered {reply}"
+    );
+    ensure!(
+        shown["has_tc"] == !reply["applied_config"].is_null(),
+        "{shown}"
+    );
+    Ok(reply["applied_config"].clone())
+}
+
+fn refused(
+    scene: &Scene,
+    at: (&str, &str),
+    operation: &Value,
+    kind: &str,
+    word: &str,
+) -> anyhow::Result<()> {
+    let reply = ask(scene, at, operation)?;
+    ensure!(
+        reply["success"] == false && reply["error_code"] == -1 && reply["error_kind"] == kind,
+        "{reply}"
+    );
+    let message = reply["message"].as_str().unwrap_or_default();
+    ensure!(message.contains(word), "no {word:?} in {message:?}");
+    Ok(())
+}
+
+/// A veth from the host into a new namespace, both ends up: `near` and `far`.
+fn pair(namespace: &str) -> anyhow::Result<()> {
+    netns::add(namespace)?;
+    netns::ip_line(&format!(
+        "link add near type veth peer name far netns {namespace}"
+    ))?;
+    ip("default", "link set near up")?;
+    ip(namespace, "link set far up")?;
+    Ok(())
+}
+
+fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
+    pair("blue")?;
+    scene.start()?;
+    attribute(scene, ("blue", "far"), "is_up", true)
+}
+
+const FAR: (&str, &str) = ("blue", "far");
+const NEAR: (&str, &str) = ("default", "near");
+
+lab_test!(
+    #[ignore = "needs netem"]
+    sliders_move_what_the_kernel_does,
+    |scene| {
+        started_with_pair(scene)?;
+        for at in [NEAR, FAR] {
+            let applied = change(
+                scene,
+                at,
+                &apply(&[("delay_ms", json!(40.5)), ("loss", json!(1.5))]),
+            )?;
+            ensure!(
+                applied["delay_ms"] == 40.5
+                    && applied["loss"]
+                        .as_f64()
+                        .is_some_and(|loss| (loss - 1.5).abs() < 1e-6),
+                "{applied}"
+            );
+            let qdisc = root(at.0, at.1)?;
+            ensure!(
+                qdisc.contains("delay 40.5ms") && qdisc.contains("loss 1.5%"),
+                "{qdisc}"
+            );
+            attribute(scene, at, "has_tc_qdisc", true)?;
+            // What is absent from the next one is off, also a correlation.
+            let all = [
+                ("loss", json!(2.0)),
+                ("correlation", json!(25.0)),
+                ("delay_ms", json!(100.0)),
+                ("delay_jitter_ms", json!(10.0)),
+                ("delay_correlation", json!(30.0)),
+                ("duplicate_percent", json!(1.0)),
+                ("reorder_percent", json!(5.0)),
+                ("reorder_gap", json!(3)),
+                ("corrupt_percent", json!(0.5)),
+                ("rate_limit_kbps", json!(2000)),
+            ];
+            change(scene, at, &apply(&all))?;
+            let qdisc = root(at.0, at.1)?;
+            for part in [
+                "loss 2% 25%",
+                "delay 100ms  10ms 30%",
+                "duplicate 1%",
+                "reorder 5%",
+                "corrupt 0.5%",
+                "rate 2Mbit",
+                "gap 3",
+            ] {
+                ensure!(qdisc.contains(part), "no {part} in {qdisc}");
+            }
+            change(scene, at, &apply(&[("loss", json!(2.0))]))?;
+            let qdisc = root(at.0, at.1)?;
+            ensure!(
+                qdisc.contains("loss 2%") && !qdisc.contains("25%") && !qdisc.contains("delay"),
+                "{qdisc}"
+            );
+            let applied = change(scene, at, &json!("Remove"))?;
+            ensure!(applied.is_null(), "{applied}");
+            ensure!(!root(at.0, at.1)?.contains("netem"));
+            attribute(scene, at, "has_tc_qdisc", false)?;
+            // There is nothing to remove any more, which is no failure.
+            change(scene, at, &json!("Remove"))?;
+        }
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_only_frontends_send,
+    |scene| {
+        started_with_pair(scene)?;
+        // Reordering alone: the delay that it needs is added, and said.
+        let reply = ask(scene, FAR, &apply(&[("reorder_percent", json!(10.0))]))?;
+        ensure!(reply["success"] == true, "{reply}");
+        ensure!(
+            reply["message"]
+                .as_str()
+                .is_some_and(|text| text.contains("1 ms")),
+            "{reply}"
+        );
+        ensure!(reply["applied_config"]["delay_ms"] == 1.0, "{reply}");
+        let qdisc = root("blue", "far")?;
+        ensure!(
+            qdisc.contains("reorder 10%") && qdisc.contains("delay 1ms"),
+            "{qdisc}"
+        );
+        // Loss is off but keeps its correlation: nothing is left to do, so the netem goes.
+        let applied = change(scene, FAR, &apply(&[("correlation", json!(25.0))]))?;
+        ensure!(applied.is_null(), "{applied}");
+        // The structured form installs an empty netem instead.
+        let off = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
+        let config = json!({
+            "loss": off, "duplicate": off, "corrupt": off,
+            "delay": {"enabled": false, "base_ms": 0.0, "jitter_ms": 0.0, "correlation": 0.0},
+            "reorder": {"enabled": false, "percentage": 0.0, "correlation": 0.0, "gap": 5},
+            "rate_limit": {"enabled": false, "rate_kbps": 1000},
+        });
+        let applied = change(scene, FAR, &json!({"ApplyConfig": {"config": config}}))?;
+        ensure!(applied["loss"] == 0.0, "{applied}");
+        ensure!(root("blue", "far")?.contains("netem"));
+        // A slow link gets a queue that does not lose by itself.
+        let long = apply(&[
+            ("delay_ms", json!(10_000.0)),
+            ("delay_jitter_ms", json!(2000.0)),
+        ]);
+        change(scene, FAR, &long)?;
+        let qdisc = root("blue", "far")?;
+        ensure!(
+            qdisc.contains("delay 10s  2s") && qdisc.contains("limit 1000000"),
+            "{qdisc}"
+        );
+        for (member, value) in [
+            ("delay_ms", json!(10_001.0)),
+            ("delay_ms", json!(-1.0)),
+            ("loss", json!(101.0)),
+            ("delay_jitter_ms", json!(5001.0)),
+            ("duplicate_percent", json!(1e300)),
+            ("corrupt_correlation", json!(-0.5)),
+        ] {
+            refused(scene, FAR, &apply(&[(member, value)]), "Invalid", member)?;
+        }
+        ensure!(
+            root("blue", "far")? == qdisc,
+            "a refused request changed something"
+        );
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_burst_ends_with_the_last,
+    |scene| {
+        started_with_pair(scene)?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(1000.0))]))?;
+        let client = scene.client()?;
+        let before = client
+            .state()
+            .seen("tc/blue/far")
+            .map_or(0, |seen| seen.count);
+        let start = Instant::now();
+        let asked: Vec<_> = (1..=200)
+            .map(|ms| {
+                let request = request("blue", "far", &apply(&[("delay_ms", json!(ms))]));
+                client.begin(
+                    "tcgui/default/query/tc",
+                    Some(request.to_string().as_bytes()),
+                )
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let replies: Vec<_> = asked
+            .into_iter()
+            .map(Asked::reply)
+            .collect::<anyhow::Result<_>>()?;
+        let elapsed = start.elapsed();
+        for reply in &replies {
+            ensure!(reply["success"] == true, "{reply}");
+        }
+        ensure!(
+            root("blue", "far")?.contains("delay 200ms"),
+            "{}",
+            root("blue", "far")?
+        );
+        let state = client.state();
+        let seen = state.seen("tc/blue/far").context("published")?;
+        ensure!(
+            seen.value["configuration"]["delay_ms"] == 200.0,
+            "{:?}",
+            seen.value
+        );
+        let published = seen.count - before;
+        measure::report(format!(
+            "200 applies in {elapsed:.1?}, {published} published"
+        ))?;
+        ensure!(
+            published <= 10,
+            "{published} configurations were in force in between"
+        );
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_others_do_with_tc_is_shown,
+    |scene| {
+        started_with_pair(scene)?;
+        let shows = |what: &str, delay: Value| {
+            links::prompt(scene, what, |state| {
+                state
+                    .tc("blue", "far")
+                    .is_some_and(|it| it["configuration"]["delay_ms"] == delay)
+            })
+        };
+        tc("blue", "qdisc add dev far root netem delay 30ms")?;
+        shows("a netem made by hand", json!(30.0))?;
+        attribute(scene, FAR, "has_tc_qdisc", true)?;
+        tc("blue", "qdisc change dev far root netem delay 31ms")?;
+        shows("a change by hand", json!(31.0))?;
+        // A netem without children is taken over, and the same ours from then on.
+        change(scene, FAR, &apply(&[("delay_ms", json!(32.0))]))?;
+        let handle = |qdisc: &str| qdisc.split_whitespace().nth(2).map(str::to_owned);
+        let ours = handle(&root("blue", "far")?);
+        change(scene, FAR, &apply(&[("delay_ms", json!(33.0))]))?;
+        ensure!(
+            handle(&root("blue", "far")?) == ours,
+            "not changed in place"
+        );
+        tc("blue", "qdisc change dev far root netem delay 34ms")?;
+        shows("our netem changed by hand", json!(34.0))?;
+        tc("blue", "qdisc del dev far root")?;
+        links::prompt(scene, "a removal by hand", |state| {
+            state
+                .tc("blue", "far")
+                .is_some_and(|it| it["has_tc"] == false && it["configuration"].is_null())
+        })?;
+        attribute(scene, FAR, "has_tc_qdisc", false)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_others_configured_is_theirs,
+    |scene| {
+        started_with_pair(scene)?;
+        let slow = apply(&[("delay_ms", json!(5.0))]);
+        tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
+        refused(scene, FAR, &slow, "Busy", "htb 1:")?;
+        ensure!(root("blue", "far")?.contains("htb 1:"), "the htb is gone");
+        tc("blue", "qdisc del dev far root")?;
+        tc("blue", "qdisc add dev far root handle 2: netem delay 1ms")?;
+        tc(
+            "blue",
+            "qdisc add dev far parent 2:1 handle 3: tbf rate 1mbit burst 10kb latency 10ms",
+        )?;
+        refused(scene, FAR, &slow, "Busy", "tbf 3:")?;
+        tc("blue", "qdisc del dev far root")?;
+        // The kernel's own are nobody's configuration, and come back.
+        let default = root("blue", "far")?;
+        change(scene, FAR, &slow)?;
+        change(scene, FAR, &json!("Remove"))?;
+        ensure!(
+            root("blue", "far")? == default,
+            "{default} became {}",
+            root("blue", "far")?
+        );
+        refused(scene, ("blue", "no-such"), &slow, "NotFound", "no-such")?;
+        refused(scene, ("no-such", "far"), &slow, "NotFound", "no-such")
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    foreign_qdiscs_are_replaced_when_that_is_allowed,
+    |scene| {
+        pair("blue")?;
+        tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
+        scene.start_with(&["--replace-foreign-qdiscs"])?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
+        ensure!(root("blue", "far")?.contains("netem"));
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    an_impaired_namespace_dies_as_any_and_takes_its_publishers_along,
+    |scene| {
+        started_with_pair(scene)?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
+        let token = "tcgui/default/tc/blue/far/@adv/pub/**";
+        let tokens = || scene.client().and_then(|client| client.tokens(token));
+        wait_for("the publisher is there", SOON, tokens, |it| {
+            it.as_ref().is_ok_and(|it| *it == 1)
+        })?
+        .context("its token")?;
+        netns::del("blue")?;
+        // The other end goes with the namespace, which nobody may keep alive.
+        wait_for(
+            "the veth is gone",
+            PROMPT,
+            || ip("default", "link show near"),
+            Result::is_err,
+        )
+        .ok();
+        ensure!(
+            ip("default", "link show near").is_err(),
+            "the namespace is kept alive"
+        );
+        wait_for("the publisher is gone", SOON, tokens, |it| {
+            it.as_ref().is_ok_and(|it| *it == 0)
+        })?
+        .context("no token")?;
+        // One of the same name starts without any of it.
+        pair("blue")?;
+        attribute(scene, FAR, "has_tc_qdisc", false)?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(6.0))])).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_goes_between_request_and_apply_is_a_failure,
+    Kind::Lasting(Duration::from_secs(400)),
+    |scene| {
+        scene.start()?;
+        for _ in 0..5 {
+            pair("blue")?;
+            attribute(scene, FAR, "is_up", true)?;
+            let payload = request("blue", "far", &apply(&[("delay_ms", json!(5.0))])).to_string();
+            let asked = scene
+                .client()?
+                .begin("tcgui/default/query/tc", Some(payload.as_bytes()))?;
+            netns::del("blue")?;
+            // Either it was done before, or there was nothing to do it to: answered in any case.
+            let reply = asked.reply()?;
+            ensure!(
+                reply["success"] == true || reply["error_code"] == -1,
+                "{reply}"
+            );
+            scene.wait_named::<&str>(&[])?;
+        }
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    late_frontends_see_what_is_in_force,
+    |scene| {
+        started_with_pair(scene)?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
+        let count = |client: &Client| {
+            client
+                .state()
+                .seen("tc/blue/far")
+                .map_or(0, |seen| seen.count)
+        };
+        let before = count(scene.client()?);
+        let late = Client::open()?;
+        late.wait_for("the late one sees it", SOON, |state| {
+            state
+                .tc("blue", "far")
+                .is_some_and(|it| it["configuration"]["delay_ms"] == 5.0)
+        })?;
+        // And once more when it surely has the list.
+        scene.wait_for("it is repeated twice", |state| {
+            state
+                .seen("tc/blue/far")
+                .is_some_and(|seen| seen.count >= before + 2)
+        })?;
+        late.close()
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    counters_run_and_start_over,
+    |scene| {
+        started_with_pair(scene)?;
+        ip("blue", "addr add 192.0.2.2/24 dev far")?;
+        ip("default", "addr add 192.0.2.1/24 dev near")?;
+        change(scene, FAR, &apply(&[("delay_ms", json!(1.0))]))?;
+        // Nobody listens there: each is answered with an ICMP message, which leaves through the netem.
+        let socket = UdpSocket::bind("192.0.2.1:0")?;
+        for _ in 0..3 {
+            socket.send_to(b"anybody?", "192.0.2.2:9")?;
+        }
+        let stats = |state: &State, what: &str, member: &str| {
+            state
+                .seen(what)
+                .and_then(|seen| seen.value.pointer(member).and_then(Value::as_u64))
+        };
+        scene
+            .client()?
+            .wait_for("qdisc statistics", SOON, |state| {
+                stats(state, "tc/stats/blue/far", "/stats_basic/packets").is_some_and(|it| it >= 3)
+            })?;
+        scene
+            .client()?
+            .wait_for("bandwidth of both ends", SOON, |state| {
+                ["bandwidth/blue/far", "bandwidth/default/near"]
+                    .iter()
+                    .all(|key| stats(state, key, "/stats/rx_packets").is_some_and(|it| it >= 3))
+            })?;
+        // Made anew under the same names: the old counters are gone, and no rate comes of that.
+        netns::del("blue")?;
+        scene.wait_named::<&str>(&[])?;
+        pair("blue")?;
+        let fresh = scene
+            .client()?
+            .wait_for("counters of the new one", SOON * 2, |state| {
+                stats(state, "bandwidth/blue/far", "/stats/rx_packets").is_some_and(|it| it < 3)
+            })?;
+        let rate =
+            &fresh.seen("bandwidth/blue/far").context("seen")?.value["stats"]["rx_bytes_per_sec"];
+        ensure!(rate.as_f64().is_some_and(|rate| rate < 10_000.0), "{rate}");
+        let counted = || {
+            let state = scene.client().map(Client::state).ok()?;
+            state.seen("tc/stats/blue/far").map(|seen| seen.count)
+        };
+        let last = counted();
+        holds_for(
+            "no statistics of a netem that is gone",
+            Duration::from_secs(3),
+            counted,
+            |now| *now == last,
+        )
+    }
+);
