@@ -1,1 +1,37 @@
-//! Traffic control, decisions.
+//! Requests to netem, plans against a small kernel, netem to what is published.
+
+mod desired;
+mod plan;
+mod report;
+
+use crate::kernel::netem::{Netem, Probability, Random};
+
+#[path = "../../tests/common/configs.rs"]
+mod configs;
+
+use super::desired::LinkFacts;
+
+const LINK: LinkFacts = LinkFacts {
+    mtu: 1500,
+    speed: None,
+};
+const MS: u64 = 1_000_000;
+
+fn percent(percent: f64) -> Probability {
+    Probability::from_percent(percent)
+}
+
+fn random(probability: f64, correlation: f64) -> Random {
+    Random {
+        probability: percent(probability),
+        correlation: percent(correlation),
+    }
+}
+
+/// A netem with the shortest queue that we choose.
+fn short() -> Netem {
+    Netem {
+        limit: 1000,
+        ..Netem::default()
+    }
+}

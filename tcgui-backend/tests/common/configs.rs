@@ -8,7 +8,9 @@ use tcgui_shared::netem::{
 };
 
 /// Any configuration without a seed, which kernels before 6.6 do not know.
-pub(crate) fn config() -> impl Strategy<Value = TcNetemConfig> {
+///
+/// Its parts are boxed: as one type they fill the stack of a test's thread.
+pub(crate) fn config() -> BoxedStrategy<TcNetemConfig> {
     let features = (
         share(),
         delay(),
@@ -17,7 +19,8 @@ pub(crate) fn config() -> impl Strategy<Value = TcNetemConfig> {
         share(),
         (any::<bool>(), rate()),
     );
-    (features, extensions()).prop_map(|(features, mut extensions)| {
+    let all = (features.boxed(), extensions().boxed());
+    all.prop_map(|(features, mut extensions)| {
         let (loss, delay, duplicate, reorder, corrupt, (enabled, rate_kbps)) = features;
         if loss.enabled && loss.percentage > 0.0 {
             extensions.loss_model = None;
@@ -32,6 +35,7 @@ pub(crate) fn config() -> impl Strategy<Value = TcNetemConfig> {
             extensions,
         }
     })
+    .boxed()
 }
 
 /// A percentage, often one of the ends.

@@ -1,0 +1,454 @@
+//! What a request asks for, and what it must not ask for.
+
+use proptest::prelude::*;
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::netem::{
+    Distribution as WireDistribution, FlatNetem, LossModel, RateOverhead, SlotConfig, TcNetemConfig,
+};
+use tcgui_shared::tc::TcOperation;
+
+use super::*;
+use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Rate, Slot};
+use crate::tc::desired::{Desired, TcInputError};
+use crate::tc::note::Note;
+
+fn from_flat(flat: FlatNetem) -> Desired {
+    Desired::from_flat(&flat, LINK).unwrap()
+}
+
+/// Changes a configuration in which nothing is on, and returns what it asks for then.
+fn changed(change: impl FnOnce(&mut TcNetemConfig)) -> Result<Desired, TcInputError> {
+    let mut config = TcNetemConfig::default();
+    change(&mut config);
+    Desired::from_config(&config, LINK)
+}
+
+/// Returns the field that the error is about, after checking that its text names it.
+fn wrong(result: Result<Desired, TcInputError>) -> &'static str {
+    let err = result.unwrap_err();
+    assert!(err.to_string().starts_with(err.field()), "{err}");
+    assert_eq!(err.kind(), ErrorKind::Invalid);
+    err.field()
+}
+
+#[test]
+fn a_full_flat_request_becomes_a_full_netem() {
+    let desired = from_flat(FlatNetem {
+        loss: 1.5,
+        correlation: Some(10.0),
+        delay_ms: Some(40.25),
+        delay_jitter_ms: Some(0.000_001),
+        delay_correlation: Some(20.0),
+        duplicate_percent: Some(2.0),
+        duplicate_correlation: Some(30.0),
+        reorder_percent: Some(3.0),
+        reorder_correlation: Some(40.0),
+        reorder_gap: Some(7),
+        corrupt_percent: Some(4.0),
+        corrupt_correlation: Some(50.0),
+        rate_limit_kbps: Some(u32::MAX),
+        ..FlatNetem::default()
+    });
+    let expected = Netem {
+        limit: 1_000_000,
+        latency_ns: 40_250_000,
+        jitter_ns: 1,
+        delay_correlation: percent(20.0),
+        loss: Loss::Random(random(1.5, 10.0)),
+        duplicate: random(2.0, 30.0),
+        reorder: random(3.0, 40.0),
+        gap: 7,
+        corrupt: random(4.0, 50.0),
+        rate: Rate {
+            bytes_per_s: 536_870_911_875,
+            ..Rate::default()
+        },
+        ..Netem::default()
+    };
+    assert_eq!(desired.netem, Some(expected));
+    assert_eq!(desired.notes, []);
+}
+
+#[test]
+fn a_flat_request_with_nothing_on_asks_for_no_netem() {
+    let correlations = FlatNetem {
+        correlation: Some(10.0),
+        delay_jitter_ms: Some(5.0),
+        delay_correlation: Some(10.0),
+        reorder_gap: Some(3),
+        rate_limit_kbps: Some(0),
+        delay_ms: Some(0.0),
+        ..FlatNetem::default()
+    };
+    for flat in [FlatNetem::default(), correlations] {
+        assert_eq!(from_flat(flat).netem, None);
+        let operation = TcOperation::Apply(flat);
+        let desired = Desired::from_operation(&operation, LINK).unwrap();
+        assert_eq!(desired.netem, None);
+    }
+    let removed = Desired::from_operation(&TcOperation::Remove, LINK).unwrap();
+    assert_eq!(removed.netem, None);
+    let config = TcNetemConfig::default();
+    let empty = Desired::from_operation(&TcOperation::ApplyConfig { config }, LINK).unwrap();
+    assert_eq!(empty.netem, Some(short()));
+}
+
+#[test]
+fn each_feature_alone_asks_for_a_netem() {
+    let off = FlatNetem::default();
+    let on = Some(1.0);
+    let mut modelled = off;
+    modelled.extensions.loss_model = Some(LossModel::GilbertElliott {
+        p: 1.0,
+        r: 10.0,
+        bad_loss: 100.0,
+        good_loss: 0.0,
+    });
+    for flat in [
+        FlatNetem { loss: 1.0, ..off },
+        FlatNetem {
+            delay_ms: on,
+            ..off
+        },
+        FlatNetem {
+            duplicate_percent: on,
+            ..off
+        },
+        FlatNetem {
+            reorder_percent: on,
+            ..off
+        },
+        FlatNetem {
+            corrupt_percent: on,
+            ..off
+        },
+        FlatNetem {
+            rate_limit_kbps: Some(1),
+            ..off
+        },
+        modelled,
+    ] {
+        assert!(from_flat(flat).netem.is_some(), "{flat:?}");
+    }
+}
+
+#[test]
+fn reordering_gets_the_delay_that_it_needs() {
+    let desired = from_flat(FlatNetem {
+        reorder_percent: Some(1.0),
+        ..FlatNetem::default()
+    });
+    let netem = desired.netem.unwrap();
+    assert_eq!((netem.latency_ns, netem.gap), (MS, 5));
+    assert_eq!(desired.notes, [Note::DelayAdded]);
+    assert_eq!(
+        desired.notes[0].to_string(),
+        "delay 1 ms added, reordering needs one"
+    );
+}
+
+#[test]
+fn what_does_nothing_alone_is_left_out_and_said() {
+    let desired = changed(|config| {
+        config.delay.enabled = true;
+        config.delay.jitter_ms = 3.0;
+        config.extensions.distribution = Some(WireDistribution::Normal);
+        config.extensions.rate_overhead = Some(RateOverhead::default());
+        config.extensions.ecn = Some(true);
+    })
+    .unwrap();
+    let fields: Vec<_> = desired
+        .notes
+        .iter()
+        .map(|note| match note {
+            Note::NoEffect { field, .. } => *field,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        fields,
+        ["delay.jitter_ms", "distribution", "rate_overhead", "ecn"]
+    );
+    assert_eq!(desired.netem, Some(short()));
+}
+
+#[test]
+fn the_ends_of_the_ranges_are_accepted() {
+    let desired = from_flat(FlatNetem {
+        loss: 100.0,
+        delay_ms: Some(10_000.0),
+        delay_jitter_ms: Some(5_000.0),
+        rate_limit_kbps: Some(1),
+        ..FlatNetem::default()
+    });
+    let netem = desired.netem.unwrap();
+    assert_eq!(netem.loss, Loss::Random(random(100.0, 0.0)));
+    assert_eq!(netem.latency_ns, 10_000 * MS);
+    assert_eq!(netem.jitter_ns, MAX_JITTER_NS);
+    assert_eq!(desired.notes, [Note::JitterCapped]);
+}
+
+#[test]
+fn a_wrong_number_is_named_in_both_forms() {
+    type Set<T> = fn(&mut T, f64);
+    let structured: [(&str, Set<TcNetemConfig>); 11] = [
+        ("loss.percentage", |c, v| c.loss.percentage = v),
+        ("loss.correlation", |c, v| c.loss.correlation = v),
+        ("delay.base_ms", |c, v| c.delay.base_ms = v),
+        ("delay.jitter_ms", |c, v| c.delay.jitter_ms = v),
+        ("delay.correlation", |c, v| c.delay.correlation = v),
+        ("duplicate.percentage", |c, v| c.duplicate.percentage = v),
+        ("duplicate.correlation", |c, v| c.duplicate.correlation = v),
+        ("reorder.percentage", |c, v| c.reorder.percentage = v),
+        ("reorder.correlation", |c, v| c.reorder.correlation = v),
+        ("corrupt.percentage", |c, v| c.corrupt.percentage = v),
+        ("corrupt.correlation", |c, v| c.corrupt.correlation = v),
+    ];
+    let flat: [(&str, Set<FlatNetem>); 11] = [
+        ("loss", |f, v| f.loss = v),
+        ("correlation", |f, v| f.correlation = Some(v)),
+        ("delay_ms", |f, v| f.delay_ms = Some(v)),
+        ("delay_jitter_ms", |f, v| f.delay_jitter_ms = Some(v)),
+        ("delay_correlation", |f, v| f.delay_correlation = Some(v)),
+        ("duplicate_percent", |f, v| f.duplicate_percent = Some(v)),
+        ("duplicate_correlation", |f, v| {
+            f.duplicate_correlation = Some(v)
+        }),
+        ("reorder_percent", |f, v| f.reorder_percent = Some(v)),
+        ("reorder_correlation", |f, v| {
+            f.reorder_correlation = Some(v)
+        }),
+        ("corrupt_percent", |f, v| f.corrupt_percent = Some(v)),
+        ("corrupt_correlation", |f, v| {
+            f.corrupt_correlation = Some(v)
+        }),
+    ];
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.001, 10_000.1] {
+        for (field, set) in structured {
+            assert_eq!(wrong(changed(|config| set(config, bad))), field, "{bad}");
+        }
+        for (field, set) in flat {
+            let mut request = FlatNetem::default();
+            set(&mut request, bad);
+            assert_eq!(wrong(Desired::from_flat(&request, LINK)), field, "{bad}");
+        }
+    }
+    let text = changed(|config| config.loss.percentage = 101.0).unwrap_err();
+    assert_eq!(
+        text.to_string(),
+        "loss.percentage is 101, not between 0 and 100 %"
+    );
+}
+
+#[test]
+fn gap_and_rate_are_checked_only_where_they_are_on() {
+    for enabled in [false, true] {
+        let gap = changed(|config| {
+            config.reorder.enabled = enabled;
+            config.reorder.gap = 0;
+        });
+        let rate = changed(|config| {
+            config.rate_limit.enabled = enabled;
+            config.rate_limit.rate_kbps = 0;
+        });
+        if enabled {
+            assert_eq!(wrong(gap), "reorder.gap");
+            assert_eq!(wrong(rate), "rate_limit.rate_kbps");
+        } else {
+            assert_eq!(gap.unwrap().netem, Some(short()));
+            assert_eq!(rate.unwrap().netem, Some(short()));
+        }
+    }
+}
+
+#[test]
+fn the_queue_holds_what_is_under_way() {
+    let limit = |flat: FlatNetem, link: LinkFacts| {
+        Desired::from_flat(&flat, link)
+            .unwrap()
+            .netem
+            .unwrap()
+            .limit
+    };
+    let slow = FlatNetem {
+        delay_ms: Some(100.0),
+        delay_jitter_ms: Some(20.0),
+        rate_limit_kbps: Some(100_000),
+        ..FlatNetem::default()
+    };
+    // 12.5 MB/s for 120 ms are 1 000 packets of 1 500 bytes; half as many again.
+    assert_eq!(limit(slow, LINK), 1_500);
+    let unlimited = FlatNetem {
+        rate_limit_kbps: None,
+        ..slow
+    };
+    assert_eq!(limit(unlimited, LINK), 15_000);
+    let fast = LinkFacts {
+        speed: Some(10_000_000_000),
+        ..LINK
+    };
+    assert_eq!(limit(unlimited, fast), 150_000);
+    assert_eq!(limit(slow, fast), 1_500);
+    let jumbo = LinkFacts { mtu: 9_000, ..fast };
+    assert_eq!(limit(unlimited, jumbo), 25_000);
+    // The bounds, and a link without an MTU.
+    let lossy = FlatNetem {
+        loss: 1.0,
+        ..FlatNetem::default()
+    };
+    assert_eq!(limit(lossy, fast), 1_000);
+    assert_eq!(limit(unlimited, LinkFacts { mtu: 0, ..fast }), 1_000_000);
+    let mut own = slow;
+    own.extensions.limit = Some(5);
+    assert_eq!(limit(own, LINK), 5);
+    own.extensions.limit = Some(0);
+    assert_eq!(wrong(Desired::from_flat(&own, LINK)), "limit");
+}
+
+#[test]
+fn extensions_are_taken() {
+    let desired = changed(|config| {
+        config.delay.enabled = true;
+        config.delay.base_ms = 10.0;
+        config.delay.jitter_ms = 2.0;
+        config.rate_limit.enabled = true;
+        let extensions = &mut config.extensions;
+        extensions.distribution = Some(WireDistribution::ParetoNormal);
+        extensions.loss_model = Some(LossModel::GilbertElliott {
+            p: 1.0,
+            r: 10.0,
+            bad_loss: 70.0,
+            good_loss: 0.1,
+        });
+        extensions.ecn = Some(true);
+        extensions.rate_overhead = Some(RateOverhead {
+            packet: -14,
+            cell_size: 48,
+            cell: 5,
+        });
+        extensions.slot = Some(SlotConfig {
+            distribution: Some(WireDistribution::Pareto),
+            delay_ms: Some(3.0),
+            jitter_ms: Some(5_000.0),
+            packets: Some(8),
+            bytes: Some(9),
+            ..SlotConfig::default()
+        });
+        extensions.seed = Some(u64::MAX);
+        extensions.limit = Some(77);
+    })
+    .unwrap();
+    let expected = Netem {
+        limit: 77,
+        latency_ns: 10 * MS,
+        jitter_ns: 2 * MS,
+        distribution: Some(Distribution::ParetoNormal),
+        loss: Loss::GilbertElliott {
+            p: percent(1.0),
+            r: percent(10.0),
+            h: percent(70.0).contrary(),
+            k1: percent(0.1),
+        },
+        rate: Rate {
+            bytes_per_s: 125_000,
+            packet_overhead: -14,
+            cell_size: 48,
+            cell_overhead: 5,
+        },
+        slot: Some(Slot {
+            delay_ns: 3 * MS,
+            jitter_ns: MAX_JITTER_NS,
+            distribution: Some(Distribution::Pareto),
+            max_packets: 8,
+            max_bytes: 9,
+            ..Slot::default()
+        }),
+        ecn: true,
+        seed: Some(u64::MAX),
+        ..Netem::default()
+    };
+    assert_eq!(desired.netem, Some(expected));
+    assert_eq!(desired.notes, [Note::JitterCapped]);
+}
+
+#[test]
+fn wrong_extensions_are_named() {
+    let slot = |slot: SlotConfig| wrong(changed(|config| config.extensions.slot = Some(slot)));
+    let off = SlotConfig::default();
+    let normal = Some(WireDistribution::Normal);
+    assert_eq!(slot(off), "slot.min_ms");
+    assert_eq!(
+        slot(SlotConfig {
+            distribution: normal,
+            ..off
+        }),
+        "slot.jitter_ms"
+    );
+    assert_eq!(
+        slot(SlotConfig {
+            delay_ms: Some(1.0),
+            ..off
+        }),
+        "slot.distribution"
+    );
+    assert_eq!(
+        slot(SlotConfig {
+            max_ms: Some(1e9),
+            ..off
+        }),
+        "slot.max_ms"
+    );
+    assert_eq!(
+        slot(SlotConfig {
+            packets: Some(u32::MAX),
+            ..off
+        }),
+        "slot.packets"
+    );
+    let both = SlotConfig {
+        distribution: normal,
+        jitter_ms: Some(1.0),
+        min_ms: Some(1.0),
+        ..off
+    };
+    assert_eq!(slot(both), "slot.distribution");
+    let model = LossModel::FourState {
+        p13: 1.0,
+        p31: 2.0,
+        p32: 3.0,
+        p23: 4.0,
+        p14: f64::NAN,
+    };
+    let model = changed(|config| config.extensions.loss_model = Some(model));
+    assert_eq!(wrong(model), "loss_model.p14");
+    let two_losses = changed(|config| {
+        config.loss.enabled = true;
+        config.loss.percentage = 1.0;
+        config.extensions.loss_model = Some(LossModel::GilbertElliott {
+            p: 1.0,
+            r: 1.0,
+            bad_loss: 1.0,
+            good_loss: 1.0,
+        });
+    });
+    assert_eq!(wrong(two_losses), "loss_model");
+    let overhead = changed(|config| {
+        config.rate_limit.enabled = true;
+        config.extensions.rate_overhead = Some(RateOverhead {
+            packet: -21,
+            ..RateOverhead::default()
+        });
+    });
+    assert_eq!(wrong(overhead), "rate_overhead.packet");
+}
+
+proptest! {
+    #[test]
+    fn what_is_valid_is_accepted(config in configs::config(), mtu: u32, speed: Option<u64>) {
+        let link = LinkFacts { mtu, speed };
+        let netem = Desired::from_config(&config, link).unwrap().netem.unwrap();
+        prop_assert!(netem.limit > 0);
+        prop_assert!(netem.jitter_ns <= MAX_JITTER_NS);
+        prop_assert!(!netem.reorders() || netem.latency_ns > 0);
+    }
+}
