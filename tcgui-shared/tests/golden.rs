@@ -1,8 +1,9 @@
 //! Recorded messages against the types, in both directions.
 //!
-//! `fixtures/released-*.json` were captured from a running released backend; the others are the
-//! examples of the protocol description. Each is read and printed back; the rules of reading are
-//! checked on variants made from it; the messages written in Rust must print as the examples.
+//! `fixtures/released-*.json` were captured from a running released backend, `extended-*.json` have
+//! the optional fields of this version, the others are the examples of the protocol description. Each
+//! is read and printed back; the rules of reading are checked on variants made from it; the messages
+//! written in Rust must print as the examples.
 
 #[cfg(test)]
 #[path = "golden/messages.rs"]
@@ -22,6 +23,7 @@ mod tests {
     use tcgui_shared::error_kind::ErrorKind;
     use tcgui_shared::health::BackendHealthStatus;
     use tcgui_shared::interface::{InterfaceListUpdate, InterfaceStateEvent};
+    use tcgui_shared::netem::{Distribution, LossModel};
     use tcgui_shared::preset::{CustomPreset, PresetList};
     use tcgui_shared::scenario::{
         ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate,
@@ -44,6 +46,9 @@ mod tests {
         ("diagnostics-request", reprint::<DiagnosticsRequest>),
         ("diagnostics-response", reprint::<DiagnosticsResponse>),
         ("execution-update", reprint::<ScenarioExecutionUpdate>),
+        ("extended-tc-config", reprint::<TcConfigUpdate>),
+        ("extended-tc-request-apply", reprint::<TcRequest>),
+        ("extended-tc-request-apply-config", reprint::<TcRequest>),
         ("health", reprint::<BackendHealthStatus>),
         ("interface-list", reprint::<InterfaceListUpdate>),
         ("interface-request", reprint::<InterfaceControlRequest>),
@@ -317,6 +322,31 @@ mod tests {
         let start = json!({"Start": {"scenario_id": "x", "namespace": "a", "interface": "b"}});
         let start = reprint::<ScenarioExecutionRequest>(&start).unwrap();
         assert_eq!(start["Start"]["loop_execution"], json!(false));
+    }
+
+    #[test]
+    fn a_loss_model_may_leave_out_what_tc_does() {
+        let model = |model: Value| reprint::<LossModel>(&model).unwrap();
+        assert_eq!(
+            model(json!({"GilbertElliott": {"p": 1.0, "r": 9.0}})),
+            json!({"GilbertElliott": {"p": 1.0, "r": 9.0, "bad_loss": 100.0, "good_loss": 0.0}})
+        );
+        assert_eq!(
+            model(json!({"FourState": {"p13": 1.0, "p31": 9.0}})),
+            json!({"FourState": {"p13": 1.0, "p31": 9.0, "p32": 0.0, "p23": 100.0, "p14": 0.0}})
+        );
+    }
+
+    #[test]
+    fn distributions_are_read_as_tc_spells_them() {
+        for (tc, wire) in [
+            ("normal", "Normal"),
+            ("pareto", "Pareto"),
+            ("paretonormal", "ParetoNormal"),
+        ] {
+            let read = reprint::<Distribution>(&json!(tc)).unwrap();
+            assert_eq!(read, json!(wire));
+        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The examples of the protocol description, written with the types.
+//! The examples of the protocol description and of its extensions, written with the types.
 
 use serde_json::{Value, json};
 use tcgui_shared::bandwidth::{BandwidthStats, BandwidthUpdate};
@@ -13,7 +13,10 @@ use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::{
     InterfaceListUpdate, InterfaceType, NamespaceType, NetworkInterface, NetworkNamespace,
 };
-use tcgui_shared::netem::{DelayConfig, FlatNetem, LossConfig, RateLimitConfig, TcNetemConfig};
+use tcgui_shared::netem::{
+    DelayConfig, Distribution, FlatNetem, LossConfig, LossModel, NetemExtensions, RateLimitConfig,
+    RateOverhead, SlotConfig, TcNetemConfig,
+};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{
     ErrorCategory, ExecutionState, ExecutionStats, LoadError, NetworkScenario, ScenarioError,
@@ -31,6 +34,15 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("diagnostics-request", json!(diagnostics_request())),
         ("diagnostics-response", json!(diagnostics_response())),
         ("execution-update", json!(execution_update())),
+        ("extended-tc-config", json!(extended_tc_config())),
+        (
+            "extended-tc-request-apply",
+            json!(tc_request(extended_apply())),
+        ),
+        (
+            "extended-tc-request-apply-config",
+            json!(tc_request(extended_apply_config())),
+        ),
         ("health", json!(health())),
         ("interface-list", json!(interface_list())),
         ("interface-request", json!(interface_request())),
@@ -324,6 +336,92 @@ fn apply() -> TcOperation {
 
 fn apply_config() -> TcOperation {
     TcOperation::ApplyConfig { config: loses(2.0) }
+}
+
+fn extended_tc_config() -> TcConfigUpdate {
+    TcConfigUpdate {
+        configuration: Some(TcConfiguration {
+            netem: FlatNetem {
+                delay_ms: Some(40.0),
+                delay_jitter_ms: Some(5.0),
+                rate_limit_kbps: Some(2000),
+                extensions: NetemExtensions {
+                    distribution: Some(Distribution::Normal),
+                    loss_model: Some(LossModel::GilbertElliott {
+                        p: 1.0,
+                        r: 10.0,
+                        bad_loss: 70.0,
+                        good_loss: 0.0,
+                    }),
+                    ecn: Some(true),
+                    rate_overhead: Some(RateOverhead {
+                        packet: -14,
+                        cell_size: 48,
+                        cell: 5,
+                    }),
+                    slot: Some(SlotConfig {
+                        min_ms: Some(1.0),
+                        max_ms: Some(2.5),
+                        packets: Some(8),
+                        ..SlotConfig::default()
+                    }),
+                    seed: Some(987_654_321),
+                    limit: Some(1000),
+                },
+                ..FlatNetem::default()
+            },
+            command: "tc qdisc replace dev v-a1 root netem loss gemodel 1% 10% 70% 0% delay 40ms \
+                      5ms distribution normal rate 2mbit -14 48 5 slot 1ms 2500us packets 8 ecn"
+                .into(),
+        }),
+        ..tc_config()
+    }
+}
+
+fn extended_apply() -> TcOperation {
+    TcOperation::Apply(FlatNetem {
+        delay_ms: Some(100.0),
+        delay_jitter_ms: Some(10.0),
+        extensions: NetemExtensions {
+            distribution: Some(Distribution::Pareto),
+            ecn: Some(false),
+            ..NetemExtensions::default()
+        },
+        ..FlatNetem::default()
+    })
+}
+
+fn extended_apply_config() -> TcOperation {
+    let config = TcNetemConfig {
+        delay: DelayConfig {
+            enabled: true,
+            base_ms: 40.0,
+            jitter_ms: 5.0,
+            correlation: 0.0,
+        },
+        extensions: NetemExtensions {
+            distribution: Some(Distribution::ParetoNormal),
+            loss_model: Some(LossModel::FourState {
+                p13: 1.0,
+                p31: 20.0,
+                p32: 3.0,
+                p23: 90.0,
+                p14: 5.0,
+            }),
+            slot: Some(SlotConfig {
+                distribution: Some(Distribution::Pareto),
+                delay_ms: Some(10.0),
+                jitter_ms: Some(1.5),
+                bytes: Some(15_000),
+                ..SlotConfig::default()
+            }),
+            seed: Some(7),
+            limit: Some(5000),
+            ..NetemExtensions::default()
+        },
+        ..TcNetemConfig::default()
+    };
+    TcOperation::ApplyConfig { config }
 }
 
 /// The example is of the released system, which names no kind.
