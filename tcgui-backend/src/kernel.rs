@@ -4,6 +4,8 @@
 //! those crates appear in no signature that leaves this folder. Everything here is one operation that
 //! is asked for and answered; what to do about the answer is decided elsewhere.
 
+#[cfg(feature = "daemon")]
+pub mod ethtool;
 #[cfg(all(test, feature = "daemon"))]
 pub(crate) mod lab;
 #[cfg(feature = "daemon")]

@@ -2,11 +2,12 @@
 //!
 //! Blocks its thread for as long as the kernel takes. Two dumps and, with few exceptions, one change.
 
-use super::desired::Desired;
+use super::desired::{Desired, LinkFacts};
 use super::error::TcError;
 use super::note::Note;
 use super::observed::{Observed, Root};
 use super::plan::{ForeignQdiscs, Plan, Step, plan, steps};
+use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::Install;
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
@@ -34,6 +35,25 @@ pub struct Outcome {
     pub observed: Observed,
     /// What whoever asked should know.
     pub notes: Vec<Note>,
+}
+
+/// Returns what of a link decides how long the queue in front of it has to be.
+///
+/// A tun or tap says 10 Mbit/s unless somebody set another number (`drivers/net/tun.c`), and is not slowed
+/// down to it.
+///
+/// # Errors
+/// [`TcError::NoInterface`], [`TcError::FindLink`].
+pub fn link_facts(socket: &mut RequestSocket, ifindex: u32) -> Result<LinkFacts, TcError> {
+    let link = find_link(socket, ifindex)?;
+    let speed = match link.kind.as_deref() {
+        Some("tun") => None,
+        _ => socket.link_speed(&link.ifname),
+    };
+    Ok(LinkFacts {
+        mtu: link.mtu,
+        speed,
+    })
 }
 
 /// Returns what is at the root of a link.
@@ -66,7 +86,7 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
             Ok(()) => observe(socket, ifindex)?,
         };
         match (&netem, &observed.root) {
-            (_, Root::Absent) => find_link(socket, ifindex)?,
+            (_, Root::Absent) => drop(find_link(socket, ifindex)?),
             (Some(wanted), Root::Own { netem, .. }) => notes.extend(verify(wanted, netem)?),
             // Somebody came in between the change and the second look.
             (Some(_), _) => continue,
@@ -131,13 +151,12 @@ fn failure(step: &Step, err: RtnetlinkError) -> TcError {
     }
 }
 
-/// Tells a link without a qdisc, which was never up, from none.
-fn find_link(socket: &mut RequestSocket, ifindex: u32) -> Result<(), TcError> {
-    match socket.link(ifindex) {
-        Ok(_) => Ok(()),
-        Err(err) if err.refused() == Some(Refused::NoDevice) => Err(TcError::NoInterface),
-        Err(err) => Err(TcError::FindLink(err)),
-    }
+/// Looks for a link; one that was never up has no qdisc that would tell it from none.
+fn find_link(socket: &mut RequestSocket, ifindex: u32) -> Result<Link, TcError> {
+    socket.link(ifindex).map_err(|err| match err.refused() {
+        Some(Refused::NoDevice) => TcError::NoInterface,
+        _ => TcError::FindLink(err),
+    })
 }
 
 /// Compares what was read back with what was wanted.

@@ -8,7 +8,7 @@ use tcgui_backend::kernel::qdisc::Qdisc;
 use tcgui_backend::kernel::rtnetlink::RequestSocket;
 use tcgui_backend::tc::desired::{Desired, LinkFacts};
 use tcgui_backend::tc::error::TcError;
-use tcgui_backend::tc::perform::{Order, Outcome, perform};
+use tcgui_backend::tc::perform::{Order, Outcome, link_facts, perform};
 use tcgui_backend::tc::plan::ForeignQdiscs;
 use tcgui_shared::netem::{FlatNetem, TcNetemConfig};
 
@@ -358,6 +358,26 @@ mod with_netem {
             assert!(matches!(removed.plan, Plan::Delete { .. }), "{ifname}");
             assert_eq!(lab.root_kind(ifname), default, "{ifname}");
         }
+    }
+
+    #[test]
+    #[ignore = "runs in User Mode Linux"]
+    fn the_queue_follows_mtu_and_speed() {
+        let veth = "ip link add veth1 mtu 9000 type veth peer name veth2
+            ip link set veth1 up && ip link set veth2 up";
+        let mut lab = Lab::new(&[DUMMY, veth]);
+        for (ifname, mtu, speed) in [
+            ("lo", 65_536, None),
+            ("dummy1", 1_500, None),
+            // Of which the driver says so.
+            ("veth1", 9_000, Some(10_000_000_000)),
+        ] {
+            let ifindex = lab.ifindex(ifname);
+            let facts = link_facts(&mut lab.socket, ifindex).unwrap();
+            assert_eq!(facts, LinkFacts { mtu, speed }, "{ifname}");
+        }
+        let err = link_facts(&mut lab.socket, 77).unwrap_err();
+        assert!(matches!(err, TcError::NoInterface), "{err:?}");
     }
 
     #[test]

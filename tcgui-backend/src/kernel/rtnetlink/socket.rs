@@ -1,7 +1,7 @@
 //! One blocking request socket: send, receive until the answer is complete.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::Emitable;
 use nix::libc;
@@ -85,6 +85,11 @@ impl RequestSocket {
     /// Gives back what the socket needs only while it is used.
     pub fn rest(&mut self) {
         self.buffer = Vec::new();
+    }
+
+    /// Lends the descriptor for what is asked in another way than with messages.
+    pub(in crate::kernel) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Sends a request that is only acknowledged.

@@ -1,0 +1,105 @@
+//! The speed of a link, as its driver tells it (`man 8 ethtool`).
+//!
+//! The request goes through the rtnetlink socket: the kernel hands an `ioctl` that a protocol does not know to
+//! the device, in the namespace of the socket (`sock_do_ioctl`, `net/socket.c`).
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+
+use nix::libc;
+
+use super::rtnetlink::RequestSocket;
+
+/// `SIOCETHTOOL` (`include/uapi/linux/sockios.h`).
+const SIOCETHTOOL: libc::Ioctl = 0x8946;
+/// `ETHTOOL_GSET` (`include/uapi/linux/ethtool.h`): the older form, whose size is fixed. Kernels answer it
+/// also for drivers that only know the newer one.
+const ETHTOOL_GSET: u32 = 1;
+/// `SPEED_UNKNOWN`.
+const UNKNOWN: u32 = u32::MAX;
+const MBIT: u64 = 1_000_000;
+
+/// `struct ethtool_cmd`, of which only the speed is of interest.
+#[repr(C)]
+#[derive(Debug, Default)]
+struct EthtoolCmd {
+    cmd: u32,
+    supported: u32,
+    advertising: u32,
+    speed: u16,
+    skipped: [u8; 6],
+    maxtxpkt: u32,
+    maxrxpkt: u32,
+    speed_hi: u16,
+    eth_tp_mdix: u8,
+    eth_tp_mdix_ctrl: u8,
+    lp_advertising: u32,
+    reserved: [u32; 2],
+}
+
+impl RequestSocket {
+    /// Returns the speed of a link of the socket's own namespace in bits per second; `None` where the
+    /// driver has none, or none now because there is no carrier.
+    pub fn link_speed(&self, ifname: &OsStr) -> Option<u64> {
+        let command = self.ethtool(ifname).ok()?;
+        let mbit = u32::from(command.speed_hi) << 16 | u32::from(command.speed);
+        // Drivers also say 0, or the lower half of "unknown".
+        let known = mbit != 0 && mbit != UNKNOWN && mbit != u32::from(u16::MAX);
+        known.then(|| u64::from(mbit) * MBIT)
+    }
+
+    #[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]
+    fn ethtool(&self, ifname: &OsStr) -> io::Result<EthtoolCmd> {
+        let mut command = EthtoolCmd {
+            cmd: ETHTOOL_GSET,
+            ..EthtoolCmd::default()
+        };
+        let mut name = [0; libc::IFNAMSIZ];
+        // One byte stays for the terminator.
+        if ifname.len() >= name.len() {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        for (place, byte) in name.iter_mut().zip(ifname.as_bytes()) {
+            *place = byte.cast_signed();
+        }
+        let mut request = libc::ifreq {
+            ifr_name: name,
+            ifr_ifru: libc::__c_anonymous_ifr_ifru {
+                ifru_data: std::ptr::from_mut(&mut command).cast(),
+            },
+        };
+        // SAFETY: the descriptor is open, borrowed from its owner. The kernel reads and writes `request`,
+        // a whole `struct ifreq`, and through its pointer one `struct ethtool_cmd`, whose layout
+        // `EthtoolCmd` has; both live, unaliased, until the call returns.
+        let answer = unsafe {
+            libc::ioctl(
+                self.descriptor().as_raw_fd(),
+                SIOCETHTOOL,
+                std::ptr::from_mut(&mut request),
+            )
+        };
+        nix::errno::Errno::result(answer)?;
+        Ok(command)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_structure_is_as_long_as_the_kernel_s() {
+        assert_eq!(size_of::<EthtoolCmd>(), 44);
+        assert_eq!(std::mem::offset_of!(EthtoolCmd, speed_hi), 28);
+    }
+
+    #[test]
+    fn a_link_without_a_driver_has_no_speed() {
+        let socket = RequestSocket::open().unwrap();
+        for ifname in ["lo", "no-such-link", "a-name-that-is-too-long"] {
+            assert_eq!(socket.link_speed(OsStr::new(ifname)), None);
+        }
+    }
+}
