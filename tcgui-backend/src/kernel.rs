@@ -6,6 +6,8 @@
 
 #[cfg(feature = "daemon")]
 pub mod ethtool;
+#[cfg(feature = "daemon")]
+pub mod icmp;
 #[cfg(all(test, feature = "daemon"))]
 pub(crate) mod lab;
 #[cfg(feature = "daemon")]
@@ -18,5 +20,7 @@ pub mod netns;
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod qdisc;
+#[cfg(feature = "daemon")]
+pub mod route;
 #[cfg(feature = "daemon")]
 pub mod rtnetlink;

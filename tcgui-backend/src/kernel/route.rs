@@ -1,0 +1,192 @@
+//! Default routes: the gateways through which a namespace reaches the rest of the world.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{RouteHeader, RouteMessage};
+use nix::libc;
+
+use super::rtnetlink::{Attributes, Message, RequestSocket, RtnetlinkError, take};
+
+/// Size of `struct rtmsg` (`include/uapi/linux/rtnetlink.h`).
+const RTMSG: usize = 12;
+/// Size of `struct rtnexthop`: its length, flags, weight and link.
+const RTNEXTHOP: usize = 8;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
+const RTA_MULTIPATH: u16 = 9;
+/// A gateway of another address family: `struct rtvia`.
+const RTA_VIA: u16 = 18;
+const RTN_UNICAST: u8 = 1;
+/// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN`: nothing goes that way now.
+const UNUSABLE: u32 = 1 | 16;
+/// What the kernel answers when a table was never written to, or it knows no such family.
+const NO_ROUTES: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];
+
+/// One gateway of a default route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DefaultRoute {
+    /// The gateway, for IPv6 often a link-local address.
+    pub gateway: IpAddr,
+    /// The link on which it is.
+    pub ifindex: u32,
+    /// The lower, the better.
+    pub metric: u32,
+}
+
+impl RequestSocket {
+    /// Returns the default routes through a gateway in the main table of the socket's namespace, those
+    /// of IPv4 first.
+    ///
+    /// # Errors
+    /// The kernel did not answer as asked.
+    pub fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
+        let mut routes = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut body = RouteMessage::default();
+            body.header.address_family = family;
+            body.header.table = RouteHeader::RT_TABLE_MAIN;
+            let dump = self.dump(libc::RTM_GETROUTE, &body, |message| {
+                if message.kind == libc::RTM_NEWROUTE {
+                    parse(message)
+                } else {
+                    Ok(Vec::new())
+                }
+            });
+            match dump {
+                Err(err) if err.errno().is_some_and(|errno| NO_ROUTES.contains(&errno)) => {}
+                dump => routes.extend(dump?.into_iter().flatten()),
+            }
+        }
+        Ok(routes)
+    }
+}
+
+/// Reads the gateways of one `RTM_NEWROUTE`; none if it is not a default route.
+fn parse(message: Message<'_>) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
+    let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
+    let [_table, _protocol, _scope, kind] = take(message.payload, 4)?;
+    let flags = u32::from_ne_bytes(take(message.payload, 8)?);
+    if destination_length != 0 || kind != RTN_UNICAST {
+        return Ok(Vec::new());
+    }
+    let attributes = message.attributes(RTMSG);
+    let number = |kind| attributes.find(kind).and_then(|value| take(value, 0).ok());
+    let metric = number(RTA_PRIORITY).map_or(0, u32::from_ne_bytes);
+    let mut routes = Vec::new();
+    let mut add = |flags: u32, ifindex, attributes| {
+        if let (Some(gateway), 0) = (gateway(attributes), flags & UNUSABLE) {
+            routes.push(DefaultRoute {
+                gateway,
+                ifindex,
+                metric,
+            });
+        }
+    };
+    if let Some(ifindex) = number(RTA_OIF) {
+        add(flags, u32::from_ne_bytes(ifindex), attributes);
+    }
+    let mut hops = attributes.find(RTA_MULTIPATH).unwrap_or_default();
+    while let Ok([low, high, flags, _weight]) = take(hops, 0) {
+        let length = usize::from(u16::from_ne_bytes([low, high]));
+        let (Some(inside), Ok(ifindex)) = (hops.get(RTNEXTHOP..length), take(hops, 4)) else {
+            break;
+        };
+        add(
+            flags.into(),
+            u32::from_ne_bytes(ifindex),
+            Attributes(inside),
+        );
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(routes)
+}
+
+fn gateway(attributes: Attributes<'_>) -> Option<IpAddr> {
+    let plain = attributes.find(RTA_GATEWAY);
+    let via = || attributes.find(RTA_VIA)?.get(2..);
+    let bytes = plain.or_else(via)?;
+    match bytes.len() {
+        4 => Some(Ipv4Addr::from(take::<4>(bytes, 0).ok()?).into()),
+        16 => Some(Ipv6Addr::from(take::<16>(bytes, 0).ok()?).into()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::lab::PrivateNetns;
+
+    fn routes(netns: &PrivateNetns) -> Vec<(String, u32, u32)> {
+        let routes = netns.inside(|| RequestSocket::open().unwrap().default_routes());
+        let plain = |route: DefaultRoute| (route.gateway.to_string(), route.ifindex, route.metric);
+        routes.unwrap().into_iter().map(plain).collect()
+    }
+
+    /// A veth pair whose end `v0` has the index 10 and addresses; duplicates are not looked for.
+    fn lab() -> PrivateNetns {
+        let netns = PrivateNetns::new();
+        netns.ip("link add v0 index 10 type veth peer name v1");
+        netns.ip("link set v0 up");
+        netns.ip("link set v1 up");
+        netns.ip("address add 192.0.2.1/24 dev v0");
+        netns.ip("address add 2001:db8::1/64 dev v0 nodad");
+        netns
+    }
+
+    #[test]
+    fn a_new_namespace_has_none() {
+        assert!(routes(&PrivateNetns::new()).is_empty());
+    }
+
+    #[test]
+    fn gateways_of_both_families_are_found() {
+        let netns = lab();
+        netns.ip("route add default via 192.0.2.254 metric 100");
+        netns.ip("route add 198.51.100.0/24 via 192.0.2.253");
+        netns.ip("route add unreachable default metric 4000");
+        netns.ip("-6 route add default via fe80::99 dev v0 metric 7");
+        assert_eq!(
+            routes(&netns),
+            [("192.0.2.254".into(), 10, 100), ("fe80::99".into(), 10, 7)]
+        );
+    }
+
+    #[test]
+    fn a_default_without_a_gateway_is_none() {
+        let netns = lab();
+        netns.ip("route add default dev v0");
+        assert!(routes(&netns).is_empty());
+    }
+
+    #[test]
+    fn every_gateway_of_a_shared_default_is_found() {
+        let netns = lab();
+        netns.ip("route add default nexthop via 192.0.2.2 dev v0 nexthop via 192.0.2.3 dev v0");
+        netns.ip("-6 route add default nexthop via 2001:db8::2 nexthop via 2001:db8::3");
+        let mut gateways: Vec<_> = routes(&netns).into_iter().map(|(to, ..)| to).collect();
+        gateways.sort();
+        assert_eq!(
+            gateways,
+            ["192.0.2.2", "192.0.2.3", "2001:db8::2", "2001:db8::3"]
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_answer_makes_the_parser_panic_or_spin(
+            mut bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..200),
+            default: bool,
+        ) {
+            if let (true, Some(length)) = (default, bytes.get_mut(1)) {
+                *length = 0;
+            }
+            if let (true, Some(kind)) = (default, bytes.get_mut(7)) {
+                *kind = RTN_UNICAST;
+            }
+            parse(Message::sample(libc::RTM_NEWROUTE, &bytes)).ok();
+        }
+    }
+}
