@@ -20,6 +20,8 @@ pub mod cli;
 mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
+#[cfg(feature = "daemon")]
+pub mod diagnostics;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod interfaces;

@@ -1,17 +1,21 @@
 //! A network namespace for one test, which ends with it. Nothing of the machine is touched.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
+use tempfile::TempDir;
 
-use super::netns::inside;
+use super::netns::{Entry, MountedNamespaceId, NetnsFiles, inside};
 
 /// A namespace that lives as long as this does. Needs root, and says so.
 #[derive(Debug)]
 pub(crate) struct PrivateNetns {
     netns: OwnedFd,
+    directory: TempDir,
 }
 
 impl PrivateNetns {
@@ -22,12 +26,24 @@ impl PrivateNetns {
             std::fs::File::open("/proc/thread-self/ns/net").expect("a namespace is a file")
         };
         let netns: OwnedFd = thread::spawn(make).join().expect("made").into();
-        Self { netns }
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = format!("/proc/{}/fd/{}", std::process::id(), netns.as_raw_fd());
+        symlink(file, directory.path().join("netns")).expect("a name for it");
+        Self { netns, directory }
     }
 
     /// Returns a descriptor of it.
     pub(crate) fn open(&self) -> OwnedFd {
         self.netns.try_clone().expect("a descriptor")
+    }
+
+    /// Returns a path that leads to it, and its identity there.
+    pub(crate) fn path(&self) -> (PathBuf, MountedNamespaceId) {
+        let path = self.directory.path().join("netns");
+        match NetnsFiles::new().expect("/proc").look(&path, None) {
+            Entry::Network(id) => (path, id),
+            other => panic!("{path:?} is {other:?}"),
+        }
     }
 
     /// Runs `work` inside.

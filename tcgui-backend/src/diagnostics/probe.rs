@@ -1,0 +1,118 @@
+//! The visit to the namespace: the link, the gateway, and a socket to bring home.
+
+use std::io;
+
+use tcgui_shared::error_kind::ErrorKind;
+
+use super::Order;
+use super::target::{Target, Wish, gateway};
+use crate::interfaces::NetnsKey;
+use crate::kernel::icmp::{EchoSocket, IcmpError};
+use crate::kernel::link::LinkState;
+use crate::kernel::netns::{NetnsFiles, OpenError, inside};
+use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+
+/// What the kernel answers about a link that is not there: `ENODEV`.
+const NO_SUCH_LINK: i32 = 19;
+
+/// Why nothing can be said about the interface.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ProbeError {
+    #[error("the interface or its namespace is gone")]
+    Vanished,
+    #[error("cannot open the namespace")]
+    Open(#[source] io::Error),
+    #[error("cannot enter the namespace")]
+    Enter(#[source] io::Error),
+    #[error("cannot read the interface")]
+    Link(#[source] RtnetlinkError),
+    #[error("cannot read the routes")]
+    Routes(#[source] RtnetlinkError),
+}
+
+impl ProbeError {
+    pub(super) fn kind(&self) -> ErrorKind {
+        let errno = match self {
+            Self::Vanished => return ErrorKind::NotFound,
+            Self::Open(err) | Self::Enter(err) => err.raw_os_error(),
+            Self::Link(err) | Self::Routes(err) => err.errno(),
+        };
+        let kind = errno.map(|errno| io::Error::from_raw_os_error(errno).kind());
+        match kind {
+            Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
+            _ => ErrorKind::Internal,
+        }
+    }
+}
+
+/// What the visit found.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) state: LinkState,
+    pub(super) target: Target,
+    pub(super) asking: Asking,
+}
+
+/// Whether the target can be asked.
+#[derive(Debug)]
+pub(super) enum Asking {
+    /// Over this socket.
+    Over(EchoSocket),
+    /// There is certainly no way to it.
+    NoWay(IcmpError),
+    /// There is no socket to ask over.
+    Impossible(IcmpError),
+    /// Nothing would go out.
+    LinkDown,
+}
+
+/// Looks at the interface from inside its namespace; blocks.
+///
+/// The descriptor of the namespace is closed before the visit ends; only the socket stays.
+pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Found, ProbeError> {
+    match (order.key, &order.path) {
+        (NetnsKey::Host, _) => look(order, wish),
+        (NetnsKey::Mounted(_), None) => Err(ProbeError::Vanished),
+        (NetnsKey::Mounted(id), Some(path)) => {
+            let netns = files.open(path, id).map_err(|err| match err {
+                OpenError::Gone => ProbeError::Vanished,
+                OpenError::Open(err) => ProbeError::Open(err),
+            })?;
+            inside(netns, || look(order, wish)).map_err(ProbeError::Enter)?
+        }
+    }
+}
+
+/// Looks at the interface in the namespace of the calling thread.
+fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
+    let mut socket = RequestSocket::open().map_err(ProbeError::Link)?;
+    let state = match socket.link_state(order.ifindex) {
+        Err(err) if err.errno() == Some(NO_SUCH_LINK) => return Err(ProbeError::Vanished),
+        state => state.map_err(ProbeError::Link)?,
+    };
+    if state.link.ifname != order.interface.as_os_str() {
+        // Renamed, or another one by now.
+        return Err(ProbeError::Vanished);
+    }
+    let target = match wish {
+        Wish::Target(target) => target,
+        Wish::Gateway => {
+            let routes = socket.default_routes().map_err(ProbeError::Routes)?;
+            gateway(&routes, &order.interface, order.ifindex)
+        }
+    };
+    let asking = if state.link.up && state.link.carrier {
+        match EchoSocket::open(&state.link.ifname, target.address()) {
+            Ok(socket) => Asking::Over(socket),
+            Err(err @ IcmpError::Connect(_)) => Asking::NoWay(err),
+            Err(err) => Asking::Impossible(err),
+        }
+    } else {
+        Asking::LinkDown
+    };
+    Ok(Found {
+        state,
+        target,
+        asking,
+    })
+}

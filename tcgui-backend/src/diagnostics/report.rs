@@ -1,0 +1,265 @@
+//! What was found in the words of the wire. Pure.
+
+use std::time::Duration;
+
+use tcgui_shared::diagnostics::{
+    Connectivity, DiagnosticsResponse, DiagnosticsResults, Latency, LinkStatus, QdiscStats,
+};
+
+use super::Order;
+use super::echo::Summary;
+use super::target::Target;
+use crate::kernel::link::LinkState;
+
+/// How a target is asked, in the words of released backends.
+const PING: &str = "ping";
+const LINK_DOWN: &str = "skipped (link down)";
+
+/// What is known about the way to the target.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Reachability {
+    /// It was asked, and this came back.
+    Asked(Summary),
+    /// The link is down.
+    LinkDown,
+    /// It could not be asked, and why.
+    Unknown(String),
+}
+
+/// Returns the reply to a check that was made.
+pub(super) fn response(
+    order: &Order,
+    state: &LinkState,
+    target: &Target,
+    reachability: &Reachability,
+) -> DiagnosticsResponse {
+    let results = DiagnosticsResults {
+        link_status: LinkStatus {
+            is_up: state.link.up,
+            has_carrier: state.link.carrier,
+            mtu: state.mtu,
+        },
+        connectivity: connectivity(target, reachability),
+        latency: latency(target, reachability),
+        configured_tc: order.configured_tc,
+        tc_stats: order.tc_stats,
+    };
+    DiagnosticsResponse::success(message(target, reachability, &results), results)
+}
+
+fn connectivity(target: &Target, reachability: &Reachability) -> Option<Connectivity> {
+    let (reachable, method) = match reachability {
+        Reachability::Asked(summary) => (summary.received > 0, PING),
+        Reachability::LinkDown => (false, LINK_DOWN),
+        Reachability::Unknown(_) => return None,
+    };
+    Some(Connectivity {
+        target: target.to_string(),
+        reachable,
+        method: method.to_owned(),
+    })
+}
+
+fn latency(target: &Target, reachability: &Reachability) -> Option<Latency> {
+    let Reachability::Asked(summary) = reachability else {
+        return None;
+    };
+    let ms = |duration: Duration| duration.as_secs_f64() * 1000.0;
+    summary.latency.map(|(min, mean, max)| Latency {
+        target: target.to_string(),
+        min_ms: ms(min),
+        avg_ms: ms(mean),
+        max_ms: ms(max),
+        packet_loss_percent: summary.loss_percent(),
+        samples: summary.sent,
+    })
+}
+
+/// Returns the text for people: what matters of the results, separated by commas.
+fn message(target: &Target, reachability: &Reachability, results: &DiagnosticsResults) -> String {
+    let link = match results.link_status {
+        LinkStatus { is_up: false, .. } => "Link DOWN",
+        LinkStatus {
+            has_carrier: false, ..
+        } => "Link UP without carrier",
+        _ => "Link UP",
+    };
+    let mut parts = vec![link.to_owned()];
+    parts.extend(results.connectivity.as_ref().map(|connectivity| {
+        let state = if connectivity.reachable {
+            "reachable"
+        } else {
+            "unreachable"
+        };
+        format!("{target} {state}")
+    }));
+    if let Reachability::Unknown(why) = reachability {
+        parts.push(format!("{target} not asked: {why}"));
+    }
+    if let Some(latency) = &results.latency {
+        parts.push(format!("avg latency: {:.1}ms", latency.avg_ms));
+        if latency.packet_loss_percent > 0.0 {
+            parts.push(format!("packet loss: {:.1}%", latency.packet_loss_percent));
+        }
+    }
+    if results.configured_tc.is_some() {
+        parts.push("TC active".to_owned());
+    }
+    if let Some(QdiscStats {
+        drops, overlimits, ..
+    }) = results.tc_stats
+    {
+        parts.extend((drops > 0).then(|| format!("drops: {drops}")));
+        parts.extend((overlimits > 0).then(|| format!("overlimits: {overlimits}")));
+    }
+    parts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use tcgui_shared::names::{InterfaceName, NamespaceName};
+    use tcgui_shared::netem::TcNetemConfig;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::diagnostics::target::gateway;
+    use crate::interfaces::NetnsKey;
+    use crate::kernel::link::Link;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn order() -> Order {
+        Order {
+            key: NetnsKey::Host,
+            path: None,
+            netns: NamespaceName::Host,
+            ifindex: 2,
+            interface: InterfaceName::new("v0").unwrap(),
+            target: None,
+            timeout: Duration::from_secs(5),
+            asked_at: Instant::now(),
+            configured_tc: None,
+            tc_stats: None,
+        }
+    }
+
+    fn state(up: bool, carrier: bool) -> LinkState {
+        LinkState {
+            link: Link {
+                up,
+                carrier,
+                ..Link::sample(2, "v0")
+            },
+            mtu: 1500,
+        }
+    }
+
+    fn report(
+        order: &Order,
+        state: &LinkState,
+        reachability: &Reachability,
+    ) -> DiagnosticsResponse {
+        let target = gateway(&[], &order.interface, order.ifindex);
+        response(order, state, &target, reachability)
+    }
+
+    fn replies(received: u32) -> Reachability {
+        Reachability::Asked(Summary {
+            sent: 5,
+            received,
+            latency: (received > 0).then_some((MS, 2 * MS, 4 * MS)),
+        })
+    }
+
+    #[test]
+    fn a_reachable_target_has_a_latency() {
+        let response = report(&order(), &state(true, true), &replies(5));
+        assert_eq!(
+            response.message,
+            "Link UP, 8.8.8.8 reachable, avg latency: 2.0ms"
+        );
+        assert!(response.success && response.error_code.is_none());
+        let results = response.results;
+        assert_eq!(
+            results.link_status,
+            LinkStatus {
+                is_up: true,
+                has_carrier: true,
+                mtu: 1500
+            }
+        );
+        let connectivity = results.connectivity.unwrap();
+        assert_eq!(
+            (connectivity.reachable, &*connectivity.method),
+            (true, "ping")
+        );
+        let latency = results.latency.unwrap();
+        assert_eq!(
+            (latency.min_ms, latency.avg_ms, latency.max_ms),
+            (1.0, 2.0, 4.0)
+        );
+        assert_eq!((latency.packet_loss_percent, latency.samples), (0.0, 5));
+    }
+
+    #[test]
+    fn what_is_not_reached_has_none() {
+        let response = report(&order(), &state(true, true), &replies(0));
+        assert_eq!(response.message, "Link UP, 8.8.8.8 unreachable");
+        assert!(response.success && response.results.latency.is_none());
+        assert!(!response.results.connectivity.unwrap().reachable);
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_not_asked_over() {
+        for (state, words) in [
+            (state(false, true), "Link DOWN, 8.8.8.8 unreachable"),
+            (
+                state(true, false),
+                "Link UP without carrier, 8.8.8.8 unreachable",
+            ),
+        ] {
+            let response = report(&order(), &state, &Reachability::LinkDown);
+            assert_eq!(response.message, words);
+            let connectivity = response.results.connectivity.unwrap();
+            assert_eq!(connectivity.method, "skipped (link down)");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_not_called_unreachable() {
+        let refused = Reachability::Unknown("no socket".to_owned());
+        let response = report(&order(), &state(true, true), &refused);
+        assert_eq!(response.message, "Link UP, 8.8.8.8 not asked: no socket");
+        assert!(response.success && response.results.connectivity.is_none());
+    }
+
+    #[test]
+    fn impairments_are_noted() {
+        let order = Order {
+            configured_tc: Some(TcNetemConfig::default()),
+            tc_stats: Some(QdiscStats {
+                drops: 3,
+                overlimits: 1,
+                ..QdiscStats::default()
+            }),
+            ..order()
+        };
+        let response = report(&order, &state(true, true), &replies(4));
+        assert_eq!(
+            response.message,
+            "Link UP, 8.8.8.8 reachable, avg latency: 2.0ms, packet loss: 20.0%, TC active, drops: 3, \
+             overlimits: 1"
+        );
+        assert_eq!(response.results.tc_stats, order.tc_stats);
+        let quiet = Order {
+            tc_stats: Some(QdiscStats::default()),
+            ..order
+        };
+        let response = report(&quiet, &state(true, true), &replies(5));
+        assert!(
+            response.message.ends_with("TC active"),
+            "{}",
+            response.message
+        );
+    }
+}
