@@ -19,8 +19,8 @@ const RTA_MULTIPATH: u16 = 9;
 /// A gateway of another address family: `struct rtvia`.
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
-/// `RTNH_F_DEAD` and `RTNH_F_LINKDOWN`: nothing goes that way now.
-const UNUSABLE: u32 = 1 | 16;
+/// `RTNH_F_DEAD`: the kernel has given that way up. One whose link has no carrier is not dead.
+const RTNH_F_DEAD: u32 = 1;
 /// What the kernel answers when a table was never written to, or it knows no such family.
 const NO_ROUTES: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];
 
@@ -76,7 +76,7 @@ fn parse(message: Message<'_>) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
     let metric = number(RTA_PRIORITY).map_or(0, u32::from_ne_bytes);
     let mut routes = Vec::new();
     let mut add = |flags: u32, ifindex, attributes| {
-        if let (Some(gateway), 0) = (gateway(attributes), flags & UNUSABLE) {
+        if let (Some(gateway), 0) = (gateway(attributes), flags & RTNH_F_DEAD) {
             routes.push(DefaultRoute {
                 gateway,
                 ifindex,
