@@ -36,6 +36,7 @@ use crate::bandwidth::{self, KernelCounters};
 use crate::bus::{self, BusError};
 use crate::clock;
 use crate::config::Config;
+use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
 use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
@@ -194,6 +195,7 @@ async fn start(
         tracker,
         publisher,
         sockets,
+        diagnostics: Diagnostics::new(files),
         roster,
     };
     Ok((state, actors, namespaces))

@@ -20,23 +20,21 @@ mod target;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tcgui_shared::diagnostics::{DiagnosticsResponse, QdiscStats};
+use tcgui_shared::diagnostics::DiagnosticsResponse;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::{InterfaceName, NamespaceName};
-use tcgui_shared::netem::TcNetemConfig;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use crate::blocking;
 use crate::error::chain;
-use crate::interfaces::NetnsKey;
 use crate::kernel::icmp::EchoChannel;
 use crate::kernel::netns::NetnsFiles;
+use crate::sockets::Place;
 use echo::{Echoes, Step};
 use probe::{Asking, Found, ProbeError};
 use report::Reachability;
@@ -58,10 +56,8 @@ const ERRORS: usize = 32;
 /// What is to be checked.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// Which namespace.
-    pub key: NetnsKey,
-    /// Leads to the namespace; the host needs none.
-    pub path: Option<PathBuf>,
+    /// Where the namespace is.
+    pub place: Place,
     /// Its name, for what is said about it.
     pub netns: NamespaceName,
     /// The kernel's index of the interface.
@@ -74,10 +70,6 @@ pub struct Order {
     pub timeout: Duration,
     /// When the client asked.
     pub asked_at: Instant,
-    /// The netem on the interface.
-    pub configured_tc: Option<TcNetemConfig>,
-    /// The counters of its root qdisc.
-    pub tc_stats: Option<QdiscStats>,
 }
 
 /// Checks interfaces. Clones share the bounds.
@@ -137,7 +129,8 @@ impl Diagnostics {
             Err(_) => return busy("the kernel did not answer in time, try again"),
         };
         let Found {
-            state,
+            link,
+            qdisc,
             target,
             asking,
         } = found;
@@ -157,7 +150,7 @@ impl Diagnostics {
                 Err(err) => Reachability::Unknown(chain(&err).to_string()),
             },
         };
-        report::response(order, &state, &target, &reachability)
+        report::response(&link, qdisc.as_ref(), &target, &reachability)
     }
 
     /// Visits the namespace, on a thread that ends there.

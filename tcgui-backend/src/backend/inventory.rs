@@ -54,8 +54,7 @@ pub(super) struct Found {
     pub(super) key: NetnsKey,
     /// The names that lead to the namespace; the host needs none.
     pub(super) names: Vec<OsString>,
-    pub(super) ifindex: u32,
-    pub(super) mtu: u32,
+    pub(super) link: Link,
 }
 
 /// Why an interface was not found.
@@ -248,8 +247,7 @@ impl Inventory {
         Ok(Found {
             key,
             names,
-            ifindex: link.ifindex,
-            mtu: link.mtu,
+            link: link.clone(),
         })
     }
 }
@@ -365,8 +363,7 @@ mod tests {
         let found = Found {
             key: NetnsKey::Mounted(A),
             names: vec!["x".into()],
-            ifindex: 2,
-            mtu: 1500,
+            link: Link::sample(2, "v0"),
         };
         assert_eq!(find("x", "v0"), Ok(found));
         assert_eq!(find("x", "v1"), Err(NotFound::Interface));

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
 };
-use tcgui_shared::diagnostics::DiagnosticsResponse;
+use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
@@ -24,6 +24,7 @@ use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
+use crate::diagnostics;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
@@ -43,7 +44,7 @@ const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration:
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
-const CAPABILITIES: [&str; 2] = ["tc_netem", "interface_control"];
+const CAPABILITIES: [&str; 3] = ["tc_netem", "interface_control", "diagnostics"];
 
 /// Who the backend is.
 #[derive(Debug)]
@@ -94,6 +95,7 @@ pub(super) enum Effect {
     Forget(MountedNamespaceId),
     SwitchLink(LinkWish),
     ChangeTc(Box<TcWish>),
+    Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Look at a namespace, whatever has rung.
     Look(NetnsKey),
     Publish(Publication),
@@ -256,10 +258,9 @@ impl State {
             }
             Request::Tc(request, reply) => self.change_tc(*request, reply, moment, effects),
             Request::FrontendJoined => {}
-            Request::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(
-                missing("running diagnostics"),
-                ErrorKind::Unsupported,
-            )),
+            Request::Diagnostics(request, reply) => {
+                self.diagnose(request, reply, moment, effects);
+            }
         }
     }
 
@@ -278,7 +279,7 @@ impl State {
         };
         let order = LinkOrder {
             place: self.place(found.key, found.names),
-            ifindex: found.ifindex,
+            ifindex: found.link.ifindex,
             up: request.operation == InterfaceControlOperation::Enable,
         };
         let lane = (order.place.key, order.ifindex);
@@ -323,7 +324,7 @@ impl State {
         };
         // What is wrong in itself is said at once, and is no part of what happens to the interface.
         let link = LinkFacts {
-            mtu: found.mtu,
+            mtu: found.link.mtu,
             speed: None,
         };
         if let Err(err) = Desired::from_operation(&request.operation, link) {
@@ -331,8 +332,7 @@ impl State {
         }
         let order = TcOrder {
             place: self.place(found.key, found.names),
-            ifindex: found.ifindex,
-            mtu: found.mtu,
+            link: found.link,
             operation: request.operation,
             foreign: self.identity.foreign_qdiscs,
         };
@@ -340,10 +340,33 @@ impl State {
         effects.extend(self.tc.enter(wish, moment.now).map(Effect::ChangeTc));
     }
 
+    fn diagnose(
+        &self,
+        request: DiagnosticsRequest,
+        reply: Reply<DiagnosticsResponse>,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let ((netns, interface), found) = match self.find(&request.namespace, &request.interface) {
+            Ok(found) => found,
+            Err((kind, message)) => return reply.send(DiagnosticsResponse::failure(message, kind)),
+        };
+        let order = diagnostics::Order {
+            place: self.place(found.key, found.names),
+            netns,
+            ifindex: found.link.ifindex,
+            interface,
+            target: request.target,
+            timeout: Duration::from_millis(request.timeout_ms.into()),
+            asked_at: moment.now.into(),
+        };
+        effects.push(Effect::Diagnose(Box::new(order), reply));
+    }
+
     fn tc_changed(&mut self, outcome: TcOutcome, moment: Moment, effects: &mut Vec<Effect>) {
         let TcOutcome { wish, result } = outcome;
         self.tc.leave(&wish, moment.now);
-        let (key, ifindex) = (wish.order.place.key, wish.order.ifindex);
+        let (key, ifindex) = (wish.order.place.key, wish.order.link.ifindex);
         let response = match result {
             Ok((outcome, at)) => {
                 let netem = outcome.observed.netem().copied();

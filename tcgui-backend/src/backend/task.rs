@@ -15,13 +15,14 @@ use super::{BackendError, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::bus::{BusHandle, Request};
 use crate::clock::unix_seconds;
+use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::interfaces::NetnsKey;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle};
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use crate::sockets::{NetnsSockets, SocketError};
-use crate::tc::desired::{Desired, LinkFacts, TcInputError};
+use crate::tc::desired::{Desired, TcInputError};
 use crate::tc::error::TcError;
 use crate::tc::perform;
 use tcgui_shared::error_kind::ErrorKind;
@@ -38,6 +39,7 @@ pub(super) struct Actors {
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
+    pub(super) diagnostics: Diagnostics,
     pub(super) roster: watch::Sender<Arc<Roster>>,
 }
 
@@ -168,6 +170,15 @@ impl Task {
                     let sockets = self.actors.sockets.clone();
                     self.work.spawn(change_tc(sockets, wish));
                 }
+                Effect::Diagnose(order, reply) => {
+                    let diagnostics = self.actors.diagnostics.clone();
+                    let gone = self.actors.sockets.gone(order.place.key);
+                    self.work.spawn(async move {
+                        let gone = gone.cancelled_owned();
+                        reply.send(diagnostics.run(*order, gone).await);
+                        Input::Timer
+                    });
+                }
                 Effect::Roster(roster) => {
                     self.actors.roster.send_replace(Arc::new(roster));
                 }
@@ -206,15 +217,15 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
 async fn change_tc(sockets: NetnsSockets, wish: Box<TcWish>) -> Input {
     let TcOrder {
         place,
-        ifindex,
-        mtu,
+        link,
         operation,
         foreign,
     } = wish.order.clone();
     let change = move |socket: &mut RequestSocket| {
-        let desired = Desired::from_operation(&operation, LinkFacts { mtu, speed: None })?;
+        let facts = perform::link_facts(socket, &link);
+        let desired = Desired::from_operation(&operation, facts)?;
         let order = perform::Order {
-            ifindex,
+            ifindex: link.ifindex,
             desired,
             foreign,
         };

@@ -8,9 +8,10 @@ use super::Order;
 use super::target::{Target, Wish, gateway};
 use crate::interfaces::NetnsKey;
 use crate::kernel::icmp::{EchoSocket, IcmpError};
-use crate::kernel::link::LinkState;
+use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsFiles, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+use crate::tc::observed::Observed;
 
 /// What the kernel answers about a link that is not there: `ENODEV`.
 const NO_SUCH_LINK: i32 = 19;
@@ -26,6 +27,8 @@ pub(super) enum ProbeError {
     Enter(#[source] io::Error),
     #[error("cannot read the interface")]
     Link(#[source] RtnetlinkError),
+    #[error("cannot read the qdiscs")]
+    Qdiscs(#[source] RtnetlinkError),
     #[error("cannot read the routes")]
     Routes(#[source] RtnetlinkError),
 }
@@ -35,7 +38,7 @@ impl ProbeError {
         let errno = match self {
             Self::Vanished => return ErrorKind::NotFound,
             Self::Open(err) | Self::Enter(err) => err.raw_os_error(),
-            Self::Link(err) | Self::Routes(err) => err.errno(),
+            Self::Link(err) | Self::Qdiscs(err) | Self::Routes(err) => err.errno(),
         };
         let kind = errno.map(|errno| io::Error::from_raw_os_error(errno).kind());
         match kind {
@@ -48,7 +51,9 @@ impl ProbeError {
 /// What the visit found.
 #[derive(Debug)]
 pub(super) struct Found {
-    pub(super) state: LinkState,
+    pub(super) link: Link,
+    /// Read only where a netem is at the root.
+    pub(super) qdisc: Option<Observed>,
     pub(super) target: Target,
     pub(super) asking: Asking,
 }
@@ -70,11 +75,11 @@ pub(super) enum Asking {
 ///
 /// The descriptor of the namespace is closed before the visit ends; only the socket stays.
 pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Found, ProbeError> {
-    match (order.key, &order.path) {
-        (NetnsKey::Host, _) => look(order, wish),
-        (NetnsKey::Mounted(_), None) => Err(ProbeError::Vanished),
-        (NetnsKey::Mounted(id), Some(path)) => {
-            let netns = files.open(path, id).map_err(|err| match err {
+    match order.place.key {
+        NetnsKey::Host => look(order, wish),
+        NetnsKey::Mounted(id) => {
+            let netns = files.open_any(&order.place.paths, id);
+            let netns = netns.map_err(|err| match err {
                 OpenError::Gone => ProbeError::Vanished,
                 OpenError::Open(err) => ProbeError::Open(err),
             })?;
@@ -86,14 +91,20 @@ pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Foun
 /// Looks at the interface in the namespace of the calling thread.
 fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
     let mut socket = RequestSocket::open().map_err(ProbeError::Link)?;
-    let state = match socket.link_state(order.ifindex) {
+    let link = match socket.link(order.ifindex) {
         Err(err) if err.errno() == Some(NO_SUCH_LINK) => return Err(ProbeError::Vanished),
-        state => state.map_err(ProbeError::Link)?,
+        link => link.map_err(ProbeError::Link)?,
     };
-    if state.link.ifname != order.interface.as_os_str() {
+    if link.ifname != order.interface.as_os_str() {
         // Renamed, or another one by now.
         return Err(ProbeError::Vanished);
     }
+    let qdisc = if link.root_netem {
+        let qdiscs = socket.qdiscs().map_err(ProbeError::Qdiscs)?;
+        Some(Observed::new(&qdiscs, order.ifindex))
+    } else {
+        None
+    };
     let target = match wish {
         Wish::Target(target) => target,
         Wish::Gateway => {
@@ -101,8 +112,8 @@ fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
             gateway(&routes, &order.interface, order.ifindex)
         }
     };
-    let asking = if state.link.up && state.link.carrier {
-        match EchoSocket::open(&state.link.ifname, target.address()) {
+    let asking = if link.up && link.carrier {
+        match EchoSocket::open(&link.ifname, target.address()) {
             Ok(socket) => Asking::Over(socket),
             Err(err @ IcmpError::Connect(_)) => Asking::NoWay(err),
             Err(err) => Asking::Impossible(err),
@@ -111,7 +122,8 @@ fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
         Asking::LinkDown
     };
     Ok(Found {
-        state,
+        link,
+        qdisc,
         target,
         asking,
     })

@@ -6,10 +6,11 @@ use tcgui_shared::diagnostics::{
     Connectivity, DiagnosticsResponse, DiagnosticsResults, Latency, LinkStatus, QdiscStats,
 };
 
-use super::Order;
 use super::echo::Summary;
 use super::target::Target;
-use crate::kernel::link::LinkState;
+use crate::kernel::link::Link;
+use crate::tc::observed::Observed;
+use crate::tc::report::structured;
 
 /// How a target is asked, in the words of released backends.
 const PING: &str = "ping";
@@ -28,23 +29,36 @@ pub(super) enum Reachability {
 
 /// Returns the reply to a check that was made.
 pub(super) fn response(
-    order: &Order,
-    state: &LinkState,
+    link: &Link,
+    qdisc: Option<&Observed>,
     target: &Target,
     reachability: &Reachability,
 ) -> DiagnosticsResponse {
+    let netem = qdisc.and_then(Observed::netem);
     let results = DiagnosticsResults {
         link_status: LinkStatus {
-            is_up: state.link.up,
-            has_carrier: state.link.carrier,
-            mtu: state.mtu,
+            is_up: link.up,
+            has_carrier: link.carrier,
+            mtu: link.mtu,
         },
         connectivity: connectivity(target, reachability),
         latency: latency(target, reachability),
-        configured_tc: order.configured_tc,
-        tc_stats: order.tc_stats,
+        configured_tc: netem.map(structured),
+        tc_stats: qdisc.filter(|_| netem.is_some()).map(statistics),
     };
     DiagnosticsResponse::success(message(target, reachability, &results), results)
+}
+
+fn statistics(qdisc: &Observed) -> QdiscStats {
+    let statistics = &qdisc.statistics;
+    QdiscStats {
+        drops: statistics.drops,
+        overlimits: statistics.overlimits,
+        qlen: statistics.qlen,
+        backlog: statistics.backlog,
+        bps: statistics.rate.map(|rate| rate.bytes_per_s),
+        pps: statistics.rate.map(|rate| rate.packets_per_s),
+    }
 }
 
 fn connectivity(target: &Target, reachability: &Reachability) -> Option<Connectivity> {
@@ -117,50 +131,31 @@ fn message(target: &Target, reachability: &Reachability, results: &DiagnosticsRe
 
 #[cfg(test)]
 mod tests {
-    use tcgui_shared::names::{InterfaceName, NamespaceName};
-    use tcgui_shared::netem::TcNetemConfig;
-    use tokio::time::Instant;
+    use tcgui_shared::names::InterfaceName;
 
     use super::*;
     use crate::diagnostics::target::gateway;
-    use crate::interfaces::NetnsKey;
-    use crate::kernel::link::Link;
+    use crate::kernel::netem::Netem;
+    use crate::kernel::qdisc::QdiscStatistics;
+    use crate::tc::observed::Root;
 
     const MS: Duration = Duration::from_millis(1);
 
-    fn order() -> Order {
-        Order {
-            key: NetnsKey::Host,
-            path: None,
-            netns: NamespaceName::Host,
-            ifindex: 2,
-            interface: InterfaceName::new("v0").unwrap(),
-            target: None,
-            timeout: Duration::from_secs(5),
-            asked_at: Instant::now(),
-            configured_tc: None,
-            tc_stats: None,
-        }
-    }
-
-    fn state(up: bool, carrier: bool) -> LinkState {
-        LinkState {
-            link: Link {
-                up,
-                carrier,
-                ..Link::sample(2, "v0")
-            },
-            mtu: 1500,
+    fn link(up: bool, carrier: bool) -> Link {
+        Link {
+            up,
+            carrier,
+            ..Link::sample(2, "v0")
         }
     }
 
     fn report(
-        order: &Order,
-        state: &LinkState,
+        link: &Link,
+        qdisc: Option<&Observed>,
         reachability: &Reachability,
     ) -> DiagnosticsResponse {
-        let target = gateway(&[], &order.interface, order.ifindex);
-        response(order, state, &target, reachability)
+        let target = gateway(&[], &InterfaceName::new("v0").unwrap(), 2);
+        response(link, qdisc, &target, reachability)
     }
 
     fn replies(received: u32) -> Reachability {
@@ -173,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_reachable_target_has_a_latency() {
-        let response = report(&order(), &state(true, true), &replies(5));
+        let response = report(&link(true, true), None, &replies(5));
         assert_eq!(
             response.message,
             "Link UP, 8.8.8.8 reachable, avg latency: 2.0ms"
@@ -203,7 +198,7 @@ mod tests {
 
     #[test]
     fn what_is_not_reached_has_none() {
-        let response = report(&order(), &state(true, true), &replies(0));
+        let response = report(&link(true, true), None, &replies(0));
         assert_eq!(response.message, "Link UP, 8.8.8.8 unreachable");
         assert!(response.success && response.results.latency.is_none());
         assert!(!response.results.connectivity.unwrap().reachable);
@@ -211,14 +206,14 @@ mod tests {
 
     #[test]
     fn a_link_that_is_down_is_not_asked_over() {
-        for (state, words) in [
-            (state(false, true), "Link DOWN, 8.8.8.8 unreachable"),
+        for (link, words) in [
+            (link(false, true), "Link DOWN, 8.8.8.8 unreachable"),
             (
-                state(true, false),
+                link(true, false),
                 "Link UP without carrier, 8.8.8.8 unreachable",
             ),
         ] {
-            let response = report(&order(), &state, &Reachability::LinkDown);
+            let response = report(&link, None, &Reachability::LinkDown);
             assert_eq!(response.message, words);
             let connectivity = response.results.connectivity.unwrap();
             assert_eq!(connectivity.method, "skipped (link down)");
@@ -228,38 +223,47 @@ mod tests {
     #[test]
     fn what_cannot_be_asked_is_not_called_unreachable() {
         let refused = Reachability::Unknown("no socket".to_owned());
-        let response = report(&order(), &state(true, true), &refused);
+        let response = report(&link(true, true), None, &refused);
         assert_eq!(response.message, "Link UP, 8.8.8.8 not asked: no socket");
         assert!(response.success && response.results.connectivity.is_none());
     }
 
     #[test]
     fn impairments_are_noted() {
-        let order = Order {
-            configured_tc: Some(TcNetemConfig::default()),
-            tc_stats: Some(QdiscStats {
+        let mut qdisc = Observed {
+            root: Root::Own {
+                handle: 0x7c60_0000,
+                netem: Netem {
+                    latency_ns: 5_000_000,
+                    ..Netem::default()
+                },
+            },
+            in_use: Vec::new(),
+            children: Vec::new(),
+            netems_below: Vec::new(),
+            statistics: QdiscStatistics {
                 drops: 3,
                 overlimits: 1,
-                ..QdiscStats::default()
-            }),
-            ..order()
+                ..QdiscStatistics::default()
+            },
         };
-        let response = report(&order, &state(true, true), &replies(4));
+        let impaired = report(&link(true, true), Some(&qdisc), &replies(4));
         assert_eq!(
-            response.message,
+            impaired.message,
             "Link UP, 8.8.8.8 reachable, avg latency: 2.0ms, packet loss: 20.0%, TC active, drops: 3, \
              overlimits: 1"
         );
-        assert_eq!(response.results.tc_stats, order.tc_stats);
-        let quiet = Order {
-            tc_stats: Some(QdiscStats::default()),
-            ..order
+        let configured = impaired.results.configured_tc.expect("a netem");
+        assert!(configured.delay.enabled && !configured.loss.enabled);
+        assert_eq!(impaired.results.tc_stats.map(|it| it.drops), Some(3));
+        qdisc.statistics = QdiscStatistics::default();
+        let quiet = report(&link(true, true), Some(&qdisc), &replies(5));
+        assert!(quiet.message.ends_with("TC active"), "{}", quiet.message);
+        // Counters of somebody else's qdisc would be taken for those of an impairment.
+        qdisc.root = Root::Default {
+            kind: "noqueue".to_owned(),
         };
-        let response = report(&quiet, &state(true, true), &replies(5));
-        assert!(
-            response.message.ends_with("TC active"),
-            "{}",
-            response.message
-        );
+        let free = report(&link(true, true), Some(&qdisc), &replies(5)).results;
+        assert!(free.configured_tc.is_none() && free.tc_stats.is_none());
     }
 }

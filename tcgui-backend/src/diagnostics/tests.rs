@@ -3,6 +3,7 @@
 use std::future::pending;
 
 use super::*;
+use crate::interfaces::NetnsKey;
 use crate::kernel::lab::PrivateNetns;
 
 /// The answer itself, and what a busy machine adds, on top of [`ECHOES_END`].
@@ -23,16 +24,16 @@ fn lab() -> PrivateNetns {
 fn order(netns: &PrivateNetns, ifindex: u32, interface: &str, target: Option<&str>) -> Order {
     let (path, id) = netns.path();
     Order {
-        key: NetnsKey::Mounted(id),
-        path: Some(path),
+        place: Place {
+            key: NetnsKey::Mounted(id),
+            paths: vec![path],
+        },
         netns: NamespaceName::named("lab").unwrap(),
         ifindex,
         interface: InterfaceName::new(interface).unwrap(),
         target: target.map(str::to_owned),
         timeout: Duration::from_secs(5),
         asked_at: Instant::now(),
-        configured_tc: None,
-        tc_stats: None,
     }
 }
 
@@ -176,10 +177,8 @@ async fn what_is_not_there_is_said_to_be_gone() {
         assert_eq!(response.error_kind, Some(ErrorKind::NotFound));
         assert!(!response.success && response.message.contains(interface));
     }
-    let unnamed = Order {
-        path: Some("/nowhere".into()),
-        ..order(&netns, 10, "v0", None)
-    };
+    let mut unnamed = order(&netns, 10, "v0", None);
+    unnamed.place.paths = vec!["/nowhere".into()];
     let (response, _) = check(unnamed).await;
     assert_eq!(response.error_kind, Some(ErrorKind::NotFound));
 }

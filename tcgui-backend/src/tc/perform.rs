@@ -41,19 +41,15 @@ pub struct Outcome {
 ///
 /// A tun or tap says 10 Mbit/s unless somebody set another number (`drivers/net/tun.c`), and is not slowed
 /// down to it.
-///
-/// # Errors
-/// [`TcError::NoInterface`], [`TcError::FindLink`].
-pub fn link_facts(socket: &mut RequestSocket, ifindex: u32) -> Result<LinkFacts, TcError> {
-    let link = find_link(socket, ifindex)?;
+pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     let speed = match link.kind.as_deref() {
         Some("tun") => None,
         _ => socket.link_speed(&link.ifname),
     };
-    Ok(LinkFacts {
+    LinkFacts {
         mtu: link.mtu,
         speed,
-    })
+    }
 }
 
 /// Returns what is at the root of a link.

@@ -4,7 +4,7 @@ mod command;
 
 use tcgui_shared::netem::{
     Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions, RateOverhead,
-    SlotConfig,
+    SlotConfig, TcNetemConfig,
 };
 use tcgui_shared::tc::TcConfiguration;
 
@@ -18,6 +18,11 @@ pub fn configuration(ifname: &str, netem: &Netem) -> TcConfiguration {
         netem: flat(netem),
         command: command(ifname, netem),
     }
+}
+
+/// Returns the structured form, in which every feature has a switch.
+pub fn structured(netem: &Netem) -> TcNetemConfig {
+    super::desired::structured(&flat(netem))
 }
 
 /// Returns the flat form, in which a number is present only where it has an effect.

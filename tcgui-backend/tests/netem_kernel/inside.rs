@@ -373,11 +373,12 @@ mod with_netem {
             ("veth1", 9_000, Some(10_000_000_000)),
         ] {
             let ifindex = lab.ifindex(ifname);
-            let facts = link_facts(&mut lab.socket, ifindex).unwrap();
+            let mut link = lab.socket.link(ifindex).unwrap();
+            let facts = link_facts(&mut lab.socket, &link);
             assert_eq!(facts, LinkFacts { mtu, speed }, "{ifname}");
+            link.ifname = "gone".into();
+            assert_eq!(link_facts(&mut lab.socket, &link).speed, None);
         }
-        let err = link_facts(&mut lab.socket, 77).unwrap_err();
-        assert!(matches!(err, TcError::NoInterface), "{err:?}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ use super::Moment;
 use crate::backend::inventory::Inventory;
 use crate::bus::{Reply, TcPublication};
 use crate::interfaces::NetnsKey;
+use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::sockets::Place;
 use crate::tc::perform::Outcome;
@@ -37,8 +38,8 @@ pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::backend) struct TcOrder {
     pub(in crate::backend) place: Place,
-    pub(in crate::backend) ifindex: u32,
-    pub(in crate::backend) mtu: u32,
+    /// As it was when the wish came.
+    pub(in crate::backend) link: Link,
     pub(in crate::backend) operation: TcOperation,
     pub(in crate::backend) foreign: ForeignQdiscs,
 }
@@ -62,7 +63,7 @@ impl TcWish {
     }
 
     fn lane(&self) -> LaneKey {
-        (self.order.place.key, self.order.ifindex)
+        (self.order.place.key, self.order.link.ifindex)
     }
 }
 

@@ -1,6 +1,5 @@
 //! What each input leads to.
 
-use tcgui_shared::diagnostics::DiagnosticsRequest;
 use tcgui_shared::interface::NetworkNamespace;
 
 use super::*;
@@ -381,15 +380,30 @@ fn what_is_not_there_yet_says_so() {
         load_errors: Vec::new(),
     };
     assert_eq!(listed.try_recv().unwrap(), empty);
+}
 
-    let (reply, mut diagnostics) = Reply::channel();
-    let (namespace, interface) = ("default".to_owned(), "v0".to_owned());
-    let request = DiagnosticsRequest {
-        namespace,
-        interface,
-        target: None,
-        timeout_ms: 5000,
+#[test]
+fn a_check_goes_to_where_the_interface_is() {
+    let mut bench = Bench::warm();
+    let mut ask = |interface: &str| {
+        let (reply, answer) = Reply::channel();
+        let request = DiagnosticsRequest {
+            namespace: "default".to_owned(),
+            interface: interface.to_owned(),
+            target: Some("192.0.2.1".to_owned()),
+            timeout_ms: 5000,
+        };
+        let effects = bench.step(Input::Request(Request::Diagnostics(request, reply)));
+        (effects, answer)
     };
-    bench.step(Input::Request(Request::Diagnostics(request, reply)));
-    assert!(!diagnostics.try_recv().unwrap().success);
+    let (effects, _answer) = ask("v0");
+    let [Effect::Diagnose(order, _)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!((order.place.key, order.ifindex), (NetnsKey::Host, 2));
+    assert_eq!(order.target.as_deref(), Some("192.0.2.1"));
+    let (effects, mut answer) = ask("v9");
+    assert!(effects.is_empty(), "{effects:?}");
+    let answer = answer.try_recv().unwrap();
+    assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
 }
