@@ -19,6 +19,9 @@ const LAST_REQUESTS: Duration = Duration::from_millis(200);
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
 /// Blocking threads in use at once: kernel requests, publications and replies are each bounded.
 const BLOCKING_THREADS: usize = 32;
+/// How long an idle blocking thread stays: longer than from one reading of counters to the next, so that one
+/// is always warm, and not so long that those readings keep all the threads of a burst alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     process::limit_arenas();
@@ -51,6 +54,7 @@ fn start(args: Args) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(*WORKERS.start(), *WORKERS.end()))
         .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(KEEP_ALIVE)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
