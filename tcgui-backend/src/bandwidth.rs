@@ -32,8 +32,8 @@ use tcgui_shared::tc::{BasicStats, QueueStats, RateEstimate};
 use tokio::sync::{mpsc, watch};
 
 use crate::bus::Sample;
-use crate::interfaces::NetnsKey;
 use crate::kernel::link::LinkCounters;
+use crate::kernel::netns::NetnsKey;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 pub use kernel::KernelCounters;

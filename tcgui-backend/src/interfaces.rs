@@ -30,9 +30,9 @@ use crate::kernel::netns::{MountedNamespaceId, OpenError};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
+pub use crate::kernel::netns::NetnsKey;
 pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
 pub use task::Task;
-pub use tracker::NetnsKey;
 
 /// Commands that wait while the actor works through a burst; the sender then waits, which is safe
 /// because the actor never waits for the sender.

@@ -13,8 +13,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
-use crate::interfaces::NetnsKey;
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, OpenError, inside};
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
 /// Which namespace, and names that may lead to it; the host needs none.

@@ -6,9 +6,8 @@ use tcgui_shared::names::NamespaceName;
 use tcgui_shared::tc::{BasicStats, QueueStats, RateEstimate};
 
 use super::{CounterKernel, QdiscStatistics, ReadError, Reading, RosterEntry};
-use crate::interfaces::NetnsKey;
 use crate::kernel::link::LinkCounters;
-use crate::kernel::netns::MountedNamespaceId;
+use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
 use crate::kernel::qdisc::Qdisc;
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink};
 use crate::sockets::{NetnsSockets, SocketError};

@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::interfaces::NetnsKey;
 use crate::kernel::link::{LinkCounters, Traffic};
+use crate::kernel::netns::NetnsKey;
 
 /// The counters of one link and what passed per second since the sample before.
 #[derive(Debug, Clone, Copy, PartialEq)]

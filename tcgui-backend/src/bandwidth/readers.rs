@@ -9,7 +9,7 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::{CounterKernel, ReadError, Reading, Roster, RosterEntry};
-use crate::interfaces::NetnsKey;
+use crate::kernel::netns::NetnsKey;
 
 /// Readings after which the actor is woken: waking it for each would cost as much as a reading.
 const CHUNK: usize = 32;

@@ -91,8 +91,8 @@ mod tests {
 
     use super::*;
     use crate::bandwidth::RosterLink;
-    use crate::interfaces::NetnsKey;
     use crate::kernel::link::{LinkCounters, LinkName, Traffic};
+    use crate::kernel::netns::NetnsKey;
 
     fn link(ifindex: u32, name: &str, root_netem: bool) -> RosterLink {
         RosterLink {

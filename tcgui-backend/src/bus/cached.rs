@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio_util::task::AbortOnDropHandle;
+use tokio::task::JoinSet;
 use tracing::{debug, warn};
 use zenoh::bytes::ZBytes;
 use zenoh::liveliness::LivelinessToken;
@@ -93,7 +93,8 @@ pub(super) struct CachedPublisher {
     shared: Arc<Shared>,
     _history: Queryable<()>,
     _token: LivelinessToken,
-    _heartbeat: AbortOnDropHandle<()>,
+    /// Ends with the publisher.
+    _heartbeat: JoinSet<()>,
 }
 
 impl CachedPublisher {
@@ -143,13 +144,14 @@ impl CachedPublisher {
             heartbeat,
             history.replies.clone(),
         );
-        let heartbeat = AbortOnDropHandle::new(history.replies.runtime().spawn(telling));
+        let mut heartbeats = JoinSet::new();
+        heartbeats.spawn_on(telling, history.replies.runtime());
         Ok(Self {
             publisher,
             shared,
             _history: queryable,
             _token: token,
-            _heartbeat: heartbeat,
+            _heartbeat: heartbeats,
         })
     }
 

@@ -6,10 +6,9 @@ use tcgui_shared::error_kind::ErrorKind;
 
 use super::Order;
 use super::target::{Target, Wish, gateway};
-use crate::interfaces::NetnsKey;
 use crate::kernel::icmp::{EchoSocket, IcmpError};
 use crate::kernel::link::Link;
-use crate::kernel::netns::{NetnsFiles, OpenError, inside};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::tc::observed::Observed;
 

@@ -3,8 +3,8 @@
 use std::future::pending;
 
 use super::*;
-use crate::interfaces::NetnsKey;
 use crate::kernel::lab::PrivateNetns;
+use crate::kernel::netns::NetnsKey;
 
 /// The answer itself, and what a busy machine adds, on top of [`ECHOES_END`].
 const IN_TIME: Duration = LONGEST;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::kernel::{LookOrder, Seen};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
-use crate::kernel::netns::MountedNamespaceId;
+use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
 
@@ -23,15 +23,6 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_s
 /// A sweep is spread over its interval in so many parts: a thousand looks in one go would take a core
 /// for a quarter of a second.
 const SWEEP_PARTS: u16 = 16;
-
-/// Which namespace, as the kernel tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NetnsKey {
-    /// The daemon's own.
-    Host,
-    /// One that a name leads to.
-    Mounted(MountedNamespaceId),
-}
 
 /// A look that finished.
 #[derive(Debug)]

@@ -76,6 +76,15 @@ impl fmt::Debug for MountedNamespaceId {
     }
 }
 
+/// Which namespace, as the kernel tells them apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum NetnsKey {
+    /// The daemon's own.
+    Host,
+    /// One that a name leads to.
+    Mounted(MountedNamespaceId),
+}
+
 /// What one entry of the netns directory is at the moment of looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
