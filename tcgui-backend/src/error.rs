@@ -1,7 +1,12 @@
-//! How errors are printed where they stop travelling.
+//! What becomes of errors where they stop travelling: how they are printed, what clients are told.
 
 use std::error::Error;
 use std::fmt;
+#[cfg(feature = "daemon")]
+use std::io;
+
+#[cfg(feature = "daemon")]
+use tcgui_shared::error_kind::ErrorKind;
 
 /// An error of a library that has no type of its own for it, or of any actor.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -21,4 +26,17 @@ pub fn chain(err: &dyn Error) -> impl fmt::Display {
         }
     }
     Chain(err)
+}
+
+/// Returns what an error number of the kernel means to a client.
+#[cfg(feature = "daemon")]
+pub(crate) fn kind_of(errno: Option<i32>) -> ErrorKind {
+    match errno.map(|errno| io::Error::from_raw_os_error(errno).kind()) {
+        Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
+        Some(io::ErrorKind::NotFound) => ErrorKind::NotFound,
+        Some(io::ErrorKind::ResourceBusy) => ErrorKind::Busy,
+        Some(io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
+        Some(io::ErrorKind::InvalidInput) => ErrorKind::Invalid,
+        _ => ErrorKind::Internal,
+    }
 }

@@ -1,9 +1,8 @@
 //! Bringing links up and down, in the daemon's own namespace or inside another one.
 
-use std::io;
-
 use tcgui_shared::error_kind::ErrorKind;
 
+use crate::error::kind_of;
 use crate::kernel::rtnetlink::RtnetlinkError;
 use crate::sockets::{NetnsSockets, Place, SocketError};
 
@@ -41,19 +40,6 @@ impl SocketError {
             Self::Open(err) | Self::Enter(err) => kind_of(err.raw_os_error()),
             Self::Socket(err) => kind_of(err.errno()),
         }
-    }
-}
-
-fn kind_of(errno: Option<i32>) -> ErrorKind {
-    match errno
-        .map(io::Error::from_raw_os_error)
-        .map(|err| err.kind())
-    {
-        Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
-        Some(io::ErrorKind::NotFound) => ErrorKind::NotFound,
-        Some(io::ErrorKind::ResourceBusy) => ErrorKind::Busy,
-        Some(io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
-        _ => ErrorKind::Internal,
     }
 }
 

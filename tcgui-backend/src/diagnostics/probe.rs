@@ -6,6 +6,7 @@ use tcgui_shared::error_kind::ErrorKind;
 
 use super::Order;
 use super::target::{Target, Wish, gateway};
+use crate::error::kind_of;
 use crate::kernel::icmp::{EchoSocket, IcmpError};
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, inside};
@@ -39,11 +40,7 @@ impl ProbeError {
             Self::Open(err) | Self::Enter(err) => err.raw_os_error(),
             Self::Link(err) | Self::Qdiscs(err) | Self::Routes(err) => err.errno(),
         };
-        let kind = errno.map(|errno| io::Error::from_raw_os_error(errno).kind());
-        match kind {
-            Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
-            _ => ErrorKind::Internal,
-        }
+        kind_of(errno)
     }
 }
 

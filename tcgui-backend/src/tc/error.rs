@@ -1,10 +1,9 @@
 //! Why traffic control did not do what it was asked.
 
-use std::io;
-
 use tcgui_shared::error_kind::ErrorKind;
 
 use super::plan::Refusal;
+use crate::error::kind_of;
 use crate::kernel::rtnetlink::RtnetlinkError;
 
 /// Why the root qdisc is not what it should be.
@@ -64,16 +63,7 @@ impl TcError {
             | Self::FindLink(err)
             | Self::Install(err)
             | Self::Change(err)
-            | Self::Remove(err) => {
-                let errno = err.errno().map(io::Error::from_raw_os_error);
-                match errno.map(|err| err.kind()) {
-                    Some(io::ErrorKind::PermissionDenied) => ErrorKind::Denied,
-                    Some(io::ErrorKind::Unsupported) => ErrorKind::Unsupported,
-                    Some(io::ErrorKind::ResourceBusy) => ErrorKind::Busy,
-                    Some(io::ErrorKind::InvalidInput) => ErrorKind::Invalid,
-                    _ => ErrorKind::Internal,
-                }
-            }
+            | Self::Remove(err) => kind_of(err.errno()),
         }
     }
 }
