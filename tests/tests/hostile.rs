@@ -229,14 +229,16 @@ mod tests {
     /// More than the daemon may keep of what it was asked.
     const KEPT: u64 = 16 * 1024 * 1024;
 
-    /// So many random bytes for each key.
+    /// So many random bytes for each key …
     const FUZZ: usize = 1_000_000;
+    /// … and so many queries: ten thousand over the five keys.
+    const QUERIES: usize = 2000;
 
     /// Random bytes, or a request that is cut, or changed in some bytes, or both.
     fn fuzz(random: &mut Random, valid: &[Vec<u8>]) -> Vec<u8> {
         if random.below(3) > 0 {
             // As many short ones as long ones.
-            let most = 1 << random.below(18);
+            let most = 1 << random.below(17);
             let length = random.below(most).min(TOO_LONG);
             return random.bytes(length);
         }
@@ -271,8 +273,8 @@ mod tests {
         let mut count = 0;
         for what in CONTROLS.into_iter().chain(SCENARIOS) {
             let valid = valid_requests(what);
-            let mut sent = 0;
-            while sent < FUZZ {
+            let (mut sent, mut asked) = (0, 0);
+            while sent < FUZZ || asked < QUERIES {
                 let payload = fuzz(&mut random, &valid);
                 scene
                     .client()?
@@ -280,6 +282,7 @@ mod tests {
                     .and_then(|(reply, _)| ensure_reply(what, &reply))
                     .with_context(|| format!("TCGUI_FUZZ_SEED={seed}, query {count}: {what}"))?;
                 sent += payload.len();
+                asked += 1;
                 count += 1;
             }
         }
