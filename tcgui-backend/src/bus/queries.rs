@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -15,7 +16,7 @@ use tcgui_shared::scenario::{
 use tcgui_shared::tc::TcResponse;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
-use tracing::debug;
+use tracing::{debug, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
@@ -147,8 +148,9 @@ impl Desk {
         Q: DeserializeOwned,
         R: Refusal,
     {
+        let received = Instant::now();
         let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
-            return self.refuse_busy::<R>(query, key);
+            return self.refuse_busy::<R>(query, key, received);
         };
         let answer = match read(&query).and_then(|payload| decode(&payload)) {
             Ok(body) => {
@@ -160,7 +162,7 @@ impl Desk {
             }
             Err(explanation) => Ok(R::refusal(explanation, ErrorKind::Invalid)),
         };
-        self.deliver(query, key, permit, async {
+        self.deliver(query, key, received, permit, async {
             match answer {
                 Ok(answer) => answer,
                 Err(pending) => wait_for(pending).await,
@@ -168,9 +170,9 @@ impl Desk {
         });
     }
 
-    fn refuse_busy<R: Refusal>(&self, query: Query, key: &str) {
+    fn refuse_busy<R: Refusal>(&self, query: Query, key: &str, received: Instant) {
         if let Ok(permit) = Arc::clone(&self.refusing).try_acquire_owned() {
-            self.deliver(query, key, permit, async { busy::<R>() });
+            self.deliver(query, key, received, permit, async { busy::<R>() });
         }
     }
 
@@ -178,11 +180,16 @@ impl Desk {
         &self,
         query: Query,
         key: &str,
+        received: Instant,
         permit: OwnedSemaphorePermit,
         answer: impl Future<Output = R> + Send + 'static,
     ) {
         let key = key.to_owned();
-        let write = move |answer| write(&query, &key, &answer);
+        let write = move |answer| {
+            write(&query, &key, &answer);
+            let elapsed_us = received.elapsed().as_micros();
+            trace!(key, elapsed_us, "query answered");
+        };
         self.replies.deliver(permit, answer, write);
     }
 }
