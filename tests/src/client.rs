@@ -29,6 +29,7 @@ pub struct Options {
     backend: String,
     route: Route,
     on_list: Option<ListHook>,
+    deaf: bool,
 }
 
 impl Default for Options {
@@ -37,6 +38,7 @@ impl Default for Options {
             backend: "default".to_owned(),
             route: Route::default(),
             on_list: None,
+            deaf: false,
         }
     }
 }
@@ -71,6 +73,13 @@ impl Options {
         self
     }
 
+    /// Listens to nothing and only asks: no reply waits behind a list that this client has to read.
+    #[must_use]
+    pub fn deaf(mut self) -> Self {
+        self.deaf = true;
+        self
+    }
+
     /// Opens the session and subscribes. The daemon may start later.
     ///
     /// # Errors
@@ -86,7 +95,9 @@ impl Options {
             changed: Condvar::new(),
             on_list: self.on_list,
         });
-        subscribe(&session, &shared).map_err(|error| anyhow!(error).context("subscribe"))?;
+        if !self.deaf {
+            subscribe(&session, &shared).map_err(|error| anyhow!(error).context("subscribe"))?;
+        }
         Ok(Client { session, shared })
     }
 }
