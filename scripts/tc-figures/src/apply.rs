@@ -1,0 +1,151 @@
+//! One Apply after the other, beside the floor and the empty query, in turns.
+//!
+//! The daemon says how long it had each query: from the call of its queryable until the reply was handed to
+//! the session. The client says how long it waited; less the empty query of the same run, that is the
+//! same but for what wakes whom. Both are shown; the first is judged, because it holds no client.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tcgui_tests::{links, netns};
+
+use crate::bench::{Bench, Target, rest, veth_pair, with_daemon};
+use crate::figure::{Figure, Unit, median};
+use crate::floor::Floor;
+
+const NETNS: &str = "measured";
+const LINK: Target<'static> = (NETNS, "va");
+
+/// Named namespaces in the second half.
+const MANY: usize = 200;
+
+/// Namespaces in which a first Apply is measured.
+const FIRST: usize = 20;
+
+/// What an Apply leaves to do (a look, a publication) is over by then, also in the virtual machine.
+const REST: Duration = Duration::from_millis(100);
+const SHORT_REST: Duration = Duration::from_millis(20);
+
+/// Times of one situation.
+#[derive(Debug, Default)]
+struct Series {
+    floor: Vec<Duration>,
+    list: Vec<Duration>,
+    list_daemon: Vec<Duration>,
+    client: Vec<Duration>,
+    daemon: Vec<Duration>,
+}
+
+pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
+    netns::add(NETNS)?;
+    veth_pair(Some(NETNS), "va", "vb")?;
+    let mut floor = Floor::open()?;
+    with_daemon(&[], |bench| {
+        bench.wait_up(&[LINK])?;
+        let one = series(bench, &mut floor, trials)?;
+        let names: Vec<_> = (1..MANY).map(|number| format!("n{number}")).collect();
+        netns::add_burst(names.clone())?;
+        bench.wait_namespaces(MANY)?;
+        rest(Duration::from_secs(1));
+        let first = first(bench, names.get(..FIRST).unwrap_or_default())?;
+        let many = series(bench, &mut floor, trials)?;
+        Ok(figures(&one, &many, &first))
+    })
+}
+
+fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Series> {
+    // The socket is open after the first one, and its netem is listed.
+    bench.apply(LINK, &json!({"delay_ms": 20.0}))?;
+    rest(REST);
+    let (asked, listed) = (bench.asked(), bench.answered("scenario")?.len());
+    let mut series = Series::default();
+    for trial in 0..trials {
+        let delay_ms = f64::from(10 + trial % 2);
+        series.floor.push(floor.replace_and_dump()?);
+        rest(SHORT_REST);
+        series.list.push(bench.list()?);
+        rest(SHORT_REST);
+        series
+            .client
+            .push(bench.apply(LINK, &json!({"delay_ms": delay_ms}))?);
+        rest(REST);
+    }
+    series.daemon = bench.answered_since(asked)?;
+    // The last Apply was answered after the last of these.
+    series.list_daemon = bench.answered("scenario")?.split_off(listed);
+    Ok(series)
+}
+
+/// The first Apply in each of these namespaces: the client's times and the daemon's.
+fn first(bench: &Bench, names: &[String]) -> anyhow::Result<Series> {
+    for name in names {
+        links::ip(name, "link set lo up")?;
+    }
+    let loopbacks: Vec<_> = names.iter().map(|name| (name.as_str(), "lo")).collect();
+    bench.wait_up(&loopbacks)?;
+    rest(REST);
+    let asked = bench.asked();
+    let mut series = Series::default();
+    for loopback in &loopbacks {
+        let netem = json!({"delay_ms": 10.0});
+        series.client.push(bench.apply(*loopback, &netem)?);
+        rest(REST);
+    }
+    series.daemon = bench.answered_since(asked)?;
+    for loopback in loopbacks {
+        bench.remove(loopback)?;
+    }
+    rest(REST);
+    Ok(series)
+}
+
+fn figures(one: &Series, many: &Series, first: &Series) -> Vec<Figure> {
+    let mut floor = one.floor.clone();
+    floor.extend(&many.floor);
+    let mut figures = vec![Figure::times("floor: bare replace + dump", &floor)];
+    figures.extend(of_situation(one, "1 namespace"));
+    figures.extend(of_situation(many, "200 namespaces"));
+    figures.extend([
+        Figure::value(
+            "Apply, daemon, 200 ÷ 1 namespaces",
+            Unit::Times,
+            median(&many.daemon) / median(&one.daemon),
+        ),
+        Figure::times("first Apply in a namespace, client", &first.client),
+        Figure::times("first Apply in a namespace, daemon", &first.daemon),
+    ]);
+    figures
+}
+
+fn of_situation(series: &Series, name: &str) -> Vec<Figure> {
+    let Series {
+        floor,
+        list,
+        list_daemon,
+        client,
+        daemon,
+    } = series;
+    let less = (median(client) - median(list)).max(0.0);
+    let share = |ms: f64| ms / median(floor);
+    vec![
+        Figure::times(format!("empty query, client, {name}"), list),
+        Figure::times(format!("empty query, daemon, {name}"), list_daemon),
+        Figure::times(format!("Apply, client, {name}"), client),
+        Figure::times(format!("Apply, daemon, {name}"), daemon),
+        Figure::value(
+            format!("Apply − empty query, client, {name}"),
+            Unit::Milliseconds,
+            less,
+        ),
+        Figure::value(
+            format!("(Apply − empty query) ÷ floor, client, {name}"),
+            Unit::Times,
+            share(less),
+        ),
+        Figure::value(
+            format!("Apply ÷ floor, daemon, {name}"),
+            Unit::Times,
+            share(median(daemon)),
+        ),
+    ]
+}

@@ -1,0 +1,277 @@
+//! The daemon under measurement, a client of it, and what both say about one query.
+
+use std::cell::Cell;
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tcgui_backend::kernel::netns::inside;
+use tcgui_tests::client::{Client, Options};
+use tcgui_tests::daemon::Daemon;
+use tcgui_tests::netns;
+use tcgui_tests::process::run as run_program;
+use tcgui_tests::scene::{SOON, Scene};
+use tcgui_tests::wait::wait_for;
+
+/// The daemon says on standard error how long it had each query; it does after it has answered.
+const TRACED: &[&str] = &["env", "RUST_LOG=warn,tcgui_backend::bus::queries=trace"];
+
+/// What it says then, and the fields.
+const ANSWERED: &str = "query answered";
+const KEY: &str = "key=\"tcgui/default/query/";
+const ELAPSED: &str = "elapsed_us=";
+
+/// For a thousand of anything.
+pub(crate) const LONG: Duration = Duration::from_secs(60);
+
+/// An interface: its namespace, and its name there.
+pub(crate) type Target<'a> = (&'a str, &'a str);
+
+/// Daemon and client.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    scene: Scene,
+    /// Asks over a session of its own: no answer waits behind a list that somebody has to read.
+    asker: Client,
+    /// Queries about traffic control so far.
+    asked: Cell<usize>,
+}
+
+/// Measures with a daemon that is started with these arguments and stopped in order.
+pub(crate) fn with_daemon<T>(
+    arguments: &[&str],
+    measure: impl FnOnce(&Bench) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let mut bench = Bench {
+        scene: Scene::default(),
+        asker: Options::default().deaf().open()?,
+        asked: Cell::new(0),
+    };
+    bench.scene.wrap_daemon(TRACED);
+    let measured = (bench.scene.start_with(arguments)).and_then(|()| measure(&bench));
+    if measured.is_err() {
+        bench.scene.describe();
+    }
+    let ended = bench.end();
+    let measured = measured?;
+    ended.map(|()| measured)
+}
+
+impl Bench {
+    /// The client, which listens to what released frontends do.
+    pub(crate) fn client(&self) -> anyhow::Result<&Client> {
+        self.scene.client()
+    }
+
+    /// The client that only asks.
+    pub(crate) fn asker(&self) -> &Client {
+        &self.asker
+    }
+
+    /// The daemon, to be weighed.
+    pub(crate) fn daemon(&self) -> anyhow::Result<&Daemon> {
+        self.scene.daemon()
+    }
+
+    /// Waits until so many *named* namespaces are listed.
+    pub(crate) fn wait_namespaces(&self, count: usize) -> anyhow::Result<()> {
+        let what = format!("{count} namespaces are listed");
+        let client = self.client()?;
+        client.wait_for(&what, LONG, |state| state.named().len() == count)?;
+        Ok(())
+    }
+
+    /// Waits until interfaces are listed as up.
+    pub(crate) fn wait_up(&self, targets: &[Target<'_>]) -> anyhow::Result<()> {
+        let what = format!("{targets:?} are up");
+        let is_up = |state: &tcgui_tests::client::State| {
+            targets.iter().all(|(namespace, interface)| {
+                let interface = state.interface(namespace, interface);
+                interface.is_some_and(|it| it["is_up"] == true)
+            })
+        };
+        self.client()?.wait_for(&what, SOON, is_up).map(drop)
+    }
+
+    /// An empty query: the list of scenarios. What it takes is the way there and back.
+    pub(crate) fn list(&self) -> anyhow::Result<Duration> {
+        let (reply, elapsed) = self.asker.ask("scenario", &json!("List"))?;
+        ensure!(
+            reply["Listed"]["scenarios"].is_array(),
+            "not a list of scenarios: {reply}"
+        );
+        Ok(elapsed)
+    }
+
+    /// Asks about traffic control, and returns the answer and how long it took.
+    pub(crate) fn tc(&self, request: &Value) -> anyhow::Result<(Value, Duration)> {
+        self.asked.set(self.asked.get() + 1);
+        self.asker.ask("tc", request)
+    }
+
+    /// Counts queries that were asked past [`Self::tc`].
+    pub(crate) fn count_asked(&self, count: usize) {
+        self.asked.set(self.asked.get() + count);
+    }
+
+    /// Impairs an interface, and returns how long that took.
+    pub(crate) fn apply(&self, target: Target<'_>, netem: &Value) -> anyhow::Result<Duration> {
+        let (reply, elapsed) = self.tc(&apply_request(target, netem))?;
+        ensure!(reply["success"] == true, "Apply {netem}: {reply}");
+        Ok(elapsed)
+    }
+
+    /// Takes the netem of an interface away.
+    pub(crate) fn remove(&self, (namespace, interface): Target<'_>) -> anyhow::Result<()> {
+        let request =
+            json!({"namespace": namespace, "interface": interface, "operation": "Remove"});
+        let (reply, _) = self.tc(&request)?;
+        ensure!(reply["success"] == true, "Remove: {reply}");
+        Ok(())
+    }
+
+    /// Brings an interface up or down, and returns how long that took.
+    pub(crate) fn switch(
+        &self,
+        (namespace, interface): Target<'_>,
+        up: bool,
+    ) -> anyhow::Result<Duration> {
+        let operation = if up { "Enable" } else { "Disable" };
+        let request =
+            json!({"namespace": namespace, "interface": interface, "operation": operation});
+        let (reply, elapsed) = self.asker.ask("interface", &request)?;
+        ensure!(
+            reply["success"] == true && reply["new_state"] == up,
+            "{operation}: {reply}"
+        );
+        Ok(elapsed)
+    }
+
+    /// How many queries about traffic control have been asked.
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.get()
+    }
+
+    /// How long the daemon had each query of one kind so far, in the order in which it answered.
+    pub(crate) fn answered(&self, what: &str) -> anyhow::Result<Vec<Duration>> {
+        Ok(answered(&self.daemon()?.stderr(), what))
+    }
+
+    /// How long the daemon had each query about traffic control from this number on.
+    pub(crate) fn answered_since(&self, first: usize) -> anyhow::Result<Vec<Duration>> {
+        // A reply arrives before the daemon has said that it sent it.
+        let times = wait_for(
+            "the daemon has said how long it had each query",
+            SOON,
+            || self.answered("tc").unwrap_or_default(),
+            |times| times.len() >= self.asked(),
+        )?;
+        Ok(times.get(first..).unwrap_or_default().to_vec())
+    }
+
+    /// Everything goes, and the daemon ends as told.
+    fn end(&mut self) -> anyhow::Result<()> {
+        let Ok(daemon) = self.scene.take_daemon() else {
+            return Ok(());
+        };
+        let log = daemon.stderr();
+        daemon.stop().context("stop the daemon")?;
+        netns::clear()?;
+        ensure!(!log.contains("panicked"), "a task panicked: {log}");
+        Ok(())
+    }
+}
+
+/// The request of a frontend for a flat configuration; what it does not say is off.
+pub(crate) fn apply_request((namespace, interface): Target<'_>, netem: &Value) -> Value {
+    let mut flat = json!({"loss": 0.0});
+    if let (Some(flat), Some(netem)) = (flat.as_object_mut(), netem.as_object()) {
+        flat.extend(netem.clone());
+    }
+    json!({"namespace": namespace, "interface": interface, "operation": {"Apply": flat}})
+}
+
+/// What the log says about queries of one kind.
+fn answered(log: &str, what: &str) -> Vec<Duration> {
+    let lines = log.lines().filter(|line| line.contains(ANSWERED));
+    let elapsed = |line: &str| {
+        let (_, rest) = line.split_once(KEY)?;
+        rest.strip_prefix(what)?.strip_prefix('"')?;
+        let (_, rest) = line.split_once(ELAPSED)?;
+        let digits = rest.split(|it: char| !it.is_ascii_digit()).next()?;
+        Some(Duration::from_micros(digits.parse().ok()?))
+    };
+    lines.filter_map(elapsed).collect()
+}
+
+/// Lets everybody fall asleep again before the next thing is measured.
+pub(crate) fn rest(period: Duration) {
+    let end = Instant::now() + period;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        // It may return early.
+        thread::park_timeout(left);
+    }
+}
+
+/// Runs lines of `ip` in a namespace, all by one process.
+pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> anyhow::Result<()> {
+    let batch = tempfile::NamedTempFile::new().context("make a file for ip")?;
+    fs::write(batch.path(), lines.join("\n") + "\n")?;
+    let mut command = Command::new("ip");
+    if let Some(namespace) = namespace {
+        command.args(["-n", namespace]);
+    }
+    run_program(command.arg("-batch").arg(batch.path())).map(drop)
+}
+
+/// Makes a pair of veths in one namespace, both up.
+pub(crate) fn veth_pair(namespace: Option<&str>, here: &str, there: &str) -> anyhow::Result<()> {
+    let lines = [
+        format!("link add {here} type veth peer name {there}"),
+        format!("link set {here} up"),
+        format!("link set {there} up"),
+    ];
+    ip_batch(namespace, &lines)
+}
+
+/// Does something on a thread inside a *named* namespace; a socket that it opens stays there.
+pub(crate) fn inside_named<T: Send>(
+    name: &str,
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    let file = File::open(netns::path(name)).with_context(|| format!("open namespace {name}"))?;
+    inside(OwnedFd::from(file), work).with_context(|| format!("enter namespace {name}"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_from_the_log() {
+        let log = "\
+2026-11-24T23:00:00.1Z TRACE query answered key=\"tcgui/default/query/tc\" elapsed_us=1234
+2026-11-24T23:00:00.2Z TRACE query answered key=\"tcgui/default/query/scenario\" elapsed_us=5
+2026-11-24T23:00:00.3Z  INFO namespace appeared netns=\"x\"
+2026-11-24T23:00:00.4Z TRACE query answered key=\"tcgui/default/query/tc\" elapsed_us=7
+";
+        let times = [1234, 7].map(Duration::from_micros);
+        assert_eq!(answered(log, "tc"), times);
+    }
+
+    #[test]
+    fn a_request_says_the_complete_state() {
+        let request = apply_request(("n", "v"), &json!({"delay_ms": 5.0}));
+        let apply = &request["operation"]["Apply"];
+        assert_eq!(apply["loss"], 0.0);
+        assert_eq!(apply["delay_ms"], 5.0);
+    }
+}

@@ -1,0 +1,306 @@
+//! Two hundred Apply at once on one interface, and what a query about another interface feels of them.
+//!
+//! A frontend that drags a slider sends one Apply for each step and waits for none. What is asked in the
+//! middle of a burst waits in the link and for the processor, whatever it asks. So an empty query in the
+//! same place is measured too: what an Apply on another interface takes more than that, beyond what it
+//! takes more on a quiet machine, is what the daemon makes it wait.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use nix::errno::Errno;
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, socket,
+};
+use serde_json::{Value, json};
+use tcgui_backend::kernel::rtnetlink::RequestSocket;
+use tcgui_tests::client::QUERY_TIMEOUT;
+use tcgui_tests::netns;
+use zenoh::Wait;
+
+use crate::bench::{Bench, Target, apply_request, inside_named, rest, veth_pair, with_daemon};
+use crate::figure::{Figure, Unit, median, milliseconds};
+
+const NETNS: &str = "measured";
+const LINK: Target<'static> = (NETNS, "va");
+const OTHER: Target<'static> = ("other", "va");
+
+/// Apply in one burst.
+const BURST: u32 = 200;
+
+/// Trials of a run for each burst of a kind, and quiet queries for each of those.
+const TRIALS_PER_ROUND: u32 = 20;
+const QUIET: usize = 5;
+
+/// What a burst leaves to do is over by then.
+const REST: Duration = Duration::from_millis(500);
+const SHORT_REST: Duration = Duration::from_millis(100);
+
+/// `RTM_NEWQDISC`, `RTNLGRP_TC` as a mask, the sizes of `nlmsghdr` and `tcmsg` (`man 7 rtnetlink`).
+const NEW_QDISC: u16 = 36;
+const TC: u32 = 1 << 3;
+const HEADER: usize = 16;
+const TCMSG: usize = 20;
+
+#[derive(Debug, Default)]
+struct Series {
+    list: Vec<Duration>,
+    apply: Vec<Duration>,
+    burst: Vec<Duration>,
+    /// An empty query, and an Apply on another interface, in the middle of a burst.
+    list_inside: Vec<Duration>,
+    other_inside: Vec<Duration>,
+    replaces: Vec<f64>,
+}
+
+pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
+    for (name, _) in [LINK, OTHER] {
+        netns::add(name)?;
+        veth_pair(Some(name), "va", "vb")?;
+    }
+    let mut watcher = Watcher::open()?;
+    with_daemon(&[], |bench| {
+        bench.wait_up(&[LINK, OTHER])?;
+        for target in [LINK, OTHER] {
+            bench.apply(target, &json!({"delay_ms": 5.0}))?;
+        }
+        let mut series = Series::default();
+        for _ in 0..trials.div_ceil(TRIALS_PER_ROUND) {
+            round(bench, &mut watcher, &mut series)?;
+        }
+        Ok(figures(&series))
+    })
+}
+
+fn round(bench: &Bench, watcher: &mut Watcher, series: &mut Series) -> anyhow::Result<()> {
+    for turn in 0..QUIET {
+        rest(SHORT_REST);
+        series.list.push(bench.list()?);
+        rest(SHORT_REST);
+        let delay_ms = if turn % 2 == 0 { 10.0 } else { 11.0 };
+        let netem = json!({"delay_ms": delay_ms});
+        series.apply.push(bench.apply(OTHER, &netem)?);
+    }
+    rest(REST);
+    watcher.replaces()?;
+    let (total, _) = burst(bench, None)?;
+    series.burst.push(total);
+    rest(REST);
+    series.replaces.push(f64::from(watcher.replaces()?));
+    watcher.ensure_in_force(BURST)?;
+    for (inside, times) in [
+        (("scenario", json!("List")), &mut series.list_inside),
+        (
+            ("tc", apply_request(OTHER, &json!({"delay_ms": 20.0}))),
+            &mut series.other_inside,
+        ),
+    ] {
+        let (_, taken) = burst(bench, Some(inside))?;
+        times.push(taken.context("the query inside was not answered")?);
+        rest(REST);
+        watcher.ensure_in_force(BURST)?;
+    }
+    Ok(())
+}
+
+/// Sends all and waits for every answer. Returns how long that took, and how long the query that is
+/// sent in the middle waited.
+fn burst(
+    bench: &Bench,
+    inside: Option<(&str, Value)>,
+) -> anyhow::Result<(Duration, Option<Duration>)> {
+    let session = bench.asker().session();
+    let (tx, answers) = mpsc::channel();
+    let start = Instant::now();
+    let send = |number: u32, what: &str, request: &Value| {
+        let (tx, sent) = (tx.clone(), Instant::now());
+        session
+            .get(format!("tcgui/default/query/{what}"))
+            .timeout(QUERY_TIMEOUT)
+            .payload(request.to_string())
+            .callback(move |reply| {
+                let payload = reply.result().map(|it| it.payload().to_bytes().to_vec());
+                // Nobody waits any more: the measurement has failed.
+                tx.send((number, sent.elapsed(), payload.unwrap_or_default()))
+                    .ok();
+            })
+            .wait()
+            .map_err(|error| anyhow!(error).context("send a query of the burst"))
+    };
+    for number in 1..=BURST {
+        let request = apply_request(LINK, &json!({"delay_ms": f64::from(number)}));
+        send(number, "tc", &request)?;
+        if number == BURST / 2
+            && let Some((what, request)) = &inside
+        {
+            send(0, what, request)?;
+        }
+    }
+    drop(tx);
+    let mut answered = 0;
+    let mut taken = None;
+    // Ends when every query has ended.
+    for (number, elapsed, payload) in answers {
+        let reply: Value = serde_json::from_slice(&payload).unwrap_or_default();
+        let good = reply["success"] == true || reply["Listed"].is_object();
+        ensure!(good, "query {number} of the burst: {reply}");
+        if number == 0 {
+            taken = Some(elapsed);
+        } else {
+            answered += 1;
+        }
+    }
+    let total = start.elapsed();
+    ensure!(answered == BURST, "{answered} of {BURST} queries answered");
+    bench.count_asked(BURST as usize);
+    Ok((total, taken))
+}
+
+fn figures(series: &Series) -> Vec<Figure> {
+    let Series {
+        list,
+        apply,
+        burst,
+        list_inside,
+        other_inside,
+        replaces,
+    } = series;
+    let (list_p50, apply_p50) = (median(list), median(apply));
+    let allowed = f64::from(BURST) * list_p50 + 10.0 * apply_p50;
+    let share = burst.iter().map(|it| milliseconds(*it) / allowed);
+    let more = (median(other_inside) - median(list_inside)) - (apply_p50 - list_p50);
+    vec![
+        Figure::times("empty query, quiet", list),
+        Figure::times("Apply, quiet", apply),
+        Figure::times("200 Apply, first sent to last answered", burst),
+        Figure::new(
+            "200 Apply ÷ (200 empty queries + 10 Apply)",
+            Unit::Times,
+            share.collect(),
+        ),
+        Figure::new(
+            "kernel replaces for 200 Apply",
+            Unit::Count,
+            replaces.clone(),
+        ),
+        Figure::times("empty query in the middle of a burst", list_inside),
+        Figure::times("Apply on another interface in the middle", other_inside),
+        Figure::value(
+            "… delayed by the burst on the first, ÷ Apply",
+            Unit::Times,
+            more / apply_p50,
+        ),
+    ]
+}
+
+/// What the kernel does in the namespace of the burst, seen from inside.
+#[derive(Debug)]
+struct Watcher {
+    events: OwnedFd,
+    requests: RequestSocket,
+    ifindex: u32,
+}
+
+impl Watcher {
+    fn open() -> anyhow::Result<Self> {
+        inside_named(NETNS, || {
+            let events = socket(
+                AddressFamily::Netlink,
+                SockType::Raw,
+                SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+                SockProtocol::NetlinkRoute,
+            )
+            .context("open a socket for events")?;
+            bind(events.as_raw_fd(), &NetlinkAddr::new(0, TC)).context("listen to qdiscs")?;
+            Ok(Self {
+                events,
+                requests: RequestSocket::open()?,
+                ifindex: if_nametoindex(LINK.1).context("find the link of the burst")?,
+            })
+        })
+    }
+
+    /// How often the netem was made or changed since the last time.
+    fn replaces(&mut self) -> anyhow::Result<u32> {
+        let mut buffer = vec![0; 32 * 1024];
+        let mut count = 0;
+        loop {
+            let length = match recv(self.events.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                Err(Errno::EAGAIN) => return Ok(count),
+                // Lost events would be replaces that nobody counts.
+                received => received.context("receive events about qdiscs")?,
+            };
+            let events = buffer.get(..length).unwrap_or_default();
+            count += replaces(events, self.ifindex);
+        }
+    }
+
+    /// Fails when the netem is not that of the last Apply of a burst.
+    fn ensure_in_force(&mut self, delay_ms: u32) -> anyhow::Result<()> {
+        let qdiscs = self.requests.qdiscs()?;
+        let root =
+            |it: &&tcgui_backend::kernel::qdisc::Qdisc| it.ifindex == self.ifindex && it.is_root();
+        let netem = qdiscs.iter().find(root).and_then(|it| it.netem);
+        let delay = netem.map(|it| it.latency_ns);
+        ensure!(
+            delay == Some(u64::from(delay_ms) * 1_000_000),
+            "the last Apply of the burst is not in force: {netem:?}"
+        );
+        Ok(())
+    }
+}
+
+/// Counts the messages that say that a qdisc of this link is there.
+fn replaces(mut datagram: &[u8], ifindex: u32) -> u32 {
+    let mut count = 0;
+    while let Some((header, _)) = datagram.split_first_chunk::<HEADER>() {
+        let [a, b, c, d, kind_a, kind_b, ..] = *header;
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        let Some(message) = datagram.get(..length).filter(|_| length >= HEADER) else {
+            break;
+        };
+        let of_link = message
+            .get(HEADER..HEADER + TCMSG)
+            .and_then(|it| it.get(4..8)?.try_into().ok())
+            .is_some_and(|it| u32::from_ne_bytes(it) == ifindex);
+        if of_link && u16::from_ne_bytes([kind_a, kind_b]) == NEW_QDISC {
+            count += 1;
+        }
+        datagram = datagram
+            .get(length.next_multiple_of(4)..)
+            .unwrap_or_default();
+    }
+    count
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(kind: u16, ifindex: u32) -> Vec<u8> {
+        let mut bytes = vec![0; HEADER + TCMSG + 1];
+        let length = u32::try_from(bytes.len()).unwrap();
+        bytes[..4].copy_from_slice(&length.to_ne_bytes());
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[HEADER + 4..HEADER + 8].copy_from_slice(&ifindex.to_ne_bytes());
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    #[test]
+    fn replaces_of_one_link_are_counted() {
+        let datagram = [
+            message(NEW_QDISC, 3),
+            message(NEW_QDISC, 4),
+            message(NEW_QDISC + 1, 3),
+            message(NEW_QDISC, 3),
+        ]
+        .concat();
+        assert_eq!(replaces(&datagram, 3), 2);
+        assert_eq!(replaces(&datagram[..50], 3), 1);
+        assert_eq!(replaces(&[0; 64], 0), 0, "a length of 0 does not loop");
+    }
+}

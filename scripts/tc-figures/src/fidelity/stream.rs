@@ -1,0 +1,119 @@
+//! A TCP stream through a rate limit.
+//!
+//! netem counts frames, the receiver payload; the size of a segment tells one from the other.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, ensure};
+use nix::net::if_::if_nametoindex;
+use nix::sys::socket::{getsockopt, sockopt};
+use serde_json::json;
+use tcgui_backend::kernel::qdisc::QdiscStatistics;
+use tcgui_backend::kernel::rtnetlink::RequestSocket;
+
+use super::{LEFT, LINK, RIGHT, RIGHT_ADDRESS, impair};
+use crate::bench::{Bench, inside_named};
+use crate::figure::{Figure, Unit};
+
+/// Ethernet, IPv4, TCP, and its timestamps, in front of each segment.
+const HEADERS: u32 = 14 + 20 + 20 + 12;
+
+/// The stream fills the queue in this time; what comes before does not count.
+const BEGINNING: Duration = Duration::from_millis(1000);
+
+/// Sends as fast as it goes for a period, and returns the rate on the wire and what the queue dropped.
+pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result<Vec<Figure>> {
+    // A queue that is full of the stream before would be sent first.
+    bench.remove(LINK)?;
+    impair(bench, &json!({"rate_limit_kbps": kbps}))?;
+    let listener = inside_named(RIGHT, || {
+        TcpListener::bind((RIGHT_ADDRESS, 0)).context("listen on the right")
+    })?;
+    let address = listener.local_addr()?;
+    let sender = inside_named(LEFT, || {
+        TcpStream::connect(address).context("connect from the left")
+    })?;
+    let (receiver, _) = listener.accept().context("accept on the right")?;
+    let segment = getsockopt(&sender, sockopt::TcpMaxSeg).context("ask for the segment size")?;
+    let bytes_per_s = thread::scope(|scope| {
+        let flow = scope.spawn(|| flow(&receiver, period));
+        send(sender, period + BEGINNING)?;
+        flow.join().map_err(|_| anyhow!("the receiver panicked"))?
+    })?;
+    let wire = bytes_per_s * f64::from(segment + HEADERS) / f64::from(segment);
+    let statistics = statistics()?;
+    // What is still in the queue belongs to nobody.
+    bench.remove(LINK)?;
+    let name = format!("{} Mbit/s", kbps / 1000);
+    let drops = f64::from(statistics.drops);
+    let note = format!("{} sent, {} waiting", statistics.packets, statistics.qlen);
+    Ok(vec![
+        Figure::value(
+            format!("TCP through rate {name}, on the wire"),
+            Unit::MegabitsPerSecond,
+            wire * 8.0 / 1e6,
+        ),
+        Figure::value(
+            format!("dropped by the queue, rate {name}"),
+            Unit::Count,
+            drops,
+        )
+        .noted(note),
+    ])
+}
+
+/// Writes until the period is over. Closing sends no more than what is in the queue.
+fn send(mut stream: TcpStream, period: Duration) -> anyhow::Result<()> {
+    let bytes = [0; 16 * 1024];
+    let end = Instant::now() + period;
+    stream.set_write_timeout(Some(Duration::from_millis(200)))?;
+    while Instant::now() < end {
+        match stream.write(&bytes) {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => {
+                return Err(error).context("send into the stream");
+            }
+            // Full, which is what it is to be.
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Payload per second, from one arrival to another: what arrives first was sent before the time began.
+fn flow(mut stream: &TcpStream, period: Duration) -> anyhow::Result<f64> {
+    let mut buffer = vec![0; 256 * 1024];
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let opened = Instant::now();
+    let mut began = None;
+    let mut bytes = 0;
+    loop {
+        let length = stream.read(&mut buffer).context("receive the stream")?;
+        let now = Instant::now();
+        ensure!(length > 0, "the stream ended too soon");
+        match began {
+            None if now - opened >= BEGINNING => began = Some(now),
+            None => {}
+            Some(began) => {
+                bytes += length;
+                if now - began >= period - BEGINNING {
+                    return Ok(bytes as f64 / (now - began).as_secs_f64());
+                }
+            }
+        }
+    }
+}
+
+/// Of the root qdisc.
+fn statistics() -> anyhow::Result<QdiscStatistics> {
+    inside_named(LEFT, || {
+        let ifindex = if_nametoindex(LINK.1).context("find the link")?;
+        let qdiscs = RequestSocket::open()?.qdiscs()?;
+        let root = qdiscs
+            .iter()
+            .find(|it| it.ifindex == ifindex && it.is_root() && it.netem.is_some());
+        Ok(root.context("no netem at the root")?.statistics)
+    })
+}

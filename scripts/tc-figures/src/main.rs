@@ -1,0 +1,45 @@
+//! Measures traffic control: what it takes, what it delays, and whether packets are impaired as told.
+//!
+//! ```text
+//!            ┌─ lab (private namespaces) ── switch, diagnostics, bandwidth ─┐
+//!  this ─────┤                                                              ├─ tcgui-backend ── bus ── client
+//!  (run.rs)  └─ scripts/netem-vm.sh ─────── apply, burst, fidelity ─────────┘
+//! ```
+//!
+//! Every part is measured by this binary started again where the part belongs; it says its figures on
+//! standard output, a line of JSON each. Parts that need netem run in User Mode Linux, because the
+//! kernel of a machine may have none and its links are not to be impaired.
+
+mod apply;
+mod bandwidth;
+mod bench;
+mod burst;
+mod cli;
+mod diagnostics;
+mod fidelity;
+mod figure;
+mod floor;
+mod part;
+mod progress;
+mod report;
+mod run;
+mod switch;
+mod thresholds;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Arguments;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = match arguments.inside {
+        Some(part) => part.measure(arguments.trials).map(|()| ExitCode::SUCCESS),
+        None => run::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        progress::complain(&error);
+        ExitCode::from(cli::FAILED)
+    })
+}

@@ -1,0 +1,157 @@
+//! A run: every part where it belongs, one after the other; then the report and the verdict.
+
+use std::env;
+use std::io::{self, BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use tcgui_tests::{daemon, lab, process};
+
+use crate::cli::{Arguments, EXCEEDED};
+use crate::figure::Figure;
+use crate::part::{Part, Stage};
+use crate::progress;
+use crate::report::{Baseline, Machine, Report};
+use crate::thresholds::Thresholds;
+
+const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../netem-vm.sh");
+
+/// Of a virtual machine, in seconds, and so much more for each trial; it needs a fifth of it when
+/// nothing else runs.
+const VM_LIMIT: u32 = 300;
+const VM_LIMIT_PER_TRIAL: u32 = 5;
+
+/// Of a virtual machine. Two hundred namespaces need half of it.
+const VM_MEMORY: &str = "1G";
+
+/// System calls take a hundred times as long there, but most of a wait is waiting.
+const VM_PATIENCE: &str = "10";
+
+/// What the virtual machine has of its own at the same place.
+const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+
+/// Exit status after SIGINT, as shells give it.
+const INTERRUPTED: u8 = 130;
+
+/// Measures, reports and judges.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    ensure!(
+        nix::unistd::geteuid().is_root(),
+        "needs root, for private mount and network namespaces: run scripts/tc-figures.sh"
+    );
+    let baseline = arguments.baseline.as_deref().map(Baseline::read);
+    let baseline = baseline.transpose()?;
+    let thresholds = Thresholds::load()?;
+    let machine = Machine::read()?;
+    let interrupted = heed_interrupts()?;
+    let mut figures = Vec::new();
+    for part in &arguments.parts {
+        let measured = measure(*part, arguments.trials);
+        if interrupted.load(Ordering::Relaxed) {
+            progress::say("interrupted");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+        figures.extend(measured.with_context(|| format!("measure {part}"))?);
+    }
+    let report = Report::new(machine, arguments.trials, daemon::is_optimised()?, figures)?;
+    let table = report.table(&thresholds, baseline.as_ref());
+    io::stdout()
+        .write_all(table.as_bytes())
+        .context("write the table")?;
+    if let Some(path) = &arguments.json {
+        report.write(path)?;
+    }
+    let Some(check) = arguments.check else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let exceeded = thresholds.exceeded(&report.figures, &arguments.parts, check);
+    for excess in &exceeded {
+        progress::say(format_args!("exceeded: {excess}"));
+    }
+    Ok(if exceeded.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXCEEDED)
+    })
+}
+
+/// Measures one part in a process where it belongs.
+fn measure(part: Part, trials: u32) -> anyhow::Result<Vec<Figure>> {
+    let started = Instant::now();
+    let mut child = command(part, trials)?
+        .args(["--inside", part.word(), "--trials", &trials.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("start the process that measures")?;
+    let output = child.stdout.take().context("no pipe was made")?;
+    let mut figures = Vec::new();
+    let mut strange = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        match serde_json::from_str::<Figure>(&line) {
+            Ok(figure) => figures.push(figure),
+            Err(_) => strange.push(line),
+        }
+    }
+    let status = child.wait()?;
+    ensure!(
+        status.success() && strange.is_empty(),
+        "{status}; it also said: {strange:?}"
+    );
+    let seconds = started.elapsed().as_secs();
+    progress::say(format_args!(
+        "{part}: {} figures in {seconds} s",
+        figures.len()
+    ));
+    Ok(figures)
+}
+
+/// This program, started where the part is measured.
+fn command(part: Part, trials: u32) -> anyhow::Result<Command> {
+    let program = env::current_exe().context("find the path of this program")?;
+    match part.stage() {
+        Stage::Lab => Ok(lab::command(program)),
+        Stage::Vm => {
+            let hidden = HIDDEN.iter().find(|hidden| program.starts_with(hidden));
+            ensure!(
+                hidden.is_none(),
+                "{} cannot be seen in the virtual machine: choose another CARGO_TARGET_DIR",
+                program.display()
+            );
+            let limit = VM_LIMIT + VM_LIMIT_PER_TRIAL * trials;
+            let mut command = process::bound_to_parent(VM);
+            command
+                .args(["-m", VM_MEMORY, "-t", &limit.to_string(), "--"])
+                .arg(program)
+                .env("TCGUI_PATIENCE", VM_PATIENCE);
+            Ok(command)
+        }
+    }
+}
+
+/// Survives SIGINT, which everybody in the foreground gets: what was started ends by itself and cleans
+/// up, then this program does.
+fn heed_interrupts() -> anyhow::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start a runtime for signals")?;
+    let guard = runtime.enter();
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    drop(guard);
+    let flag = Arc::clone(&interrupted);
+    thread::spawn(move || {
+        runtime.block_on(async {
+            while interrupt.recv().await.is_some() {
+                flag.store(true, Ordering::Relaxed);
+            }
+        });
+    });
+    Ok(interrupted)
+}
