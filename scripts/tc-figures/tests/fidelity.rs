@@ -1,0 +1,69 @@
+//! The program itself: what it says of packets on a kernel with netem, within a minute. Needs root.
+//!
+//! The figures that are judged here hold on a busy machine too. What cannot be measured is a failure.
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use anyhow::{Context, ensure};
+    use serde_json::Value;
+
+    /// The program with these arguments: its exit status, what it printed, and its complaints.
+    fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
+        let output = Command::new(env!("CARGO_BIN_EXE_tc-figures"))
+            .args(arguments)
+            .output()?;
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Ok((
+            output.status.code(),
+            text(output.stdout),
+            text(output.stderr),
+        ))
+    }
+
+    fn measure() -> anyhow::Result<(Option<i32>, Value, String)> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path().join("figures.json");
+        let path = path.to_str().context("a temporary path")?;
+        let arguments = [
+            "--parts",
+            "fidelity",
+            "--trials",
+            "20",
+            "--check=steady",
+            "--json",
+            path,
+        ];
+        let (status, table, complaints) = run(&arguments)?;
+        let said = format!("{status:?}: {complaints}{table}");
+        ensure!(matches!(status, Some(0 | 1)), "not measured: {said}");
+        let json = std::fs::read_to_string(path)?;
+        Ok((status, serde_json::from_str(&json)?, said))
+    }
+
+    #[test]
+    fn packets_are_impaired_as_told() -> anyhow::Result<()> {
+        let (mut status, mut json, mut said) = measure()?;
+        if status == Some(1) {
+            // Chance exceeds three standard deviations once in 370 runs, and hardly ever twice.
+            (status, json, said) = measure()?;
+        }
+        ensure!(status == Some(0), "{said}");
+        let figures = json["figures"].as_array().context("no figures")?;
+        ensure!(figures.len() == 13, "{said}");
+        for figure in figures {
+            ensure!(figure["n"].as_u64() > Some(0), "{figure}: {said}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_wrong_command_line_measures_nothing() -> anyhow::Result<()> {
+        let (status, table, complaints) = run(&["--parts", "absent"])?;
+        ensure!(status == Some(2), "{status:?}");
+        ensure!(table.is_empty(), "{table}");
+        ensure!(complaints.contains("absent"), "{complaints}");
+        Ok(())
+    }
+}
