@@ -113,11 +113,6 @@ impl Bench {
         self.asker.ask("tc", request)
     }
 
-    /// Counts queries that were asked past [`Self::tc`].
-    pub(crate) fn count_asked(&self, count: usize) {
-        self.asked.set(self.asked.get() + count);
-    }
-
     /// Impairs an interface, and returns how long that took.
     pub(crate) fn apply(&self, target: Target<'_>, netem: &Value) -> anyhow::Result<Duration> {
         let (reply, elapsed) = self.tc(&apply_request(target, netem))?;

@@ -1,8 +1,8 @@
-//! Two hundred Apply at once on one interface, and what a query about another interface feels of them.
+//! Two hundred Apply at once on one interface, and what queries about others feel of them.
 //!
 //! A frontend that drags a slider sends one Apply for each step and waits for none. What is asked in the
-//! middle of a burst waits in the link and for the processor, whatever it asks. So an empty query in the
-//! same place is measured too: what an Apply on another interface takes more than that, beyond what it
+//! middle of a burst waits in the link and for the processor, whatever it asks. So empty queries are
+//! strewn into the same bursts: what an Apply on another interface takes more than those, beyond what it
 //! takes more on a quiet machine, is what the daemon makes it wait.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -26,14 +26,23 @@ use crate::figure::{Figure, Unit, median, milliseconds};
 
 const NETNS: &str = "measured";
 const LINK: Target<'static> = (NETNS, "va");
-const OTHER: Target<'static> = ("other", "va");
+/// Enough of them that none gets two Apply in one burst, of which one would supersede the other.
+const OTHERS: [Target<'static>; 5] = [
+    ("other", "v0"),
+    ("other", "v1"),
+    ("other", "v2"),
+    ("other", "v3"),
+    ("other", "v4"),
+];
 
 /// Apply in one burst.
 const BURST: u32 = 200;
 
-/// Trials of a run for each burst of a kind, and quiet queries for each of those.
+/// After so many of the burst comes another query: an empty one, an Apply on another interface, in turns.
+const STRIDE: u32 = 20;
+
+/// Trials of a run for each round: quiet queries, a burst, and one with others strewn into it.
 const TRIALS_PER_ROUND: u32 = 20;
-const QUIET: usize = 5;
 
 /// What a burst leaves to do is over by then.
 const REST: Duration = Duration::from_millis(500);
@@ -45,78 +54,87 @@ const TC: u32 = 1 << 3;
 const HEADER: usize = 16;
 const TCMSG: usize = 20;
 
+/// What was strewn into bursts: empty queries, and Apply on other interfaces.
+#[derive(Debug, Default)]
+struct Inside {
+    list: Vec<Duration>,
+    other: Vec<Duration>,
+}
+
 #[derive(Debug, Default)]
 struct Series {
     list: Vec<Duration>,
     apply: Vec<Duration>,
     burst: Vec<Duration>,
-    /// An empty query, and an Apply on another interface, in the middle of a burst.
-    list_inside: Vec<Duration>,
-    other_inside: Vec<Duration>,
+    inside: Inside,
     replaces: Vec<f64>,
 }
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
-    for (name, _) in [LINK, OTHER] {
-        netns::add(name)?;
-        veth_pair(Some(name), "va", "vb")?;
+    netns::add(NETNS)?;
+    veth_pair(Some(NETNS), "va", "vb")?;
+    netns::add("other")?;
+    for (here, there) in [("v0", "v1"), ("v2", "v3"), ("v4", "v5")] {
+        veth_pair(Some("other"), here, there)?;
     }
     let mut watcher = Watcher::open()?;
     with_daemon(&[], |bench| {
-        bench.wait_up(&[LINK, OTHER])?;
-        for target in [LINK, OTHER] {
+        bench.wait_up(&OTHERS)?;
+        bench.wait_up(&[LINK])?;
+        for target in OTHERS.into_iter().chain([LINK]) {
             bench.apply(target, &json!({"delay_ms": 5.0}))?;
         }
         let mut series = Series::default();
-        for _ in 0..trials.div_ceil(TRIALS_PER_ROUND) {
-            round(bench, &mut watcher, &mut series)?;
+        for number in 0..trials.div_ceil(TRIALS_PER_ROUND) {
+            round(bench, &mut watcher, &mut series, number)?;
         }
         Ok(figures(&series))
     })
 }
 
-fn round(bench: &Bench, watcher: &mut Watcher, series: &mut Series) -> anyhow::Result<()> {
-    for turn in 0..QUIET {
+fn round(
+    bench: &Bench,
+    watcher: &mut Watcher,
+    series: &mut Series,
+    number: u32,
+) -> anyhow::Result<()> {
+    // Another one each round, so that every Apply changes something.
+    let delay_ms = f64::from(10 + number % 50);
+    for other in OTHERS {
         rest(SHORT_REST);
         series.list.push(bench.list()?);
         rest(SHORT_REST);
-        let delay_ms = if turn % 2 == 0 { 10.0 } else { 11.0 };
         let netem = json!({"delay_ms": delay_ms});
-        series.apply.push(bench.apply(OTHER, &netem)?);
+        series.apply.push(bench.apply(other, &netem)?);
     }
     rest(REST);
     watcher.replaces()?;
-    let (total, _) = burst(bench, None)?;
-    series.burst.push(total);
+    series.burst.push(burst(bench, None)?);
     rest(REST);
     series.replaces.push(f64::from(watcher.replaces()?));
     watcher.ensure_in_force(BURST)?;
-    for (inside, times) in [
-        (("scenario", json!("List")), &mut series.list_inside),
-        (
-            ("tc", apply_request(OTHER, &json!({"delay_ms": 20.0}))),
-            &mut series.other_inside,
-        ),
-    ] {
-        let (_, taken) = burst(bench, Some(inside))?;
-        times.push(taken.context("the query inside was not answered")?);
-        rest(REST);
-        watcher.ensure_in_force(BURST)?;
-    }
-    Ok(())
+    let inside = (&mut series.inside, delay_ms + 0.5);
+    burst(bench, Some(inside))?;
+    rest(REST);
+    watcher.ensure_in_force(BURST)
 }
 
-/// Sends all and waits for every answer. Returns how long that took, and how long the query that is
-/// sent in the middle waited.
-fn burst(
-    bench: &Bench,
-    inside: Option<(&str, Value)>,
-) -> anyhow::Result<(Duration, Option<Duration>)> {
-    let session = bench.asker().session();
+/// A query of a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    Apply,
+    List,
+    Other,
+}
+
+/// Sends all and waits for every answer; returns how long that took. With something strewn into it, the
+/// other interfaces get that delay.
+fn burst(bench: &Bench, mut strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Duration> {
     let (tx, answers) = mpsc::channel();
     let start = Instant::now();
-    let send = |number: u32, what: &str, request: &Value| {
+    let send = |asked: Asked, what: &str, request: &Value| {
         let (tx, sent) = (tx.clone(), Instant::now());
+        let session = bench.asker().session();
         session
             .get(format!("tcgui/default/query/{what}"))
             .timeout(QUERY_TIMEOUT)
@@ -124,39 +142,44 @@ fn burst(
             .callback(move |reply| {
                 let payload = reply.result().map(|it| it.payload().to_bytes().to_vec());
                 // Nobody waits any more: the measurement has failed.
-                tx.send((number, sent.elapsed(), payload.unwrap_or_default()))
+                tx.send((asked, sent.elapsed(), payload.unwrap_or_default()))
                     .ok();
             })
             .wait()
             .map_err(|error| anyhow!(error).context("send a query of the burst"))
     };
+    let mut others = OTHERS.into_iter();
     for number in 1..=BURST {
         let request = apply_request(LINK, &json!({"delay_ms": f64::from(number)}));
-        send(number, "tc", &request)?;
-        if number == BURST / 2
-            && let Some((what, request)) = &inside
+        send(Asked::Apply, "tc", &request)?;
+        let Some((_, delay_ms)) = &strewn else {
+            continue;
+        };
+        if number % (2 * STRIDE) == STRIDE / 2 {
+            send(Asked::List, "scenario", &json!("List"))?;
+        } else if number % STRIDE == STRIDE / 2
+            && let Some(other) = others.next()
         {
-            send(0, what, request)?;
+            let request = apply_request(other, &json!({"delay_ms": delay_ms}));
+            send(Asked::Other, "tc", &request)?;
         }
     }
     drop(tx);
     let mut answered = 0;
-    let mut taken = None;
     // Ends when every query has ended.
-    for (number, elapsed, payload) in answers {
+    for (asked, elapsed, payload) in answers {
         let reply: Value = serde_json::from_slice(&payload).unwrap_or_default();
         let good = reply["success"] == true || reply["Listed"].is_object();
-        ensure!(good, "query {number} of the burst: {reply}");
-        if number == 0 {
-            taken = Some(elapsed);
-        } else {
-            answered += 1;
+        ensure!(good, "a query of the burst ({asked:?}): {reply}");
+        match (asked, &mut strewn) {
+            (Asked::List, Some((inside, _))) => inside.list.push(elapsed),
+            (Asked::Other, Some((inside, _))) => inside.other.push(elapsed),
+            _ => answered += 1,
         }
     }
     let total = start.elapsed();
     ensure!(answered == BURST, "{answered} of {BURST} queries answered");
-    bench.count_asked(BURST as usize);
-    Ok((total, taken))
+    Ok(total)
 }
 
 fn figures(series: &Series) -> Vec<Figure> {
@@ -164,14 +187,13 @@ fn figures(series: &Series) -> Vec<Figure> {
         list,
         apply,
         burst,
-        list_inside,
-        other_inside,
+        inside,
         replaces,
     } = series;
     let (list_p50, apply_p50) = (median(list), median(apply));
     let allowed = f64::from(BURST) * list_p50 + 10.0 * apply_p50;
     let share = burst.iter().map(|it| milliseconds(*it) / allowed);
-    let more = (median(other_inside) - median(list_inside)) - (apply_p50 - list_p50);
+    let more = (median(&inside.other) - median(&inside.list)) - (apply_p50 - list_p50);
     vec![
         Figure::times("empty query, quiet", list),
         Figure::times("Apply, quiet", apply),
@@ -186,8 +208,8 @@ fn figures(series: &Series) -> Vec<Figure> {
             Unit::Count,
             replaces.clone(),
         ),
-        Figure::times("empty query in the middle of a burst", list_inside),
-        Figure::times("Apply on another interface in the middle", other_inside),
+        Figure::times("empty query in the middle of a burst", &inside.list),
+        Figure::times("Apply on another interface in the middle", &inside.other),
         Figure::value(
             "… delayed by the burst on the first, ÷ Apply",
             Unit::Times,
