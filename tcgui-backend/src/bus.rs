@@ -39,9 +39,10 @@ use tcgui_shared::scenario::{
     ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
 };
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::BoxError;
+use crate::kernel::process;
 
 pub use samples::{Sample, SampleTask};
 pub use session::open;
@@ -49,6 +50,14 @@ pub use task::Task;
 
 /// Queries that wait for the backend, which takes each in microseconds. More are answered "busy".
 const REQUESTS: usize = 256;
+
+/// Prepares the process for Zenoh; to be called while it has no other thread.
+///
+/// Zenoh sends from one thread, which waits in the queue of a link that is being given up. With more
+/// of them the links of others go on meanwhile. What the operator has set is left as it is.
+pub fn prepare() {
+    process::default_environment("ZENOH_RUNTIME", "(tx: (worker_threads: 8))");
+}
 
 /// Why there is no bus, or no longer.
 #[derive(Debug, thiserror::Error)]
@@ -174,6 +183,15 @@ impl BusHandle {
     }
 }
 
+/// What comes from clients.
+#[derive(Debug)]
+pub struct Clients {
+    /// What they ask.
+    pub requests: mpsc::Receiver<Request>,
+    /// A frontend appeared, which may miss what is published before it has the list.
+    pub joined: Arc<Notify>,
+}
+
 /// What a client asks for, and where the answer goes.
 #[derive(Debug)]
 pub enum Request {
@@ -185,8 +203,6 @@ pub enum Request {
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// `query/scenario/execution`.
     Execution(ScenarioExecutionRequest, Reply<ScenarioExecutionResponse>),
-    /// None, but a frontend appeared, which may miss what is published before it has the list.
-    FrontendJoined,
     /// `query/diagnostics`.
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Parser;
 use tcgui_backend::backend;
+use tcgui_backend::bus;
 use tcgui_backend::cli::Args;
 use tcgui_backend::config::Config;
 use tcgui_backend::error::chain;
@@ -17,7 +18,8 @@ use tracing::{debug, error};
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// Two keep the watcher and a slow neighbour apart; more would not be busy.
 const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
-/// Blocking threads in use at once: kernel requests, publications and replies are each bounded.
+/// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3),
+/// the publication, the samples, and two writers for clients, each bounded where it begins; and some room.
 const BLOCKING_THREADS: usize = 32;
 /// How long an idle blocking thread stays: longer than from one reading of counters to the next, so that one
 /// is always warm, and not so long that those readings keep all the threads of a burst alive.
@@ -25,6 +27,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
     process::limit_arenas();
+    bus::prepare();
     let args = Args::parse();
     telemetry::start(args.verbose);
     match start(args) {

@@ -38,6 +38,7 @@ pub struct Route {
     mode: &'static str,
     connect: Option<String>,
     listen: Option<String>,
+    priorities: bool,
 }
 
 impl Default for Route {
@@ -46,6 +47,7 @@ impl Default for Route {
             mode: "peer",
             connect: Some("tcp/127.0.0.1:7447".to_owned()),
             listen: Some("tcp/127.0.0.1:0".to_owned()),
+            priorities: true,
         }
     }
 }
@@ -58,6 +60,7 @@ impl Route {
             mode: "client",
             connect: Some(endpoint.to_owned()),
             listen: None,
+            priorities: true,
         }
     }
 
@@ -68,7 +71,15 @@ impl Route {
             mode: "router",
             connect: None,
             listen: Some(endpoint.to_owned()),
+            priorities: true,
         }
+    }
+
+    /// Over links that have one queue for messages of every priority.
+    #[must_use]
+    pub fn without_priorities(mut self) -> Self {
+        self.priorities = false;
+        self
     }
 
     /// Opens a session.
@@ -85,6 +96,7 @@ impl Route {
             ("connect/retry", retry),
             ("listen/endpoints", endpoints(&self.listen)),
             ("scouting/multicast/enabled", json!(false)),
+            ("transport/unicast/qos/enabled", json!(self.priorities)),
         ];
         let mut config = Config::default();
         for (key, value) in settings {

@@ -28,6 +28,12 @@ impl Times {
         self.0.push(time);
     }
 
+    /// Whether there are none yet.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The time that this share of them (in percent) does not exceed.
     ///
     /// # Errors

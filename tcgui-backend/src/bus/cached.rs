@@ -199,15 +199,14 @@ async fn tell_numbers(
 
 /// Answers a question for the last sample, not on the thread of Zenoh that brings it.
 fn answer(query: Query, shared: &Arc<Shared>, history: &History) {
-    let Some(last) = shared.last() else { return };
-    if !is_asked_for(
-        query.parameters().get(SEQUENCE_NUMBERS),
-        last.sequence_number,
-    ) {
-        return;
-    }
+    let numbers = query.parameters().get(SEQUENCE_NUMBERS);
+    let last = shared.last();
+    let Some(last) = last.filter(|last| is_asked_for(numbers, last.sequence_number)) else {
+        return history.replies.discard(query);
+    };
     let Ok(permit) = Arc::clone(&history.waiting).try_acquire_owned() else {
-        return debug!(key = shared.key, "too many ask for the last sample");
+        debug!(key = shared.key, "too many ask for the last sample");
+        return history.replies.discard(query);
     };
     let shared = Arc::clone(shared);
     let write = move |Last {

@@ -19,9 +19,7 @@ const HEALTH_HEARTBEAT: Duration = Duration::from_millis(2000);
 const PRESETS_HEARTBEAT: Duration = Duration::from_millis(2000);
 const TC_HEARTBEAT: Duration = Duration::from_millis(1000);
 
-/// Questions for last samples, and heartbeats, that are written at once …
-const HISTORY_WRITERS: usize = 8;
-/// … and questions that wait for that. A frontend that joins asks for each key once.
+/// Questions for last samples that wait to be answered. A frontend that joins asks for each key once.
 const HISTORY_WAITING: usize = 256;
 
 /// All publishers of a session.
@@ -43,7 +41,7 @@ impl Publishers {
         keys: Keys,
         tracker: &TaskTracker,
     ) -> Result<Self, BusError> {
-        let history = History::new(Replies::new(tracker, HISTORY_WRITERS), HISTORY_WAITING);
+        let history = History::new(Replies::new(tracker), HISTORY_WAITING);
         let declare = |key, heartbeat| CachedPublisher::declare(session, key, heartbeat, &history);
         Ok(Self {
             list: declare(keys.interfaces_list(), LIST_HEARTBEAT)?,

@@ -27,10 +27,8 @@ use super::{BusError, REQUESTS, Reply, Request};
 const LARGEST_REQUEST: usize = 64 * 1024;
 /// How much of an error text goes back; it may repeat what the client sent.
 const LARGEST_EXPLANATION: usize = 300;
-/// Replies written at once. One to a frozen client blocks its thread until the link is given up, and
-/// must not take all threads with it.
-const REPLIES: usize = 8;
-
+/// Checks that are under way or wait for their turn; more are answered "busy".
+const CHECKS: usize = 32;
 /// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
 /// its queries end at once without a reply.
 const REFUSALS: usize = 1024;
@@ -96,9 +94,14 @@ impl Queries {
     ) -> Result<Self, BusError> {
         let desk = Desk {
             requests,
-            replies: Replies::new(tracker, REPLIES),
+            replies: Replies::new(tracker),
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
+        };
+        // A check takes seconds; however many are asked for, other requests are taken.
+        let checks = Desk {
+            open: Arc::new(Semaphore::new(CHECKS)),
+            ..desk.clone()
         };
         Ok(Self {
             _declared: [
@@ -108,7 +111,7 @@ impl Queries {
                 desk.serve(session, keys.query_interface(), Request::Interface)?,
                 desk.serve(session, keys.query_scenario(), Request::Scenario)?,
                 desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,
-                desk.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
+                checks.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
             ],
         })
     }

@@ -1,4 +1,4 @@
-//! Writing to clients that may not read: on blocking threads, a few at a time, never on Zenoh's.
+//! Writing to clients that may not read: on a blocking thread, one at a time, never on Zenoh's.
 //!
 //! A client that is frozen blocks whoever writes to it until its link is given up. Zenoh holds the lock
 //! of the link's queue meanwhile, one queue for each priority (`push_network_message`,
@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use zenoh::qos::Priority;
+use zenoh::query::Query;
 
 /// Of what waits for clients: replies, and numbers of samples.
 pub(super) const WAITING: Priority = Priority::Data;
@@ -24,15 +25,24 @@ pub(super) struct Replies {
     tracker: TaskTracker,
     runtime: Handle,
     writing: Arc<Semaphore>,
+    discarding: Arc<Semaphore>,
 }
 
+/// Queries that may wait to be ended without an answer.
+const DISCARDS: usize = 4096;
+
 impl Replies {
-    /// Writes at most `parallel` at once, as tasks of `tracker`.
-    pub(super) fn new(tracker: &TaskTracker, parallel: usize) -> Self {
+    /// Writes one after the other, as tasks of `tracker`.
+    ///
+    /// Several at once would not be faster, and wait for a frozen client one after the other, each for the
+    /// whole time: Zenoh sees that a link is given up only before it waits. With one, the first waits
+    /// and the others fail at once.
+    pub(super) fn new(tracker: &TaskTracker) -> Self {
         Self {
             tracker: tracker.clone(),
             runtime: Handle::current(),
-            writing: Arc::new(Semaphore::new(parallel)),
+            writing: Arc::new(Semaphore::new(1)),
+            discarding: Arc::new(Semaphore::new(DISCARDS)),
         }
     }
 
@@ -50,6 +60,14 @@ impl Replies {
             drop(permit);
         };
         self.tracker.spawn_on(deliver, &self.runtime);
+    }
+
+    /// Ends a query that gets no answer, which is a message that waits for its client too.
+    pub(super) fn discard(&self, query: Query) {
+        // So many at once come from an attacker, whom the thread of Zenoh that brings them waits for.
+        if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
+            self.deliver(permit, std::future::ready(query), drop);
+        }
     }
 
     /// Writes when it is its turn, and returns when it is written.

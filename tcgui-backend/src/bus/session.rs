@@ -1,10 +1,11 @@
 //! Opening the session with the released defaults, and declaring everything but the liveliness token.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tcgui_shared::keys::Keys;
 use tcgui_shared::names::BackendName;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio_util::task::TaskTracker;
 use zenoh::config::{Config, WhatAmI};
 use zenoh::sample::SampleKind;
@@ -13,7 +14,7 @@ use zenoh::{Session, Wait};
 use super::publishers::Publishers;
 use super::queries::Queries;
 use super::task::Frontends;
-use super::{BusError, BusHandle, REQUESTS, Request, Task};
+use super::{BusError, BusHandle, Clients, REQUESTS, Task};
 use crate::cli::ZenohMode;
 use crate::config::BusConfig;
 
@@ -24,7 +25,7 @@ const CLIENT_HINT: &str = "check that a router or backend listens where --zenoh-
 /// The largest message taken from the bus, far above the largest request that is understood.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 /// How long a reply waits for a client that does not read before its link is given up (default 5 s).
-const FROZEN_CLIENT: Duration = Duration::from_secs(2);
+const FROZEN_CLIENT: Duration = Duration::from_secs(1);
 
 /// Opens the session and returns its actor, the way to publish, and what clients ask.
 ///
@@ -33,7 +34,7 @@ const FROZEN_CLIENT: Duration = Duration::from_secs(2);
 pub async fn open(
     config: &BusConfig,
     name: &BackendName,
-) -> Result<(BusHandle, mpsc::Receiver<Request>, Task), BusError> {
+) -> Result<(BusHandle, Clients, Task), BusError> {
     let hint = match config.mode {
         ZenohMode::Peer => PEER_HINT,
         ZenohMode::Client => CLIENT_HINT,
@@ -44,7 +45,8 @@ pub async fn open(
     let keys = Keys::new(name);
     let (request_tx, requests) = mpsc::channel(REQUESTS);
     let replies = TaskTracker::new();
-    let frontends = watch_frontends(&session, &keys, request_tx.clone())?;
+    let joined = Arc::new(Notify::new());
+    let frontends = watch_frontends(&session, &keys, Arc::clone(&joined))?;
     let queries = Queries::declare(&session, &keys, request_tx, &replies)?;
     let publishers = Publishers::declare(&session, keys, &replies)?;
     let (publications, publication_rx) = mpsc::channel(1);
@@ -55,14 +57,18 @@ pub async fn open(
         replies,
         publication_rx,
     );
-    Ok((BusHandle { publications }, requests, task))
+    Ok((
+        BusHandle { publications },
+        Clients { requests, joined },
+        task,
+    ))
 }
 
 /// Tells when a frontend joins: it declares a token for its subscription to the interface list.
 fn watch_frontends(
     session: &Session,
     keys: &Keys,
-    requests: mpsc::Sender<Request>,
+    joined: Arc<Notify>,
 ) -> Result<Frontends, BusError> {
     let key = keys.interfaces_list_subscribers();
     session
@@ -70,8 +76,7 @@ fn watch_frontends(
         .declare_subscriber(key.clone())
         .callback(move |token| {
             if token.kind() == SampleKind::Put {
-                // When the queue is full the backend has more to do than to repeat itself.
-                requests.try_send(Request::FrontendJoined).ok();
+                joined.notify_one();
             }
         })
         .wait()

@@ -63,6 +63,22 @@ pub fn limit_arenas() {
     }
 }
 
+/// Sets a variable of the environment that is not set; to be called while there is no other thread.
+pub fn default_environment(name: &str, value: &str) {
+    if std::env::var_os(name).is_some() {
+        return;
+    }
+    #[expect(
+        unsafe_code,
+        clippy::disallowed_methods,
+        reason = "there is no other way to tell it"
+    )]
+    // SAFETY: no other thread reads or writes the environment, as there is none yet.
+    unsafe {
+        std::env::set_var(name, value);
+    }
+}
+
 /// Returns the host's name, as `uname -n` prints it.
 pub fn hostname() -> Option<String> {
     nix::unistd::gethostname().ok()?.into_string().ok()

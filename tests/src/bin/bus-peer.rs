@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! bus-peer frontend ENDPOINT             declares what released frontends declare, and receives it
-//! bus-peer flood ENDPOINT KEY COUNT      asks, and never takes an answer
+//! bus-peer flood ENDPOINT (KEY COUNT)…    asks, and never takes an answer
+//! bus-peer flood-plain ENDPOINT (KEY COUNT)…  the same over a link without priorities
 //! bus-peer router ENDPOINT               passes on what others say
 //! ```
 
@@ -23,8 +24,9 @@ fn main() -> anyhow::Result<()> {
     let args: Vec<_> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["frontend", endpoint] => receive(&Route::client(endpoint).open()?),
-        ["flood", endpoint, key, count] => {
-            flood(&Route::client(endpoint).open()?, key, count.parse()?)
+        ["flood", endpoint, ref asks @ ..] => flood(&Route::client(endpoint).open()?, asks),
+        ["flood-plain", endpoint, ref asks @ ..] => {
+            flood(&Route::client(endpoint).without_priorities().open()?, asks)
         }
         ["router", endpoint] => {
             let _session = Route::router(endpoint).open()?;
@@ -93,16 +95,18 @@ fn tell(sample: &Sample) -> io::Result<()> {
 }
 
 /// The first answer stops the thread of Zenoh that reads from the link.
-fn flood(session: &Session, key: &str, count: usize) -> anyhow::Result<()> {
-    for _ in 0..count {
-        session
-            .get(key)
-            .payload("\"List\"")
-            // What a publisher kept comes on the key of the publication.
-            .accept_replies(ReplyKeyExpr::Any)
-            .callback(|_| for_ever())
-            .wait()
-            .map_err(|error| anyhow!(error).context("ask"))?;
+fn flood(session: &Session, asks: &[&str]) -> anyhow::Result<()> {
+    for ask in asks.chunks_exact(2) {
+        for _ in 0..ask[1].parse()? {
+            session
+                .get(ask[0])
+                .payload("\"List\"")
+                // What a publisher kept comes on the key of the publication.
+                .accept_replies(ReplyKeyExpr::Any)
+                .callback(|_| for_ever())
+                .wait()
+                .map_err(|error| anyhow!(error).context("ask"))?;
+        }
     }
     say("asked")?;
     for_ever()
