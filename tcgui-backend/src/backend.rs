@@ -144,7 +144,7 @@ async fn start(
     let (tracker, link_events, interfaces) =
         interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
     let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
-    let (publisher, queries, bus) = bus::open(&config.bus, &config.name).await?;
+    let (publisher, clients, bus) = bus::open(&config.bus, &config.name).await?;
 
     let directory = watcher.directory().to_owned();
     info!(
@@ -191,7 +191,7 @@ async fn start(
     let actors = Actors {
         namespaces: watcher,
         interfaces: link_events,
-        queries,
+        clients,
         tracker,
         publisher,
         sockets,

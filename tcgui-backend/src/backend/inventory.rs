@@ -117,7 +117,7 @@ impl Inventory {
             return;
         };
         netns.read_back.insert(ifindex, read_back);
-        if let Some(snapshot) = netns.snapshot.take() {
+        if let Some(snapshot) = netns.snapshot.clone() {
             netns.set(snapshot);
         }
         self.show(key);
@@ -253,8 +253,13 @@ impl Inventory {
 }
 
 impl Netns {
-    /// Takes in what a look has seen, but for netems that were read back since it began.
+    /// Takes in what a look has seen, but for netems that were read back since it began. Snapshots come on
+    /// two ways, as news and as answers, so an older one may come later; it is of no use then.
     fn set(&mut self, mut snapshot: Snapshot) {
+        let stored = self.snapshot.as_ref();
+        if stored.is_some_and(|stored| stored.began > snapshot.began) {
+            return;
+        }
         self.read_back.retain(|_, it| it.at > snapshot.began);
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
@@ -337,6 +342,18 @@ mod tests {
         assert!(
             shown(&inventory).is_empty(),
             "nothing of the old one shows under the new one"
+        );
+    }
+
+    #[test]
+    fn an_older_look_that_comes_later_is_of_no_use() {
+        let mut inventory = Inventory::new(false);
+        let (older, newer) = (links(&["lo"]), links(&["lo", "v0"]));
+        inventory.set_links(NetnsKey::Host, newer);
+        inventory.set_links(NetnsKey::Host, older);
+        assert_eq!(
+            inventory.shown().next().map(Shown::interface_count),
+            Some(2)
         );
     }
 

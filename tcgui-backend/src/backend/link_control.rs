@@ -1,5 +1,7 @@
 //! Bringing links up and down, in the daemon's own namespace or inside another one.
 
+use std::ffi::OsString;
+
 use tcgui_shared::error_kind::ErrorKind;
 
 use crate::error::kind_of;
@@ -11,6 +13,8 @@ use crate::sockets::{NetnsSockets, Place, SocketError};
 pub(super) struct LinkOrder {
     pub(super) place: Place,
     pub(super) ifindex: u32,
+    /// Who asked for it knows no number: a link that was renamed is another one.
+    pub(super) ifname: OsString,
     pub(super) up: bool,
 }
 
@@ -19,6 +23,8 @@ pub(super) struct LinkOrder {
 pub(super) enum LinkControlError {
     #[error(transparent)]
     Socket(#[from] SocketError),
+    #[error("the interface was renamed")]
+    Renamed,
     #[error("cannot switch the interface")]
     Switch(#[from] RtnetlinkError),
 }
@@ -27,6 +33,7 @@ impl LinkControlError {
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::Socket(err) => err.kind(),
+            Self::Renamed => ErrorKind::NotFound,
             Self::Switch(err) => kind_of(err.errno()),
         }
     }
@@ -53,6 +60,9 @@ pub(super) async fn switch(
 ) -> Result<(), LinkControlError> {
     sockets
         .run(order.place, move |socket| {
+            if socket.link(order.ifindex)?.ifname != order.ifname {
+                return Err(LinkControlError::Renamed);
+            }
             Ok(socket.set_up(order.ifindex, order.up)?)
         })
         .await

@@ -80,6 +80,7 @@ pub(super) enum Input {
     Namespace(NamespaceEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
+    FrontendJoined,
     LinkSwitched(LinkOutcome),
     TcChanged(Box<TcOutcome>),
     Published(Duration),
@@ -170,7 +171,7 @@ impl State {
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
                 self.awaited.remove(&key);
             }
-            Input::Request(Request::FrontendJoined) => self.tc.frontend_joined(moment.now),
+            Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
@@ -257,7 +258,6 @@ impl State {
                 )));
             }
             Request::Tc(request, reply) => self.change_tc(*request, reply, moment, effects),
-            Request::FrontendJoined => {}
             Request::Diagnostics(request, reply) => {
                 self.diagnose(request, reply, moment, effects);
             }
@@ -280,6 +280,7 @@ impl State {
         let order = LinkOrder {
             place: self.place(found.key, found.names),
             ifindex: found.link.ifindex,
+            ifname: found.link.ifname,
             up: request.operation == InterfaceControlOperation::Enable,
         };
         let lane = (order.place.key, order.ifindex);

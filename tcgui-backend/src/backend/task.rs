@@ -13,11 +13,11 @@ use super::state::{
 };
 use super::{BackendError, Signals, Supervisor};
 use crate::bandwidth::Roster;
-use crate::bus::{BusHandle, Request};
+use crate::bus::{BusHandle, Clients};
 use crate::clock::unix_seconds;
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
-use crate::interfaces::{InterfacesEvent, InterfacesHandle};
+use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
@@ -30,12 +30,15 @@ use tcgui_shared::error_kind::ErrorKind;
 /// How long the work under way may take when the daemon is to stop.
 const LAST_WORK: Duration = Duration::from_millis(300);
 
+/// Between two looks at a namespace that could not be seen.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// The backend's ends of all actors.
 #[derive(Debug)]
 pub(super) struct Actors {
     pub(super) namespaces: NamespaceWatcherHandle,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
-    pub(super) queries: mpsc::Receiver<Request>,
+    pub(super) clients: Clients,
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
@@ -96,14 +99,22 @@ impl Task {
             }
         };
         self.finish_work().await;
-        self.supervisor.shut_down().await;
+        let Self {
+            state,
+            work,
+            supervisor,
+            ..
+        } = self;
+        // Whoever still waits for an answer hears now that there will be none.
+        drop((state, work));
+        supervisor.shut_down().await;
         ended
     }
 
     /// Answers those whose request is under way; what was not begun is refused.
     async fn finish_work(&mut self) {
-        self.actors.queries.close();
-        while let Ok(request) = self.actors.queries.try_recv() {
+        self.actors.clients.requests.close();
+        while let Ok(request) = self.actors.clients.requests.try_recv() {
             // Dropped unanswered, it is answered by the bus.
             drop(request);
         }
@@ -141,7 +152,9 @@ impl Task {
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
-            Some(request) = self.actors.queries.recv() => Event::Input(Input::Request(request)),
+            Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
+            // Cancel-safe: what was notified and not returned stays so.
+            () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next(), if !self.work.is_empty() => {
                 done.map_or_else(work_failed, Event::Input)
@@ -222,6 +235,7 @@ async fn change_tc(sockets: NetnsSockets, wish: Box<TcWish>) -> Input {
         foreign,
     } = wish.order.clone();
     let change = move |socket: &mut RequestSocket| {
+        let link = perform::named_link(socket, link.ifindex, &link.ifname)?;
         let facts = perform::link_facts(socket, &link);
         let desired = Desired::from_operation(&operation, facts)?;
         let order = perform::Order {
@@ -237,11 +251,18 @@ async fn change_tc(sockets: NetnsSockets, wish: Box<TcWish>) -> Input {
     Input::TcChanged(Box::new(TcOutcome { wish, result }))
 }
 
-/// Looks at a namespace; what cannot be seen is tried again by the actor.
+/// Looks at a namespace until it is seen or gone: after a change nothing else says that what was read
+/// back is no longer so.
 async fn look(tracker: InterfacesHandle, key: NetnsKey) -> Input {
-    match tracker.refresh(key).await {
-        Ok(snapshot) => Input::Interfaces(InterfacesEvent::Links { key, snapshot }),
-        Err(_) => Input::Timer,
+    loop {
+        match tracker.refresh(key).await.as_ref().map_err(AsRef::as_ref) {
+            Ok(snapshot) => {
+                let snapshot = snapshot.clone();
+                return Input::Interfaces(InterfacesEvent::Links { key, snapshot });
+            }
+            Err(LookError::Gone) => return Input::Timer,
+            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
+        }
     }
 }
 

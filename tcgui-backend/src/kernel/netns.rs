@@ -186,12 +186,13 @@ impl NetnsFiles {
     /// # Errors
     /// [`OpenError::Gone`] when the path no longer names that namespace.
     pub fn open(&self, path: &Path, id: MountedNamespaceId) -> Result<OwnedFd, OpenError> {
-        if self.look(path, Some(Entry::Network(id))) != Entry::Network(id) {
-            return Err(OpenError::Gone);
-        }
-        match self.open_and_type(AT_FDCWD, path.as_os_str(), id)? {
-            (fd, true) => Ok(fd),
-            (_, false) => Err(OpenError::Gone),
+        let (fd, network) = self.open_and_type(AT_FDCWD, path.as_os_str(), id)?;
+        // Only now: while the descriptor is open, no other namespace can have the inode.
+        let same = self.look(path, Some(Entry::Network(id))) == Entry::Network(id);
+        if network && same {
+            Ok(fd)
+        } else {
+            Err(OpenError::Gone)
         }
     }
 

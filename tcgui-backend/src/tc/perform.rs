@@ -2,6 +2,8 @@
 //!
 //! Blocks its thread for as long as the kernel takes. Two dumps and, with few exceptions, one change.
 
+use std::ffi::OsStr;
+
 use super::desired::{Desired, LinkFacts};
 use super::error::TcError;
 use super::note::Note;
@@ -52,6 +54,23 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     }
 }
 
+/// Returns a link if it still has this name: who asked for it knows no number.
+///
+/// # Errors
+/// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`].
+pub fn named_link(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    ifname: &OsStr,
+) -> Result<Link, TcError> {
+    let link = find_link(socket, ifindex)?;
+    if link.ifname == ifname {
+        Ok(link)
+    } else {
+        Err(TcError::NoInterface)
+    }
+}
+
 /// Returns what is at the root of a link.
 ///
 /// # Errors
@@ -82,9 +101,13 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
             Ok(()) => observe(socket, ifindex)?,
         };
         match (&netem, &observed.root) {
-            (_, Root::Absent) => drop(find_link(socket, ifindex)?),
+            (None, Root::Absent) => drop(find_link(socket, ifindex)?),
             (Some(wanted), Root::Own { netem, .. }) => notes.extend(verify(wanted, netem)?),
             // Somebody came in between the change and the second look.
+            (Some(_), Root::Absent) => {
+                find_link(socket, ifindex)?;
+                continue;
+            }
             (Some(_), _) => continue,
             (None, Root::Foreign(name)) => notes.push(Note::LeftAlone {
                 qdisc: name.to_string(),

@@ -29,7 +29,9 @@ const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(
 
 /// In a burst, the second change follows the first after as long as that took, the third after twice, and
 /// so on up to 2³ times: few enough changes, and the last one is not late.
-const LONGEST_PAUSE: u32 = 3;
+const LONGEST_STREAK: u32 = 3;
+/// Never longer than this, though a change had to wait for the kernel.
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 
 /// An interface in the words of the wire.
 pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
@@ -142,8 +144,8 @@ impl TcDesk {
             return;
         }
         let pause = now.saturating_duration_since(begun) * (1 << lane.streak);
-        lane.due = Some(now + pause);
-        lane.streak = (lane.streak + 1).min(LONGEST_PAUSE);
+        lane.due = Some(now + pause.min(LONGEST_PAUSE));
+        lane.streak = (lane.streak + 1).min(LONGEST_STREAK);
     }
 
     /// Returns the wishes that begin now.
@@ -210,7 +212,10 @@ impl TcDesk {
 
     /// A frontend has joined.
     pub(super) fn frontend_joined(&mut self, now: Instant) {
-        self.repeat_at = REPEATS.map(|after| Some(now + after));
+        // What is due already stays so, or frontends that come and go would put it off for ever.
+        for (at, after) in self.repeat_at.iter_mut().zip(REPEATS) {
+            at.get_or_insert(now + after);
+        }
     }
 
     /// Returns when a wish that waits is to begin.

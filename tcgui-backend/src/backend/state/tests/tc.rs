@@ -272,7 +272,11 @@ fn configurations_are_repeated_for_a_frontend_that_joined() {
     let netems = [link(1, "lo", false), v0(Some(netem(5)))];
     bench.publication(links(NetnsKey::Host, &netems));
     bench.published();
-    bench.step(Input::Request(Request::FrontendJoined));
+    bench.step(Input::FrontendJoined);
+    // Others that come and go do not put it off.
+    bench.wait(Duration::from_millis(400));
+    bench.step(Input::FrontendJoined);
+    bench.moment.now -= Duration::from_millis(400);
     let joined = bench.moment.now;
     for after in [500, 2000] {
         let due = bench.state.wake_at().expect("a repetition is due");
