@@ -22,12 +22,18 @@ mod clock;
 pub mod config;
 #[cfg(feature = "daemon")]
 pub mod diagnostics;
+#[cfg(feature = "daemon")]
+pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
 pub mod namespace_watcher;
 mod pacing;
+#[cfg(feature = "daemon")]
+pub mod preset;
+#[cfg(feature = "daemon")]
+pub mod scenario;
 #[cfg(feature = "daemon")]
 pub mod sockets;
 #[cfg(feature = "daemon")]

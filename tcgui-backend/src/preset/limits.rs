@@ -1,0 +1,117 @@
+//! What presets and scenarios may hold, from whatever source; so that a list of them stays sendable.
+
+use std::ops::RangeInclusive;
+
+use tcgui_shared::netem::TcNetemConfig;
+
+use super::rate::RateError;
+use crate::document::Place;
+use crate::scenario::DurationError;
+use crate::tc::desired::{Desired, LinkFacts, TcInputError};
+
+/// The longest id, in bytes.
+const MAX_ID: usize = 128;
+/// The longest name, in bytes.
+pub(crate) const MAX_NAME: usize = 256;
+/// The longest description of a preset or a scenario, in bytes.
+pub(crate) const MAX_DESCRIPTION: usize = 4096;
+/// Some link: only the ranges of the features matter here.
+const ANY_LINK: LinkFacts = LinkFacts {
+    mtu: 1500,
+    speed: None,
+};
+
+/// What is wrong with a preset or a scenario, and with what of it.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{place}: {problem}")]
+pub(crate) struct Flaw {
+    pub(crate) place: Place,
+    pub(crate) problem: Problem,
+}
+
+impl Flaw {
+    pub(crate) fn new(member: &str, problem: Problem) -> Self {
+        Self {
+            place: Place::member(member),
+            problem,
+        }
+    }
+
+    /// Says where the thing is that has the flaw.
+    pub(crate) fn within(self, outer: Place) -> Self {
+        Self {
+            place: outer.join(self.place),
+            problem: self.problem,
+        }
+    }
+}
+
+/// What is wrong with a value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error("is empty")]
+    Empty,
+    #[error("has more than {max} bytes")]
+    TooLong { max: usize },
+    #[error("has {character:?}, which names must not have")]
+    Character { character: char },
+    #[error("begins or ends with a blank")]
+    Blank,
+    #[error("is no name but a place in a directory")]
+    Dots,
+    #[error("{0}")]
+    Rate(RateError),
+    #[error("{0}")]
+    Duration(DurationError),
+    #[error("{0}")]
+    Netem(TcInputError),
+    #[error("there is no preset {id:?}")]
+    UnknownPreset { id: String },
+    #[error("there must be at least one")]
+    NoSteps,
+    #[error("there are {count}, more than {max}")]
+    TooMany { count: usize, max: usize },
+    #[error("all steps together last longer than {days} days")]
+    TooLongRun { days: u64 },
+}
+
+/// Checks an id: a name, never a path, a pattern or a key expression.
+pub(crate) fn check_id(id: &str) -> Result<(), Flaw> {
+    let wrong = |problem| Err(Flaw::new("id", problem));
+    check_text("id", id, 1..=MAX_ID)?;
+    let unfit = |c: &char| c.is_control() || "/\\*$?#".contains(*c);
+    if let Some(character) = id.chars().find(unfit) {
+        return wrong(Problem::Character { character });
+    }
+    if id.trim() != id {
+        return wrong(Problem::Blank);
+    }
+    if id == "." || id == ".." {
+        return wrong(Problem::Dots);
+    }
+    Ok(())
+}
+
+/// Checks the length of a text, in bytes.
+pub(crate) fn check_text(
+    member: &str,
+    text: &str,
+    length: RangeInclusive<usize>,
+) -> Result<(), Flaw> {
+    if text.len() < *length.start() {
+        return Err(Flaw::new(member, Problem::Empty));
+    }
+    if text.len() > *length.end() {
+        let max = *length.end();
+        return Err(Flaw::new(member, Problem::TooLong { max }));
+    }
+    Ok(())
+}
+
+/// Checks that a configuration is one that could be applied.
+pub(crate) fn check_config(config: &TcNetemConfig) -> Result<(), Flaw> {
+    match Desired::from_config(config, ANY_LINK) {
+        Ok(_) => Ok(()),
+        Err(err) => Err(Flaw::new(err.field(), Problem::Netem(err))),
+    }
+}

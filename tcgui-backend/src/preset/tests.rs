@@ -1,0 +1,160 @@
+//! Preset files: what they mean and how mistakes are told.
+
+use tcgui_shared::netem::LossModel;
+
+use super::*;
+
+fn refusal(text: &str) -> String {
+    read(text.as_bytes()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_there_is_on() {
+    let preset = read(
+        br"{
+            // A line to the moon.
+            id: 'moon', name: 'Moon',
+            delay: { base_ms: 1300 }, reorder: {}, rate_limit: { rate: '1.5mbit', rate_kbps: 7 },
+            distribution: 'normal', seed: 0x10,
+            loss_model: { GilbertElliott: { p: 1, r: 20 } },
+        }",
+    )
+    .unwrap();
+    let config = &preset.config;
+    assert_eq!(
+        (preset.id.as_str(), preset.description.as_str()),
+        ("moon", "")
+    );
+    assert!(config.delay.enabled && config.reorder.enabled && !config.loss.enabled);
+    assert_eq!((config.reorder.gap, config.rate_limit.rate_kbps), (5, 1500));
+    assert_eq!(config.extensions.seed, Some(16));
+    let bursts = LossModel::GilbertElliott {
+        p: 1.0,
+        r: 20.0,
+        bad_loss: 100.0,
+        good_loss: 0.0,
+    };
+    assert_eq!(config.extensions.loss_model, Some(bursts));
+    let plain = read(b"{ id: 'x', name: 'x', rate_limit: {} }").unwrap();
+    assert!(plain.config.rate_limit.enabled && plain.config.rate_limit.rate_kbps == 1000);
+}
+
+#[test]
+fn mistakes_are_told_with_their_place() {
+    let of = |members: &str| refusal(&format!("{{\n id: 'x', name: 'x',\n {members}\n}}"));
+    let cases = [
+        ("los: {}", "line 3, column 2: los: unknown field `los`"),
+        (
+            "loss: { percent: 1 }",
+            "line 3, column 10: loss.percent: unknown field `percent`",
+        ),
+        (
+            "loss: { percentage: 101 }",
+            "line 3, column 22: loss.percentage: loss.percentage is 101",
+        ),
+        (
+            "loss: { percentage: NaN }",
+            "line 3, column 22: loss.percentage: loss.percentage is not a number",
+        ),
+        (
+            "delay: { base_ms: -Infinity }",
+            "line 3, column 20: delay.base_ms",
+        ),
+        (
+            "delay: { base_ms: 1e999 }",
+            "line 3, column 20: delay.base_ms",
+        ),
+        (
+            "delay: { base_ms: '3' }",
+            "line 3, column 20: delay.base_ms: expected number",
+        ),
+        (
+            "reorder: { percentage: 1, gap: 0 }",
+            "line 3, column 33: reorder.gap",
+        ),
+        (
+            "rate_limit: { rate: '10 apples' }",
+            "line 3, column 22: rate_limit.rate: \"apples\"",
+        ),
+        (
+            "rate_limit: { rate_kbps: 0 }",
+            "line 3, column 27: rate_limit.rate_kbps",
+        ),
+        (
+            "rate_limit: { rate_kbps: -5 }",
+            "line 3, column 27: rate_limit.rate_kbps: invalid value",
+        ),
+        (
+            "slot: { min: 1 }",
+            "line 3, column 10: slot.min: unknown field",
+        ),
+        (
+            "loss: {}, loss: {}",
+            "line 1, column 1: duplicate field `loss`",
+        ),
+        (
+            "preset: 'x'",
+            "line 3, column 2: preset: unknown field `preset`",
+        ),
+        (
+            "steps: []",
+            "line 3, column 2: steps: unknown field `steps`",
+        ),
+    ];
+    for (members, expected) in cases {
+        let message = of(members);
+        assert!(message.starts_with(expected), "{members}: {message}");
+    }
+    assert!(refusal("{ name: 'x' }").contains("missing field `id`"));
+}
+
+#[test]
+fn ids_are_names() {
+    let of = |id: &str| read(format!("{{ id: \"{id}\", name: 'x' }}").as_bytes());
+    for id in ["a", "ABC_1-2.3", "größer", "a b", &"x".repeat(128)] {
+        assert_eq!(of(id).unwrap().id, id);
+    }
+    let wrong = [
+        "", ".", "..", "../x", "a/b", "a*", "a\\nb", "$x", "a?b", "a#b", " a", "a\\\\b",
+    ];
+    for id in wrong.into_iter().chain([&*"x".repeat(129)]) {
+        let message = of(id).unwrap_err().to_string();
+        assert!(
+            message.starts_with("line 1, column 7: id: "),
+            "{id}: {message}"
+        );
+    }
+    assert!(refusal("{ id: 'x', name: '' }").contains("name: is empty"));
+}
+
+#[test]
+fn short_names_are_for_scenarios() {
+    let preset = |id: &str, percentage: f64| CustomPreset {
+        id: id.to_owned(),
+        name: id.to_owned(),
+        description: String::new(),
+        config: TcNetemConfig {
+            loss: tcgui_shared::netem::LossConfig {
+                enabled: true,
+                percentage,
+                correlation: 0.0,
+            },
+            ..TcNetemConfig::default()
+        },
+    };
+    let mut presets = vec![preset("satellite-link", 1.0), preset("poor-wifi", 2.0)];
+    let loss = |presets: &[CustomPreset], id| find(presets, id).map(|it| it.loss.percentage);
+    assert_eq!(loss(&presets, "satellite"), Some(1.0));
+    assert_eq!(loss(&presets, "poor-wifi"), Some(2.0));
+    assert_eq!(
+        loss(&presets, "wan"),
+        None,
+        "the preset itself is not there"
+    );
+    presets.push(preset("wifi", 3.0));
+    assert_eq!(
+        loss(&presets, "wifi"),
+        Some(3.0),
+        "an id goes before a short name"
+    );
+}
