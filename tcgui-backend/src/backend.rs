@@ -42,6 +42,7 @@ use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
 use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
+use crate::library;
 use crate::namespace_watcher::{self, Namespace, WatchError};
 use crate::sockets::NetnsSockets;
 use state::State;
@@ -144,6 +145,7 @@ async fn start(
     let (tracker, link_events, interfaces) =
         interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
     let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
+    let (library, librarian) = library::open(config.library).await;
     let (publisher, clients, bus) = bus::open(&config.bus, &config.name).await?;
 
     let directory = watcher.directory().to_owned();
@@ -158,6 +160,11 @@ async fn start(
     });
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
+    let librarian = librarian.run(supervisor.child_token());
+    supervisor.supervise("library", async {
+        librarian.await;
+        Ok(())
+    });
     let (samples, sampler) = bus.samples();
     let (roster, roster_rx) = watch::channel(Arc::default());
     let counters = KernelCounters::new(
@@ -180,14 +187,15 @@ async fn start(
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
-    let state = State::new(state::Identity {
+    let identity = state::Identity {
         name: config.name,
         hostname: process::hostname(),
         started_at: clock::unix_seconds(),
         exclude_loopback: config.exclude_loopback,
         foreign_qdiscs: config.foreign_qdiscs,
         directory,
-    });
+    };
+    let state = State::new(identity, library.snapshot());
     let actors = Actors {
         namespaces: watcher,
         interfaces: link_events,
@@ -196,6 +204,7 @@ async fn start(
         publisher,
         sockets,
         diagnostics: Diagnostics::new(files),
+        library,
         roster,
     };
     Ok((state, actors, namespaces))
@@ -212,6 +221,13 @@ fn create(directory: &Path) -> Result<(), BackendError> {
         }
         _ => Ok(()),
     }
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy)]
+enum Signal {
+    Stop(&'static str),
+    Reload,
 }
 
 /// The signals of an operator or service manager.
@@ -231,15 +247,23 @@ impl Signals {
         })
     }
 
-    /// Waits for the signal to stop. Cancel-safe: a signal that was not returned is still to come.
-    async fn stop(&mut self) -> &'static str {
+    /// Waits for a signal. Cancel-safe: one that was not returned is still to come.
+    async fn next(&mut self) -> Signal {
         tokio::select! {
+            biased;
             // Cancel-safe, all three: `recv` takes nothing unless it returns it.
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
-            () = async { while self.hangup.recv().await.is_some() {
-                info!("SIGHUP ignored, there are no files to reload");
-            } } => "SIGHUP",
+            _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
+            _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+
+    /// Waits for the signal to stop; there is nothing to reload yet. Cancel-safe, as [`Self::next`].
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            if let Signal::Stop(signal) = self.next().await {
+                return signal;
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 /// Impairs network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
 ///
@@ -44,21 +44,27 @@ pub struct Args {
     #[arg(long)]
     pub no_multicast: bool,
 
-    /// Directory with scenario files; may be repeated, later ones win
+    /// Directory with scenario files (*.json5); may be repeated, later ones win
     #[arg(long, value_name = "DIRECTORY")]
     pub scenario_dir: Vec<PathBuf>,
 
-    /// Do not read the three default scenario directories
+    /// Do not read the default scenario directories: /usr/share/tcgui/scenarios,
+    /// ~/.config/tcgui/scenarios, ./scenarios. Built-in scenarios stay
     #[arg(long)]
     pub no_default_scenarios: bool,
 
-    /// Directory with preset files; may be repeated, later ones win
+    /// Directory with preset files (*.json5); may be repeated, later ones win
     #[arg(long, value_name = "DIRECTORY")]
     pub preset_dir: Vec<PathBuf>,
 
-    /// Do not read the three default preset directories
+    /// Do not read the default preset directories: /usr/share/tcgui/presets,
+    /// ~/.config/tcgui/presets, ./presets. Built-in presets stay
     #[arg(long)]
     pub no_default_presets: bool,
+
+    /// Where scenarios are kept that frontends add; made when there is something to keep
+    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/tcgui")]
+    pub state_dir: PathBuf,
 
     /// Directory with the named network namespaces; it need not exist yet
     #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
@@ -93,6 +99,26 @@ pub struct Args {
     /// How often to publish counters and rates, at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = bandwidth_interval)]
     pub bandwidth_interval: Duration,
+
+    /// What to do instead of running the daemon
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// What the program does besides being a daemon.
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Say whether files are presets or scenarios that the daemon would load
+    ///
+    /// Needs no privileges and no daemon. Prints one line for each file, as FILE:LINE:COLUMN: error:
+    /// MESSAGE for one that is wrong. Scenarios may name built-in presets, those in the preset
+    /// directories (--preset-dir before `check`), and those of the other files. Exit status: 0 all
+    /// are good, 1 one is not.
+    Check {
+        /// Preset and scenario files (JSON5), in any order
+        #[arg(required = true, value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
 }
 
 /// How to take part in the bus.
@@ -112,6 +138,9 @@ Examples:
   tcgui-backend --zenoh-listen tcp/0.0.0.0:7448    frontends on other hosts may connect too
   tcgui-backend --name lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
                                                    a second backend, through the first
+  tcgui-backend check scenarios/*.json5            find mistakes before the daemon does
+
+SIGHUP makes it read presets and scenarios again, which it does by itself when their files change.
 
 Environment:
   RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'

@@ -1,11 +1,14 @@
 //! A validated configuration: what the command line means, or what is wrong with it.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tcgui_shared::names::{BackendName, NameError};
 
 use crate::cli::{Args, ZenohMode};
+use crate::library::LibraryConfig;
 use crate::namespace_watcher::WatchConfig;
 use crate::tc::plan::ForeignQdiscs;
 
@@ -35,6 +38,8 @@ pub struct Config {
     pub watch: WatchConfig,
     /// How often counters and rates are published.
     pub bandwidth_interval: Duration,
+    /// Where presets and scenarios come from.
+    pub library: LibraryConfig,
 }
 
 /// How the bus session is opened.
@@ -93,7 +98,7 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
-        let name = args.name.parse().map_err(|err| ConfigError::Name {
+        let name: BackendName = args.name.parse().map_err(|err| ConfigError::Name {
             name: args.name.clone(),
             err,
         })?;
@@ -114,7 +119,20 @@ impl TryFrom<Args> for Config {
                 check(endpoint)?;
             }
         }
+        let home = std::env::var_os("HOME");
+        let defaults = |wanted: bool, kind| wanted.then(|| default_dirs(home.as_deref(), kind));
+        let presets = defaults(!args.no_default_presets, "presets");
+        let scenarios = defaults(!args.no_default_scenarios, "scenarios");
+        let library = LibraryConfig {
+            preset_dirs: directories(presets, args.preset_dir),
+            scenario_dirs: directories(scenarios, args.scenario_dir),
+            // Two backends on one host do not share what was added to one of them.
+            store: absolute(args.state_dir)
+                .join(name.as_str())
+                .join("scenarios"),
+        };
         Ok(Self {
+            library,
             name,
             exclude_loopback: args.exclude_loopback,
             fail_actor: args.fail_actor,
@@ -139,6 +157,26 @@ impl TryFrom<Args> for Config {
             bandwidth_interval: args.bandwidth_interval,
         })
     }
+}
+
+/// Returns the directories that are read without having been named, later ones over earlier ones.
+fn default_dirs(home: Option<&OsStr>, kind: &str) -> Vec<PathBuf> {
+    let user = home.filter(|home| !home.is_empty());
+    let user = user.map(|home| Path::new(home).join(".config/tcgui").join(kind));
+    let mut all = vec![Path::new("/usr/share/tcgui").join(kind)];
+    all.extend(user);
+    all.push(PathBuf::from(kind));
+    all
+}
+
+fn directories(defaults: Option<Vec<PathBuf>>, named: Vec<PathBuf>) -> Vec<PathBuf> {
+    let all = defaults.unwrap_or_default().into_iter().chain(named);
+    all.map(absolute).collect()
+}
+
+/// The working directory of the start counts, as it does for everything else on the command line.
+fn absolute(path: PathBuf) -> PathBuf {
+    std::path::absolute(&path).unwrap_or(path)
 }
 
 /// Splits a comma list; blanks around commas are of no meaning.
@@ -217,6 +255,26 @@ mod tests {
         assert!(config.bus.multicast && config.bus.connect.is_empty());
         assert_eq!(config.watch.directory.to_str(), Some("/run/netns"));
         assert_eq!(config.bandwidth_interval, Duration::from_secs(2));
+        assert_eq!(
+            config.library.store,
+            Path::new("/var/lib/tcgui/default/scenarios")
+        );
+    }
+
+    #[test]
+    fn later_directories_win() {
+        let here = std::env::current_dir().unwrap();
+        let config = config(&["--scenario-dir", "/a", "--scenario-dir", "b"]).unwrap();
+        let dirs = config.library.scenario_dirs;
+        assert_eq!(dirs[0], Path::new("/usr/share/tcgui/scenarios"));
+        let expected = [here.join("scenarios"), "/a".into(), here.join("b")];
+        assert!(dirs.ends_with(&expected), "{dirs:?}");
+        let options = ["--no-default-presets", "--preset-dir", "/p"];
+        let config = super::tests::config(&options).unwrap();
+        assert_eq!(config.library.preset_dirs, [PathBuf::from("/p")]);
+        let home = default_dirs(Some("/home/me".as_ref()), "presets");
+        assert_eq!(home[1], Path::new("/home/me/.config/tcgui/presets"));
+        assert_eq!(default_dirs(None, "presets").len(), 2);
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub mod error;
 #[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
+#[cfg(feature = "daemon")]
+pub mod library;
 pub mod namespace_watcher;
 mod pacing;
 #[cfg(feature = "daemon")]

@@ -1,5 +1,7 @@
 //! The daemon's binary: arguments → configuration → logs → run → exit status.
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -7,10 +9,11 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use tcgui_backend::backend;
 use tcgui_backend::bus;
-use tcgui_backend::cli::Args;
+use tcgui_backend::cli::{Args, Command};
 use tcgui_backend::config::Config;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
+use tcgui_backend::library::check;
 use tcgui_backend::telemetry;
 use tracing::{debug, error};
 
@@ -28,15 +31,35 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 fn main() -> ExitCode {
     process::limit_arenas();
     bus::prepare();
-    let args = Args::parse();
+    let mut args = Args::parse();
     telemetry::start(args.verbose);
-    match start(args) {
-        Ok(()) => ExitCode::SUCCESS,
+    let started = match args.command.take() {
+        Some(Command::Check { files }) => check(args, &files),
+        None => start(args).map(|()| ExitCode::SUCCESS),
+    };
+    match started {
+        Ok(code) => code,
         Err(err) => {
             error!(error = %chain(err.as_ref()), "stopped");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Prints a line for each file.
+fn check(args: Args, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
+    let config = Config::try_from(args)?;
+    let verdicts = check::check(files, &config.library);
+    let mut out = std::io::stdout().lock();
+    for verdict in &verdicts {
+        writeln!(out, "{verdict}").context("cannot print")?;
+    }
+    let good = verdicts.iter().all(check::Verdict::is_good);
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn start(args: Args) -> anyhow::Result<()> {

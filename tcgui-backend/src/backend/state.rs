@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcgui_shared::control::{
@@ -13,7 +14,7 @@ use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
-use tcgui_shared::preset::PresetList;
+use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{
     ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
 };
@@ -26,6 +27,7 @@ use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
+use crate::library::Library;
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
@@ -84,6 +86,8 @@ pub(super) enum Input {
     LinkSwitched(LinkOutcome),
     TcChanged(Box<TcOutcome>),
     Published(Duration),
+    /// Presets, scenarios or what is wrong with their files changed.
+    Library(Arc<Library>),
     Timer,
 }
 
@@ -97,6 +101,8 @@ pub(super) enum Effect {
     SwitchLink(LinkWish),
     ChangeTc(Box<TcWish>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
+    /// Answer from the library, or change it.
+    Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// Look at a namespace, whatever has rung.
     Look(NetnsKey),
     Publish(Publication),
@@ -130,10 +136,13 @@ pub(super) struct State {
     tc: TcDesk,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
+    library: Arc<Library>,
+    /// The presets as published; `None` before the first list, with which they go out.
+    presets: Option<Vec<CustomPreset>>,
 }
 
 impl State {
-    pub(super) fn new(identity: Identity) -> Self {
+    pub(super) fn new(identity: Identity, library: Arc<Library>) -> Self {
         Self {
             inventory: Inventory::new(identity.exclude_loopback),
             identity,
@@ -147,6 +156,8 @@ impl State {
             tc: TcDesk::default(),
             health_counts: None,
             health_due: None,
+            library,
+            presets: None,
         }
     }
 
@@ -179,6 +190,7 @@ impl State {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
             }
+            Input::Library(library) => self.library = library,
             Input::Timer => {}
         }
         effects.extend(self.tc.begin(moment.now).map(Effect::ChangeTc));
@@ -245,13 +257,7 @@ impl State {
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
             Request::Interface(request, reply) => self.switch_link(request, reply, effects),
-            Request::Scenario(ScenarioRequest::List, reply) => {
-                reply.send(ScenarioResponse::Listed {
-                    scenarios: Vec::new(),
-                    load_errors: Vec::new(),
-                });
-            }
-            Request::Scenario(_, reply) => reply.send(unsupported("storing scenarios").into()),
+            Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
             Request::Execution(_, reply) => {
                 reply.send(ScenarioExecutionResponse::from(unsupported(
                     "running scenarios",
@@ -462,6 +468,7 @@ impl State {
             self.publish_list(moment, &mut publication);
             self.tc.listed();
         }
+        publication.presets = self.changed_presets();
         publication.tc = self
             .tc
             .changes(&self.inventory, &self.identity.name, moment);
@@ -476,17 +483,24 @@ impl State {
         self.publishing.then_some(publication)
     }
 
+    /// Returns the presets if they are others than those that were published; they follow a list.
+    fn changed_presets(&mut self) -> Option<PresetList> {
+        let presets = &self.library.presets;
+        if self.listed.is_none() || self.presets.as_ref() == Some(presets) {
+            return None;
+        }
+        self.presets = Some(presets.clone());
+        Some(PresetList {
+            presets: presets.clone(),
+        })
+    }
+
     fn publish_list(&mut self, moment: Moment, publication: &mut Publication) {
         let mut namespaces = Vec::new();
         self.counts = (0, 0);
         for shown in self.inventory.shown() {
             self.counts = (self.counts.0 + 1, self.counts.1 + shown.interface_count());
             namespaces.extend(shown.json().cloned());
-        }
-        if self.listed.is_none() {
-            publication.presets = Some(PresetList {
-                presets: Vec::new(),
-            });
         }
         if self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {

@@ -11,7 +11,7 @@ use super::link_control;
 use super::state::{
     Effect, Input, LinkOutcome, LinkWish, Moment, State, TcOrder, TcOutcome, TcWish,
 };
-use super::{BackendError, Signals, Supervisor};
+use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::bus::{BusHandle, Clients};
 use crate::clock::unix_seconds;
@@ -20,6 +20,7 @@ use crate::error::chain;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use crate::sockets::{NetnsSockets, SocketError};
 use crate::tc::desired::{Desired, TcInputError};
@@ -43,11 +44,12 @@ pub(super) struct Actors {
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
     pub(super) diagnostics: Diagnostics,
+    pub(super) library: LibraryHandle,
     pub(super) roster: watch::Sender<Arc<Roster>>,
 }
 
 enum Event {
-    Stop(&'static str),
+    Signal(Signal),
     Failure(BackendError),
     Input(Input),
 }
@@ -86,9 +88,13 @@ impl Task {
         self.perform(effects).await;
         let ended = loop {
             match self.next_event().await {
-                Event::Stop(signal) => {
+                Event::Signal(Signal::Stop(signal)) => {
                     info!(signal, "stopping");
                     break Ok(());
+                }
+                Event::Signal(Signal::Reload) => {
+                    info!("SIGHUP, reading presets and scenarios again");
+                    self.actors.library.reload();
                 }
                 Event::Failure(failure) => break Err(failure),
                 Event::Input(input) => {
@@ -145,7 +151,7 @@ impl Task {
         tokio::select! {
             biased;
             // Cancel-safe: a signal that was not returned is still to come.
-            signal = self.signals.stop() => Event::Stop(signal),
+            signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
             // Cancel-safe, as are the next two: `recv` takes nothing unless it returns it. A closed
@@ -155,6 +161,8 @@ impl Task {
             Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: what was notified and not returned stays so.
             () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
+            // Cancel-safe: a change that was not returned is still to come.
+            library = self.actors.library.changed() => Event::Input(Input::Library(library)),
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next(), if !self.work.is_empty() => {
                 done.map_or_else(work_failed, Event::Input)
@@ -189,6 +197,13 @@ impl Task {
                     self.work.spawn(async move {
                         let gone = gone.cancelled_owned();
                         reply.send(diagnostics.run(*order, gone).await);
+                        Input::Timer
+                    });
+                }
+                Effect::Scenario(request, reply) => {
+                    let library = self.actors.library.clone();
+                    self.work.spawn(async move {
+                        reply.send(library.request(request).await);
                         Input::Timer
                     });
                 }

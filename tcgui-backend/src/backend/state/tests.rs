@@ -1,6 +1,7 @@
 //! What each input leads to.
 
 use tcgui_shared::interface::NetworkNamespace;
+use tcgui_shared::netem::TcNetemConfig;
 
 use super::*;
 use crate::bus::TcPublication;
@@ -50,14 +51,15 @@ struct Bench {
 impl Bench {
     /// Nothing was dumped yet.
     fn cold(namespaces: &[(&str, MountedNamespaceId)]) -> Self {
-        let mut state = State::new(Identity {
+        let identity = Identity {
             name: "lab".parse().unwrap(),
             hostname: Some("box".to_owned()),
             started_at: 1000,
             exclude_loopback: false,
             foreign_qdiscs: ForeignQdiscs::Keep,
             directory: "/run/netns".into(),
-        });
+        };
+        let mut state = State::new(identity, Arc::default());
         let namespace = |(name, id): &(&str, _)| Namespace {
             name: name.into(),
             id: *id,
@@ -368,18 +370,53 @@ fn unknown_and_impossible_names_are_refused() {
 }
 
 #[test]
-fn what_is_not_there_yet_says_so() {
+fn scenarios_are_for_the_library_to_answer() {
     let mut bench = Bench::warm();
-    let (reply, mut listed) = Reply::channel();
-    bench.step(Input::Request(Request::Scenario(
-        ScenarioRequest::List,
-        reply,
-    )));
-    let empty = ScenarioResponse::Listed {
-        scenarios: Vec::new(),
-        load_errors: Vec::new(),
+    let (reply, mut answer) = Reply::channel();
+    let request = Request::Scenario(ScenarioRequest::List, reply);
+    let effects = bench.step(Input::Request(request));
+    let [Effect::Scenario(ScenarioRequest::List, _)] = &effects[..] else {
+        panic!("{effects:?}")
     };
-    assert_eq!(listed.try_recv().unwrap(), empty);
+    answer.try_recv().unwrap_err();
+}
+
+#[test]
+fn presets_follow_the_first_list_and_every_change() {
+    let library = |ids: &[&str]| {
+        let preset = |id: &&str| CustomPreset {
+            id: (*id).to_owned(),
+            name: String::new(),
+            description: String::new(),
+            config: TcNetemConfig::default(),
+        };
+        Input::Library(Arc::new(Library {
+            presets: ids.iter().map(preset).collect(),
+            ..Library::default()
+        }))
+    };
+    let ids = |publication: Publication| {
+        let presets = publication.presets.map(|list| list.presets);
+        let id = |preset: CustomPreset| preset.id;
+        presets.map(|presets| presets.into_iter().map(id).collect::<Vec<_>>())
+    };
+    let mut bench = Bench::cold(&[]);
+    assert!(
+        bench.step(library(&["a"])).is_empty(),
+        "not before the list"
+    );
+    let first = bench.publication(links(NetnsKey::Host, &[link(1, "lo", false)]));
+    assert!(first.list.is_some());
+    assert_eq!(ids(first), Some(vec!["a".to_owned()]));
+    assert!(
+        bench.step(library(&["a", "b"])).is_empty(),
+        "one publication at a time"
+    );
+    let second = bench.publication(Input::Published(COST));
+    assert!(second.list.is_none() && second.health.is_none());
+    assert_eq!(ids(second), Some(vec!["a".to_owned(), "b".to_owned()]));
+    bench.published();
+    assert!(bench.step(library(&["a", "b"])).is_empty(), "nothing new");
 }
 
 #[test]

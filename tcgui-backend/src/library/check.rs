@@ -1,0 +1,140 @@
+//! `tcgui-backend check`: whether files are presets and scenarios that a backend would load.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use tcgui_shared::preset::CustomPreset;
+
+use super::files::{self, ReadError};
+use super::layers::{Memory, Reading};
+use super::task::{Kind, read_directory};
+use super::{LibraryConfig, built_in};
+use crate::document::{Document, DocumentError};
+use crate::error::chain;
+use crate::{preset, scenario};
+
+/// What a file is.
+#[derive(Debug)]
+pub enum Finding {
+    /// A preset of this id.
+    Preset(String),
+    /// A scenario of this id, with this many steps.
+    Scenario(String, usize),
+    /// Nothing that would be loaded.
+    Wrong(CheckError),
+}
+
+/// Why a file would not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The file cannot be read.
+    #[error("{}", chain(.0))]
+    Read(#[from] ReadError),
+    /// It says something wrong.
+    #[error("{0}")]
+    Document(#[from] DocumentError),
+}
+
+/// What came of the check of one file; displays as one line.
+#[derive(Debug)]
+pub struct Verdict {
+    /// The file as given.
+    pub path: PathBuf,
+    /// What it is.
+    pub finding: Finding,
+}
+
+impl Verdict {
+    /// Returns whether the file would be loaded.
+    pub fn is_good(&self) -> bool {
+        !matches!(self.finding, Finding::Wrong(_))
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.path.display();
+        match &self.finding {
+            Finding::Preset(id) => write!(f, "{path}: preset {id:?}"),
+            Finding::Scenario(id, 1) => write!(f, "{path}: scenario {id:?}, 1 step"),
+            Finding::Scenario(id, steps) => write!(f, "{path}: scenario {id:?}, {steps} steps"),
+            Finding::Wrong(CheckError::Read(err)) => write!(f, "{path}: error: {}", chain(err)),
+            Finding::Wrong(CheckError::Document(err)) => {
+                let at = err.position();
+                let message = err.without_position();
+                write!(f, "{path}:{}:{}: error: {message}", at.line, at.column)
+            }
+        }
+    }
+}
+
+/// Checks files, in their order. Scenarios may name the presets that a backend of this configuration
+/// has, and those of the other files.
+pub fn check(paths: &[PathBuf], config: &LibraryConfig) -> Vec<Verdict> {
+    let mut presets = installed(config);
+    let mut findings: Vec<_> = paths.iter().map(|path| first_look(path)).collect();
+    for look in &findings {
+        if let Look::Preset(preset) = look {
+            presets.retain(|other| other.id != preset.id);
+            presets.push((**preset).clone());
+        }
+    }
+    let verdict = |(path, look): (&PathBuf, Look)| Verdict {
+        path: path.clone(),
+        finding: look.finish(&presets),
+    };
+    paths.iter().zip(findings.drain(..)).map(verdict).collect()
+}
+
+/// A file whose presets are not looked up yet.
+enum Look {
+    Preset(Box<CustomPreset>),
+    Scenario(Vec<u8>),
+    Wrong(CheckError),
+}
+
+impl Look {
+    fn finish(self, presets: &[CustomPreset]) -> Finding {
+        match self {
+            Self::Preset(preset) => Finding::Preset(preset.id),
+            Self::Scenario(bytes) => match scenario::read(&bytes, presets, 0) {
+                Ok(scenario) => Finding::Scenario(scenario.id, scenario.steps.len()),
+                Err(err) => Finding::Wrong(err.into()),
+            },
+            Self::Wrong(err) => Finding::Wrong(err),
+        }
+    }
+}
+
+fn first_look(path: &Path) -> Look {
+    let look = || {
+        let bytes = files::read(path)?;
+        Ok(if is_scenario(&Document::new(&bytes)?) {
+            Look::Scenario(bytes)
+        } else {
+            Look::Preset(Box::new(preset::read(&bytes)?))
+        })
+    };
+    look().unwrap_or_else(Look::Wrong)
+}
+
+/// A file is what its members say, wherever it lies.
+fn is_scenario(document: &Document<'_>) -> bool {
+    ["steps", "loop_scenario", "cleanup_on_failure", "metadata"]
+        .into_iter()
+        .any(|member| document.has_member(member))
+}
+
+fn installed(config: &LibraryConfig) -> Vec<CustomPreset> {
+    let mut memory = Memory::default();
+    let mut reading = Reading::begin(&mut memory, 0);
+    for (path, bytes) in built_in::files(&built_in::PRESETS) {
+        reading.preset(path, bytes);
+    }
+    for directory in &config.preset_dirs {
+        reading.next_layer();
+        read_directory(&mut reading, directory, &Kind::PRESETS);
+    }
+    reading.presets_done();
+    reading.finish().presets
+}

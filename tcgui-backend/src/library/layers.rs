@@ -1,0 +1,308 @@
+//! One reading of all layers: what each file says, which of them wins, and what is wrong. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tcgui_shared::preset::CustomPreset;
+use tcgui_shared::scenario::{ErrorCategory, LoadError, NetworkScenario, ScenarioError};
+
+use super::Library;
+use crate::document::{DocumentError, shortened};
+use crate::error::{BoxError, chain};
+use crate::{preset, scenario};
+
+/// The most steps of all scenarios together: a list of them is some 40 MB then.
+const MAX_STEPS: usize = 100_000;
+/// The most errors that are reported; the rest is counted.
+const MAX_ERRORS: usize = 500;
+
+/// Why a file is not in the library.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum EntryError {
+    #[error("{0}")]
+    Document(DocumentError),
+    #[error("the id {id:?} is already that of {}", other.display())]
+    Duplicate { id: String, other: PathBuf },
+    #[error("all scenarios together would have more than {MAX_STEPS} steps")]
+    TooManySteps,
+    #[error("{}", chain(&**.0))]
+    Unread(BoxError),
+}
+
+impl EntryError {
+    fn report(&self, path: &Path) -> LoadError {
+        let (category, step_index) = match self {
+            Self::Document(err) => (ErrorCategory::Validation, err.step()),
+            Self::Duplicate { .. } | Self::TooManySteps => (ErrorCategory::Validation, None),
+            Self::Unread(_) => (ErrorCategory::Permanent, None),
+        };
+        let suggestion = match self {
+            Self::Document(_) => Some("tcgui-backend check FILE shows what is wrong with a file"),
+            Self::Duplicate { .. } => Some("ids must differ within a directory"),
+            Self::TooManySteps | Self::Unread(_) => None,
+        };
+        LoadError {
+            file_path: path.display().to_string(),
+            error: ScenarioError {
+                suggestion: suggestion.map(str::to_owned),
+                step_index,
+                ..ScenarioError::new(category, self.to_string())
+            },
+        }
+    }
+}
+
+/// What can be in a layer.
+pub(super) trait Entry: Clone {
+    fn id(&self) -> &str;
+}
+
+impl Entry for CustomPreset {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl Entry for Arc<NetworkScenario> {
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+/// What was last read from each file, so that a broken edit changes nothing.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    presets: HashMap<PathBuf, CustomPreset>,
+    scenarios: HashMap<PathBuf, Arc<NetworkScenario>>,
+}
+
+/// Entries by id, later layers over earlier ones.
+#[derive(Debug)]
+struct Layered<T> {
+    /// Those of the first layer keep their place, whoever hides them.
+    first: Vec<T>,
+    in_first: bool,
+    others: BTreeMap<String, T>,
+    /// Of the layer that is being read: which file has which id.
+    taken: HashMap<String, PathBuf>,
+}
+
+impl<T: Entry> Layered<T> {
+    fn new() -> Self {
+        Self {
+            first: Vec::new(),
+            in_first: true,
+            others: BTreeMap::new(),
+            taken: HashMap::new(),
+        }
+    }
+
+    fn put(&mut self, path: &Path, entry: T) -> Result<(), EntryError> {
+        let id = entry.id().to_owned();
+        if let Some(other) = self.taken.get(&id) {
+            let other = other.clone();
+            return Err(EntryError::Duplicate { id, other });
+        }
+        self.taken.insert(id.clone(), path.to_owned());
+        match self.first.iter_mut().find(|first| first.id() == id) {
+            Some(first) => *first = entry,
+            None if self.in_first => self.first.push(entry),
+            None => drop(self.others.insert(id, entry)),
+        }
+        Ok(())
+    }
+
+    fn next_layer(&mut self) {
+        self.in_first = false;
+        self.taken.clear();
+    }
+
+    fn into_entries(self) -> Vec<T> {
+        let mut entries = self.first;
+        entries.extend(self.others.into_values());
+        entries
+    }
+}
+
+/// A reading in progress. Presets come before scenarios, which may name them.
+#[derive(Debug)]
+pub(super) struct Reading<'a> {
+    memory: &'a mut Memory,
+    /// Seconds since the Unix epoch.
+    now: u64,
+    presets: Layered<CustomPreset>,
+    all_presets: Vec<CustomPreset>,
+    scenarios: Layered<Arc<NetworkScenario>>,
+    steps: usize,
+    seen: HashSet<PathBuf>,
+    errors: Vec<LoadError>,
+    unreported: usize,
+}
+
+impl<'a> Reading<'a> {
+    pub(super) fn begin(memory: &'a mut Memory, now: u64) -> Self {
+        Self {
+            memory,
+            now,
+            presets: Layered::new(),
+            all_presets: Vec::new(),
+            scenarios: Layered::new(),
+            steps: 0,
+            seen: HashSet::new(),
+            errors: Vec::new(),
+            unreported: 0,
+        }
+    }
+
+    /// Ends a layer: from here on, an id hides the same id before.
+    pub(super) fn next_layer(&mut self) {
+        self.presets.next_layer();
+        self.scenarios.next_layer();
+    }
+
+    /// Takes in a preset file.
+    pub(super) fn preset(&mut self, path: &Path, bytes: &[u8]) {
+        self.seen.insert(path.to_owned());
+        let entry = match preset::read(bytes) {
+            Ok(entry) => {
+                self.memory.presets.insert(path.to_owned(), entry.clone());
+                Some(entry)
+            }
+            Err(err) => {
+                self.error(path, &EntryError::Document(err));
+                self.memory.presets.get(path).cloned()
+            }
+        };
+        if let Some(Err(err)) = entry.map(|entry| self.presets.put(path, entry)) {
+            self.error(path, &err);
+        }
+    }
+
+    /// Ends the presets: scenarios may name them from here on, and the first layer of those begins.
+    pub(super) fn presets_done(&mut self) {
+        let presets = std::mem::replace(&mut self.presets, Layered::new());
+        self.all_presets = presets.into_entries();
+        self.scenarios = Layered::new();
+    }
+
+    /// Takes in a scenario file.
+    pub(super) fn scenario(&mut self, path: &Path, bytes: &[u8]) {
+        self.seen.insert(path.to_owned());
+        let known = self.memory.scenarios.get(path);
+        let entry = match scenario::read(bytes, &self.all_presets, self.now) {
+            Ok(read) => {
+                let entry = unchanged(known, read);
+                let path = path.to_owned();
+                self.memory.scenarios.insert(path, Arc::clone(&entry));
+                Some(entry)
+            }
+            Err(err) => {
+                let known = known.cloned();
+                self.error(path, &EntryError::Document(err));
+                known
+            }
+        };
+        if let Some(entry) = entry {
+            self.put_scenario(path, entry);
+        }
+    }
+
+    /// Takes in a scenario that is no file of a person.
+    pub(super) fn put_scenario(&mut self, path: &Path, entry: Arc<NetworkScenario>) {
+        let steps = self.steps + entry.steps.len();
+        let put = if steps > MAX_STEPS {
+            Err(EntryError::TooManySteps)
+        } else {
+            self.scenarios.put(path, entry)
+        };
+        match put {
+            Ok(()) => self.steps = steps,
+            Err(err) => self.error(path, &err),
+        }
+    }
+
+    /// Takes in that a file could not be read now; what was read before stays.
+    pub(super) fn unread_preset(&mut self, path: &Path, why: impl Into<BoxError>) {
+        self.seen.insert(path.to_owned());
+        self.error(path, &EntryError::Unread(why.into()));
+        let known = self.memory.presets.get(path).cloned();
+        if let Some(Err(err)) = known.map(|entry| self.presets.put(path, entry)) {
+            self.error(path, &err);
+        }
+    }
+
+    /// As [`Self::unread_preset`].
+    pub(super) fn unread_scenario(&mut self, path: &Path, why: impl Into<BoxError>) {
+        self.seen.insert(path.to_owned());
+        self.error(path, &EntryError::Unread(why.into()));
+        if let Some(known) = self.memory.scenarios.get(path).cloned() {
+            self.put_scenario(path, known);
+        }
+    }
+
+    /// Reports what is wrong with a path of which nothing is known.
+    pub(super) fn unread(&mut self, path: &Path, why: impl Into<BoxError>) {
+        self.error(path, &EntryError::Unread(why.into()));
+    }
+
+    /// Returns the files of a directory that were read before.
+    pub(super) fn known_in(&self, directory: &Path) -> Vec<PathBuf> {
+        let paths = self.memory.presets.keys();
+        let paths = paths.chain(self.memory.scenarios.keys());
+        let mut known: Vec<_> = paths
+            .filter(|path| path.parent() == Some(directory))
+            .cloned()
+            .collect();
+        known.sort_unstable();
+        known
+    }
+
+    /// Returns the library, and forgets files that are gone.
+    pub(super) fn finish(mut self) -> Library {
+        let seen = &self.seen;
+        self.memory.presets.retain(|path, _| seen.contains(path));
+        self.memory.scenarios.retain(|path, _| seen.contains(path));
+        if self.unreported > 0 {
+            let message = format!("{} more files are wrong", self.unreported);
+            self.errors.push(LoadError {
+                file_path: String::new(),
+                error: ScenarioError::new(ErrorCategory::Validation, message),
+            });
+        }
+        Library {
+            presets: self.all_presets,
+            scenarios: self.scenarios.into_entries(),
+            load_errors: self.errors,
+        }
+    }
+
+    fn error(&mut self, path: &Path, err: &EntryError) {
+        if self.errors.len() < MAX_ERRORS {
+            let mut report = err.report(path);
+            report.error.message = shortened(report.error.message);
+            self.errors.push(report);
+        } else {
+            self.unreported += 1;
+        }
+    }
+}
+
+/// Keeps the times, and the very object, of a scenario that says the same as before.
+fn unchanged(known: Option<&Arc<NetworkScenario>>, read: NetworkScenario) -> Arc<NetworkScenario> {
+    let Some(known) = known else {
+        return Arc::new(read);
+    };
+    let as_before = NetworkScenario {
+        created_at: known.created_at,
+        modified_at: known.modified_at,
+        ..read
+    };
+    if as_before == **known {
+        return Arc::clone(known);
+    }
+    Arc::new(NetworkScenario {
+        modified_at: read.modified_at,
+        ..as_before
+    })
+}

@@ -1,0 +1,233 @@
+//! The numbers of what is shipped: those of released packages.
+
+use tcgui_shared::netem::{
+    DelayConfig, PercentageConfig, RateLimitConfig, ReorderConfig, TcNetemConfig,
+};
+
+use super::*;
+
+/// Percentages with their correlation, times in ms; 0 is off.
+#[derive(Clone, Copy, Default)]
+struct Row {
+    loss: (f64, f64),
+    delay: (f64, f64, f64),
+    duplicate: (f64, f64),
+    reorder: (f64, f64, u32),
+    corrupt: (f64, f64),
+    kbps: u32,
+}
+
+impl Row {
+    fn config(self) -> TcNetemConfig {
+        let share = |(percentage, correlation): (f64, f64)| PercentageConfig {
+            enabled: percentage > 0.0,
+            percentage,
+            correlation,
+        };
+        let (base_ms, jitter_ms, correlation) = self.delay;
+        let mut config = TcNetemConfig {
+            loss: share(self.loss),
+            delay: DelayConfig {
+                enabled: base_ms > 0.0,
+                base_ms,
+                jitter_ms,
+                correlation,
+            },
+            duplicate: share(self.duplicate),
+            corrupt: share(self.corrupt),
+            ..TcNetemConfig::default()
+        };
+        let (percentage, correlation, gap) = self.reorder;
+        if percentage > 0.0 {
+            config.reorder = ReorderConfig {
+                enabled: true,
+                percentage,
+                correlation,
+                gap,
+            };
+        }
+        if self.kbps > 0 {
+            config.rate_limit = RateLimitConfig {
+                enabled: true,
+                rate_kbps: self.kbps,
+            };
+        }
+        config
+    }
+}
+
+#[rustfmt::skip]
+fn presets() -> [(&'static str, &'static str, Row); 7] {
+    let row = Row::default();
+    [
+        ("satellite-link", "Satellite Link", Row { loss: (1.0, 10.0), delay: (500.0, 20.0, 25.0), kbps: 2000, ..row }),
+        ("cellular-network", "Cellular Network", Row { loss: (2.0, 15.0), delay: (150.0, 50.0, 30.0), reorder: (5.0, 20.0, 3), kbps: 10_000, ..row }),
+        ("poor-wifi", "Poor WiFi", Row { loss: (8.0, 25.0), delay: (80.0, 30.0, 15.0), duplicate: (1.0, 10.0), reorder: (3.0, 15.0, 2), corrupt: (0.5, 5.0), ..row }),
+        ("wan-link", "WAN Link", Row { loss: (0.5, 5.0), delay: (50.0, 10.0, 20.0), kbps: 50_000, ..row }),
+        ("unreliable-connection", "Unreliable Connection", Row { loss: (15.0, 30.0), delay: (200.0, 100.0, 40.0), duplicate: (5.0, 25.0), reorder: (10.0, 30.0, 5), corrupt: (2.0, 15.0), ..row }),
+        ("high-latency-low-bandwidth", "High Latency + Low Bandwidth", Row { loss: (3.0, 20.0), delay: (800.0, 50.0, 35.0), kbps: 512, ..row }),
+        ("test-all", "Test All Features", Row { loss: (5.0, 15.0), delay: (100.0, 20.0, 25.0), duplicate: (2.0, 10.0), reorder: (8.0, 20.0, 3), corrupt: (1.0, 8.0), kbps: 5000 }),
+    ]
+}
+
+struct Shipped {
+    id: &'static str,
+    name: &'static str,
+    tags: &'static [&'static str],
+    /// Seconds.
+    total: u64,
+    steps: Vec<(u64, Row)>,
+}
+
+#[rustfmt::skip]
+fn mobile_to_intermittent() -> [Shipped; 3] {
+    let row = Row::default();
+    [
+        Shipped {
+            id: "mobile-degradation", name: "Mobile Device Distance Simulation", tags: &["mobile", "wireless", "degradation"], total: 120,
+            steps: vec![
+                (30, Row { delay: (5.0, 0.0, 0.0), ..row }),
+                (30, Row { loss: (1.0, 0.0), delay: (20.0, 0.0, 0.0), ..row }),
+                (30, Row { loss: (15.0, 25.0), delay: (100.0, 50.0, 0.0), ..row }),
+                (30, Row { loss: (25.0, 30.0), delay: (200.0, 100.0, 0.0), duplicate: (1.0, 0.0), ..row }),
+            ],
+        },
+        Shipped {
+            id: "network-congestion", name: "Network Congestion Simulation", tags: &["congestion", "bandwidth", "daily-pattern"], total: 240,
+            steps: vec![
+                (60, Row { loss: (0.1, 0.0), delay: (10.0, 0.0, 0.0), ..row }),
+                (90, Row { loss: (2.0, 0.0), delay: (50.0, 20.0, 0.0), duplicate: (0.5, 0.0), ..row }),
+                (60, Row { loss: (5.0, 15.0), delay: (150.0, 75.0, 0.0), duplicate: (1.5, 0.0), kbps: 1000, ..row }),
+                (30, Row { loss: (1.0, 0.0), delay: (30.0, 10.0, 0.0), ..row }),
+            ],
+        },
+        Shipped {
+            id: "intermittent-connectivity", name: "Intermittent Connectivity Simulation", tags: &["intermittent", "unstable", "drops"], total: 150,
+            steps: vec![
+                (20, Row { delay: (15.0, 0.0, 0.0), ..row }),
+                (15, Row { loss: (30.0, 0.0), delay: (500.0, 200.0, 0.0), ..row }),
+                (25, Row { loss: (2.0, 0.0), delay: (50.0, 0.0, 0.0), ..row }),
+                (20, Row { loss: (60.0, 40.0), delay: (1000.0, 500.0, 0.0), duplicate: (5.0, 0.0), ..row }),
+                (40, Row { loss: (5.0, 0.0), delay: (80.0, 30.0, 0.0), ..row }),
+                (30, Row { delay: (20.0, 0.0, 0.0), ..row }),
+            ],
+        },
+    ]
+}
+
+#[rustfmt::skip]
+fn quality_to_fast() -> [Shipped; 3] {
+    let row = Row::default();
+    [
+        Shipped {
+            id: "quality-degradation", name: "Gradual Quality Degradation", tags: &["degradation", "gradual", "recovery"], total: 240,
+            steps: vec![
+                (30, Row { delay: (10.0, 3.0, 0.0), ..row }),
+                (30, Row { loss: (1.0, 2.0), delay: (25.0, 7.5, 0.0), ..row }),
+                (30, Row { loss: (3.0, 6.0), delay: (50.0, 15.0, 0.0), duplicate: (0.6, 0.0), ..row }),
+                (30, Row { loss: (7.0, 14.0), delay: (100.0, 30.0, 0.0), duplicate: (1.4, 0.0), ..row }),
+                (30, Row { loss: (12.0, 24.0), delay: (200.0, 60.0, 0.0), duplicate: (2.0, 0.0), ..row }),
+                (30, Row { loss: (8.0, 16.0), delay: (150.0, 45.0, 0.0), duplicate: (1.6, 0.0), ..row }),
+                (30, Row { loss: (4.0, 8.0), delay: (80.0, 24.0, 0.0), ..row }),
+                (30, Row { loss: (1.0, 2.0), delay: (30.0, 9.0, 0.0), ..row }),
+            ],
+        },
+        Shipped {
+            id: "load-testing", name: "Load Testing Conditions", tags: &["load-testing", "reproducible", "testing"], total: 300,
+            steps: vec![
+                (60, Row { delay: (50.0, 0.0, 0.0), ..row }),
+                (60, Row { loss: (0.5, 0.0), delay: (75.0, 15.0, 0.0), ..row }),
+                (60, Row { loss: (2.0, 0.0), delay: (120.0, 40.0, 0.0), duplicate: (0.8, 0.0), ..row }),
+                (60, Row { loss: (5.0, 20.0), delay: (200.0, 80.0, 0.0), duplicate: (1.5, 0.0), kbps: 2000, ..row }),
+                (60, Row { delay: (50.0, 0.0, 0.0), ..row }),
+            ],
+        },
+        Shipped {
+            id: "fast-degradation", name: "Fast Network Degradation Test", tags: &["testing", "demo", "fast", "degradation"], total: 30,
+            steps: vec![
+                (3, row),
+                (3, Row { loss: (2.0, 0.0), ..row }),
+                (3, Row { loss: (5.0, 0.0), delay: (100.0, 0.0, 0.0), ..row }),
+                (3, Row { loss: (8.0, 25.0), delay: (150.0, 50.0, 0.0), ..row }),
+                (3, Row { loss: (12.0, 0.0), delay: (200.0, 0.0, 0.0), duplicate: (3.0, 0.0), ..row }),
+                (3, Row { loss: (15.0, 0.0), delay: (250.0, 0.0, 0.0), reorder: (5.0, 0.0, 3), ..row }),
+                (3, Row { loss: (20.0, 0.0), delay: (300.0, 0.0, 0.0), corrupt: (2.0, 0.0), ..row }),
+                (3, Row { loss: (25.0, 0.0), delay: (400.0, 0.0, 0.0), kbps: 1000, ..row }),
+                (3, Row { loss: (30.0, 50.0), delay: (500.0, 200.0, 25.0), duplicate: (5.0, 0.0), reorder: (10.0, 0.0, 5), corrupt: (3.0, 0.0), kbps: 512 }),
+                (3, row),
+            ],
+        },
+    ]
+}
+
+async fn shipped() -> Library {
+    let (handle, _task) = open(LibraryConfig::default()).await;
+    Arc::unwrap_or_clone(handle.snapshot())
+}
+
+#[tokio::test]
+async fn shipped_presets_have_the_released_numbers() {
+    let library = shipped().await;
+    assert_eq!(library.load_errors, []);
+    let expected = presets();
+    assert_eq!(library.presets.len(), expected.len());
+    for (preset, (id, name, row)) in library.presets.iter().zip(expected) {
+        assert_eq!((preset.id.as_str(), preset.name.as_str()), (id, name));
+        assert_eq!(preset.config, row.config(), "{id}");
+        assert!(!preset.description.is_empty(), "{id}");
+    }
+}
+
+#[tokio::test]
+async fn shipped_scenarios_have_the_released_numbers() {
+    let library = shipped().await;
+    let expected: Vec<_> = mobile_to_intermittent()
+        .into_iter()
+        .chain(quality_to_fast())
+        .collect();
+    assert_eq!(library.scenarios.len(), expected.len());
+    for (scenario, expected) in library.scenarios.iter().zip(expected) {
+        let id = expected.id;
+        assert_eq!(
+            (scenario.id.as_str(), scenario.name.as_str()),
+            (id, expected.name)
+        );
+        assert_eq!(scenario.metadata.tags, expected.tags, "{id}");
+        assert_eq!(scenario.metadata.version, "1.0", "{id}");
+        assert_eq!(scenario.metadata.duration_ms, expected.total * 1000, "{id}");
+        assert!(
+            !scenario.loop_scenario && scenario.cleanup_on_failure,
+            "{id}"
+        );
+        assert_eq!(scenario.steps.len(), expected.steps.len(), "{id}");
+        for (index, (step, (seconds, row))) in scenario.steps.iter().zip(expected.steps).enumerate()
+        {
+            assert_eq!(step.duration_ms, seconds * 1000, "{id} {index}");
+            assert_eq!(step.tc_config, row.config(), "{id} {index}");
+            assert!(!step.description.is_empty(), "{id} {index}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_asset_is_compiled_in() {
+    for (kind, compiled) in [
+        ("presets", &built_in::PRESETS[..]),
+        ("scenarios", &built_in::SCENARIOS),
+    ] {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("assets")
+            .join(kind);
+        let mut there: Vec<_> = fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| format!("built-in/{kind}/{}", entry.unwrap().file_name().display()))
+            .collect();
+        let mut compiled: Vec<_> = compiled
+            .iter()
+            .map(|(name, _)| (*name).to_owned())
+            .collect();
+        there.sort();
+        compiled.sort();
+        assert_eq!(there, compiled);
+    }
+}

@@ -1,0 +1,255 @@
+//! What makes the library look again: watches on its directories and on what leads to them.
+//!
+//! A ring says that something happened, never what. A directory is watched, and so is its nearest
+//! ancestor that exists, so that its appearing and vanishing ring too.
+
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::files::EXTENSION;
+
+/// What the thread of the watches leaves for the actor.
+#[derive(Debug, Default)]
+struct Rings {
+    /// Directories came or went, or events were lost: the watches may hang on what is gone.
+    moved: AtomicBool,
+    /// The thread has ended, and its watches with it.
+    ended: AtomicBool,
+}
+
+/// Runs in notify's thread: says whether an event matters, and never blocks.
+struct Handler {
+    directories: Arc<[PathBuf]>,
+    rings: Arc<Rings>,
+    look: Arc<Notify>,
+}
+
+impl Handler {
+    fn moved(&self) {
+        self.rings.moved.store(true, Ordering::Relaxed);
+        self.look.notify_one();
+    }
+}
+
+impl notify::EventHandler for Handler {
+    fn handle_event(&mut self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if event.need_rescan() => self.moved(),
+            Ok(event) => {
+                let rings = |path: &PathBuf| ring(&self.directories, event.kind, path);
+                match event.paths.iter().filter_map(rings).max() {
+                    Some(Ring::Moved) => self.moved(),
+                    Some(Ring::File) => self.look.notify_one(),
+                    None => {}
+                }
+            }
+            Err(_) => self.moved(),
+        }
+    }
+}
+
+impl Drop for Handler {
+    fn drop(&mut self) {
+        self.rings.ended.store(true, Ordering::Relaxed);
+        self.look.notify_one();
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Ring {
+    File,
+    Moved,
+}
+
+/// Returns what an event means; most mean nothing: looking itself raises events of opening.
+fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
+    let leads_there = directories
+        .iter()
+        .any(|directory| directory.starts_with(path));
+    let comes_or_goes = matches!(
+        kind,
+        EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
+    );
+    if leads_there {
+        return comes_or_goes.then_some(Ring::Moved);
+    }
+    if !directories
+        .iter()
+        .any(|directory| path.parent() == Some(directory))
+    {
+        return None;
+    }
+    match kind {
+        // Who writes a file has not finished yet; closing it rings. A link is complete at once.
+        EventKind::Create(CreateKind::File) => is_link(path).then_some(Ring::File),
+        EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
+            (path.extension() == Some(OsStr::new(EXTENSION))).then_some(Ring::File)
+        }
+        _ => comes_or_goes.then_some(Ring::File),
+    }
+}
+
+fn is_link(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    path.symlink_metadata()
+        .is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
+}
+
+/// The watches on all directories, as far as they could be had.
+pub(super) struct Watches {
+    directories: Arc<[PathBuf]>,
+    look: Arc<Notify>,
+    rings: Arc<Rings>,
+    watcher: Option<RecommendedWatcher>,
+    placed: BTreeSet<PathBuf>,
+    failure: Option<notify::Error>,
+}
+
+impl fmt::Debug for Watches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watches")
+            .field("placed", &self.placed)
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Watches {
+    /// Prepares watches on directories with absolute paths; `look` is notified when one rings.
+    pub(super) fn new(directories: impl IntoIterator<Item = PathBuf>, look: Arc<Notify>) -> Self {
+        let directories: BTreeSet<_> = directories.into_iter().collect();
+        Self {
+            directories: directories.into_iter().collect(),
+            look,
+            rings: Arc::default(),
+            watcher: None,
+            placed: BTreeSet::new(),
+            failure: None,
+        }
+    }
+
+    /// Returns why a watch is missing, if one is.
+    pub(super) fn failure(&self) -> Option<&notify::Error> {
+        self.failure.as_ref()
+    }
+
+    /// Puts the watches where they belong now. What happens from here on rings.
+    pub(super) fn place(&mut self) {
+        if self.directories.is_empty() {
+            return;
+        }
+        if self.rings.ended.swap(false, Ordering::Relaxed) {
+            self.watcher = None;
+            self.placed.clear();
+        }
+        let moved = self.rings.moved.swap(false, Ordering::Relaxed);
+        self.failure = None;
+        if self.watcher.is_none() {
+            // A box of its own: the end of the last thread must not be taken for that of this one.
+            self.rings = Arc::default();
+            let handler = Handler {
+                directories: Arc::clone(&self.directories),
+                rings: Arc::clone(&self.rings),
+                look: Arc::clone(&self.look),
+            };
+            match RecommendedWatcher::new(handler, Config::default()) {
+                Ok(watcher) => self.watcher = Some(watcher),
+                Err(err) => {
+                    self.rings = Arc::default();
+                    self.failure = Some(err);
+                    return;
+                }
+            }
+        }
+        self.place_all(moved);
+    }
+
+    fn place_all(&mut self, moved: bool) {
+        let Some(watcher) = &mut self.watcher else {
+            return;
+        };
+        let wanted: BTreeSet<_> = self.directories.iter().flat_map(|it| anchors(it)).collect();
+        for path in &self.placed {
+            // The same path may be another directory by now; an error says that the watch was gone.
+            if moved || !wanted.contains(path) {
+                watcher.unwatch(path).ok();
+            }
+        }
+        let kept = |path: &PathBuf| !moved && wanted.contains(path);
+        let mut placed: BTreeSet<_> = self
+            .placed
+            .iter()
+            .filter(|path| kept(path))
+            .cloned()
+            .collect();
+        for path in wanted {
+            if placed.contains(&path) {
+                continue;
+            }
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(placed.insert(path)),
+                // Gone since we looked: its going rings at the ancestor.
+                Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
+                Err(err) => self.failure = Some(err),
+            }
+        }
+        self.placed = placed;
+    }
+}
+
+/// Returns the directory, if it exists, and the nearest directory above it that exists.
+fn anchors(directory: &Path) -> impl Iterator<Item = PathBuf> {
+    let own = directory.is_dir().then(|| directory.to_owned());
+    let above = directory.ancestors().skip(1).find(|path| path.is_dir());
+    own.into_iter().chain(above.map(Path::to_owned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CLOSED: EventKind = EventKind::Access(AccessKind::Close(AccessMode::Write));
+    const OPENED: EventKind = EventKind::Access(AccessKind::Open(AccessMode::Any));
+    const GONE: EventKind = EventKind::Remove(notify::event::RemoveKind::File);
+
+    #[test]
+    fn only_what_can_change_the_library_rings() {
+        let directories = [PathBuf::from("/etc/x/scenarios")];
+        let cases = [
+            ("/etc/x/scenarios/a.json5", CLOSED, Some(Ring::File)),
+            ("/etc/x/scenarios/a.json5", OPENED, None),
+            ("/etc/x/scenarios/a.json5", GONE, Some(Ring::File)),
+            ("/etc/x/scenarios/..data", GONE, Some(Ring::File)),
+            ("/etc/x/scenarios/a.swp", CLOSED, None),
+            ("/etc/x/scenarios/sub/a.json5", CLOSED, None),
+            ("/etc/x/scenarios", GONE, Some(Ring::Moved)),
+            ("/etc/x", GONE, Some(Ring::Moved)),
+            ("/etc/x", OPENED, None),
+            ("/etc/y", GONE, None),
+        ];
+        for (path, kind, expected) in cases {
+            let rung = ring(&directories, kind, Path::new(path));
+            assert_eq!(rung, expected, "{path}: {kind:?}");
+        }
+    }
+
+    #[test]
+    fn a_missing_directory_is_watched_from_above() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("a/b");
+        let anchors = || anchors(&deep).collect::<Vec<_>>();
+        assert_eq!(anchors(), [root.path()]);
+        std::fs::create_dir_all(&deep).unwrap();
+        assert_eq!(anchors(), [deep.clone(), root.path().join("a")]);
+    }
+}
