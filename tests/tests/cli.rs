@@ -64,6 +64,8 @@ mod tests {
                 "--no-default-scenarios",
                 "--preset-dir",
                 "--no-default-presets",
+                "--state-dir",
+                "check",
                 "--netns-dir",
                 "--sweep-interval",
             ];

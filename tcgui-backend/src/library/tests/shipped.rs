@@ -231,3 +231,31 @@ async fn every_asset_is_compiled_in() {
         assert_eq!(there, compiled);
     }
 }
+
+#[test]
+fn the_examples_of_the_documentation_are_good() {
+    let text = include_str!("../../../../docs/presets-and-scenarios.md");
+    let examples: Vec<_> = text
+        .split("```json5\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap())
+        .collect();
+    assert_eq!(examples.len(), 2);
+    let root = tempfile::tempdir().unwrap();
+    let paths: Vec<_> = examples
+        .iter()
+        .enumerate()
+        .map(|(index, example)| {
+            let path = root.path().join(format!("{index}.json5"));
+            fs::write(&path, example).unwrap();
+            path
+        })
+        .collect();
+    let verdicts = check::check(&paths, &LibraryConfig::default());
+    let lines: Vec<_> = verdicts.iter().map(ToString::to_string).collect();
+    assert!(lines[0].ends_with("0.json5: preset \"ship\""), "{lines:?}");
+    assert!(
+        lines[1].ends_with("1.json5: scenario \"commute\", 3 steps"),
+        "{lines:?}"
+    );
+}
