@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::ffi::OsStr;
     use std::fs;
     use std::path::Path;
@@ -13,10 +14,12 @@ mod tests {
     use serde_json::{Value, json};
     use tcgui_tests::client::array;
     use tcgui_tests::daemon;
+    use tcgui_tests::doorbells::Limit;
+    use tcgui_tests::lab::Kind;
     use tcgui_tests::lab_test;
     use tcgui_tests::process::run;
     use tcgui_tests::scene::{SOON, Scene};
-    use tcgui_tests::wait::wait_for;
+    use tcgui_tests::wait::{holds_for, wait_for};
 
     const SHIPPED_PRESETS: [&str; 7] = [
         "satellite-link",
@@ -190,6 +193,78 @@ mod tests {
         run(Command::new("umount").arg(root.path()))?;
         Ok(())
     });
+
+    fn readings(scene: &Scene) -> anyhow::Result<usize> {
+        Ok(scene.daemon()?.stderr().matches("files read").count())
+    }
+
+    /// Looking raises events, and placing watches does: none of them may lead to another look.
+    fn ensure_idle(scene: &Scene) -> anyhow::Result<()> {
+        let before = Cell::new(readings(scene)?);
+        let look = || {
+            let now = readings(scene).unwrap_or(usize::MAX);
+            now == before.replace(now)
+        };
+        let settled = || {
+            holds_for("nothing is read", Duration::from_secs(1), look, |same| {
+                *same
+            })
+        };
+        wait_for("the library is idle", SOON, settled, Result::is_ok)?
+    }
+
+    lab_test!(nothing_is_read_while_nothing_changes, |scene| {
+        let root = tempfile::tempdir()?;
+        let directory = root.path().join("s");
+        let options = [
+            OsStr::new("--verbose"),
+            OsStr::new("--scenario-dir"),
+            directory.as_os_str(),
+        ];
+        scene.start_with(&options)?;
+        ensure_idle(scene)?;
+        for round in 0..3 {
+            fs::create_dir(&directory)?;
+            fs::write(directory.join("x.json5"), file("x", &round.to_string()))?;
+            wait_list(scene, "the file is listed", |list| {
+                name_of(list, "x") == Some(round.to_string())
+            })?;
+            fs::remove_dir_all(&directory)?;
+            wait_list(scene, "the file is gone", |list| {
+                name_of(list, "x").is_none()
+            })?;
+        }
+        ensure_idle(scene)?;
+        let count = readings(scene)?;
+        ensure!((6..=40).contains(&count), "{count} readings of six changes");
+        Ok(())
+    });
+
+    lab_test!(
+        without_watches_files_are_read_on_sighup,
+        Kind::OwnLimits,
+        |scene| {
+            let root = tempfile::tempdir()?;
+            let _watches = Limit::zero("max_inotify_instances")?;
+            let options = [
+                OsStr::new("--verbose"),
+                OsStr::new("--scenario-dir"),
+                root.path().as_os_str(),
+            ];
+            scene.start_with(&options)?;
+            ensure!(
+                scene.daemon()?.stderr().contains("files are not watched"),
+                "nothing is said of it"
+            );
+            ensure_idle(scene)?;
+            fs::write(root.path().join("x.json5"), file("x", "x"))?;
+            scene.daemon()?.signal(Signal::SIGHUP)?;
+            wait_list(scene, "the file is listed", |list| {
+                name_of(list, "x").is_some()
+            })?;
+            ensure_idle(scene)
+        }
+    );
 
     lab_test!(what_is_stored_survives_a_restart, |scene| {
         let state = tempfile::tempdir()?;

@@ -13,7 +13,7 @@ use crate::error::{BoxError, chain};
 use crate::{preset, scenario};
 
 /// The most steps of all scenarios together: a list of them is some 40 MB then.
-const MAX_STEPS: usize = 100_000;
+pub(super) const MAX_STEPS: usize = 100_000;
 /// The most errors that are reported; the rest is counted.
 const MAX_ERRORS: usize = 500;
 

@@ -202,10 +202,18 @@ impl Store {
     }
 
     fn create(&self) -> Result<(), StoreError> {
-        fs::DirBuilder::new()
+        if self.directory.is_dir() {
+            return Ok(());
+        }
+        let created = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
-            .create(&self.directory)
+            .create(&self.directory);
+        // The names of the new directories must survive a power failure too.
+        let above = self.directory.ancestors().skip(1).take(3);
+        let synced = |path: &Path| File::open(path)?.sync_all();
+        created
+            .and_then(|()| above.map(synced).collect())
             .map_err(|err| StoreError::Create {
                 directory: self.directory.clone(),
                 err,

@@ -12,9 +12,9 @@ use tcgui_shared::scenario::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
-use super::layers::{Memory, Reading};
+use super::layers::{EntryError, MAX_STEPS, Memory, Reading};
 use super::store::{Store, StoreError};
 use super::watches::Watches;
 use super::{Library, LibraryConfig, built_in, files};
@@ -199,6 +199,7 @@ impl Task {
             cost,
             answer,
         } = done;
+        debug!(elapsed_ms = cost.as_millis(), "files read");
         self.pacing.done(now(), cost);
         self.take_back(desk);
         let before = Arc::clone(&self.library.borrow());
@@ -338,6 +339,7 @@ impl Desk {
                 ..ScenarioError::new(ErrorCategory::Permanent, message)
             });
         }
+        check_room("adding a scenario", &scenario, library)?;
         let now = unix_seconds();
         let scenario = stored(scenario, now, now);
         self.store
@@ -356,6 +358,7 @@ impl Desk {
         let Some(before) = library.scenario(&scenario.id) else {
             return Ok(ScenarioResponse::Updated { success: false });
         };
+        check_room("updating a scenario", &scenario, library)?;
         let scenario = stored(scenario, before.created_at, unix_seconds());
         self.store
             .write(&scenario)
@@ -377,6 +380,26 @@ impl Desk {
         }
         Ok(ScenarioResponse::Removed { success: removed })
     }
+}
+
+/// Refuses what would be stored and then not be listed.
+fn check_room(
+    operation: &str,
+    scenario: &NetworkScenario,
+    library: &Library,
+) -> Result<(), ScenarioError> {
+    let there = library.scenarios.iter().map(|it| it.steps.len());
+    if there.sum::<usize>() + scenario.steps.len() <= MAX_STEPS {
+        return Ok(());
+    }
+    Err(ScenarioError {
+        suggestion: Some("remove another scenario first".to_owned()),
+        operation: Some(operation.to_owned()),
+        ..ScenarioError::new(
+            ErrorCategory::Permanent,
+            EntryError::TooManySteps.to_string(),
+        )
+    })
 }
 
 /// Returns a scenario as it is stored: what follows from the rest is not taken from the client.

@@ -21,6 +21,8 @@ use super::files::EXTENSION;
 struct Rings {
     /// Directories came or went, or events were lost: the watches may hang on what is gone.
     moved: AtomicBool,
+    /// The thread works. A handler that never got one must not ring: trying again would ring again.
+    running: AtomicBool,
     /// The thread has ended, and its watches with it.
     ended: AtomicBool,
 }
@@ -58,8 +60,10 @@ impl notify::EventHandler for Handler {
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        self.rings.ended.store(true, Ordering::Relaxed);
-        self.look.notify_one();
+        if self.rings.running.load(Ordering::Relaxed) {
+            self.rings.ended.store(true, Ordering::Relaxed);
+            self.look.notify_one();
+        }
     }
 }
 
@@ -155,7 +159,7 @@ impl Watches {
         let moved = self.rings.moved.swap(false, Ordering::Relaxed);
         self.failure = None;
         if self.watcher.is_none() {
-            // A box of its own: the end of the last thread must not be taken for that of this one.
+            // Rings of its own: the end of the last thread must not be taken for that of this one.
             self.rings = Arc::default();
             let handler = Handler {
                 directories: Arc::clone(&self.directories),
@@ -163,9 +167,11 @@ impl Watches {
                 look: Arc::clone(&self.look),
             };
             match RecommendedWatcher::new(handler, Config::default()) {
-                Ok(watcher) => self.watcher = Some(watcher),
+                Ok(watcher) => {
+                    self.rings.running.store(true, Ordering::Relaxed);
+                    self.watcher = Some(watcher);
+                }
                 Err(err) => {
-                    self.rings = Arc::default();
                     self.failure = Some(err);
                     return;
                 }
