@@ -5,6 +5,8 @@
 //! is asked for and answered; what to do about the answer is decided elsewhere.
 
 #[cfg(feature = "daemon")]
+pub mod boot;
+#[cfg(feature = "daemon")]
 pub mod ethtool;
 #[cfg(feature = "daemon")]
 pub mod icmp;

@@ -29,6 +29,8 @@ pub mod error;
 pub mod interfaces;
 pub mod kernel;
 #[cfg(feature = "daemon")]
+pub mod lease;
+#[cfg(feature = "daemon")]
 pub mod library;
 pub mod namespace_watcher;
 mod pacing;

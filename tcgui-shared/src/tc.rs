@@ -96,6 +96,14 @@ pub struct TcRequest {
     pub interface: String,
     /// What to do.
     pub operation: TcOperation,
+    /// The change ends after this many ms, and what was there before comes back. Released frontends
+    /// never send it; absent, the change stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// The change ends after this many ms unless [`TcOperation::Confirm`] comes first. Released
+    /// frontends never send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm_within_ms: Option<u64>,
 }
 
 /// What to do to the netem of an interface.
@@ -113,6 +121,9 @@ pub enum TcOperation {
     },
     /// Removes the netem.
     Remove,
+    /// Keeps what was asked for with [`confirm_within_ms`](TcRequest::confirm_within_ms). Released
+    /// frontends never send it.
+    Confirm,
 }
 
 /// The answer to a [`TcRequest`].
@@ -129,6 +140,9 @@ pub struct TcResponse {
     /// Why it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<ErrorKind>,
+    /// When what is installed ends by itself, in ms since the Unix epoch; absent when it stays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
 }
 
 impl TcResponse {
@@ -140,6 +154,7 @@ impl TcResponse {
             applied_config,
             error_code: None,
             error_kind: None,
+            expires_at: None,
         }
     }
 
@@ -151,6 +166,7 @@ impl TcResponse {
             applied_config: None,
             error_code: Some(FAILURE_CODE),
             error_kind: Some(kind),
+            expires_at: None,
         }
     }
 }

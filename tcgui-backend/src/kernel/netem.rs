@@ -12,6 +12,8 @@ mod probability;
 #[cfg(test)]
 mod tests;
 
+use serde::{Deserialize, Serialize};
+
 pub use distribution::Distribution;
 pub use probability::Probability;
 
@@ -20,7 +22,8 @@ pub use probability::Probability;
 pub const MAX_JITTER_NS: u64 = i32::MAX as u64;
 
 /// Everything that a netem does to packets; its default does nothing, not even queue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Netem {
     /// The longest queue, in packets; what does not fit is dropped.
     pub limit: u32,
@@ -70,7 +73,8 @@ impl Netem {
 }
 
 /// An event that hits packets at random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Random {
     /// How likely it is for each packet.
     pub probability: Probability,
@@ -79,7 +83,7 @@ pub struct Random {
 }
 
 /// How it is decided which packets are lost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
     /// Each with the same probability.
     Random(Random),
@@ -117,7 +121,8 @@ impl Default for Loss {
 }
 
 /// A rate limit; 0 bytes per second is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rate {
     /// The rate.
     pub bytes_per_s: u64,
@@ -133,7 +138,8 @@ pub struct Rate {
 ///
 /// The time between slots is drawn between `min_ns` and `max_ns`, or with a table around `delay_ns`.
 /// The kernel tells about a slot only if one of `min_ns`, `max_ns` and `jitter_ns` is not 0.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Slot {
     /// The shortest time between two slots.
     pub min_ns: u64,

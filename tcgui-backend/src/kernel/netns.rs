@@ -45,6 +45,11 @@ impl MountedNamespaceId {
         }
     }
 
+    /// Returns device, inode, and change time in seconds and nanoseconds, for what is stored.
+    pub const fn parts(&self) -> (u64, u64, i64, i64) {
+        (self.device, self.inode, self.ctime_s, self.ctime_ns)
+    }
+
     /// Returns the inode number, by which namespaces that live at the same time differ.
     pub const fn inode(&self) -> u64 {
         self.inode
@@ -132,6 +137,11 @@ impl NetnsFiles {
     /// Returns the inode number of the caller's own network namespace.
     pub fn own_inode(&self) -> u64 {
         self.own_inode
+    }
+
+    /// Returns the device number that all namespaces share.
+    pub fn device(&self) -> u64 {
+        self.nsfs_device
     }
 
     /// Returns what the entry `name` of `directory` is now. Never blocks on a FIFO or device and keeps

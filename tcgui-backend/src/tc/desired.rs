@@ -13,7 +13,7 @@ use super::note::Note;
 use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Netem, Random, Rate, Slot};
 use fields::{FLAT, Fields, STRUCTURED, at_least, integer, number, percentage};
 
-pub use fields::TcInputError;
+pub use fields::{TcInputError, Unit};
 pub use limit::LinkFacts;
 
 /// The largest delay, in ms.
@@ -50,6 +50,9 @@ impl Desired {
             TcOperation::Remove => Ok(Self {
                 netem: None,
                 notes: Vec::new(),
+            }),
+            TcOperation::Confirm => Err(TcInputError::Missing {
+                field: "configuration",
             }),
         }
     }

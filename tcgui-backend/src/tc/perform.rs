@@ -85,6 +85,19 @@ pub fn observe(socket: &mut RequestSocket, ifindex: u32) -> Result<Observed, TcE
 /// # Errors
 /// As [`TcError`] says; what is there is then what was there, but for [`TcError::NotTaken`].
 pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcError> {
+    perform_recorded(socket, order, |_| Ok(()))
+}
+
+/// Makes the root of a link what it should be, and calls `record` with what is there before anything is
+/// changed: once more each time it has to be begun anew.
+///
+/// # Errors
+/// As [`perform`], and what `record` returns, which keeps the change from being made.
+pub fn perform_recorded<E: From<TcError>>(
+    socket: &mut RequestSocket,
+    order: Order,
+    mut record: impl FnMut(&Observed) -> Result<(), E>,
+) -> Result<Outcome, E> {
     let Order {
         ifindex,
         desired: Desired { netem, mut notes },
@@ -92,11 +105,12 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
     } = order;
     for _ in 0..ATTEMPTS {
         let before = observe(socket, ifindex)?;
-        let plan = plan(netem.as_ref(), &before, foreign)?;
+        let plan = plan(netem.as_ref(), &before, foreign).map_err(TcError::from)?;
+        record(&before)?;
         let steps = steps(plan, netem.as_ref(), &before);
         let observed = match take(socket, ifindex, &steps) {
             Err((step, err)) if is_race(step, &err) => continue,
-            Err((step, err)) => return Err(failure(step, err)),
+            Err((step, err)) => return Err(failure(step, err).into()),
             Ok(()) if steps.is_empty() => before,
             Ok(()) => observe(socket, ifindex)?,
         };
@@ -119,6 +133,29 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
             observed,
             notes,
         });
+    }
+    Err(TcError::Raced { attempts: ATTEMPTS }.into())
+}
+
+/// Takes the steps that `decide` finds right for what is there, and returns what it said beside them,
+/// with what is there then. Begins anew when somebody else comes in between.
+///
+/// # Errors
+/// As [`TcError`] says.
+pub fn take_steps<T>(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    mut decide: impl FnMut(&Observed) -> (T, Vec<Step>),
+) -> Result<(T, Observed), TcError> {
+    for _ in 0..ATTEMPTS {
+        let before = observe(socket, ifindex)?;
+        let (decision, steps) = decide(&before);
+        match take(socket, ifindex, &steps) {
+            Err((step, err)) if is_race(step, &err) => {}
+            Err((step, err)) => return Err(failure(step, err)),
+            Ok(()) if steps.is_empty() => return Ok((decision, before)),
+            Ok(()) => return Ok((decision, observe(socket, ifindex)?)),
+        }
     }
     Err(TcError::Raced { attempts: ATTEMPTS })
 }

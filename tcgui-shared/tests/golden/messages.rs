@@ -43,6 +43,15 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
             "extended-tc-request-apply-config",
             json!(tc_request(extended_apply_config())),
         ),
+        (
+            "extended-tc-request-confirm",
+            json!(tc_request(TcOperation::Confirm)),
+        ),
+        (
+            "extended-tc-request-lease",
+            json!(extended_tc_request_lease()),
+        ),
+        ("extended-tc-response", json!(extended_tc_response())),
         ("health", json!(health())),
         ("interface-list", json!(interface_list())),
         ("interface-request", json!(interface_request())),
@@ -322,6 +331,23 @@ fn tc_request(operation: TcOperation) -> TcRequest {
         namespace: "default".into(),
         interface: "ens3".into(),
         operation,
+        ttl_ms: None,
+        confirm_within_ms: None,
+    }
+}
+
+fn extended_tc_request_lease() -> TcRequest {
+    TcRequest {
+        ttl_ms: Some(60_000),
+        confirm_within_ms: Some(5_000),
+        ..tc_request(apply())
+    }
+}
+
+fn extended_tc_response() -> TcResponse {
+    TcResponse {
+        expires_at: Some(1_767_300_010_250),
+        ..TcResponse::success("netem is in force on ens3 in default", None)
     }
 }
 

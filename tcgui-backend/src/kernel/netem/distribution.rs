@@ -5,6 +5,8 @@
 
 use std::sync::LazyLock;
 
+use serde::{Deserialize, Serialize};
+
 /// How many entries a table has, as those of `tc`.
 const ENTRIES: u16 = 4096;
 /// One standard deviation (`NETEM_DIST_SCALE`, `include/uapi/linux/pkt_sched.h`).
@@ -23,7 +25,7 @@ static PARETO_NORMAL: LazyLock<Vec<i16>> = LazyLock::new(|| {
 });
 
 /// How values are spread around their mean (`man 8 tc-netem`, `distribution`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Distribution {
     /// The bell.
     Normal,

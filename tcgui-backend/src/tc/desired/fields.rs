@@ -66,6 +66,11 @@ impl TcInputError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit(&'static str);
 
+impl Unit {
+    /// Milliseconds.
+    pub const MILLISECONDS: Self = Self("ms");
+}
+
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {

@@ -43,6 +43,8 @@ impl Bench {
             namespace: netns.to_owned(),
             interface: "v0".to_owned(),
             operation,
+            ttl_ms: None,
+            confirm_within_ms: None,
         };
         let request = Request::Tc(Box::new(request), reply);
         (self.step(Input::Request(request)), answer)

@@ -1,0 +1,267 @@
+//! Leases: nothing that the daemon does to an interface outlives its reason.
+//!
+//! A lease is written to the state directory before the first change reaches the kernel. It says what was
+//! there before, what was set since, whose it is and when it ends. When it ends, what was there before is
+//! put back, unless somebody else has changed it since: then it is left, and said so.
+//!
+//! ```text
+//!  request ──terms──▶ Grant ─┐                 ┌─▶ journal: one file per lease
+//!  kernel ──observed──▶ Before ┴──▶ Lease ─────┤
+//!                                              └─▶ ledger: which lease ends when ──▶ restore ──▶ kernel
+//! ```
+//!
+//! A lease is bound to the kernel's identity of a namespace and to an ifindex, never to names, and to one
+//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`by_hand`] is pure.
+
+pub mod by_hand;
+pub mod journal;
+pub mod ledger;
+pub mod restore;
+pub mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::boot;
+use crate::kernel::netem::Netem;
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey};
+use crate::tc::observed::{Observed, Root};
+use terms::Grant;
+
+/// A time in ms since the boot, which goes on while the machine sleeps.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct BootTime(u64);
+
+impl BootTime {
+    /// Returns the time now.
+    pub fn now() -> Self {
+        Self::after_boot(boot::time_since_boot())
+    }
+
+    /// Returns the time so long after the boot.
+    pub fn after_boot(time: Duration) -> Self {
+        Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Returns the time so much later; the end of time if that is earlier.
+    #[must_use]
+    pub fn plus(self, time: Duration) -> Self {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(ms))
+    }
+
+    /// Returns how long after `other` it is; 0 when it is before.
+    pub fn since(self, other: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(other.0))
+    }
+}
+
+/// A namespace as the kernel tells it from all others of one boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub enum LeaseNetns {
+    /// The one that the daemon ran in. No mount keeps its inode's times, but it has a cookie.
+    Own {
+        /// Of nsfs.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+        /// The kernel's number for it, since Linux 5.14.
+        cookie: Option<u64>,
+    },
+    /// One that a name led to.
+    Mounted {
+        /// Of nsfs.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+        /// When the entry came to be, in s …
+        ctime_s: i64,
+        /// … and ns.
+        ctime_ns: i64,
+    },
+}
+
+impl fmt::Display for LeaseNetns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own { inode, .. } => write!(f, "the daemon's own namespace (inode {inode})"),
+            Self::Mounted { inode, .. } => write!(f, "namespace with inode {inode}"),
+        }
+    }
+}
+
+/// Where the daemon is: this boot, this namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home {
+    boot_id: String,
+    own: LeaseNetns,
+}
+
+impl Home {
+    /// Asks the kernel.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted.
+    pub fn learn(files: &NetnsFiles) -> io::Result<Self> {
+        Ok(Self {
+            boot_id: boot::boot_id()?,
+            own: LeaseNetns::Own {
+                device: files.device(),
+                inode: files.own_inode(),
+                cookie: boot::netns_cookie(),
+            },
+        })
+    }
+
+    /// Returns what is written of a namespace.
+    pub fn netns(&self, key: NetnsKey) -> LeaseNetns {
+        match key {
+            NetnsKey::Host => self.own,
+            NetnsKey::Mounted(id) => {
+                let (device, inode, ctime_s, ctime_ns) = id.parts();
+                LeaseNetns::Mounted {
+                    device,
+                    inode,
+                    ctime_s,
+                    ctime_ns,
+                }
+            }
+        }
+    }
+
+    /// Returns the namespace of what was written; `None` when it was that of a daemon elsewhere.
+    pub fn key(&self, netns: LeaseNetns) -> Option<NetnsKey> {
+        match netns {
+            LeaseNetns::Own { .. } => (netns == self.own).then_some(NetnsKey::Host),
+            LeaseNetns::Mounted {
+                device,
+                inode,
+                ctime_s,
+                ctime_ns,
+            } => Some(NetnsKey::Mounted(MountedNamespaceId::from_parts(
+                device, inode, ctime_s, ctime_ns,
+            ))),
+        }
+    }
+}
+
+/// What a lease is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Owner {
+    /// A request that said how long it holds.
+    Plain,
+    /// A request that has to be confirmed.
+    Confirm,
+    /// A scenario: it ends with it, and does not outlive the daemon.
+    Scenario {
+        /// Of the scenario or its execution.
+        id: String,
+    },
+}
+
+/// What was at the root before the first change under a lease.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Before {
+    /// The netem and its handle; `None` is the kernel's default.
+    pub netem: Option<(u32, Netem)>,
+    /// What cannot be put back, as `tc` names it: other qdiscs, which the operator allowed to replace.
+    pub lost: Vec<String>,
+}
+
+impl Before {
+    /// Returns what is to be put back one day.
+    pub fn of(observed: &Observed) -> Self {
+        let children = observed.children.iter().map(ToString::to_string);
+        match &observed.root {
+            Root::Absent | Root::Default { .. } => Self::default(),
+            Root::Own { handle, netem } => Self {
+                netem: Some((*handle, *netem)),
+                // Ours is changed in place or deleted as a whole.
+                lost: children.collect(),
+            },
+            Root::ForeignNetem { handle, netem } => Self {
+                netem: Some((*handle, *netem)),
+                lost: children.collect(),
+            },
+            Root::Foreign(name) => Self {
+                netem: None,
+                lost: vec![name.to_string()],
+            },
+        }
+    }
+}
+
+/// What is impaired on condition, and how to undo it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lease {
+    /// The namespace.
+    pub netns: LeaseNetns,
+    /// The interface in it.
+    pub ifindex: u32,
+    /// The name that the interface had, as on the wire: for people only.
+    pub ifname: String,
+    /// What is put back.
+    pub before: Before,
+    /// What was set since and may be there, the newest last; `None` is the kernel's default. There is
+    /// more than one while it is not known whether the newest took effect.
+    pub set: Vec<Option<Netem>>,
+    /// Whose it is.
+    pub owner: Owner,
+    /// When it ends.
+    pub expires: Option<BootTime>,
+    /// When it ends unless it is confirmed.
+    pub confirm_by: Option<BootTime>,
+}
+
+impl Lease {
+    /// Returns the lease under which `wanted` is set where `observed` is: that which holds already goes on,
+    /// with what was there before it.
+    pub fn record(
+        held: Option<&Self>,
+        (netns, ifindex, ifname): (LeaseNetns, u32, String),
+        observed: &Observed,
+        wanted: Option<Netem>,
+        grant: Grant,
+    ) -> Self {
+        let mut set: Vec<_> = held.map_or_else(Vec::new, |held| held.set.clone());
+        set.retain(|known| *known != wanted);
+        set.push(wanted);
+        Self {
+            netns,
+            ifindex,
+            ifname,
+            before: held.map_or_else(|| Before::of(observed), |held| held.before.clone()),
+            set,
+            owner: grant.owner,
+            expires: grant.expires,
+            confirm_by: grant.confirm_by,
+        }
+    }
+
+    /// Returns when it ends by itself.
+    pub fn ends(&self) -> Option<BootTime> {
+        [self.expires, self.confirm_by].into_iter().flatten().min()
+    }
+
+    /// Returns it confirmed; `None` when nothing is left that ends it.
+    pub fn confirmed(&self) -> Option<Self> {
+        self.expires?;
+        Some(Self {
+            owner: Owner::Plain,
+            confirm_by: None,
+            ..self.clone()
+        })
+    }
+}

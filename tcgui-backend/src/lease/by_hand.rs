@@ -1,0 +1,168 @@
+//! `tcgui-backend restore`: what the daemon would restore at its start, without the daemon or the bus.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::journal::{Journal, JournalError};
+use super::restore::{self, Restored};
+use super::{BootTime, Home, Lease, Owner};
+use crate::error::BoxError;
+use crate::kernel::netns::{
+    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, inside,
+};
+use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
+use crate::tc::error::TcError;
+use crate::tc::perform::take_steps;
+
+/// What to restore.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// The state directory.
+    pub state: PathBuf,
+    /// The directory of named namespaces.
+    pub netns: PathBuf,
+    /// Every lease, not only those that have ended.
+    pub all: bool,
+}
+
+/// Why nothing could be restored.
+#[derive(Debug, thiserror::Error)]
+pub enum ByHandError {
+    /// `/proc` is not to be had.
+    #[error("cannot look at the kernel's network namespaces")]
+    OwnNamespace(#[source] io::Error),
+    /// There are no leases to be had.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// Why one lease was not restored.
+#[derive(Debug, thiserror::Error)]
+enum LeaseError {
+    #[error("cannot open or enter its namespace")]
+    Enter(#[source] BoxError),
+    #[error("cannot talk to the kernel")]
+    Kernel(#[from] RtnetlinkError),
+    #[error(transparent)]
+    Tc(#[from] TcError),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// What became of one lease.
+#[derive(Debug)]
+pub enum Fate {
+    /// It ended.
+    Ended(Restored),
+    /// The interface is gone, and the lease with it.
+    NoInterface,
+    /// Its namespace is not to be seen; the lease holds.
+    NotSeen,
+    /// It has not ended yet.
+    Holds,
+}
+
+impl fmt::Display for Fate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(restored) => restored.fmt(f),
+            Self::NoInterface => f.write_str("the interface is gone"),
+            Self::NotSeen => f.write_str("kept, no name leads to the namespace"),
+            Self::Holds => f.write_str("kept, it has not ended (--all restores it too)"),
+        }
+    }
+}
+
+/// Ends leases, and tells of each.
+///
+/// # Errors
+/// [`ByHandError`]; what is wrong with one lease is told, and the others are restored all the same.
+pub fn restore(
+    wanted: &Wanted,
+    mut tell: impl FnMut(&str, Result<Fate, BoxError>),
+) -> Result<(), ByHandError> {
+    let files = NetnsFiles::new().map_err(ByHandError::OwnNamespace)?;
+    let home = Home::learn(&files).map_err(ByHandError::OwnNamespace)?;
+    let journal = Journal::open(&wanted.state, home)?;
+    let loaded = journal.load()?;
+    for damaged in loaded.damaged {
+        let what = damaged.file.display().to_string();
+        tell(&what, Err(damaged.err.into()));
+    }
+    let names = names(&files, &wanted.netns);
+    let now = BootTime::now();
+    for lease in &loaded.leases {
+        let place = journal.home().key(lease.netns);
+        let name = match place {
+            Some(NetnsKey::Mounted(id)) => names.get(&id),
+            _ => None,
+        };
+        let what = match name.and_then(|path| path.file_name()) {
+            Some(name) => format!("{} in {}", lease.ifname, name.display()),
+            None => format!("{} in {}", lease.ifname, lease.netns),
+        };
+        let has_ended = wanted.all
+            || matches!(lease.owner, Owner::Scenario { .. })
+            || lease.ends().is_some_and(|ends| ends <= now);
+        let fate = match (has_ended, place, name) {
+            (false, ..) => Ok(Fate::Holds),
+            (true, None, _) | (true, Some(NetnsKey::Mounted(_)), None) => Ok(Fate::NotSeen),
+            (true, Some(NetnsKey::Host), _) => RequestSocket::open()
+                .map_err(LeaseError::from)
+                .and_then(|mut socket| end(&mut socket, &journal, lease)),
+            (true, Some(NetnsKey::Mounted(id)), Some(path)) => {
+                end_inside(&files, path, id, &journal, lease)
+            }
+        };
+        tell(&what, fate.map_err(Into::into));
+    }
+    Ok(())
+}
+
+/// Returns which namespaces have names, and one of them.
+fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, PathBuf> {
+    let listed = NetnsDirectory::open(directory).and_then(|mut directory| directory.names());
+    // Without a directory there are no named namespaces.
+    let paths = listed.unwrap_or_default().into_iter();
+    paths
+        .map(|name| directory.join(name))
+        .filter_map(|path| match files.look(&path, None) {
+            Entry::Network(id) => Some((id, path)),
+            _ => None,
+        })
+        .collect()
+}
+
+fn end_inside(
+    files: &NetnsFiles,
+    path: &Path,
+    id: MountedNamespaceId,
+    journal: &Journal,
+    lease: &Lease,
+) -> Result<Fate, LeaseError> {
+    let netns = files
+        .open(path, id)
+        .map_err(|err| LeaseError::Enter(err.into()))?;
+    let ended = inside(netns, || {
+        let mut socket = RequestSocket::open()?;
+        end(&mut socket, journal, lease)
+    });
+    ended.map_err(|err| LeaseError::Enter(err.into()))?
+}
+
+/// Ends a lease over a socket in its namespace.
+fn end(socket: &mut RequestSocket, journal: &Journal, lease: &Lease) -> Result<Fate, LeaseError> {
+    let fate = match socket.link(lease.ifindex) {
+        Err(err) if err.refused() == Some(Refused::NoDevice) => Fate::NoInterface,
+        Err(err) => return Err(err.into()),
+        Ok(_) => {
+            let decide = |observed: &_| restore::decide(lease, observed);
+            let (restored, _) = take_steps(socket, lease.ifindex, decide)?;
+            Fate::Ended(restored)
+        }
+    };
+    journal.erase(lease)?;
+    Ok(fate)
+}

@@ -1,0 +1,179 @@
+//! Which leases hold, and which end now. Pure: the time is given.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::{BootTime, Lease, Owner};
+use crate::kernel::netns::NetnsKey;
+
+/// A namespace that has not been seen for so long does not come back: a directory that was mounted over is
+/// uncovered before, and the file of a lease is not kept for ever.
+const MISSING: Duration = Duration::from_secs(3600);
+/// A restoration that failed is tried again after this long, then after twice as long …
+const RETRY: Duration = Duration::from_secs(1);
+/// … up to 2⁶ times.
+const LONGEST_RETRY: u32 = 6;
+
+/// The interface that a lease is about.
+pub type LeaseKey = (NetnsKey, u32);
+
+/// One lease.
+#[derive(Debug)]
+struct Entry {
+    lease: Lease,
+    /// Since when the namespace is out of sight.
+    missing: Option<BootTime>,
+    /// Its owner is gone.
+    ended: bool,
+    failures: u32,
+    not_before: BootTime,
+}
+
+impl Entry {
+    /// Returns when it is to be restored, if it can be.
+    fn due(&self) -> Option<BootTime> {
+        let ends = if self.ended {
+            Some(self.not_before)
+        } else {
+            self.lease.ends()
+        };
+        ends.filter(|_| self.missing.is_none())
+            .map(|ends| ends.max(self.not_before))
+    }
+}
+
+/// All leases that hold.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    entries: BTreeMap<LeaseKey, Entry>,
+}
+
+impl Ledger {
+    /// Takes in a lease that an earlier run of the daemon left; what belonged to a scenario has ended.
+    pub fn adopt(&mut self, key: LeaseKey, lease: Lease, now: BootTime) {
+        let ended = matches!(lease.owner, Owner::Scenario { .. });
+        let entry = Entry {
+            lease,
+            missing: Some(now),
+            ended,
+            failures: 0,
+            not_before: BootTime::default(),
+        };
+        self.entries.insert(key, entry);
+    }
+
+    /// Returns the lease under which an interface is.
+    pub fn get(&self, key: LeaseKey) -> Option<&Lease> {
+        self.entries.get(&key).map(|entry| &entry.lease)
+    }
+
+    /// Notes what holds for an interface after a change.
+    pub fn settle(&mut self, key: LeaseKey, lease: Option<Lease>) {
+        let Some(lease) = lease else {
+            self.entries.remove(&key);
+            return;
+        };
+        let entry = Entry {
+            lease,
+            missing: None,
+            ended: false,
+            failures: 0,
+            not_before: BootTime::default(),
+        };
+        self.entries.insert(key, entry);
+    }
+
+    /// Notes that a restoration failed: the lease holds, and ends later.
+    pub fn put_off(&mut self, key: LeaseKey, now: BootTime) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            let pause = RETRY * (1 << entry.failures);
+            entry.failures = (entry.failures + 1).min(LONGEST_RETRY);
+            entry.not_before = now.plus(pause);
+        }
+    }
+
+    /// Notes which links a namespace has, and returns the leases of those that are gone, which end with
+    /// them. Nothing is said about those that are `busy`.
+    pub fn looked_at(
+        &mut self,
+        netns: NetnsKey,
+        links: &BTreeSet<u32>,
+        busy: impl Fn(LeaseKey) -> bool,
+    ) -> Vec<Lease> {
+        let all = (netns, u32::MIN)..=(netns, u32::MAX);
+        let mut gone = Vec::new();
+        for (key, entry) in self.entries.range_mut(all) {
+            if links.contains(&key.1) {
+                entry.missing = None;
+            } else if !busy(*key) {
+                gone.push(*key);
+            }
+        }
+        self.take(gone)
+    }
+
+    /// Notes that no name leads to a namespace any more.
+    pub fn lost(&mut self, netns: NetnsKey, now: BootTime) {
+        let all = (netns, u32::MIN)..=(netns, u32::MAX);
+        for (_, entry) in self.entries.range_mut(all) {
+            entry.missing.get_or_insert(now);
+        }
+    }
+
+    /// Returns the leases of namespaces that do not come back.
+    pub fn forget(&mut self, now: BootTime) -> Vec<Lease> {
+        let is_gone = |entry: &Entry| {
+            let missing = entry.missing;
+            missing.is_some_and(|since| now.since(since) >= MISSING)
+        };
+        let gone = self.entries.iter().filter(|(_, entry)| is_gone(entry));
+        let gone = gone.map(|(key, _)| *key).collect();
+        self.take(gone)
+    }
+
+    /// Returns the interfaces that are to be restored now.
+    pub fn due(&self, now: BootTime, busy: impl Fn(LeaseKey) -> bool) -> Vec<LeaseKey> {
+        self.entries
+            .iter()
+            .filter(|(key, entry)| entry.due().is_some_and(|due| due <= now) && !busy(**key))
+            .map(|(key, _)| *key)
+            .collect()
+    }
+
+    /// Returns when something is due next, but for what is `busy`.
+    pub fn due_at(&self, busy: impl Fn(LeaseKey) -> bool) -> Option<BootTime> {
+        let at = |(key, entry): (&LeaseKey, &Entry)| match entry.missing {
+            Some(since) => Some(since.plus(MISSING)),
+            None => entry.due().filter(|_| !busy(*key)),
+        };
+        self.entries.iter().filter_map(at).min()
+    }
+
+    /// A scenario has ended, and with it its leases; `None`: all have.
+    pub fn end_scenario(&mut self, ended: Option<&str>) {
+        for entry in self.entries.values_mut() {
+            if let Owner::Scenario { id } = &entry.lease.owner {
+                entry.ended |= ended.is_none_or(|ended| ended == id);
+            }
+        }
+    }
+
+    /// Takes the leases of scenarios out, of which nothing is restored any more.
+    pub fn release_scenarios(&mut self) -> Vec<Lease> {
+        let is_released = |entry: &Entry| matches!(entry.lease.owner, Owner::Scenario { .. });
+        let released = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| is_released(entry))
+            .map(|(key, _)| *key)
+            .collect();
+        self.take(released)
+    }
+
+    fn take(&mut self, keys: Vec<LeaseKey>) -> Vec<Lease> {
+        keys.into_iter()
+            .filter_map(|key| self.entries.remove(&key))
+            .map(|entry| entry.lease)
+            .collect()
+    }
+}

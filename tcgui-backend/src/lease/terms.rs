@@ -1,0 +1,118 @@
+//! On which condition a change is made: what a request says about its end.
+
+use std::time::Duration;
+
+use tcgui_shared::tc::{TcOperation, TcRequest};
+
+use super::{BootTime, Owner};
+use crate::tc::desired::{TcInputError, Unit};
+
+/// The longest time to live: 30 days.
+pub const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
+/// The longest time that may pass until a confirmation: a day.
+const LONGEST_CONFIRMATION: Duration = Duration::from_secs(24 * 3600);
+
+/// What ends a change.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Terms {
+    /// The time since it was made.
+    pub ttl: Option<Duration>,
+    /// The same, unless it is confirmed.
+    pub confirm_within: Option<Duration>,
+    /// The end of a scenario.
+    pub scenario: Option<String>,
+}
+
+/// The terms with their times on the clock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// Whose the change is.
+    pub owner: Owner,
+    /// When it ends.
+    pub expires: Option<BootTime>,
+    /// When it ends unless it is confirmed.
+    pub confirm_by: Option<BootTime>,
+}
+
+impl Terms {
+    /// Returns the terms of a client's request; `default_ttl` is for those that install something and say
+    /// nothing.
+    ///
+    /// # Errors
+    /// A time is out of range, or comes with a confirmation, which has none.
+    pub fn of_request(
+        request: &TcRequest,
+        default_ttl: Option<Duration>,
+    ) -> Result<Self, TcInputError> {
+        let ttl = period("ttl_ms", request.ttl_ms, LONGEST_TTL)?;
+        let confirm_within = period(
+            "confirm_within_ms",
+            request.confirm_within_ms,
+            LONGEST_CONFIRMATION,
+        )?;
+        let said = match (ttl, confirm_within) {
+            (Some(_), _) => Some("ttl_ms"),
+            (None, Some(_)) => Some("confirm_within_ms"),
+            (None, None) => None,
+        };
+        if let (TcOperation::Confirm, Some(field)) = (&request.operation, said) {
+            let other = "Confirm";
+            return Err(TcInputError::Excluded { field, other });
+        }
+        let installs = matches!(
+            request.operation,
+            TcOperation::Apply(_) | TcOperation::ApplyConfig { .. }
+        );
+        Ok(Self {
+            ttl: ttl.or(default_ttl.filter(|_| installs && confirm_within.is_none())),
+            confirm_within,
+            scenario: None,
+        })
+    }
+
+    /// Returns the terms of a step of a scenario.
+    pub fn of_scenario(id: impl Into<String>) -> Self {
+        Self {
+            scenario: Some(id.into()),
+            ..Self::default()
+        }
+    }
+
+    /// Returns what is granted to a change that is made now; `None`: it stays.
+    pub fn grant(&self, now: BootTime) -> Option<Grant> {
+        let owner = match (&self.scenario, self.confirm_within, self.ttl) {
+            (Some(id), ..) => Owner::Scenario { id: id.clone() },
+            (None, Some(_), _) => Owner::Confirm,
+            (None, None, Some(_)) => Owner::Plain,
+            (None, None, None) => return None,
+        };
+        Some(Grant {
+            owner,
+            expires: self.ttl.map(|ttl| now.plus(ttl)),
+            confirm_by: self.confirm_within.map(|within| now.plus(within)),
+        })
+    }
+}
+
+/// Checks a time in ms.
+fn period(
+    field: &'static str,
+    ms: Option<u64>,
+    longest: Duration,
+) -> Result<Option<Duration>, TcInputError> {
+    let Some(ms) = ms else {
+        return Ok(None);
+    };
+    let given = Duration::from_millis(ms);
+    if ms == 0 || given > longest {
+        let in_ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        return Err(TcInputError::OutOfRange {
+            field,
+            value: in_ms(given),
+            min: 1.0,
+            max: in_ms(longest),
+            unit: Unit::MILLISECONDS,
+        });
+    }
+    Ok(Some(given))
+}

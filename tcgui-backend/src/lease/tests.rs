@@ -1,0 +1,47 @@
+//! Leases without a daemon: what is put back, which end when, what is on disk.
+
+mod journal;
+mod ledger;
+mod restore;
+
+use std::time::Duration;
+
+use super::{Before, BootTime, Home, Lease, LeaseNetns, Owner};
+use crate::kernel::netem::Netem;
+use crate::kernel::netns::NetnsFiles;
+
+const NETNS: LeaseNetns = LeaseNetns::Mounted {
+    device: 4,
+    inode: 4_026_532_000,
+    ctime_s: 1_767_300_000,
+    ctime_ns: 5,
+};
+
+fn at(seconds: u64) -> BootTime {
+    BootTime::after_boot(Duration::from_secs(seconds))
+}
+
+fn delay(ms: u64) -> Netem {
+    Netem {
+        limit: 1000,
+        latency_ns: ms * 1_000_000,
+        ..Netem::default()
+    }
+}
+
+fn lease(ifindex: u32) -> Lease {
+    Lease {
+        netns: NETNS,
+        ifindex,
+        ifname: "far".to_owned(),
+        before: Before::default(),
+        set: vec![Some(delay(5))],
+        owner: Owner::Plain,
+        expires: Some(at(10)),
+        confirm_by: None,
+    }
+}
+
+fn home() -> Home {
+    Home::learn(&NetnsFiles::new().unwrap()).unwrap()
+}

@@ -1,0 +1,138 @@
+//! Which leases end when: examples, and any order of events.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::ledger::{LeaseKey, Ledger};
+use super::*;
+use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
+
+const A: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 1));
+const B: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 2));
+
+fn idle(_: LeaseKey) -> bool {
+    false
+}
+
+#[test]
+fn a_lease_is_due_when_it_ends_and_its_namespace_is_seen() {
+    let mut ledger = Ledger::default();
+    ledger.adopt((A, 2), lease(2), at(0));
+    assert_eq!(ledger.due(at(20), idle), []);
+    assert!(
+        ledger
+            .looked_at(A, &BTreeSet::from([1, 2]), idle)
+            .is_empty()
+    );
+    assert_eq!(ledger.due_at(idle), Some(at(10)));
+    assert_eq!(ledger.due(at(9), idle), []);
+    assert_eq!(ledger.due(at(10), idle), [(A, 2)]);
+    assert_eq!(ledger.due(at(10), |_| true), []);
+    assert_eq!(ledger.due_at(|_| true), None, "no timer for what is busy");
+}
+
+#[test]
+fn a_namespace_that_comes_back_is_restored_and_one_that_does_not_is_forgotten() {
+    let mut ledger = Ledger::default();
+    ledger.settle((A, 2), Some(lease(2)));
+    ledger.settle((B, 2), Some(lease(2)));
+    ledger.lost(A, at(5));
+    ledger.lost(B, at(5));
+    assert_eq!(ledger.due(at(20), idle), []);
+    ledger.looked_at(B, &BTreeSet::from([2]), idle);
+    assert_eq!(ledger.due(at(20), idle), [(B, 2)]);
+    assert!(ledger.forget(at(5 + 3599)).is_empty());
+    assert_eq!(ledger.forget(at(5 + 3600)).len(), 1);
+    assert!(ledger.get((A, 2)).is_none() && ledger.get((B, 2)).is_some());
+}
+
+#[test]
+fn a_link_that_is_gone_takes_its_lease_along() {
+    let mut ledger = Ledger::default();
+    ledger.settle((A, 2), Some(lease(2)));
+    ledger.settle((A, 3), Some(lease(3)));
+    let links = BTreeSet::from([3]);
+    assert!(ledger.looked_at(A, &links, |_| true).is_empty());
+    assert_eq!(ledger.looked_at(A, &links, idle), [lease(2)]);
+    assert!(ledger.get((A, 3)).is_some());
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Apply { ifindex: u32, ttl: Option<u64> },
+    Lost,
+    Seen,
+    Tick,
+    Crash,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => (0..3_u32, proptest::option::of(1..5_u64))
+            .prop_map(|(ifindex, ttl)| Event::Apply { ifindex, ttl }),
+        1 => Just(Event::Lost),
+        2 => Just(Event::Seen),
+        4 => Just(Event::Tick),
+        1 => Just(Event::Crash),
+    ]
+}
+
+proptest! {
+    /// Whatever happens: once the namespace is seen, what has ended is restored within the step, what has
+    /// not is left, and what was made permanent is never touched.
+    #[test]
+    fn nothing_is_left_behind_and_nothing_is_lost(events in prop::collection::vec(event(), 1..60)) {
+        let mut ledger = Ledger::default();
+        // What the kernel has: nothing, or an impairment that ends or does not.
+        let mut kernel: [Option<Option<BootTime>>; 3] = [None; 3];
+        let mut seen = true;
+        let links = BTreeSet::from([0, 1, 2]);
+        for (second, event) in (1..).zip(events) {
+            let now = at(second);
+            match event {
+                Event::Apply { ifindex, ttl } => {
+                    let expires = ttl.map(|ttl| now.plus(Duration::from_secs(ttl)));
+                    kernel[ifindex as usize] = Some(expires);
+                    let held = expires.map(|_| Lease { expires, ..lease(ifindex) });
+                    ledger.settle((A, ifindex), held);
+                    seen = true;
+                    ledger.looked_at(A, &links, idle);
+                }
+                Event::Lost => {
+                    ledger.lost(A, now);
+                    seen = false;
+                }
+                Event::Seen => {
+                    ledger.looked_at(A, &links, idle);
+                    seen = true;
+                }
+                Event::Tick => {}
+                Event::Crash => {
+                    let mut next = Ledger::default();
+                    for ifindex in 0..3 {
+                        if let Some(lease) = ledger.get((A, ifindex)) {
+                            next.adopt((A, ifindex), lease.clone(), now);
+                        }
+                    }
+                    ledger = next;
+                    seen = false;
+                }
+            }
+            for key in ledger.due(now, idle) {
+                prop_assert!(seen);
+                let ends = kernel[key.1 as usize].flatten();
+                prop_assert!(ends.is_some_and(|ends| ends <= now), "{ends:?} restored at {now:?}");
+                kernel[key.1 as usize] = None;
+                ledger.settle(key, None);
+            }
+            if seen {
+                let over = kernel.iter().flatten().flatten().any(|ends| *ends <= now);
+                prop_assert!(!over, "left behind: {kernel:?}");
+                let next = kernel.iter().flatten().flatten().min();
+                prop_assert_eq!(ledger.due_at(idle), next.copied());
+            }
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What is put back where something else is.
+
+use super::super::restore::{Restored, decide};
+use super::*;
+use crate::kernel::netem::{Probability, Random};
+use crate::kernel::qdisc::{Install, QdiscStatistics};
+use crate::tc::handle::{self, Tables};
+use crate::tc::observed::{Observed, QdiscName, Root};
+use crate::tc::plan::Step;
+
+const THEIRS: u32 = 0x8001_0000;
+
+fn ours() -> u32 {
+    handle::for_tables(Tables::default(), &[])
+}
+
+fn observed(root: Root) -> Observed {
+    Observed {
+        in_use: vec![root.handle()],
+        root,
+        children: Vec::new(),
+        netems_below: Vec::new(),
+        statistics: QdiscStatistics::default(),
+    }
+}
+
+fn own(netem: Netem) -> Observed {
+    let handle = ours();
+    observed(Root::Own { handle, netem })
+}
+
+fn default() -> Observed {
+    let kind = "noqueue".to_owned();
+    observed(Root::Default { kind })
+}
+
+fn theirs(netem: Netem) -> Observed {
+    let handle = THEIRS;
+    observed(Root::ForeignNetem { handle, netem })
+}
+
+fn htb() -> Root {
+    Root::Foreign(QdiscName {
+        kind: "htb".to_owned(),
+        handle: 0x0001_0000,
+    })
+}
+
+fn before(before: &Observed) -> Lease {
+    Lease {
+        before: Before::of(before),
+        ..lease(2)
+    }
+}
+
+fn back() -> Restored {
+    Restored::Back { lost: Vec::new() }
+}
+
+fn is_left(lease: &Lease, observed: &Observed) -> bool {
+    let (restored, steps) = decide(lease, observed);
+    matches!(restored, Restored::Left { .. }) && steps.is_empty()
+}
+
+#[test]
+fn the_default_comes_back() {
+    for was in [default(), observed(Root::Absent)] {
+        let (restored, steps) = decide(&before(&was), &own(delay(5)));
+        assert_eq!(
+            (restored, steps),
+            (back(), vec![Step::Delete { handle: ours() }])
+        );
+        assert_eq!(decide(&before(&was), &default()).0, Restored::Already);
+    }
+}
+
+#[test]
+fn our_own_netem_comes_back_in_place() {
+    let lease = before(&own(delay(3)));
+    let (restored, steps) = decide(&lease, &own(delay(5)));
+    assert_eq!(restored, back());
+    assert!(
+        matches!(steps[..], [Step::Install { install: Install::Change, netem, .. }] if netem == delay(3)),
+        "{steps:?}"
+    );
+    assert_eq!(decide(&lease, &own(delay(3))).0, Restored::Already);
+}
+
+#[test]
+fn a_netem_of_somebody_else_comes_back_with_its_handle() {
+    let lease = before(&theirs(delay(3)));
+    let (restored, steps) = decide(&lease, &own(delay(5)));
+    assert_eq!(restored, back());
+    let install = Step::Install {
+        install: Install::Replace,
+        handle: THEIRS,
+        netem: delay(3),
+    };
+    assert_eq!(steps, [install]);
+    assert_eq!(decide(&lease, &theirs(delay(3))).0, Restored::Already);
+}
+
+#[test]
+fn what_somebody_has_changed_is_left_and_named() {
+    let lease = before(&default());
+    assert!(is_left(&lease, &own(delay(6))), "another delay");
+    assert!(is_left(&lease, &theirs(delay(5))), "another handle");
+    assert!(is_left(&lease, &observed(htb())));
+    let mut child = own(delay(5));
+    child.children.push(QdiscName {
+        kind: "tbf".to_owned(),
+        handle: 0x0003_0000,
+    });
+    assert!(is_left(&lease, &child), "somebody hung something below it");
+    assert!(
+        is_left(&before(&own(delay(3))), &default()),
+        "removed by hand"
+    );
+    assert!(
+        decide(&lease, &observed(htb()))
+            .0
+            .to_string()
+            .contains("htb 1:")
+    );
+}
+
+#[test]
+fn what_was_removed_under_a_lease_comes_back() {
+    let lease = Lease {
+        set: vec![None],
+        ..before(&theirs(delay(3)))
+    };
+    let (restored, steps) = decide(&lease, &default());
+    assert_eq!(restored, back());
+    assert!(matches!(
+        steps[..],
+        [Step::Install {
+            install: Install::Add,
+            handle: THEIRS,
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn what_cannot_come_back_is_named() {
+    let lease = before(&observed(htb()));
+    let (restored, steps) = decide(&lease, &own(delay(5)));
+    assert_eq!(steps, [Step::Delete { handle: ours() }]);
+    assert!(restored.to_string().contains("htb 1:"), "{restored}");
+}
+
+#[test]
+fn killed_between_two_requests_is_recognised() {
+    let twice = |netem| Netem {
+        duplicate: Random {
+            probability: Probability::from_percent(10.0),
+            ..Random::default()
+        },
+        ..netem
+    };
+    let lease = Lease {
+        set: vec![Some(twice(delay(5))), Some(twice(delay(6)))],
+        ..before(&default())
+    };
+    for there in [twice(delay(5)), delay(5), delay(6), twice(delay(6))] {
+        assert_eq!(decide(&lease, &own(there)).0, back(), "{there:?}");
+    }
+    let theirs_before = before(&theirs(twice(delay(3))));
+    assert_eq!(decide(&theirs_before, &theirs(delay(3))).0, back());
+}
+
+#[test]
+fn a_seed_that_the_kernel_chose_is_no_change() {
+    let lease = before(&default());
+    let seeded = Netem {
+        seed: Some(9),
+        ..delay(5)
+    };
+    assert_eq!(decide(&lease, &own(seeded)).0, back());
+}
