@@ -11,6 +11,7 @@
 //! neither ever waits for it. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
 //! was not asked to end (an error, so that the service manager starts the daemon anew).
 
+mod impair;
 mod inventory;
 mod lanes;
 mod link_control;
@@ -33,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
 use crate::bandwidth::{self, KernelCounters};
+use crate::blocking;
 use crate::bus::{self, BusError};
 use crate::clock;
 use crate::config::Config;
@@ -42,9 +44,13 @@ use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
 use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
+use crate::lease::journal::{Damaged, Journal};
+use crate::lease::ledger::LeaseKey;
+use crate::lease::{BootTime, Home, Lease};
 use crate::library;
 use crate::namespace_watcher::{self, Namespace, WatchError};
 use crate::sockets::NetnsSockets;
+use impair::Leases;
 use state::State;
 use task::Actors;
 
@@ -187,6 +193,7 @@ async fn start(
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
+    let (leases, left) = open_leases(config.state_dir, files).await;
     let identity = state::Identity {
         name: config.name,
         hostname: process::hostname(),
@@ -194,8 +201,11 @@ async fn start(
         exclude_loopback: config.exclude_loopback,
         foreign_qdiscs: config.foreign_qdiscs,
         directory,
+        default_ttl: config.default_ttl,
+        keep_on_exit: config.keep_on_exit,
     };
-    let state = State::new(identity, library.snapshot());
+    let mut state = State::new(identity, library.snapshot());
+    state.adopt(left, BootTime::now());
     let actors = Actors {
         namespaces: watcher,
         interfaces: link_events,
@@ -205,9 +215,56 @@ async fn start(
         sockets,
         diagnostics: Diagnostics::new(files),
         library,
+        leases,
         roster,
     };
     Ok((state, actors, namespaces))
+}
+
+/// Takes the state directory and what an earlier run left in it. Without it the daemon goes on, and
+/// refuses what needs a lease.
+async fn open_leases(directory: PathBuf, files: NetnsFiles) -> (Leases, Vec<(LeaseKey, Lease)>) {
+    let open = move || {
+        let home = Home::learn(&files).map_err(BoxError::from)?;
+        let journal = Journal::open(&directory, home)?;
+        let loaded = journal.load()?;
+        let writable = journal.probe();
+        Ok::<_, BoxError>((journal, loaded, writable))
+    };
+    let (journal, loaded, writable) = match blocking::run(open).await {
+        Ok(opened) => opened,
+        Err(err) => {
+            let reason = chain(err.as_ref()).to_string();
+            warn!(
+                error = reason,
+                "no leases: changes that would end are refused, and nothing of an earlier run is restored"
+            );
+            return (Err(reason.into()), Vec::new());
+        }
+    };
+    if let Err(err) = writable {
+        warn!(error = %chain(&err), "leases cannot be written: changes that would end are refused");
+    }
+    for Damaged { file, err } in &loaded.damaged {
+        warn!(file = %file.display(), error = %err, "not a lease, set aside");
+    }
+    if loaded.discarded > 0 {
+        info!(count = loaded.discarded, "leases of another boot removed");
+    }
+    let mut left = Vec::new();
+    for lease in loaded.leases {
+        match journal.home().key(lease.netns) {
+            Some(netns) => left.push(((netns, lease.ifindex), lease)),
+            None => warn!(
+                netns = %lease.netns, ifname = lease.ifname,
+                "lease of a daemon in another namespace, left to it"
+            ),
+        }
+    }
+    if !left.is_empty() {
+        info!(count = left.len(), "leases of an earlier run found");
+    }
+    (Ok(Arc::new(journal)), left)
 }
 
 /// Makes the netns directory as `ip netns add` would; the parent must exist.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::lease::terms::LONGEST_TTL;
+
 /// Impairs network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
 ///
 /// Knows every network namespace of this host the moment it becomes usable, shows it with its
@@ -16,6 +18,10 @@ use clap::{Parser, Subcommand, ValueEnum};
     reason = "each is a switch of the command line"
 )]
 pub struct Args {
+    /// What to do instead of running the daemon
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Log what is decided, not only what happened
     #[arg(short, long)]
     pub verbose: bool,
@@ -62,8 +68,9 @@ pub struct Args {
     #[arg(long)]
     pub no_default_presets: bool,
 
-    /// Where scenarios are kept that frontends add; made when there is something to keep
-    #[arg(long, value_name = "DIRECTORY", default_value = "/var/lib/tcgui")]
+    /// Where is written what is impaired on condition, to restore it also after a crash, and the scenarios
+    /// that frontends add
+    #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
     /// Directory with the named network namespaces; it need not exist yet
@@ -84,6 +91,14 @@ pub struct Args {
     #[arg(long)]
     pub replace_foreign_qdiscs: bool,
 
+    /// End every change after this long that does not say itself when it ends, for instance 1h
+    #[arg(long, value_name = "DURATION", value_parser = ttl)]
+    pub default_ttl: Option<Duration>,
+
+    /// Leave what scenarios did to interfaces when the daemon stops in order
+    #[arg(long)]
+    pub keep_on_exit: bool,
+
     /// Let an actor panic one second after the start, to see what the service manager makes of it
     #[arg(long, value_name = "ACTOR", hide = true)]
     pub fail_actor: Option<String>,
@@ -99,10 +114,6 @@ pub struct Args {
     /// How often to publish counters and rates, at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = bandwidth_interval)]
     pub bandwidth_interval: Duration,
-
-    /// What to do instead of running the daemon
-    #[command(subcommand)]
-    pub command: Option<Command>,
 }
 
 /// What the program does besides being a daemon.
@@ -119,6 +130,27 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Restore interfaces whose impairment has ended while no daemon was running
+    ///
+    /// That is what the daemon does at its start: what had expired, was not confirmed in time or belonged
+    /// to a scenario is undone, unless somebody has changed it since. No daemon may run.
+    Restore(RestoreArgs),
+}
+
+/// What to restore.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct RestoreArgs {
+    /// State directory of the daemon
+    #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    /// Directory with the named network namespaces
+    #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
+    pub netns_dir: PathBuf,
+
+    /// Also what has not ended yet
+    #[arg(long)]
+    pub all: bool,
 }
 
 /// How to take part in the bus.
@@ -129,6 +161,9 @@ pub enum ZenohMode {
     /// Only connect, to a router or to another backend
     Client,
 }
+
+/// Where the state is unless told otherwise.
+const STATE_DIR: &str = "/var/lib/tcgui";
 
 const EXAMPLES: &str = "\
 Needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root.
@@ -141,6 +176,7 @@ Examples:
   tcgui-backend check scenarios/*.json5            find mistakes before the daemon does
 
 SIGHUP makes it read presets and scenarios again, which it does by itself when their files change.
+  tcgui-backend restore --all                      after a crash: undo all that was to end
 
 Environment:
   RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
@@ -157,15 +193,22 @@ fn bandwidth_interval(text: &str) -> Result<Duration, String> {
     interval_from(Duration::from_millis(100), text)
 }
 
+/// Parses a time to live.
+fn ttl(text: &str) -> Result<Duration, String> {
+    duration_within(Duration::from_millis(1), LONGEST_TTL, text)
+}
+
 fn interval_from(shortest: Duration, text: &str) -> Result<Duration, String> {
+    duration_within(shortest, Duration::from_secs(24 * 3600), text)
+}
+
+fn duration_within(shortest: Duration, longest: Duration, text: &str) -> Result<Duration, String> {
+    let format = humantime::format_duration;
     match humantime::parse_duration(text) {
-        Ok(duration) if duration < shortest => Err(format!(
-            "must be at least {}",
-            humantime::format_duration(shortest)
-        )),
-        Ok(duration) if duration > Duration::from_secs(24 * 3600) => {
-            Err("must be at most 1day".to_owned())
+        Ok(duration) if duration < shortest => {
+            Err(format!("must be at least {}", format(shortest)))
         }
+        Ok(duration) if duration > longest => Err(format!("must be at most {}", format(longest))),
         Ok(duration) => Ok(duration),
         Err(err) => Err(format!("{err}; write for instance 500ms or 30s")),
     }
@@ -214,6 +257,21 @@ mod tests {
         );
         Args::try_parse_from(["tcgui-backend", "--zenoh-mode", "Peer"]).unwrap_err();
         Args::try_parse_from(["tcgui-backend", "--sweep-interval", "0s"]).unwrap_err();
+    }
+
+    #[test]
+    fn a_restoration_is_asked_for_by_name() {
+        let args = Args::parse_from(["tcgui-backend", "restore", "--all", "--state-dir", "/x"]);
+        let Some(Command::Restore(args)) = args.command else {
+            panic!("{args:?}");
+        };
+        assert!(args.all && args.state_dir.to_str() == Some("/x"));
+        let daemon = Args::parse_from(["tcgui-backend", "--default-ttl", "1h"]);
+        assert!(daemon.command.is_none() && !daemon.keep_on_exit);
+        assert_eq!(daemon.default_ttl, Some(Duration::from_secs(3600)));
+        for wrong in ["0s", "31days", "soon"] {
+            Args::try_parse_from(["tcgui-backend", "--default-ttl", wrong]).unwrap_err();
+        }
     }
 
     #[test]

@@ -40,6 +40,12 @@ pub struct Config {
     pub bandwidth_interval: Duration,
     /// Where presets and scenarios come from.
     pub library: LibraryConfig,
+    /// Where leases are written.
+    pub state_dir: PathBuf,
+    /// How long a change holds about which nothing is said.
+    pub default_ttl: Option<Duration>,
+    /// What scenarios did stays when the daemon stops in order.
+    pub keep_on_exit: bool,
 }
 
 /// How the bus session is opened.
@@ -127,7 +133,7 @@ impl TryFrom<Args> for Config {
             preset_dirs: directories(presets, args.preset_dir),
             scenario_dirs: directories(scenarios, args.scenario_dir),
             // Two backends on one host do not share what was added to one of them.
-            store: absolute(args.state_dir)
+            store: absolute(args.state_dir.clone())
                 .join(name.as_str())
                 .join("scenarios"),
         };
@@ -155,6 +161,9 @@ impl TryFrom<Args> for Config {
                 degraded_sweep_interval: args.degraded_sweep_interval,
             },
             bandwidth_interval: args.bandwidth_interval,
+            state_dir: args.state_dir,
+            default_ttl: args.default_ttl,
+            keep_on_exit: args.keep_on_exit,
         })
     }
 }

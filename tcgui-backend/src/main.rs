@@ -1,6 +1,6 @@
 //! The daemon's binary: arguments → configuration → logs → run → exit status.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,10 +9,11 @@ use anyhow::{Context, bail};
 use clap::Parser;
 use tcgui_backend::backend;
 use tcgui_backend::bus;
-use tcgui_backend::cli::{Args, Command};
+use tcgui_backend::cli::{Args, Command, RestoreArgs};
 use tcgui_backend::config::Config;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
+use tcgui_backend::lease::by_hand::{self, Wanted};
 use tcgui_backend::library::check;
 use tcgui_backend::telemetry;
 use tracing::{debug, error};
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     telemetry::start(args.verbose);
     let started = match args.command.take() {
         Some(Command::Check { files }) => check(args, &files),
+        Some(Command::Restore(args)) => restore(args),
         None => start(args).map(|()| ExitCode::SUCCESS),
     };
     match started {
@@ -50,7 +52,7 @@ fn main() -> ExitCode {
 fn check(args: Args, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let config = Config::try_from(args)?;
     let verdicts = check::check(files, &config.library);
-    let mut out = std::io::stdout().lock();
+    let mut out = io::stdout().lock();
     for verdict in &verdicts {
         writeln!(out, "{verdict}").context("cannot print")?;
     }
@@ -62,8 +64,32 @@ fn check(args: Args, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn start(args: Args) -> anyhow::Result<()> {
-    let config = Config::try_from(args)?;
+/// Says of each lease what became of it; fails when one could not be restored.
+fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+    check_capabilities()?;
+    let wanted = Wanted {
+        state: args.state_dir,
+        netns: args.netns_dir,
+        all: args.all,
+    };
+    let mut code = ExitCode::SUCCESS;
+    let mut told = Ok(());
+    by_hand::restore(&wanted, |what, fate| {
+        let line = match fate {
+            Ok(fate) => format!("{what}: {fate}"),
+            Err(err) => {
+                code = ExitCode::FAILURE;
+                format!("{what}: {}", chain(err.as_ref()))
+            }
+        };
+        let written = writeln!(io::stdout(), "{line}");
+        told = std::mem::replace(&mut told, Ok(())).and(written);
+    })?;
+    told.context("cannot say what was done")?;
+    Ok(code)
+}
+
+fn check_capabilities() -> anyhow::Result<()> {
     let missing = process::missing_capabilities().context("cannot read own capabilities")?;
     if !missing.is_empty() {
         bail!(
@@ -72,6 +98,12 @@ fn start(args: Args) -> anyhow::Result<()> {
             missing.join(", ")
         );
     }
+    Ok(())
+}
+
+fn start(args: Args) -> anyhow::Result<()> {
+    let config = Config::try_from(args)?;
+    check_capabilities()?;
     match process::raise_descriptor_limit() {
         Ok(limit) => debug!(limit, "descriptor limit raised"),
         Err(err) => debug!(error = %err, "descriptor limit left as it was"),

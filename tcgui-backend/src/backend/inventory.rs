@@ -136,6 +136,36 @@ impl Inventory {
         }
     }
 
+    /// Returns a link by its index, with the names by which clients know it; `None` when it is not there
+    /// or has none.
+    pub(super) fn locate(
+        &self,
+        key: NetnsKey,
+        ifindex: u32,
+    ) -> Option<((NamespaceName, InterfaceName), Found)> {
+        let netns = match key {
+            NetnsKey::Host => &self.host.0,
+            NetnsKey::Mounted(id) => self.named.get(&id)?,
+        };
+        let links = &netns.snapshot.as_ref()?.links;
+        let link = links.iter().find(|link| link.ifindex == ifindex)?.clone();
+        let interface = InterfaceName::new(&link.ifname).ok()?;
+        let found = Found {
+            key,
+            names: netns.names.iter().cloned().collect(),
+            link,
+        };
+        Some(((self.names(key).into_iter().next()?, interface), found))
+    }
+
+    /// Returns whether a namespace has a name.
+    pub(super) fn has(&self, key: NetnsKey) -> bool {
+        match key {
+            NetnsKey::Host => true,
+            NetnsKey::Mounted(id) => self.named.contains_key(&id),
+        }
+    }
+
     fn netns_mut(&mut self, key: NetnsKey) -> Option<&mut Netns> {
         match key {
             NetnsKey::Host => Some(&mut self.host.0),

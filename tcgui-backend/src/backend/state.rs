@@ -18,25 +18,26 @@ use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{
     ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
 };
-use tcgui_shared::tc::{TcRequest, TcResponse};
 
-use super::inventory::{Found, Inventory, NotFound, ReadBack};
+use super::inventory::{Found, Inventory, NotFound};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
+use crate::lease::ledger::Ledger;
+use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
-use crate::tc::desired::{Desired, LinkFacts};
 use crate::tc::plan::ForeignQdiscs;
 use tc::{Target, TcDesk};
 
-pub(super) use tc::{TcOrder, TcOutcome, TcWish};
+pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
+mod leases;
 mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
@@ -59,6 +60,10 @@ pub(super) struct Identity {
     pub(super) foreign_qdiscs: ForeignQdiscs,
     /// The netns directory, to which names are relative.
     pub(super) directory: PathBuf,
+    /// How long a change holds about which nothing is said; `None`: it stays.
+    pub(super) default_ttl: Option<Duration>,
+    /// What scenarios did stays when the daemon stops in order.
+    pub(super) keep_on_exit: bool,
 }
 
 /// A client's wish to switch a link.
@@ -100,6 +105,8 @@ pub(super) enum Effect {
     Forget(MountedNamespaceId),
     SwitchLink(LinkWish),
     ChangeTc(Box<TcWish>),
+    /// Remove a lease of which nothing is left.
+    ForgetLease(Box<Lease>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
@@ -116,6 +123,10 @@ pub(super) struct Moment {
     pub(super) now: Instant,
     /// Seconds since the Unix epoch.
     pub(super) unix_s: u64,
+    /// Milliseconds since then.
+    pub(super) unix_ms: u64,
+    /// The clock of leases, which goes on while the machine sleeps.
+    pub(super) boot: BootTime,
 }
 
 /// Everything the main loop remembers.
@@ -134,6 +145,10 @@ pub(super) struct State {
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
     tc: TcDesk,
+    ledger: Ledger,
+    /// The clocks at the last step.
+    last: Option<Moment>,
+    stopping: bool,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
     library: Arc<Library>,
@@ -154,6 +169,9 @@ impl State {
             listed: None,
             counts: (0, 0),
             tc: TcDesk::default(),
+            ledger: Ledger::default(),
+            last: None,
+            stopping: false,
             health_counts: None,
             health_due: None,
             library,
@@ -174,10 +192,11 @@ impl State {
     /// Takes in one input and returns what to do.
     pub(super) fn step(&mut self, input: Input, moment: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
+        self.last = Some(moment);
         match input {
             Input::Namespace(event) => self.namespace(event, &mut effects),
             Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
-                self.links(key, snapshot);
+                self.links(key, snapshot, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
                 self.awaited.remove(&key);
@@ -193,7 +212,8 @@ impl State {
             Input::Library(library) => self.library = library,
             Input::Timer => {}
         }
-        effects.extend(self.tc.begin(moment.now).map(Effect::ChangeTc));
+        self.end_leases(moment, &mut effects);
+        self.begin_waiting(moment, &mut effects);
         let was_changed = self.changed;
         let publication = self.publish(moment);
         if was_changed && !self.changed {
@@ -206,7 +226,8 @@ impl State {
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = self.tc.begin_at();
+        let begin = [self.tc.begin_at(), self.lease_ends_at()];
+        let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;
         }
@@ -215,10 +236,15 @@ impl State {
         due.into_iter().flatten().min()
     }
 
-    /// Gives up what was asked for and not begun; those who asked hear that the backend stops.
-    pub(super) fn stop(&mut self) {
+    /// Gives up what was asked for and not begun; those who asked hear that the backend stops. Returns
+    /// what is to be done for the leases that end with the daemon.
+    pub(super) fn stop(&mut self, moment: Moment) -> Vec<Effect> {
         self.lanes.clear_waiting();
         self.tc.clear_waiting();
+        self.stopping = true;
+        let mut effects = Vec::new();
+        self.end_leases(moment, &mut effects);
+        effects
     }
 
     fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
@@ -235,6 +261,7 @@ impl State {
                 self.tc.links_changed(NamespaceName::named(&name));
                 if self.inventory.remove(&name, id) {
                     self.awaited.remove(&NetnsKey::Mounted(id));
+                    self.namespace_lost(NetnsKey::Mounted(id));
                     effects.push(Effect::Forget(id));
                 }
                 self.changed = true;
@@ -245,9 +272,11 @@ impl State {
         }
     }
 
-    fn links(&mut self, key: NetnsKey, snapshot: Snapshot) {
+    fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
+        let present = snapshot.links.iter().map(|link| link.ifindex).collect();
         if self.inventory.set_links(key, snapshot) {
+            self.leases_of(key, &present, effects);
             self.changed = true;
             self.tc.links_changed(self.inventory.names(key));
         }
@@ -318,35 +347,6 @@ impl State {
         }
     }
 
-    fn change_tc(
-        &mut self,
-        request: TcRequest,
-        reply: Reply<TcResponse>,
-        moment: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
-        let (target, found) = match self.find(&request.namespace, &request.interface) {
-            Ok(found) => found,
-            Err((kind, message)) => return reply.send(TcResponse::failure(message, kind)),
-        };
-        // What is wrong in itself is said at once, and is no part of what happens to the interface.
-        let link = LinkFacts {
-            mtu: found.link.mtu,
-            speed: None,
-        };
-        if let Err(err) = Desired::from_operation(&request.operation, link) {
-            return reply.send(TcResponse::failure(err.to_string(), ErrorKind::Invalid));
-        }
-        let order = TcOrder {
-            place: self.place(found.key, found.names),
-            link: found.link,
-            operation: request.operation,
-            foreign: self.identity.foreign_qdiscs,
-        };
-        let wish = Box::new(TcWish::new(order, target, reply));
-        effects.extend(self.tc.enter(wish, moment.now).map(Effect::ChangeTc));
-    }
-
     fn diagnose(
         &self,
         request: DiagnosticsRequest,
@@ -368,26 +368,6 @@ impl State {
             asked_at: moment.now.into(),
         };
         effects.push(Effect::Diagnose(Box::new(order), reply));
-    }
-
-    fn tc_changed(&mut self, outcome: TcOutcome, moment: Moment, effects: &mut Vec<Effect>) {
-        let TcOutcome { wish, result } = outcome;
-        self.tc.leave(&wish, moment.now);
-        let (key, ifindex) = (wish.order.place.key, wish.order.link.ifindex);
-        let response = match result {
-            Ok((outcome, at)) => {
-                let netem = outcome.observed.netem().copied();
-                self.inventory
-                    .set_netem(key, ifindex, ReadBack { netem, at });
-                self.changed = true;
-                self.tc.netem_changed(self.inventory.names(key));
-                tc::response(&wish, &outcome)
-            }
-            Err((kind, message)) => TcResponse::failure(message, kind),
-        };
-        self.tc.answer(*wish, &response);
-        // What somebody else did meanwhile may be older than what was read back, and no event follows.
-        effects.push(Effect::Look(key));
     }
 
     fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {
@@ -415,7 +395,7 @@ impl State {
                 .leave(&(order.place.key, order.ifindex))
                 .map(Effect::SwitchLink),
         );
-        reply.send(self.answer_switch(&order, &request, result));
+        reply.send(self.answer_switch(&order, &request, result, effects));
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.
@@ -424,6 +404,7 @@ impl State {
         order: &LinkOrder,
         request: &InterfaceControlRequest,
         result: Result<Snapshot, (ErrorKind, String)>,
+        effects: &mut Vec<Effect>,
     ) -> InterfaceControlResponse {
         let operation = request.operation;
         let snapshot = match result {
@@ -437,7 +418,7 @@ impl State {
             .iter()
             .find(|link| link.ifindex == order.ifindex)
             .map(|link| link.up);
-        self.links(order.place.key, snapshot);
+        self.links(order.place.key, snapshot, effects);
         let interface = &request.interface;
         match now_up {
             Some(up) if up == order.up => {

@@ -7,29 +7,28 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info};
 
+use super::impair::{self, Leases};
 use super::link_control;
-use super::state::{
-    Effect, Input, LinkOutcome, LinkWish, Moment, State, TcOrder, TcOutcome, TcWish,
-};
+use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
+use crate::blocking;
 use crate::bus::{BusHandle, Clients};
-use crate::clock::unix_seconds;
+use crate::clock::{unix_milliseconds, unix_seconds};
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
-use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+use crate::lease::BootTime;
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
-use crate::sockets::{NetnsSockets, SocketError};
-use crate::tc::desired::{Desired, TcInputError};
-use crate::tc::error::TcError;
-use crate::tc::perform;
+use crate::sockets::NetnsSockets;
 use tcgui_shared::error_kind::ErrorKind;
 
 /// How long the work under way may take when the daemon is to stop.
 const LAST_WORK: Duration = Duration::from_millis(300);
+/// The same when leases end with the daemon. What is not restored by then is at the next start.
+const LAST_RESTORATIONS: Duration = Duration::from_millis(700);
 
 /// Between two looks at a namespace that could not be seen.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -45,6 +44,7 @@ pub(super) struct Actors {
     pub(super) sockets: NetnsSockets,
     pub(super) diagnostics: Diagnostics,
     pub(super) library: LibraryHandle,
+    pub(super) leases: Leases,
     pub(super) roster: watch::Sender<Arc<Roster>>,
 }
 
@@ -124,7 +124,13 @@ impl Task {
             // Dropped unanswered, it is answered by the bus.
             drop(request);
         }
-        self.state.stop();
+        let effects = self.state.stop(moment());
+        let limit = if effects.is_empty() {
+            LAST_WORK
+        } else {
+            LAST_RESTORATIONS
+        };
+        self.perform(effects).await;
         let finish = async {
             while let Some(done) = self.work.join_next().await {
                 if let Ok(input) = done {
@@ -134,7 +140,7 @@ impl Task {
                 }
             }
         };
-        if tokio::time::timeout(LAST_WORK, finish).await.is_err() {
+        if tokio::time::timeout(limit, finish).await.is_err() {
             debug!(count = self.work.len(), "work left unfinished");
         }
         self.work.abort_all();
@@ -189,7 +195,15 @@ impl Task {
                 }
                 Effect::ChangeTc(wish) => {
                     let sockets = self.actors.sockets.clone();
-                    self.work.spawn(change_tc(sockets, wish));
+                    let leases = self.actors.leases.clone();
+                    self.work.spawn(impair::impair(sockets, leases, wish));
+                }
+                Effect::ForgetLease(lease) => {
+                    let leases = self.actors.leases.clone();
+                    self.work.spawn(async move {
+                        blocking::run(move || impair::forget(&leases, Some(&lease))).await;
+                        Input::Timer
+                    });
                 }
                 Effect::Diagnose(order, reply) => {
                     let diagnostics = self.actors.diagnostics.clone();
@@ -241,31 +255,6 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
     Input::LinkSwitched(LinkOutcome { wish, result })
 }
 
-/// Changes a qdisc and reads back what came of it.
-async fn change_tc(sockets: NetnsSockets, wish: Box<TcWish>) -> Input {
-    let TcOrder {
-        place,
-        link,
-        operation,
-        foreign,
-    } = wish.order.clone();
-    let change = move |socket: &mut RequestSocket| {
-        let link = perform::named_link(socket, link.ifindex, &link.ifname)?;
-        let facts = perform::link_facts(socket, &link);
-        let desired = Desired::from_operation(&operation, facts)?;
-        let order = perform::Order {
-            ifindex: link.ifindex,
-            desired,
-            foreign,
-        };
-        let outcome = perform::perform(socket, order)?;
-        Ok::<_, TcChangeError>((outcome, now()))
-    };
-    let result = sockets.run(place, change).await;
-    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
-    Input::TcChanged(Box::new(TcOutcome { wish, result }))
-}
-
 /// Looks at a namespace until it is seen or gone: after a change nothing else says that what was read
 /// back is no longer so.
 async fn look(tracker: InterfacesHandle, key: NetnsKey) -> Input {
@@ -277,30 +266,6 @@ async fn look(tracker: InterfacesHandle, key: NetnsKey) -> Input {
             }
             Err(LookError::Gone) => return Input::Timer,
             Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
-        }
-    }
-}
-
-/// Why a qdisc was not changed.
-#[derive(Debug, thiserror::Error)]
-enum TcChangeError {
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    #[error("cannot talk to the kernel")]
-    Kernel(#[from] RtnetlinkError),
-    #[error(transparent)]
-    Input(#[from] TcInputError),
-    #[error(transparent)]
-    Tc(#[from] TcError),
-}
-
-impl TcChangeError {
-    fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Socket(err) => err.kind(),
-            Self::Kernel(_) => ErrorKind::Internal,
-            Self::Input(_) => ErrorKind::Invalid,
-            Self::Tc(err) => err.kind(),
         }
     }
 }
@@ -340,5 +305,7 @@ fn moment() -> Moment {
     Moment {
         now: now(),
         unix_s: unix_seconds(),
+        unix_ms: unix_milliseconds(),
+        boot: BootTime::now(),
     }
 }

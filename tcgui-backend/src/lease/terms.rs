@@ -78,6 +78,11 @@ impl Terms {
         }
     }
 
+    /// Returns whether nothing ends the change.
+    pub fn stay(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Returns what is granted to a change that is made now; `None`: it stays.
     pub fn grant(&self, now: BootTime) -> Option<Grant> {
         let owner = match (&self.scenario, self.confirm_within, self.ttl) {

@@ -1,11 +1,12 @@
 //! Decisions about traffic control: whose wish is carried out next, and what is published of it. Pure.
 //!
 //! One change of an interface is under way at a time. Of what arrives meanwhile only the newest is carried
-//! out, since each wish describes the complete state; whoever sent an older one is answered with it. While
+//! out, since each wish describes the complete state; whoever sent an older one is answered with it. If the
+//! newest ends, the newest that stays is carried out before it: that is what it goes back to. While
 //! wishes keep arriving faster than they can be carried out (a slider that is moved), each change waits
 //! longer for a newer one than the change before it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use tcgui_shared::error_kind::ErrorKind;
@@ -17,7 +18,9 @@ use crate::backend::inventory::Inventory;
 use crate::bus::{Reply, TcPublication};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::NetnsKey;
+use crate::lease::ledger::LeaseKey;
+use crate::lease::terms::Terms;
+use crate::lease::{BootTime, Lease};
 use crate::sockets::Place;
 use crate::tc::perform::Outcome;
 use crate::tc::plan::{ForeignQdiscs, Plan};
@@ -42,11 +45,29 @@ pub(in crate::backend) struct TcOrder {
     pub(in crate::backend) place: Place,
     /// As it was when the wish came.
     pub(in crate::backend) link: Link,
-    pub(in crate::backend) operation: TcOperation,
+    pub(in crate::backend) work: TcWork,
     pub(in crate::backend) foreign: ForeignQdiscs,
+    /// The lease under which the link is when the work begins.
+    pub(in crate::backend) held: Option<Lease>,
+    /// When the work begins.
+    pub(in crate::backend) begun: BootTime,
 }
 
-/// A client's wish to change a qdisc.
+/// The kinds of work on a qdisc.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::backend) enum TcWork {
+    /// What was asked for, on these terms.
+    Change {
+        operation: Box<TcOperation>,
+        terms: Terms,
+    },
+    /// What has to be confirmed is.
+    Confirm,
+    /// The lease has ended.
+    Restore,
+}
+
+/// A client's wish to change a qdisc, or that of a lease to end.
 #[derive(Debug)]
 pub(in crate::backend) struct TcWish {
     pub(in crate::backend) order: TcOrder,
@@ -56,15 +77,23 @@ pub(in crate::backend) struct TcWish {
 }
 
 impl TcWish {
-    pub(super) fn new(order: TcOrder, target: Target, reply: Reply<TcResponse>) -> Self {
+    pub(super) fn new(order: TcOrder, target: Target, reply: Option<Reply<TcResponse>>) -> Self {
         Self {
             order,
             target,
-            replies: vec![reply],
+            replies: reply.into_iter().collect(),
         }
     }
 
-    fn lane(&self) -> LaneKey {
+    /// Returns whether what it asks for has no end.
+    fn stays(&self) -> bool {
+        match &self.order.work {
+            TcWork::Change { terms, .. } => terms.stay(),
+            TcWork::Confirm | TcWork::Restore => false,
+        }
+    }
+
+    pub(super) fn lane(&self) -> LeaseKey {
         (self.order.place.key, self.order.link.ifindex)
     }
 }
@@ -73,18 +102,18 @@ impl TcWish {
 #[derive(Debug)]
 pub(in crate::backend) struct TcOutcome {
     pub(in crate::backend) wish: Box<TcWish>,
+    /// The lease that holds from now on.
+    pub(in crate::backend) lease: Option<Lease>,
     pub(in crate::backend) result: Result<(Outcome, Instant), (ErrorKind, String)>,
 }
-
-type LaneKey = (NetnsKey, u32);
 
 /// What happens to one interface; there is one only while something does.
 #[derive(Debug, Default)]
 struct Lane {
     /// Since when a change is under way.
     begun: Option<Instant>,
-    /// What comes next …
-    next: Option<Box<TcWish>>,
+    /// What comes next: at most a change that stays and then one that ends, which goes back to it …
+    next: VecDeque<Box<TcWish>>,
     /// … and when, if nothing is under way.
     due: Option<Instant>,
     /// How many changes followed each other without a gap.
@@ -104,7 +133,7 @@ enum Shown {
 #[derive(Debug, Default)]
 pub(super) struct TcDesk {
     /// Interfaces whose qdisc is being changed.
-    lanes: HashMap<LaneKey, Lane>,
+    lanes: HashMap<LeaseKey, Lane>,
     shown: BTreeMap<Target, Shown>,
     /// Namespaces to be compared with what was published.
     touched: BTreeSet<NamespaceName>,
@@ -126,11 +155,18 @@ impl TcDesk {
             self.lanes.insert(wish.lane(), begun);
             return Some(wish);
         };
-        if let Some(superseded) = lane.next.take() {
+        // What stays is what comes back when the other ends: it is not left out for that.
+        let stays = wish.stays();
+        while let Some(superseded) = lane.next.pop_back_if(|it| stays || !it.stays()) {
             wish.replies.splice(0..0, superseded.replies);
         }
-        lane.next = Some(wish);
+        lane.next.push_back(wish);
         None
+    }
+
+    /// Returns whether something is under way or waits for an interface.
+    pub(super) fn is_busy(&self, lane: LeaseKey) -> bool {
+        self.lanes.contains_key(&lane)
     }
 
     /// Notes that the wish under way is done.
@@ -139,7 +175,7 @@ impl TcDesk {
             return;
         };
         let begun = lane.begun.take().unwrap_or(now);
-        if lane.next.is_none() {
+        if lane.next.is_empty() {
             self.lanes.remove(&wish.lane());
             return;
         }
@@ -153,14 +189,14 @@ impl TcDesk {
         self.lanes.values_mut().filter_map(move |lane| {
             lane.due.take_if(|due| *due <= now)?;
             lane.begun = Some(now);
-            lane.next.take()
+            lane.next.pop_front()
         })
     }
 
     /// Gives up what was not begun.
     pub(super) fn clear_waiting(&mut self) {
         self.lanes.retain(|_, lane| {
-            lane.next = None;
+            lane.next.clear();
             lane.begun.is_some()
         });
     }
@@ -324,8 +360,13 @@ fn publication(
     }
 }
 
-/// Says what is in force now, as the kernel reports it.
-pub(super) fn response(wish: &TcWish, outcome: &Outcome) -> TcResponse {
+/// Says what is in force now, as the kernel reports it, and until when if a lease holds.
+pub(super) fn response(
+    wish: &TcWish,
+    outcome: &Outcome,
+    lease: Option<&Lease>,
+    moment: Moment,
+) -> TcResponse {
     let (netns, interface) = &wish.target;
     let ifname = interface.to_wire();
     let netem = outcome.observed.netem();
@@ -341,8 +382,22 @@ pub(super) fn response(wish: &TcWish, outcome: &Outcome) -> TcResponse {
         message.push_str("; ");
         message.push_str(&note.to_string());
     }
-    TcResponse::success(
-        message,
-        netem.map(|netem| report::configuration(&ifname, netem)),
-    )
+    let ends_in = lease.and_then(Lease::ends).map(|at| at.since(moment.boot));
+    match (ends_in, lease.and_then(|lease| lease.confirm_by)) {
+        (Some(time), None) => message.push_str(&format!("; it ends in {time:?}")),
+        (Some(time), Some(_)) => {
+            message.push_str(&format!("; it ends in {time:?} unless it is confirmed"));
+        }
+        (None, _) if wish.order.work == TcWork::Confirm => message.push_str("; it stays"),
+        (None, _) => {}
+    }
+    let applied = netem.map(|netem| report::configuration(&ifname, netem));
+    let expires_at = ends_in.map(|time| {
+        let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        moment.unix_ms.saturating_add(ms)
+    });
+    TcResponse {
+        expires_at,
+        ..TcResponse::success(message, applied)
+    }
 }

@@ -7,6 +7,7 @@ use super::*;
 use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 
+mod leases;
 mod tc;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
@@ -58,6 +59,8 @@ impl Bench {
             exclude_loopback: false,
             foreign_qdiscs: ForeignQdiscs::Keep,
             directory: "/run/netns".into(),
+            default_ttl: None,
+            keep_on_exit: false,
         };
         let mut state = State::new(identity, Arc::default());
         let namespace = |(name, id): &(&str, _)| Namespace {
@@ -75,6 +78,8 @@ impl Bench {
             moment: Moment {
                 now: Instant::now(),
                 unix_s: 2000,
+                unix_ms: 2_000_000,
+                boot: BootTime::after_boot(Duration::from_secs(100)),
             },
             roster: Roster::default(),
         }
@@ -119,6 +124,7 @@ impl Bench {
 
     fn wait(&mut self, time: Duration) {
         self.moment.now += time;
+        self.moment.boot = self.moment.boot.plus(time);
     }
 
     fn request(&mut self, netns: &str, interface: &str) -> (Vec<Effect>, Asked) {

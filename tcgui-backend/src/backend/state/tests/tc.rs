@@ -1,7 +1,7 @@
 //! Wishes about traffic control: their order, what is published of them, who is answered when.
 
 use tcgui_shared::netem::FlatNetem;
-use tcgui_shared::tc::{TcOperation, TcRequest};
+use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
 use super::*;
 use crate::kernel::netem::Netem;
@@ -76,7 +76,11 @@ impl Bench {
             notes: Vec::new(),
         };
         let result = Ok((outcome, Instant::now()));
-        self.step(Input::TcChanged(Box::new(TcOutcome { wish, result })))
+        self.step(Input::TcChanged(Box::new(TcOutcome {
+            wish,
+            lease: None,
+            result,
+        })))
     }
 
     fn done_and_published(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Publication {
@@ -143,7 +147,10 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
     assert_eq!(bench.state.wake_at(), Some(bench.moment.now + COST));
     bench.wait(COST);
     let next = Bench::begun(bench.step(Input::Timer));
-    assert_eq!(next.order.operation, delay(200.0));
+    let TcWork::Change { operation, .. } = &next.order.work else {
+        panic!("{next:?}");
+    };
+    assert_eq!(**operation, delay(200.0));
     let publication = bench.done_and_published(next, Some(netem(200)));
     assert_eq!(delays(&publication), [("v0".to_owned(), 200.0)]);
     assert_eq!(publication.answers.len(), 199);
@@ -223,7 +230,11 @@ fn a_failure_is_answered_and_the_next_wish_begins() {
     let wish = Bench::begun(effects);
     let (_, _second) = bench.tc("default", delay(2.0));
     let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
-    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome { wish, result })));
+    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome {
+        wish,
+        lease: None,
+        result,
+    })));
     assert!(
         matches!(&effects[..], [Effect::Look(NetnsKey::Host), Effect::ChangeTc(_), Effect::Publish(it)]
             if it.tc.is_empty() && it.answers[0].1.error_kind == Some(ErrorKind::Busy)),
@@ -297,7 +308,8 @@ fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
     let (effects, _first) = bench.tc("default", delay(1.0));
     let wish = Bench::begun(effects);
     let (_, mut second) = bench.tc("default", delay(2.0));
-    bench.state.stop();
+    let effects = bench.state.stop(bench.moment);
+    assert!(effects.is_empty(), "{effects:?}");
     second.try_recv().unwrap_err();
     let publication = bench.done_and_published(wish, Some(netem(1)));
     assert_eq!(publication.answers.len(), 1);

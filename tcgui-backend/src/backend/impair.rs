@@ -1,0 +1,290 @@
+//! Changing a qdisc, keeping a change, putting back what was there: on a blocking thread, each with what
+//! it means for the lease of the interface.
+//!
+//! The order is what makes it safe to be killed at any moment. A lease is on disk before its change reaches
+//! the kernel; it goes from there only after the kernel has what stays.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::names::InterfaceName;
+use tracing::{debug, info, warn};
+
+use super::state::{Input, TcOrder, TcOutcome, TcWish, TcWork};
+use crate::error::chain;
+use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+use crate::lease::journal::{Journal, JournalError};
+use crate::lease::restore::{self, Restored};
+use crate::lease::terms::Terms;
+use crate::lease::{Lease, LeaseNetns};
+use crate::sockets::{NetnsSockets, SocketError};
+use crate::tc::desired::{Desired, TcInputError};
+use crate::tc::error::TcError;
+use crate::tc::observed::{Observed, Root};
+use crate::tc::perform::{self, Outcome};
+use crate::tc::plan::Plan;
+use tcgui_shared::tc::TcOperation;
+
+/// Where leases are written, or why there are none.
+pub(super) type Leases = Result<Arc<Journal>, Arc<str>>;
+
+/// Why a qdisc was not changed.
+#[derive(Debug, thiserror::Error)]
+enum ImpairError {
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    #[error("cannot talk to the kernel")]
+    Kernel(#[from] RtnetlinkError),
+    #[error(transparent)]
+    Input(#[from] TcInputError),
+    #[error(transparent)]
+    Tc(#[from] TcError),
+    #[error("nothing was changed, the lease cannot be recorded")]
+    Record(#[from] JournalError),
+    #[error("nothing was changed, it needs a lease and there are none: {reason}")]
+    NoLeases { reason: Arc<str> },
+    #[error("nothing waits for a confirmation any more")]
+    NothingToConfirm,
+}
+
+impl ImpairError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Socket(err) => err.kind(),
+            Self::Kernel(_) | Self::Record(_) | Self::NoLeases { .. } => ErrorKind::Internal,
+            Self::Input(_) => ErrorKind::Invalid,
+            Self::Tc(err) => err.kind(),
+            Self::NothingToConfirm => ErrorKind::NotFound,
+        }
+    }
+}
+
+/// What came of it, and the lease that holds then.
+type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
+
+/// Does what a wish says and reads back what came of it.
+pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWish>) -> Input {
+    let order = wish.order.clone();
+    let held = order.held.clone();
+    let work = move |socket: &mut RequestSocket| {
+        let impaired = match &order.work {
+            TcWork::Change { operation, terms } => {
+                change(socket, &leases, &order, operation, terms)
+            }
+            TcWork::Confirm => confirm(socket, &leases, &order),
+            TcWork::Restore => put_back(socket, &leases, &order),
+        };
+        let at = tokio::time::Instant::now().into_std();
+        Ok::<_, ImpairError>((impaired, at))
+    };
+    let (result, lease) = match sockets.run(wish.order.place.clone(), work).await {
+        Ok(((result, lease), at)) => (result.map(|outcome| (outcome, at)), lease),
+        Err(err) => (Err(err), held),
+    };
+    log(&wish.order, &result);
+    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
+    Input::TcChanged(Box::new(TcOutcome {
+        wish,
+        lease,
+        result,
+    }))
+}
+
+fn change(
+    socket: &mut RequestSocket,
+    leases: &Leases,
+    order: &TcOrder,
+    operation: &TcOperation,
+    terms: &Terms,
+) -> Impaired {
+    let held = order.held.as_ref();
+    let ifindex = order.link.ifindex;
+    let link = match perform::named_link(socket, ifindex, &order.link.ifname) {
+        Ok(link) => link,
+        Err(err) => return (Err(err.into()), held.cloned()),
+    };
+    let facts = perform::link_facts(socket, &link);
+    let desired = match Desired::from_operation(operation, facts) {
+        Ok(desired) => desired,
+        Err(err) => return (Err(err.into()), held.cloned()),
+    };
+    let wanted = desired.netem;
+    let grant = terms.grant(order.begun);
+    let (mut recorded, mut before) = (None, None);
+    let record = |observed: &Observed| {
+        before = Some(observed.root.clone());
+        let Some(grant) = &grant else {
+            return Ok(());
+        };
+        let journal = journal(leases)?;
+        let netns = journal.home().netns(order.place.key);
+        let of = about(netns, order);
+        let lease = Lease::record(held, of, observed, wanted, grant.clone());
+        journal.write(&lease)?;
+        recorded = Some(lease);
+        Ok::<_, ImpairError>(())
+    };
+    let order = perform::Order {
+        ifindex,
+        desired,
+        foreign: order.foreign,
+    };
+    let result = perform::perform_recorded(socket, order, record);
+    match &result {
+        Ok(outcome) => {
+            if let Some(lease) = &mut recorded {
+                // The file still has what was there until now, which does not harm.
+                lease.set = vec![outcome.observed.netem().copied()];
+            } else {
+                forget(leases, held);
+            }
+            (result, recorded)
+        }
+        Err(_) => {
+            let lease = after_failure(socket, ifindex, leases, held, (recorded, before));
+            (result, lease)
+        }
+    }
+}
+
+/// Returns the lease that holds after a change that failed: the old one if nothing has changed.
+fn after_failure(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    leases: &Leases,
+    held: Option<&Lease>,
+    (recorded, before): (Option<Lease>, Option<Root>),
+) -> Option<Lease> {
+    let after = perform::observe(socket, ifindex).map(|observed| observed.root);
+    let is_unchanged = match (&before, &after) {
+        // It was refused before anything was done.
+        (None, _) => true,
+        (Some(before), Ok(after)) => is_same_root(before, after),
+        (Some(_), Err(_)) => false,
+    };
+    if !is_unchanged {
+        let mut lease = recorded.or_else(|| held.cloned())?;
+        if let Ok(Root::Own { netem, .. }) = after {
+            lease.set.push(Some(netem));
+        }
+        keep(leases, &lease);
+        return Some(lease);
+    }
+    match (&recorded, held) {
+        (Some(_), Some(held)) => keep(leases, held),
+        (Some(recorded), None) => forget(leases, Some(recorded)),
+        (None, _) => {}
+    }
+    held.cloned()
+}
+
+fn is_same_root(before: &Root, after: &Root) -> bool {
+    let is_nothing = |root: &Root| matches!(root, Root::Absent | Root::Default { .. });
+    before == after || (is_nothing(before) && is_nothing(after))
+}
+
+/// Keeps what has to be confirmed; what is there is only read.
+fn confirm(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
+    let Some(held) = order.held.as_ref().filter(|held| held.confirm_by.is_some()) else {
+        return (Err(ImpairError::NothingToConfirm), order.held.clone());
+    };
+    let confirmed = held.confirmed();
+    let kept = || {
+        let observed = perform::observe(socket, order.link.ifindex)?;
+        let journal = journal(leases)?;
+        match &confirmed {
+            Some(lease) => journal.write(lease)?,
+            None => journal.erase(held)?,
+        }
+        Ok(observed)
+    };
+    match { kept }() {
+        Ok(observed) => (Ok(read(observed)), confirmed),
+        Err(err) => (Err(err), Some(held.clone())),
+    }
+}
+
+/// Ends a lease.
+fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
+    let Some(lease) = &order.held else {
+        let observed = perform::observe(socket, order.link.ifindex);
+        return (observed.map(read).map_err(Into::into), None);
+    };
+    let decide = |observed: &_| restore::decide(lease, observed);
+    match perform::take_steps(socket, order.link.ifindex, decide) {
+        Ok((restored, observed)) => {
+            tell(order, &restored);
+            forget(leases, Some(lease));
+            (Ok(read(observed)), None)
+        }
+        Err(err) => (Err(err.into()), Some(lease.clone())),
+    }
+}
+
+fn read(observed: Observed) -> Outcome {
+    Outcome {
+        plan: Plan::Nothing,
+        observed,
+        notes: Vec::new(),
+    }
+}
+
+fn journal(leases: &Leases) -> Result<&Journal, ImpairError> {
+    leases.as_deref().map_err(|reason| ImpairError::NoLeases {
+        reason: Arc::clone(reason),
+    })
+}
+
+fn about(netns: LeaseNetns, order: &TcOrder) -> (LeaseNetns, u32, String) {
+    let ifname = InterfaceName::new(&order.link.ifname).map(|name| name.to_wire());
+    // The kernel accepts fewer names than this does.
+    (netns, order.link.ifindex, ifname.unwrap_or_default())
+}
+
+/// Writes a lease that holds anyhow: if that fails, it does not hold over a crash.
+fn keep(leases: &Leases, lease: &Lease) {
+    if let Err(err) = journal(leases).and_then(|journal| Ok(journal.write(lease)?)) {
+        warn!(ifname = lease.ifname, error = %chain(&err), "lease not recorded");
+    }
+}
+
+/// Removes a lease that does not hold any more. Left there it does little harm: at the next start the
+/// interface is not what the lease says, and is left alone.
+pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
+    let (Some(lease), Ok(journal)) = (lease, leases) else {
+        return;
+    };
+    if let Err(err) = journal.erase(lease) {
+        warn!(ifname = lease.ifname, error = %chain(&err), "ended lease not removed");
+    }
+}
+
+fn tell(order: &TcOrder, restored: &Restored) {
+    let (netns, ifname) = (order.place.paths.first(), &order.link.ifname);
+    match restored {
+        Restored::Back { lost } if lost.is_empty() => {
+            info!(
+                ?netns,
+                ?ifname,
+                "lease ended, restored what was there before"
+            );
+        }
+        Restored::Already => info!(?netns, ?ifname, "lease ended, nothing to restore"),
+        Restored::Back { .. } | Restored::Left { .. } => {
+            warn!(?netns, ?ifname, result = %restored, "lease ended, not all of it restored");
+        }
+    }
+}
+
+fn log(order: &TcOrder, result: &Result<(Outcome, Instant), ImpairError>) {
+    let (TcWork::Restore, Err(err)) = (&order.work, result) else {
+        return;
+    };
+    let ifname = &order.link.ifname;
+    if err.kind() == ErrorKind::NotFound {
+        debug!(?ifname, error = %chain(err), "lease ended with its interface");
+    } else {
+        warn!(?ifname, error = %chain(err), "lease ended, cannot restore what was there before");
+    }
+}

@@ -1,0 +1,234 @@
+//! Changes of qdiscs and their leases: what is changed under one, what ends when. Pure.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
+
+use super::tc::{self, Target, TcOrder, TcOutcome, TcWish, TcWork};
+use super::{Effect, Moment, State};
+use crate::backend::inventory::{Found, ReadBack};
+use crate::bus::Reply;
+use crate::kernel::netns::NetnsKey;
+use crate::lease::ledger::LeaseKey;
+use crate::lease::terms::Terms;
+use crate::lease::{BootTime, Lease};
+use crate::tc::desired::{Desired, LinkFacts};
+
+impl State {
+    /// Takes in the leases that an earlier run left.
+    pub(in crate::backend) fn adopt(&mut self, leases: Vec<(LeaseKey, Lease)>, now: BootTime) {
+        for (key, lease) in leases {
+            self.ledger.adopt(key, lease, now);
+        }
+    }
+
+    /// A client wishes to change a qdisc, or to keep what it changed.
+    pub(super) fn change_tc(
+        &mut self,
+        request: TcRequest,
+        reply: Reply<TcResponse>,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (target, found) = match self.find(&request.namespace, &request.interface) {
+            Ok(found) => found,
+            Err((kind, message)) => return reply.send(TcResponse::failure(message, kind)),
+        };
+        let terms = match Terms::of_request(&request, self.identity.default_ttl) {
+            Ok(terms) => terms,
+            Err(err) => return reply.send(TcResponse::failure(err.to_string(), err.kind())),
+        };
+        if request.operation == TcOperation::Confirm {
+            return self.confirm(target, found, reply, moment, effects);
+        }
+        // What is wrong in itself is said at once, and is no part of what happens to the interface.
+        let link = LinkFacts {
+            mtu: found.link.mtu,
+            speed: None,
+        };
+        if let Err(err) = Desired::from_operation(&request.operation, link) {
+            return reply.send(TcResponse::failure(err.to_string(), ErrorKind::Invalid));
+        }
+        let operation = Box::new(request.operation);
+        let order = self.order(found, TcWork::Change { operation, terms });
+        self.enter(TcWish::new(order, target, Some(reply)), moment, effects);
+    }
+
+    /// A scenario has ended, and all its changes were answered: what it did to interfaces is undone with the
+    /// next step.
+    #[cfg_attr(
+        not(test),
+        expect(dead_code, reason = "for the scenarios, which are being built")
+    )]
+    pub(super) fn scenario_ended(&mut self, id: &str) {
+        self.ledger.end_scenario(Some(id));
+    }
+
+    /// Returns the order for work on a link.
+    fn order(&self, found: Found, work: TcWork) -> TcOrder {
+        TcOrder {
+            place: self.place(found.key, found.names),
+            link: found.link,
+            work,
+            foreign: self.identity.foreign_qdiscs,
+            held: None,
+            begun: BootTime::default(),
+        }
+    }
+
+    /// Takes a wish in; it begins now if nothing else is under way.
+    fn enter(&mut self, wish: TcWish, moment: Moment, effects: &mut Vec<Effect>) {
+        if let Some(wish) = self.tc.enter(Box::new(wish), moment.now) {
+            effects.push(self.begin_work(wish, moment));
+        }
+    }
+
+    /// Begins the wishes whose time has come.
+    pub(super) fn begin_waiting(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+        let waiting: Vec<_> = self.tc.begin(moment.now).collect();
+        for wish in waiting {
+            effects.push(self.begin_work(wish, moment));
+        }
+    }
+
+    fn begin_work(&self, mut wish: Box<TcWish>, moment: Moment) -> Effect {
+        wish.order.held = self.ledger.get(wish.lane()).cloned();
+        wish.order.begun = moment.boot;
+        Effect::ChangeTc(wish)
+    }
+
+    /// Keeps what has to be confirmed.
+    ///
+    /// What is to be confirmed must be known: not while something else is under way.
+    fn confirm(
+        &mut self,
+        target: Target,
+        found: Found,
+        reply: Reply<TcResponse>,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (netns, interface) = &target;
+        let lane = (found.key, found.link.ifindex);
+        let waits = |lease: &Lease| lease.confirm_by.is_some();
+        let refusal = if self.tc.is_busy(lane) {
+            let message =
+                format!("{interface} in {netns} is being changed, confirm what came of it");
+            Some((ErrorKind::Busy, message))
+        } else if !self.ledger.get(lane).is_some_and(waits) {
+            let message = format!("nothing on {interface} in {netns} waits for a confirmation");
+            Some((ErrorKind::NotFound, message))
+        } else {
+            None
+        };
+        if let Some((kind, message)) = refusal {
+            return reply.send(TcResponse::failure(message, kind));
+        }
+        let order = self.order(found, TcWork::Confirm);
+        self.enter(TcWish::new(order, target, Some(reply)), moment, effects);
+    }
+
+    /// A piece of work is done.
+    pub(super) fn tc_changed(
+        &mut self,
+        outcome: TcOutcome,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let TcOutcome {
+            wish,
+            lease,
+            result,
+        } = outcome;
+        self.tc.leave(&wish, moment.now);
+        self.settle(&wish, lease.clone(), result.is_err(), moment);
+        let (key, ifindex) = (wish.order.place.key, wish.order.link.ifindex);
+        let response = match result {
+            Ok((outcome, at)) => {
+                let netem = outcome.observed.netem().copied();
+                self.inventory
+                    .set_netem(key, ifindex, ReadBack { netem, at });
+                self.changed = true;
+                self.tc.netem_changed(self.inventory.names(key));
+                tc::response(&wish, &outcome, lease.as_ref(), moment)
+            }
+            Err((kind, message)) => TcResponse::failure(message, kind),
+        };
+        self.tc.answer(*wish, &response);
+        // What somebody else did meanwhile may be older than what was read back, and no event follows.
+        effects.push(Effect::Look(key));
+    }
+
+    /// Notes the lease that holds after a piece of work.
+    fn settle(&mut self, wish: &TcWish, lease: Option<Lease>, failed: bool, moment: Moment) {
+        let key = wish.lane();
+        if failed && wish.order.work == TcWork::Restore {
+            self.ledger.put_off(key, moment.boot);
+        } else if lease.is_none() || self.inventory.has(key.0) {
+            self.ledger.settle(key, lease);
+        } else {
+            // The namespace went meanwhile.
+            self.ledger.settle(key, lease);
+            self.ledger.lost(key.0, moment.boot);
+        }
+    }
+
+    /// A namespace was looked at: the leases of links that are gone end with them.
+    pub(super) fn leases_of(
+        &mut self,
+        key: NetnsKey,
+        present: &BTreeSet<u32>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let gone = self
+            .ledger
+            .looked_at(key, present, |lane| self.tc.is_busy(lane));
+        forget(gone, effects);
+    }
+
+    /// No name leads to a namespace any more.
+    pub(super) fn namespace_lost(&mut self, key: NetnsKey) {
+        let now = self.last.map(|last| last.boot);
+        self.ledger.lost(key, now.unwrap_or_default());
+    }
+
+    /// Begins to restore what is due.
+    pub(super) fn end_leases(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+        if self.stopping {
+            self.end_scenarios(effects);
+        }
+        forget(self.ledger.forget(moment.boot), effects);
+        let due = self.ledger.due(moment.boot, |lane| self.tc.is_busy(lane));
+        for (key, ifindex) in due {
+            let Some((target, found)) = self.inventory.locate(key, ifindex) else {
+                self.ledger.put_off((key, ifindex), moment.boot);
+                continue;
+            };
+            let order = self.order(found, TcWork::Restore);
+            self.enter(TcWish::new(order, target, None), moment, effects);
+        }
+    }
+
+    /// Returns when a lease ends next.
+    pub(super) fn lease_ends_at(&self) -> Option<Instant> {
+        let last = self.last?;
+        let due = self.ledger.due_at(|lane| self.tc.is_busy(lane))?;
+        Some(last.now + due.since(last.boot))
+    }
+
+    /// The daemon stops: scenarios end with it, or what they did stays.
+    fn end_scenarios(&mut self, effects: &mut Vec<Effect>) {
+        if self.identity.keep_on_exit {
+            forget(self.ledger.release_scenarios(), effects);
+        } else {
+            self.ledger.end_scenario(None);
+        }
+    }
+}
+
+fn forget(leases: Vec<Lease>, effects: &mut Vec<Effect>) {
+    let leases = leases.into_iter().map(Box::new);
+    effects.extend(leases.map(Effect::ForgetLease));
+}

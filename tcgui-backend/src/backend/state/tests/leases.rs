@@ -1,0 +1,383 @@
+//! Leases in the main loop: under which one something is changed, when it is ended, what it waits for.
+
+use tcgui_shared::netem::FlatNetem;
+use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
+
+use super::*;
+use crate::kernel::qdisc::QdiscStatistics;
+use crate::lease::{Before, LeaseNetns, Owner};
+use crate::tc::observed::{Observed, Root};
+use crate::tc::perform::Outcome;
+use crate::tc::plan::Plan;
+
+type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
+
+const V0: (NetnsKey, u32) = (NetnsKey::Host, 2);
+const SECOND: Duration = Duration::from_secs(1);
+
+fn request(ttl_ms: Option<u64>, confirm_within_ms: Option<u64>) -> TcRequest {
+    TcRequest {
+        namespace: "default".to_owned(),
+        interface: "v0".to_owned(),
+        operation: TcOperation::Apply(FlatNetem {
+            delay_ms: Some(5.0),
+            ..FlatNetem::default()
+        }),
+        ttl_ms,
+        confirm_within_ms,
+    }
+}
+
+fn confirmation() -> TcRequest {
+    TcRequest {
+        operation: TcOperation::Confirm,
+        ..request(None, None)
+    }
+}
+
+impl Bench {
+    fn ask(&mut self, request: TcRequest) -> (Vec<Effect>, Answer) {
+        let (reply, answer) = Reply::channel();
+        let request = Request::Tc(Box::new(request), reply);
+        (self.step(Input::Request(request)), answer)
+    }
+
+    /// Refused at once, and nothing begins.
+    fn refused(&mut self, request: TcRequest) -> TcResponse {
+        let (effects, mut answer) = self.ask(request);
+        assert!(effects.is_empty(), "{effects:?}");
+        answer.try_recv().unwrap()
+    }
+
+    /// The lease that a wish would be carried out under.
+    fn lease_of(&self, wish: &TcWish) -> Option<Lease> {
+        let TcWork::Change { terms, .. } = &wish.order.work else {
+            panic!("{wish:?}");
+        };
+        let observed = observed();
+        let of = (netns(), wish.order.link.ifindex, "v0".to_owned());
+        let held = wish.order.held.as_ref();
+        let grant = terms.grant(wish.order.begun)?;
+        Some(Lease::record(held, of, &observed, None, grant))
+    }
+
+    /// The kernel did it, and the publication that follows is out.
+    fn carried_out(&mut self, wish: Box<TcWish>, lease: Option<Lease>) -> Option<TcResponse> {
+        let outcome = Outcome {
+            plan: Plan::Nothing,
+            observed: observed(),
+            notes: Vec::new(),
+        };
+        self.came_to(wish, lease, Ok((outcome, Instant::now())))
+    }
+
+    fn came_to(
+        &mut self,
+        wish: Box<TcWish>,
+        lease: Option<Lease>,
+        result: Result<(Outcome, Instant), (ErrorKind, String)>,
+    ) -> Option<TcResponse> {
+        let outcome = TcOutcome {
+            wish,
+            lease,
+            result,
+        };
+        let effects = self.step(Input::TcChanged(Box::new(outcome)));
+        let mut answer = None;
+        for effect in effects {
+            if let Effect::Publish(publication) = effect {
+                answer = publication.answers.into_iter().next();
+                self.published();
+            }
+        }
+        answer.map(|(_, response)| response)
+    }
+
+    /// Applies and returns the lease that holds then.
+    fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
+        let wish = work(self.ask(request).0);
+        let lease = self.lease_of(&wish).unwrap();
+        let response = self.carried_out(wish, Some(lease.clone())).unwrap();
+        (lease, response)
+    }
+
+    fn tick(&mut self) -> Vec<Effect> {
+        self.step(Input::Timer)
+    }
+}
+
+fn netns() -> LeaseNetns {
+    LeaseNetns::Own {
+        device: 4,
+        inode: 1,
+        cookie: None,
+    }
+}
+
+fn observed() -> Observed {
+    Observed {
+        root: Root::Absent,
+        in_use: Vec::new(),
+        children: Vec::new(),
+        netems_below: Vec::new(),
+        statistics: QdiscStatistics::default(),
+    }
+}
+
+fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
+    Lease {
+        netns: netns(),
+        ifindex: 2,
+        ifname: "v0".to_owned(),
+        before: Before::default(),
+        set: vec![None],
+        owner,
+        expires,
+        confirm_by: None,
+    }
+}
+
+fn begins(effects: &[Effect]) -> bool {
+    let is_work = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+    effects.iter().any(is_work)
+}
+
+/// The one piece of work that begins.
+fn work(effects: Vec<Effect>) -> Box<TcWish> {
+    let begun = effects.into_iter().find_map(|effect| match effect {
+        Effect::ChangeTc(wish) => Some(wish),
+        _ => None,
+    });
+    begun.expect("work begins")
+}
+
+#[test]
+fn a_time_to_live_ends_and_is_said() {
+    let mut bench = Bench::warm();
+    let (_, response) = bench.applied(request(Some(5_000), None));
+    assert_eq!(response.expires_at, Some(2_005_000));
+    assert!(response.message.contains("ends in 5s"), "{response:?}");
+    bench.wait(SECOND * 4);
+    assert!(!begins(&bench.tick()));
+    assert!(bench.state.wake_at().unwrap() <= bench.moment.now + SECOND);
+    bench.wait(SECOND);
+    let wish = work(bench.tick());
+    assert_eq!((&wish.order.work, wish.lane()), (&TcWork::Restore, V0));
+    assert!(wish.order.held.is_some());
+    bench.carried_out(wish, None);
+    assert!(bench.state.ledger.get(V0).is_none());
+}
+
+#[test]
+fn a_change_without_an_end_makes_it_permanent() {
+    let mut bench = Bench::warm();
+    bench.applied(request(Some(5_000), None));
+    let wish = work(bench.ask(request(None, None)).0);
+    assert!(wish.order.held.is_some(), "its lease has to be dropped");
+    assert_eq!(bench.lease_of(&wish), None);
+    let response = bench.carried_out(wish, None).unwrap();
+    assert_eq!(response.expires_at, None);
+    bench.wait(SECOND * 10);
+    assert!(!begins(&bench.tick()));
+}
+
+#[test]
+fn what_is_renewed_keeps_what_was_before() {
+    let mut bench = Bench::warm();
+    let (first, _) = bench.applied(request(Some(5_000), None));
+    bench.wait(SECOND * 3);
+    let (second, _) = bench.applied(request(Some(5_000), None));
+    assert_eq!(first.before, second.before);
+    bench.wait(SECOND * 3);
+    assert!(!begins(&bench.tick()));
+    bench.wait(SECOND * 2);
+    work(bench.tick());
+}
+
+#[test]
+fn the_default_is_for_what_says_nothing() {
+    let mut bench = Bench::warm();
+    bench.state.identity.default_ttl = Some(SECOND);
+    let (lease, _) = bench.applied(request(None, None));
+    assert_eq!(lease.expires, Some(bench.moment.boot.plus(SECOND)));
+    let (lease, _) = bench.applied(request(Some(7), None));
+    assert_eq!(
+        lease.expires,
+        Some(bench.moment.boot.plus(Duration::from_millis(7)))
+    );
+    let removal = TcRequest {
+        operation: TcOperation::Remove,
+        ..request(None, None)
+    };
+    let wish = work(bench.ask(removal).0);
+    assert_eq!(bench.lease_of(&wish), None, "nothing is left to end");
+}
+
+#[test]
+fn a_confirmation_keeps_and_its_absence_ends() {
+    let mut bench = Bench::warm();
+    let (lease, response) = bench.applied(request(None, Some(3_000)));
+    assert_eq!(lease.owner, Owner::Confirm);
+    assert!(
+        response.message.contains("unless it is confirmed"),
+        "{response:?}"
+    );
+    let wish = work(bench.ask(confirmation()).0);
+    assert_eq!(wish.order.work, TcWork::Confirm);
+    let busy = bench.refused(confirmation());
+    assert_eq!(busy.error_kind, Some(ErrorKind::Busy));
+    let response = bench.carried_out(wish, lease.confirmed()).unwrap();
+    assert!(
+        response.success && response.expires_at.is_none(),
+        "{response:?}"
+    );
+    assert_eq!(
+        bench.refused(confirmation()).error_kind,
+        Some(ErrorKind::NotFound)
+    );
+    bench.wait(SECOND * 5);
+    assert!(!begins(&bench.tick()));
+
+    bench.applied(request(Some(60_000), Some(3_000)));
+    bench.wait(SECOND * 3);
+    assert_eq!(work(bench.tick()).order.work, TcWork::Restore);
+}
+
+#[test]
+fn what_is_confirmed_may_still_end() {
+    let mut bench = Bench::warm();
+    let (lease, _) = bench.applied(request(Some(60_000), Some(3_000)));
+    let confirmed = lease.confirmed().unwrap();
+    assert_eq!(
+        (&confirmed.owner, confirmed.ends()),
+        (&Owner::Plain, lease.expires)
+    );
+}
+
+#[test]
+fn times_are_checked_and_named() {
+    let mut bench = Bench::warm();
+    for (request, field) in [
+        (request(Some(0), None), "ttl_ms"),
+        (request(Some(30 * 24 * 3_600_000 + 1), None), "ttl_ms"),
+        (request(Some(u64::MAX), None), "ttl_ms"),
+        (request(None, Some(0)), "confirm_within_ms"),
+        (request(None, Some(24 * 3_600_000 + 1)), "confirm_within_ms"),
+        (
+            TcRequest {
+                ttl_ms: Some(1),
+                ..confirmation()
+            },
+            "ttl_ms",
+        ),
+    ] {
+        let response = bench.refused(request);
+        assert_eq!(response.error_kind, Some(ErrorKind::Invalid));
+        assert!(response.message.contains(field), "{response:?}");
+    }
+}
+
+#[test]
+fn what_fails_to_be_restored_is_tried_again_later() {
+    let mut bench = Bench::warm();
+    let (lease, _) = bench.applied(request(Some(1_000), None));
+    bench.wait(SECOND);
+    for pause in [1, 2, 4] {
+        let wish = work(bench.tick());
+        let failed = Err((ErrorKind::Internal, "no".to_owned()));
+        bench.came_to(wish, Some(lease.clone()), failed);
+        bench.wait(SECOND * pause - Duration::from_millis(1));
+        assert!(!begins(&bench.tick()));
+        bench.wait(Duration::from_millis(1));
+    }
+}
+
+#[test]
+fn an_earlier_run_is_restored_once_its_interface_is_seen() {
+    let boot = BootTime::after_boot(Duration::from_secs(100));
+    for (owner, expires, due) in [
+        (Owner::Plain, Some(boot), true),
+        (Owner::Plain, Some(boot.plus(SECOND * 9)), false),
+        (Owner::Scenario { id: "s".to_owned() }, None, true),
+    ] {
+        let mut bench = Bench::cold(&[]);
+        bench.state.adopt(vec![(V0, lease(owner, expires))], boot);
+        assert!(bench.tick().is_empty(), "nothing was seen yet");
+        let seen = links(NetnsKey::Host, &[link(2, "v0", true)]);
+        let effects = bench.step(seen);
+        assert_eq!(begins(&effects), due);
+    }
+}
+
+#[test]
+fn a_link_made_anew_is_not_touched() {
+    let mut bench = Bench::cold(&[]);
+    let expired = lease(Owner::Plain, Some(BootTime::default()));
+    bench
+        .state
+        .adopt(vec![(V0, expired.clone())], bench.moment.boot);
+    let effects = bench.step(links(NetnsKey::Host, &[link(3, "v0", true)]));
+    assert!(!begins(&effects));
+    let forgotten = effects.iter().any(|it| match it {
+        Effect::ForgetLease(lease) => **lease == expired,
+        _ => false,
+    });
+    assert!(forgotten, "{effects:?}");
+}
+
+#[test]
+fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
+    let scenario = || lease(Owner::Scenario { id: "s".to_owned() }, None);
+    let mut bench = Bench::warm();
+    bench.state.ledger.settle(V0, Some(scenario()));
+    assert!(!begins(&bench.tick()));
+    let effects = bench.state.stop(bench.moment);
+    assert_eq!(work(effects).order.work, TcWork::Restore);
+
+    let mut bench = Bench::warm();
+    bench.state.identity.keep_on_exit = true;
+    bench.state.ledger.settle(V0, Some(scenario()));
+    let effects = bench.state.stop(bench.moment);
+    assert!(
+        matches!(&effects[..], [Effect::ForgetLease(_)]),
+        "{effects:?}"
+    );
+
+    let mut bench = Bench::warm();
+    bench.state.ledger.settle(V0, Some(scenario()));
+    bench.state.scenario_ended("another");
+    assert!(!begins(&bench.tick()));
+    bench.state.scenario_ended("s");
+    assert_eq!(work(bench.tick()).order.work, TcWork::Restore);
+}
+
+#[test]
+fn what_stays_is_carried_out_before_what_ends() {
+    let mut bench = Bench::warm();
+    let first = work(bench.ask(request(None, None)).0);
+    let asked: Vec<_> = [None, Some(1_000), None, Some(2_000), Some(3_000)]
+        .into_iter()
+        .map(|ttl_ms| {
+            let (effects, answer) = bench.ask(request(ttl_ms, None));
+            assert!(!begins(&effects));
+            answer
+        })
+        .collect();
+    bench.wait(COST);
+    bench.carried_out(first, None);
+    bench.wait(COST * 8);
+    let ttl_of = |wish: &TcWish| match &wish.order.work {
+        TcWork::Change { terms, .. } => terms.ttl,
+        other => panic!("{other:?}"),
+    };
+    let second = work(bench.tick());
+    assert_eq!(ttl_of(&second), None);
+    bench.wait(COST);
+    bench.carried_out(second, None);
+    bench.wait(COST * 8);
+    let third = work(bench.tick());
+    assert_eq!(ttl_of(&third), Some(SECOND * 3));
+    bench.carried_out(third, None);
+    assert!(!begins(&bench.tick()));
+    drop(asked);
+}
