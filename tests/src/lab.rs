@@ -35,7 +35,8 @@ const DEADLINE: Duration = Duration::from_secs(150);
 
 /// A command that runs the program in private mount and network namespaces.
 ///
-/// There `/run` is an empty tmpfs, as on a fresh boot, and only the loopback link exists. The
+/// There `/run` is an empty tmpfs, as on a fresh boot, `/var/lib` is another, for the daemon's state, and
+/// only the loopback link exists. The
 /// program keeps the pid that the spawn returned and ends with the thread that started it.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
@@ -53,7 +54,7 @@ fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
     command
         .args(namespaces)
         .args(["--propagation", "private", "bash", "-c"])
-        .arg(r#"mount -t tmpfs tmpfs /run && ip link set lo up && exec "$@""#)
+        .arg(r#"mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && exec "$@""#)
         .arg("_")
         .arg(program);
     command

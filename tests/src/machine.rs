@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::ensure;
 
@@ -12,8 +13,8 @@ use crate::process::{bound_to_parent, run};
 /// The script that starts it.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/netem-vm.sh");
 
-/// Of the machine, in seconds; it needs a tenth of it when nothing else runs.
-const LIMIT: &str = "500";
+/// Of the machine; it needs a tenth of it when nothing else runs.
+const LIMIT: Duration = Duration::from_secs(500);
 
 /// System calls take a hundred times as long, but most of a test is waiting.
 const PATIENCE: &str = "10";
@@ -28,6 +29,20 @@ const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 ///
 /// When one fails or does not run.
 pub fn run_tests(program: &Path, arguments: &[&str], count: usize) -> anyhow::Result<String> {
+    run_tests_within(LIMIT, program, arguments, count)
+}
+
+/// [`run_tests`] with another limit.
+///
+/// # Errors
+///
+/// As [`run_tests`].
+pub fn run_tests_within(
+    limit: Duration,
+    program: &Path,
+    arguments: &[&str],
+    count: usize,
+) -> anyhow::Result<String> {
     let hidden = HIDDEN.iter().find(|hidden| program.starts_with(hidden));
     ensure!(
         hidden.is_none(),
@@ -35,7 +50,7 @@ pub fn run_tests(program: &Path, arguments: &[&str], count: usize) -> anyhow::Re
         program.display()
     );
     let output = run(bound_to_parent(SCRIPT)
-        .args(["-t", LIMIT, "--"])
+        .args(["-t", &limit.as_secs().to_string(), "--"])
         .arg(program)
         .args(["--color=never", "--test-threads=1"])
         .args(arguments)

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# crashes.sh [OPTION...]
+# Kills the daemon at random moments: what should be gone is gone, what should stay stays. --help says more.
+set -euo pipefail
+
+usage() {
+    cat <<'END'
+Usage: scripts/crashes.sh [OPTION...]
+
+Impairs two interfaces of a machine of its own (User Mode Linux), for good and for a short time, kills the daemon
+(SIGKILL) at a random moment, starts it again, and compares what is there with what was answered. On failure
+it prints the seed.
+
+  --crashes N   how often (200)
+  -h, --help    this text
+
+Needs root. Exit status: 0 when nothing was left behind and nothing lost.
+END
+}
+
+fail() {
+    echo "crashes.sh: $*, see --help" >&2
+    exit 2
+}
+
+export TCGUI_CRASHES=200
+while [ $# -gt 0 ]; do
+    case $1 in
+    --crashes)
+        [[ ${2-} =~ ^[0-9]+$ ]] || fail "$1 takes a number"
+        TCGUI_CRASHES=$2
+        shift 2
+        ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) fail "unknown option $1" ;;
+    esac
+done
+
+exec "$(dirname -- "$0")/test.sh" --test leases -- nothing_is_left_behind_by_a_crash

@@ -1,0 +1,335 @@
+//! What ends, what comes back, and what is left to whom it belongs.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use serde_json::{Value, json};
+use tcgui_tests::daemon;
+use tcgui_tests::links::{attribute, ip};
+use tcgui_tests::process::{bound_to_parent, run};
+use tcgui_tests::scene::{SOON, Scene};
+use tcgui_tests::wait::{holds_for, wait_for};
+use tcgui_tests::{lab_test, netns};
+
+const STATE: &str = "/var/lib/tcgui";
+const FAR: (&str, &str) = ("blue", "far");
+
+/// Long enough for the kernel to have it and short enough to wait for.
+const SHORT_MS: u64 = 1500;
+
+/// `tc` for the host's namespace (`default`) or a named one.
+fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
+    let mut command = Command::new("tc");
+    if namespace != "default" {
+        command.args(["-n", namespace]);
+    }
+    run(command.args(line.split_whitespace()))
+}
+
+/// The root qdisc of an interface, as `tc` prints it.
+pub(crate) fn root((namespace, interface): (&str, &str)) -> anyhow::Result<String> {
+    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
+    let root = listed.lines().find(|line| line.contains(" root "));
+    Ok(root.unwrap_or_default().to_owned())
+}
+
+/// Asks for a delay of so many ms; `more` are members of the request beside the operation.
+pub(crate) fn delay_request((namespace, interface): (&str, &str), ms: u64, more: &Value) -> Value {
+    let operation = match ms {
+        0 => json!("Remove"),
+        _ => json!({ "Apply": {"loss": 0.0, "delay_ms": ms} }),
+    };
+    let mut request = json!({
+        "namespace": namespace, "interface": interface, "operation": operation,
+    });
+    if let (Some(request), Some(more)) = (request.as_object_mut(), more.as_object()) {
+        request.extend(more.clone());
+    }
+    request
+}
+
+/// Expects success.
+pub(crate) fn delay(
+    scene: &Scene,
+    at: (&str, &str),
+    ms: u64,
+    more: &Value,
+) -> anyhow::Result<Value> {
+    let (reply, _) = scene.client()?.ask("tc", &delay_request(at, ms, more))?;
+    ensure!(reply["success"] == true, "{reply}");
+    Ok(reply)
+}
+
+fn refused(scene: &Scene, more: &Value, kind: &str, word: &str) -> anyhow::Result<()> {
+    let (reply, _) = scene.client()?.ask("tc", &delay_request(FAR, 77, more))?;
+    ensure!(
+        reply["success"] == false && reply["error_kind"] == kind,
+        "{reply}"
+    );
+    let message = reply["message"].as_str().unwrap_or_default();
+    ensure!(message.contains(word), "no {word:?} in {message:?}");
+    Ok(())
+}
+
+/// Waits until the root is, or is not, what the text says.
+fn wait_root(text: &str, there: bool) -> anyhow::Result<String> {
+    wait_for(
+        &format!("{text} is there: {there}"),
+        SOON,
+        || root(FAR),
+        |root| root.as_ref().is_ok_and(|root| root.contains(text) == there),
+    )?
+}
+
+/// Nothing happens until what would have ended has.
+fn wait_out(text: &str) -> anyhow::Result<()> {
+    let period = Duration::from_millis(SHORT_MS + 500);
+    holds_for(
+        &format!("{text} stays"),
+        period,
+        || root(FAR),
+        |root| root.as_ref().is_ok_and(|root| root.contains(text)),
+    )
+}
+
+/// A veth from the host into a new namespace, both ends up: `near` and `far`.
+pub(crate) fn pair(namespace: &str) -> anyhow::Result<()> {
+    netns::add(namespace)?;
+    netns::ip_line(&format!(
+        "link add near type veth peer name far netns {namespace}"
+    ))?;
+    ip("default", "link set near up")?;
+    ip(namespace, "link set far up")?;
+    Ok(())
+}
+
+pub(crate) fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
+    pair("blue")?;
+    scene.start()?;
+    attribute(scene, FAR, "is_up", true)
+}
+
+/// How many leases are on disk.
+pub(crate) fn leases() -> usize {
+    let listed = fs::read_dir(Path::new(STATE).join("leases"));
+    let names = listed.into_iter().flatten().flatten();
+    names
+        .filter(|entry| entry.path().extension() == Some(OsStr::new("json")))
+        .count()
+}
+
+fn restore(args: &[&str]) -> anyhow::Result<Output> {
+    let mut command = bound_to_parent(daemon::binary()?);
+    let output = command.arg("restore").args(args).output();
+    output.context("start the daemon's binary")
+}
+
+fn restores(args: &[&str], words: &str) -> anyhow::Result<()> {
+    let output = restore(args)?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && text.contains(words),
+        "no {words:?}: {output:?}"
+    );
+    Ok(())
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_time_to_live_ends,
+    |scene| {
+        started_with_pair(scene)?;
+        let short = json!({ "ttl_ms": SHORT_MS });
+        let reply = delay(scene, FAR, 40, &short)?;
+        ensure!(reply["expires_at"].is_u64(), "{reply}");
+        ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
+        ensure!(leases() == 1, "no lease on disk");
+        wait_root("netem", false)?;
+        scene.wait_for("the end is published", |state| {
+            state
+                .tc("blue", "far")
+                .is_some_and(|it| it["has_tc"] == false)
+        })?;
+        ensure!(leases() == 0, "the lease is left on disk");
+        // What was there before is a netem of the administrator, and has its handle again.
+        tc("blue", "qdisc add dev far root handle 5: netem delay 30ms")?;
+        delay(scene, FAR, 41, &short)?;
+        wait_root("netem 5: root", true)?;
+        ensure!(root(FAR)?.contains("delay 30ms"), "{}", root(FAR)?);
+        // Ours, without an end: it is there again after one with an end.
+        delay(scene, FAR, 42, &Value::Null)?;
+        delay(scene, FAR, 43, &short)?;
+        wait_root("delay 42ms", true)?;
+        // And what is applied without an end meanwhile stays.
+        delay(scene, FAR, 44, &short)?;
+        let reply = delay(scene, FAR, 45, &Value::Null)?;
+        ensure!(
+            reply["expires_at"].is_null() && leases() == 0,
+            "{reply}, {} leases",
+            leases()
+        );
+        wait_out("delay 45ms")?;
+        delay(scene, FAR, 0, &Value::Null).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_confirmation_keeps,
+    |scene| {
+        started_with_pair(scene)?;
+        let confirm = json!({"operation": "Confirm"});
+        let within = json!({ "confirm_within_ms": SHORT_MS });
+        refused(scene, &confirm, "NotFound", "confirm")?;
+        delay(scene, FAR, 40, &within)?;
+        wait_root("netem", false)?;
+        delay(scene, FAR, 41, &within)?;
+        delay(scene, FAR, 41, &confirm)?;
+        ensure!(leases() == 0, "the lease is left on disk");
+        wait_out("delay 41ms")?;
+        refused(scene, &json!({"ttl_ms": 0}), "Invalid", "ttl_ms")?;
+        delay(scene, FAR, 0, &Value::Null).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_somebody_changed_is_theirs,
+    |scene| {
+        started_with_pair(scene)?;
+        let short = json!({ "ttl_ms": SHORT_MS });
+        delay(scene, FAR, 40, &short)?;
+        tc("blue", "qdisc change dev far root netem delay 50ms")?;
+        wait_out("delay 50ms")?;
+        let said = || scene.daemon().map(|daemon| daemon.stderr());
+        wait_for("it is said", SOON, said, |log| {
+            log.as_ref()
+                .is_ok_and(|log| log.contains("somebody has changed"))
+        })??;
+        // Another namespace of the same name is another one.
+        delay(scene, FAR, 41, &short)?;
+        netns::del("blue")?;
+        scene.wait_named::<&str>(&[])?;
+        pair("blue")?;
+        tc("blue", "qdisc add dev far root netem delay 41ms")?;
+        wait_out("delay 41ms")?;
+        netns::del("blue")
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    restored_by_hand,
+    |scene| {
+        started_with_pair(scene)?;
+        let output = restore(&[])?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.code() == Some(1) && text.contains("another tcgui-backend"),
+            "{output:?}"
+        );
+        delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+        scene.take_daemon()?.crash()?;
+        // Nobody is there to end it.
+        wait_out("delay 40ms")?;
+        restores(&[], "far in blue: restored")?;
+        ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
+        scene.start_daemon::<&str>(&[])?;
+        attribute(scene, FAR, "is_up", true)?;
+        delay(scene, FAR, 41, &json!({"ttl_ms": 600_000}))?;
+        // An orderly stop is no end either; by hand everything can be ended.
+        scene.take_daemon()?.stop()?;
+        restores(&[], "kept, it has not ended")?;
+        ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
+        restores(&["--all"], "far in blue: restored")?;
+        ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
+        netns::clear()
+    }
+);
+
+/// Leaves no room on the disk that the state is on.
+fn fill() -> anyhow::Result<()> {
+    let full = fs::write(Path::new(STATE).join("filler"), vec![0; 1 << 20]);
+    ensure!(full.is_err(), "the disk is larger than expected");
+    Ok(())
+}
+
+fn mount(line: &str) -> anyhow::Result<()> {
+    run(Command::new("mount").args(line.split_whitespace())).map(drop)
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_full_or_read_only_disk_does_no_harm,
+    |scene| {
+        fs::create_dir(STATE)?;
+        mount(&format!("-t tmpfs -o size=64k tmpfs {STATE}"))?;
+        started_with_pair(scene)?;
+        let short = json!({ "ttl_ms": SHORT_MS });
+        delay(scene, FAR, 40, &short)?;
+        fill()?;
+        // The one that runs goes on as it is, and ends.
+        refused(scene, &short, "Internal", "No space left")?;
+        ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
+        wait_root("netem", false)?;
+        delay(scene, FAR, 41, &Value::Null)?;
+        // The lease that ended has left some room.
+        fill()?;
+        refused(scene, &short, "Internal", "lease")?;
+        ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
+        fs::remove_file(Path::new(STATE).join("filler"))?;
+        delay(scene, FAR, 42, &short)?;
+        mount(&format!("-o remount,ro {STATE}"))?;
+        refused(scene, &short, "Internal", "Read-only")?;
+        wait_root("delay 41ms", true)?;
+        delay(scene, FAR, 0, &Value::Null)?;
+        // Started on it: what is on it has ended already, and new ones are refused.
+        scene.take_daemon()?.crash()?;
+        scene.start_daemon::<&str>(&[])?;
+        attribute(scene, FAR, "is_up", true)?;
+        delay(scene, FAR, 43, &Value::Null)?;
+        refused(scene, &short, "Internal", "Read-only")?;
+        delay(scene, FAR, 0, &Value::Null)?;
+        let log = scene.daemon()?.stderr();
+        ensure!(log.contains("leases cannot be written"), "{log}");
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    without_a_state_directory_what_needs_none_works,
+    |scene| {
+        pair("blue")?;
+        fs::write("/var/lib/file", "")?;
+        scene.start_with(&["--state-dir", "/var/lib/file/state"])?;
+        attribute(scene, FAR, "is_up", true)?;
+        delay(scene, FAR, 40, &Value::Null)?;
+        refused(scene, &json!({"ttl_ms": 1000}), "Internal", "state")?;
+        ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
+        let log = scene.daemon()?.stderr();
+        let said = log.matches("no leases").count();
+        ensure!(said == 1, "said {said} times: {log}");
+        delay(scene, FAR, 0, &Value::Null).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_default_time_to_live,
+    |scene| {
+        pair("blue")?;
+        scene.start_with(&["--default-ttl", "1s"])?;
+        attribute(scene, FAR, "is_up", true)?;
+        delay(scene, FAR, 40, &Value::Null)?;
+        wait_root("netem", false)?;
+        let log = scene.daemon()?.stderr();
+        log.contains("lease ended")
+            .then_some(())
+            .context("not said")
+    }
+);
