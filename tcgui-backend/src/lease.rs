@@ -33,6 +33,10 @@ use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey};
 use crate::tc::observed::{Observed, Root};
 use terms::Grant;
 
+/// How many netems a lease knows as its own. Each change that fails half-way adds one, and what is there is
+/// always among the newest.
+const CANDIDATES: usize = 8;
+
 /// A time in ms since the boot, which goes on while the machine sleeps.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
@@ -185,10 +189,10 @@ impl Before {
         let children = observed.children.iter().map(ToString::to_string);
         match &observed.root {
             Root::Absent | Root::Default { .. } => Self::default(),
+            // What somebody hung below ours stays there when it is changed in place.
             Root::Own { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
-                // Ours is changed in place or deleted as a whole.
-                lost: children.collect(),
+                lost: Vec::new(),
             },
             Root::ForeignNetem { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
@@ -227,7 +231,7 @@ pub struct Lease {
 
 impl Lease {
     /// Returns the lease under which `wanted` is set where `observed` is: that which holds already goes on,
-    /// with what was there before it.
+    /// with what was there before it, unless somebody else has changed the root since.
     pub fn record(
         held: Option<&Self>,
         (netns, ifindex, ifname): (LeaseNetns, u32, String),
@@ -235,19 +239,27 @@ impl Lease {
         wanted: Option<Netem>,
         grant: Grant,
     ) -> Self {
-        let mut set: Vec<_> = held.map_or_else(Vec::new, |held| held.set.clone());
-        set.retain(|known| *known != wanted);
-        set.push(wanted);
-        Self {
+        let held = held.filter(|held| restore::knows(held, observed));
+        let mut lease = Self {
             netns,
             ifindex,
             ifname,
             before: held.map_or_else(|| Before::of(observed), |held| held.before.clone()),
-            set,
+            set: held.map_or_else(Vec::new, |held| held.set.clone()),
             owner: grant.owner,
             expires: grant.expires,
             confirm_by: grant.confirm_by,
-        }
+        };
+        lease.may_be(wanted);
+        lease
+    }
+
+    /// Notes what may be at the root from now on.
+    pub fn may_be(&mut self, netem: Option<Netem>) {
+        self.set.retain(|known| *known != netem);
+        self.set.push(netem);
+        let surplus = self.set.len().saturating_sub(CANDIDATES);
+        self.set.drain(..surplus);
     }
 
     /// Returns when it ends by itself.

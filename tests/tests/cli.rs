@@ -68,6 +68,9 @@ mod tests {
                 "check",
                 "--netns-dir",
                 "--sweep-interval",
+                "--state-dir",
+                "--default-ttl",
+                "--keep-on-exit",
             ];
             for option in options {
                 ensure!(

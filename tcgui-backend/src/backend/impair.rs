@@ -166,7 +166,7 @@ fn after_failure(
     if !is_unchanged {
         let mut lease = recorded.or_else(|| held.cloned())?;
         if let Ok(Root::Own { netem, .. }) = after {
-            lease.set.push(Some(netem));
+            lease.may_be(Some(netem));
         }
         keep(leases, &lease);
         return Some(lease);

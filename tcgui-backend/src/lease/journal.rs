@@ -311,6 +311,10 @@ fn write_beside(file: &Path, content: &[u8]) -> io::Result<()> {
 }
 
 fn read(file: &Path) -> io::Result<Record> {
+    if !fs::symlink_metadata(file)?.is_file() {
+        // Opening a FIFO would never end.
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file"));
+    }
     let mut content = Vec::new();
     File::open(file)?.take(LARGEST).read_to_end(&mut content)?;
     let record: Record = serde_json::from_slice(&content)?;

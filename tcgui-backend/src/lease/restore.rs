@@ -31,7 +31,7 @@ impl fmt::Display for Restored {
             Self::Back { lost } if lost.is_empty() => f.write_str("restored"),
             Self::Back { lost } => write!(
                 f,
-                "netem is gone, but what it replaced cannot be put back: {}",
+                "restored, but for what cannot be put back: {}",
                 lost.join(", ")
             ),
             Self::Already => f.write_str("nothing to restore"),
@@ -68,6 +68,11 @@ pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<Step>) {
             (Restored::Back { lost }, steps)
         }
     }
+}
+
+/// Returns whether what is there is explained by a lease, or somebody else made it.
+pub fn knows(lease: &Lease, observed: &Observed) -> bool {
+    is_back(lease, observed) || is_ours(lease, observed)
 }
 
 /// Returns whether what is there is what was there before.

@@ -251,6 +251,46 @@ lab_test!(
     }
 );
 
+/// Changes the only lease on disk.
+fn edit_lease(edit: impl FnOnce(&mut Value)) -> anyhow::Result<()> {
+    let mut files = fs::read_dir(Path::new(STATE).join("leases"))?;
+    let file = files.next().context("no lease")??.path();
+    let mut lease: Value = serde_json::from_slice(&fs::read(&file)?)?;
+    edit(&mut lease);
+    Ok(fs::write(&file, lease.to_string())?)
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    at_the_start_it_counts_whose_it_was,
+    |scene| {
+        started_with_pair(scene)?;
+        let long = json!({"ttl_ms": 600_000});
+        delay(scene, FAR, 40, &long)?;
+        scene.take_daemon()?.crash()?;
+        edit_lease(|it| it["lease"]["owner"] = json!({"scenario": {"id": "gone"}}))?;
+        scene.start_daemon::<&str>(&[])?;
+        wait_root("netem", false)?;
+        // Of another boot there is nothing to be put back.
+        delay(scene, FAR, 41, &json!({ "ttl_ms": SHORT_MS }))?;
+        scene.take_daemon()?.crash()?;
+        edit_lease(|it| it["boot_id"] = json!("another"))?;
+        scene.start_daemon::<&str>(&[])?;
+        ensure!(leases() == 0, "a lease of another boot is left");
+        wait_out("delay 41ms")?;
+        // What cannot be read is kept for people, and in nobody's way.
+        delay(scene, FAR, 42, &long)?;
+        scene.take_daemon()?.crash()?;
+        edit_lease(|it| it["lease"] = json!("unreadable"))?;
+        scene.start_daemon::<&str>(&[])?;
+        let log = scene.daemon()?.stderr();
+        ensure!(log.contains("set aside"), "{log}");
+        ensure!(root(FAR)?.contains("delay 42ms"), "{}", root(FAR)?);
+        attribute(scene, FAR, "is_up", true)?;
+        delay(scene, FAR, 0, &long).map(drop)
+    }
+);
+
 /// Leaves no room on the disk that the state is on.
 fn fill() -> anyhow::Result<()> {
     let full = fs::write(Path::new(STATE).join("filler"), vec![0; 1 << 20]);

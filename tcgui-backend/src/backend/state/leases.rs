@@ -67,7 +67,7 @@ impl State {
     }
 
     /// Returns the order for work on a link.
-    fn order(&self, found: Found, work: TcWork) -> TcOrder {
+    pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
             place: self.place(found.key, found.names),
             link: found.link,
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Takes a wish in; it begins now if nothing else is under way.
-    fn enter(&mut self, wish: TcWish, moment: Moment, effects: &mut Vec<Effect>) {
+    pub(super) fn enter(&mut self, wish: TcWish, moment: Moment, effects: &mut Vec<Effect>) {
         if let Some(wish) = self.tc.enter(Box::new(wish), moment.now) {
             effects.push(self.begin_work(wish, moment));
         }

@@ -1,6 +1,7 @@
 //! What is put back where something else is.
 
 use super::super::restore::{Restored, decide};
+use super::super::terms::Grant;
 use super::*;
 use crate::kernel::netem::{Probability, Random};
 use crate::kernel::qdisc::{Install, QdiscStatistics};
@@ -178,4 +179,38 @@ fn a_seed_that_the_kernel_chose_is_no_change() {
         ..delay(5)
     };
     assert_eq!(decide(&lease, &own(seeded)).0, back());
+}
+
+#[test]
+fn a_lease_goes_on_unless_somebody_else_came_in_between() {
+    let record = |held: &Lease, observed: &Observed, wanted: u64| {
+        let grant = Grant {
+            owner: Owner::Plain,
+            expires: Some(at(20)),
+            confirm_by: None,
+        };
+        let of = (NETNS, 2, "far".to_owned());
+        Lease::record(Some(held), of, observed, Some(delay(wanted)), grant)
+    };
+    let first = before(&theirs(delay(3)));
+    let second = record(&first, &own(delay(5)), 6);
+    assert_eq!(second.before, first.before);
+    assert_eq!(second.set, [Some(delay(5)), Some(delay(6))]);
+    assert_eq!(second.expires, Some(at(20)));
+    let theirs_now = theirs(delay(9));
+    let third = record(&second, &theirs_now, 7);
+    assert_eq!(third.before, Before::of(&theirs_now));
+    assert_eq!(third.set, [Some(delay(7))]);
+}
+
+#[test]
+fn a_lease_knows_the_newest_alone() {
+    let mut lease = lease(2);
+    for ms in 0..100 {
+        lease.may_be(Some(delay(ms)));
+    }
+    assert_eq!(
+        (lease.set.len(), lease.set.last()),
+        (8, Some(&Some(delay(99))))
+    );
 }
