@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error_kind::ErrorKind;
 use crate::netem::TcNetemConfig;
 
 /// A sequence of netem configurations.
@@ -19,7 +20,7 @@ pub struct NetworkScenario {
     pub description: String,
     /// The steps in order.
     pub steps: Vec<ScenarioStep>,
-    /// Whether it is meant to run in a loop; the request to start decides.
+    /// Whether it runs in a loop if the request to start it does not say.
     pub loop_scenario: bool,
     /// Seconds since the Unix epoch; for a file the time of loading.
     pub created_at: u64,
@@ -188,6 +189,18 @@ pub enum ErrorCategory {
     Internal,
 }
 
+impl From<ErrorKind> for ErrorCategory {
+    fn from(kind: ErrorKind) -> Self {
+        match kind {
+            ErrorKind::Invalid => Self::Validation,
+            ErrorKind::NotFound | ErrorKind::Unsupported => Self::Permanent,
+            ErrorKind::Denied => Self::Permission,
+            ErrorKind::Busy => Self::Transient,
+            ErrorKind::Internal => Self::Internal,
+        }
+    }
+}
+
 /// Asks for a change of, or a look at, the executions of a backend.
 ///
 /// Released frontends send the first four and ignore every reply.
@@ -201,9 +214,10 @@ pub enum ScenarioExecutionRequest {
         namespace: String,
         /// The wire text of the interface.
         interface: String,
-        /// Whether to start over after the last step.
-        #[serde(default)]
-        loop_execution: bool,
+        /// Whether to start over after the last step. Released frontends always say it; absent, the
+        /// scenario's own `loop_scenario` decides.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        loop_execution: Option<bool>,
     },
     /// Stops what runs on an interface.
     Stop(ExecutionTarget),

@@ -10,9 +10,7 @@ use tcgui_shared::control::{InterfaceControlOperation, InterfaceControlResponse}
 use tcgui_shared::diagnostics::DiagnosticsResponse;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::keys::Keys;
-use tcgui_shared::scenario::{
-    ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioResponse,
-};
+use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -59,23 +57,13 @@ impl Refusal for DiagnosticsResponse {
 
 impl Refusal for ScenarioResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
-        ScenarioError::new(category(kind), message).into()
+        ScenarioError::new(kind.into(), message).into()
     }
 }
 
 impl Refusal for ScenarioExecutionResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
-        ScenarioError::new(category(kind), message).into()
-    }
-}
-
-fn category(kind: ErrorKind) -> ErrorCategory {
-    match kind {
-        ErrorKind::Invalid => ErrorCategory::Validation,
-        ErrorKind::NotFound | ErrorKind::Unsupported => ErrorCategory::Permanent,
-        ErrorKind::Denied => ErrorCategory::Permission,
-        ErrorKind::Busy => ErrorCategory::Transient,
-        ErrorKind::Internal => ErrorCategory::Internal,
+        ScenarioError::new(kind.into(), message).into()
     }
 }
 
