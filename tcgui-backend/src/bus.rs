@@ -36,12 +36,14 @@ use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tcgui_shared::preset::PresetList;
 use tcgui_shared::scenario::{
-    ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
+    ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate, ScenarioRequest,
+    ScenarioResponse,
 };
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::BoxError;
+use crate::execution::UpdateSink;
 use crate::kernel::process;
 
 pub use samples::{Sample, SampleTask};
@@ -135,6 +137,8 @@ pub struct Publication {
     pub health: Option<BackendHealthStatus>,
     /// `tc/NS/IF`; after the list, because clients drop what is about unknown interfaces.
     pub tc: Vec<TcPublication>,
+    /// `scenario/execution/NS/IF`.
+    pub executions: Vec<ExecutionPublication>,
     /// Answers to those who asked for what is published above, given after it.
     pub answers: Vec<(Reply<TcResponse>, TcResponse)>,
 }
@@ -147,12 +151,14 @@ impl Publication {
             list,
             health,
             tc,
+            executions,
             answers,
         } = self;
         presets.is_none()
             && list.is_none()
             && health.is_none()
             && tc.is_empty()
+            && executions.is_empty()
             && answers.is_empty()
     }
 }
@@ -166,6 +172,17 @@ pub struct TcPublication {
     pub interface: InterfaceName,
     /// What to publish; `None`: the interface is gone, and its publisher with it.
     pub update: Option<TcConfigUpdate>,
+}
+
+/// What happens to one `scenario/execution/NS/IF`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExecutionPublication {
+    /// The namespace.
+    pub netns: NamespaceName,
+    /// The interface in it.
+    pub interface: InterfaceName,
+    /// What to publish; `None`: nothing has run there for a while, and the publisher goes.
+    pub update: Option<ScenarioExecutionUpdate>,
 }
 
 /// To publish. The actor ends with it.
@@ -190,6 +207,17 @@ pub struct Clients {
     pub requests: mpsc::Receiver<Request>,
     /// A frontend appeared, which may miss what is published before it has the list.
     pub joined: Arc<Notify>,
+}
+
+impl UpdateSink for BusHandle {
+    async fn publish(&self, updates: Vec<ExecutionPublication>) {
+        let publication = Publication {
+            executions: updates,
+            ..Publication::default()
+        };
+        // Without an answer the bus is gone, which ends the daemon anyway.
+        self.publish(publication).await;
+    }
 }
 
 /// What a client asks for, and where the answer goes.

@@ -26,6 +26,8 @@ pub mod diagnostics;
 pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
+pub mod execution;
+#[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
 #[cfg(feature = "daemon")]

@@ -11,13 +11,15 @@ use zenoh::Session;
 
 use super::cached::{CachedPublisher, History};
 use super::replies::Replies;
-use super::{BusError, Publication, TcPublication};
+use super::{BusError, ExecutionPublication, Publication, TcPublication};
 
 /// How soon after a change a client notices that it missed the sample, by kind (released periods).
 const LIST_HEARTBEAT: Duration = Duration::from_millis(500);
 const HEALTH_HEARTBEAT: Duration = Duration::from_millis(2000);
 const PRESETS_HEARTBEAT: Duration = Duration::from_millis(2000);
 const TC_HEARTBEAT: Duration = Duration::from_millis(1000);
+/// Released backends did not keep these.
+const EXECUTION_HEARTBEAT: Duration = Duration::from_millis(1000);
 
 /// Questions for last samples that wait to be answered. A frontend that joins asks for each key once.
 const HISTORY_WAITING: usize = 256;
@@ -32,6 +34,7 @@ pub(super) struct Publishers {
     health: CachedPublisher,
     presets: CachedPublisher,
     tc: HashMap<String, CachedPublisher>,
+    executions: HashMap<String, CachedPublisher>,
 }
 
 impl Publishers {
@@ -48,6 +51,7 @@ impl Publishers {
             health: declare(keys.health(), HEALTH_HEARTBEAT)?,
             presets: declare(keys.presets_list(), PRESETS_HEARTBEAT)?,
             tc: HashMap::new(),
+            executions: HashMap::new(),
             session: session.clone(),
             keys,
             history,
@@ -71,6 +75,7 @@ impl Publishers {
             list,
             health,
             tc,
+            executions,
             answers,
         } = publication;
         if let Some(presets) = presets {
@@ -89,29 +94,49 @@ impl Publishers {
         } in tc
         {
             let key = self.keys.tc(&netns, &interface);
-            match update {
-                Some(update) => self.put_tc(key, &update),
-                None => drop(self.tc.remove(&key)),
-            }
+            let (session, history) = (&self.session, &self.history);
+            let declare = || CachedPublisher::declare(session, key.clone(), TC_HEARTBEAT, history);
+            put_at(&mut self.tc, &key, update.as_ref(), declare);
+        }
+        for ExecutionPublication {
+            netns,
+            interface,
+            update,
+        } in executions
+        {
+            let key = self.keys.scenario_execution(&netns, &interface);
+            let (session, history) = (&self.session, &self.history);
+            let declare =
+                || CachedPublisher::declare(session, key.clone(), EXECUTION_HEARTBEAT, history);
+            put_at(&mut self.executions, &key, update.as_ref(), declare);
         }
         for (reply, answer) in answers {
             reply.send(answer);
         }
     }
+}
 
-    fn put_tc(&mut self, key: String, update: &impl Serialize) {
-        if !self.tc.contains_key(&key) {
-            match CachedPublisher::declare(&self.session, key.clone(), TC_HEARTBEAT, &self.history)
-            {
-                Ok(publisher) => {
-                    self.tc.insert(key.clone(), publisher);
-                }
-                Err(error) => warn!(%error, key, "publisher not declared"),
+/// Publishes on a key that is there only for a while: declared with the first update, gone without one.
+fn put_at(
+    publishers: &mut HashMap<String, CachedPublisher>,
+    key: &str,
+    update: Option<&impl Serialize>,
+    declare: impl FnOnce() -> Result<CachedPublisher, BusError>,
+) {
+    let Some(update) = update else {
+        publishers.remove(key);
+        return;
+    };
+    if !publishers.contains_key(key) {
+        match declare() {
+            Ok(publisher) => {
+                publishers.insert(key.to_owned(), publisher);
             }
+            Err(error) => return warn!(%error, key, "publisher not declared"),
         }
-        if let Some(publisher) = self.tc.get(&key) {
-            put(publisher, update);
-        }
+    }
+    if let Some(publisher) = publishers.get(key) {
+        put(publisher, update);
     }
 }
 

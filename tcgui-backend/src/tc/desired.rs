@@ -88,7 +88,7 @@ impl Desired {
 }
 
 /// Gives a flat configuration its switches: on is what is above zero.
-pub(super) fn structured(flat: &FlatNetem) -> TcNetemConfig {
+pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     let percentage = |percentage: Option<f64>, correlation: Option<f64>| PercentageConfig {
         enabled: percentage.is_some_and(|percentage| percentage > 0.0),
         percentage: percentage.unwrap_or_default(),

@@ -80,6 +80,27 @@ pub fn observe(socket: &mut RequestSocket, ifindex: u32) -> Result<Observed, TcE
     Ok(Observed::new(&qdiscs, ifindex))
 }
 
+/// Reads what is at the root of a link, and fails if a netem could not take its place.
+///
+/// # Errors
+/// As [`perform`] would without changing anything.
+pub fn look(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    foreign: ForeignQdiscs,
+) -> Result<Outcome, TcError> {
+    let observed = observe(socket, ifindex)?;
+    if observed.root == Root::Absent {
+        find_link(socket, ifindex)?;
+    }
+    plan(Some(&Netem::default()), &observed, foreign)?;
+    Ok(Outcome {
+        plan: Plan::Nothing,
+        observed,
+        notes: Vec::new(),
+    })
+}
+
 /// Makes the root of a link what it should be.
 ///
 /// # Errors

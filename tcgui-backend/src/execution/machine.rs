@@ -1,0 +1,438 @@
+//! One execution: what is due when, and what each input leads to. Pure.
+//!
+//! Steps have deadlines on one schedule: each begins when the one before ends by the schedule, however long
+//! the change takes, so that nothing adds up. At most one request is with the port at a time; what ends an
+//! execution meanwhile waits for its answer, unless the interface is lost.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tcgui_shared::scenario::{
+    ErrorCategory, ExecutionState, ExecutionStats, NetworkScenario, ScenarioError,
+    ScenarioExecution,
+};
+
+use super::InterfaceNames;
+use super::port::{Impairment, PortError};
+
+/// A step that cannot begin before this is over has lost its place: the rest of the schedule is shifted
+/// instead of being caught up with.
+const MOST_LAG: Duration = Duration::from_secs(1);
+/// The longest hold that is kept to; also far from where an `Instant` ends.
+const LONGEST_STEP: Duration = Duration::from_secs(365 * 24 * 3600);
+
+const APPLYING: &str = "applying TC configuration";
+const HOLDING: &str = "holding the step";
+/// What is attempted when an interface is restored.
+pub(super) const RESTORING: &str = "restoring the interface";
+
+/// When something happened, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) now: Instant,
+    /// Milliseconds since the Unix epoch.
+    pub(super) unix_ms: u64,
+}
+
+/// How an execution lost its interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Loss {
+    /// The interface or its namespace does not exist any more.
+    Gone,
+    /// A client changed it by itself; what it wished stays.
+    TakenOver,
+    /// The daemon stops and leaves it as it is.
+    Left,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Input {
+    Captured(Result<Impairment, PortError>),
+    Changed(Result<(), PortError>),
+    Pause,
+    Resume,
+    Stop,
+    Lost(Loss),
+    Timer,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Effect {
+    /// It begins.
+    Begun,
+    /// It does not begin, and never did.
+    Refused(ScenarioError),
+    /// Make the root this; [`Input::Changed`] answers.
+    Set(Impairment),
+    /// Clients are to know how it is now.
+    Publish,
+    /// Nothing follows but, at some time, the release.
+    Ended,
+    /// The port is idle and the interface is given up. The last effect.
+    Release {
+        /// What was there should have been put back, and was not.
+        owed: bool,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Phase {
+    /// What is there is being read.
+    Capturing,
+    /// The current step is being applied.
+    Applying,
+    /// The current step is in force.
+    Holding,
+    /// What was there is being put back; then this is the end.
+    Restoring(ExecutionState),
+    Ended(ExecutionState),
+}
+
+/// When the current step ends.
+#[derive(Debug, Clone, Copy)]
+enum Course {
+    Running { due: Instant },
+    Held { remaining: Duration, paused_at: u64 },
+}
+
+#[derive(Debug)]
+pub(super) struct Machine {
+    scenario: Arc<NetworkScenario>,
+    looped: bool,
+    started_ms: u64,
+    phase: Phase,
+    course: Course,
+    /// A request is with the port.
+    busy: bool,
+    /// A stop waits for its answer.
+    stopping: bool,
+    /// What was there could not be put back.
+    owed: bool,
+    captured: Impairment,
+    current_step: usize,
+    iteration: u32,
+    stats: ExecutionStats,
+}
+
+impl Machine {
+    /// Begins by waiting for what is there. The scenario has steps.
+    pub(super) fn new(scenario: Arc<NetworkScenario>, looped: bool, moment: Moment) -> Self {
+        Self {
+            scenario,
+            looped,
+            started_ms: moment.unix_ms,
+            phase: Phase::Capturing,
+            course: Course::Running { due: moment.now },
+            busy: true,
+            stopping: false,
+            owed: false,
+            captured: Impairment::None,
+            current_step: 0,
+            iteration: 0,
+            stats: ExecutionStats::default(),
+        }
+    }
+
+    /// Takes in one input and returns what to do, in this order.
+    pub(super) fn step(&mut self, input: Input, moment: Moment) -> Vec<Effect> {
+        let is_answer = matches!(input, Input::Captured(_) | Input::Changed(_));
+        let answered = is_answer && std::mem::take(&mut self.busy);
+        match (input, &self.phase) {
+            (_, Phase::Ended(_)) if answered => vec![self.release()],
+            (_, Phase::Ended(_)) => Vec::new(),
+            (Input::Captured(captured), Phase::Capturing) => self.captured(captured, moment),
+            (Input::Changed(result), Phase::Applying) => self.applied(result),
+            (Input::Changed(result), Phase::Restoring(_)) => self.restored(result),
+            (Input::Stop, _) => self.stop(),
+            (Input::Pause, _) => self.pause(moment),
+            (Input::Resume, _) => self.resume(moment),
+            (Input::Lost(loss), _) => self.lost(loss),
+            (Input::Timer, Phase::Holding) => self.finish_step(moment),
+            (Input::Captured(_) | Input::Changed(_) | Input::Timer, _) => Vec::new(),
+        }
+    }
+
+    /// Returns when time alone leads to something.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        match (&self.phase, self.course) {
+            (Phase::Holding, Course::Running { due }) => Some(due),
+            _ => None,
+        }
+    }
+
+    /// Returns whether it has begun and nothing has asked it to end.
+    pub(super) fn is_under_way(&self) -> bool {
+        matches!(self.phase, Phase::Applying | Phase::Holding) && !self.stopping
+    }
+
+    /// Returns whether clients have been, or are to be, told of it.
+    pub(super) fn has_begun(&self) -> bool {
+        self.phase != Phase::Capturing
+    }
+
+    pub(super) fn state(&self) -> ExecutionState {
+        match (&self.phase, self.course) {
+            (Phase::Ended(state), _) => state.clone(),
+            (_, Course::Held { paused_at, .. }) => ExecutionState::Paused { paused_at },
+            (_, Course::Running { .. }) => ExecutionState::Running,
+        }
+    }
+
+    pub(super) fn scenario(&self) -> &NetworkScenario {
+        &self.scenario
+    }
+
+    /// Returns how it is now, in the words of the wire.
+    pub(super) fn snapshot(&self, names: &InterfaceNames) -> ScenarioExecution {
+        ScenarioExecution {
+            scenario: NetworkScenario::clone(&self.scenario),
+            start_time: self.started_ms,
+            current_step: self.current_step,
+            state: self.state(),
+            target_namespace: names.netns.to_wire(),
+            target_interface: names.interface.to_wire(),
+            stats: self.stats.clone(),
+            loop_execution: self.looped,
+            loop_iteration: self.iteration,
+        }
+    }
+
+    fn captured(&mut self, captured: Result<Impairment, PortError>, moment: Moment) -> Vec<Effect> {
+        match captured {
+            Err(err) => self.refuse(refusal(&err)),
+            Ok(_) if self.stopping => self.refuse(ScenarioError::new(
+                ErrorCategory::Transient,
+                "stopped before it began",
+            )),
+            Ok(captured) => {
+                self.captured = captured;
+                let first = self.begin_step(moment.now, moment.now);
+                vec![Effect::Begun, Effect::Publish, first]
+            }
+        }
+    }
+
+    fn refuse(&mut self, error: ScenarioError) -> Vec<Effect> {
+        self.phase = Phase::Ended(ExecutionState::Failed {
+            error: error.clone(),
+        });
+        vec![Effect::Refused(error), Effect::Ended, self.release()]
+    }
+
+    fn release(&self) -> Effect {
+        Effect::Release { owed: self.owed }
+    }
+
+    /// Begins the current step, which is due since `due`.
+    fn begin_step(&mut self, due: Instant, now: Instant) -> Effect {
+        let begin = if now.saturating_duration_since(due) > MOST_LAG {
+            now
+        } else {
+            due
+        };
+        // There is a current step: scenarios have steps, and `finish_step` stays within them.
+        let step = self.scenario.steps.get(self.current_step);
+        let hold = step.map_or(0, |step| step.duration_ms);
+        self.course = Course::Running {
+            due: begin + Duration::from_millis(hold).min(LONGEST_STEP),
+        };
+        self.phase = Phase::Applying;
+        self.busy = true;
+        Effect::Set(step.map_or(Impairment::None, |step| {
+            Impairment::of_step(&step.tc_config)
+        }))
+    }
+
+    fn applied(&mut self, result: Result<(), PortError>) -> Vec<Effect> {
+        let failure = match result {
+            Ok(()) => {
+                self.stats.tc_operations += 1;
+                None
+            }
+            Err(err) => {
+                self.stats.failed_operations += 1;
+                self.stats.last_error = Some(err.to_string());
+                Some(err)
+            }
+        };
+        match failure {
+            // What is gone cannot be restored, whoever waits for that.
+            Some(err) if err.is_gone() => self.end(self.failed(&err, APPLYING)),
+            _ if self.stopping => self.restore(ExecutionState::Stopped),
+            Some(err) if self.scenario.cleanup_on_failure => {
+                self.restore(self.failed(&err, APPLYING))
+            }
+            Some(err) => self.end(self.failed(&err, APPLYING)),
+            None => {
+                self.phase = Phase::Holding;
+                vec![Effect::Publish]
+            }
+        }
+    }
+
+    fn finish_step(&mut self, moment: Moment) -> Vec<Effect> {
+        let due = match self.course {
+            Course::Running { due } if due <= moment.now => due,
+            _ => return Vec::new(),
+        };
+        let steps = self.scenario.steps.len();
+        let completed = self.current_step + 1;
+        if completed < steps {
+            self.current_step = completed;
+            self.complete(completed);
+        } else if self.looped {
+            self.iteration = self.iteration.saturating_add(1);
+            self.current_step = 0;
+            self.complete(0);
+        } else {
+            self.complete(completed);
+            return self.end(ExecutionState::Completed);
+        }
+        vec![Effect::Publish, self.begin_step(due, moment.now)]
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a percentage of counts far below 2^52"
+    )]
+    fn complete(&mut self, completed: usize) {
+        self.stats.steps_completed = completed;
+        self.stats.progress_percent =
+            100.0 * completed as f64 / self.scenario.steps.len().max(1) as f64;
+    }
+
+    fn stop(&mut self) -> Vec<Effect> {
+        match self.phase {
+            Phase::Holding => self.restore(ExecutionState::Stopped),
+            _ => {
+                self.stopping = true;
+                Vec::new()
+            }
+        }
+    }
+
+    fn restore(&mut self, then: ExecutionState) -> Vec<Effect> {
+        self.phase = Phase::Restoring(then);
+        self.busy = true;
+        vec![Effect::Set(self.captured.clone())]
+    }
+
+    fn restored(&mut self, result: Result<(), PortError>) -> Vec<Effect> {
+        let Phase::Restoring(then) = &self.phase else {
+            return Vec::new();
+        };
+        let then = then.clone();
+        match result {
+            Ok(()) => {
+                self.stats.tc_operations += 1;
+                self.end(then)
+            }
+            Err(err) => {
+                self.stats.failed_operations += 1;
+                self.stats.last_error = Some(format!("{RESTORING}: {err}"));
+                self.owed = !err.is_gone();
+                // Nothing is left to restore of what is gone, and a first failure is the reason.
+                let keeps = err.is_gone() || matches!(then, ExecutionState::Failed { .. });
+                let failed = self.failed(&err, RESTORING);
+                self.end(if keeps { then } else { failed })
+            }
+        }
+    }
+
+    fn pause(&mut self, moment: Moment) -> Vec<Effect> {
+        let Course::Running { due } = self.course else {
+            return Vec::new();
+        };
+        if !self.is_under_way() {
+            return Vec::new();
+        }
+        self.course = Course::Held {
+            remaining: due.saturating_duration_since(moment.now),
+            paused_at: moment.unix_ms,
+        };
+        vec![Effect::Publish]
+    }
+
+    fn resume(&mut self, moment: Moment) -> Vec<Effect> {
+        let Course::Held { remaining, .. } = self.course else {
+            return Vec::new();
+        };
+        if !self.is_under_way() {
+            return Vec::new();
+        }
+        self.course = Course::Running {
+            due: moment.now + remaining,
+        };
+        vec![Effect::Publish]
+    }
+
+    fn lost(&mut self, loss: Loss) -> Vec<Effect> {
+        let operation = match self.phase {
+            Phase::Holding => HOLDING,
+            Phase::Restoring(_) => RESTORING,
+            _ => APPLYING,
+        };
+        let state = match loss {
+            Loss::Gone => {
+                let message = "the interface is gone";
+                self.stats.last_error = Some(message.to_owned());
+                let error = ScenarioError::new(ErrorCategory::Permanent, message);
+                self.failure(error, operation)
+            }
+            Loss::TakenOver => {
+                let message = "a request changed the interface";
+                self.stats.last_error = Some(message.to_owned());
+                ExecutionState::Stopped
+            }
+            Loss::Left => ExecutionState::Stopped,
+        };
+        if self.phase == Phase::Capturing {
+            self.phase = Phase::Ended(state);
+            let error = ScenarioError::new(
+                ErrorCategory::Transient,
+                "the interface was gone or changed before the scenario began",
+            );
+            return vec![Effect::Refused(error), Effect::Ended];
+        }
+        self.end(state)
+    }
+
+    fn end(&mut self, state: ExecutionState) -> Vec<Effect> {
+        self.phase = Phase::Ended(state);
+        let mut effects = vec![Effect::Publish, Effect::Ended];
+        effects.extend((!self.busy).then(|| self.release()));
+        effects
+    }
+
+    fn failed(&self, err: &PortError, operation: &str) -> ExecutionState {
+        let error = match err {
+            PortError::Refused { message, .. } => {
+                ScenarioError::new(ErrorCategory::Permanent, message.clone())
+            }
+            PortError::Unanswered => ScenarioError {
+                suggestion: Some("start the scenario again when the host is less busy".to_owned()),
+                ..ScenarioError::new(ErrorCategory::Transient, err.to_string())
+            },
+        };
+        self.failure(error, operation)
+    }
+
+    fn failure(&self, error: ScenarioError, operation: &str) -> ExecutionState {
+        ExecutionState::Failed {
+            error: ScenarioError {
+                step_index: Some(self.current_step),
+                operation: Some(operation.to_owned()),
+                ..error
+            },
+        }
+    }
+}
+
+/// Says why a scenario does not begin, in the words of a refused request.
+fn refusal(err: &PortError) -> ScenarioError {
+    let category = match err {
+        PortError::Refused { kind, .. } => (*kind).into(),
+        PortError::Unanswered => ErrorCategory::Transient,
+    };
+    ScenarioError::new(category, err.to_string())
+}
