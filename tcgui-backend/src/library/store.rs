@@ -210,10 +210,10 @@ impl Store {
             .mode(0o755)
             .create(&self.directory);
         // The names of the new directories must survive a power failure too.
-        let above = self.directory.ancestors().skip(1).take(3);
+        let mut above = self.directory.ancestors().skip(1).take(3);
         let synced = |path: &Path| File::open(path)?.sync_all();
         created
-            .and_then(|()| above.map(synced).collect())
+            .and_then(|()| above.try_for_each(synced))
             .map_err(|err| StoreError::Create {
                 directory: self.directory.clone(),
                 err,
