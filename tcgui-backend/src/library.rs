@@ -74,7 +74,7 @@ impl Library {
 
     fn list(&self) -> ScenarioResponse {
         ScenarioResponse::Listed {
-            scenarios: self.scenarios.iter().map(|it| (**it).clone()).collect(),
+            scenarios: self.scenarios.clone(),
             load_errors: self.load_errors.clone(),
         }
     }
@@ -113,7 +113,7 @@ impl LibraryHandle {
         match request {
             ScenarioRequest::List => self.snapshot().list(),
             ScenarioRequest::Get { id } => ScenarioResponse::Retrieved {
-                scenario: self.snapshot().scenario(&id).map(Arc::unwrap_or_clone),
+                scenario: self.snapshot().scenario(&id),
             },
             change => self.change(change).await,
         }

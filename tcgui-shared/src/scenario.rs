@@ -4,6 +4,8 @@
 //! seconds. A frontend follows an execution by [`ScenarioExecutionUpdate`] alone: it drops an
 //! update older than the last, and forgets the execution on a terminal state.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error_kind::ErrorKind;
@@ -99,15 +101,17 @@ pub enum ScenarioResponse {
     },
     /// All scenarios; the only reply that ends the loading state of a frontend.
     Listed {
-        /// The scenarios in the order of display.
-        scenarios: Vec<NetworkScenario>,
+        /// The scenarios in the order of display; shared with whoever else lists them.
+        #[serde(with = "shared")]
+        scenarios: Vec<Arc<NetworkScenario>>,
         /// Files that could not be read.
         load_errors: Vec<LoadError>,
     },
     /// One scenario.
     Retrieved {
         /// `None` when there is none of that id.
-        scenario: Option<NetworkScenario>,
+        #[serde(default, with = "shared::option")]
+        scenario: Option<Arc<NetworkScenario>>,
     },
     /// The scenario is replaced.
     Updated {
@@ -119,6 +123,54 @@ pub enum ScenarioResponse {
         /// Why.
         error: ScenarioError,
     },
+}
+
+/// Scenarios that are shared in memory and copied on the wire.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::NetworkScenario;
+
+    pub(super) fn serialize<S: Serializer>(
+        scenarios: &[Arc<NetworkScenario>],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(scenarios.iter().map(|scenario| &**scenario))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<Arc<NetworkScenario>>, D::Error> {
+        let scenarios: Vec<NetworkScenario> = Deserialize::deserialize(deserializer)?;
+        Ok(scenarios.into_iter().map(Arc::new).collect())
+    }
+
+    pub(super) mod option {
+        use super::{Arc, Deserialize, Deserializer, NetworkScenario, Serializer};
+
+        #[expect(
+            clippy::ref_option,
+            reason = "the signature that serde's derive expects"
+        )]
+        pub(in crate::scenario) fn serialize<S: Serializer>(
+            scenario: &Option<Arc<NetworkScenario>>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match scenario {
+                Some(scenario) => serializer.serialize_some(&**scenario),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(in crate::scenario) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Arc<NetworkScenario>>, D::Error> {
+            let scenario: Option<NetworkScenario> = Deserialize::deserialize(deserializer)?;
+            Ok(scenario.map(Arc::new))
+        }
+    }
 }
 
 impl From<ScenarioError> for ScenarioResponse {

@@ -1,5 +1,7 @@
 //! The examples of the protocol description and of its extensions, written with the types.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use tcgui_shared::bandwidth::{BandwidthStats, BandwidthUpdate};
 use tcgui_shared::control::{
@@ -282,7 +284,7 @@ fn loses(percentage: f64) -> TcNetemConfig {
 fn scenario_listed() -> ScenarioResponse {
     let error = ScenarioError::new(ErrorCategory::Validation, "line 3: unexpected token");
     ScenarioResponse::Listed {
-        scenarios: vec![NetworkScenario {
+        scenarios: vec![Arc::new(NetworkScenario {
             steps: vec![ScenarioStep {
                 duration_ms: 5000,
                 tc_config: loses(20.0),
@@ -297,7 +299,7 @@ fn scenario_listed() -> ScenarioResponse {
                 duration_ms: 5000,
             },
             ..blip()
-        }],
+        })],
         load_errors: vec![LoadError {
             file_path: "/etc/x/bad.json5".into(),
             error,
