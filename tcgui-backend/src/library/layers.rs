@@ -306,3 +306,6 @@ fn unchanged(known: Option<&Arc<NetworkScenario>>, read: NetworkScenario) -> Arc
         ..as_before
     })
 }
+
+#[cfg(test)]
+mod tests;
