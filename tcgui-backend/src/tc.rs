@@ -18,4 +18,4 @@ pub mod perform;
 pub mod plan;
 pub mod report;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -55,6 +55,8 @@ pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<Step>) {
         // A netem of somebody else gets its handle back, too.
         Some((handle, _)) if handle::tables(handle).is_none() => match observed.root {
             Root::Absent | Root::Default { .. } => Ok(Plan::Add { handle }),
+            // It is still there, on the way to being replaced.
+            Root::ForeignNetem { .. } => Ok(Plan::Change { handle }),
             _ if observed.children.is_empty() => Ok(Plan::Replace { handle }),
             _ => plan(None, observed, ForeignQdiscs::Keep),
         },
@@ -80,10 +82,15 @@ fn is_back(lease: &Lease, observed: &Observed) -> bool {
     match (&observed.root, &lease.before.netem) {
         // Where something else was lost, the default is all that can come back.
         (Root::Absent | Root::Default { .. }, None) => true,
-        (
-            Root::Own { handle, netem } | Root::ForeignNetem { handle, netem },
-            Some((known, before)),
-        ) => handle == known && is_same(before, netem),
+        // It was not lost after all.
+        (Root::Foreign(name), None) => lease.before.lost.contains(&name.to_string()),
+        (Root::ForeignNetem { handle, netem }, Some((known, before))) => {
+            handle == known && is_same(before, netem)
+        }
+        // Ours may have come back with another one of our handles, by which tables it holds.
+        (Root::Own { netem, .. }, Some((known, before))) => {
+            handle::tables(*known).is_some() && is_same(before, netem)
+        }
         _ => false,
     }
 }

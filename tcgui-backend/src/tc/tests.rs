@@ -1,7 +1,7 @@
 //! Requests to netem, plans against a small kernel, netem to what is published.
 
 mod desired;
-mod plan;
+pub(crate) mod plan;
 mod report;
 
 use crate::kernel::netem::{Netem, Probability, Random};

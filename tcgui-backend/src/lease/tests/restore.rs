@@ -149,6 +149,7 @@ fn what_cannot_come_back_is_named() {
     let (restored, steps) = decide(&lease, &own(delay(5)));
     assert_eq!(steps, [Step::Delete { handle: ours() }]);
     assert!(restored.to_string().contains("htb 1:"), "{restored}");
+    assert_eq!(decide(&lease, &observed(htb())).0, Restored::Already);
 }
 
 #[test]
@@ -168,7 +169,14 @@ fn killed_between_two_requests_is_recognised() {
         assert_eq!(decide(&lease, &own(there)).0, back(), "{there:?}");
     }
     let theirs_before = before(&theirs(twice(delay(3))));
-    assert_eq!(decide(&theirs_before, &theirs(delay(3))).0, back());
+    let (restored, steps) = decide(&theirs_before, &theirs(delay(3)));
+    assert_eq!(restored, back());
+    let install = Step::Install {
+        install: Install::Change,
+        handle: THEIRS,
+        netem: twice(delay(3)),
+    };
+    assert_eq!(steps, [install], "its handle is in use: by itself");
 }
 
 #[test]

@@ -15,7 +15,7 @@ const ROOT: u32 = u32::MAX;
 
 /// One link. The first qdisc is its root; tables are in none of the listed netems.
 #[derive(Debug, Clone)]
-struct Kernel {
+pub(crate) struct Kernel {
     qdiscs: Vec<Qdisc>,
     tables: Tables,
     was_clean: bool,
@@ -46,7 +46,7 @@ fn listed(netem: Netem) -> Netem {
 }
 
 impl Kernel {
-    fn new(qdiscs: Vec<Qdisc>) -> Self {
+    pub(crate) fn new(qdiscs: Vec<Qdisc>) -> Self {
         Self {
             qdiscs,
             tables: Tables::default(),
@@ -54,7 +54,7 @@ impl Kernel {
         }
     }
 
-    fn observed(&self) -> Observed {
+    pub(crate) fn observed(&self) -> Observed {
         Observed::new(&self.qdiscs, IFINDEX)
     }
 
@@ -63,7 +63,7 @@ impl Kernel {
         self.qdiscs.first().filter(|root| root.handle != 0)
     }
 
-    fn take(&mut self, step: &Step) -> Result<(), &'static str> {
+    pub(crate) fn take(&mut self, step: &Step) -> Result<(), &'static str> {
         match *step {
             Step::Delete { handle } => {
                 let root = self.root().ok_or("nothing to delete")?;
@@ -118,7 +118,7 @@ impl Kernel {
     }
 
     /// Returns what is really in force at the root.
-    fn in_force(&self) -> Option<Netem> {
+    pub(crate) fn in_force(&self) -> Option<Netem> {
         let mut netem = self.root()?.netem?;
         netem.distribution = self.tables.delay.filter(|_| netem.jitter_ns > 0);
         if let Some(slot) = &mut netem.slot {
@@ -142,14 +142,14 @@ impl Kernel {
     }
 }
 
-fn netem() -> BoxedStrategy<Netem> {
+pub(crate) fn netem() -> BoxedStrategy<Netem> {
     configs::config()
         .prop_map(|config| Desired::from_config(&config, LINK).unwrap().netem.unwrap())
         .boxed()
 }
 
 /// A root without anything of ours.
-fn roots() -> impl Strategy<Value = Vec<Qdisc>> {
+pub(crate) fn roots() -> impl Strategy<Value = Vec<Qdisc>> {
     let handle = || (1..0xffff_u32).prop_map(|major| major << 16);
     prop_oneof![
         Just(Vec::new()),
