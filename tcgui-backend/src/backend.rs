@@ -3,12 +3,13 @@
 //! ```text
 //!  namespace_watcher ─┐                                       ┌─▶ bus (publications, replies)
 //!  interfaces ────────┼─▶ task.rs ─▶ state.rs (pure) ─effects─┼─▶ interfaces (what to track)
-//!  bus (requests) ────┘    ▲             Inventory            └─▶ kernel (links up and down)
+//!  bus (requests) ────┤    ▲             Inventory            ├─▶ kernel (links, qdiscs)
+//!  scenario (calls) ──┘    │                                  └─▶ scenario (requests, losses)
 //!                          └────────────── results ◀──────────────┘
 //! ```
 //!
-//! Handles point one way: the backend knows the bus and `interfaces`; neither knows the backend, and
-//! neither ever waits for it. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
+//! Handles point one way: the backend knows the bus, `interfaces` and `scenario`; none knows the backend,
+//! and none ever waits for it: what a scenario calls for is awaited beside its actor. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
 //! was not asked to end (an error, so that the service manager starts the daemon anew).
 
 mod impair;
@@ -17,6 +18,7 @@ mod lanes;
 mod link_control;
 mod state;
 mod task;
+mod tc_port;
 mod wire;
 
 use std::collections::HashMap;
@@ -40,6 +42,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
+use crate::execution;
 use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
@@ -53,6 +56,7 @@ use crate::sockets::NetnsSockets;
 use impair::Leases;
 use state::State;
 use task::Actors;
+use tc_port::MainLoopPort;
 
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
@@ -120,6 +124,7 @@ pub enum BackendError {
 pub async fn run(config: Config) -> Result<(), BackendError> {
     let mut signals = Signals::open().map_err(BackendError::Signals)?;
     let mut supervisor = Supervisor::new(config.fail_actor.clone());
+    let restore = !config.keep_on_exit;
     let started = tokio::select! {
         biased;
         // Not cancel-safe: a start that is given up leaves nothing but a closed session.
@@ -130,7 +135,7 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         started = start(config, &mut supervisor) => started,
     };
     let (state, actors, namespaces) = started?;
-    task::Task::new(state, actors, signals, supervisor)
+    task::Task::new(state, actors, signals, supervisor, restore)
         .run(namespaces)
         .await
 }
@@ -159,20 +164,12 @@ async fn start(
         version = env!("CARGO_PKG_VERSION"), name = %config.name,
         directory = %directory.display(), count = namespaces.len(), "backend started"
     );
-    let watch = watch.run(supervisor.child_token());
-    supervisor.supervise("namespace_watcher", async {
-        watch.await;
-        Ok(())
-    });
+    supervisor.watch_over("namespace_watcher", watch.run(supervisor.child_token()));
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
-    let librarian = librarian.run(supervisor.child_token());
-    supervisor.supervise("library", async {
-        librarian.await;
-        Ok(())
-    });
-    let (samples, sampler) = bus.samples();
+    supervisor.watch_over("library", librarian.run(supervisor.child_token()));
     let (roster, roster_rx) = watch::channel(Arc::default());
+    let (samples, sampler) = bus.samples();
     let counters = KernelCounters::new(
         Rtnetlink::open(READINGS)?,
         sockets.clone(),
@@ -180,16 +177,14 @@ async fn start(
     );
     let interval = config.bandwidth_interval;
     let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
-    let bandwidth = bandwidth.run(supervisor.child_token());
-    supervisor.supervise("bandwidth", async {
-        bandwidth.await;
-        Ok(())
-    });
-    let sampler = sampler.run(supervisor.child_token());
-    supervisor.supervise("samples", async {
-        sampler.await;
-        Ok(())
-    });
+    supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
+    supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    let (port, calls) = MainLoopPort::channel();
+    let known = library.clone();
+    let source = Arc::new(move |id: &str| known.snapshot().scenario(id));
+    let (scenarios, executions) =
+        execution::open(&config.name, source, None, port, publisher.clone());
+    supervisor.watch_over("execution", executions.run(supervisor.child_token()));
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
@@ -210,6 +205,8 @@ async fn start(
         namespaces: watcher,
         interfaces: link_events,
         clients,
+        calls,
+        scenarios,
         tracker,
         publisher,
         sockets,
@@ -351,6 +348,14 @@ impl Supervisor {
     /// Returns the token that ends one actor.
     fn child_token(&self) -> CancellationToken {
         self.stop.child_token()
+    }
+
+    /// Supervises an actor that has no way to fail.
+    fn watch_over(&mut self, actor: &'static str, life: impl Future<Output = ()> + Send + 'static) {
+        self.supervise(actor, async {
+            life.await;
+            Ok(())
+        });
     }
 
     fn supervise(

@@ -330,7 +330,7 @@ mod tests {
             }
         }
         ensure!(
-            fs::read_dir(state.path())?.next().is_none(),
+            !state.path().join("default").exists(),
             "something was written"
         );
         Ok(())

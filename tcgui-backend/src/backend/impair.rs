@@ -73,6 +73,10 @@ pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWi
                 change(socket, &leases, &order, operation, terms)
             }
             TcWork::Confirm => confirm(socket, &leases, &order),
+            TcWork::Look => {
+                let looked = perform::look(socket, order.link.ifindex, order.foreign);
+                (looked.map_err(ImpairError::from), order.held.clone())
+            }
             TcWork::Restore => put_back(socket, &leases, &order),
         };
         let at = tokio::time::Instant::now().into_std();

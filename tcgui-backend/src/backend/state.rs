@@ -15,9 +15,7 @@ use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
-use tcgui_shared::scenario::{
-    ErrorCategory, ScenarioError, ScenarioExecutionResponse, ScenarioRequest, ScenarioResponse,
-};
+use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::inventory::{Found, Inventory, NotFound};
 use super::lanes::Lanes;
@@ -25,6 +23,7 @@ use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
+use crate::execution;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
@@ -33,10 +32,13 @@ use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
+use executions::Claims;
 use tc::{Target, TcDesk};
 
+pub(super) use executions::{Asked, TcCall};
 pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
+mod executions;
 mod leases;
 mod tc;
 
@@ -90,6 +92,8 @@ pub(super) enum Input {
     FrontendJoined,
     LinkSwitched(LinkOutcome),
     TcChanged(Box<TcOutcome>),
+    /// An execution wants something done to its interface.
+    TcCall(Box<TcCall>),
     Published(Duration),
     /// Presets, scenarios or what is wrong with their files changed.
     Library(Arc<Library>),
@@ -110,6 +114,8 @@ pub(super) enum Effect {
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
+    /// For the executions of scenarios.
+    Execution(execution::Command),
     /// Look at a namespace, whatever has rung.
     Look(NetnsKey),
     Publish(Publication),
@@ -149,6 +155,7 @@ pub(super) struct State {
     /// The clocks at the last step.
     last: Option<Moment>,
     stopping: bool,
+    claims: Claims,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
     library: Arc<Library>,
@@ -172,6 +179,7 @@ impl State {
             ledger: Ledger::default(),
             last: None,
             stopping: false,
+            claims: Claims::default(),
             health_counts: None,
             health_due: None,
             library,
@@ -204,6 +212,7 @@ impl State {
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
+            Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
             Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
@@ -213,6 +222,7 @@ impl State {
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
+        effects.extend(self.claims.take_lost().map(Effect::Execution));
         self.begin_waiting(moment, &mut effects);
         let was_changed = self.changed;
         let publication = self.publish(moment);
@@ -262,6 +272,7 @@ impl State {
                 if self.inventory.remove(&name, id) {
                     self.awaited.remove(&NetnsKey::Mounted(id));
                     self.namespace_lost(NetnsKey::Mounted(id));
+                    self.claims.links_are(NetnsKey::Mounted(id), &[]);
                     effects.push(Effect::Forget(id));
                 }
                 self.changed = true;
@@ -275,6 +286,7 @@ impl State {
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
+        self.claims.links_are(key, &snapshot.links);
         if self.inventory.set_links(key, snapshot) {
             self.leases_of(key, &present, effects);
             self.changed = true;
@@ -287,10 +299,8 @@ impl State {
         match request {
             Request::Interface(request, reply) => self.switch_link(request, reply, effects),
             Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
-            Request::Execution(_, reply) => {
-                reply.send(ScenarioExecutionResponse::from(unsupported(
-                    "running scenarios",
-                )));
+            Request::Execution(request, reply) => {
+                effects.extend(self.execution(request, reply).map(Effect::Execution));
             }
             Request::Tc(request, reply) => self.change_tc(*request, reply, moment, effects),
             Request::Diagnostics(request, reply) => {
@@ -509,14 +519,6 @@ impl State {
             interface_count,
         }
     }
-}
-
-fn missing(what: &str) -> String {
-    format!("{what} is not part of this version yet")
-}
-
-fn unsupported(what: &str) -> ScenarioError {
-    ScenarioError::new(ErrorCategory::Permanent, missing(what))
 }
 
 fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName) -> String {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use super::impair::{self, Leases};
 use super::link_control;
-use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State};
+use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State, TcCall};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::blocking;
@@ -17,6 +17,7 @@ use crate::bus::{BusHandle, Clients};
 use crate::clock::{unix_milliseconds, unix_seconds};
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
+use crate::execution::ScenarioHandle;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
 use crate::lease::BootTime;
@@ -32,6 +33,8 @@ const LAST_RESTORATIONS: Duration = Duration::from_millis(700);
 
 /// Between two looks at a namespace that could not be seen.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long interfaces on which scenarios run may take to be restored. Each takes a few milliseconds.
+const LAST_SCENARIOS: Duration = Duration::from_millis(1000);
 
 /// The backend's ends of all actors.
 #[derive(Debug)]
@@ -39,6 +42,9 @@ pub(super) struct Actors {
     pub(super) namespaces: NamespaceWatcherHandle,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
     pub(super) clients: Clients,
+    /// What executions want done to their interfaces.
+    pub(super) calls: mpsc::Receiver<TcCall>,
+    pub(super) scenarios: ScenarioHandle,
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
@@ -63,6 +69,8 @@ pub(super) struct Task {
     supervisor: Supervisor,
     /// Slow work under way; each result comes back as an input.
     work: JoinSet<Input>,
+    /// Whether scenarios that run at the end are taken back.
+    restore: bool,
 }
 
 impl Task {
@@ -71,6 +79,7 @@ impl Task {
         actors: Actors,
         signals: Signals,
         supervisor: Supervisor,
+        restore: bool,
     ) -> Self {
         Self {
             state,
@@ -78,6 +87,7 @@ impl Task {
             signals,
             supervisor,
             work: JoinSet::new(),
+            restore,
         }
     }
 
@@ -104,6 +114,8 @@ impl Task {
                 }
             }
         };
+        self.refuse_requests();
+        self.end_scenarios().await;
         self.finish_work().await;
         let Self {
             state,
@@ -117,13 +129,46 @@ impl Task {
         ended
     }
 
-    /// Answers those whose request is under way; what was not begun is refused.
-    async fn finish_work(&mut self) {
+    fn refuse_requests(&mut self) {
         self.actors.clients.requests.close();
         while let Ok(request) = self.actors.clients.requests.try_recv() {
             // Dropped unanswered, it is answered by the bus.
             drop(request);
         }
+    }
+
+    /// Lets executions end and put back what they found, which needs everything but requests.
+    async fn end_scenarios(&mut self) {
+        let limit = tokio::time::Instant::now() + LAST_SCENARIOS;
+        let mut ended = self.actors.scenarios.end(self.restore).await;
+        loop {
+            let event = tokio::select! {
+                biased;
+                // Cancel-safe: not polled again once it has resolved.
+                _ = &mut ended => return,
+                // Cancel-safe: the deadline stays.
+                () = tokio::time::sleep_until(limit) => {
+                    return warn!("scenarios left running");
+                }
+                // Cancel-safe, as its arms are.
+                event = self.next_event() => event,
+            };
+            match event {
+                Event::Input(input) => {
+                    let effects = self.state.step(input, moment());
+                    self.perform(effects).await;
+                }
+                // Somebody is in a hurry, or there is nobody left to do it.
+                Event::Signal(Signal::Reload) => {}
+                Event::Signal(Signal::Stop(_)) | Event::Failure(_) => {
+                    return warn!("scenarios left running");
+                }
+            }
+        }
+    }
+
+    /// Answers those whose request is under way; what was not begun is refused.
+    async fn finish_work(&mut self) {
         let effects = self.state.stop(moment());
         let limit = if effects.is_empty() {
             LAST_WORK
@@ -160,7 +205,7 @@ impl Task {
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
-            // Cancel-safe, as are the next two: `recv` takes nothing unless it returns it. A closed
+            // Cancel-safe, as are the next three: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
@@ -169,6 +214,9 @@ impl Task {
             () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a change that was not returned is still to come.
             library = self.actors.library.changed() => Event::Input(Input::Library(library)),
+            Some(call) = self.actors.calls.recv() => {
+                Event::Input(Input::TcCall(Box::new(call)))
+            }
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next(), if !self.work.is_empty() => {
                 done.map_or_else(work_failed, Event::Input)
@@ -221,6 +269,8 @@ impl Task {
                         Input::Timer
                     });
                 }
+                // As for the interfaces actor.
+                Effect::Execution(command) => self.actors.scenarios.send(command).await,
                 Effect::Roster(roster) => {
                     self.actors.roster.send_replace(Arc::new(roster));
                 }

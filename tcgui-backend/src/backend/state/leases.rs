@@ -6,14 +6,14 @@ use std::time::Instant;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
-use super::tc::{self, Target, TcOrder, TcOutcome, TcWish, TcWork};
+use super::tc::{self, Asker, Target, TcOrder, TcOutcome, TcWish, TcWork};
 use super::{Effect, Moment, State};
 use crate::backend::inventory::{Found, ReadBack};
 use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
-use crate::lease::{BootTime, Lease};
+use crate::lease::{BootTime, Lease, Owner};
 use crate::tc::desired::{Desired, LinkFacts};
 
 impl State {
@@ -53,17 +53,20 @@ impl State {
         }
         let operation = Box::new(request.operation);
         let order = self.order(found, TcWork::Change { operation, terms });
-        self.enter(TcWish::new(order, target, Some(reply)), moment, effects);
+        let mut wish = TcWish::new(order, target, Some(Asker::Client(reply)));
+        wish.ended = self.claims.take_over(wish.lane());
+        effects.extend(self.claims.take_lost().map(Effect::Execution));
+        self.enter(wish, moment, effects);
     }
 
-    /// A scenario has ended, and all its changes were answered: what it did to interfaces is undone with the
-    /// next step.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for the scenarios, which are being built")
-    )]
-    pub(super) fn scenario_ended(&mut self, id: &str) {
-        self.ledger.end_scenario(Some(id));
+    /// A scenario has given its interface up: it is restored, or what is there now stays.
+    pub(super) fn release_lease(&mut self, lane: LeaseKey, effects: &mut Vec<Effect>) {
+        let lease = self.ledger.get(lane);
+        let lease = lease.filter(|lease| matches!(lease.owner, Owner::Scenario { .. }));
+        if let Some(lease) = lease.cloned() {
+            self.ledger.settle(lane, None);
+            forget(vec![lease], effects);
+        }
     }
 
     /// Returns the order for work on a link.
@@ -127,7 +130,8 @@ impl State {
             return reply.send(TcResponse::failure(message, kind));
         }
         let order = self.order(found, TcWork::Confirm);
-        self.enter(TcWish::new(order, target, Some(reply)), moment, effects);
+        let wish = TcWish::new(order, target, Some(Asker::Client(reply)));
+        self.enter(wish, moment, effects);
     }
 
     /// A piece of work is done.

@@ -7,6 +7,7 @@
 //! longer for a newer one than the change before it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcgui_shared::error_kind::ErrorKind;
@@ -65,23 +66,37 @@ pub(in crate::backend) enum TcWork {
     Confirm,
     /// The lease has ended.
     Restore,
+    /// Look whether something could be done, and at what.
+    Look,
 }
 
-/// A client's wish to change a qdisc, or that of a lease to end.
+/// Who wants to know what became of a wish.
+#[derive(Debug)]
+pub(super) enum Asker {
+    /// A client; what is in force is published before it is answered.
+    Client(Reply<TcResponse>),
+    /// An execution, whose next step must not wait for a slow client of the bus.
+    Execution(Reply<TcResponse>),
+}
+
+/// The wish of a client or an execution to change a qdisc, or that of a lease to end.
 #[derive(Debug)]
 pub(in crate::backend) struct TcWish {
     pub(in crate::backend) order: TcOrder,
     target: Target,
     /// Those who sent it or what it supersedes.
-    replies: Vec<Reply<TcResponse>>,
+    askers: Vec<Asker>,
+    /// The scenario that it has ended.
+    pub(super) ended: Option<Arc<str>>,
 }
 
 impl TcWish {
-    pub(super) fn new(order: TcOrder, target: Target, reply: Option<Reply<TcResponse>>) -> Self {
+    pub(super) fn new(order: TcOrder, target: Target, asker: Option<Asker>) -> Self {
         Self {
             order,
             target,
-            replies: reply.into_iter().collect(),
+            askers: asker.into_iter().collect(),
+            ended: None,
         }
     }
 
@@ -89,7 +104,7 @@ impl TcWish {
     fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Restore => false,
+            TcWork::Confirm | TcWork::Restore | TcWork::Look => false,
         }
     }
 
@@ -116,6 +131,8 @@ struct Lane {
     next: VecDeque<Box<TcWish>>,
     /// … and when, if nothing is under way.
     due: Option<Instant>,
+    /// Who wants to know what is there once all that is done.
+    look: Option<Box<TcWish>>,
     /// How many changes followed each other without a gap.
     streak: u32,
 }
@@ -155,10 +172,18 @@ impl TcDesk {
             self.lanes.insert(wish.lane(), begun);
             return Some(wish);
         };
+        if wish.order.work == TcWork::Look {
+            if let Some(superseded) = lane.look.take() {
+                wish.askers.splice(0..0, superseded.askers);
+            }
+            lane.look = Some(wish);
+            return None;
+        }
         // What stays is what comes back when the other ends: it is not left out for that.
         let stays = wish.stays();
         while let Some(superseded) = lane.next.pop_back_if(|it| stays || !it.stays()) {
-            wish.replies.splice(0..0, superseded.replies);
+            wish.askers.splice(0..0, superseded.askers);
+            wish.ended = wish.ended.take().or(superseded.ended);
         }
         lane.next.push_back(wish);
         None
@@ -176,7 +201,11 @@ impl TcDesk {
         };
         let begun = lane.begun.take().unwrap_or(now);
         if lane.next.is_empty() {
-            self.lanes.remove(&wish.lane());
+            if lane.look.is_some() {
+                lane.due = Some(now);
+            } else {
+                self.lanes.remove(&wish.lane());
+            }
             return;
         }
         let pause = now.saturating_duration_since(begun) * (1 << lane.streak);
@@ -189,7 +218,7 @@ impl TcDesk {
         self.lanes.values_mut().filter_map(move |lane| {
             lane.due.take_if(|due| *due <= now)?;
             lane.begun = Some(now);
-            lane.next.pop_front()
+            lane.next.pop_front().or_else(|| lane.look.take())
         })
     }
 
@@ -197,6 +226,7 @@ impl TcDesk {
     pub(super) fn clear_waiting(&mut self) {
         self.lanes.retain(|_, lane| {
             lane.next.clear();
+            lane.look = None;
             lane.begun.is_some()
         });
     }
@@ -219,15 +249,20 @@ impl TcDesk {
         self.unlisted.clear();
     }
 
-    /// Answers a wish once what it led to is published.
+    /// Answers a wish: clients once what it led to is published.
     pub(super) fn answer(&mut self, wish: TcWish, response: &TcResponse) {
         let TcWish {
             target: (netns, _),
-            replies,
+            askers,
             ..
         } = wish;
-        for reply in replies {
-            self.answers.push((netns.clone(), reply, response.clone()));
+        for asker in askers {
+            match asker {
+                Asker::Client(reply) => {
+                    self.answers.push((netns.clone(), reply, response.clone()));
+                }
+                Asker::Execution(reply) => reply.send(response.clone()),
+            }
         }
     }
 
@@ -381,6 +416,11 @@ pub(super) fn response(
     for note in &outcome.notes {
         message.push_str("; ");
         message.push_str(&note.to_string());
+    }
+    if let Some(scenario) = &wish.ended {
+        message.push_str(&format!(
+            "; the scenario {scenario:?} that ran there is stopped"
+        ));
     }
     let ends_in = lease.and_then(Lease::ends).map(|at| at.since(moment.boot));
     match (ends_in, lease.and_then(|lease| lease.confirm_by)) {

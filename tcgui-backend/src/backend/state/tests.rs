@@ -7,6 +7,7 @@ use super::*;
 use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 
+mod executions;
 mod leases;
 mod tc;
 

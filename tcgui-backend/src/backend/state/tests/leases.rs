@@ -345,9 +345,9 @@ fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
 
     let mut bench = Bench::warm();
     bench.state.ledger.settle(V0, Some(scenario()));
-    bench.state.scenario_ended("another");
+    bench.state.ledger.end_scenario(Some("another"));
     assert!(!begins(&bench.tick()));
-    bench.state.scenario_ended("s");
+    bench.state.ledger.end_scenario(Some("s"));
     assert_eq!(work(bench.tick()).order.work, TcWork::Restore);
 }
 

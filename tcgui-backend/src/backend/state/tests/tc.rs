@@ -37,7 +37,7 @@ fn v0(netem: Option<Netem>) -> Link {
 }
 
 impl Bench {
-    fn tc(&mut self, netns: &str, operation: TcOperation) -> (Vec<Effect>, Answer) {
+    pub(super) fn tc(&mut self, netns: &str, operation: TcOperation) -> (Vec<Effect>, Answer) {
         let (reply, answer) = Reply::channel();
         let request = TcRequest {
             namespace: netns.to_owned(),
@@ -51,7 +51,7 @@ impl Bench {
     }
 
     /// Expects a wish to begin and nothing else to happen.
-    fn begun(effects: Vec<Effect>) -> Box<TcWish> {
+    pub(super) fn begun(effects: Vec<Effect>) -> Box<TcWish> {
         let mut effects = effects.into_iter();
         match (effects.next(), effects.next()) {
             (Some(Effect::ChangeTc(wish)), None) => wish,
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// The kernel did what was wished, as far as the caller says.
-    fn done(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Vec<Effect> {
+    pub(super) fn done(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Vec<Effect> {
         let handle = handle::for_tables(Tables::default(), &[]);
         let root = netem.map_or(Root::Absent, |netem| Root::Own { handle, netem });
         let observed = Observed {

@@ -1,0 +1,205 @@
+//! Decisions about executions of scenarios: which interface a client means, and whose an interface is. Pure.
+//!
+//! An execution claims its interface when it looks at it, by what the interface is and not by its name. The
+//! claim ends when the interface goes, or when a client changes it: released frontends ignore
+//! most replies, so a refusal would look like a slider that does nothing, and the newest wish is the
+//! one that counts. What an execution asks for without a claim is refused here, before it can meet the wish
+//! of somebody else.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::scenario::{
+    ExecutionTarget, ScenarioError, ScenarioExecutionRequest, ScenarioExecutionResponse,
+};
+use tcgui_shared::tc::{TcOperation, TcResponse};
+
+use super::tc::{Asker, TcWork};
+use super::{Effect, Moment, State, TcWish};
+use crate::bus::Reply;
+use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Start, Target};
+use crate::kernel::link::Link;
+use crate::kernel::netns::NetnsKey;
+use crate::lease::ledger::LeaseKey;
+use crate::lease::terms::Terms;
+
+/// What an execution asks of traffic control.
+#[derive(Debug)]
+pub(in crate::backend) struct TcCall {
+    pub(in crate::backend) claim: Claim,
+    pub(in crate::backend) asked: Asked,
+    pub(in crate::backend) reply: Reply<TcResponse>,
+}
+
+#[derive(Debug)]
+pub(in crate::backend) enum Asked {
+    /// Claim the interface, and tell what is there.
+    Look,
+    Change(Box<TcOperation>),
+    /// Give the claim up.
+    Release,
+}
+
+/// Which interfaces are an execution's to change.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    held: HashMap<LeaseKey, (u64, Arc<str>)>,
+    /// What the executions are to be told.
+    lost: Vec<Command>,
+}
+
+impl Claims {
+    fn claim(&mut self, lane: LeaseKey, claim: &Claim) {
+        self.held
+            .insert(lane, (claim.number, Arc::clone(&claim.scenario)));
+    }
+
+    fn holds(&self, lane: LeaseKey, claim: &Claim) -> bool {
+        self.held
+            .get(&lane)
+            .is_some_and(|(number, _)| *number == claim.number)
+    }
+
+    fn release(&mut self, lane: LeaseKey, claim: &Claim) {
+        if self.holds(lane, claim) {
+            self.held.remove(&lane);
+        }
+    }
+
+    /// A client changes an interface; returns the scenario that ends by that.
+    pub(super) fn take_over(&mut self, lane: LeaseKey) -> Option<Arc<str>> {
+        let (number, scenario) = self.held.remove(&lane)?;
+        self.lost.push(lost(lane, number, Loss::TakenOver));
+        Some(scenario)
+    }
+
+    /// These are all the links of a namespace: executions on others have lost them.
+    pub(super) fn links_are(&mut self, netns: NetnsKey, links: &[Link]) {
+        let lost_here = self.held.extract_if(|(key, ifindex), _| {
+            *key == netns && !links.iter().any(|link| link.ifindex == *ifindex)
+        });
+        let lost_here = lost_here.map(|(lane, (number, _))| lost(lane, number, Loss::Gone));
+        self.lost.extend(lost_here);
+    }
+
+    /// Returns what the executions are to be told.
+    pub(super) fn take_lost(&mut self) -> impl Iterator<Item = Command> {
+        std::mem::take(&mut self.lost).into_iter()
+    }
+}
+
+fn lost((netns, ifindex): LeaseKey, number: u64, loss: Loss) -> Command {
+    Command::Lost {
+        key: InterfaceKey { netns, ifindex },
+        number,
+        loss,
+    }
+}
+
+impl State {
+    /// Returns what to ask of the executions; answers what is wrong at once.
+    pub(super) fn execution(
+        &self,
+        request: ScenarioExecutionRequest,
+        reply: Reply<ScenarioExecutionResponse>,
+    ) -> Option<Command> {
+        let (target, action) = match request {
+            ScenarioExecutionRequest::Start {
+                scenario_id,
+                namespace,
+                interface,
+                loop_execution,
+            } => {
+                return match self.find(&namespace, &interface) {
+                    Ok(((netns, interface), found)) => Some(Command::Start(Box::new(Start {
+                        scenario_id,
+                        looped: loop_execution,
+                        target: Target {
+                            key: InterfaceKey {
+                                netns: found.key,
+                                ifindex: found.link.ifindex,
+                            },
+                            names: InterfaceNames { netns, interface },
+                        },
+                        reply,
+                    }))),
+                    Err((kind, message)) => {
+                        reply.send(ScenarioError::new(kind.into(), message).into());
+                        None
+                    }
+                };
+            }
+            ScenarioExecutionRequest::Stop(target) => (target, Action::Stop),
+            ScenarioExecutionRequest::Pause(target) => (target, Action::Pause),
+            ScenarioExecutionRequest::Resume(target) => (target, Action::Resume),
+            ScenarioExecutionRequest::Status(target) => (target, Action::Status),
+            ScenarioExecutionRequest::ListActive => return Some(Command::ListActive(reply)),
+        };
+        match names(&target) {
+            Ok(names) => {
+                let found = self.inventory.find(&names.netns, &names.interface).ok();
+                Some(Command::On {
+                    names,
+                    key: found.map(|found| InterfaceKey {
+                        netns: found.key,
+                        ifindex: found.link.ifindex,
+                    }),
+                    action,
+                    reply,
+                })
+            }
+            Err(message) => {
+                reply.send(ScenarioError::new(ErrorKind::Invalid.into(), message).into());
+                None
+            }
+        }
+    }
+
+    /// Lets what an execution asks take its place among the wishes of clients.
+    pub(super) fn tc_call(&mut self, call: TcCall, moment: Moment, effects: &mut Vec<Effect>) {
+        let TcCall {
+            claim,
+            asked,
+            reply,
+        } = call;
+        let InterfaceKey { netns, ifindex } = claim.target.key;
+        let lane = (netns, ifindex);
+        let work = match asked {
+            Asked::Release => {
+                self.claims.release(lane, &claim);
+                // What it left in force stays: the scenario is complete.
+                self.release_lease(lane, effects);
+                return reply.send(TcResponse::success("released", None));
+            }
+            Asked::Change(_) if !self.claims.holds(lane, &claim) => {
+                let message = "the interface is gone, or was changed by a request";
+                return reply.send(TcResponse::failure(message, ErrorKind::Busy));
+            }
+            // On disk before its first change is what was there, for a daemon that does not live to restore it.
+            Asked::Change(operation) => TcWork::Change {
+                operation,
+                terms: Terms::of_scenario(format!("{} #{}", claim.scenario, claim.number)),
+            },
+            Asked::Look => TcWork::Look,
+        };
+        let InterfaceNames { netns, interface } = claim.target.names.clone();
+        let Some((_, found)) = self.inventory.locate(lane.0, ifindex) else {
+            let message = format!("no interface {interface} in network namespace {netns}");
+            return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
+        };
+        if work == TcWork::Look {
+            self.claims.claim(lane, &claim);
+        }
+        let order = self.order(found, work);
+        let wish = TcWish::new(order, (netns, interface), Some(Asker::Execution(reply)));
+        self.enter(wish, moment, effects);
+    }
+}
+
+fn names(target: &ExecutionTarget) -> Result<InterfaceNames, String> {
+    let netns = NamespaceName::from_wire(&target.namespace).map_err(|err| err.to_string())?;
+    let interface = InterfaceName::from_wire(&target.interface).map_err(|err| err.to_string())?;
+    Ok(InterfaceNames { netns, interface })
+}

@@ -1,0 +1,254 @@
+//! Whose an interface is: executions of scenarios among the requests of clients.
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::netem::{FlatNetem, TcNetemConfig};
+use tcgui_shared::scenario::{
+    ErrorCategory, ExecutionTarget, ScenarioExecutionRequest, ScenarioExecutionResponse,
+};
+use tcgui_shared::tc::{TcOperation, TcResponse};
+
+use super::*;
+use crate::backend::state::executions::Asked;
+use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Target};
+use crate::kernel::netem::Netem;
+
+type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
+
+fn claim(number: u64, netns: NetnsKey) -> Claim {
+    Claim {
+        number,
+        scenario: "blip".into(),
+        target: Target {
+            key: InterfaceKey { netns, ifindex: 2 },
+            names: InterfaceNames {
+                netns: NamespaceName::host(),
+                interface: InterfaceName::new("v0").unwrap(),
+            },
+        },
+    }
+}
+
+fn apply() -> TcOperation {
+    TcOperation::Apply(FlatNetem {
+        delay_ms: Some(5.0),
+        ..FlatNetem::default()
+    })
+}
+
+fn change() -> Asked {
+    Asked::Change(Box::new(TcOperation::ApplyConfig {
+        config: TcNetemConfig::default(),
+    }))
+}
+
+impl Bench {
+    fn call(&mut self, claim: &Claim, asked: Asked) -> (Vec<Effect>, Answer) {
+        let (reply, answer) = Reply::channel();
+        let call = TcCall {
+            claim: claim.clone(),
+            asked,
+            reply,
+        };
+        (self.step(Input::TcCall(Box::new(call))), answer)
+    }
+
+    /// An execution has looked at v0, at which a netem is.
+    fn claimed(claim: &Claim) -> Self {
+        let mut bench = Self::warm();
+        let (effects, mut answer) = bench.call(claim, Asked::Look);
+        let wish = Self::begun(effects);
+        assert_eq!(wish.order.work, TcWork::Look);
+        bench.done(wish, Some(Netem::default()));
+        // Before it is published: a slow client of the bus holds up no execution.
+        assert!(answer.try_recv().unwrap().applied_config.is_some());
+        bench.step(Input::Published(COST));
+        bench
+    }
+
+    fn execution(
+        &mut self,
+        request: ScenarioExecutionRequest,
+    ) -> (
+        Vec<Effect>,
+        tokio::sync::oneshot::Receiver<ScenarioExecutionResponse>,
+    ) {
+        let (reply, answer) = Reply::channel();
+        let effects = self.step(Input::Request(Request::Execution(request, reply)));
+        (effects, answer)
+    }
+}
+
+fn start(netns: &str, interface: &str) -> ScenarioExecutionRequest {
+    ScenarioExecutionRequest::Start {
+        scenario_id: "blip".to_owned(),
+        namespace: netns.to_owned(),
+        interface: interface.to_owned(),
+        loop_execution: None,
+    }
+}
+
+fn is_lost(effect: &Effect, loss: Loss) -> bool {
+    matches!(
+        effect,
+        Effect::Execution(Command::Lost { number: 1, loss: it, .. }) if *it == loss
+    )
+}
+
+#[test]
+fn a_scenario_starts_only_on_an_interface_that_exists() {
+    let mut bench = Bench::warm();
+    let (mut effects, _answer) = bench.execution(start("default", "v0"));
+    match effects.pop() {
+        Some(Effect::Execution(Command::Start(start))) => {
+            assert_eq!(start.target, claim(1, NetnsKey::Host).target);
+        }
+        other => panic!("{other:?}"),
+    }
+    for (netns, interface, category) in [
+        ("nowhere", "v0", ErrorCategory::Permanent),
+        ("default", "v9", ErrorCategory::Permanent),
+        ("../etc", "v0", ErrorCategory::Validation),
+    ] {
+        let (effects, mut answer) = bench.execution(start(netns, interface));
+        assert!(effects.is_empty(), "{effects:?}");
+        match answer.try_recv().unwrap() {
+            ScenarioExecutionResponse::Error { error } => assert_eq!(error.category, category),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn other_requests_also_reach_executions_on_what_is_gone() {
+    let mut bench = Bench::warm();
+    for (interface, known) in [("v0", true), ("v9", false)] {
+        let target = ExecutionTarget {
+            namespace: "default".to_owned(),
+            interface: interface.to_owned(),
+        };
+        let (effects, _answer) = bench.execution(ScenarioExecutionRequest::Stop(target));
+        match &effects[..] {
+            [Effect::Execution(Command::On { key, action, .. })] => {
+                assert_eq!((key.is_some(), *action), (known, Action::Stop));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    let target = ExecutionTarget {
+        namespace: "default".to_owned(),
+        interface: "a/b".to_owned(),
+    };
+    let (effects, mut answer) = bench.execution(ScenarioExecutionRequest::Pause(target));
+    assert!(effects.is_empty(), "{effects:?}");
+    answer.try_recv().unwrap();
+}
+
+#[test]
+fn a_look_comes_after_what_was_asked_before() {
+    let mut bench = Bench::warm();
+    let (effects, _first) = bench.tc("default", apply());
+    let first = Bench::begun(effects);
+    let (_, _second) = bench.tc("default", TcOperation::Remove);
+    let (effects, mut answer) = bench.call(&claim(1, NetnsKey::Host), Asked::Look);
+    assert!(effects.is_empty(), "{effects:?}");
+    let mut effects = bench.done(first, Some(Netem::default()));
+    let changes = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+    effects.retain(changes);
+    let second = Bench::begun(effects);
+    let TcWork::Change { operation, .. } = &second.order.work else {
+        panic!("{second:?}")
+    };
+    assert_eq!(**operation, TcOperation::Remove);
+    let mut effects = bench.done(second, None);
+    effects.retain(changes);
+    let look = Bench::begun(effects);
+    assert_eq!(look.order.work, TcWork::Look);
+    bench.done(look, None);
+    assert!(answer.try_recv().unwrap().applied_config.is_none());
+}
+
+#[test]
+fn a_wish_of_a_client_ends_the_execution_and_says_so() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::claimed(&mine);
+    let (mut effects, _answer) = bench.tc("default", apply());
+    assert!(is_lost(&effects.remove(0), Loss::TakenOver), "{effects:?}");
+    let wish = Bench::begun(effects);
+    // What the execution sent before it heard is not carried out.
+    let (effects, mut answer) = bench.call(&mine, change());
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
+    let effects = bench.done(wish, Some(Netem::default()));
+    let Some(Effect::Publish(publication)) = effects.last() else {
+        panic!("{effects:?}")
+    };
+    let message = &publication.answers[0].1.message;
+    assert!(
+        message.contains("\"blip\"") && message.contains("stopped"),
+        "{message}"
+    );
+    bench.step(Input::Published(COST));
+    // One that is wrong in itself ends nothing.
+    let mut bench = Bench::claimed(&mine);
+    let wrong = TcOperation::Apply(FlatNetem {
+        loss: 101.0,
+        ..FlatNetem::default()
+    });
+    let (effects, _answer) = bench.tc("default", wrong);
+    assert!(effects.is_empty(), "{effects:?}");
+    let (effects, _answer) = bench.call(&mine, change());
+    Bench::begun(effects);
+}
+
+#[test]
+fn a_released_interface_is_free() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::claimed(&mine);
+    bench.call(&claim(7, NetnsKey::Host), Asked::Release);
+    let (effects, _answer) = bench.call(&mine, change());
+    let wish = Bench::begun(effects);
+    bench.done(wish, None);
+    bench.step(Input::Published(COST));
+    bench.call(&mine, Asked::Release);
+    let (effects, mut answer) = bench.call(&mine, change());
+    assert!(effects.is_empty(), "{effects:?}");
+    assert!(!answer.try_recv().unwrap().success);
+    let (effects, _answer) = bench.tc("default", apply());
+    Bench::begun(effects);
+}
+
+#[test]
+fn what_goes_is_lost() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::claimed(&mine);
+    let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
+    assert!(is_lost(&effects[0], Loss::Gone), "{effects:?}");
+    // One of the same name is another one.
+    bench.step(links(NetnsKey::Host, &[link(3, "v0", false)]));
+    let (_, mut answer) = bench.call(&mine, change());
+    assert!(!answer.try_recv().unwrap().success);
+    let (_, mut answer) = bench.call(&mine, Asked::Look);
+    assert_eq!(
+        answer.try_recv().unwrap().error_kind,
+        Some(ErrorKind::NotFound)
+    );
+}
+
+#[test]
+fn what_goes_with_its_namespace_is_lost() {
+    let key = NetnsKey::Mounted(A);
+    let mut bench = Bench::warm();
+    bench.step(added("a", A));
+    bench.step(links(key, &[link(2, "v0", false)]));
+    let (effects, _answer) = bench.call(&claim(1, key), Asked::Look);
+    let is_look = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+    assert!(effects.iter().any(is_look), "{effects:?}");
+    let effects = bench.step(Input::Namespace(NamespaceEvent::Removed {
+        name: "a".into(),
+        id: A,
+    }));
+    assert!(
+        effects.iter().any(|it| is_lost(it, Loss::Gone)),
+        "{effects:?}"
+    );
+}

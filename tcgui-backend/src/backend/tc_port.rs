@@ -1,0 +1,83 @@
+//! Traffic control for executions: their calls pass through the main loop like requests of clients.
+
+use std::time::Duration;
+
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::tc::{TcOperation, TcResponse};
+use tokio::sync::mpsc;
+
+use super::state::{Asked, TcCall};
+use crate::bus::Reply;
+use crate::execution::{Claim, Impairment, PortError, TcPort};
+use crate::tc::desired::structured;
+
+/// Calls that wait for the main loop, which takes each in microseconds. An execution has one at a time.
+const CALLS: usize = 256;
+/// As long as a released frontend waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The executions' way to the main loop.
+#[derive(Debug, Clone)]
+pub(super) struct MainLoopPort {
+    calls: mpsc::Sender<TcCall>,
+}
+
+impl MainLoopPort {
+    /// Returns the port and the end at which the main loop takes calls.
+    pub(super) fn channel() -> (Self, mpsc::Receiver<TcCall>) {
+        let (calls, calls_rx) = mpsc::channel(CALLS);
+        (Self { calls }, calls_rx)
+    }
+
+    async fn call(&self, claim: &Claim, asked: Asked) -> Result<TcResponse, PortError> {
+        let (reply, answer) = Reply::channel();
+        let call = TcCall {
+            claim: claim.clone(),
+            asked,
+            reply,
+        };
+        let answered = async {
+            self.calls.send(call).await.ok()?;
+            answer.await.ok()
+        };
+        let response = tokio::time::timeout(PATIENCE, answered).await;
+        let response = response.map_err(|_| PortError::Unanswered)?;
+        match response {
+            Some(response) if response.success => Ok(response),
+            Some(TcResponse {
+                message,
+                error_kind,
+                ..
+            }) => Err(PortError::Refused {
+                kind: error_kind.unwrap_or(ErrorKind::Internal),
+                message,
+            }),
+            None => Err(PortError::Unanswered),
+        }
+    }
+}
+
+impl TcPort for MainLoopPort {
+    async fn capture(&self, claim: &Claim) -> Result<Impairment, PortError> {
+        let response = self.call(claim, Asked::Look).await?;
+        Ok(match response.applied_config {
+            Some(applied) => Impairment::Netem(Box::new(structured(&applied.netem))),
+            None => Impairment::None,
+        })
+    }
+
+    async fn set(&self, claim: &Claim, wanted: Impairment) -> Result<(), PortError> {
+        let operation = match wanted {
+            Impairment::None => TcOperation::Remove,
+            Impairment::Netem(config) => TcOperation::ApplyConfig { config: *config },
+        };
+        self.call(claim, Asked::Change(Box::new(operation)))
+            .await
+            .map(drop)
+    }
+
+    async fn release(&self, claim: &Claim) {
+        // Only a main loop that ends does not take it.
+        self.call(claim, Asked::Release).await.ok();
+    }
+}
