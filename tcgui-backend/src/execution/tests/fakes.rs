@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use tcgui_shared::scenario::{ExecutionState, ScenarioExecutionUpdate};
 
 use crate::bus::ExecutionPublication;
-use crate::execution::port::{Claim, Impairment, PortError, TcPort, UpdateSink};
+use crate::error::BoxError;
+use crate::execution::port::{Claim, Impairment, Ledger, PortError, TcPort, UpdateSink};
 
 /// One request, when it was made.
 #[derive(Debug, Clone)]
@@ -97,6 +98,28 @@ impl TcPort for RecordingPort {
 
     async fn release(&self, claim: &Claim) {
         self.inner.lock().unwrap().released.push(claim.number);
+    }
+}
+
+/// A file of what is to be put back; `false` cannot be written.
+#[derive(Debug)]
+pub(super) struct Paper {
+    pub(super) entries: Mutex<HashMap<u64, Impairment>>,
+    pub(super) is_writable: bool,
+}
+
+impl Ledger for Paper {
+    fn enter(&self, claim: &Claim, captured: &Impairment) -> Result<(), BoxError> {
+        if !self.is_writable {
+            return Err("no space left".into());
+        }
+        let mut entries = self.entries.lock().unwrap();
+        entries.insert(claim.number, captured.clone());
+        Ok(())
+    }
+
+    fn strike(&self, claim: &Claim) {
+        self.entries.lock().unwrap().remove(&claim.number);
     }
 }
 
