@@ -1,0 +1,29 @@
+//! Scenarios over the wire, on a kernel that has netem: Linux 6.1 in User Mode Linux.
+//!
+//! The tests in [`inside`] are ignored by the test command, because the kernel of the machine may have
+//! no netem. The one here starts this program again in the machine of `scripts/netem-vm.sh` and lets it
+//! run them; what does not run there is a failure.
+
+#[cfg(test)]
+#[path = "scenario/inside.rs"]
+mod inside;
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+
+    use tcgui_tests::machine::{count_tests, run_tests};
+    use tcgui_tests::measure;
+
+    #[test]
+    fn frontends_run_scenarios() {
+        let program = env::current_exe().unwrap();
+        let chosen = ["--ignored", "inside::"];
+        let count = count_tests(&program, &chosen).unwrap();
+        let output = run_tests(&program, &chosen, count).unwrap();
+        let measured = output.lines().filter(|line| line.contains("measured: "));
+        for line in measured {
+            measure::report(line).unwrap();
+        }
+    }
+}
