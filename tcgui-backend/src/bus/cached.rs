@@ -69,6 +69,13 @@ impl Shared {
             .clone()
     }
 
+    /// Returns the sample if the query asks for one of its number.
+    fn asked_for(&self, query: &Query) -> Option<Last> {
+        let numbers = query.parameters().get(SEQUENCE_NUMBERS);
+        self.last()
+            .filter(|last| is_asked_for(numbers, last.sequence_number))
+    }
+
     /// Keeps a sample and returns its number.
     fn keep(&self, payload: ZBytes) -> u32 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -199,30 +206,29 @@ async fn tell_numbers(
 
 /// Answers a question for the last sample, not on the thread of Zenoh that brings it.
 fn answer(query: Query, shared: &Arc<Shared>, history: &History) {
-    let numbers = query.parameters().get(SEQUENCE_NUMBERS);
-    let last = shared.last();
-    let Some(last) = last.filter(|last| is_asked_for(numbers, last.sequence_number)) else {
+    if shared.asked_for(&query).is_none() {
         return history.replies.discard(query);
-    };
+    }
     let Ok(permit) = Arc::clone(&history.waiting).try_acquire_owned() else {
         debug!(key = shared.key, "too many ask for the last sample");
         return history.replies.discard(query);
     };
     let shared = Arc::clone(shared);
-    let write = move |Last {
-                          sequence_number,
-                          payload,
-                      }| {
+    // The sample is taken when it is its turn: those that wait would keep every list of that time.
+    let write = move |query: Query, ()| {
+        let Some(last) = shared.asked_for(&query) else {
+            return;
+        };
         let reply = query
-            .reply(shared.key.as_str(), payload)
-            .source_info(shared.source_info(sequence_number));
+            .reply(shared.key.as_str(), last.payload)
+            .source_info(shared.source_info(last.sequence_number));
         if let Err(error) = reply.wait() {
             debug!(%error, key = shared.key, "last sample not delivered");
         }
     };
     history
         .replies
-        .deliver(permit, std::future::ready(last), write);
+        .deliver(query, permit, std::future::ready(()), write);
 }
 
 /// Returns whether a number is among those asked for. What is not understood asks for everything.

@@ -176,12 +176,12 @@ impl Desk {
         answer: impl Future<Output = R> + Send + 'static,
     ) {
         let key = key.to_owned();
-        let write = move |answer| {
+        let write = move |query: Query, answer| {
             write(&query, &key, &answer);
             let elapsed_us = received.elapsed().as_micros();
             trace!(key, elapsed_us, "query answered");
         };
-        self.replies.deliver(permit, answer, write);
+        self.replies.deliver(query, permit, answer, write);
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
+use zenoh::bytes::ZBytes;
 use zenoh::qos::Priority;
 use zenoh::query::Query;
 
@@ -46,17 +47,20 @@ impl Replies {
         }
     }
 
-    /// Writes the answer once it is there. `permit` is given back when that is done.
+    /// Writes the answer once it is there. `permit` is given back when that is done. What the query
+    /// carries is gone by then.
     pub(super) fn deliver<A: Send + 'static>(
         &self,
+        mut query: Query,
         permit: OwnedSemaphorePermit,
         answer: impl Future<Output = A> + Send + 'static,
-        write: impl FnOnce(A) + Send + 'static,
+        write: impl FnOnce(Query, A) + Send + 'static,
     ) {
+        strip(&mut query);
         let replies = self.clone();
         let deliver = async move {
             let answer = answer.await;
-            replies.write(move || write(answer)).await;
+            replies.write(move || write(query, answer)).await;
             drop(permit);
         };
         self.tracker.spawn_on(deliver, &self.runtime);
@@ -66,7 +70,9 @@ impl Replies {
     pub(super) fn discard(&self, query: Query) {
         // So many at once come from an attacker, whom the thread of Zenoh that brings them waits for.
         if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
-            self.deliver(permit, std::future::ready(query), drop);
+            self.deliver(query, permit, std::future::ready(()), |query, ()| {
+                drop(query)
+            });
         }
     }
 
@@ -80,5 +86,15 @@ impl Replies {
 
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+}
+
+/// Drops what a query carries: each part of it keeps the whole batch that was received, up to 64 KiB.
+fn strip(query: &mut Query) {
+    if let Some(payload) = query.payload_mut() {
+        *payload = ZBytes::new();
+    }
+    if let Some(attachment) = query.attachment_mut() {
+        *attachment = ZBytes::new();
     }
 }
