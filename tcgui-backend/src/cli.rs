@@ -174,9 +174,9 @@ Examples:
   tcgui-backend --name lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
                                                    a second backend, through the first
   tcgui-backend check scenarios/*.json5            find mistakes before the daemon does
+  tcgui-backend restore --all                      after a crash: undo all that was to end
 
 SIGHUP makes it read presets and scenarios again, which it does by itself when their files change.
-  tcgui-backend restore --all                      after a crash: undo all that was to end
 
 Environment:
   RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
