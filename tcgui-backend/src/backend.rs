@@ -182,8 +182,7 @@ async fn start(
     let (port, calls) = MainLoopPort::channel();
     let known = library.clone();
     let source = Arc::new(move |id: &str| known.snapshot().scenario(id));
-    let (scenarios, executions) =
-        execution::open(&config.name, source, None, port, publisher.clone());
+    let (scenarios, executions) = execution::open(&config.name, source, port, publisher.clone());
     supervisor.watch_over("execution", executions.run(supervisor.child_token()));
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });

@@ -33,7 +33,7 @@ use crate::kernel::netns::NetnsKey;
 
 pub use handle::{Action, Command, ScenarioHandle, Start};
 pub use machine::Loss;
-pub use port::{Claim, Impairment, Ledger, PortError, TcPort, UpdateSink};
+pub use port::{Claim, Impairment, PortError, TcPort, UpdateSink};
 pub use task::Task;
 
 /// Commands that wait for the actor, which takes each in microseconds.
@@ -81,16 +81,15 @@ where
     }
 }
 
-/// Builds the actor. Without a `ledger`, nothing outlives a daemon that is killed.
+/// Builds the actor.
 pub fn open<P: TcPort, S: UpdateSink>(
     name: &BackendName,
     source: Arc<dyn ScenarioSource>,
-    ledger: Option<Arc<dyn Ledger>>,
     port: P,
     sink: S,
 ) -> (ScenarioHandle, Task<P, S>) {
     let (commands, commands_rx) = mpsc::channel(COMMANDS);
     let executions = executions::Executions::new(name, source);
-    let task = Task::new(executions, commands_rx, ledger, port, sink);
+    let task = Task::new(executions, commands_rx, port, sink);
     (ScenarioHandle::new(commands), task)
 }

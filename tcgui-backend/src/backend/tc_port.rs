@@ -76,8 +76,8 @@ impl TcPort for MainLoopPort {
             .map(drop)
     }
 
-    async fn release(&self, claim: &Claim) {
+    async fn release(&self, claim: &Claim, owed: bool) {
         // Only a main loop that ends does not take it.
-        self.call(claim, Asked::Release).await.ok();
+        self.call(claim, Asked::Release { owed }).await.ok();
     }
 }

@@ -7,7 +7,6 @@ use tcgui_shared::netem::TcNetemConfig;
 
 use super::Target;
 use crate::bus::ExecutionPublication;
-use crate::error::BoxError;
 
 /// What the root of an interface does to packets: as captured, as a step wants it, as it is restored.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,26 +99,12 @@ pub trait TcPort: Clone + Send + Sync + 'static {
         wanted: Impairment,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 
-    /// Gives the interface up.
-    fn release(&self, claim: &Claim) -> impl Future<Output = ()> + Send;
+    /// Gives the interface up. `owed`: what was there should have been put back, and was not.
+    fn release(&self, claim: &Claim, owed: bool) -> impl Future<Output = ()> + Send;
 }
 
 /// Where updates of executions go.
 pub trait UpdateSink: Clone + Send + Sync + 'static {
     /// Publishes them all; returns when that is done, or when nobody is there to do it.
     fn publish(&self, updates: Vec<ExecutionPublication>) -> impl Future<Output = ()> + Send;
-}
-
-/// Remembers, beyond the life of the daemon, what is to be put back. Both may block.
-pub trait Ledger: Send + Sync + 'static {
-    /// An execution is about to change an interface for the first time.
-    ///
-    /// # Errors
-    /// It cannot be remembered; the execution then does not begin.
-    fn enter(&self, claim: &Claim, captured: &Impairment) -> Result<(), BoxError>;
-
-    /// Nothing is left to put back: it was restored, is to stay as it is, or is gone. May come after the
-    /// entry of the next execution on the same interface, and without an entry. Never comes where
-    /// restoring failed.
-    fn strike(&self, claim: &Claim);
 }

@@ -1,20 +1,15 @@
 //! The actor: waits for what happens, lets the executions decide, calls the port beside itself.
 
-use std::sync::Arc;
-
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::executions::{Call, Executions};
 use super::handle::Command;
 use super::machine::{self, Moment};
-use super::port::{Claim, Impairment, Ledger, PortError, TcPort, UpdateSink};
-use crate::blocking;
+use super::port::{Claim, TcPort, UpdateSink};
 use crate::clock::unix_milliseconds;
-use crate::error::chain;
-use tcgui_shared::error_kind::ErrorKind;
 
 enum Input {
     Stop,
@@ -36,42 +31,29 @@ enum Done {
 pub struct Task<P, S> {
     executions: Executions,
     commands: mpsc::Receiver<Command>,
-    outside: Outside<P, S>,
+    port: P,
+    sink: S,
     /// Calls of the port, at most two for each execution, and one publication.
     work: JoinSet<Done>,
     publishing: bool,
-    /// Releases under way: a ledger that is not written yet.
+    /// Releases under way.
     releasing: usize,
     /// Who waits for the end of all executions.
     done: Vec<oneshot::Sender<()>>,
-}
-
-/// What the actor acts upon.
-#[derive(Clone)]
-struct Outside<P, S> {
-    ledger: Option<Arc<dyn Ledger>>,
-    port: P,
-    sink: S,
-}
-
-impl<P, S> std::fmt::Debug for Outside<P, S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outside").finish_non_exhaustive()
-    }
 }
 
 impl<P: TcPort, S: UpdateSink> Task<P, S> {
     pub(super) fn new(
         executions: Executions,
         commands: mpsc::Receiver<Command>,
-        ledger: Option<Arc<dyn Ledger>>,
         port: P,
         sink: S,
     ) -> Self {
         Self {
             executions,
             commands,
-            outside: Outside { ledger, port, sink },
+            port,
+            sink,
             work: JoinSet::new(),
             publishing: false,
             releasing: 0,
@@ -148,20 +130,20 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
             netns = %claim.target.names.netns, ifname = %claim.target.names.interface,
             scenario = %claim.scenario, ?call, "traffic control called"
         );
-        let outside = self.outside.clone();
+        let port = self.port.clone();
         match call {
             Call::Capture => self.work.spawn(async move {
-                let captured = outside.capture(&claim).await;
+                let captured = port.capture(&claim).await;
                 Done::Answered(claim.number, machine::Input::Captured(captured))
             }),
             Call::Set(wanted) => self.work.spawn(async move {
-                let result = outside.port.set(&claim, wanted).await;
+                let result = port.set(&claim, wanted).await;
                 Done::Answered(claim.number, machine::Input::Changed(result))
             }),
             Call::Release { owed } => {
                 self.releasing += 1;
                 self.work.spawn(async move {
-                    outside.release(claim, owed).await;
+                    port.release(&claim, owed).await;
                     Done::Released
                 })
             }
@@ -178,39 +160,11 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
             return;
         }
         self.publishing = true;
-        let sink = self.outside.sink.clone();
+        let sink = self.sink.clone();
         self.work.spawn(async move {
             sink.publish(updates).await;
             Done::Published
         });
-    }
-}
-
-impl<P: TcPort, S> Outside<P, S> {
-    /// Reads what is there, and remembers it where it outlives the daemon.
-    async fn capture(&self, claim: &Claim) -> Result<Impairment, PortError> {
-        let captured = self.port.capture(claim).await?;
-        if let Some(ledger) = self.ledger.clone() {
-            let (claim, entry) = (claim.clone(), captured.clone());
-            let entered = blocking::run(move || ledger.enter(&claim, &entry)).await;
-            entered.map_err(|err| {
-                let err = chain(err.as_ref()).to_string();
-                warn!(error = err, "what is to be restored cannot be remembered");
-                PortError::Refused {
-                    kind: ErrorKind::Internal,
-                    message: format!("cannot remember what is to be restored: {err}"),
-                }
-            })?;
-        }
-        Ok(captured)
-    }
-
-    /// Gives the interface up, and forgets what was there unless that is still owed.
-    async fn release(&self, claim: Claim, owed: bool) {
-        self.port.release(&claim).await;
-        if let Some(ledger) = self.ledger.clone().filter(|_| !owed) {
-            blocking::run(move || ledger.strike(&claim)).await;
-        }
     }
 }
 

@@ -39,7 +39,10 @@ pub(in crate::backend) enum Asked {
     Look,
     Change(Box<TcOperation>),
     /// Give the claim up.
-    Release,
+    Release {
+        /// What was there should have been put back, and was not.
+        owed: bool,
+    },
 }
 
 /// Which interfaces are an execution's to change.
@@ -167,10 +170,15 @@ impl State {
         let InterfaceKey { netns, ifindex } = claim.target.key;
         let lane = (netns, ifindex);
         let work = match asked {
-            Asked::Release => {
+            Asked::Release { owed } => {
                 self.claims.release(lane, &claim);
-                // What it left in force stays: the scenario is complete.
-                self.release_lease(lane, effects);
+                if owed {
+                    // Its lease ends now: restoring is tried until it succeeds.
+                    self.ledger.end_scenario(Some(&lease_id(&claim)));
+                } else {
+                    // What it left in force stays: the scenario is complete.
+                    self.release_lease(lane, &lease_id(&claim), effects);
+                }
                 return reply.send(TcResponse::success("released", None));
             }
             Asked::Change(_) if !self.claims.holds(lane, &claim) => {
@@ -180,7 +188,7 @@ impl State {
             // On disk before its first change is what was there, for a daemon that does not live to restore it.
             Asked::Change(operation) => TcWork::Change {
                 operation,
-                terms: Terms::of_scenario(format!("{} #{}", claim.scenario, claim.number)),
+                terms: Terms::of_scenario(lease_id(&claim)),
             },
             Asked::Look => TcWork::Look,
         };
@@ -196,6 +204,11 @@ impl State {
         let wish = TcWish::new(order, (netns, interface), Some(Asker::Execution(reply)));
         self.enter(wish, moment, effects);
     }
+}
+
+/// Of the leases of one execution: another one of the same scenario has others.
+fn lease_id(claim: &Claim) -> String {
+    format!("{} #{}", claim.scenario, claim.number)
 }
 
 fn names(target: &ExecutionTarget) -> Result<InterfaceNames, String> {

@@ -59,10 +59,11 @@ impl State {
         self.enter(wish, moment, effects);
     }
 
-    /// A scenario has given its interface up: it is restored, or what is there now stays.
-    pub(super) fn release_lease(&mut self, lane: LeaseKey, effects: &mut Vec<Effect>) {
-        let lease = self.ledger.get(lane);
-        let lease = lease.filter(|lease| matches!(lease.owner, Owner::Scenario { .. }));
+    /// An execution has given its interface up: it is restored, or what is there now stays.
+    pub(super) fn release_lease(&mut self, lane: LeaseKey, id: &str, effects: &mut Vec<Effect>) {
+        let is_its =
+            |lease: &&Lease| matches!(&lease.owner, Owner::Scenario { id: owner } if owner == id);
+        let lease = self.ledger.get(lane).filter(is_its);
         if let Some(lease) = lease.cloned() {
             self.ledger.settle(lane, None);
             forget(vec![lease], effects);

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 use tcgui_shared::scenario::{ExecutionState, ScenarioExecutionUpdate};
 
 use crate::bus::ExecutionPublication;
-use crate::error::BoxError;
-use crate::execution::port::{Claim, Impairment, Ledger, PortError, TcPort, UpdateSink};
+use crate::execution::port::{Claim, Impairment, PortError, TcPort, UpdateSink};
 
 /// One request, when it was made.
 #[derive(Debug, Clone)]
@@ -22,7 +21,7 @@ pub(super) struct Recorded {
 struct Inner {
     roots: HashMap<u32, Impairment>,
     recorded: Vec<Recorded>,
-    released: Vec<u64>,
+    released: Vec<(u64, bool)>,
     refusal: Option<PortError>,
 }
 
@@ -45,7 +44,8 @@ impl RecordingPort {
         self.inner.lock().unwrap().recorded.clone()
     }
 
-    pub(super) fn released(&self) -> Vec<u64> {
+    /// Who gave its interface up, and whether it still owed something.
+    pub(super) fn released(&self) -> Vec<(u64, bool)> {
         self.inner.lock().unwrap().released.clone()
     }
 
@@ -96,30 +96,9 @@ impl TcPort for RecordingPort {
         Ok(())
     }
 
-    async fn release(&self, claim: &Claim) {
-        self.inner.lock().unwrap().released.push(claim.number);
-    }
-}
-
-/// A file of what is to be put back; `false` cannot be written.
-#[derive(Debug)]
-pub(super) struct Paper {
-    pub(super) entries: Mutex<HashMap<u64, Impairment>>,
-    pub(super) is_writable: bool,
-}
-
-impl Ledger for Paper {
-    fn enter(&self, claim: &Claim, captured: &Impairment) -> Result<(), BoxError> {
-        if !self.is_writable {
-            return Err("no space left".into());
-        }
-        let mut entries = self.entries.lock().unwrap();
-        entries.insert(claim.number, captured.clone());
-        Ok(())
-    }
-
-    fn strike(&self, claim: &Claim) {
-        self.entries.lock().unwrap().remove(&claim.number);
+    async fn release(&self, claim: &Claim, owed: bool) {
+        let mut inner = self.inner.lock().unwrap();
+        inner.released.push((claim.number, owed));
     }
 }
 

@@ -204,12 +204,12 @@ fn a_wish_of_a_client_ends_the_execution_and_says_so() {
 fn a_released_interface_is_free() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
-    bench.call(&claim(7, NetnsKey::Host), Asked::Release);
+    bench.call(&claim(7, NetnsKey::Host), Asked::Release { owed: false });
     let (effects, _answer) = bench.call(&mine, change());
     let wish = Bench::begun(effects);
     bench.done(wish, None);
     bench.step(Input::Published(COST));
-    bench.call(&mine, Asked::Release);
+    bench.call(&mine, Asked::Release { owed: false });
     let (effects, mut answer) = bench.call(&mine, change());
     assert!(effects.is_empty(), "{effects:?}");
     assert!(!answer.try_recv().unwrap().success);

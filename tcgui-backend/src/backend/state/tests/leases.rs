@@ -4,6 +4,8 @@ use tcgui_shared::netem::FlatNetem;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
 use super::*;
+use crate::backend::state::executions::Asked;
+use crate::execution::{Claim, InterfaceKey, InterfaceNames, Target};
 use crate::kernel::qdisc::QdiscStatistics;
 use crate::lease::{Before, LeaseNetns, Owner};
 use crate::tc::observed::{Observed, Root};
@@ -323,6 +325,45 @@ fn a_link_made_anew_is_not_touched() {
         _ => false,
     });
     assert!(forgotten, "{effects:?}");
+}
+
+#[test]
+fn what_an_execution_still_owes_is_restored_and_nothing_of_another_is_given_up() {
+    let claim = |number| Claim {
+        number,
+        scenario: "s".into(),
+        target: Target {
+            key: InterfaceKey {
+                netns: V0.0,
+                ifindex: V0.1,
+            },
+            names: InterfaceNames {
+                netns: NamespaceName::host(),
+                interface: InterfaceName::new("v0").unwrap(),
+            },
+        },
+    };
+    let mut bench = Bench::warm();
+    let mut release = |number, owed| {
+        let (reply, _answer) = Reply::channel();
+        let (claim, asked) = (claim(number), Asked::Release { owed });
+        let call = TcCall {
+            claim,
+            asked,
+            reply,
+        };
+        let id = "s #2".to_owned();
+        let held = lease(Owner::Scenario { id }, None);
+        bench.state.ledger.settle(V0, Some(held));
+        let mut effects = bench.step(Input::TcCall(Box::new(call)));
+        effects.extend(bench.tick());
+        let is_forgotten = |effect: &Effect| matches!(effect, Effect::ForgetLease(_));
+        (begins(&effects), effects.iter().any(is_forgotten))
+    };
+    assert_eq!(release(1, false), (false, false));
+    assert_eq!(release(1, true), (false, false));
+    assert_eq!(release(2, false), (false, true));
+    assert_eq!(release(2, true), (true, false));
 }
 
 #[test]
