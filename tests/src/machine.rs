@@ -2,19 +2,21 @@
 //!
 //! What cannot run there is a failure, never a pass.
 
+use std::env;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::ensure;
 
+use crate::measure;
 use crate::process::{bound_to_parent, run};
 
 /// The script that starts it.
 pub const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/netem-vm.sh");
 
 /// Of the machine; it needs a tenth of it when nothing else runs.
-const LIMIT: Duration = Duration::from_secs(500);
+pub const LIMIT: Duration = Duration::from_secs(500);
 
 /// System calls take a hundred times as long, but most of a test is waiting.
 const PATIENCE: &str = "10";
@@ -32,12 +34,7 @@ pub fn run_tests(program: &Path, arguments: &[&str], count: usize) -> anyhow::Re
     run_tests_within(LIMIT, program, arguments, count)
 }
 
-/// [`run_tests`] with another limit.
-///
-/// # Errors
-///
-/// As [`run_tests`].
-pub fn run_tests_within(
+fn run_tests_within(
     limit: Duration,
     program: &Path,
     arguments: &[&str],
@@ -60,12 +57,25 @@ pub fn run_tests_within(
     Ok(output)
 }
 
-/// Returns how many tests of a program these arguments choose.
+/// Runs the ignored tests of a module of this test program in the machine, and reports what they measured.
 ///
 /// # Errors
 ///
-/// When it cannot list them, or there is none.
-pub fn count_tests(program: &Path, arguments: &[&str]) -> anyhow::Result<usize> {
+/// When there is none, or one fails or does not run.
+pub fn run_ignored(module: &str, limit: Duration) -> anyhow::Result<()> {
+    let program = env::current_exe()?;
+    let chosen = ["--ignored", module];
+    let count = count_tests(&program, &chosen)?;
+    let output = run_tests_within(limit, &program, &chosen, count)?;
+    let measured = output.lines().filter(|line| line.contains("measured: "));
+    for line in measured {
+        measure::report(line)?;
+    }
+    Ok(())
+}
+
+/// Returns how many tests of a program these arguments choose, at least one.
+fn count_tests(program: &Path, arguments: &[&str]) -> anyhow::Result<usize> {
     let listed = run(Command::new(program).args(arguments).arg("--list"))?;
     let is_test = |line: &&str| line.ends_with(": test");
     let count = listed.lines().filter(is_test).count();

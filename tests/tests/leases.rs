@@ -14,11 +14,9 @@ mod crashes;
 
 #[cfg(test)]
 mod tests {
-    use std::env;
     use std::time::Duration;
 
-    use tcgui_tests::machine::{count_tests, run_tests_within};
-    use tcgui_tests::measure;
+    use tcgui_tests::machine::run_ignored;
 
     use super::crashes;
 
@@ -26,25 +24,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(400);
     const CRASH: Duration = Duration::from_secs(10);
 
-    fn in_the_machine(module: &str, limit: Duration) {
-        let program = env::current_exe().unwrap();
-        let chosen = ["--ignored", module];
-        let count = count_tests(&program, &chosen).unwrap();
-        let output = run_tests_within(limit, &program, &chosen, count).unwrap();
-        let measured = output.lines().filter(|line| line.contains("measured: "));
-        for line in measured {
-            measure::report(line).unwrap();
-        }
-    }
-
     #[test]
     fn impairments_end() {
-        in_the_machine("inside::", LIMIT);
+        run_ignored("inside::", LIMIT).unwrap();
     }
 
     #[test]
     fn nothing_is_left_behind_by_a_crash() {
         let crashes = u32::try_from(crashes::count().unwrap()).unwrap();
-        in_the_machine("crashes::", LIMIT + CRASH * crashes);
+        run_ignored("crashes::", LIMIT + CRASH * crashes).unwrap();
     }
 }

@@ -10,20 +10,10 @@ mod inside;
 
 #[cfg(test)]
 mod tests {
-    use std::env;
-
-    use tcgui_tests::machine::{count_tests, run_tests};
-    use tcgui_tests::measure;
+    use tcgui_tests::machine;
 
     #[test]
     fn frontends_run_scenarios() {
-        let program = env::current_exe().unwrap();
-        let chosen = ["--ignored", "inside::"];
-        let count = count_tests(&program, &chosen).unwrap();
-        let output = run_tests(&program, &chosen, count).unwrap();
-        let measured = output.lines().filter(|line| line.contains("measured: "));
-        for line in measured {
-            measure::report(line).unwrap();
-        }
+        machine::run_ignored("inside::", machine::LIMIT).unwrap();
     }
 }
