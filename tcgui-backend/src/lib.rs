@@ -28,6 +28,8 @@ pub mod error;
 #[cfg(feature = "daemon")]
 pub mod execution;
 #[cfg(feature = "daemon")]
+pub mod held;
+#[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
 #[cfg(feature = "daemon")]

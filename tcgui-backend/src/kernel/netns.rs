@@ -81,6 +81,56 @@ impl fmt::Debug for MountedNamespaceId {
     }
 }
 
+/// A process that holds a namespace which may have no name.
+///
+/// Namespaces that live at the same time differ by inode number, and the process keeps its namespace alive;
+/// process ids are reused, but not at the same time since boot (`man 5 proc_pid_stat`, field 22).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HeldNamespaceId {
+    device: u64,
+    inode: u64,
+    pid: i32,
+    started: u64,
+}
+
+impl HeldNamespaceId {
+    /// Returns an identity made of its parts; only tests and stored leases have them apart.
+    pub const fn from_parts(device: u64, inode: u64, pid: i32, started: u64) -> Self {
+        Self {
+            device,
+            inode,
+            pid,
+            started,
+        }
+    }
+
+    /// Returns device, inode, process id, and the start of the process in clock ticks since boot.
+    pub const fn parts(&self) -> (u64, u64, i32, u64) {
+        (self.device, self.inode, self.pid, self.started)
+    }
+
+    /// Returns the inode number, by which namespaces that live at the same time differ.
+    pub const fn inode(&self) -> u64 {
+        self.inode
+    }
+
+    /// Returns the id of the process.
+    pub const fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns when the process started, in clock ticks since boot.
+    pub const fn started(&self) -> u64 {
+        self.started
+    }
+}
+
+impl fmt::Display for HeldNamespaceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{} of pid {}", self.device, self.inode, self.pid)
+    }
+}
+
 /// Which namespace, as the kernel tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetnsKey {
@@ -225,6 +275,51 @@ impl NetnsFiles {
         opened
     }
 
+    /// Returns which namespace a process is in.
+    ///
+    /// # Errors
+    /// The process is gone, or it belongs to somebody else and `CAP_SYS_PTRACE` is missing.
+    pub fn held_by(&self, pid: i32) -> io::Result<HeldNamespaceId> {
+        let process = open_process(pid)?;
+        let netns = fstatat(&process, "ns/net", AtFlags::empty())?;
+        if netns.st_dev != self.nsfs_device {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        Ok(HeldNamespaceId {
+            device: netns.st_dev,
+            inode: netns.st_ino,
+            pid,
+            started: started(&process)?,
+        })
+    }
+
+    /// Opens the namespace of a process, if the process is still the same and still in it.
+    ///
+    /// The descriptor keeps the namespace alive: use it and close it.
+    ///
+    /// # Errors
+    /// [`OpenError::Gone`] when the process has ended or left the namespace.
+    pub fn open_held(&self, id: HeldNamespaceId) -> Result<OwnedFd, OpenError> {
+        let failed = |err: io::Error| match err.kind() {
+            io::ErrorKind::NotFound => OpenError::Gone,
+            _ if err.raw_os_error() == Some(libc::ESRCH) => OpenError::Gone,
+            _ => OpenError::Open(err),
+        };
+        let process = open_process(id.pid).map_err(failed)?;
+        if started(&process).map_err(failed)? != id.started {
+            return Err(OpenError::Gone);
+        }
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let netns = openat(&process, "ns/net", flags, Mode::empty());
+        let netns = netns.map_err(|errno| failed(errno.into()))?;
+        let stat = fstat(&netns).map_err(|errno| failed(errno.into()))?;
+        if (stat.st_dev, stat.st_ino) == (id.device, id.inode) {
+            Ok(netns)
+        } else {
+            Err(OpenError::Gone)
+        }
+    }
+
     /// Opens an entry without ever blocking and tells whether it is a network namespace.
     ///
     /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
@@ -250,6 +345,33 @@ impl NetnsFiles {
         let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
         Ok((fd, network))
     }
+}
+
+/// Opens the directory of a process. What is read through it is about this process and no later one with
+/// its id, and it keeps nothing alive.
+fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    Ok(open(format!("/proc/{pid}").as_str(), flags, Mode::empty())?)
+}
+
+/// Reads when a process started, in clock ticks since boot.
+fn started(process: &OwnedFd) -> io::Result<u64> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let stat = openat(process, "stat", flags, Mode::empty())?;
+    start_time(&io::read_to_string(fs::File::from(stat))?)
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+}
+
+/// Returns field 22 of a `/proc/PID/stat`. The second field is the name of the program, in parentheses, of
+/// which it may have some itself.
+fn start_time(stat: &str) -> Option<u64> {
+    const AFTER_THE_NAME: usize = 22 - 3;
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields
+        .split_ascii_whitespace()
+        .nth(AFTER_THE_NAME)?
+        .parse()
+        .ok()
 }
 
 /// The netns directory, open for one sweep: entries are looked at relative to it, which is half the
@@ -360,5 +482,44 @@ mod tests {
             Err(OpenError::Gone)
         ));
         assert!(matches!(files.open(&at("fifo"), id), Err(OpenError::Gone)));
+    }
+
+    #[test]
+    fn a_namespace_is_reached_through_the_process_that_holds_it() {
+        let files = NetnsFiles::new().unwrap();
+        let pid = nix::unistd::getpid().as_raw();
+        let id = files.held_by(pid).unwrap();
+        assert_eq!((id.inode(), id.pid()), (files.own_inode(), pid));
+        drop(files.open_held(id).unwrap());
+        for other in [
+            HeldNamespaceId {
+                started: id.started + 1,
+                ..id
+            },
+            HeldNamespaceId {
+                inode: id.inode + 1,
+                ..id
+            },
+            HeldNamespaceId { pid: -1, ..id },
+        ] {
+            assert!(
+                matches!(files.open_held(other), Err(OpenError::Gone)),
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_program_is_not_read_as_fields() {
+        let rest = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20";
+        for name in ["(sleep)", "(a b)", "(x) R 9 9)", "()"] {
+            assert_eq!(
+                start_time(&format!("7 {name} {rest}")),
+                Some(4711),
+                "{name}"
+            );
+        }
+        assert_eq!(start_time("7 (sleep) S 1"), None);
+        assert_eq!(start_time(""), None);
     }
 }

@@ -1,0 +1,59 @@
+//! Namespaces that a process holds: what `containers` and `processes` find, in one form for the backend.
+//!
+//! Both report holders, not namespaces. Two holders of one namespace have the same inode number, as has a
+//! name in the netns directory that leads to it; the inventory makes one entry of them.
+
+use std::sync::Arc;
+
+use tcgui_shared::names::ContainerName;
+
+use crate::kernel::netns::HeldNamespaceId;
+
+/// A process that holds a namespace, and by which name it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Holder {
+    /// The process and its namespace.
+    pub id: HeldNamespaceId,
+    /// What it is.
+    pub kind: HolderKind,
+}
+
+/// What holds a namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HolderKind {
+    /// The first process of a container.
+    Container(Arc<Container>),
+    /// Any other process, with the name of its program (`man 5 proc_pid_comm`, at most 15 bytes).
+    Process(Arc<str>),
+}
+
+/// A running container, as its engine describes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its name, without the leading `/` of the engine's answers.
+    pub name: ContainerName,
+    /// The engine.
+    pub runtime: Runtime,
+    /// The first twelve hexadecimal digits of its id.
+    pub short_id: String,
+    /// The image it was made of, as in its configuration.
+    pub image: String,
+}
+
+/// A container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Runtime {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+}
+
+/// A difference between the holders that were reported and those that are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HeldEvent {
+    /// There is a holder, or one that was reported under the same id has another name by now.
+    Added(Holder),
+    /// The holder is gone, or does not hold its namespace any more.
+    Removed(HeldNamespaceId),
+}
