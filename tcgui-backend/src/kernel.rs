@@ -19,7 +19,13 @@ pub mod mount_table;
 pub mod netem;
 pub mod netns;
 #[cfg(feature = "daemon")]
+pub mod pidfd;
+#[cfg(feature = "daemon")]
 pub mod process;
+#[cfg(feature = "daemon")]
+pub mod process_events;
+#[cfg(feature = "daemon")]
+pub mod processes;
 #[cfg(feature = "daemon")]
 pub mod qdisc;
 #[cfg(feature = "daemon")]

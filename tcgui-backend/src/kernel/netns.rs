@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -358,13 +358,16 @@ fn open_process(pid: i32) -> io::Result<OwnedFd> {
 fn started(process: &OwnedFd) -> io::Result<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let stat = openat(process, "stat", flags, Mode::empty())?;
-    start_time(&io::read_to_string(fs::File::from(stat))?)
+    // The name of a program need not be UTF-8, and is of no interest here.
+    let mut bytes = Vec::new();
+    fs::File::from(stat).read_to_end(&mut bytes)?;
+    start_time(&String::from_utf8_lossy(&bytes))
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 /// Returns field 22 of a `/proc/PID/stat`. The second field is the name of the program, in parentheses, of
 /// which it may have some itself.
-fn start_time(stat: &str) -> Option<u64> {
+pub(super) fn start_time(stat: &str) -> Option<u64> {
     const AFTER_THE_NAME: usize = 22 - 3;
     let (_, fields) = stat.rsplit_once(')')?;
     fields

@@ -30,6 +30,16 @@ pub fn missing_capabilities() -> io::Result<Vec<&'static str>> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no CapEff in /proc/self/status"))
 }
 
+/// Returns whether the process may look at processes of other users (`CAP_SYS_PTRACE`).
+///
+/// # Errors
+/// `/proc/self/status` cannot be read.
+pub fn may_trace() -> io::Result<bool> {
+    const CAP_SYS_PTRACE: u32 = 19;
+    let status = fs::read_to_string("/proc/self/status")?;
+    Ok(effective(&status).is_some_and(|bits| bits & (1 << CAP_SYS_PTRACE) != 0))
+}
+
 /// Returns the effective capability set of a `/proc/PID/status` (`man 5 proc_pid_status`).
 fn effective(status: &str) -> Option<u64> {
     let line = status

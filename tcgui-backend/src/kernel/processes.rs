@@ -1,0 +1,224 @@
+//! Which network namespace each process is in, as `/proc` shows it.
+//!
+//! The link `/proc/PID/ns/net` is read, not followed: that costs half of a `stat` and makes no inode. It
+//! is the link of the first thread; a thread that is alone in another namespace is not seen.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::dir::Dir;
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::libc;
+use nix::sys::stat::{Mode, fstat, fstatat};
+use nix::time::{ClockId, clock_gettime};
+
+use super::netns::{HeldNamespaceId, start_time};
+
+/// More than a `/proc/PID/stat` ever has: 52 fields.
+const STAT: u64 = 4096;
+
+/// A process in a network namespace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Process {
+    /// The process and its namespace.
+    pub id: HeldNamespaceId,
+    /// The number of the namespace that no other gets until the next boot, where the kernel tells it
+    /// (`NS_GET_ID`, Linux 6.18): inode numbers are reused at once.
+    pub netns: Option<u64>,
+    /// The name of its program, as it is but for bytes that are no UTF-8.
+    pub comm: Arc<str>,
+}
+
+/// Why nothing is known about a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unseen {
+    /// It has ended.
+    Gone,
+    /// `CAP_SYS_PTRACE` is missing, and the process belongs to somebody else.
+    Denied,
+}
+
+impl From<Errno> for Unseen {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::EACCES | Errno::EPERM => Self::Denied,
+            _ => Self::Gone,
+        }
+    }
+}
+
+/// `/proc`, kept open.
+#[derive(Debug)]
+pub struct ProcessTable {
+    proc: Dir,
+}
+
+impl ProcessTable {
+    /// Opens the table.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted, or it is that of another PID namespace: its numbers would not be ours.
+    pub fn open() -> io::Result<Self> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let proc = Dir::open("/proc", flags, Mode::empty())?;
+        let own = std::fs::read_link("/proc/self")?;
+        if own != Path::new(&std::process::id().to_string()) {
+            let problem = "/proc belongs to another PID namespace";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+        }
+        Ok(Self { proc })
+    }
+
+    /// Returns the ids of all processes.
+    ///
+    /// # Errors
+    /// The directory was not read to its end.
+    pub fn pids(&mut self) -> io::Result<Vec<i32>> {
+        let mut pids = Vec::new();
+        for entry in self.proc.iter() {
+            pids.extend(number(entry?.file_name().to_bytes()));
+        }
+        Ok(pids)
+    }
+
+    /// Returns the inode number of the namespace that a process is in.
+    ///
+    /// # Errors
+    /// It is gone, or may not be looked at.
+    pub fn netns_inode(&self, pid: i32) -> Result<u64, Unseen> {
+        match readlinkat(&self.proc, format!("{pid}/ns/net").as_str()) {
+            Ok(link) => inode(&link).ok_or(Unseen::Gone),
+            // The kernel also says so of one that ended meanwhile (`proc_ns_readlink`, `fs/proc/namespaces.c`).
+            Err(Errno::EACCES) if !self.exists(pid) => Err(Unseen::Gone),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn exists(&self, pid: i32) -> bool {
+        fstatat(&self.proc, pid.to_string().as_str(), AtFlags::empty()).is_ok()
+    }
+
+    /// Returns what is to be known about a process and its namespace.
+    ///
+    /// For a moment this holds the namespace; nothing stays open.
+    ///
+    /// # Errors
+    /// It is gone, or may not be looked at.
+    pub fn describe(&self, pid: i32) -> Result<Process, Unseen> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        // What is read through it is about this process and no later one with its id.
+        let process = openat(&self.proc, pid.to_string().as_str(), flags, Mode::empty())?;
+        let (comm, started) = stat(&process)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let netns = openat(&process, "ns/net", flags, Mode::empty())?;
+        let file = fstat(&netns)?;
+        Ok(Process {
+            id: HeldNamespaceId::from_parts(file.st_dev, file.st_ino, pid, started),
+            netns: namespace_number(&netns),
+            comm,
+        })
+    }
+}
+
+/// Returns the processor time that the calling thread has used.
+pub fn thread_cpu_time() -> Duration {
+    // The clock is there since Linux 2.6.12, and no pointer of ours is involved.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+fn number(name: &[u8]) -> Option<i32> {
+    let digits = name.first().is_some_and(u8::is_ascii_digit);
+    digits
+        .then(|| str::from_utf8(name).ok()?.parse().ok())
+        .flatten()
+}
+
+/// Reads the inode number of a link like `net:[4026531833]`.
+fn inode(link: &OsStr) -> Option<u64> {
+    let digits = link.as_bytes().strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+    str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Reads the name of the program and when the process started, in clock ticks since boot.
+fn stat(process: &OwnedFd) -> Result<(Arc<str>, u64), Unseen> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+    let stat = openat(process.as_fd(), "stat", flags, Mode::empty())?;
+    let mut bytes = Vec::with_capacity(512);
+    let read = File::from(stat).take(STAT).read_to_end(&mut bytes);
+    read.map_err(|_| Unseen::Gone)?;
+    let text = String::from_utf8_lossy(&bytes);
+    let started = start_time(&text).ok_or(Unseen::Gone)?;
+    Ok((program(&text).ok_or(Unseen::Gone)?.into(), started))
+}
+
+/// Returns the second field, which is in parentheses and may have some itself.
+fn program(stat: &str) -> Option<&str> {
+    Some(stat.split_once('(')?.1.rsplit_once(')')?.0)
+}
+
+/// Asks for the number of an open namespace (`include/uapi/linux/nsfs.h`).
+#[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]
+fn namespace_number(netns: &OwnedFd) -> Option<u64> {
+    const NS_GET_ID: libc::c_ulong = nix::request_code_read!(0xb7, 13, size_of::<u64>());
+    let mut number = 0_u64;
+    // SAFETY: the descriptor is open for the duration of the call, and the kernel writes eight bytes to
+    // `number`, which has as many.
+    let answer = unsafe { libc::ioctl(netns.as_raw_fd(), NS_GET_ID, &raw mut number) };
+    (answer == 0).then_some(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::netns::NetnsFiles;
+    use super::*;
+
+    #[test]
+    fn every_way_of_looking_says_the_same_about_oneself() {
+        let mut table = ProcessTable::open().unwrap();
+        let pid = nix::unistd::getpid().as_raw();
+        assert!(table.pids().unwrap().contains(&pid));
+        let files = NetnsFiles::new().unwrap();
+        assert_eq!(table.netns_inode(pid), Ok(files.own_inode()));
+        let process = table.describe(pid).unwrap();
+        assert_eq!(process.id, files.held_by(pid).unwrap());
+        let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
+        assert_eq!(&*process.comm, comm.trim_end());
+        assert_eq!(table.netns_inode(i32::MAX), Err(Unseen::Gone));
+        assert_eq!(table.describe(i32::MAX), Err(Unseen::Gone));
+    }
+
+    #[test]
+    fn what_is_no_process_is_no_number() {
+        assert_eq!(number(b"4711"), Some(4711));
+        for name in ["self", "", "4x", "-1", "+1", "99999999999"] {
+            assert_eq!(number(name.as_bytes()), None, "{name}");
+        }
+        assert_eq!(inode(OsStr::new("net:[4026531833]")), Some(4_026_531_833));
+        for link in ["uts:[1]", "net:[]", "net:[x]", "net:1", ""] {
+            assert_eq!(inode(OsStr::new(link)), None, "{link}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_program_may_have_parentheses() {
+        for name in ["sleep", "a b", "x) R (9", "", "(("] {
+            assert_eq!(program(&format!("7 ({name}) S 1 2")), Some(name));
+        }
+        assert_eq!(program("7 sleep S 1"), None);
+    }
+
+    #[test]
+    fn time_of_the_processor_passes() {
+        let before = thread_cpu_time();
+        while thread_cpu_time() == before {
+            std::hint::spin_loop();
+        }
+    }
+}
