@@ -41,6 +41,8 @@ mod pacing;
 #[cfg(feature = "daemon")]
 pub mod preset;
 #[cfg(feature = "daemon")]
+pub mod processes;
+#[cfg(feature = "daemon")]
 pub mod scenario;
 #[cfg(feature = "daemon")]
 pub mod sockets;

@@ -1,15 +1,16 @@
-//! A network namespace for one test, which ends with it. Nothing of the machine is touched.
+//! A network namespace for one test, which ends with it, and processes in others. Nothing of the machine
+//! is touched.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use super::netns::{Entry, MountedNamespaceId, NetnsFiles, inside};
+use super::netns::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, inside};
 
 /// A namespace that lives as long as this does. Needs root, and says so.
 #[derive(Debug)]
@@ -58,4 +59,108 @@ impl PrivateNetns {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {line}: {error}");
     }
+}
+
+/// A process that ends with this value, or with the test.
+#[derive(Debug)]
+pub(crate) struct Inhabitant {
+    child: Child,
+    stdin: Option<ChildStdin>,
+}
+
+impl Inhabitant {
+    /// Starts a process that stays at home.
+    pub(crate) fn at_home() -> Self {
+        Self::start(&mut Command::new("cat"))
+    }
+
+    /// Starts `unshare`, which makes a namespace and becomes `cat`.
+    pub(crate) fn unshared() -> Self {
+        Self::start(Command::new("unshare").args(["--net", "cat"]))
+    }
+
+    /// Starts a process in a namespace of its own with this many others.
+    pub(crate) fn crowd(others: usize) -> Self {
+        let script = "exec 3<&0; i=0; while [ $i -lt $0 ]; do cat <&3 & i=$((i+1)); done; wait";
+        let mut command = Command::new("unshare");
+        Self::start(command.args(["--net", "sh", "-c", script, &others.to_string()]))
+    }
+
+    /// Starts `nsenter`, which enters the namespace of another process and becomes `cat`.
+    pub(crate) fn beside(other: &Self) -> Self {
+        let target = format!("--target={}", other.pid());
+        Self::start(Command::new("nsenter").args([&target, "--net", "cat"]))
+    }
+
+    /// Starts a process that makes a namespace of its own for each line, without becoming anything else.
+    pub(crate) fn restless() -> Self {
+        let script = "while (<STDIN>) { syscall(0+$ARGV[0], 0+$ARGV[1]) == 0 or die }";
+        let numbers = [
+            nix::libc::SYS_unshare,
+            i64::from(CloneFlags::CLONE_NEWNET.bits()),
+        ];
+        let numbers = numbers.map(|number| number.to_string());
+        Self::start(Command::new("perl").args(["-e", script]).args(numbers))
+    }
+
+    fn start(command: &mut Command) -> Self {
+        let command = command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut child = command.spawn().expect("util-linux and perl are installed");
+        let stdin = child.stdin.take();
+        Self { child, stdin }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        i32::try_from(self.child.id()).expect("a process id")
+    }
+
+    /// Makes a restless one move.
+    pub(crate) fn rouse(&mut self) {
+        use std::io::Write;
+        let stdin = self.stdin.as_mut().expect("open until it ends");
+        stdin.write_all(b"\n").expect("it reads");
+    }
+
+    /// Returns the namespace, once it is not that of the test.
+    pub(crate) fn away(&self) -> HeldNamespaceId {
+        let files = NetnsFiles::new().expect("/proc");
+        loop {
+            let id = files.held_by(self.pid()).expect("it lives");
+            if id.inode() != files.own_inode() {
+                return id;
+            }
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Inhabitant {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        // A crowd ends with its oldest.
+        self.child.wait().ok();
+    }
+}
+
+/// Runs `work` on a thread that has no `CAP_SYS_PTRACE`.
+#[expect(unsafe_code, reason = "libc has no functions for these system calls")]
+pub(crate) fn without_ptrace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    const CAP_SYS_PTRACE: u32 = 19;
+    const VERSION_3: u32 = 0x2008_0522;
+    let drop_it = || {
+        let header = [VERSION_3, 0];
+        // Effective, permitted and inheritable, the low 32 bits and then the high ones.
+        let mut sets = [0_u32; 6];
+        // SAFETY: the version says that `sets` has six words, which it has; both live until the calls
+        // return. Capabilities are the calling thread's own.
+        let (got, set) = unsafe {
+            let got = nix::libc::syscall(nix::libc::SYS_capget, &raw const header, &raw mut sets);
+            sets[0] &= !(1 << CAP_SYS_PTRACE);
+            let set = nix::libc::syscall(nix::libc::SYS_capset, &raw const header, &raw const sets);
+            (got, set)
+        };
+        assert_eq!((got, set), (0, 0), "a thread may give up a capability");
+        work()
+    };
+    thread::scope(|scope| scope.spawn(drop_it).join().expect("it worked"))
 }

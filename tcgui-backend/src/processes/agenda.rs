@@ -1,0 +1,288 @@
+//! What to look at and when: one process for each event, all of them when events were lost.
+//!
+//! Pure: no clock, no `/proc`. Entering a namespace is no event, but it comes soon after one: a process
+//! is made, or begins a program, and then leaves the namespace it began in. So a process that rang is looked
+//! at again a few times while it stays at home.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use super::budget::Budget;
+
+/// The pauses before a process that rang is looked at again.
+const AGAIN: [Duration; 3] = [
+    Duration::from_millis(10),
+    Duration::from_millis(90),
+    Duration::from_millis(900),
+];
+/// How many processes are looked at in one go, on the actor's own thread: less than a millisecond.
+const AT_ONCE: usize = 64;
+/// How many processes wait to be looked at; of more than these, all are looked at instead.
+const WAITING: usize = 4096;
+
+/// What to look at now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// At every process.
+    Everything,
+    /// At these.
+    Some(Vec<Due>),
+}
+
+/// A process that is to be looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Due {
+    pub(super) pid: i32,
+    /// How often it was looked at since it rang.
+    looks: usize,
+}
+
+/// All that is to be looked at, and what may be spent on it.
+#[derive(Debug)]
+pub(super) struct Agenda {
+    rung: BTreeSet<i32>,
+    later: [VecDeque<(Instant, i32)>; AGAIN.len()],
+    everything: bool,
+    few_had_their_turn: bool,
+    everything_at: Option<Instant>,
+    sweep_interval: Duration,
+    next_sweep: Instant,
+    budget: Budget,
+}
+
+impl Agenda {
+    /// Wants to look at everything at once.
+    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+        Self {
+            rung: BTreeSet::new(),
+            later: Default::default(),
+            everything: true,
+            few_had_their_turn: false,
+            everything_at: None,
+            sweep_interval,
+            next_sweep: now + sweep_interval,
+            budget: Budget::new(now),
+        }
+    }
+
+    /// Takes in processes to which something happened.
+    pub(super) fn ring(&mut self, pids: impl IntoIterator<Item = i32>) {
+        self.rung.extend(pids);
+        if self.waiting() > WAITING {
+            self.rung.clear();
+            self.later = Default::default();
+            self.everything = true;
+        }
+    }
+
+    /// Something happened to nobody knows whom.
+    pub(super) fn ring_all(&mut self) {
+        self.everything = true;
+    }
+
+    /// Wants one more look at everything, at this time.
+    pub(super) fn ring_all_at(&mut self, at: Instant) {
+        let sooner = self.everything_at.map_or(at, |other| other.min(at));
+        self.everything_at = Some(sooner);
+    }
+
+    /// Sets the time between looks at everything when nothing rings.
+    pub(super) fn set_sweep_interval(&mut self, now: Instant, interval: Duration) {
+        self.sweep_interval = interval;
+        self.next_sweep = self.next_sweep.min(now + interval);
+    }
+
+    /// Returns whether there is anything left to spend, on hearing events too.
+    pub(super) fn allows(&self, now: Instant) -> bool {
+        self.budget.allows(now)
+    }
+
+    /// Returns what is to be looked at now, and forgets that it was asked for.
+    ///
+    /// A few processes are looked at sooner than all of them, which costs more, but they take turns.
+    pub(super) fn next_look(&mut self, now: Instant) -> Option<Look> {
+        if !self.budget.allows(now) {
+            return None;
+        }
+        let sooner = self.everything_at.is_some_and(|at| at <= now);
+        let everything = self.everything || sooner || self.next_sweep <= now;
+        if !(everything && self.few_had_their_turn) {
+            let due = self.due(now);
+            if !due.is_empty() {
+                self.few_had_their_turn = everything;
+                return Some(Look::Some(due));
+            }
+        }
+        if !everything {
+            return None;
+        }
+        self.few_had_their_turn = false;
+        self.everything = false;
+        self.everything_at = self.everything_at.filter(|_| !sooner);
+        self.next_sweep = now + self.sweep_interval;
+        Some(Look::Everything)
+    }
+
+    /// A process is where it was: it is looked at again, a few times.
+    pub(super) fn at_home(&mut self, now: Instant, due: Due) {
+        if let (Some(queue), Some(pause)) = (self.later.get_mut(due.looks), AGAIN.get(due.looks)) {
+            queue.push_back((now + *pause, due.pid));
+        }
+    }
+
+    /// Records what looking, hearing and telling have cost.
+    pub(super) fn spend(&mut self, now: Instant, cost: Duration) {
+        self.budget.spend(now, cost);
+    }
+
+    /// Returns when the next look is due if nothing rings before; `None`: at once.
+    pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
+        // Events wait to be heard too.
+        if !self.budget.allows(now) {
+            return self.budget.not_before();
+        }
+        if self.everything || !self.rung.is_empty() {
+            return None;
+        }
+        let later = self.later.iter().filter_map(|queue| queue.front());
+        let later = later.map(|(at, _)| *at);
+        later
+            .chain(self.everything_at)
+            .chain([self.next_sweep])
+            .min()
+    }
+
+    fn due(&mut self, now: Instant) -> Vec<Due> {
+        let mut due = Vec::new();
+        while due.len() < AT_ONCE
+            && let Some(pid) = self.rung.pop_first()
+        {
+            due.push(Due { pid, looks: 0 });
+        }
+        for (index, queue) in self.later.iter_mut().enumerate() {
+            while due.len() < AT_ONCE
+                && let Some((_, pid)) = queue.pop_front_if(|(at, _)| *at <= now)
+            {
+                due.push(Due {
+                    pid,
+                    looks: index + 1,
+                });
+            }
+        }
+        due
+    }
+
+    fn waiting(&self) -> usize {
+        self.rung.len() + self.later.iter().map(VecDeque::len).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+    const SWEEP: Duration = Duration::from_secs(30);
+
+    /// An agenda whose first look at everything is done.
+    fn agenda(now: Instant) -> Agenda {
+        let mut agenda = Agenda::new(now, SWEEP);
+        assert_eq!(agenda.next_look(now), Some(Look::Everything));
+        assert_eq!(agenda.next_look(now), None);
+        agenda
+    }
+
+    fn pids(look: Option<Look>) -> Vec<i32> {
+        match look {
+            Some(Look::Some(due)) => due.into_iter().map(|due| due.pid).collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_process_that_stays_is_looked_at_four_times_within_a_second() {
+        let start = Instant::now();
+        let mut agenda = agenda(start);
+        agenda.ring([7, 7]);
+        assert_eq!(agenda.wake_at(start), None);
+        let mut looks = Vec::new();
+        let mut now = start;
+        while now < start + 5 * MS * 1000 {
+            if let Some(Look::Some(due)) = agenda.next_look(now) {
+                looks.push(now - start);
+                agenda.at_home(now, due[0]);
+            }
+            now = agenda.wake_at(now).unwrap_or(now);
+        }
+        assert_eq!(looks, [Duration::ZERO, 10 * MS, 100 * MS, 1000 * MS]);
+        assert_eq!(agenda.waiting(), 0);
+        assert_eq!(agenda.wake_at(now), Some(start + SWEEP));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_looked_at_once() {
+        let now = Instant::now();
+        let mut agenda = agenda(now);
+        agenda.ring([7]);
+        assert_eq!(pids(agenda.next_look(now)), [7]);
+        assert_eq!(agenda.wake_at(now), Some(now + SWEEP));
+    }
+
+    #[test]
+    fn many_are_looked_at_in_turns_and_too_many_as_everything() {
+        let now = Instant::now();
+        let mut agenda = agenda(now);
+        agenda.ring(0..100);
+        assert_eq!(pids(agenda.next_look(now)).len(), AT_ONCE);
+        assert_eq!(agenda.wake_at(now), None, "more is due");
+        assert_eq!(pids(agenda.next_look(now)).len(), 100 - AT_ONCE);
+        agenda.ring(0..5000);
+        assert_eq!(agenda.next_look(now), Some(Look::Everything));
+        assert_eq!(agenda.next_look(now), None);
+    }
+
+    #[test]
+    fn few_come_first_and_all_have_their_turn() {
+        let now = Instant::now();
+        let mut agenda = agenda(now);
+        for round in 0..3 {
+            agenda.ring_all();
+            agenda.ring(0..150);
+            assert_eq!(pids(agenda.next_look(now)).len(), AT_ONCE, "{round}");
+            assert_eq!(agenda.next_look(now), Some(Look::Everything));
+            assert_eq!(pids(agenda.next_look(now)).len(), AT_ONCE);
+            assert_eq!(pids(agenda.next_look(now)).len(), 150 - 2 * AT_ONCE);
+            assert_eq!(agenda.next_look(now), None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_looked_at_beyond_what_may_be_spent() {
+        let now = Instant::now();
+        let mut agenda = agenda(now);
+        agenda.spend(now, 30 * MS);
+        agenda.ring([7]);
+        assert_eq!(agenda.next_look(now), None);
+        let later = agenda.wake_at(now).unwrap();
+        assert_eq!(later, now + 440 * MS);
+        assert_eq!(pids(agenda.next_look(later)), [7]);
+    }
+
+    #[test]
+    fn sweeps_come_by_themselves_and_sooner_when_wanted() {
+        let start = Instant::now();
+        let mut agenda = agenda(start);
+        assert_eq!(agenda.wake_at(start), Some(start + SWEEP));
+        agenda.ring_all_at(start + 5 * MS);
+        agenda.ring_all_at(start + 9 * MS);
+        assert_eq!(agenda.wake_at(start), Some(start + 5 * MS));
+        let now = start + 5 * MS;
+        assert_eq!(agenda.next_look(now), Some(Look::Everything));
+        assert_eq!(agenda.wake_at(now), Some(now + SWEEP));
+        agenda.set_sweep_interval(now, 1000 * MS);
+        assert_eq!(agenda.wake_at(now), Some(now + 1000 * MS));
+        let now = now + 1000 * MS;
+        assert_eq!(agenda.next_look(now), Some(Look::Everything));
+        assert_eq!(agenda.wake_at(now), Some(now + 1000 * MS));
+    }
+}

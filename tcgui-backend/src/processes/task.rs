@@ -1,0 +1,306 @@
+//! The actor: waits for a ring, looks where the agenda says, and tells what differs.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::agenda::{Agenda, Due, Look};
+use super::doorbell::Doorbell;
+use super::ends::Ends;
+use super::holders::Holders;
+use super::meter::Meter;
+use super::probe::{Probe, Scan, Seen};
+use super::{ProcessesConfig, ProcessesError};
+use crate::blocking;
+use crate::error::chain;
+use crate::held::HeldEvent;
+use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use crate::kernel::process::may_trace;
+use crate::kernel::process_events::Heard;
+
+/// A process that was made while nobody listened may still be about to enter a namespace: everything is
+/// looked at again after this, as a process that rang is.
+const AFTER_SILENCE: Duration = Duration::from_secs(1);
+
+enum Input<'a> {
+    Stop,
+    Room(mpsc::Permit<'a, HeldEvent>),
+    ConsumerGone,
+    Ended(HeldNamespaceId),
+    Rung,
+    Scanned(Box<Probe>, Scan),
+    Heard(io::Result<Heard>),
+    Timer,
+}
+
+/// The processes actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task {
+    config: ProcessesConfig,
+    /// With the scan while there is one: what is looked at meanwhile would be newer than what it returns.
+    probe: Option<Box<Probe>>,
+    scans: JoinSet<(Box<Probe>, Scan)>,
+    agenda: Agenda,
+    meter: Meter,
+    holders: Holders,
+    ends: Ends,
+    doorbell: Doorbell,
+    bell: Arc<Notify>,
+    events: mpsc::Sender<HeldEvent>,
+    said: Said,
+}
+
+/// What is said once.
+#[derive(Debug, Default)]
+struct Said {
+    denied: bool,
+    beyond_limit: bool,
+    unreadable: bool,
+    unwatched: bool,
+}
+
+impl Task {
+    pub(super) fn open(
+        config: ProcessesConfig,
+        bell: Arc<Notify>,
+        events: mpsc::Sender<HeldEvent>,
+    ) -> Result<Self, ProcessesError> {
+        let files = NetnsFiles::new().map_err(ProcessesError::OpenTable)?;
+        let probe = Probe::open(files).map_err(ProcessesError::OpenTable)?;
+        Ok(Self {
+            config,
+            probe: Some(Box::new(probe)),
+            scans: JoinSet::new(),
+            agenda: Agenda::new(now(), config.sweep_interval),
+            meter: Meter::default(),
+            holders: Holders::default(),
+            ends: Ends::new(files),
+            doorbell: Doorbell::new(now()),
+            bell,
+            events,
+            said: Said::default(),
+        })
+    }
+
+    /// Reports until `stop` is cancelled or the consumer is gone.
+    pub async fn run(self, stop: CancellationToken) {
+        self.meter.clone().measure(self.live(stop)).await;
+    }
+
+    async fn live(mut self, stop: CancellationToken) {
+        let events = self.events.clone();
+        // Before the first look, so that nothing falls between.
+        self.open_doorbell();
+        self.look();
+        loop {
+            let input = self.next_input(&events, &stop).await;
+            self.agenda.spend(now(), self.meter.take());
+            match input {
+                Input::Stop | Input::ConsumerGone => return,
+                Input::Room(permit) => self.tell(permit),
+                Input::Ended(id) => self.holders.ended(id),
+                Input::Rung => self.agenda.ring_all(),
+                Input::Scanned(probe, scan) => self.finish(probe, scan),
+                Input::Heard(heard) => self.hear(heard),
+                Input::Timer => {
+                    if self.doorbell.open_at().is_some_and(|at| at <= now()) {
+                        self.open_doorbell();
+                    }
+                }
+            }
+            if self.probe.is_some() && self.holders.in_doubt() {
+                self.agenda.ring_all();
+            }
+            self.look();
+            self.deliver();
+        }
+    }
+
+    async fn next_input<'a>(
+        &mut self,
+        events: &'a mpsc::Sender<HeldEvent>,
+        stop: &CancellationToken,
+    ) -> Input<'a> {
+        let now = now();
+        let looks = self
+            .probe
+            .is_some()
+            .then(|| self.agenda.wake_at(now).unwrap_or(now));
+        let wake = looks.into_iter().chain(self.doorbell.open_at()).min();
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => Input::Stop,
+            // Cancel-safe: a permit that was not returned was not taken.
+            permit = events.reserve(), if self.holders.has_events() => {
+                permit.map_or(Input::ConsumerGone, Input::Room)
+            }
+            // Cancel-safe: being closed is a state.
+            () = events.closed() => Input::ConsumerGone,
+            // Cancel-safe: an end that was not returned stays in the set.
+            id = self.ends.next() => Input::Ended(id),
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(scanned) = self.scans.join_next() => scanned.map_or_else(
+                |err| std::panic::resume_unwind(err.into_panic()),
+                |(probe, scan)| Input::Scanned(probe, scan)),
+            // Cancel-safe: a ring that was not returned is kept.
+            () = self.bell.notified() => Input::Rung,
+            // Cancel-safe: what was not returned was not taken from the socket.
+            heard = self.doorbell.next(), if self.agenda.allows(now) => Input::Heard(heard),
+            // Cancel-safe: the deadline is computed anew each time.
+            () = sleep_until(wake) => Input::Timer,
+        }
+    }
+
+    fn open_doorbell(&mut self) {
+        let now = now();
+        let interval = if self.doorbell.open(now) {
+            self.agenda.ring_all();
+            self.agenda.ring_all_at(now + AFTER_SILENCE);
+            self.config.sweep_interval
+        } else {
+            self.config.degraded_sweep_interval
+        };
+        self.agenda.set_sweep_interval(now, interval);
+    }
+
+    fn hear(&mut self, heard: io::Result<Heard>) {
+        match heard {
+            Ok(heard) => {
+                self.agenda.ring(heard.pids);
+                if heard.lost {
+                    self.agenda.ring_all();
+                    self.doorbell.hang_up(now());
+                }
+            }
+            Err(err) => {
+                self.doorbell.refuse(now(), &err);
+                let interval = self.config.degraded_sweep_interval;
+                self.agenda.set_sweep_interval(now(), interval);
+            }
+        }
+    }
+
+    /// Looks at what is due: at a few processes here and now, at all of them beside.
+    fn look(&mut self) {
+        let Some(probe) = &self.probe else { return };
+        match self.agenda.next_look(now()) {
+            None => {}
+            Some(Look::Everything) => self.scan(),
+            Some(Look::Some(due)) => {
+                for due @ Due { pid, .. } in due {
+                    let away = match probe.look(pid) {
+                        Seen::Home => {
+                            self.agenda.at_home(now(), due);
+                            None
+                        }
+                        Seen::Away(process) => Some(process),
+                        Seen::Nowhere => None,
+                    };
+                    self.holders.observe(pid, away);
+                }
+            }
+        }
+    }
+
+    fn scan(&mut self) {
+        let Some(mut probe) = self.probe.take() else {
+            return;
+        };
+        let afresh = self.holders.reported();
+        self.scans.spawn(blocking::run(move || {
+            let scan = probe.look_at_all(&afresh);
+            (probe, scan)
+        }));
+    }
+
+    fn finish(&mut self, probe: Box<Probe>, scan: Scan) {
+        self.probe = Some(probe);
+        self.meter.add(scan.cost);
+        if scan.denied > 0 && !std::mem::replace(&mut self.said.denied, true) {
+            say_denied(scan.denied);
+        }
+        match scan.away {
+            Ok(away) => {
+                self.said.unreadable = false;
+                self.holders.observe_all(away);
+            }
+            Err(err) => {
+                let retry = now() + self.config.degraded_sweep_interval;
+                self.agenda.ring_all_at(retry);
+                if !std::mem::replace(&mut self.said.unreadable, true) {
+                    warn!(error = %err, "list of processes not readable");
+                }
+            }
+        }
+        let beyond = self.holders.beyond_limit();
+        if beyond && !std::mem::replace(&mut self.said.beyond_limit, true) {
+            warn!("too many namespaces held by processes, some are not shown");
+        }
+    }
+
+    /// Tells what there is room for; the rest waits, merged.
+    fn deliver(&mut self) {
+        let events = self.events.clone();
+        while self.holders.has_events() {
+            let Ok(permit) = events.try_reserve() else {
+                break;
+            };
+            self.tell(permit);
+        }
+    }
+
+    /// Tells the next difference, and watches the end of whom it names.
+    fn tell(&mut self, permit: mpsc::Permit<'_, HeldEvent>) {
+        let Some(event) = self.holders.next_event() else {
+            return;
+        };
+        debug!(?event, "holder of a namespace");
+        match &event {
+            HeldEvent::Added(holder) => match self.ends.watch(holder.id) {
+                Ok(()) => {}
+                Err(OpenError::Gone) => {
+                    self.holders.ended(holder.id);
+                    // It may have gone elsewhere.
+                    self.agenda.ring([holder.id.pid()]);
+                }
+                Err(err) => {
+                    if !std::mem::replace(&mut self.said.unwatched, true) {
+                        warn!(error = %chain(&err), "ends of processes are found by sweeps alone");
+                    }
+                }
+            },
+            HeldEvent::Removed(id) => self.ends.forget(*id),
+        }
+        permit.send(event);
+    }
+}
+
+fn say_denied(count: usize) {
+    if may_trace().unwrap_or(false) {
+        // A security module may hide some even so, and no capability helps.
+        info!(count, "some processes hide their namespaces");
+    } else {
+        warn!(
+            count,
+            "namespaces of processes not readable: grant CAP_SYS_PTRACE"
+        );
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The clock that also tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,283 @@
+//! The actor on the real kernel. It sees all processes of the machine; each test looks at its own.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::time::Instant;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::probe::{Probe, Scan, Seen};
+use super::*;
+use crate::held::{Holder, HolderKind};
+use crate::kernel::lab::{Inhabitant, without_ptrace};
+use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+
+/// Generous: the other tests make a thousand processes meanwhile, and looking is not to cost much. How soon it
+/// is on a quiet machine is measured by `tests/process_storm.rs`.
+const SOON: Duration = Duration::from_secs(60);
+const NEVER: ProcessesConfig = ProcessesConfig {
+    sweep_interval: Duration::from_secs(3600),
+    degraded_sweep_interval: Duration::from_secs(3600),
+};
+
+/// The actor, and what a consumer knows from it.
+struct Watched {
+    events: mpsc::Receiver<HeldEvent>,
+    handle: ProcessesHandle,
+    running: JoinHandle<()>,
+    stop: CancellationToken,
+    view: BTreeMap<u64, Vec<Holder>>,
+}
+
+impl Watched {
+    fn start(config: ProcessesConfig) -> Self {
+        let (tx, events) = mpsc::channel(16);
+        let (handle, task) = open(config, tx).unwrap();
+        let stop = CancellationToken::new();
+        #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+        let running = tokio::spawn(task.run(stop.clone()));
+        let view = BTreeMap::new();
+        Self {
+            events,
+            handle,
+            running,
+            stop,
+            view,
+        }
+    }
+
+    /// Takes one event.
+    async fn hear(&mut self) -> HeldEvent {
+        let event = timeout(SOON, self.events.recv()).await.expect("in time");
+        let event = event.expect("it runs");
+        match event.clone() {
+            HeldEvent::Added(holder) => {
+                let of_inode = self.view.entry(holder.id.inode()).or_default();
+                of_inode.retain(|known| known.id != holder.id);
+                of_inode.push(holder);
+                assert!(of_inode.len() <= 2, "{of_inode:?}");
+            }
+            HeldEvent::Removed(id) => {
+                let of_inode = self.view.get_mut(&id.inode()).expect("it was added");
+                let before = of_inode.len();
+                of_inode.retain(|known| known.id != id);
+                assert!(of_inode.len() < before, "{id} was added");
+                if of_inode.is_empty() {
+                    self.view.remove(&id.inode());
+                }
+            }
+        }
+        event
+    }
+
+    /// Waits until the process is the only reported holder of its namespace, under this name.
+    async fn wait_for(&mut self, id: HeldNamespaceId, comm: &str) {
+        let kind = HolderKind::Process(comm.into());
+        let wanted = Holder { id, kind };
+        while self.view.get(&id.inode()).map(Vec::as_slice) != Some(std::slice::from_ref(&wanted)) {
+            self.hear().await;
+        }
+    }
+
+    async fn wait_for_end(&mut self, id: HeldNamespaceId) {
+        let holds = |holders: &Vec<Holder>| holders.iter().any(|holder| holder.id == id);
+        while self.view.get(&id.inode()).is_some_and(holds) {
+            self.hear().await;
+        }
+    }
+
+    /// Returns whether anything is reported of this namespace by the time that everything was looked at.
+    async fn knows(&mut self, id: HeldNamespaceId) -> bool {
+        let marker = Inhabitant::unshared();
+        self.wait_for(marker.away(), "cat").await;
+        self.view.contains_key(&id.inode())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_namespace_is_known_by_the_process_that_made_it_until_that_ends() {
+    let there_before = Inhabitant::unshared();
+    let before = there_before.away();
+    let mut watched = Watched::start(NEVER);
+    watched.wait_for(before, "cat").await;
+    for _ in 0..5 {
+        let process = Inhabitant::unshared();
+        let id = process.away();
+        watched.wait_for(id, "cat").await;
+        drop(process);
+        watched.wait_for_end(id).await;
+    }
+    drop(there_before);
+    watched.wait_for_end(before).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_next_oldest_takes_over_without_a_gap() {
+    let mut watched = Watched::start(NEVER);
+    let first = Inhabitant::unshared();
+    let id = first.away();
+    let second = Inhabitant::beside(&first);
+    let successor = second.away();
+    assert_eq!(successor.inode(), id.inode());
+    watched.wait_for(id, "cat").await;
+    drop(first);
+    loop {
+        let event = watched.hear().await;
+        assert!(watched.view.contains_key(&id.inode()), "{event:?}");
+        if event == HeldEvent::Removed(id) {
+            break;
+        }
+    }
+    watched.wait_for(successor, "cat").await;
+    drop(second);
+    watched.wait_for_end(successor).await;
+    assert!(!watched.view.contains_key(&id.inode()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_happens_silently_is_found_on_the_bell_and_soon_after_a_start() {
+    let mut watched = Watched::start(NEVER);
+    let mut restless = Inhabitant::restless();
+    restless.rouse();
+    let first = restless.away();
+    // Just after it began to run its program: it is looked at again within a second.
+    watched.wait_for(first, "perl").await;
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    restless.rouse();
+    let mut second = restless.away();
+    while second == first {
+        second = restless.away();
+    }
+    // Nothing announces that; only the bell does.
+    assert!(!watched.knows(second).await);
+    watched.handle.ring();
+    watched.wait_for(second, "perl").await;
+    watched.wait_for_end(first).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sweeps_find_what_nothing_announces() {
+    let interval = Duration::from_millis(300);
+    let mut watched = Watched::start(ProcessesConfig {
+        sweep_interval: interval,
+        ..NEVER
+    });
+    let mut restless = Inhabitant::restless();
+    restless.rouse();
+    let mut last = restless.away();
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    for _ in 0..3 {
+        restless.rouse();
+        let mut id = restless.away();
+        while id == last {
+            id = restless.away();
+        }
+        watched.wait_for(id, "perl").await;
+        last = id;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_ends_when_told_and_when_nobody_listens() {
+    let watched = Watched::start(NEVER);
+    watched.stop.cancel();
+    timeout(SOON, watched.running).await.unwrap().unwrap();
+    let watched = Watched::start(NEVER);
+    drop(watched.events);
+    timeout(SOON, watched.running).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_sleeps_gets_the_difference() {
+    let (tx, mut events) = mpsc::channel(1);
+    let (_handle, task) = open(NEVER, tx).unwrap();
+    let stop = CancellationToken::new();
+    #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+    let running = tokio::spawn(task.run(stop.clone()));
+    for _ in 0..20 {
+        Inhabitant::unshared().away();
+    }
+    let last = Inhabitant::unshared();
+    let id = last.away();
+    loop {
+        let event = timeout(SOON, events.recv()).await.unwrap().unwrap();
+        if matches!(event, HeldEvent::Added(holder) if holder.id == id) {
+            break;
+        }
+    }
+    stop.cancel();
+    timeout(SOON, running).await.unwrap().unwrap();
+}
+
+#[test]
+fn six_hundred_processes_are_looked_at_within_milliseconds() {
+    let crowd = Inhabitant::crowd(300);
+    let home: Vec<Inhabitant> = (0..300).map(|_| Inhabitant::at_home()).collect();
+    let inode = crowd.away().inode();
+    let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();
+    let mut look = || {
+        let scan = probe.look_at_all(&Default::default());
+        let away = scan.away.unwrap().into_iter();
+        (scan.cost, away.filter(|p| p.id.inode() == inode).count())
+    };
+    let (mut first, mut crowded) = look();
+    let began = Instant::now();
+    while crowded < 301 && began.elapsed() < SOON {
+        (first, crowded) = look();
+    }
+    assert_eq!(
+        crowded,
+        301,
+        "the crowd has come together: {:?}",
+        probe.look_at_all(&Default::default())
+    );
+    let again = (0..9).map(|_| look().0).collect();
+    report(
+        "first look at 600 processes, half of them away",
+        vec![first],
+    );
+    let again = report("… and later ones", again);
+    assert!(again < Duration::from_millis(15), "{again:?}");
+    drop(home);
+}
+
+#[test]
+fn processes_that_may_not_be_read_are_counted() {
+    let process = Inhabitant::unshared();
+    let id = process.away();
+    let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();
+    let sees = |scan: Scan| {
+        let away = scan.away.unwrap();
+        let sees = away.iter().any(|process| process.id == id);
+        (sees, scan.denied)
+    };
+    let (without, many) = sees(without_ptrace(|| probe.look_at_all(&Default::default())));
+    let (with, few) = sees(probe.look_at_all(&Default::default()));
+    assert!(with && !without, "{with} {without}");
+    assert!(many > few, "{many} {few}");
+    let Seen::Away(seen) = probe.look(process.pid()) else {
+        panic!("it lives");
+    };
+    let number = seen.netns.expect("Linux 6.18 numbers its namespaces");
+    let other = Inhabitant::unshared();
+    other.away();
+    let Seen::Away(seen) = probe.look(other.pid()) else {
+        panic!("it lives");
+    };
+    assert_ne!(seen.netns, Some(number));
+}
+
+/// Writes what was measured and returns the median.
+fn report(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    let (median, last) = (times[times.len() / 2], times[times.len() - 1]);
+    let count = times.len();
+    writeln!(
+        std::io::stderr(),
+        "measured: {what}: n={count} p50 {median:.1?} max {last:.1?}"
+    )
+    .unwrap();
+    median
+}
