@@ -86,6 +86,11 @@ pub struct Args {
     #[arg(long)]
     pub no_namespace_ids: bool,
 
+    /// Show namespaces that have no name too, by the oldest process in each; CAP_SYS_PTRACE is needed to see
+    /// those of other users
+    #[arg(long)]
+    pub process_namespaces: bool,
+
     /// Replace root qdiscs that somebody else configured (an htb tree, a netem with children), which is
     /// refused otherwise; they do not come back
     #[arg(long)]

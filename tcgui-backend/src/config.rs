@@ -10,6 +10,7 @@ use tcgui_shared::names::{BackendName, NameError};
 use crate::cli::{Args, ZenohMode};
 use crate::library::LibraryConfig;
 use crate::namespace_watcher::WatchConfig;
+use crate::processes::ProcessesConfig;
 use crate::tc::plan::ForeignQdiscs;
 
 /// Where released frontends look for a backend on their own host.
@@ -30,6 +31,8 @@ pub struct Config {
     pub create_netns_dir: bool,
     /// Read links by the kernel's namespace ids, or over sockets inside.
     pub namespace_ids: bool,
+    /// How to look for namespaces that processes hold, if at all.
+    pub processes: Option<ProcessesConfig>,
     /// What may be destroyed for a netem.
     pub foreign_qdiscs: ForeignQdiscs,
     /// The bus session.
@@ -144,6 +147,10 @@ impl TryFrom<Args> for Config {
             fail_actor: args.fail_actor,
             create_netns_dir: args.create_netns_dir,
             namespace_ids: !args.no_namespace_ids,
+            processes: args.process_namespaces.then_some(ProcessesConfig {
+                sweep_interval: args.sweep_interval,
+                degraded_sweep_interval: args.degraded_sweep_interval,
+            }),
             foreign_qdiscs: if args.replace_foreign_qdiscs {
                 ForeignQdiscs::Replace
             } else {
@@ -268,6 +275,17 @@ mod tests {
             config.library.store,
             Path::new("/var/lib/tcgui/default/scenarios")
         );
+    }
+
+    #[test]
+    fn processes_are_looked_at_only_when_asked_for() {
+        assert_eq!(config(&[]).unwrap().processes, None);
+        let options = ["--process-namespaces", "--sweep-interval", "5s"];
+        let expected = ProcessesConfig {
+            sweep_interval: Duration::from_secs(5),
+            degraded_sweep_interval: Duration::from_secs(1),
+        };
+        assert_eq!(config(&options).unwrap().processes, Some(expected));
     }
 
     #[test]
