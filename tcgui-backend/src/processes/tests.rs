@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::probe::{Probe, Scan, Seen};
 use super::*;
 use crate::held::{Holder, HolderKind};
-use crate::kernel::lab::{Inhabitant, without_ptrace};
+use crate::kernel::lab::{Inhabitant, PrivateNetns, without_ptrace};
 use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
 
 /// Generous: the other tests make a thousand processes meanwhile, and looking is not to cost much. How soon it
@@ -177,6 +177,27 @@ async fn sweeps_find_what_nothing_announces() {
         watched.wait_for(id, "perl").await;
         last = id;
     }
+}
+
+#[test]
+fn where_nothing_is_announced_it_sweeps_more_often() {
+    let netns = PrivateNetns::new();
+    netns.inside(|| {
+        // The kernel announces processes in the host's namespace alone, which this thread has left.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut watched = Watched::start(ProcessesConfig {
+                degraded_sweep_interval: Duration::from_millis(200),
+                ..NEVER
+            });
+            let process = Inhabitant::unshared();
+            let id = process.away();
+            watched.wait_for(id, "cat").await;
+            drop(process);
+            watched.wait_for_end(id).await;
+        });
+    });
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
