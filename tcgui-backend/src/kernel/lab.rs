@@ -114,6 +114,13 @@ impl Inhabitant {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
+    /// Returns how many children it has (`man 5 proc_pid_task`), which looks at none of them.
+    pub(crate) fn children(&self) -> usize {
+        let file = format!("/proc/{0}/task/{0}/children", self.pid());
+        let children = std::fs::read_to_string(file).expect("CONFIG_PROC_CHILDREN");
+        children.split_whitespace().count()
+    }
+
     /// Makes a restless one move.
     pub(crate) fn rouse(&mut self) {
         use std::io::Write;

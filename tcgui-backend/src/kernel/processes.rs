@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,6 +32,8 @@ pub struct Process {
     /// The number of the namespace that no other gets until the next boot, where the kernel tells it
     /// (`NS_GET_ID`, Linux 6.18): inode numbers are reused at once.
     pub netns: Option<u64>,
+    /// Whether [`netns_lives`] can tell the end of that namespace.
+    pub findable: bool,
     /// The name of its program, as it is but for bytes that are no UTF-8.
     pub comm: Arc<str>,
 }
@@ -119,12 +121,55 @@ impl ProcessTable {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let netns = openat(&process, "ns/net", flags, Mode::empty())?;
         let file = fstat(&netns)?;
+        let number = namespace_number(&netns);
+        let findable = number.is_some_and(|number| netns_lives(number, file.st_ino));
         Ok(Process {
             id: HeldNamespaceId::from_parts(file.st_dev, file.st_ino, pid, started),
-            netns: namespace_number(&netns),
+            netns: number,
+            findable,
             comm,
         })
     }
+}
+
+/// Returns whether a network namespace with this number and inode number is there, wherever (`struct
+/// nsfs_file_handle`, `include/uapi/linux/nsfs.h`, Linux 6.18). For a moment this holds it.
+///
+/// It answers no too where the kernel is older, or does not let the caller find that namespace: who wants to know
+/// of its end must have got the other answer before.
+#[expect(unsafe_code, reason = "nix has no handles of files")]
+pub fn netns_lives(number: u64, inode: u64) -> bool {
+    const FD_NSFS_ROOT: libc::c_int = -10003;
+    const FILEID_NSFS: libc::c_int = 0xf1;
+    /// `struct file_handle` with room for this one.
+    #[repr(C)]
+    struct Handle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        number: [u8; 8],
+        netns: libc::c_int,
+        inode: u32,
+    }
+    let Ok(inode) = u32::try_from(inode) else {
+        return false;
+    };
+    let mut handle = Handle {
+        bytes: 16,
+        kind: FILEID_NSFS,
+        number: number.to_ne_bytes(),
+        netns: libc::CLONE_NEWNET,
+        inode,
+    };
+    let flags = libc::O_PATH | libc::O_CLOEXEC;
+    // SAFETY: the handle says how many bytes follow its head, and has as many; it lives until the call
+    // returns, and the kernel only reads it.
+    let answer = unsafe { libc::open_by_handle_at(FD_NSFS_ROOT, (&raw mut handle).cast(), flags) };
+    if answer < 0 {
+        return false;
+    }
+    // SAFETY: the kernel has just made the descriptor for the caller, and nobody else knows it.
+    drop(unsafe { OwnedFd::from_raw_fd(answer) });
+    true
 }
 
 /// Returns the processor time that the calling thread has used.
@@ -176,6 +221,7 @@ fn namespace_number(netns: &OwnedFd) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lab::Inhabitant;
     use super::super::netns::NetnsFiles;
     use super::*;
 
@@ -192,6 +238,27 @@ mod tests {
         assert_eq!(&*process.comm, comm.trim_end());
         assert_eq!(table.netns_inode(i32::MAX), Err(Unseen::Gone));
         assert_eq!(table.describe(i32::MAX), Err(Unseen::Gone));
+    }
+
+    #[test]
+    fn the_kernel_knows_its_namespaces_by_number_since_it_numbers_them() {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut parts = release
+            .split(['.', '-'])
+            .map_while(|part| part.parse().ok());
+        let release: (u32, u32) = (parts.next().unwrap(), parts.next().unwrap());
+        let process = Inhabitant::unshared();
+        let inode = process.away().inode();
+        let table = ProcessTable::open().unwrap();
+        let seen = table.describe(process.pid()).unwrap();
+        assert_eq!(seen.netns.is_some(), release >= (6, 18), "{release:?}");
+        assert_eq!(
+            seen.findable,
+            seen.netns.is_some(),
+            "nothing is hidden from root"
+        );
+        drop(process);
+        assert!(!netns_lives(seen.netns.unwrap_or_default(), inode));
     }
 
     #[test]

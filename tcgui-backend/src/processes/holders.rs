@@ -20,6 +20,7 @@ const MEMBERS: usize = 8;
 #[derive(Debug, Default)]
 struct Space {
     netns: Option<u64>,
+    findable: bool,
     members: BTreeMap<Age, Process>,
 }
 
@@ -44,7 +45,10 @@ pub(super) struct Holders {
     spaces: BTreeMap<u64, Space>,
     /// Where each remembered process is.
     members: HashMap<i32, (u64, Age)>,
+    /// Namespaces in which nobody is known to be, though somebody was.
     doubtful: BTreeSet<u64>,
+    /// Those of which it was not asked yet whether they live.
+    unasked: Vec<u64>,
     beyond_limit: bool,
     told: HashMap<u64, Told>,
     changed: VecDeque<u64>,
@@ -73,6 +77,7 @@ impl Holders {
                     gone.push(inode);
                 } else {
                     self.doubtful.insert(inode);
+                    self.unasked.push(inode);
                 }
             }
         }
@@ -104,6 +109,25 @@ impl Holders {
         let (pid, member) = (id.pid(), (id.inode(), age(id)));
         if self.members.get(&pid) == Some(&member) {
             self.remove(pid, member.0, member.1);
+        }
+    }
+
+    /// Returns the inode and other numbers of the namespaces that may have ended, once, if the kernel can tell.
+    pub(super) fn take_doubts(&mut self) -> Vec<(u64, u64)> {
+        let doubts = std::mem::take(&mut self.unasked).into_iter();
+        let doubtful = doubts.filter(|inode| self.doubtful.contains(inode));
+        let numbered = doubtful.filter_map(|inode| {
+            let space = self.spaces.get(&inode).filter(|space| space.findable)?;
+            Some((inode, space.netns?))
+        });
+        numbered.collect()
+    }
+
+    /// Takes in that a namespace has ended.
+    pub(super) fn gone(&mut self, inode: u64) {
+        if self.doubtful.remove(&inode) {
+            self.spaces.remove(&inode);
+            self.note(inode);
         }
     }
 
@@ -207,6 +231,7 @@ impl Holders {
             }
             space.netns = process.netns;
         }
+        space.findable = process.findable;
         space.members.insert(age, process);
         self.members.insert(pid, (inode, age));
         if space.members.len() > MEMBERS
@@ -222,8 +247,8 @@ impl Holders {
         self.members.remove(&pid);
         if let Some(space) = self.spaces.get_mut(&inode) {
             space.members.remove(&age);
-            if space.members.is_empty() {
-                self.doubtful.insert(inode);
+            if space.members.is_empty() && self.doubtful.insert(inode) {
+                self.unasked.push(inode);
             }
         }
         self.note(inode);

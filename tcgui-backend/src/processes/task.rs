@@ -22,6 +22,7 @@ use crate::held::HeldEvent;
 use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, OpenError};
 use crate::kernel::process::may_trace;
 use crate::kernel::process_events::Heard;
+use crate::kernel::processes::netns_lives;
 
 /// A process that was made while nobody listened may still be about to enter a namespace: everything is
 /// looked at again after this, as a process that rang is.
@@ -113,10 +114,8 @@ impl Task {
                     }
                 }
             }
-            if self.probe.is_some() && self.holders.in_doubt() {
-                self.agenda.ring_all();
-            }
             self.look();
+            self.settle_doubts();
             self.deliver();
         }
     }
@@ -241,6 +240,19 @@ impl Task {
         let beyond = self.holders.beyond_limit();
         if beyond && !std::mem::replace(&mut self.said.beyond_limit, true) {
             warn!("too many namespaces held by processes, some are not shown");
+        }
+    }
+
+    /// Gives up namespaces that have ended, and has others looked for.
+    fn settle_doubts(&mut self) {
+        for (inode, number) in self.holders.take_doubts() {
+            if !netns_lives(number, inode) {
+                self.holders.gone(inode);
+            }
+        }
+        // What a look that is under way does not see may be a doubt of its own.
+        if self.probe.is_some() && self.holders.in_doubt() {
+            self.agenda.ring_all();
         }
     }
 
