@@ -17,7 +17,7 @@ mod tests {
     use tokio::time::timeout;
     use tokio_util::sync::CancellationToken;
 
-    const SOON: Duration = Duration::from_secs(10);
+    const SOON: Duration = Duration::from_secs(30);
     const STORM: Duration = Duration::from_secs(6);
     /// How many namespaces are made one after another, and the time between them.
     const COUNT: usize = 100;

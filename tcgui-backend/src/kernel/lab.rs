@@ -2,7 +2,7 @@
 //! is touched.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
@@ -128,12 +128,13 @@ impl Inhabitant {
         stdin.write_all(b"\n").expect("it reads");
     }
 
-    /// Returns the namespace, once it is not that of the test.
+    /// Returns the namespace, once it is not that of the calling thread, in which processes begin.
     pub(crate) fn away(&self) -> HeldNamespaceId {
         let files = NetnsFiles::new().expect("/proc");
+        let here = std::fs::metadata("/proc/thread-self/ns/net").expect("/proc");
         loop {
             let id = files.held_by(self.pid()).expect("it lives");
-            if id.inode() != files.own_inode() {
+            if id.inode() != here.ino() {
                 return id;
             }
             thread::yield_now();

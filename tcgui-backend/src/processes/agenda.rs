@@ -20,6 +20,10 @@ const AT_ONCE: usize = 64;
 /// How many processes wait to be looked at; of more than these, all are looked at instead.
 const WAITING: usize = 4096;
 
+/// The pause between looks when much was spent of late: who is woken up a hundred times in a second and finds
+/// several processes each time pays less than who is woken up for each.
+const GATHER: Duration = Duration::from_millis(10);
+
 /// What to look at now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
@@ -48,6 +52,7 @@ pub(super) struct Agenda {
     sweep_interval: Duration,
     next_sweep: Instant,
     budget: Budget,
+    gather_until: Option<Instant>,
 }
 
 impl Agenda {
@@ -62,6 +67,7 @@ impl Agenda {
             sweep_interval,
             next_sweep: now + sweep_interval,
             budget: Budget::new(now),
+            gather_until: None,
         }
     }
 
@@ -92,16 +98,20 @@ impl Agenda {
         self.next_sweep = self.next_sweep.min(now + interval);
     }
 
-    /// Returns whether there is anything left to spend, on hearing events too.
+    /// Returns whether it is time to look at anything, or to hear of anything.
     pub(super) fn allows(&self, now: Instant) -> bool {
-        self.budget.allows(now)
+        self.not_before().is_none_or(|at| at <= now)
+    }
+
+    fn not_before(&self) -> Option<Instant> {
+        self.gather_until.max(self.budget.not_before())
     }
 
     /// Returns what is to be looked at now, and forgets that it was asked for.
     ///
     /// A few processes are looked at sooner than all of them, which costs more, but they take turns.
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Look> {
-        if !self.budget.allows(now) {
+        if !self.allows(now) {
             return None;
         }
         let sooner = self.everything_at.is_some_and(|at| at <= now);
@@ -110,6 +120,7 @@ impl Agenda {
             let due = self.due(now);
             if !due.is_empty() {
                 self.few_had_their_turn = everything;
+                self.gather_until = self.budget.is_tight(now).then(|| now + GATHER);
                 return Some(Look::Some(due));
             }
         }
@@ -138,8 +149,8 @@ impl Agenda {
     /// Returns when the next look is due if nothing rings before; `None`: at once.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
         // Events wait to be heard too.
-        if !self.budget.allows(now) {
-            return self.budget.not_before();
+        if !self.allows(now) {
+            return self.not_before();
         }
         if self.everything || !self.rung.is_empty() {
             return None;
@@ -266,6 +277,21 @@ mod tests {
         let later = agenda.wake_at(now).unwrap();
         assert_eq!(later, now + 440 * MS);
         assert_eq!(pids(agenda.next_look(later)), [7]);
+    }
+
+    #[test]
+    fn what_rings_is_gathered_when_much_was_spent() {
+        let now = Instant::now();
+        let mut agenda = agenda(now);
+        agenda.spend(now, 13 * MS);
+        agenda.ring([7]);
+        assert_eq!(pids(agenda.next_look(now)), [7], "at once after a pause");
+        agenda.ring([8]);
+        assert!(!agenda.allows(now));
+        assert_eq!(agenda.wake_at(now), Some(now + GATHER));
+        agenda.ring([9]);
+        assert_eq!(agenda.next_look(now), None);
+        assert_eq!(pids(agenda.next_look(now + GATHER)), [8, 9]);
     }
 
     #[test]

@@ -35,6 +35,11 @@ impl Budget {
         self.resume.is_none_or(|at| at <= now)
     }
 
+    /// Returns whether half of what may be spent at once is gone.
+    pub(super) fn is_tight(&self, now: Instant) -> bool {
+        self.even > now + BURST / 2 * SHARE
+    }
+
     /// Returns the moment from which something may be spent; `None`: at any time.
     pub(super) fn not_before(&self) -> Option<Instant> {
         self.resume
@@ -75,6 +80,17 @@ mod tests {
             spent += cost;
         }
         assert!(spent < day / 75 && spent > day / 85, "{spent:?}");
+    }
+
+    #[test]
+    fn it_is_tight_before_all_is_spent() {
+        let now = Instant::now();
+        let mut budget = Budget::new(now);
+        budget.spend(now, Duration::from_millis(12));
+        assert!(!budget.is_tight(now));
+        budget.spend(now, Duration::from_millis(1));
+        assert!(budget.is_tight(now) && budget.allows(now));
+        assert!(!budget.is_tight(now + Duration::from_millis(40)));
     }
 
     #[test]
