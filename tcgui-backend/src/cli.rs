@@ -86,6 +86,14 @@ pub struct Args {
     #[arg(long)]
     pub no_namespace_ids: bool,
 
+    /// Socket of a container engine, besides those where Docker and Podman listen by default; may be repeated
+    #[arg(long, value_name = "PATH", conflicts_with = "no_containers")]
+    pub container_socket: Vec<PathBuf>,
+
+    /// Do not look for containers
+    #[arg(long)]
+    pub no_containers: bool,
+
     /// Replace root qdiscs that somebody else configured (an htb tree, a netem with children), which is
     /// refused otherwise; they do not come back
     #[arg(long)]
@@ -180,6 +188,8 @@ SIGHUP makes it read presets and scenarios again, which it does by itself when t
 
 Environment:
   RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
+  DOCKER_HOST, CONTAINER_HOST
+              sockets of more container engines, as unix:///run/docker.sock
 
 Exit status: 0 stopped by SIGINT or SIGTERM, 1 cannot start or go on, 2 wrong usage.";
 
@@ -272,6 +282,29 @@ mod tests {
         for wrong in ["0s", "31days", "soon"] {
             Args::try_parse_from(["tcgui-backend", "--default-ttl", wrong]).unwrap_err();
         }
+    }
+
+    #[test]
+    fn containers_are_looked_for_or_not() {
+        let args = [
+            "tcgui-backend",
+            "--container-socket",
+            "/a",
+            "--container-socket",
+            "/b",
+        ];
+        let args = Args::parse_from(args);
+        assert_eq!(
+            args.container_socket,
+            [PathBuf::from("/a"), PathBuf::from("/b")]
+        );
+        let both = [
+            "tcgui-backend",
+            "--no-containers",
+            "--container-socket",
+            "/a",
+        ];
+        Args::try_parse_from(both).unwrap_err();
     }
 
     #[test]

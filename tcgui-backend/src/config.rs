@@ -8,6 +8,7 @@ use std::time::Duration;
 use tcgui_shared::names::{BackendName, NameError};
 
 use crate::cli::{Args, ZenohMode};
+use crate::containers::{ContainersConfig, Environment};
 use crate::library::LibraryConfig;
 use crate::namespace_watcher::WatchConfig;
 use crate::tc::plan::ForeignQdiscs;
@@ -30,6 +31,8 @@ pub struct Config {
     pub create_netns_dir: bool,
     /// Read links by the kernel's namespace ids, or over sockets inside.
     pub namespace_ids: bool,
+    /// Where container engines listen; `None`: containers are not looked for.
+    pub containers: Option<ContainersConfig>,
     /// What may be destroyed for a netem.
     pub foreign_qdiscs: ForeignQdiscs,
     /// The bus session.
@@ -137,8 +140,13 @@ impl TryFrom<Args> for Config {
                 .join(name.as_str())
                 .join("scenarios"),
         };
+        let containers = (!args.no_containers).then(|| {
+            let named = args.container_socket.into_iter().map(absolute);
+            ContainersConfig::new(&Environment::read(), named)
+        });
         Ok(Self {
             library,
+            containers,
             name,
             exclude_loopback: args.exclude_loopback,
             fail_actor: args.fail_actor,
@@ -284,6 +292,17 @@ mod tests {
         let home = default_dirs(Some("/home/me".as_ref()), "presets");
         assert_eq!(home[1], Path::new("/home/me/.config/tcgui/presets"));
         assert_eq!(default_dirs(None, "presets").len(), 2);
+    }
+
+    #[test]
+    fn sockets_of_engines_are_absolute() {
+        let here = std::env::current_dir().unwrap();
+        let config = config(&["--container-socket", "x.sock"]).unwrap();
+        let sockets = config.containers.unwrap().sockets;
+        assert!(sockets.contains(&"/run/podman/podman.sock".into()));
+        assert_eq!(sockets.last(), Some(&here.join("x.sock")));
+        let config = super::tests::config(&["--no-containers"]).unwrap();
+        assert_eq!(config.containers, None);
     }
 
     #[test]

@@ -19,6 +19,8 @@ pub mod mount_table;
 pub mod netem;
 pub mod netns;
 #[cfg(feature = "daemon")]
+pub mod pidfd;
+#[cfg(feature = "daemon")]
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod qdisc;

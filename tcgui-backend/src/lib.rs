@@ -21,6 +21,8 @@ mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod containers;
+#[cfg(feature = "daemon")]
 pub mod diagnostics;
 #[cfg(feature = "daemon")]
 pub mod document;

@@ -1,0 +1,101 @@
+//! The end of a process that is nobody's child, told by the kernel the moment it happens.
+//!
+//! A pidfd refers to one process, never to a later one with the same id, and becomes readable when the
+//! process ends (`man 2 pidfd_open`, Linux 5.3). It keeps neither the process nor its namespaces alive.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use nix::libc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// A process whose end can be waited for.
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+impl ProcessHandle {
+    /// Takes hold of the process that has this id now.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none, `EINVAL` or `ENOENT` when the id is that of a thread, `ENOSYS` on an old
+    /// kernel, `EMFILE` at the limit of descriptors.
+    #[expect(
+        unsafe_code,
+        reason = "libc has the number of the call, but no wrapper"
+    )]
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: the call takes two integers and touches no memory of this process.
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = nix::errno::Errno::result(answer)?;
+        let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        // SAFETY: the kernel has just made this descriptor, close-on-exec, and nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Prepares to wait; needs a runtime with I/O.
+    ///
+    /// # Errors
+    /// The descriptor cannot be registered.
+    #[expect(
+        unsafe_code,
+        reason = "tokio asks its callers to vouch for the descriptor"
+    )]
+    pub fn end(self) -> io::Result<ProcessEnd> {
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and closes it
+        // after it has been deregistered.
+        let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
+        registered.map(ProcessEnd).map_err(io::Error::from)
+    }
+}
+
+/// The end of a process, to be waited for.
+#[derive(Debug)]
+pub struct ProcessEnd(AsyncFd<OwnedFd>);
+
+impl ProcessEnd {
+    /// Waits until the process has ended. Cancel-safe: having ended is a state.
+    ///
+    /// # Errors
+    /// The runtime shuts down.
+    pub async fn wait(&self) -> io::Result<()> {
+        self.0.readable().await.map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told() {
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let end = ProcessHandle::open(pid).unwrap().end().unwrap();
+        let early = timeout(Duration::from_millis(20), end.wait()).await;
+        assert!(early.is_err(), "it still runs");
+        child.kill().unwrap();
+        // Before anybody has waited for it: a zombie has ended.
+        let told = timeout(Duration::from_secs(5), end.wait()).await;
+        told.expect("told in time").unwrap();
+        child.wait().unwrap();
+        let gone = ProcessHandle::open(pid).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn what_is_no_process_is_refused() {
+        for wrong in [0, -1, i32::MIN, i32::MAX] {
+            assert!(ProcessHandle::open(wrong).is_err(), "{wrong}");
+        }
+    }
+}
