@@ -56,6 +56,8 @@ struct Held<W> {
     id: HeldNamespaceId,
     container: Arc<Container>,
     watch: Option<W>,
+    /// A list was believed that it is the same: its end is the end of what was there before the list.
+    listed: bool,
 }
 
 #[derive(Debug)]
@@ -152,13 +154,15 @@ impl<W> Registry<W> {
         let mut unlisted: BTreeSet<_> = engine.containers.keys().cloned().collect();
         for (id, names) in &list.containers {
             unlisted.remove(id);
-            let held = engine.containers.get(id).and_then(|it| it.held.as_ref());
-            let same = held.is_some_and(|held| {
+            let tracked = engine.containers.get_mut(id);
+            let held = tracked.and_then(|tracked| tracked.held.as_mut());
+            let same = held.filter(|held| {
                 let name = held.container.name.as_str();
                 held.watch.is_some() && names.iter().any(|listed| listed == name)
             });
-            if !same {
-                engine.ring(id);
+            match same {
+                Some(held) => held.listed = true,
+                None => engine.ring(id),
             }
         }
         for id in unlisted {
@@ -236,6 +240,7 @@ impl<W> Registry<W> {
                     id,
                     container,
                     watch,
+                    listed: false,
                 };
                 tracked.held.replace(held)
             }
@@ -256,10 +261,13 @@ impl<W> Registry<W> {
     /// Takes the end of a process, as the kernel tells it.
     pub(super) fn ended(&mut self, key: &Key, id: HeldNamespaceId) {
         let engine = &mut self.engines[key.engine];
-        if let Some(tracked) = engine.containers.get_mut(&key.id)
-            && tracked.held.as_ref().is_some_and(|held| held.id == id)
-        {
-            tracked.held = None;
+        let Some(tracked) = engine.containers.get_mut(&key.id) else {
+            return;
+        };
+        if let Some(held) = tracked.held.take_if(|held| held.id == id) {
+            if held.listed && engine.connected {
+                engine.ring(&key.id);
+            }
             engine.tidy(&key.id);
             self.disclaim(key, id);
         }
@@ -318,3 +326,6 @@ impl<W> Registry<W> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
