@@ -43,3 +43,8 @@ pub(super) const BUDGET: usize = 1024 * 1024;
 pub(super) const BUDGET_WINDOW: Duration = Duration::from_millis(100);
 /// Reports of engines that wait for the actor; engines wait beyond that.
 pub(super) const REPORTS: usize = 16;
+/// Lines of the log for one engine within each [`LINES_WINDOW`]: enough for every change of one that restarts now
+/// and then. What changes more often is still said with `--verbose`.
+pub(super) const LINES: u32 = 8;
+/// See [`LINES`].
+pub(super) const LINES_WINDOW: Duration = Duration::from_secs(60);

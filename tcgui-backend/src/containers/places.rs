@@ -17,6 +17,8 @@ enum Phase {
     Running {
         session: u64,
         since: Instant,
+        /// It has told which containers there are.
+        listed: bool,
         /// When to begin a new session, if something is missing in this one.
         list_after: Instant,
     },
@@ -85,8 +87,16 @@ impl Places {
         self.0[number].phase = Phase::Running {
             session,
             since: now,
+            listed: false,
             list_after: now + LIST_AGAIN,
         };
+    }
+
+    /// Notes that the session has told which containers there are.
+    pub(super) fn listed(&mut self, number: usize) {
+        if let Phase::Running { listed, .. } = &mut self.0[number].phase {
+            *listed = true;
+        }
     }
 
     /// Returns whether this session is the present one of its place.
@@ -107,16 +117,19 @@ impl Places {
         }
     }
 
-    /// Notes that a session has failed; the pause before the next one grows while they do so soon.
-    pub(super) fn failed(&mut self, number: usize, now: Instant) {
+    /// Notes that a session has failed, and returns whether it had told which containers there are. The
+    /// pause before the next one grows while they fail soon.
+    pub(super) fn failed(&mut self, number: usize, now: Instant) -> bool {
         let place = &mut self.0[number];
-        if let Phase::Running { since, .. } = place.phase {
-            if now.saturating_duration_since(since) >= STABLE {
-                place.pause = RETRY.0;
-            }
-            place.phase = Phase::Due(now + place.pause);
-            place.pause = (place.pause * 2).min(RETRY.1);
+        let Phase::Running { since, listed, .. } = place.phase else {
+            return false;
+        };
+        if now.saturating_duration_since(since) >= STABLE {
+            place.pause = RETRY.0;
         }
+        place.phase = Phase::Due(now + place.pause);
+        place.pause = (place.pause * 2).min(RETRY.1);
+        listed
     }
 
     /// Returns when the next attempt is due.
@@ -154,7 +167,7 @@ mod tests {
         late.observe(now, &[A, A]);
         assert_eq!(late.next_due(now), None);
         // The first path is gone; the second one still leads there.
-        places.failed(0, now);
+        assert!(!places.failed(0, now), "it told nothing");
         places.observe(now, &[None, A, B]);
         assert_eq!(places.next_due(now), Some(1));
     }
@@ -186,8 +199,9 @@ mod tests {
         places.observe(now, &[B]);
         for _ in 0..3 {
             places.begun(0, 9, now);
+            places.listed(0);
             now += STABLE;
-            places.failed(0, now);
+            assert!(places.failed(0, now));
         }
         assert_eq!(places.wake_at(), Some(now + RETRY.0), "it had worked");
     }

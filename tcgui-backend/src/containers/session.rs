@@ -38,6 +38,8 @@ pub(super) enum News {
     Events(Vec<Event>),
     /// It says more than can be read: something may be lost.
     Flooding,
+    /// The session is over.
+    Ended(EngineError),
 }
 
 /// To report to the actor, at its pace.
@@ -59,20 +61,23 @@ impl Reporter {
     }
 }
 
-/// Talks to an engine until that fails, which it does in the end.
-pub(super) async fn run(client: Client, reporter: Reporter) -> EngineError {
-    match follow(&client, &reporter).await {
+/// Talks to an engine until that fails, which it does in the end; that is the last report.
+pub(super) async fn run(client: Client, reporter: Reporter) {
+    let err = match follow(&client, &reporter).await {
         Ok(never) => match never {},
         Err(err) => err,
-    }
+    };
+    reporter.send(News::Ended(err)).await;
 }
 
 async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let runtime = client.ping().await?;
     // The clock may be set meanwhile, and events carry whole seconds.
-    let mut stream = client.events(unix_seconds().saturating_sub(1)).await?;
+    let stream = client.events(unix_seconds().saturating_sub(1)).await;
+    // An engine that tells no events is listed at every attempt.
     let list = client.list().await?;
     reporter.send(News::Listed(runtime, list)).await;
+    let mut stream = stream?;
     let mut lines = Lines::default();
     let mut budget = Budget::new(now());
     loop {

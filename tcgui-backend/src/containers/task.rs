@@ -36,7 +36,8 @@ impl Drop for Watch {
 #[derive(Debug)]
 enum Done {
     Sockets(SocketWatches, Vec<Option<SocketKey>>),
-    Session(SessionId, EngineError),
+    /// What it had to say is among the reports.
+    Session,
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
     Ended(Key, HeldNamespaceId),
 }
@@ -225,8 +226,8 @@ impl Task {
         let reports = self.reports.0.clone();
         let child = self.children.spawn(async move {
             let reporter = Reporter::new(session, reports);
-            let err = session::run(Client::new(&socket), reporter).await;
-            Done::Session(session, err)
+            session::run(Client::new(&socket), reporter).await;
+            Done::Session
         });
         self.sessions[engine] = Some(Watch(child));
     }
@@ -243,14 +244,7 @@ impl Task {
                     self.begin_session(engine, now);
                 }
             }
-            Done::Session(session, err) => {
-                if self.places.is_current(session.engine, session.count) {
-                    self.sessions[session.engine] = None;
-                    self.voices.lost(session.engine, &err);
-                    self.registry.disconnected(session.engine);
-                    self.places.failed(session.engine, now);
-                }
-            }
+            Done::Session => {}
             Done::Looked(key, looked) => self.looked(&key, *looked),
             Done::Ended(key, id) => self.registry.ended(&key, id),
         }
@@ -263,7 +257,8 @@ impl Task {
         }
         match news {
             News::Listed(runtime, list) => {
-                self.voices.listed(engine, runtime, &list);
+                self.voices.listed(engine, runtime, &list, now());
+                self.places.listed(engine);
                 self.runtimes[engine] = runtime;
                 self.registry.listed(engine, &list);
             }
@@ -272,15 +267,25 @@ impl Task {
                     self.registry.event(engine, &event);
                 }
                 if self.registry.is_full(engine) {
-                    self.voices.full(engine);
+                    self.voices.full(engine, now());
                 }
             }
             News::Flooding => self.registry.mark_incomplete(engine),
+            News::Ended(err) => self.session_ended(engine, &err, now()),
+        }
+    }
+
+    fn session_ended(&mut self, engine: usize, err: &EngineError, now: Instant) {
+        self.sessions[engine] = None;
+        self.voices.lost(engine, err, now);
+        // One that could still list its containers can be asked about them.
+        if !self.places.failed(engine, now) {
+            self.registry.disconnected(engine);
         }
     }
 
     fn looked(&mut self, key: &Key, looked: Result<Option<Sighting>, LookError>) {
-        self.voices.looked(key, looked.as_ref().err());
+        self.voices.looked(key, looked.as_ref().err(), now());
         let outcome = match looked {
             Ok(Some(Sighting {
                 id,

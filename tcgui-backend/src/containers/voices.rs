@@ -2,12 +2,13 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use tracing::{debug, info, warn};
 
 use super::answers::Listing;
 use super::client::EngineError;
-use super::limits::MAX_CONTAINERS;
+use super::limits::{LINES, LINES_WINDOW, MAX_CONTAINERS};
 use super::look::LookError;
 use super::places::SocketKey;
 use super::registry::Key;
@@ -15,12 +16,25 @@ use crate::error::chain;
 use crate::held::Runtime;
 
 /// What was said last about one engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Said {
     connected: bool,
     failed: bool,
     full: bool,
     look_failed: bool,
+    /// When the present window began, and how many lines there were in it.
+    lines: Option<(Instant, u32)>,
+}
+
+impl Said {
+    /// Returns whether another line may be written, and counts it.
+    fn may_speak(&mut self, now: Instant) -> bool {
+        let recent =
+            |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) < LINES_WINDOW;
+        let (since, count) = self.lines.filter(recent).unwrap_or((now, 0));
+        self.lines = Some((since, count.saturating_add(1)));
+        count < LINES
+    }
 }
 
 /// What was said last.
@@ -69,29 +83,32 @@ impl Voices {
     }
 
     /// A session has begun.
-    pub(super) fn listed(&mut self, engine: usize, runtime: Runtime, list: &Listing) {
+    pub(super) fn listed(&mut self, engine: usize, runtime: Runtime, list: &Listing, now: Instant) {
         let said = &mut self.engines[engine];
         said.failed = false;
         if !said.connected {
             said.connected = true;
             let (socket, count) = (self.sockets[engine].display(), list.containers.len());
-            info!(%socket, ?runtime, count, "container engine connected");
+            if said.may_speak(now) {
+                info!(%socket, ?runtime, count, "container engine connected");
+            }
         }
         if list.more {
-            self.full(engine);
+            self.full(engine, now);
         } else {
-            self.engines[engine].full = false;
+            said.full = false;
         }
     }
 
     /// A session has ended, or none could begin.
-    pub(super) fn lost(&mut self, engine: usize, err: &EngineError) {
+    pub(super) fn lost(&mut self, engine: usize, err: &EngineError, now: Instant) {
         let said = &mut self.engines[engine];
         let (socket, error) = (self.sockets[engine].display(), chain(err));
-        match (err, said.connected) {
-            // How an engine ends that is stopped in order.
-            (EngineError::Closed, true) => info!(%socket, "container engine gone"),
-            _ if said.failed => debug!(%socket, %error, "container engine still not usable"),
+        let quiet = said.failed || !said.may_speak(now);
+        match err {
+            _ if quiet => debug!(%socket, %error, "container engine still not usable"),
+            // How one ends that is stopped in order.
+            EngineError::Closed => info!(%socket, "container engine gone"),
             _ => warn!(%socket, %error, "container engine not usable, trying again"),
         }
         said.failed = true;
@@ -99,21 +116,21 @@ impl Voices {
     }
 
     /// There are more containers than are followed.
-    pub(super) fn full(&mut self, engine: usize) {
+    pub(super) fn full(&mut self, engine: usize, now: Instant) {
         let said = &mut self.engines[engine];
-        if !said.full {
-            said.full = true;
+        if !said.full && said.may_speak(now) {
             let socket = self.sockets[engine].display();
             warn!(%socket, "more than {MAX_CONTAINERS} containers, the rest is not shown");
         }
+        said.full = true;
     }
 
     /// A container was looked at.
-    pub(super) fn looked(&mut self, key: &Key, failure: Option<&LookError>) {
+    pub(super) fn looked(&mut self, key: &Key, failure: Option<&LookError>, now: Instant) {
         let said = &mut self.engines[key.engine];
         if let Some(err) = failure {
             let (socket, error) = (self.sockets[key.engine].display(), chain(err));
-            if said.look_failed {
+            if said.look_failed || !said.may_speak(now) {
                 debug!(%socket, container = %key.id, %error, "container not inspected");
             } else {
                 warn!(%socket, container = %key.id, %error, "container not inspected, trying again");
@@ -128,5 +145,24 @@ impl Voices {
             self.unwatched_process = true;
             warn!(error = %chain(err), "the end of containers is known from their engine only");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_comes_and_goes_fills_no_log() {
+        let begin = Instant::now();
+        let mut said = Said::default();
+        let spoken = |said: &mut Said, from: Instant| {
+            let at = (0..500).map(|n| from + Duration::from_millis(100) * n);
+            at.filter(|at| said.may_speak(*at)).count()
+        };
+        assert_eq!(spoken(&mut said, begin), LINES as usize);
+        assert_eq!(spoken(&mut said, begin + LINES_WINDOW), LINES as usize);
     }
 }
