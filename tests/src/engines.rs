@@ -126,6 +126,15 @@ impl Engine {
     ///
     /// When it is not installed or does not get there; the message has the end of its log.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
+        Self::start_with(kind, &[])
+    }
+
+    /// [`Self::start`] with options of the engine.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::start`].
+    pub fn start_with(kind: Kind, options: &[&str]) -> anyhow::Result<Self> {
         if let Some(directory) = kind.socket().parent() {
             fs::create_dir_all(directory)?;
         }
@@ -136,6 +145,7 @@ impl Engine {
         let log = File::options().create(true).append(true).open(kind.log())?;
         let mut command = kind.daemon();
         command
+            .args(options)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log);

@@ -134,6 +134,33 @@ mod tests {
     });
 
     lab_test!(
+        containers_that_outlive_docker_are_the_same_afterwards,
+        Kind::Engines,
+        |_| {
+            let options = ["--live-restore"];
+            let docker = Engine::start_with(Which::Docker, &options)?;
+            let view = View::start()?;
+            for name in ["stays", "ends"] {
+                docker.start_container(name, &["--network", "none"])?;
+            }
+            let shown = view.wait_names(&["ends", "stays"])?;
+            let told = view.history().len();
+            docker.stop()?;
+            stays(&view, "containers outlive the engine")?;
+            process::signal(shown["ends"].pid, Signal::SIGKILL)?;
+            view.wait_names(&["stays"])?;
+            let docker = Engine::start_with(Which::Docker, &options)?;
+            docker.start_container("new", &["--network", "none"])?;
+            let shown = view.wait_names(&["new", "stays"])?;
+            check(&docker, "stays", &shown)?;
+            ensure!(view.history().len() == told + 2, "{:?}", view.history());
+            docker.remove(&["new", "stays", "ends"])?;
+            view.wait_names(&[])?;
+            docker.stop()
+        }
+    );
+
+    lab_test!(
         podman_containers_are_shown_as_they_are,
         Kind::Engines,
         |_| {
