@@ -14,12 +14,15 @@
 //!                                                     process
 //! ```
 //!
+//! Podman tells its events late; `events_file.rs` reads them where it writes them.
+//!
 //! Inputs: engines, the ends of processes, sockets that appear. Output: the difference to what the consumer
 //! was told, at its pace. It ends when its token is cancelled or the consumer is gone. It never fails: an
 //! engine that lies, hangs or floods costs what `limits.rs` says, and others nothing.
 
 mod answers;
 mod client;
+mod events_file;
 mod limits;
 mod lines;
 mod look;

@@ -328,14 +328,34 @@ mod tests {
         }
     );
 
-    // Podman looks at its own file of events every 250 ms, where it has no journal: that is the engine's time,
-    // and what counts here begins when it hands an event over.
+    // Podman looks at its own file of events every 250 ms, where it has no journal, and so long do its
+    // subscribers wait.
     lab_test!(podman_containers_are_fast, Kind::Engines, |_| {
         let podman = Engine::start(Which::Podman)?;
-        let tap = Tap::start(Which::Podman)?;
-        let view = View::start_at(&[tap.socket()])?;
-        let cycles = cycle(&podman, &view, tap.events(), 50)?;
+        let view = View::start()?;
+        let before = cycle(&podman, &view, &podman.events()?, 10)?;
+        within_limit("podman, first ten", &before.shown)?;
+        let footprint = view.footprint()?;
+        let cycles = cycle(&podman, &view, &podman.events()?, 50)?;
+        let after = view.footprint()?;
+        measure::report(format!("before {footprint:?}, after {after:?}"))?;
         check_cycles("podman", &cycles)?;
+        ensure!(after.fds <= footprint.fds, "{footprint:?} {after:?}");
         podman.stop()
     });
+
+    // Without the file, what the socket says has to do; what counts begins when the engine hands it over.
+    lab_test!(
+        podman_containers_are_fast_without_its_file,
+        Kind::Engines,
+        |_| {
+            let podman = Engine::start(Which::Podman)?;
+            let tap = Tap::start(Which::Podman)?;
+            std::os::unix::fs::chown(tap.socket(), Some(1000), None)?;
+            let view = View::start_at(&[tap.socket()])?;
+            let cycles = cycle(&podman, &view, tap.events(), 20)?;
+            check_cycles("podman without its file", &cycles)?;
+            podman.stop()
+        }
+    );
 }

@@ -112,6 +112,25 @@ pub(super) fn event(line: &[u8]) -> serde_json::Result<Option<Event>> {
     .transpose()
 }
 
+/// Reads one line of Podman's file of events; `None` for those that do not matter or are none.
+pub(super) fn logged_event(line: &[u8]) -> Option<Event> {
+    #[derive(Deserialize)]
+    struct Wire {
+        #[serde(rename = "ID")]
+        id: ContainerId,
+        #[serde(rename = "Type")]
+        r#type: String,
+        #[serde(rename = "Status")]
+        status: String,
+    }
+    // Events of the system have no id, those of networks one of another form.
+    let Wire { id, r#type, status } = serde_json::from_slice(line).ok()?;
+    let kind = (r#type == "container")
+        .then(|| meaning(&status))
+        .flatten()?;
+    Some(Event { id, kind })
+}
+
 /// The running containers, as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Listing {
@@ -299,6 +318,21 @@ mod tests {
     }
 
     #[test]
+    fn the_file_of_podman_4_is_read() {
+        // As captured from the file.
+        let died = br#"{"ID":"5f48d01435f3ceb46d9dc24a9ca0fe6ea17fe78fd13e07c1e8d4e09e76bd3719","Image":"localhost/tiny:latest","Name":"loving_kalam","Status":"died","Time":"2026-11-25T03:25:18.298891503Z","Type":"container","Attributes":{}}"#;
+        let kind = EventKind::Ended;
+        assert_eq!(logged_event(died), Some(Event { id: id(), kind }));
+        for ignored in [
+            r#"{"Status":"refresh","Time":"2026-11-25T03:25:17.868328633Z","Type":"system","Attributes":null}"#,
+            r#"{"ID":"5f48d01435f3ceb46d9dc24a9ca0fe6ea17fe78fd13e07c1e8d4e09e76bd3719","Name":"tiny","Status":"remove","Type":"image"}"#,
+            "",
+        ] {
+            assert_eq!(logged_event(ignored.as_bytes()), None, "{ignored}");
+        }
+    }
+
+    #[test]
     fn a_description_is_not_believed_blindly() {
         let good =
             json!({"Id": ID, "Name": "/web", "State": {"Pid": 6320}, "Config": {"Image": "tiny"}});
@@ -398,6 +432,7 @@ mod tests {
         #[test]
         fn no_bytes_are_too_strange(bytes in prop_oneof![any::<Vec<u8>>(), damaged()]) {
             event(&bytes).ok();
+            logged_event(&bytes);
             if let Ok(read) = listing(&bytes) {
                 prop_assert!(read.containers.len() <= MAX_CONTAINERS);
             }

@@ -41,6 +41,8 @@ pub(super) const UNWATCHED: Duration = Duration::from_secs(2);
 pub(super) const BUDGET: usize = 1024 * 1024;
 /// See [`BUDGET`].
 pub(super) const BUDGET_WINDOW: Duration = Duration::from_millis(100);
+/// The most that is read of a file of events at once, in bytes; more means that something is missed, and listed.
+pub(super) const MAX_UNREAD: u64 = 256 * 1024;
 /// Reports of engines that wait for the actor; engines wait beyond that.
 pub(super) const REPORTS: usize = 16;
 /// Lines of the log for one engine within each [`LINES_WINDOW`]: enough for every change of one that restarts now

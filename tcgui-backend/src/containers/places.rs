@@ -4,8 +4,13 @@ use std::time::{Duration, Instant};
 
 use super::limits::{LIST_AGAIN, RETRY, STABLE};
 
-/// What tells sockets apart that are there at the same time: device and inode.
-pub(super) type SocketKey = (u64, u64);
+/// What tells sockets apart that are there at the same time, and whose they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SocketKey {
+    pub(super) device: u64,
+    pub(super) inode: u64,
+    pub(super) owner: u32,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -99,6 +104,11 @@ impl Places {
         }
     }
 
+    /// Returns whether root made the socket that was seen last.
+    pub(super) fn is_roots(&self, number: usize) -> bool {
+        self.0[number].seen.is_some_and(|socket| socket.owner == 0)
+    }
+
     /// Returns whether this session is the present one of its place.
     pub(super) fn is_current(&self, number: usize, session: u64) -> bool {
         matches!(self.0[number].phase, Phase::Running { session: current, .. } if current == session)
@@ -146,8 +156,16 @@ impl Places {
 mod tests {
     use super::*;
 
-    const A: Option<SocketKey> = Some((1, 1));
-    const B: Option<SocketKey> = Some((1, 2));
+    const A: Option<SocketKey> = socket(1, 0);
+    const B: Option<SocketKey> = socket(2, 1000);
+
+    const fn socket(inode: u64, owner: u32) -> Option<SocketKey> {
+        Some(SocketKey {
+            device: 1,
+            inode,
+            owner,
+        })
+    }
 
     #[test]
     fn two_paths_to_one_socket_are_one_engine() {
@@ -159,6 +177,7 @@ mod tests {
         assert_eq!(places.next_due(now), Some(2));
         places.begun(2, 2, now);
         assert_eq!((places.next_due(now), places.wake_at()), (None, None));
+        assert!(places.is_roots(0) && !places.is_roots(2));
         assert!(places.is_current(0, 1) && !places.is_current(0, 2));
         // A session is not doubled by a path that comes later, though it goes first.
         let mut late = Places::new(2);

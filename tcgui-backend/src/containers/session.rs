@@ -54,7 +54,7 @@ impl Reporter {
         Self { session, reports }
     }
 
-    async fn send(&self, news: News) {
+    pub(super) async fn send(&self, news: News) {
         let session = self.session;
         // The actor ends together with its sessions.
         self.reports.send(Report { session, news }).await.ok();

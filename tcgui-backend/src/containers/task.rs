@@ -11,6 +11,7 @@ use tracing::{debug, warn};
 
 use super::ContainersConfig;
 use super::client::{Client, EngineError};
+use super::events_file;
 use super::limits::{REPORTS, UNWATCHED};
 use super::look::{LookError, Sighting, look};
 use super::places::{Places, SocketKey};
@@ -38,6 +39,8 @@ enum Done {
     Sockets(SocketWatches, Vec<Option<SocketKey>>),
     /// What it had to say is among the reports.
     Session,
+    /// The file of events of this engine is followed no longer.
+    EventsFile(SessionId),
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
     Ended(Key, HeldNamespaceId),
 }
@@ -63,6 +66,8 @@ pub struct Task {
     places: Places,
     /// The session of each place, if there is one.
     sessions: Vec<Option<Watch>>,
+    /// Who follows the file of events of each place, if there is one.
+    files_of_events: Vec<Option<Watch>>,
     runtimes: Vec<Runtime>,
     session_count: u64,
     /// `None` while it looks.
@@ -94,6 +99,7 @@ impl Task {
             registry: Registry::new(count),
             places: Places::new(count),
             sessions: std::iter::repeat_with(|| None).take(count).collect(),
+            files_of_events: std::iter::repeat_with(|| None).take(count).collect(),
             runtimes: vec![Runtime::Docker; count],
             session_count: 0,
             watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
@@ -230,6 +236,22 @@ impl Task {
             Done::Session
         });
         self.sessions[engine] = Some(Watch(child));
+        self.files_of_events[engine] = None;
+    }
+
+    /// Follows the file in which an engine keeps its events, if it has one and that is not followed. Which it
+    /// may not have yet: so it is tried when there are events.
+    fn follow_events_file(&mut self, session: SessionId) {
+        let SessionId { engine, .. } = session;
+        let roots = self.runtimes[engine] == Runtime::Podman && self.places.is_roots(engine);
+        if roots && self.files_of_events[engine].is_none() {
+            let reporter = Reporter::new(session, self.reports.0.clone());
+            let child = self.children.spawn(async move {
+                events_file::follow(events_file::ROOTS.into(), reporter).await;
+                Done::EventsFile(session)
+            });
+            self.files_of_events[engine] = Some(Watch(child));
+        }
     }
 
     fn done(&mut self, done: Done) {
@@ -245,6 +267,11 @@ impl Task {
                 }
             }
             Done::Session => {}
+            Done::EventsFile(SessionId { engine, count }) => {
+                if self.places.is_current(engine, count) {
+                    self.files_of_events[engine] = None;
+                }
+            }
             Done::Looked(key, looked) => self.looked(&key, *looked),
             Done::Ended(key, id) => self.registry.ended(&key, id),
         }
@@ -261,6 +288,7 @@ impl Task {
                 self.places.listed(engine);
                 self.runtimes[engine] = runtime;
                 self.registry.listed(engine, &list);
+                self.follow_events_file(session);
             }
             News::Events(events) => {
                 for event in events {
@@ -269,6 +297,7 @@ impl Task {
                 if self.registry.is_full(engine) {
                     self.voices.full(engine, now());
                 }
+                self.follow_events_file(session);
             }
             News::Flooding => self.registry.mark_incomplete(engine),
             News::Ended(err) => self.session_ended(engine, &err, now()),
@@ -277,6 +306,7 @@ impl Task {
 
     fn session_ended(&mut self, engine: usize, err: &EngineError, now: Instant) {
         self.sessions[engine] = None;
+        self.files_of_events[engine] = None;
         self.voices.lost(engine, err, now);
         // One that could still list its containers can be asked about them.
         if !self.places.failed(engine, now) {

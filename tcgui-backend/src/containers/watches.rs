@@ -186,7 +186,11 @@ fn anchors(socket: &Path) -> Vec<PathBuf> {
 fn key(path: &Path) -> Option<SocketKey> {
     let metadata = fs::metadata(path).ok()?;
     let socket = metadata.file_type().is_socket();
-    socket.then(|| (metadata.dev(), metadata.ino()))
+    socket.then(|| SocketKey {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        owner: metadata.uid(),
+    })
 }
 
 #[cfg(test)]
