@@ -22,6 +22,7 @@ use tokio::time::timeout;
 use super::answers::{self, ContainerId, Listing};
 use super::limits::{ANSWER, MAX_BUFFER, MAX_HEADERS, MAX_INSPECT, MAX_LIST, MAX_PING};
 use super::lines::LineTooLong;
+use crate::blocking;
 use crate::error::BoxError;
 use crate::held::Runtime;
 
@@ -118,7 +119,9 @@ impl Client {
     /// Asks for the running containers.
     pub(super) async fn list(&self) -> Result<Listing, EngineError> {
         let (_, body) = self.get("/containers/json", LIST, MAX_LIST).await?;
-        answers::listing(&body).map_err(|err| EngineError::Strange {
+        // A long one takes long to read.
+        let listing = blocking::run(move || answers::listing(&body)).await;
+        listing.map_err(|err| EngineError::Strange {
             question: LIST,
             err,
         })

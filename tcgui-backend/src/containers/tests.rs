@@ -247,6 +247,7 @@ async fn an_engine_may_start_later_stop_and_start_again() {
     // Killed: the socket stays, and nobody answers. The next one comes in its place.
     let state = engine.stop();
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    // Nobody sees an attempt that is refused: this long there are some.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let id = db.id();
     state.lock().unwrap().containers.remove(DB);

@@ -164,6 +164,29 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
 }
 
 #[test]
+fn without_the_kernel_the_engine_is_asked_about_ends() {
+    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    registry.listed(0, &list(&[(1, "web")]));
+    let unwatched = Outcome::<()>::Holds {
+        id: process(7),
+        container: container("web"),
+        watch: None,
+    };
+    let key = registry.next_look().unwrap();
+    registry.looked(&key, unwatched);
+    take(&mut registry, &mut told);
+    // A list cannot say whether it is the same process.
+    registry.listed(0, &list(&[(1, "web")]));
+    let key = registry.next_look().unwrap();
+    registry.looked(&key, Outcome::Failed);
+    registry.event(0, &event(1, EventKind::Ended));
+    let key = registry.next_look().unwrap();
+    registry.looked(&key, Outcome::Nothing);
+    let events = take(&mut registry, &mut told);
+    assert_eq!(events, [HeldEvent::Removed(process(7))]);
+}
+
+#[test]
 fn one_process_of_two_containers_is_told_once() {
     let (mut registry, mut told) = (Registry::new(2), Told::new());
     for engine in 0..2 {
