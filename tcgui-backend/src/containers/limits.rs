@@ -36,8 +36,12 @@ pub(super) const STABLE: Duration = Duration::from_secs(5);
 pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two looks for sockets while the kernel cannot announce them.
 pub(super) const UNWATCHED: Duration = Duration::from_secs(2);
-/// How many bytes of events are read within each [`BUDGET_WINDOW`]: a hundred times what a busy engine says,
-/// and a twentieth of a core to read.
+/// How many looks at an engine may begin at once, after quiet: one at each container.
+pub(super) const LOOKS_BURST: u32 = 1024;
+/// How soon one more may begin when those are used up: more often than any engine starts containers, and too
+/// seldom for inventions to be a load.
+pub(super) const LOOKS_PAUSE: Duration = Duration::from_millis(5);
+/// How many bytes of events are read within each [`BUDGET_WINDOW`]: a hundred times what a busy engine says.
 pub(super) const BUDGET: usize = 1024 * 1024;
 /// See [`BUDGET`].
 pub(super) const BUDGET_WINDOW: Duration = Duration::from_millis(100);

@@ -101,6 +101,10 @@ impl<W> Engine<W> {
         self.queue.push_back(id.clone());
     }
 
+    fn is_waiting(&self) -> bool {
+        self.connected && self.running < MAX_LOOKS && !self.queue.is_empty()
+    }
+
     /// Forgets a container of which nothing is known or expected.
     fn tidy(&mut self, id: &ContainerId) {
         let idle = |tracked: &Tracked<W>| tracked.look == Look::No && tracked.held.is_none();
@@ -197,17 +201,23 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Returns the next container to look at, of an engine that is not busy with looks.
-    pub(super) fn next_look(&mut self) -> Option<Key> {
-        let (number, engine) = self.engines.iter_mut().enumerate().find(|(_, engine)| {
-            engine.connected && engine.running < MAX_LOOKS && !engine.queue.is_empty()
-        })?;
+    /// Returns the next container to look at, of an engine that is not busy with looks and `may` be asked. Asked
+    /// for is only what is then begun.
+    pub(super) fn next_look(&mut self, mut may: impl FnMut(usize) -> bool) -> Option<Key> {
+        let mut engines = self.engines.iter_mut().enumerate();
+        let (number, engine) =
+            engines.find(|(number, engine)| engine.is_waiting() && may(*number))?;
         let id = engine.queue.pop_front()?;
         engine.running += 1;
         if let Some(tracked) = engine.containers.get_mut(&id) {
             tracked.look = Look::Running { again: false };
         }
         Some(Key { engine: number, id })
+    }
+
+    /// Returns whether a look at an engine could begin now.
+    pub(super) fn is_waiting(&self, engine: usize) -> bool {
+        self.engines[engine].is_waiting()
     }
 
     /// Takes what a look has found.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ContainersConfig;
+use super::allowance::Allowance;
 use super::client::{Client, EngineError};
 use super::events_file;
 use super::limits::{REPORTS, UNWATCHED};
@@ -69,6 +70,7 @@ pub struct Task {
     /// Who follows the file of events of each place, if there is one.
     files_of_events: Vec<Option<Watch>>,
     runtimes: Vec<Runtime>,
+    allowances: Vec<Allowance>,
     session_count: u64,
     /// `None` while it looks.
     watches: Option<SocketWatches>,
@@ -101,6 +103,7 @@ impl Task {
             sessions: std::iter::repeat_with(|| None).take(count).collect(),
             files_of_events: std::iter::repeat_with(|| None).take(count).collect(),
             runtimes: vec![Runtime::Docker; count],
+            allowances: vec![Allowance::new(now()); count],
             session_count: 0,
             watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
             rung,
@@ -180,7 +183,9 @@ impl Task {
         let (look, retry) = looks.unwrap_or_default();
         let lists = (0..self.sockets.len()).filter(|it| self.registry.wants_list(*it));
         let list = lists.filter_map(|it| self.places.list_again_at(it)).min();
-        [look, retry, list].into_iter().flatten().min()
+        let waiting = (0..self.sockets.len()).filter(|it| self.registry.is_waiting(*it));
+        let allowed = waiting.map(|it| self.allowances[it].next_at()).min();
+        [look, retry, list, allowed].into_iter().flatten().min()
     }
 
     fn timer(&mut self, now: Instant) {
@@ -210,7 +215,11 @@ impl Task {
     }
 
     fn begin_looks(&mut self) {
-        while let Some(key) = self.registry.next_look() {
+        let now = now();
+        while let Some(key) = self
+            .registry
+            .next_look(|engine| self.allowances[engine].take(now))
+        {
             let client = Client::new(&self.sockets[key.engine]);
             let (runtime, files) = (self.runtimes[key.engine], self.files);
             self.children.spawn(async move {

@@ -80,7 +80,7 @@ fn take(registry: &mut Registry<()>, told: &mut Told) -> Vec<HeldEvent> {
 fn with_one() -> (Registry<()>, Told) {
     let (mut registry, mut told) = (Registry::new(1), Told::new());
     registry.listed(0, &list(&[(1, "web")]));
-    assert_eq!(registry.next_look(), Some(key(0, 1)));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(7, "web"));
     take(&mut registry, &mut told);
     assert_eq!(told, Told::from([(process(7), "web".into())]));
@@ -92,7 +92,7 @@ fn a_restarted_container_is_gone_before_it_is_there() {
     let (mut registry, mut told) = with_one();
     // The end of the process is heard after the start of the next one.
     registry.event(0, &event(1, EventKind::Changed));
-    assert_eq!(registry.next_look(), Some(key(0, 1)));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(3, "web"));
     let events = take(&mut registry, &mut told);
     assert_eq!(events[0], HeldEvent::Removed(process(7)));
@@ -105,7 +105,7 @@ fn a_restarted_container_is_gone_before_it_is_there() {
 fn a_new_name_is_told_under_the_same_identity() {
     let (mut registry, mut told) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
-    registry.next_look().unwrap();
+    registry.next_look(|_| true).unwrap();
     registry.looked(&key(0, 1), holds(7, "db"));
     assert_eq!(take(&mut registry, &mut told).len(), 1);
     assert_eq!(told, Told::from([(process(7), "db".into())]));
@@ -115,7 +115,7 @@ fn a_new_name_is_told_under_the_same_identity() {
 fn what_ends_before_it_is_told_is_never_told() {
     let (mut registry, mut told) = (Registry::new(1), Told::new());
     registry.listed(0, &list(&[(1, "web")]));
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, holds(7, "web"));
     registry.ended(&key, process(7));
     assert_eq!(take(&mut registry, &mut told), []);
@@ -129,16 +129,16 @@ fn what_happens_during_a_look_makes_another() {
         registry.event(0, &event(1, EventKind::Changed));
     }
     assert_eq!(
-        registry.next_look(),
+        registry.next_look(|_| true),
         Some(key(0, 1)),
         "one for three events"
     );
-    assert_eq!(registry.next_look(), None);
+    assert_eq!(registry.next_look(|_| true), None);
     registry.event(0, &event(1, EventKind::Ended));
     registry.looked(&key(0, 1), holds(7, "web"));
-    assert_eq!(registry.next_look(), Some(key(0, 1)));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), Outcome::Nothing);
-    assert!(registry.has_events() && registry.next_look().is_none());
+    assert!(registry.has_events() && registry.next_look(|_| true).is_none());
 }
 
 #[test]
@@ -147,20 +147,20 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
     registry.disconnected(0);
     assert_eq!(take(&mut registry, &mut told), [], "it may still run");
     registry.listed(0, &list(&[(1, "web"), (2, "db")]));
-    assert_eq!(registry.next_look(), Some(key(0, 2)));
-    assert_eq!(registry.next_look(), None);
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 2)));
+    assert_eq!(registry.next_look(|_| true), None);
     registry.looked(&key(0, 2), Outcome::Nothing);
     // Listed under another name, and not listed though its process runs.
     for list in [list(&[(1, "other")]), list(&[])] {
         registry.disconnected(0);
         registry.listed(0, &list);
-        assert_eq!(registry.next_look(), Some(key(0, 1)));
+        assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
         registry.looked(&key(0, 1), holds(7, "web"));
     }
     // The list was of a later process than the one whose end is heard only now.
     registry.listed(0, &list(&[(1, "web")]));
     registry.ended(&key(0, 1), process(7));
-    assert_eq!(registry.next_look(), Some(key(0, 1)));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
 }
 
 #[test]
@@ -172,15 +172,15 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
         container: container("web"),
         watch: None,
     };
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, unwatched);
     take(&mut registry, &mut told);
     // A list cannot say whether it is the same process.
     registry.listed(0, &list(&[(1, "web")]));
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Failed);
     registry.event(0, &event(1, EventKind::Ended));
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Nothing);
     let events = take(&mut registry, &mut told);
     assert_eq!(events, [HeldEvent::Removed(process(7))]);
@@ -192,13 +192,13 @@ fn one_process_of_two_containers_is_told_once() {
     for engine in 0..2 {
         registry.listed(engine, &list(&[(1, "x")]));
     }
-    while let Some(key) = registry.next_look() {
+    while let Some(key) = registry.next_look(|_| true) {
         registry.looked(&key, holds(7, ["first", "second"][key.engine]));
     }
     take(&mut registry, &mut told);
     assert_eq!(told, Told::from([(process(7), "first".into())]));
     registry.event(0, &event(1, EventKind::Ended));
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Nothing);
     take(&mut registry, &mut told);
     assert_eq!(told, Told::from([(process(7), "second".into())]));
@@ -215,7 +215,7 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
     assert!(engine.queue.len() <= MAX_CONTAINERS && registry.is_full(0));
     let mut running = Vec::new();
     loop {
-        while let Some(key) = registry.next_look() {
+        while let Some(key) = registry.next_look(|_| true) {
             running.push(key);
         }
         assert!(running.len() <= MAX_LOOKS);
@@ -235,7 +235,7 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
 fn what_could_not_be_inspected_is_kept_and_tried_again() {
     let (mut registry, mut told) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
-    let key = registry.next_look().unwrap();
+    let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Failed);
     assert_eq!(take(&mut registry, &mut told), []);
     assert!(registry.wants_list(0));
@@ -298,7 +298,7 @@ impl World {
     }
 
     fn begin_look(&mut self, registry: &mut Registry<()>) -> bool {
-        let Some(key) = registry.next_look() else {
+        let Some(key) = registry.next_look(|_| true) else {
             return false;
         };
         let number = u64::from_str_radix(key.id.as_str(), 16).unwrap();
