@@ -19,14 +19,13 @@ mod tests;
 mod tracker;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use crate::kernel::link::Link;
-use crate::kernel::netns::{MountedNamespaceId, OpenError};
+use crate::kernel::netns::{OpenError, Way};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
@@ -74,7 +73,7 @@ pub enum InterfacesEvent {
 /// Why the links of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// No path leads to the namespace any more.
+    /// No way leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
     /// The id the kernel had given it is no longer valid; the next look asks for a new one.
@@ -112,11 +111,11 @@ impl From<SocketError> for LookError {
 enum Command {
     Track {
         key: NetnsKey,
-        path: Option<PathBuf>,
+        way: Option<Way>,
     },
     Untrack {
-        id: MountedNamespaceId,
-        path: PathBuf,
+        key: NetnsKey,
+        way: Way,
     },
     Refresh {
         key: NetnsKey,
@@ -135,23 +134,20 @@ impl InterfacesHandle {
     pub async fn track_host(&self) {
         self.send(Command::Track {
             key: NetnsKey::Host,
-            path: None,
+            way: None,
         })
         .await;
     }
 
-    /// Reports the links of a namespace from now on; `path` is one of the names that lead to it.
-    pub async fn track(&self, id: MountedNamespaceId, path: PathBuf) {
-        self.send(Command::Track {
-            key: NetnsKey::Mounted(id),
-            path: Some(path),
-        })
-        .await;
+    /// Reports the links of a namespace from now on; `way` is one of those that lead to it.
+    pub async fn track(&self, key: NetnsKey, way: Way) {
+        let way = Some(way);
+        self.send(Command::Track { key, way }).await;
     }
 
-    /// Takes a name back; with the last one the namespace is forgotten.
-    pub async fn untrack(&self, id: MountedNamespaceId, path: PathBuf) {
-        self.send(Command::Untrack { id, path }).await;
+    /// Takes a way back; with the last one the namespace is forgotten.
+    pub async fn untrack(&self, key: NetnsKey, way: Way) {
+        self.send(Command::Untrack { key, way }).await;
     }
 
     /// Looks again, at once, and returns what a look that began after this call has seen.

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::boot;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey};
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsFiles, NetnsKey, Way};
 use crate::tc::observed::{Observed, Root};
 use terms::Grant;
 
@@ -92,6 +92,66 @@ pub enum LeaseNetns {
         /// … and ns.
         ctime_ns: i64,
     },
+    /// One that a process held.
+    Held {
+        /// Of nsfs.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+        /// The process.
+        pid: i32,
+        /// When it started, in clock ticks since boot.
+        started: u64,
+    },
+}
+
+impl LeaseNetns {
+    /// Returns the key of a namespace to which this led first; `None` for that of a daemon.
+    pub const fn key(self) -> Option<NetnsKey> {
+        match self {
+            Self::Own { .. } => None,
+            Self::Mounted {
+                device,
+                inode,
+                ctime_s,
+                ctime_ns,
+            } => Some(NetnsKey::Mounted(MountedNamespaceId::from_parts(
+                device, inode, ctime_s, ctime_ns,
+            ))),
+            Self::Held {
+                device,
+                inode,
+                pid,
+                started,
+            } => Some(NetnsKey::Held(HeldNamespaceId::from_parts(
+                device, inode, pid, started,
+            ))),
+        }
+    }
+}
+
+impl From<MountedNamespaceId> for LeaseNetns {
+    fn from(id: MountedNamespaceId) -> Self {
+        let (device, inode, ctime_s, ctime_ns) = id.parts();
+        Self::Mounted {
+            device,
+            inode,
+            ctime_s,
+            ctime_ns,
+        }
+    }
+}
+
+impl From<HeldNamespaceId> for LeaseNetns {
+    fn from(id: HeldNamespaceId) -> Self {
+        let (device, inode, pid, started) = id.parts();
+        Self::Held {
+            device,
+            inode,
+            pid,
+            started,
+        }
+    }
 }
 
 impl fmt::Display for LeaseNetns {
@@ -99,6 +159,9 @@ impl fmt::Display for LeaseNetns {
         match self {
             Self::Own { inode, .. } => write!(f, "the daemon's own namespace (inode {inode})"),
             Self::Mounted { inode, .. } => write!(f, "namespace with inode {inode}"),
+            Self::Held { inode, pid, .. } => {
+                write!(f, "namespace with inode {inode} of process {pid}")
+            }
         }
     }
 }
@@ -130,15 +193,8 @@ impl Home {
     pub fn netns(&self, key: NetnsKey) -> LeaseNetns {
         match key {
             NetnsKey::Host => self.own,
-            NetnsKey::Mounted(id) => {
-                let (device, inode, ctime_s, ctime_ns) = id.parts();
-                LeaseNetns::Mounted {
-                    device,
-                    inode,
-                    ctime_s,
-                    ctime_ns,
-                }
-            }
+            NetnsKey::Mounted(id) => id.into(),
+            NetnsKey::Held(id) => id.into(),
         }
     }
 
@@ -146,14 +202,7 @@ impl Home {
     pub fn key(&self, netns: LeaseNetns) -> Option<NetnsKey> {
         match netns {
             LeaseNetns::Own { .. } => (netns == self.own).then_some(NetnsKey::Host),
-            LeaseNetns::Mounted {
-                device,
-                inode,
-                ctime_s,
-                ctime_ns,
-            } => Some(NetnsKey::Mounted(MountedNamespaceId::from_parts(
-                device, inode, ctime_s, ctime_ns,
-            ))),
+            LeaseNetns::Mounted { .. } | LeaseNetns::Held { .. } => netns.key(),
         }
     }
 }
@@ -210,8 +259,11 @@ impl Before {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
-    /// The namespace.
+    /// The namespace, by the way that was seen first.
     pub netns: LeaseNetns,
+    /// The other ways to it: after a restart of the daemon another one may be seen first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<LeaseNetns>,
     /// The interface in it.
     pub ifindex: u32,
     /// The name that the interface had, as on the wire: for people only.
@@ -242,6 +294,7 @@ impl Lease {
         let held = held.filter(|held| restore::knows(held, observed));
         let mut lease = Self {
             netns,
+            also: Vec::new(),
             ifindex,
             ifname,
             before: held.map_or_else(|| Before::of(observed), |held| held.before.clone()),
@@ -252,6 +305,23 @@ impl Lease {
         };
         lease.may_be(wanted);
         lease
+    }
+
+    /// Notes which ways lead to the namespace now; returns whether that is news.
+    pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
+        let also = ways.iter().map(|way| match way {
+            Way::Name { id, .. } => LeaseNetns::from(*id),
+            Way::Process(id) => LeaseNetns::from(*id),
+        });
+        let also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        let news = self.also != also;
+        self.also = also;
+        news
+    }
+
+    /// Returns all ways by which the namespace may be known.
+    pub fn ways(&self) -> impl Iterator<Item = LeaseNetns> {
+        [self.netns].into_iter().chain(self.also.iter().copied())
     }
 
     /// Notes what may be at the root from now on.

@@ -46,6 +46,7 @@ mod tests {
         ("diagnostics-request", reprint::<DiagnosticsRequest>),
         ("diagnostics-response", reprint::<DiagnosticsResponse>),
         ("execution-update", reprint::<ScenarioExecutionUpdate>),
+        ("extended-interface-list", reprint::<InterfaceListUpdate>),
         ("extended-tc-config", reprint::<TcConfigUpdate>),
         ("extended-tc-request-apply", reprint::<TcRequest>),
         ("extended-tc-request-apply-config", reprint::<TcRequest>),

@@ -122,9 +122,11 @@ fn change(
             return Ok(());
         };
         let journal = journal(leases)?;
-        let netns = journal.home().netns(order.place.key);
+        // One interface has one file, also when its namespace was seen by another way first this time.
+        let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
-        let lease = Lease::record(held, of, observed, wanted, grant.clone());
+        let mut lease = Lease::record(held, of, observed, wanted, grant.clone());
+        lease.led_to_by(&order.place.ways);
         journal.write(&lease)?;
         recorded = Some(lease);
         Ok::<_, ImpairError>(())
@@ -253,6 +255,14 @@ fn keep(leases: &Leases, lease: &Lease) {
     }
 }
 
+/// Writes which ways lead to the namespace of a lease by now: without that it may not be found again after
+/// a restart.
+pub(super) fn amend(leases: &Leases, lease: &Lease) {
+    if let Err(err) = journal(leases).and_then(|journal| Ok(journal.amend(lease)?)) {
+        warn!(ifname = lease.ifname, error = %chain(&err), "lease not amended");
+    }
+}
+
 /// Removes a lease that does not hold any more. Left there it does little harm: at the next start the
 /// interface is not what the lease says, and is left alone.
 pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
@@ -265,7 +275,8 @@ pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
 }
 
 fn tell(order: &TcOrder, restored: &Restored) {
-    let (netns, ifname) = (order.place.paths.first(), &order.link.ifname);
+    let way = order.place.ways.first().map(ToString::to_string);
+    let (netns, ifname) = (way, &order.link.ifname);
     match restored {
         Restored::Back { lost } if lost.is_empty() => {
             info!(

@@ -1,8 +1,6 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,18 +15,20 @@ use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
-use super::inventory::{Found, Inventory, NotFound};
+use super::inventory::{Change, Found, Inventory, NotFound, Setting};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
+use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
+use crate::kernel::netns::Way;
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
-use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
+use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
@@ -58,10 +58,7 @@ pub(super) struct Identity {
     pub(super) hostname: Option<String>,
     /// Seconds since the Unix epoch.
     pub(super) started_at: u64,
-    pub(super) exclude_loopback: bool,
     pub(super) foreign_qdiscs: ForeignQdiscs,
-    /// The netns directory, to which names are relative.
-    pub(super) directory: PathBuf,
     /// How long a change holds about which nothing is said; `None`: it stays.
     pub(super) default_ttl: Option<Duration>,
     /// What scenarios did stays when the daemon stops in order.
@@ -87,6 +84,8 @@ pub(super) struct LinkOutcome {
 #[derive(Debug)]
 pub(super) enum Input {
     Namespace(NamespaceEvent),
+    /// A process that holds a namespace was found, or is gone.
+    Held(Finder, HeldEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
@@ -103,14 +102,16 @@ pub(super) enum Input {
 /// What to do about it.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Track(MountedNamespaceId, PathBuf),
-    Untrack(MountedNamespaceId, PathBuf),
-    /// The last name of the namespace is gone.
-    Forget(MountedNamespaceId),
+    Track(NetnsKey, Way),
+    Untrack(NetnsKey, Way),
+    /// The last way to the namespace is gone.
+    Forget(NetnsKey),
     SwitchLink(LinkWish),
     ChangeTc(Box<TcWish>),
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
+    /// Write by which ways the namespace of a lease is known.
+    AmendLease(Box<Lease>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
@@ -164,9 +165,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(identity: Identity, library: Arc<Library>) -> Self {
+    pub(super) fn new(identity: Identity, setting: Setting, library: Arc<Library>) -> Self {
         Self {
-            inventory: Inventory::new(identity.exclude_loopback),
+            inventory: Inventory::new(setting),
             identity,
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
@@ -191,8 +192,10 @@ impl State {
     pub(super) fn begin(&mut self, namespaces: Vec<Namespace>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for Namespace { name, id } in namespaces {
-            self.awaited.insert(NetnsKey::Mounted(id));
-            self.namespace(NamespaceEvent::Added { name, id }, &mut effects);
+            let change = self.inventory.add_name(name, id);
+            let tracked = change.tracked.iter().map(|(key, _)| *key);
+            self.awaited.extend(tracked);
+            self.follow(change, &mut effects);
         }
         effects
     }
@@ -203,6 +206,7 @@ impl State {
         self.last = Some(moment);
         match input {
             Input::Namespace(event) => self.namespace(event, &mut effects),
+            Input::Held(finder, event) => self.held(finder, event, &mut effects),
             Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
                 self.links(key, snapshot, &mut effects);
             }
@@ -258,28 +262,42 @@ impl State {
     }
 
     fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
-        match event {
-            NamespaceEvent::Added { name, id } => {
-                let path = self.identity.directory.join(&name);
-                self.tc.links_changed(NamespaceName::named(&name));
-                self.inventory.add(name, id);
-                // A second name of a known namespace shows at once, without a dump.
-                self.changed = true;
-                effects.push(Effect::Track(id, path));
-            }
-            NamespaceEvent::Removed { name, id } => {
-                self.tc.links_changed(NamespaceName::named(&name));
-                if self.inventory.remove(&name, id) {
-                    self.awaited.remove(&NetnsKey::Mounted(id));
-                    self.namespace_lost(NetnsKey::Mounted(id));
-                    self.claims.links_are(NetnsKey::Mounted(id), &[]);
-                    effects.push(Effect::Forget(id));
-                }
-                self.changed = true;
-                effects.push(Effect::Untrack(id, self.identity.directory.join(&name)));
-            }
+        let change = match event {
+            NamespaceEvent::Added { name, id } => self.inventory.add_name(name, id),
+            NamespaceEvent::Removed { name, id } => self.inventory.remove_name(&name, id),
             // The list shows namespaces, not directories.
-            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => {}
+            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => return,
+        };
+        self.follow(change, effects);
+    }
+
+    fn held(&mut self, finder: Finder, event: HeldEvent, effects: &mut Vec<Effect>) {
+        let change = match event {
+            HeldEvent::Added(holder) => self.inventory.add_holder(holder),
+            HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
+        };
+        self.follow(change, effects);
+    }
+
+    /// Lets everything else follow what the inventory has learnt.
+    fn follow(&mut self, change: Change, effects: &mut Vec<Effect>) {
+        if change == Change::default() {
+            return;
+        }
+        // Another name of a known namespace shows at once, without a dump.
+        self.changed = true;
+        self.tc.links_changed(change.touched);
+        for key in change.gone {
+            self.awaited.remove(&key);
+            self.namespace_lost(key);
+            self.claims.links_are(key, &[]);
+            effects.push(Effect::Forget(key));
+        }
+        let untracked = change.untracked.into_iter();
+        effects.extend(untracked.map(|(key, way)| Effect::Untrack(key, way)));
+        for (key, way) in change.tracked {
+            self.leases_met(key, effects);
+            effects.push(Effect::Track(key, way));
         }
     }
 
@@ -290,7 +308,7 @@ impl State {
         if self.inventory.set_links(key, snapshot) {
             self.leases_of(key, &present, effects);
             self.changed = true;
-            self.tc.links_changed(self.inventory.names(key));
+            self.tc.links_changed(self.inventory.title(key));
         }
     }
 
@@ -323,7 +341,10 @@ impl State {
             }
         };
         let order = LinkOrder {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             ifindex: found.link.ifindex,
             ifname: found.link.ifname,
             up: request.operation == InterfaceControlOperation::Enable,
@@ -346,13 +367,14 @@ impl State {
         }
     }
 
-    /// Returns where an interface is, as a client named it, or what to tell the client.
+    /// Returns where an interface is that a client named, under the names by which it is shown, or what to
+    /// tell the client.
     fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
         let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
         let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
         let interface = InterfaceName::from_wire(interface).map_err(invalid)?;
         match self.inventory.find(&netns, &interface) {
-            Ok(found) => Ok(((netns, interface), found)),
+            Ok(found) => Ok(((found.name.clone(), interface), found)),
             Err(reason) => Err((ErrorKind::NotFound, not_found(reason, &netns, &interface))),
         }
     }
@@ -369,7 +391,10 @@ impl State {
             Err((kind, message)) => return reply.send(DiagnosticsResponse::failure(message, kind)),
         };
         let order = diagnostics::Order {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             netns,
             ifindex: found.link.ifindex,
             interface,
@@ -378,16 +403,6 @@ impl State {
             asked_at: moment.now.into(),
         };
         effects.push(Effect::Diagnose(Box::new(order), reply));
-    }
-
-    fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {
-        let paths = names
-            .into_iter()
-            .map(|name| self.identity.directory.join(name));
-        Place {
-            key,
-            paths: paths.collect(),
-        }
     }
 
     fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {

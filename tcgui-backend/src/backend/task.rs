@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::holders::HolderReports;
 use super::impair::{self, Leases};
 use super::link_control;
 use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State, TcCall};
@@ -18,6 +19,7 @@ use crate::clock::{unix_milliseconds, unix_seconds};
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
+use crate::held::HeldEvent;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
 use crate::lease::BootTime;
@@ -40,6 +42,8 @@ const LAST_SCENARIOS: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub(super) struct Actors {
     pub(super) namespaces: NamespaceWatcherHandle,
+    /// Processes that hold namespaces.
+    pub(super) held: HolderReports,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
     pub(super) clients: Clients,
     /// What executions want done to their interfaces.
@@ -205,9 +209,10 @@ impl Task {
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
-            // Cancel-safe, as are the next three: `recv` takes nothing unless it returns it. A closed
+            // Cancel-safe, as are the next four: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
+            (finder, event) = self.actors.held.next() => Event::Input(Input::Held(finder, event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
             Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: what was notified and not returned stays so.
@@ -230,12 +235,12 @@ impl Task {
         for effect in effects {
             match effect {
                 // The interfaces actor never waits for the backend, so these never wait for long.
-                Effect::Track(id, path) => {
-                    self.actors.sockets.admit(id);
-                    self.actors.tracker.track(id, path).await;
+                Effect::Track(key, way) => {
+                    self.actors.sockets.admit(key);
+                    self.actors.tracker.track(key, way).await;
                 }
-                Effect::Untrack(id, path) => self.actors.tracker.untrack(id, path).await,
-                Effect::Forget(id) => self.actors.sockets.forget(id),
+                Effect::Untrack(key, way) => self.actors.tracker.untrack(key, way).await,
+                Effect::Forget(key) => self.actors.sockets.forget(key),
                 Effect::SwitchLink(wish) => {
                     let sockets = self.actors.sockets.clone();
                     let tracker = self.actors.tracker.clone();
@@ -250,6 +255,13 @@ impl Task {
                     let leases = self.actors.leases.clone();
                     self.work.spawn(async move {
                         blocking::run(move || impair::forget(&leases, Some(&lease))).await;
+                        Input::Timer
+                    });
+                }
+                Effect::AmendLease(lease) => {
+                    let leases = self.actors.leases.clone();
+                    self.work.spawn(async move {
+                        blocking::run(move || impair::amend(&leases, &lease)).await;
                         Input::Timer
                     });
                 }
@@ -334,6 +346,12 @@ fn log(input: &Input) {
         }
         Input::Namespace(NamespaceEvent::Removed { name, id }) => {
             info!(netns = ?name, %id, "namespace gone");
+        }
+        Input::Held(finder, HeldEvent::Added(holder)) => {
+            debug!(?finder, id = %holder.id, kind = ?holder.kind, "holder of a namespace found");
+        }
+        Input::Held(finder, HeldEvent::Removed(id)) => {
+            debug!(?finder, %id, "holder of a namespace gone");
         }
         Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
         Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),

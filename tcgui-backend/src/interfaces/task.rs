@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
 use super::tracker::{Looked, Tracker};
-use super::{Command, InterfacesEvent, LookError, NetnsKey, Snapshot};
+use super::{Command, InterfacesEvent, LookError, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::RtnetlinkError;
 
@@ -44,7 +44,7 @@ impl<K: LinkKernel> Task<K> {
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval, kernel.own_inode());
+        let tracker = Tracker::new(now(), sweep_interval);
         Self {
             kernel: Arc::new(kernel),
             tracker,
@@ -125,10 +125,10 @@ impl<K: LinkKernel> Task<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Track { key, path } => self.tracker.track(key, path),
-            Command::Untrack { id, path } => {
-                if self.tracker.untrack(id, &path) {
-                    self.kernel.forget(NetnsKey::Mounted(id));
+            Command::Track { key, way } => self.tracker.track(key, way),
+            Command::Untrack { key, way } => {
+                if self.tracker.untrack(key, &way) {
+                    self.kernel.forget(key);
                 }
             }
             Command::Refresh { key, reply } => self.tracker.refresh(key, reply),

@@ -11,7 +11,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use nix::dir::Dir;
@@ -19,6 +19,10 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+
+pub use way::{NetnsKey, Way};
+
+mod way;
 
 /// The kernel identity of a namespace as its entry shows it.
 ///
@@ -129,15 +133,6 @@ impl fmt::Display for HeldNamespaceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{} of pid {}", self.device, self.inode, self.pid)
     }
-}
-
-/// Which namespace, as the kernel tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NetnsKey {
-    /// The daemon's own.
-    Host,
-    /// One that a name leads to.
-    Mounted(MountedNamespaceId),
 }
 
 /// What one entry of the netns directory is at the moment of looking.
@@ -254,25 +249,6 @@ impl NetnsFiles {
         } else {
             Err(OpenError::Gone)
         }
-    }
-
-    /// Opens the network namespace `id` at the first of `paths` that still names it.
-    ///
-    /// # Errors
-    /// As [`Self::open`], of the last path.
-    pub fn open_any(
-        &self,
-        paths: &[PathBuf],
-        id: MountedNamespaceId,
-    ) -> Result<OwnedFd, OpenError> {
-        let mut opened = Err(OpenError::Gone);
-        for path in paths {
-            opened = self.open(path, id);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        opened
     }
 
     /// Returns which namespace a process is in.

@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +118,8 @@ pub struct Journal {
     state: PathBuf,
     leases: PathBuf,
     home: Home,
+    /// Whoever reads a lease in order to change it keeps all others from changing any.
+    amending: RwLock<()>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -147,6 +150,7 @@ impl Journal {
                 state: state.to_owned(),
                 leases,
                 home,
+                amending: RwLock::default(),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Held {
@@ -215,6 +219,34 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`].
     pub fn write(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
+        self.replace(lease)
+    }
+
+    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
+    /// may have changed since.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`].
+    pub fn amend(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _alone = self
+            .amending
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match read(&self.file(lease)) {
+            Ok(record) => self.replace(&Lease {
+                also: lease.also.clone(),
+                ..record.lease
+            }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(err) => Err(JournalError::Write {
+                file: self.file(lease),
+                err,
+            }),
+        }
+    }
+
+    fn replace(&self, lease: &Lease) -> Result<(), JournalError> {
         let file = self.file(lease);
         let record = Record {
             version: VERSION,
@@ -239,6 +271,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Erase`].
     pub fn erase(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
         let file = self.file(lease);
         let removed = match fs::remove_file(&file) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -267,6 +300,15 @@ impl Journal {
                 ctime_ns,
             } => format!(
                 "netns-{device}-{inode}-{ctime_s}-{ctime_ns}-{}.json",
+                lease.ifindex
+            ),
+            LeaseNetns::Held {
+                device,
+                inode,
+                pid,
+                started,
+            } => format!(
+                "held-{device}-{inode}-{pid}-{started}-{}.json",
                 lease.ifindex
             ),
         };

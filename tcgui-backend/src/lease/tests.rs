@@ -33,6 +33,7 @@ fn delay(ms: u64) -> Netem {
 fn lease(ifindex: u32) -> Lease {
     Lease {
         netns: NETNS,
+        also: Vec::new(),
         ifindex,
         ifname: "far".to_owned(),
         before: Before::default(),

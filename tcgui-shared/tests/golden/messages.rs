@@ -36,6 +36,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("diagnostics-request", json!(diagnostics_request())),
         ("diagnostics-response", json!(diagnostics_response())),
         ("execution-update", json!(execution_update())),
+        ("extended-interface-list", json!(extended_interface_list())),
         ("extended-tc-config", json!(extended_tc_config())),
         (
             "extended-tc-request-apply",
@@ -201,6 +202,7 @@ fn namespace(
     edit(&mut interface);
     NetworkNamespace {
         name: name.into(),
+        aliases: Vec::new(),
         id: None,
         is_active: true,
         namespace_type,
@@ -230,6 +232,24 @@ fn interface_list() -> InterfaceListUpdate {
         ],
         timestamp: 1_767_300_000,
         backend_name: "edge1".into(),
+    }
+}
+
+fn extended_interface_list() -> InterfaceListUpdate {
+    let process = "pid:812(unshare)";
+    InterfaceListUpdate {
+        namespaces: vec![
+            NetworkNamespace {
+                aliases: ["lab-b", "container:web", "pid:4711(nginx)"]
+                    .map(str::to_owned)
+                    .into(),
+                ..namespace("lab-a", NamespaceType::Traditional, "v-a1", |_| ())
+            },
+            namespace(process, NamespaceType::Traditional, "lo", |interface| {
+                interface.interface_type = InterfaceType::Loopback;
+            }),
+        ],
+        ..interface_list()
     }
 }
 

@@ -14,6 +14,7 @@ use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease, Owner};
+use crate::sockets::Place;
 use crate::tc::desired::{Desired, LinkFacts};
 
 impl State {
@@ -73,7 +74,10 @@ impl State {
     /// Returns the order for work on a link.
     pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             link: found.link,
             work,
             foreign: self.identity.foreign_qdiscs,
@@ -149,6 +153,10 @@ impl State {
         } = outcome;
         self.tc.leave(&wish, moment.now);
         self.settle(&wish, lease.clone(), result.is_err(), moment);
+        if lease.is_some() {
+            // By what was found while the lease was written.
+            self.amend_leases(wish.order.place.key, effects);
+        }
         let (key, ifindex) = (wish.order.place.key, wish.order.link.ifindex);
         let response = match result {
             Ok((outcome, at)) => {
@@ -156,7 +164,7 @@ impl State {
                 self.inventory
                     .set_netem(key, ifindex, ReadBack { netem, at });
                 self.changed = true;
-                self.tc.netem_changed(self.inventory.names(key));
+                self.tc.netem_changed(self.inventory.title(key));
                 tc::response(&wish, &outcome, lease.as_ref(), moment)
             }
             Err((kind, message)) => TcResponse::failure(message, kind),
@@ -193,7 +201,27 @@ impl State {
         forget(gone, effects);
     }
 
-    /// No name leads to a namespace any more.
+    /// One more way to a namespace was found: leases are known by all of them.
+    pub(super) fn leases_met(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
+        if self.ledger.is_empty() {
+            return;
+        }
+        self.ledger.met(key, &self.inventory.ways(key));
+        self.amend_leases(key, effects);
+    }
+
+    /// Lets leases say by which ways their namespace is known, unless it is gone.
+    fn amend_leases(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
+        let ways = self.inventory.ways(key);
+        if ways.is_empty() {
+            return;
+        }
+        let amended = self.ledger.led_to_by(key, &ways);
+        let amended = amended.into_iter().map(Box::new);
+        effects.extend(amended.map(Effect::AmendLease));
+    }
+
+    /// Nothing leads to a namespace any more.
     pub(super) fn namespace_lost(&mut self, key: NetnsKey) {
         let now = self.last.map(|last| last.boot);
         self.ledger.lost(key, now.unwrap_or_default());

@@ -355,7 +355,7 @@ impl TcDesk {
             .cloned()
             .collect();
         for target in before {
-            if inventory.find(&target.0, &target.1).is_err() {
+            if !inventory.shows(&target.0, &target.1) {
                 self.shown.remove(&target);
                 differs(&target, None);
             } else if self.shown.insert(target.clone(), Shown::Off) != Some(Shown::Off) {

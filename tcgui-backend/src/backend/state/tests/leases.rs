@@ -129,6 +129,7 @@ fn observed() -> Observed {
 fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
     Lease {
         netns: netns(),
+        also: Vec::new(),
         ifindex: 2,
         ifname: "v0".to_owned(),
         before: Before::default(),
