@@ -313,7 +313,9 @@ impl Lease {
             Way::Name { id, .. } => LeaseNetns::from(*id),
             Way::Process(id) => LeaseNetns::from(*id),
         });
-        let also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        let mut also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        // Mounts of one namespace have one identity.
+        also.dedup();
         let news = self.also != also;
         self.also = also;
         news

@@ -12,6 +12,8 @@ use super::*;
 use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
+mod held;
+
 const SWEEP: Duration = Duration::from_secs(30);
 /// The first namespace is not swept before this has passed twice.
 const UNSWEPT: Duration = Duration::from_millis(900);

@@ -113,8 +113,8 @@ impl Ledger {
     }
 
     /// A namespace is there, and these ways lead to it. Leases that were taken when another one was seen
-    /// first are found again.
-    pub fn met(&mut self, netns: NetnsKey, ways: &[Way]) {
+    /// first are found again. Returns those of interfaces that have one already.
+    pub fn met(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
         let ways: Vec<_> = ways.iter().map(Way::key).collect();
         let is_its = |(key, entry): (&LeaseKey, &Entry)| {
             let mut known = entry.lease.ways().filter_map(LeaseNetns::key);
@@ -122,11 +122,15 @@ impl Ledger {
             (key.0 != netns && entry.missing.is_some() && leads_there).then_some(*key)
         };
         let strays: Vec<_> = self.entries.iter().filter_map(is_its).collect();
+        let mut surplus = Vec::new();
         for (key, ifindex) in strays {
-            if let Some(entry) = self.entries.remove(&(key, ifindex)) {
-                self.entries.entry((netns, ifindex)).or_insert(entry);
+            if self.entries.contains_key(&(netns, ifindex)) {
+                surplus.extend(self.take(vec![(key, ifindex)]));
+            } else if let Some(entry) = self.entries.remove(&(key, ifindex)) {
+                self.entries.insert((netns, ifindex), entry);
             }
         }
+        surplus
     }
 
     /// Notes which ways lead to a namespace, and returns the leases of which something else is written.

@@ -1,5 +1,6 @@
 //! Leases without a daemon: what is put back, which end when, what is on disk.
 
+mod by_hand;
 mod crash;
 mod journal;
 mod ledger;

@@ -206,7 +206,7 @@ impl State {
         if self.ledger.is_empty() {
             return;
         }
-        self.ledger.met(key, &self.inventory.ways(key));
+        forget(self.ledger.met(key, &self.inventory.ways(key)), effects);
         self.amend_leases(key, effects);
     }
 

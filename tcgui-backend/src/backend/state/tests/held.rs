@@ -5,6 +5,7 @@ use tcgui_shared::names::ContainerName;
 use super::*;
 use crate::held::{Container, Holder, HolderKind, Runtime};
 use crate::kernel::netns::HeldNamespaceId;
+use crate::lease::{Before, LeaseNetns, Owner};
 
 const WEB: HeldNamespaceId = HeldNamespaceId::from_parts(4, 1, 20, 5);
 
@@ -125,6 +126,76 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
         &wish.order.place.ways[..],
         [Way::Name { id: A, .. }]
     ));
+}
+
+/// A lease of the link 2 that has ended.
+fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
+    Lease {
+        netns,
+        also,
+        ifindex: 2,
+        ifname: "eth0".to_owned(),
+        before: Before::default(),
+        set: vec![None],
+        owner: Owner::Plain,
+        expires: Some(BootTime::default()),
+        confirm_by: None,
+    }
+}
+
+#[test]
+fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
+    let process = || appears(WEB, container("web"));
+    for (first, also, seen, key) in [
+        (
+            WEB.into(),
+            vec![A.into()],
+            added("lab", A),
+            NetnsKey::Mounted(A),
+        ),
+        (A.into(), vec![WEB.into()], process(), NetnsKey::Held(WEB)),
+        (WEB.into(), vec![], process(), NetnsKey::Held(WEB)),
+    ] {
+        let mut bench = Bench::warm();
+        let lease = ended(first, also);
+        let adopted = lease.netns.key().unwrap();
+        let left = vec![((adopted, 2), lease.clone())];
+        bench.state.adopt(left, bench.moment.boot);
+        bench.step(seen);
+        let effects = bench.step(links(key, &[link(2, "eth0", true)]));
+        let work = effects.iter().find_map(|effect| match effect {
+            Effect::ChangeTc(wish) => Some(&wish.order),
+            _ => None,
+        });
+        let order = work.expect("it is restored");
+        assert_eq!((order.place.key, &order.work), (key, &TcWork::Restore));
+        let held = order.held.as_ref().unwrap();
+        assert_eq!(held.netns, lease.netns, "its file has the same name");
+    }
+}
+
+#[test]
+fn a_new_way_is_written_into_the_leases_of_its_namespace() {
+    let mut bench = Bench::warm();
+    let key = NetnsKey::Held(WEB);
+    bench.step(appears(WEB, container("web")));
+    bench.step(links(key, &[link(2, "eth0", true)]));
+    let lease = Lease {
+        expires: Some(bench.moment.boot.plus(Duration::from_secs(60))),
+        ..ended(WEB.into(), Vec::new())
+    };
+    bench.state.ledger.settle((key, 2), Some(lease));
+    let effects = bench.step(added("lab", A));
+    let amended = effects.iter().find_map(|effect| match effect {
+        Effect::AmendLease(lease) => Some(lease),
+        _ => None,
+    });
+    assert_eq!(amended.expect("it is written").also, [A.into()]);
+    let effects = bench.step(added("later", A));
+    assert!(
+        !effects.iter().any(|it| matches!(it, Effect::AmendLease(_))),
+        "the same file system entry: {effects:?}"
+    );
 }
 
 #[test]
