@@ -4,6 +4,7 @@
 //! namespace: it has one entry, which goes with the last way to it. Its key is the way that was seen first.
 
 mod container_names;
+mod netns;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -11,46 +12,21 @@ mod views;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
-use super::wire::{Shown, Title};
-use crate::bandwidth::{Roster, RosterEntry};
-use crate::held::{Container, Finder, Holder, HolderKind};
+use super::wire::Shown;
+use crate::bandwidth::Roster;
+use crate::held::{Finder, Holder, HolderKind};
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
 use container_names::ContainerNames;
+use netns::Netns;
 use views::Views;
 
-/// One namespace.
-#[derive(Debug)]
-struct Netns {
-    key: NetnsKey,
-    views: Views,
-    /// Its names, the best first.
-    names: Vec<NamespaceName>,
-    /// The container whose name is the best.
-    container: Option<Arc<Container>>,
-    /// Its links, once dumped.
-    snapshot: Option<Snapshot>,
-    /// Netems that were read back after the look began that saw the links.
-    read_back: HashMap<u32, ReadBack>,
-    /// What of it is shown.
-    shown: Option<Shown>,
-    /// What of it is published at a steady pace.
-    roster: Option<Arc<RosterEntry>>,
-}
-
-/// The root netem of a link after a change, and when it was read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ReadBack {
-    pub(super) netem: Option<Netem>,
-    pub(super) at: Instant,
-}
+pub(super) use netns::ReadBack;
 
 /// What is fixed while the daemon runs.
 #[derive(Debug, Clone)]
@@ -86,6 +62,8 @@ pub(super) struct Change {
     pub(super) tracked: Vec<(NetnsKey, Way)>,
     /// Under these names something else may be shown by now.
     pub(super) touched: Vec<NamespaceName>,
+    /// These are shown under another name than before.
+    pub(super) retitled: Vec<(NetnsKey, NamespaceName)>,
 }
 
 /// Where an interface is, as a client named it.
@@ -265,9 +243,11 @@ impl Inventory {
                 .extend(new.map(|title| (title.clone(), inode)));
             if before != netns.names {
                 change.touched.extend(old.cloned());
-                change
-                    .touched
-                    .extend(new.filter(|new| Some(*new) != old).cloned());
+            }
+            if old != new {
+                change.touched.extend(new.cloned());
+                let retitled = old.and(new).map(|new| (netns.key, new.clone()));
+                change.retitled.extend(retitled);
             }
             netns.show(&self.setting);
         }
@@ -388,112 +368,5 @@ impl Inventory {
         let link = netns.link(interface).ok_or(NotFound::Interface)?;
         let found = netns.found(link.clone(), &self.setting);
         found.ok_or(NotFound::Namespace)
-    }
-}
-
-impl Netns {
-    fn new(key: NetnsKey) -> Self {
-        Self {
-            key,
-            views: Views::default(),
-            names: Vec::new(),
-            container: None,
-            snapshot: None,
-            read_back: HashMap::new(),
-            shown: None,
-            roster: None,
-        }
-    }
-
-    /// Finds out its names, and returns those it had.
-    fn take_titles(&mut self, container_names: &ContainerNames) -> Vec<NamespaceName> {
-        let (mut names, mut containers) = (Vec::new(), Vec::new());
-        if self.key == NetnsKey::Host {
-            names.push(NamespaceName::host());
-            containers.push(None);
-        }
-        for (name, container) in self.views.titles(container_names) {
-            names.push(name);
-            containers.push(container);
-        }
-        self.container = containers.into_iter().next().flatten();
-        std::mem::replace(&mut self.names, names)
-    }
-
-    fn ways(&self, setting: &Setting) -> Vec<Way> {
-        match self.key {
-            NetnsKey::Host => Vec::new(),
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) => self.views.ways(&setting.directory),
-        }
-    }
-
-    fn link(&self, interface: &InterfaceName) -> Option<&Link> {
-        let links = &self.snapshot.as_ref()?.links;
-        links
-            .iter()
-            .find(|link| link.ifname == interface.as_os_str())
-    }
-
-    fn found(&self, link: Link, setting: &Setting) -> Option<Found> {
-        Some(Found {
-            key: self.key,
-            ways: self.ways(setting),
-            name: self.names.first()?.clone(),
-            link,
-        })
-    }
-
-    /// Makes anew what is shown of it.
-    fn show(&mut self, setting: &Setting) {
-        self.shown = None;
-        self.roster = None;
-        let (Some(snapshot), Some((name, aliases))) = (&self.snapshot, self.names.split_first())
-        else {
-            return;
-        };
-        let title = Title {
-            name,
-            aliases,
-            container: self.container.as_deref(),
-        };
-        let shown = Shown::new(title, &snapshot.links, setting.exclude_loopback);
-        self.roster = Some(Arc::new(RosterEntry {
-            key: self.key,
-            nsid: snapshot.nsid,
-            name: name.clone(),
-            ways: self.ways(setting),
-            links: Arc::clone(shown.links()),
-        }));
-        self.shown = Some(shown);
-    }
-
-    /// Takes in what a look has seen, but for netems that were read back since it began. Snapshots come on
-    /// two ways, as news and as answers, so an older one may come later; it is of no use then.
-    fn set(&mut self, mut snapshot: Snapshot) {
-        let stored = self.snapshot.as_ref();
-        if stored.is_some_and(|stored| stored.began > snapshot.began) {
-            return;
-        }
-        self.read_back.retain(|_, it| it.at > snapshot.began);
-        let is_older = |link: &Link| {
-            let newer = self.read_back.get(&link.ifindex);
-            newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
-        };
-        if snapshot.links.iter().any(is_older) {
-            let mut links = snapshot.links.to_vec();
-            for link in &mut links {
-                if let Some(newer) = self.read_back.get(&link.ifindex) {
-                    (link.netem, link.root_netem) = newer.on_a_link();
-                }
-            }
-            snapshot.links = links.into();
-        }
-        self.snapshot = Some(snapshot);
-    }
-}
-
-impl ReadBack {
-    fn on_a_link(self) -> (Option<Netem>, bool) {
-        (self.netem, self.netem.is_some())
     }
 }

@@ -15,7 +15,7 @@ use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
-use super::inventory::{Change, Found, Inventory, NotFound, Setting};
+use super::inventory::{Found, Inventory, NotFound, Setting};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
@@ -40,6 +40,7 @@ pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
 mod leases;
+mod namespaces;
 mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
@@ -259,46 +260,6 @@ impl State {
         let mut effects = Vec::new();
         self.end_leases(moment, &mut effects);
         effects
-    }
-
-    fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
-        let change = match event {
-            NamespaceEvent::Added { name, id } => self.inventory.add_name(name, id),
-            NamespaceEvent::Removed { name, id } => self.inventory.remove_name(&name, id),
-            // The list shows namespaces, not directories.
-            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => return,
-        };
-        self.follow(change, effects);
-    }
-
-    fn held(&mut self, finder: Finder, event: HeldEvent, effects: &mut Vec<Effect>) {
-        let change = match event {
-            HeldEvent::Added(holder) => self.inventory.add_holder(holder),
-            HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
-        };
-        self.follow(change, effects);
-    }
-
-    /// Lets everything else follow what the inventory has learnt.
-    fn follow(&mut self, change: Change, effects: &mut Vec<Effect>) {
-        if change == Change::default() {
-            return;
-        }
-        // Another name of a known namespace shows at once, without a dump.
-        self.changed = true;
-        self.tc.links_changed(change.touched);
-        for key in change.gone {
-            self.awaited.remove(&key);
-            self.namespace_lost(key);
-            self.claims.links_are(key, &[]);
-            effects.push(Effect::Forget(key));
-        }
-        let untracked = change.untracked.into_iter();
-        effects.extend(untracked.map(|(key, way)| Effect::Untrack(key, way)));
-        for (key, way) in change.tracked {
-            self.leases_met(key, effects);
-            effects.push(Effect::Track(key, way));
-        }
     }
 
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {

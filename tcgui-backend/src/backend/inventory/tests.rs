@@ -1,10 +1,13 @@
 //! One entry for each namespace, whatever leads there: examples, and any order of events.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use tcgui_shared::interface::{NamespaceType, NetworkNamespace};
 use tcgui_shared::names::ContainerName;
 
 use super::*;
-use crate::held::Runtime;
+use crate::held::{Container, Runtime};
 
 mod any_order;
 

@@ -90,9 +90,18 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
     let Some(Effect::Publish(named)) = effects.pop() else {
         panic!("{effects:?}")
     };
+    let [
+        Effect::Execution(renamed),
+        Effect::Track(to, Way::Name { .. }),
+    ] = &effects[..]
+    else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(*to, key, "one namespace");
     assert!(
-        matches!(&effects[..], [Effect::Track(to, Way::Name { .. })] if *to == key),
-        "one namespace: {effects:?}"
+        matches!(renamed, execution::Command::Renamed { netns, name }
+            if *netns == key && name.to_wire() == "lab"),
+        "{renamed:?}"
     );
     assert_eq!(listed(&named), ["default", "lab"]);
     assert_eq!(namespaces(&named)[1].aliases, ["container:web"]);
