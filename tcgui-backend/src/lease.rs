@@ -91,6 +91,9 @@ pub enum LeaseNetns {
         ctime_s: i64,
         /// … and ns.
         ctime_ns: i64,
+        /// The entry was a symbolic link.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        link: bool,
     },
     /// One that a process held.
     Held {
@@ -115,9 +118,12 @@ impl LeaseNetns {
                 inode,
                 ctime_s,
                 ctime_ns,
-            } => Some(NetnsKey::Mounted(MountedNamespaceId::from_parts(
-                device, inode, ctime_s, ctime_ns,
-            ))),
+                link,
+            } => {
+                let id = MountedNamespaceId::from_parts(device, inode, ctime_s, ctime_ns);
+                let id = if link { id.through_link() } else { id };
+                Some(NetnsKey::Mounted(id))
+            }
             Self::Held {
                 device,
                 inode,
@@ -138,6 +144,7 @@ impl From<MountedNamespaceId> for LeaseNetns {
             inode,
             ctime_s,
             ctime_ns,
+            link: id.is_link(),
         }
     }
 }

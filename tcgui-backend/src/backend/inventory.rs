@@ -108,6 +108,12 @@ impl Inventory {
                 views.remove_name(&name, before)
             });
         }
+        for (name, dead) in self.dead_beside(id) {
+            // Nobody has said so yet, and what was known of it is not true of the new one.
+            self.edit(dead.inode(), &mut change, |views| {
+                views.remove_name(&name, dead)
+            });
+        }
         let key = NetnsKey::Mounted(id);
         self.all
             .entry(id.inode())
@@ -182,6 +188,12 @@ impl Inventory {
             Some(HolderKind::Container(container)) => self.container_names.remove(&container, id),
             Some(HolderKind::Process(_)) | None => Vec::new(),
         }
+    }
+
+    /// Returns the names that led to a namespace which had the inode number before.
+    fn dead_beside(&self, id: MountedNamespaceId) -> Vec<(OsString, MountedNamespaceId)> {
+        let netns = self.all.get(&id.inode());
+        netns.map_or_else(Vec::new, |netns| netns.views.dead_beside(id))
     }
 
     fn named(&self, name: &OsStr) -> Option<MountedNamespaceId> {

@@ -90,7 +90,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes a namespace in, or one more way to it, which may work where the others failed.
+    /// Takes a namespace in, or one more way to it. What is known may be that of a dead one, of which nobody
+    /// has said so yet, or the new way may work where the others failed.
     pub(super) fn track(&mut self, key: NetnsKey, way: Option<Way>) {
         self.generation += 1;
         let generation = self.generation;
@@ -107,11 +108,9 @@ impl<W> Tracker<W> {
             waiting: Vec::new(),
             unreadable: false,
         });
-        let is_new = tracked.generation == generation;
+        tracked.retry = None;
         tracked.ways.extend(way);
-        if tracked.retry.take().is_some() || is_new {
-            self.ring(key);
-        }
+        self.ring(key);
     }
 
     /// Takes a way back, and with the last one the namespace; returns whether it went. Those who

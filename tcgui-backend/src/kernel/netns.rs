@@ -36,17 +36,38 @@ pub struct MountedNamespaceId {
     inode: u64,
     ctime_s: i64,
     ctime_ns: i64,
+    link: bool,
 }
 
 impl MountedNamespaceId {
-    /// Returns an identity made of its parts; only tests and stored leases have them apart.
+    /// Returns the identity of a mount made of its parts; only tests and stored leases have them apart.
     pub const fn from_parts(device: u64, inode: u64, ctime_s: i64, ctime_ns: i64) -> Self {
         Self {
             device,
             inode,
             ctime_s,
             ctime_ns,
+            link: false,
         }
+    }
+
+    /// Returns the identity of a symbolic link made of its parts.
+    #[must_use]
+    pub const fn through_link(self) -> Self {
+        Self { link: true, ..self }
+    }
+
+    /// Returns whether a symbolic link leads to the namespace; its change time says nothing of that.
+    pub const fn is_link(&self) -> bool {
+        self.link
+    }
+
+    /// Returns whether the namespace of `self` was dead when that of `other` was made. All mounts of one
+    /// namespace have one change time, and the inode number is given to a later one.
+    pub fn died_before(&self, other: &Self) -> bool {
+        let time = |id: &Self| (id.ctime_s, id.ctime_ns);
+        let are_mounts = !self.link && !other.link;
+        are_mounts && self.inode == other.inode && time(self) < time(other)
     }
 
     /// Returns device, inode, and change time in seconds and nanoseconds, for what is stored.
@@ -214,7 +235,7 @@ impl NetnsFiles {
         } else if SFlag::from_bits_truncate(link.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
             match fstatat(base, name, AtFlags::empty()) {
                 Ok(target) if target.st_dev == self.nsfs_device => {
-                    MountedNamespaceId::new(&target, &link)
+                    MountedNamespaceId::new(&target, &link).through_link()
                 }
                 _ => return Entry::Plain,
             }

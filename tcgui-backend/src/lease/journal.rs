@@ -298,6 +298,7 @@ impl Journal {
                 inode,
                 ctime_s,
                 ctime_ns,
+                link: _,
             } => format!(
                 "netns-{device}-{inode}-{ctime_s}-{ctime_ns}-{}.json",
                 lease.ifindex

@@ -17,6 +17,7 @@ const NETNS: LeaseNetns = LeaseNetns::Mounted {
     inode: 4_026_532_000,
     ctime_s: 1_767_300_000,
     ctime_ns: 5,
+    link: false,
 };
 
 fn at(seconds: u64) -> BootTime {

@@ -299,12 +299,31 @@ fn interfaces_are_found_by_the_clients_names() {
 #[test]
 fn a_namespace_made_anew_may_have_the_key_of_the_old_one() {
     let mut inventory = inventory();
-    inventory.add_name("b".into(), B);
-    inventory.add_name("a".into(), A);
-    inventory.remove_name(OsStr::new("b"), B);
-    let key = NetnsKey::Mounted(B);
-    let change = inventory.add_name("a".into(), B);
+    let (old, new) = (A.through_link(), B.through_link());
+    inventory.add_name("b".into(), old);
+    inventory.add_name("a".into(), new);
+    inventory.remove_name(OsStr::new("b"), old);
+    let key = NetnsKey::Mounted(old);
+    let change = inventory.add_name("a".into(), old);
     assert_eq!((change.gone, change.tracked.len()), (vec![key], 1));
     assert!(inventory.set_links(key, links(&["lo"])));
     assert_eq!(shown(&inventory), [["a"]]);
+}
+
+#[test]
+fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
+    let mut inventory = inventory();
+    inventory.add_name("x".into(), A);
+    inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "old"]));
+    // The watcher has met the new name before it missed the old one.
+    let change = inventory.add_name("y".into(), B);
+    assert_eq!(change.gone, [NetnsKey::Mounted(A)]);
+    assert!(shown(&inventory).is_empty());
+    inventory.set_links(NetnsKey::Mounted(B), links(&["lo"]));
+    assert_eq!(shown(&inventory), [["y"]]);
+    let late = inventory.remove_name(OsStr::new("x"), A);
+    assert_eq!(late, Change::default());
+    // A link has a time of its own.
+    inventory.add_name("z".into(), A.through_link());
+    assert_eq!(shown(&inventory), [["y", "z"]]);
 }

@@ -49,6 +49,15 @@ impl Views {
         self.names.get(name).copied()
     }
 
+    /// Returns the names of a namespace that was dead when this one was made.
+    pub(super) fn dead_beside(
+        &self,
+        id: MountedNamespaceId,
+    ) -> Vec<(OsString, MountedNamespaceId)> {
+        let names = self.names.iter().map(|(name, id)| (name.clone(), *id));
+        names.filter(|(_, known)| known.died_before(&id)).collect()
+    }
+
     /// Takes a holder in, and returns what the same finder said of it before.
     pub(super) fn add_holder(
         &mut self,

@@ -18,8 +18,10 @@ enum Event {
 fn event() -> impl Strategy<Value = Event> {
     let name = proptest::sample::select(vec!["a", "b", "default", PODMANS]);
     let inode = proptest::sample::select(vec![1, 2, 3, OWN_INODE]);
-    let id = (inode.clone(), 1..3_i64)
-        .prop_map(|(inode, ctime)| MountedNamespaceId::from_parts(4, inode, ctime, 0));
+    let id = (inode.clone(), 1..3_i64, any::<bool>()).prop_map(|(inode, ctime, link)| {
+        let id = MountedNamespaceId::from_parts(4, inode, ctime, 0);
+        if link { id.through_link() } else { id }
+    });
     let holder = (inode, 1..5_i32).prop_map(|(inode, pid)| held(inode, pid));
     // One runtime and short id may be told of several processes: an engine that lies.
     let kind = (any::<bool>(), 0..2_usize, 0..3_usize).prop_map(|(contained, name, who)| {
@@ -49,6 +51,7 @@ impl Model {
     fn take(&mut self, event: &Event) {
         match event {
             Event::Name(name, id) => {
+                self.names.retain(|_, known| !known.died_before(id));
                 self.names.insert(name, *id);
             }
             Event::NoName(name, id) => self.names.retain(|key, it| (key, &*it) != (name, id)),
@@ -154,17 +157,15 @@ struct Followers {
 
 impl Followers {
     fn follow(&mut self, change: &Change) {
-        for key in &change.gone {
-            assert!(self.ways.contains_key(key), "{key:?} was never there");
-        }
         for (key, it) in &change.untracked {
             let ways = self.ways.get_mut(key).expect("a way to where nobody went");
             assert!(ways.remove(&way(it)), "{it:?} was no way");
-            assert_eq!(ways.is_empty(), change.gone.contains(key));
-            if ways.is_empty() {
-                self.ways.remove(key);
-            }
         }
+        for key in &change.gone {
+            let left = self.ways.remove(key).expect("it was there");
+            assert!(left.is_empty(), "{left:?} leads to {key:?}");
+        }
+        assert!(self.ways.values().all(|ways| !ways.is_empty()));
         for (key, it) in &change.tracked {
             assert!(self.ways.entry(*key).or_default().insert(way(it)));
         }
