@@ -9,7 +9,7 @@ mod netns;
 mod tests;
 mod views;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
@@ -219,10 +219,13 @@ impl Inventory {
         let mut is_gone = false;
         if key != NetnsKey::Host {
             let after = netns.views.ways(&self.setting.directory);
-            let new = after.iter().filter(|way| !before.contains(way));
-            change.tracked.extend(new.map(|way| (key, way.clone())));
-            let old = before.into_iter().filter(|way| !after.contains(way));
-            change.untracked.extend(old.map(|way| (key, way)));
+            // An engine that lies may have a thousand containers in one namespace.
+            let old: HashSet<_> = before.iter().collect();
+            let new: HashSet<_> = after.iter().collect();
+            let gone = before.iter().filter(|way| !new.contains(way));
+            change.untracked.extend(gone.map(|way| (key, way.clone())));
+            let come = after.iter().filter(|way| !old.contains(way));
+            change.tracked.extend(come.map(|way| (key, way.clone())));
             is_gone = after.is_empty();
             change.gone.extend(is_gone.then_some(key));
         }

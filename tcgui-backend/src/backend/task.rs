@@ -19,7 +19,7 @@ use crate::clock::{unix_milliseconds, unix_seconds};
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
-use crate::held::HeldEvent;
+use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
 use crate::lease::BootTime;
@@ -347,12 +347,11 @@ fn log(input: &Input) {
         Input::Namespace(NamespaceEvent::Removed { name, id }) => {
             info!(netns = ?name, %id, "namespace gone");
         }
-        Input::Held(finder, HeldEvent::Added(holder)) => {
-            debug!(?finder, id = %holder.id, kind = ?holder.kind, "holder of a namespace found");
+        Input::Held(Finder::Containers, HeldEvent::Added(holder)) => {
+            info!(kind = ?holder.kind, id = %holder.id, "container appeared");
         }
-        Input::Held(finder, HeldEvent::Removed(id)) => {
-            debug!(?finder, %id, "holder of a namespace gone");
-        }
+        Input::Held(Finder::Containers, HeldEvent::Removed(id)) => info!(%id, "container gone"),
+        Input::Held(Finder::Processes, event) => debug!(?event, "holders of namespaces changed"),
         Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
         Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),
         Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {

@@ -7,7 +7,7 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use crate::bandwidth::RosterLink;
 use crate::bus::Rendered;
-use crate::held::Container;
+use crate::held::{Container, Runtime};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 
@@ -101,7 +101,7 @@ fn namespace(
     let namespace_type = match (title.name, title.container) {
         (NamespaceName::Host, _) => NamespaceType::Default,
         (_, Some(container)) => NamespaceType::Container {
-            runtime: format!("{:?}", container.runtime),
+            runtime: runtime(container.runtime).to_owned(),
             container_id: container.short_id.clone(),
             image: container.image.clone(),
         },
@@ -114,6 +114,13 @@ fn namespace(
         is_active: true,
         namespace_type,
         interfaces,
+    }
+}
+
+fn runtime(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Docker => "Docker",
+        Runtime::Podman => "Podman",
     }
 }
 

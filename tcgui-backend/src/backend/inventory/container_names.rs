@@ -11,6 +11,9 @@ use tcgui_shared::names::ContainerName;
 use crate::held::{Container, Runtime};
 use crate::kernel::netns::HeldNamespaceId;
 
+const FIRST: HeldNamespaceId = HeldNamespaceId::from_parts(0, 0, i32::MIN, 0);
+const LAST: HeldNamespaceId = HeldNamespaceId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
+
 /// A container that would like to have a name.
 type Claim = (Runtime, String, HeldNamespaceId);
 
@@ -21,13 +24,18 @@ pub(super) struct ContainerNames {
 }
 
 impl ContainerNames {
-    /// Takes a container in, and returns the inodes of the namespaces of others with its name: theirs may
-    /// be another one by now.
+    /// Takes a container in, and returns the inodes of the namespaces of others that may be called otherwise
+    /// by now: a few at most, however many have the name.
     pub(super) fn add(&mut self, container: &Container, id: HeldNamespaceId) -> Vec<u64> {
         let claims = self.claims.entry(plain(container)).or_default();
-        let others = claims.iter().map(|(.., other)| other.inode()).collect();
+        let first = claims.first().map(|(.., first)| *first);
         claims.insert(claim(container, id));
-        others
+        let twins = twins(claims, container, id);
+        first
+            .into_iter()
+            .chain(twins)
+            .map(|it| it.inode())
+            .collect()
     }
 
     /// Takes a container out, and returns the same.
@@ -37,7 +45,10 @@ impl ContainerNames {
             return Vec::new();
         };
         claims.remove(&claim(container, id));
-        let others = claims.iter().map(|(.., other)| other.inode()).collect();
+        let first = claims.first().map(|(.., first)| *first);
+        let twins = twins(claims, container, id);
+        let others = first.into_iter().chain(twins).map(|it| it.inode());
+        let others = others.collect();
         if claims.is_empty() {
             self.claims.remove(&name);
         }
@@ -52,14 +63,28 @@ impl ContainerNames {
         if claims.first() == Some(&own) {
             return ContainerName::new(&name).ok();
         }
-        let is_namesake = |(_, short_id, other): &&Claim| *short_id == own.1 && *other != id;
-        let suffix = match claims.iter().find(is_namesake) {
+        let suffix = match twins(claims, container, id).first() {
             None => own.1,
             // One container twice: a new process of it was reported before the end of the old one.
             Some(_) => format!("{}.{}.{}", own.1, id.pid(), id.started()),
         };
         ContainerName::new(&format!("{name}@{suffix}")).ok()
     }
+}
+
+/// Returns others with the same short id, two at most: with more of them nothing changes for any.
+fn twins(
+    claims: &BTreeSet<Claim>,
+    container: &Container,
+    id: HeldNamespaceId,
+) -> Vec<HeldNamespaceId> {
+    let of = |runtime| {
+        let short_id = || container.short_id.clone();
+        claims.range((runtime, short_id(), FIRST)..=(runtime, short_id(), LAST))
+    };
+    let all = [Runtime::Docker, Runtime::Podman].into_iter().flat_map(of);
+    let others = all.map(|(.., it)| *it).filter(|it| *it != id);
+    others.take(2).collect()
 }
 
 fn plain(container: &Container) -> String {

@@ -327,3 +327,33 @@ fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
     inventory.add_name("z".into(), A.through_link());
     assert_eq!(shown(&inventory), [["y", "z"]]);
 }
+
+#[test]
+fn a_thousand_containers_of_one_name_cost_what_others_cost() {
+    const MANY: i32 = 1000;
+    let mut inventory = inventory();
+    let mut touched = 0;
+    for number in (1..=MANY).rev() {
+        let short_id = format!("{:04}", number % 500);
+        let kind = container("web", Runtime::Docker, &short_id);
+        let id = held(1000 + u64::from(number.unsigned_abs()), number);
+        let change = add(&mut inventory, id, kind);
+        touched += change.touched.len();
+        inventory.set_links(NetnsKey::Held(id), links(&["lo"]));
+    }
+    assert!(
+        touched <= 3 * 1000,
+        "{touched} names for a thousand containers"
+    );
+    let names: std::collections::BTreeSet<_> = shown(&inventory).into_iter().collect();
+    assert_eq!(names.len(), 1000, "each has a name of its own");
+    for number in 1..=MANY {
+        let id = held(1000 + u64::from(number.unsigned_abs()), number);
+        touched += inventory
+            .remove_holder(Finder::Containers, id)
+            .touched
+            .len();
+    }
+    assert!(shown(&inventory).is_empty());
+    assert!(touched <= 6 * 1000, "{touched} names until all were gone");
+}
