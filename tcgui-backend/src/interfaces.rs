@@ -63,7 +63,8 @@ pub enum InterfacesEvent {
         /// What it holds.
         snapshot: Snapshot,
     },
-    /// The first look failed: nothing is known yet, and the actor goes on trying.
+    /// Nothing is known of it: the first look failed, or nothing leads there any more. The actor goes on
+    /// trying for as long as it is tracked.
     Unreadable {
         /// Which namespace.
         key: NetnsKey,

@@ -274,6 +274,13 @@ impl Inventory {
         known.is_some()
     }
 
+    /// Forgets the links of a namespace; returns whether there were any.
+    pub(super) fn forget_links(&mut self, key: NetnsKey) -> bool {
+        let mut known = false;
+        self.change_links(key, |netns| known = netns.snapshot.take().is_some());
+        known
+    }
+
     /// Takes in the netem of a link that was read back after a change.
     pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) {
         self.change_links(key, |netns| {

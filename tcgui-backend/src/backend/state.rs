@@ -212,7 +212,7 @@ impl State {
                 self.links(key, snapshot, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
-                self.awaited.remove(&key);
+                self.unreadable(key);
             }
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),

@@ -285,6 +285,31 @@ async fn a_process_keeps_a_namespace_whose_name_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    actor.kernel.set(|state| {
+        state.links.remove(&key);
+    });
+    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    let report = timeout(UNSWEPT, actor.report()).await;
+    assert_eq!(report.expect("before the sweep"), (key, None));
+    actor.kernel.change(key, &["lo"]);
+    assert_eq!(
+        actor.report().await,
+        (key, names(&["lo"])),
+        "the same again"
+    );
+    // Other failures say nothing about what is there.
+    actor.kernel.set(|state| state.fail_looks = 3);
+    actor.handle.refresh(key).await.unwrap_err();
+    actor.nothing_for(SWEEP).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_way_is_tried_at_once_where_the_others_fail() {
     let mut actor = start();
     let process = |pid| Way::Process(HeldNamespaceId::from_parts(4, A.inode(), pid, 1));

@@ -250,7 +250,7 @@ impl<W> Tracker<W> {
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
                 rung = true;
                 self.forget_nsid(key, nsid);
-                self.note_failure(key);
+                self.note_failure(key, &err);
                 Err(Arc::new(err))
             }
         };
@@ -277,10 +277,14 @@ impl<W> Tracker<W> {
         }
     }
 
-    fn note_failure(&mut self, key: NetnsKey) {
+    /// Where nothing leads there is nothing, whoever will say so later; other failures leave what is known.
+    fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
         };
+        if matches!(err, LookError::Gone) {
+            tracked.links = None;
+        }
         if tracked.links.is_none() && !std::mem::replace(&mut tracked.unreadable, true) {
             self.note_news(key);
         }

@@ -4,6 +4,7 @@ use super::{Effect, State};
 use crate::backend::inventory::Change;
 use crate::execution;
 use crate::held::{Finder, HeldEvent};
+use crate::interfaces::NetnsKey;
 use crate::namespace_watcher::NamespaceEvent;
 
 impl State {
@@ -23,6 +24,18 @@ impl State {
             HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
         };
         self.follow(change, effects);
+    }
+
+    /// Nothing is known of a namespace. If something was, it has died and is not to be seen any more, though
+    /// those who watch its ways have not said so yet.
+    pub(super) fn unreadable(&mut self, key: NetnsKey) {
+        self.awaited.remove(&key);
+        if self.inventory.forget_links(key) {
+            self.tc.links_changed(self.inventory.title(key));
+            self.namespace_lost(key);
+            self.claims.links_are(key, &[]);
+            self.changed = true;
+        }
     }
 
     /// Lets everything else follow what the inventory has learnt.

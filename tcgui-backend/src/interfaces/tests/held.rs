@@ -53,6 +53,19 @@ impl Real {
         timeout(SOON, wait).await.expect("the links in time");
     }
 
+    /// Waits until it is reported that nothing is known of the namespace.
+    async fn is_unreadable(&mut self, key: NetnsKey) {
+        let wait = async {
+            while let Some(event) = self.events.recv().await {
+                if matches!(event, InterfacesEvent::Unreadable { key: rung } if rung == key) {
+                    return;
+                }
+            }
+            panic!("the actor ended");
+        };
+        timeout(SOON, wait).await.expect("a report in time");
+    }
+
     /// Waits until nothing of the namespace can be seen any more.
     async fn dies(&self, key: NetnsKey) {
         let wait = async {
@@ -96,7 +109,8 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
         );
         holder.end();
         if ids {
-            // Before anybody said so: nothing was kept inside.
+            // Before anybody said so: nothing was kept inside, and the kernel tells of the death.
+            real.is_unreadable(key).await;
             real.dies(key).await;
         }
         real.handle.untrack(key, way).await;

@@ -77,6 +77,30 @@ fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
 }
 
 #[test]
+fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
+    let mut bench = Bench::warm();
+    let key = NetnsKey::Held(WEB);
+    bench.step(appears(WEB, container("web")));
+    bench.wait(Duration::from_secs(1));
+    bench.publication(links(key, &[link(2, "eth0", true)]));
+    bench.published();
+    bench.wait(Duration::from_secs(1));
+    let dead = || Input::Interfaces(InterfacesEvent::Unreadable { key });
+    let gone = bench.publication(dead());
+    assert_eq!(listed(&gone), ["default"]);
+    assert_eq!(tc(&gone), [("container:web".to_owned(), None)]);
+    let (_, mut answer) = bench.request("container:web", "eth0");
+    let answer = answer.try_recv().unwrap();
+    assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
+    bench.published();
+    assert!(bench.step(dead()).is_empty(), "it was said");
+    // Something leads there all the same.
+    bench.wait(Duration::from_secs(1));
+    let back = bench.publication(links(key, &[link(2, "eth0", false)]));
+    assert_eq!(listed(&back), ["default", "container:web"]);
+}
+
+#[test]
 fn what_was_published_under_a_name_is_taken_back_with_it() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
