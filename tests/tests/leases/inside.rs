@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -193,6 +194,36 @@ lab_test!(
         wait_out("delay 41ms")?;
         refused(scene, &json!({"ttl_ms": 0}), "Invalid", "ttl_ms")?;
         delay(scene, FAR, 0, &Value::Null).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_lease_is_found_by_the_way_that_is_left,
+    |scene| {
+        let holder = netns::holder()?;
+        netns::attach("blue", holder.pid())?;
+        netns::ip_line("link add near type veth peer name far netns blue")?;
+        symlink(netns::of_process(holder.pid()), netns::path("link"))?;
+        scene.start()?;
+        scene.wait_named(&["blue", "link"])?;
+        attribute(scene, FAR, "is_up", false)?;
+        delay(scene, FAR, 40, &json!({ "ttl_ms": 4 * SHORT_MS }))?;
+        ensure!(leases() == 1, "no lease on disk");
+        scene.take_daemon()?.crash()?;
+        // It was taken when the name was seen first; only the link is there the next time.
+        netns::del("blue")?;
+        let left = ("link", "far");
+        ensure!(root(left)?.contains("delay 40ms"), "{}", root(left)?);
+        scene.start_daemon::<&str>(&[])?;
+        scene.wait_named(&["link"])?;
+        wait_for(
+            "it ends",
+            SOON,
+            || root(left),
+            |root| root.as_ref().is_ok_and(|root| !root.contains("netem")),
+        )??;
+        wait_for("no lease is left on disk", SOON, leases, |left| *left == 0).map(drop)
     }
 );
 
