@@ -30,7 +30,7 @@ const BLOCKING_THREADS: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    process::limit_arenas();
+    process::tune_allocator();
     bus::prepare();
     let mut args = Args::parse();
     telemetry::start(args.verbose);

@@ -33,6 +33,7 @@ use crate::pacing::Pacing;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
+use memory::Memory;
 use tc::{Target, TcDesk};
 
 pub(super) use executions::{Asked, TcCall};
@@ -40,6 +41,7 @@ pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
 mod leases;
+mod memory;
 mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
@@ -121,6 +123,8 @@ pub(super) enum Effect {
     Publish(Publication),
     /// What is published at a steady pace from now on.
     Roster(Roster),
+    /// Much memory was freed.
+    GiveMemoryBack,
 }
 
 /// When something happened.
@@ -150,6 +154,7 @@ pub(super) struct State {
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
+    memory: Memory,
     tc: TcDesk,
     ledger: Ledger,
     /// The clocks at the last step.
@@ -175,6 +180,7 @@ impl State {
             pacing: LIST_PACING,
             listed: None,
             counts: (0, 0),
+            memory: Memory::default(),
             tc: TcDesk::default(),
             ledger: Ledger::default(),
             last: None,
@@ -231,12 +237,19 @@ impl State {
             effects.push(Effect::Roster(self.inventory.roster()));
         }
         effects.extend(publication.map(Effect::Publish));
+        if self.memory.take_due(self.counts.0, moment.now) {
+            effects.push(Effect::GiveMemoryBack);
+        }
         effects
     }
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = [self.tc.begin_at(), self.lease_ends_at()];
+        let begin = [
+            self.tc.begin_at(),
+            self.lease_ends_at(),
+            self.memory.due_at(),
+        ];
         let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;
@@ -493,6 +506,7 @@ impl State {
             self.counts = (self.counts.0 + 1, self.counts.1 + shown.interface_count());
             namespaces.extend(shown.json().cloned());
         }
+        self.memory.listed(self.counts.0, moment.now);
         if self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {
                 namespaces: namespaces.clone(),

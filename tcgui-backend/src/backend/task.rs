@@ -20,6 +20,7 @@ use crate::error::chain;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::NetnsKey;
+use crate::kernel::process;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
@@ -273,6 +274,12 @@ impl Task {
                 Effect::Execution(command) => self.actors.scenarios.send(command).await,
                 Effect::Roster(roster) => {
                     self.actors.roster.send_replace(Arc::new(roster));
+                }
+                Effect::GiveMemoryBack => {
+                    self.work.spawn(async {
+                        blocking::run(process::give_memory_back).await;
+                        Input::Timer
+                    });
                 }
                 Effect::Look(key) => {
                     let tracker = self.actors.tracker.clone();
