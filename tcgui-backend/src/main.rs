@@ -20,8 +20,8 @@ use tracing::{debug, error};
 
 /// Kernel requests still under way when everything else has stopped get this long.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
-/// Two keep the watcher and a slow neighbour apart; more would not be busy.
-const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
+/// More would not be busy; and on one processor, a second one would only be woken for nothing.
+const MOST_WORKERS: usize = 4;
 /// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3),
 /// the publication, the samples, and two writers for clients, each bounded where it begins; and some room.
 const BLOCKING_THREADS: usize = 32;
@@ -110,13 +110,14 @@ fn start(args: Args) -> anyhow::Result<()> {
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(*WORKERS.start(), *WORKERS.end()))
+        .worker_threads(cores.min(MOST_WORKERS))
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP_ALIVE)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let ended = runtime.block_on(backend::run(config));
+    // Where its tasks run: from this thread each of them would be woken on another.
+    let ended = runtime.block_on(runtime.spawn(backend::run(config)));
     runtime.shutdown_timeout(LAST_REQUESTS);
-    Ok(ended?)
+    Ok(ended.context("the main loop failed")??)
 }

@@ -48,6 +48,9 @@ mod tc;
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
 /// publication that was preempted must not hold up the next one for ten times as long.
 const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250));
+/// The list waits for so long after a link was switched: with a thousand namespaces it takes whoever asked
+/// longer to read than the answer took to come, which would be behind it.
+const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
@@ -219,7 +222,7 @@ impl State {
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
-            Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
+            Input::LinkSwitched(outcome) => self.link_switched(outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
@@ -403,7 +406,7 @@ impl State {
         }
     }
 
-    fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {
+    fn link_switched(&mut self, outcome: LinkOutcome, moment: Moment, effects: &mut Vec<Effect>) {
         let LinkOutcome {
             wish:
                 LinkWish {
@@ -419,6 +422,7 @@ impl State {
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result, effects));
+        self.pacing.hold_until(moment.now + ANSWER_FIRST);
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.

@@ -206,10 +206,15 @@ impl Task {
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
-            // Cancel-safe, as are the next three: `recv` takes nothing unless it returns it. A closed
+            // Cancel-safe, as are the other channels: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
+            // What was begun comes before what is asked anew, of which hundreds may wait.
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
+                done.map_or_else(work_failed, Event::Input)
+            }
             Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: what was notified and not returned stays so.
             () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
@@ -217,10 +222,6 @@ impl Task {
             library = self.actors.library.changed() => Event::Input(Input::Library(library)),
             Some(call) = self.actors.calls.recv() => {
                 Event::Input(Input::TcCall(Box::new(call)))
-            }
-            // Cancel-safe: the set keeps a result until it is returned.
-            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
-                done.map_or_else(work_failed, Event::Input)
             }
             // Cancel-safe: the deadline is computed anew each time.
             () = wake => Event::Input(Input::Timer),

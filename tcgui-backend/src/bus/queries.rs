@@ -12,13 +12,12 @@ use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
-use super::replies::Replies;
+use super::replies::{Replies, Turn, strip};
 use super::{BusError, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
@@ -78,11 +77,11 @@ impl Queries {
         session: &Session,
         keys: &Keys,
         requests: mpsc::Sender<Request>,
-        tracker: &TaskTracker,
+        replies: Replies,
     ) -> Result<Self, BusError> {
         let desk = Desk {
             requests,
-            replies: Replies::new(tracker),
+            replies,
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
         };
@@ -143,55 +142,50 @@ impl Desk {
         let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
             return self.refuse_busy::<R>(query, key, received);
         };
-        let answer = match read(&query).and_then(|payload| decode(&payload)) {
-            Ok(body) => {
-                let (reply, answer) = Reply::channel();
-                match self.requests.try_send(request(body, reply)) {
-                    Ok(()) => Err(answer),
-                    Err(_) => Ok(busy()),
-                }
-            }
-            Err(explanation) => Ok(R::refusal(explanation, ErrorKind::Invalid)),
-        };
-        self.deliver(query, key, received, permit, async {
-            match answer {
-                Ok(answer) => answer,
-                Err(pending) => wait_for(pending).await,
-            }
-        });
+        let body = read(&query).and_then(|payload| decode(&payload));
+        let reply = self.reply(query, key, received, permit);
+        match (body, self.requests.try_reserve()) {
+            (Ok(body), Ok(room)) => room.send(request(body, reply)),
+            (Ok(_), Err(_)) => reply.send(busy()),
+            (Err(explanation), _) => reply.send(R::refusal(explanation, ErrorKind::Invalid)),
+        }
     }
 
     fn refuse_busy<R: Refusal>(&self, query: Query, key: &str, received: Instant) {
         if let Ok(permit) = Arc::clone(&self.refusing).try_acquire_owned() {
-            self.deliver(query, key, received, permit, async { busy::<R>() });
+            let reply = self.reply(query, key, received, permit);
+            reply.send(busy::<R>());
         }
     }
 
-    fn deliver<R: Refusal>(
+    /// Returns the way back to who asked. `permit` is given back when the answer is written. What the query
+    /// carries is gone by then.
+    fn reply<R: Refusal>(
         &self,
-        query: Query,
+        mut query: Query,
         key: &str,
         received: Instant,
         permit: OwnedSemaphorePermit,
-        answer: impl Future<Output = R> + Send + 'static,
-    ) {
-        let key = key.to_owned();
-        let write = move |query: Query, answer| {
-            write(&query, &key, &answer);
-            let elapsed_us = received.elapsed().as_micros();
-            trace!(key, elapsed_us, "query answered");
-        };
-        self.replies.deliver(query, permit, answer, write);
+    ) -> Reply<R> {
+        strip(&mut query);
+        let (replies, key) = (self.replies.clone(), key.to_owned());
+        Reply::new(move |answer, turn: Turn| {
+            let answer = answer.unwrap_or_else(dropped);
+            replies.enqueue(turn, move || {
+                write(&query, &key, &answer);
+                let elapsed_us = received.elapsed().as_micros();
+                trace!(key, elapsed_us, "query answered");
+                drop(permit);
+            });
+        })
     }
 }
 
-async fn wait_for<R: Refusal>(answer: oneshot::Receiver<R>) -> R {
-    answer.await.unwrap_or_else(|_| {
-        R::refusal(
-            "the backend dropped the request, probably stopping".to_owned(),
-            ErrorKind::Internal,
-        )
-    })
+fn dropped<R: Refusal>() -> R {
+    R::refusal(
+        "the backend dropped the request, probably stopping".to_owned(),
+        ErrorKind::Internal,
+    )
 }
 
 fn busy<R: Refusal>() -> R {

@@ -325,10 +325,13 @@ fn a_switched_link_is_read_back_published_and_answered() {
         wish,
         result: Ok(snapshot(&[down])),
     };
-    let publication = bench.publication(Input::LinkSwitched(outcome));
-    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
+    let effects = bench.step(Input::LinkSwitched(outcome));
+    assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert!(answer.success && !answer.new_state, "{answer:?}");
+    bench.wait(ANSWER_FIRST);
+    let publication = bench.publication(Input::Timer);
+    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
 }
 
 #[test]
