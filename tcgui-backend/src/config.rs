@@ -134,8 +134,8 @@ impl TryFrom<Args> for Config {
             scenario_dirs: directories(scenarios, args.scenario_dir),
             // Two backends on one host do not share what was added to one of them.
             store: absolute(args.state_dir.clone())
-                .join(name.as_str())
-                .join("scenarios"),
+                .join("scenarios")
+                .join(name.as_str()),
         };
         Ok(Self {
             library,
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(config.bandwidth_interval, Duration::from_secs(2));
         assert_eq!(
             config.library.store,
-            Path::new("/var/lib/tcgui/default/scenarios")
+            Path::new("/var/lib/tcgui/scenarios/default")
         );
     }
 

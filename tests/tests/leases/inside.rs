@@ -177,6 +177,36 @@ lab_test!(
     }
 );
 
+fn scenario(scene: &Scene, request: &Value) -> anyhow::Result<Value> {
+    Ok(scene.client()?.ask("scenario/execution", request)?.0)
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_time_to_live_goes_on_after_a_scenario,
+    |scene| {
+        started_with_pair(scene)?;
+        let far = json!({"namespace": FAR.0, "interface": FAR.1});
+        let mut start = far.clone();
+        start["scenario_id"] = json!("mobile-degradation");
+        for is_over in [false, true] {
+            delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+            let reply = scenario(scene, &json!({ "Start": start }))?;
+            ensure!(reply["Started"].is_object(), "{reply}");
+            wait_root("delay 5ms", true)?;
+            if is_over {
+                // The interface is the scenario's for as long as it runs.
+                wait_out("delay 5ms")?;
+            }
+            let reply = scenario(scene, &json!({ "Stop": far }))?;
+            ensure!(reply["Stopped"]["success"] == true, "{reply}");
+            wait_root("netem", false)?;
+            wait_for("no lease is left", SOON, leases, |left| *left == 0)?;
+        }
+        Ok(())
+    }
+);
+
 lab_test!(
     #[ignore = "needs netem"]
     a_confirmation_keeps,

@@ -64,6 +64,11 @@ pub(in crate::backend) enum TcWork {
     },
     /// What has to be confirmed is.
     Confirm,
+    /// The scenario has given the interface up, and its lease ends without anything being restored.
+    Release {
+        /// Of the lease.
+        id: String,
+    },
     /// The lease has ended.
     Restore,
     /// Look whether something could be done, and at what.
@@ -104,7 +109,7 @@ impl TcWish {
     fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Restore | TcWork::Look => false,
+            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
         }
     }
 
