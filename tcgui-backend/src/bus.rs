@@ -17,6 +17,7 @@
 //! with a failure of the form that its key promises.
 
 mod cached;
+mod client;
 mod publishers;
 mod queries;
 mod replies;
@@ -32,6 +33,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::BackendHealthStatus;
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{InterfaceName, NamespaceName};
@@ -48,6 +50,8 @@ use crate::execution::UpdateSink;
 use crate::kernel::process;
 
 use replies::Turn;
+
+pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
@@ -238,6 +242,8 @@ pub enum Request {
     Execution(ScenarioExecutionRequest, Reply<ScenarioExecutionResponse>),
     /// `query/diagnostics`.
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
+    /// `query/explain`.
+    Explain(ExplainRequest, Reply<ExplainResponse>),
 }
 
 /// The way back to the client. Dropped unanswered, the client gets a failure.

@@ -9,6 +9,7 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use super::wire::Shown;
 use crate::bandwidth::{Roster, RosterEntry};
+use crate::explain::LinkFacts;
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
@@ -55,6 +56,16 @@ pub(super) struct Found {
     /// The names that lead to the namespace; the host needs none.
     pub(super) names: Vec<OsString>,
     pub(super) link: Link,
+}
+
+/// What there is to say of a name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Which namespace it is; `None`: it is not known.
+    pub(super) key: Option<NetnsKey>,
+    /// Its other names, as wire texts.
+    pub(super) aliases: Vec<String>,
+    pub(super) links: LinkFacts,
 }
 
 /// Why an interface was not found.
@@ -253,6 +264,36 @@ impl Inventory {
         shown.map_or(&[], Shown::netems)
     }
 
+    /// Returns what there is to say of a name: which namespace it is, its other names, its links.
+    pub(super) fn known(&self, name: &NamespaceName) -> Known {
+        let (key, netns, shown) = match name {
+            NamespaceName::Host => (NetnsKey::Host, &self.host.0, self.host.1.as_ref()),
+            NamespaceName::Named(named) => {
+                let entry = self.by_name.get(named.as_os_str());
+                let netns = entry.and_then(|entry| self.named.get(&entry.id));
+                let (Some(entry), Some(netns)) = (entry, netns) else {
+                    return Known::default();
+                };
+                (NetnsKey::Mounted(entry.id), netns, entry.shown.as_ref())
+            }
+            NamespaceName::Container(_) => return Known::default(),
+        };
+        let links = match (&netns.snapshot, shown) {
+            (Some(snapshot), Some(shown)) => LinkFacts::Seen {
+                shown: shown.links().iter().map(|it| it.name.to_wire()).collect(),
+                count: snapshot.links.len(),
+                began: snapshot.began,
+            },
+            _ => LinkFacts::NotSeen,
+        };
+        let others = self.names(key).into_iter().filter(|other| other != name);
+        Known {
+            key: Some(key),
+            aliases: others.map(|other| other.to_wire()).collect(),
+            links,
+        }
+    }
+
     /// Returns where an interface is.
     pub(super) fn find(
         &self,
@@ -396,6 +437,29 @@ mod tests {
         assert_eq!(shown(&inventory), ["x", "y"]);
         assert!(!inventory.remove(OsStr::new("x"), A));
         assert_eq!(shown(&inventory), ["y"]);
+    }
+
+    #[test]
+    fn a_name_is_known_with_its_links_and_other_names() {
+        let mut inventory = Inventory::new(true);
+        let known = |inventory: &Inventory, name: &str| {
+            inventory.known(&NamespaceName::from_wire(name).unwrap())
+        };
+        inventory.add("x".into(), A);
+        inventory.add("y".into(), A);
+        let waiting = known(&inventory, "x");
+        assert_eq!(waiting.links, LinkFacts::NotSeen);
+        assert_eq!(waiting.key, Some(NetnsKey::Mounted(A)));
+        inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "v0"]));
+        let Known { aliases, links, .. } = known(&inventory, "y");
+        assert_eq!(aliases, ["x"]);
+        let LinkFacts::Seen { shown, count, .. } = links else {
+            panic!("{links:?}")
+        };
+        assert_eq!((&shown[..], count), (&["v0".to_owned()][..], 2));
+        for stranger in ["z", "container:x"] {
+            assert_eq!(known(&inventory, stranger), Known::default());
+        }
     }
 
     #[test]

@@ -11,12 +11,14 @@ use tcgui_shared::control::{
 };
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
+use super::explaining::Question;
 use super::inventory::{Found, Inventory, NotFound};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
@@ -117,6 +119,8 @@ pub(super) enum Effect {
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
+    /// Say why a name is or is not listed.
+    Explain(Box<Question>, Reply<ExplainResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// For the executions of scenarios.
@@ -322,6 +326,7 @@ impl State {
             Request::Diagnostics(request, reply) => {
                 self.diagnose(request, reply, moment, effects);
             }
+            Request::Explain(request, reply) => self.explain(&request, reply, effects),
         }
     }
 
@@ -394,6 +399,23 @@ impl State {
             asked_at: moment.now.into(),
         };
         effects.push(Effect::Diagnose(Box::new(order), reply));
+    }
+
+    fn explain(
+        &self,
+        request: &ExplainRequest,
+        reply: Reply<ExplainResponse>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = match NamespaceName::from_wire(&request.namespace) {
+            Ok(name) => name,
+            Err(err) => {
+                let failure = ExplainResponse::failure(err.to_string(), ErrorKind::Invalid);
+                return reply.send(failure);
+            }
+        };
+        let known = self.inventory.known(&name);
+        effects.push(Effect::Explain(Box::new(Question { name, known }), reply));
     }
 
     fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {

@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::explaining::Explainer;
 use super::impair::{self, Leases};
 use super::link_control;
 use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State, TcCall};
@@ -19,7 +20,7 @@ use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
-use crate::kernel::netns::NetnsKey;
+use crate::kernel::netns::{NetnsFiles, NetnsKey};
 use crate::kernel::process;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
@@ -49,6 +50,7 @@ pub(super) struct Actors {
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
+    pub(super) files: NetnsFiles,
     pub(super) diagnostics: Diagnostics,
     pub(super) library: LibraryHandle,
     pub(super) leases: Leases,
@@ -261,6 +263,18 @@ impl Task {
                     self.work.spawn(async move {
                         let gone = gone.cancelled_owned();
                         reply.send(diagnostics.run(*order, gone).await);
+                        Input::Timer
+                    });
+                }
+                Effect::Explain(question, reply) => {
+                    let explainer = Explainer {
+                        files: self.actors.files,
+                        directory: self.actors.namespaces.directory().to_owned(),
+                        watcher: self.actors.namespaces.status(),
+                        tracker: self.actors.tracker.clone(),
+                    };
+                    self.work.spawn(async move {
+                        reply.send(explainer.explain(*question).await);
                         Input::Timer
                     });
                 }

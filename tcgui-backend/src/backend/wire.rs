@@ -77,6 +77,17 @@ impl Shown {
     }
 }
 
+/// Returns a namespace with all its links, listed or not.
+pub(crate) fn network_namespace(netns: &NamespaceName, links: &[Link]) -> NetworkNamespace {
+    let name = netns.to_wire();
+    let interfaces = links.iter().filter_map(|link| {
+        let ifname = InterfaceName::new(&link.ifname).ok()?;
+        Some(interface(link, &ifname, &name))
+    });
+    let interfaces = interfaces.collect();
+    namespace(netns, name, interfaces)
+}
+
 fn is_loopback(link: &Link) -> bool {
     link.loopback || link.ifname == "lo"
 }

@@ -9,6 +9,7 @@ use serde::de::DeserializeOwned;
 use tcgui_shared::control::{InterfaceControlOperation, InterfaceControlResponse};
 use tcgui_shared::diagnostics::DiagnosticsResponse;
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
@@ -26,6 +27,8 @@ const LARGEST_REQUEST: usize = 64 * 1024;
 const LARGEST_EXPLANATION: usize = 300;
 /// Checks that are under way or wait for their turn; more are answered "busy".
 const CHECKS: usize = 32;
+/// Explanations under way: each reads the mount table on a blocking thread, and only people ask.
+const EXPLANATIONS: usize = 4;
 /// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
 /// its queries end at once without a reply.
 const REFUSALS: usize = 1024;
@@ -54,6 +57,12 @@ impl Refusal for DiagnosticsResponse {
     }
 }
 
+impl Refusal for ExplainResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        Self::failure(message, kind)
+    }
+}
+
 impl Refusal for ScenarioResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
         ScenarioError::new(kind.into(), message).into()
@@ -69,7 +78,7 @@ impl Refusal for ScenarioExecutionResponse {
 /// The declared queryables; dropping them takes them back.
 #[derive(Debug)]
 pub(super) struct Queries {
-    _declared: [Queryable<()>; 5],
+    _declared: [Queryable<()>; 6],
 }
 
 impl Queries {
@@ -90,6 +99,10 @@ impl Queries {
             open: Arc::new(Semaphore::new(CHECKS)),
             ..desk.clone()
         };
+        let explanations = Desk {
+            open: Arc::new(Semaphore::new(EXPLANATIONS)),
+            ..desk.clone()
+        };
         Ok(Self {
             _declared: [
                 desk.serve(session, keys.query_tc(), |request, reply| {
@@ -99,6 +112,7 @@ impl Queries {
                 desk.serve(session, keys.query_scenario(), Request::Scenario)?,
                 desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,
                 checks.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
+                explanations.serve(session, keys.query_explain(), Request::Explain)?,
             ],
         })
     }

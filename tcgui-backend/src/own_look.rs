@@ -1,0 +1,243 @@
+//! A look at this host without a daemon: the same actors as the daemon's, without bus and inventory.
+//!
+//! It owns the watcher, the interfaces actor (where the kernel gives one) and what they have said. Inputs:
+//! their events. Output: a [picture](OwnLook::next_picture) whenever it has changed. It ends when it is
+//! dropped. It only reads: nothing is impaired, restored, created or kept open in a namespace.
+
+mod explain;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
+use std::io;
+use std::time::Duration;
+
+use tcgui_shared::interface::NetworkNamespace;
+use tcgui_shared::names::NamespaceName;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::backend::network_namespace;
+use crate::error::{BoxError, chain};
+use crate::interfaces::{
+    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot,
+};
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles};
+use crate::kernel::rtnetlink::Rtnetlink;
+use crate::namespace_watcher::{
+    self, Namespace, NamespaceEvent, NamespaceWatcherHandle, WatchConfig, WatchError,
+};
+use crate::sockets::NetnsSockets;
+
+pub use explain::explain;
+
+/// Requests to the kernel at once: one look at a time is under way, and one more overlaps with it.
+const REQUESTS: usize = 2;
+/// How often links are looked at though nothing rang.
+const LINK_SWEEP: Duration = Duration::from_secs(120);
+
+/// Why nothing can be seen.
+#[derive(Debug, thiserror::Error)]
+pub enum OwnLookError {
+    /// `/proc` does not show the caller's own namespace.
+    #[error("cannot look at network namespaces: is /proc mounted?")]
+    OwnNamespace(#[source] io::Error),
+    /// The netns directory cannot be watched.
+    #[error("cannot watch network namespaces")]
+    Watch(#[from] WatchError),
+}
+
+/// What happened.
+enum Input {
+    Namespace(Option<NamespaceEvent>),
+    Links(InterfacesEvent),
+}
+
+/// This host as seen without a daemon.
+#[derive(Debug)]
+pub struct OwnLook {
+    watcher: NamespaceWatcherHandle,
+    links: LinkSource,
+    names: BTreeMap<OsString, MountedNamespaceId>,
+    /// `None`: read in vain so far.
+    seen: HashMap<NetnsKey, Option<Links>>,
+}
+
+/// The interfaces actor; without the privileges that it needs there is none.
+#[derive(Debug)]
+struct LinkSource {
+    tracker: Option<InterfacesHandle>,
+    events: mpsc::Receiver<InterfacesEvent>,
+    /// Why there is no actor.
+    problem: Option<String>,
+    /// Holds it; it goes with the set.
+    _actor: JoinSet<()>,
+}
+
+impl LinkSource {
+    fn open(files: NetnsFiles) -> Self {
+        let mut actor = JoinSet::new();
+        match Self::actor(files) {
+            Ok((tracker, events, task)) => {
+                actor.spawn(async move {
+                    if let Err(err) = task.run(CancellationToken::new()).await {
+                        debug!(error = %chain(&err), "links no longer heard");
+                    }
+                });
+                Self {
+                    tracker: Some(tracker),
+                    events,
+                    problem: None,
+                    _actor: actor,
+                }
+            }
+            Err(err) => Self {
+                tracker: None,
+                // Closed from the start: nothing will come.
+                events: mpsc::channel(1).1,
+                problem: Some(chain(err.as_ref()).to_string()),
+                _actor: actor,
+            },
+        }
+    }
+
+    fn actor(
+        files: NetnsFiles,
+    ) -> Result<
+        (
+            InterfacesHandle,
+            mpsc::Receiver<InterfacesEvent>,
+            interfaces::Task<KernelLinks>,
+        ),
+        BoxError,
+    > {
+        let sockets = NetnsSockets::new(Rtnetlink::open(REQUESTS)?, files, REQUESTS);
+        let kernel = KernelLinks::open(Rtnetlink::open(REQUESTS)?, files, sockets, true)?;
+        Ok(interfaces::open(kernel, LINK_SWEEP))
+    }
+}
+
+impl OwnLook {
+    /// Begins to look. What privileges do not allow is left out, not refused.
+    ///
+    /// # Errors
+    /// [`OwnLookError`]: `/proc` is missing, or the netns directory exists and cannot be read.
+    pub async fn open(config: WatchConfig) -> Result<Self, OwnLookError> {
+        let files = NetnsFiles::new().map_err(OwnLookError::OwnNamespace)?;
+        let links = LinkSource::open(files);
+        let (namespaces, watcher) =
+            namespace_watcher::list_and_watch(config, CancellationToken::new()).await?;
+        let mut look = Self {
+            watcher,
+            links,
+            names: BTreeMap::new(),
+            seen: HashMap::new(),
+        };
+        if let Some(tracker) = &look.links.tracker {
+            tracker.track_host().await;
+        }
+        for Namespace { name, id } in namespaces {
+            look.add(name, id).await;
+        }
+        Ok(look)
+    }
+
+    /// Returns why interfaces are not shown, where they are not.
+    pub fn problem(&self) -> Option<&str> {
+        self.links.problem.as_deref()
+    }
+
+    /// Waits until every namespace was looked at and something has changed since the last picture, and
+    /// returns them all, the host first; `None` once the watcher has ended.
+    ///
+    /// Not cancel-safe: an event may be lost. Whoever wants to stop drops the look too.
+    pub async fn next_picture(&mut self) -> Option<Vec<NetworkNamespace>> {
+        loop {
+            if self.is_complete() && self.links.events.is_empty() {
+                break;
+            }
+            self.take_one().await?;
+        }
+        Some(self.picture())
+    }
+
+    /// Waits for one more change, after which there is another picture. Not cancel-safe, as
+    /// [`Self::next_picture`].
+    pub async fn changed(&mut self) -> Option<()> {
+        self.take_one().await
+    }
+
+    async fn take_one(&mut self) -> Option<()> {
+        let input = tokio::select! {
+            biased;
+            // Cancel-safe, both: what was not returned is still to come.
+            event = self.watcher.next() => Input::Namespace(event),
+            Some(event) = self.links.events.recv() => Input::Links(event),
+        };
+        match input {
+            Input::Namespace(event) => self.namespace(event?).await,
+            Input::Links(InterfacesEvent::Links { key, snapshot }) => {
+                self.seen.insert(key, Some(snapshot.links));
+            }
+            Input::Links(InterfacesEvent::Unreadable { key }) => {
+                self.seen.entry(key).or_insert(None);
+            }
+        }
+        Some(())
+    }
+
+    async fn namespace(&mut self, event: NamespaceEvent) {
+        match event {
+            NamespaceEvent::Added { name, id } => self.add(name, id).await,
+            NamespaceEvent::Removed { name, id } => {
+                self.names.remove(&name);
+                let path = self.watcher.directory().join(&name);
+                if let Some(tracker) = &self.links.tracker {
+                    tracker.untrack(id, path).await;
+                }
+                if !self.names.values().any(|known| *known == id) {
+                    self.seen.remove(&NetnsKey::Mounted(id));
+                }
+            }
+            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => {}
+        }
+    }
+
+    async fn add(&mut self, name: OsString, id: MountedNamespaceId) {
+        let path = self.watcher.directory().join(&name);
+        if let Some(tracker) = &self.links.tracker {
+            tracker.track(id, path).await;
+        }
+        self.names.insert(name, id);
+    }
+
+    fn is_complete(&self) -> bool {
+        let known = |key| self.seen.contains_key(&key);
+        let named = || self.names.values().all(|id| known(NetnsKey::Mounted(*id)));
+        self.links.tracker.is_none() || known(NetnsKey::Host) && named()
+    }
+
+    fn picture(&self) -> Vec<NetworkNamespace> {
+        let host = (NamespaceName::host(), NetnsKey::Host);
+        let named = self.names.iter().filter_map(|(name, id)| {
+            let name = NamespaceName::named(name).ok()?;
+            Some((name, NetnsKey::Mounted(*id)))
+        });
+        let all = [host].into_iter().chain(named);
+        all.map(|(name, key)| {
+            let links = self.seen.get(&key).cloned().flatten();
+            network_namespace(&name, links.as_deref().unwrap_or_default())
+        })
+        .collect()
+    }
+
+    /// Reads the links of a namespace now.
+    async fn read(&self, key: NetnsKey) -> Result<Snapshot, String> {
+        let Some(tracker) = &self.links.tracker else {
+            return Err(self.links.problem.clone().unwrap_or_default());
+        };
+        let read = tracker.refresh(key).await;
+        read.map_err(|err| chain(err.as_ref()).to_string())
+    }
+}
