@@ -122,7 +122,7 @@ impl TryFrom<Args> for Config {
                         endpoint: endpoint.clone(),
                     });
                 }
-                check(endpoint)?;
+                check_endpoint(endpoint)?;
             }
         }
         let home = std::env::var_os("HOME");
@@ -194,7 +194,11 @@ fn endpoints(list: Option<&str>) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn check(endpoint: &str) -> Result<(), ConfigError> {
+/// Checks an endpoint before Zenoh sees it, which tells less of what is wrong.
+///
+/// # Errors
+/// [`ConfigError::Protocol`] and [`ConfigError::Address`].
+pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     let wrong = |problem| ConfigError::Address {
         endpoint: endpoint.to_owned(),
         problem,

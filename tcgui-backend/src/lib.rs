@@ -38,6 +38,8 @@ pub mod kernel;
 pub mod lease;
 #[cfg(feature = "daemon")]
 pub mod library;
+#[cfg(feature = "daemon")]
+pub mod listing;
 pub mod namespace_watcher;
 #[cfg(feature = "daemon")]
 pub mod own_look;

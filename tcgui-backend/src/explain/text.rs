@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use tcgui_shared::explain::{DoorbellReport, EntryReport, Explanation};
 
+use crate::listing::printable;
+
 /// Who explains.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
@@ -109,11 +111,7 @@ impl Lines {
     }
 
     fn line(&mut self, text: &str) {
-        let clean: String = text
-            .chars()
-            .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-            .collect();
         // Writing to a string never fails.
-        writeln!(self.0, "{clean}").ok();
+        writeln!(self.0, "{}", printable(text)).ok();
     }
 }

@@ -1,0 +1,129 @@
+//! What the program does besides being a daemon: a file for each command, and what they share.
+
+mod check;
+mod explain;
+mod namespaces;
+mod restore;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tcgui_backend::bus::BusClient;
+use tcgui_backend::cli::{Args, Command};
+use tcgui_backend::config;
+use tcgui_backend::error::chain;
+use tcgui_backend::kernel::process;
+use tcgui_backend::namespace_watcher::WatchConfig;
+use tcgui_backend::telemetry;
+use tracing::error;
+
+/// Exit status of commands whose status 1 is an answer.
+const TROUBLE: u8 = 2;
+/// How long daemons have to say that they are there.
+const PRESENCE: Duration = Duration::from_secs(1);
+
+/// Carries a command out and returns the exit status.
+pub(crate) fn run(command: Command, args: Args) -> ExitCode {
+    let asks = matches!(command, Command::Explain(_) | Command::Namespaces(_));
+    if asks {
+        // What is wrong is in the answer; what the bus has to say about it is of no use.
+        telemetry::start_quietly(args.verbose);
+    } else {
+        telemetry::start(args.verbose);
+    }
+    let done = match command {
+        Command::Check { files } => check::run(args, &files),
+        Command::Restore(args) => restore::run(args),
+        Command::Namespaces(args) => namespaces::run(args),
+        Command::Explain(args) => explain::run(args),
+    };
+    done.unwrap_or_else(|err| {
+        if asks {
+            tell(&format!("error: {}", chain(err.as_ref())));
+            return ExitCode::from(TROUBLE);
+        }
+        error!(error = %chain(err.as_ref()), "stopped");
+        ExitCode::FAILURE
+    })
+}
+
+/// Refuses to go on without the capabilities that everything needs.
+pub(crate) fn check_capabilities() -> anyhow::Result<()> {
+    let missing = process::missing_capabilities().context("cannot read own capabilities")?;
+    if !missing.is_empty() {
+        bail!(
+            "missing {}: run tcgui-backend as root, or grant them in the service unit \
+             (AmbientCapabilities=)",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Says something that is not the answer.
+fn tell(text: &str) {
+    // Without standard error there is nobody to tell.
+    writeln!(io::stderr(), "tcgui-backend: {text}").ok();
+}
+
+/// Runs a command that waits for the bus or the kernel.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // Zenoh needs more than one thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+/// Joins the bus, and returns who of `wanted` (or of all) is there, or why nobody can be asked.
+async fn find_daemons(
+    endpoint: &str,
+    wanted: Option<&str>,
+) -> anyhow::Result<Result<(BusClient, Vec<String>), String>> {
+    config::check_endpoint(endpoint).context("--connect")?;
+    let client = match BusClient::connect(endpoint).await {
+        Ok(client) => client,
+        Err(_) => return Ok(Err(format!("no daemon answers at {endpoint}"))),
+    };
+    let present = client.backends(PRESENCE).await?;
+    let found: Vec<_> = present
+        .iter()
+        .filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str()))
+        .cloned()
+        .collect();
+    if !found.is_empty() {
+        return Ok(Ok((client, found)));
+    }
+    client.close().await;
+    let others: Vec<_> = present.into_iter().collect();
+    Ok(Err(match (wanted, others.is_empty()) {
+        (Some(wanted), false) => format!(
+            "no daemon named {wanted:?} answers at {endpoint} (there is {})",
+            others.join(", ")
+        ),
+        _ => format!("no daemon answers at {endpoint}"),
+    }))
+}
+
+/// Returns how a daemon would watch this directory.
+fn watch_config(directory: std::path::PathBuf) -> WatchConfig {
+    WatchConfig {
+        directory,
+        ..WatchConfig::default()
+    }
+}
+
+/// Writes an answer, and returns whether anybody still reads.
+fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.context("cannot print").map(|()| true),
+    }
+}

@@ -1,0 +1,126 @@
+//! `explain`: why is a namespace listed, or not?
+
+use std::ffi::OsStr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tcgui_backend::bus::AskError;
+use tcgui_backend::cli::ExplainArgs;
+use tcgui_backend::explain::{Source, text};
+use tcgui_backend::own_look;
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse, Explanation};
+use tcgui_shared::names::{BackendName, NameError, NamespaceName};
+
+use super::{block_on, find_daemons, print, tell, watch_config};
+
+/// How long a daemon has to answer: it reads a few files.
+const ANSWER: Duration = Duration::from_secs(2);
+/// Exit status for a name that is not listed.
+const NOT_LISTED: u8 = 1;
+
+/// Prints the explanation; its verdict is the exit status.
+pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let name = match name(&args.namespace) {
+        Ok(name) => name,
+        Err(err) => {
+            // No daemon need be asked: nothing can have that name.
+            tell(&format!("{:?} is not listed: {err}", args.namespace));
+            return Ok(ExitCode::from(NOT_LISTED));
+        }
+    };
+    let backend: BackendName = args.backend.parse().context("--backend")?;
+    block_on(async {
+        let (explanation, source) = match ask(&args, &backend, &name).await? {
+            Ok(explanation) => (explanation, Source::Daemon(args.backend.clone())),
+            Err(why) => {
+                tell(&format!("{why}, looking without one"));
+                let config = watch_config(args.reach.netns_dir.clone());
+                let answer = own_look::explain(name, config).await?;
+                (understood(answer)?, Source::Own)
+            }
+        };
+        print(&rendered(&explanation, &source, args.json)?)?;
+        Ok(if explanation.listed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(NOT_LISTED)
+        })
+    })
+}
+
+/// Takes wire text, and bytes that are none as the name of an entry.
+fn name(given: &OsStr) -> Result<NamespaceName, NameError> {
+    match given.to_str() {
+        Some(text) => NamespaceName::from_wire(text),
+        None => NamespaceName::named(given),
+    }
+}
+
+/// Asks the daemon, or says why it cannot be asked.
+async fn ask(
+    args: &ExplainArgs,
+    backend: &BackendName,
+    name: &NamespaceName,
+) -> anyhow::Result<Result<Explanation, String>> {
+    let endpoint = &args.reach.connect;
+    let client = match find_daemons(endpoint, Some(backend.as_str())).await? {
+        Ok((client, _)) => client,
+        Err(why) => return Ok(Err(why)),
+    };
+    let request = ExplainRequest {
+        namespace: name.to_wire(),
+    };
+    let answer = client.explain(backend, &request, ANSWER).await;
+    client.close().await;
+    match answer {
+        Ok(answer) => understood(answer).map(Ok),
+        Err(AskError::Unanswered { .. }) => Ok(Err(format!(
+            "the daemon {:?} does not answer questions like this (an older version?)",
+            args.backend
+        ))),
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn understood(answer: ExplainResponse) -> anyhow::Result<Explanation> {
+    match answer.explanation {
+        Some(explanation) if answer.success => Ok(explanation),
+        _ => bail!("{}", answer.message),
+    }
+}
+
+fn rendered(explanation: &Explanation, source: &Source, json: bool) -> anyhow::Result<String> {
+    if !json {
+        return Ok(text(explanation, source));
+    }
+    let source = match source {
+        Source::Daemon(name) => Some(name),
+        Source::Own => None,
+    };
+    let mut value = serde_json::to_value(explanation).context("cannot write JSON")?;
+    if let Some(object) = value.as_object_mut() {
+        object.insert("backend".to_owned(), serde_json::json!(source));
+    }
+    Ok(format!("{value}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn names_are_taken_as_on_the_wire_and_bytes_as_they_are() {
+        let named = |bytes: &[u8]| name(OsStr::from_bytes(bytes));
+        assert_eq!(named(b"default"), Ok(NamespaceName::host()));
+        assert_eq!(named(b"container:web"), NamespaceName::container("web"));
+        let odd = NamespaceName::named(OsStr::from_bytes(b"a\xff")).unwrap();
+        assert_eq!(named(b"a\\xff"), Ok(odd.clone()));
+        assert_eq!(named(b"a\xff"), Ok(odd));
+        for wrong in ["", "..", "a/b", "../../etc"] {
+            named(wrong.as_bytes()).unwrap_err();
+        }
+    }
+}
