@@ -18,9 +18,9 @@ mod text;
 use std::time::Instant;
 
 use tcgui_shared::explain::{
-    DoorbellReport, EntryReport, ExplainResponse, Explanation, LimitReport,
+    DoorbellReport, EntryReport, ExplainResponse, Explanation, LimitReport, Reason, ReasonCode,
 };
-use tcgui_shared::names::NamespaceName;
+use tcgui_shared::names::{NameError, NamespaceName};
 
 use crate::kernel::netns::MountedNamespaceId;
 use crate::namespace_watcher::{Doorbell, DoorbellState, WatcherStatus};
@@ -167,6 +167,26 @@ pub fn explain(facts: &Facts) -> ExplainResponse {
             .map(|name| (*name).to_owned())
             .collect(),
         propagation: propagation.map(|it| it.text),
+    })
+}
+
+/// Explains a text that is no name; nothing is looked at.
+pub fn explain_invalid(text: &str, err: &NameError) -> ExplainResponse {
+    ExplainResponse::success(Explanation {
+        namespace: text.to_owned(),
+        listed: false,
+        reasons: vec![Reason {
+            code: ReasonCode::InvalidName,
+            text: err.to_string(),
+        }],
+        entry: None,
+        aliases: Vec::new(),
+        interfaces: None,
+        looked_ms_ago: None,
+        doorbells: Vec::new(),
+        limits: Vec::new(),
+        missing_capabilities: Vec::new(),
+        propagation: None,
     })
 }
 

@@ -26,6 +26,7 @@ use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
+use crate::explain::explain_invalid;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
@@ -409,10 +410,7 @@ impl State {
     ) {
         let name = match NamespaceName::from_wire(&request.namespace) {
             Ok(name) => name,
-            Err(err) => {
-                let failure = ExplainResponse::failure(err.to_string(), ErrorKind::Invalid);
-                return reply.send(failure);
-            }
+            Err(err) => return reply.send(explain_invalid(&request.namespace, &err)),
         };
         let known = self.inventory.known(&name);
         effects.push(Effect::Explain(Box::new(Question { name, known }), reply));

@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use serde::Serialize;
 use tcgui_backend::bus::AskError;
 use tcgui_backend::cli::ExplainArgs;
-use tcgui_backend::explain::{Source, text};
+use tcgui_backend::explain::{Source, explain_invalid, text};
 use tcgui_backend::own_look;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse, Explanation};
 use tcgui_shared::names::{BackendName, NameError, NamespaceName};
@@ -25,7 +26,9 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         Ok(name) => name,
         Err(err) => {
             // No daemon need be asked: nothing can have that name.
-            tell(&format!("{:?} is not listed: {err}", args.namespace));
+            let given = args.namespace.to_string_lossy();
+            let explanation = understood(explain_invalid(&given, &err))?;
+            print(&rendered(&explanation, &Source::Own, args.json)?)?;
             return Ok(ExitCode::from(NOT_LISTED));
         }
     };
@@ -94,15 +97,22 @@ fn rendered(explanation: &Explanation, source: &Source, json: bool) -> anyhow::R
     if !json {
         return Ok(text(explanation, source));
     }
-    let source = match source {
-        Source::Daemon(name) => Some(name),
+    #[derive(Serialize)]
+    struct Line<'a> {
+        backend: Option<&'a str>,
+        #[serde(flatten)]
+        explanation: &'a Explanation,
+    }
+    let backend = match source {
+        Source::Daemon(name) => Some(name.as_str()),
         Source::Own => None,
     };
-    let mut value = serde_json::to_value(explanation).context("cannot write JSON")?;
-    if let Some(object) = value.as_object_mut() {
-        object.insert("backend".to_owned(), serde_json::json!(source));
-    }
-    Ok(format!("{value}\n"))
+    let line = Line {
+        backend,
+        explanation,
+    };
+    let json = serde_json::to_string(&line).context("cannot write JSON")?;
+    Ok(json + "\n")
 }
 
 #[cfg(test)]

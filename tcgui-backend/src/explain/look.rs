@@ -12,11 +12,14 @@ use crate::kernel::mountinfo::{Mount, MountInfo};
 use crate::kernel::netns::{Entry, NetnsFiles};
 use crate::kernel::process;
 
-/// The limits that decide whether directories can be watched, and how often `/proc` is asked.
-const LIMITS: [&str; 3] = [
+/// The limits that decide whether directories can be watched: of the machine (`man 7 inotify`), and of the
+/// user namespace (`man 7 namespaces`), which is smaller in some containers.
+const LIMITS: [&str; 5] = [
     "fs.inotify.max_user_instances",
     "fs.inotify.max_user_watches",
     "fs.inotify.max_queued_events",
+    "user.max_inotify_instances",
+    "user.max_inotify_watches",
 ];
 
 /// Looks at one entry of the netns directory. Opens nothing but namespaces.

@@ -90,7 +90,8 @@ fn placeholder(facts: &Facts, path: &str, mode: u32) -> Reason {
     let status = facts.watcher.as_ref().map(|watcher| watcher.entry);
     let waits = match status {
         Ok(EntryStatus::Pending { looks }) => {
-            format!("waited for, after {looks} looks")
+            let plural = if looks == 1 { "" } else { "s" };
+            format!("waited for, looked at {looks} time{plural} so far")
         }
         Ok(EntryStatus::GivenUp) => {
             "waited for in vain, looked at when something rings and by sweeps".to_owned()

@@ -103,7 +103,7 @@ fn each_kind_of_entry_has_its_reason() {
             file(0, 0),
             Pending { looks: 3 },
             ReasonCode::Placeholder,
-            "after 3 looks",
+            "looked at 3 times",
         ),
         (file(0, 0), GivenUp, ReasonCode::Placeholder, "in vain"),
         (file(0, 0o644), GivenUp, ReasonCode::Placeholder, "mode 644"),
@@ -237,6 +237,20 @@ fn a_directory_that_is_missing_or_unreadable_comes_first() {
 }
 
 #[test]
+fn a_name_that_cannot_be_is_explained_by_that() {
+    let err = NamespaceName::from_wire("a/b").unwrap_err();
+    let explanation = explain_invalid("a/b", &err).explanation.expect("explained");
+    assert!(!explanation.listed && explanation.entry.is_none());
+    let [reason] = &explanation.reasons[..] else {
+        panic!("{explanation:?}")
+    };
+    assert_eq!(reason.code, ReasonCode::InvalidName);
+    assert!(reason.text.contains("contains '/'"), "{}", reason.text);
+    let lines = text(&explanation, &Source::Own);
+    assert!(lines.starts_with("a/b: not listed"), "{lines}");
+}
+
+#[test]
 fn what_is_missing_is_said_whatever_the_verdict() {
     let mut listed = Facts {
         links: seen(&["lo"], 1),
@@ -359,7 +373,7 @@ fn the_text_tells_it_all_and_no_control_characters() {
         "mount       41 30 0:4",
         "also        other",
         "interfaces  lo (read 0 ms ago)",
-        "mount table: works, never rang",
+        "mount table: works, not yet",
         "netlink events",
         "none missing",
         "shared:5",

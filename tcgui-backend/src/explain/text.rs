@@ -88,9 +88,8 @@ fn doorbell(bell: &DoorbellReport) -> String {
         (None, true) => "works".to_owned(),
         (None, false) => "does not work".to_owned(),
     };
-    let rang = bell
-        .rang_ms_ago
-        .map_or("never rang".to_owned(), |ms| format!("rang {}", ago(ms)));
+    let rang = bell.rang_ms_ago.map(|ms| format!("last {}", ago(ms)));
+    let rang = rang.unwrap_or_else(|| "not yet".to_owned());
     format!("{}: {state}, {rang}", bell.name)
 }
 
