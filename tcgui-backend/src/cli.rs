@@ -181,9 +181,9 @@ pub struct ExplainArgs {
     #[arg(long)]
     pub json: bool,
 
-    /// The daemon to ask
-    #[arg(short, long, value_name = "BACKEND_NAME", default_value = "default")]
-    pub backend: String,
+    /// The daemon to ask [default: default]
+    #[arg(short, long, value_name = "BACKEND_NAME")]
+    pub backend: Option<String>,
 
     /// How to reach it
     #[command(flatten)]
@@ -193,13 +193,13 @@ pub struct ExplainArgs {
 /// How to reach a running daemon, or what to look at without one.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct ReachArgs {
-    /// Endpoint of the daemon, or of one that it is connected to
-    #[arg(long, value_name = "ENDPOINT", default_value = DEFAULT_CONNECT)]
-    pub connect: String,
+    /// Endpoint of the daemon, or of one that it is connected to [default: tcp/127.0.0.1:7447]
+    #[arg(long, value_name = "ENDPOINT")]
+    pub connect: Option<String>,
 
-    /// Directory with the named network namespaces, for when no daemon answers
-    #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
-    pub netns_dir: PathBuf,
+    /// Directory with the named network namespaces, for when no daemon answers [default: /run/netns]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub netns_dir: Option<PathBuf>,
 }
 
 /// What to restore.
@@ -229,9 +229,6 @@ pub enum ZenohMode {
 
 /// Where the state is unless told otherwise.
 const STATE_DIR: &str = "/var/lib/tcgui";
-
-/// Where a daemon listens unless told otherwise.
-const DEFAULT_CONNECT: &str = "tcp/127.0.0.1:7447";
 
 const EXAMPLES: &str = "\
 Needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root.
@@ -269,6 +266,7 @@ Examples:
   tcgui-backend explain lab                          of /run/netns/lab
   tcgui-backend explain container:web
   tcgui-backend explain default                      the host's own namespace
+  tcgui-backend explain lab --backend lab2 --connect tcp/192.0.2.7:7447
   tcgui-backend explain lab --json | jq -r '.reasons[].code'
   tcgui-backend explain lab >/dev/null && echo listed
 
@@ -371,14 +369,17 @@ mod tests {
         let Some(Command::Explain(explain)) = args.command else {
             panic!("{args:?}");
         };
-        assert_eq!((&*explain.backend, explain.json), ("lab2", false));
+        assert_eq!(
+            (explain.backend.as_deref(), explain.json),
+            (Some("lab2"), false)
+        );
         assert_eq!(explain.namespace, "-x");
         let args = Args::parse_from(["tcgui-backend", "namespaces", "-w", "--json"]);
         let Some(Command::Namespaces(listed)) = args.command else {
             panic!("{args:?}");
         };
         assert!(listed.watch && listed.json && listed.backend.is_none());
-        assert_eq!(listed.reach.connect, DEFAULT_CONNECT);
+        assert!(listed.reach.connect.is_none() && listed.reach.netns_dir.is_none());
         Args::try_parse_from(["tcgui-backend", "explain"]).unwrap_err();
     }
 

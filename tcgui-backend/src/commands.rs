@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tcgui_backend::bus::BusClient;
-use tcgui_backend::cli::{Args, Command};
+use tcgui_backend::cli::{Args, Command, ReachArgs};
 use tcgui_backend::config;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
+use tcgui_backend::listing::printable;
 use tcgui_backend::namespace_watcher::WatchConfig;
 use tcgui_backend::telemetry;
 use tracing::error;
@@ -36,8 +37,14 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     let done = match command {
         Command::Check { files } => check::run(args, &files),
         Command::Restore(args) => restore::run(args),
-        Command::Namespaces(args) => namespaces::run(args),
-        Command::Explain(args) => explain::run(args),
+        Command::Namespaces(command) => {
+            namespaces::run(&command, Reach::new(&command.reach, &args))
+        }
+        Command::Explain(command) => {
+            let reach = Reach::new(&command.reach, &args);
+            let backend = command.backend.as_deref().unwrap_or(&args.name);
+            explain::run(&command, backend, reach)
+        }
     };
     done.unwrap_or_else(|err| {
         if asks {
@@ -47,6 +54,30 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
         error!(error = %chain(err.as_ref()), "stopped");
         ExitCode::FAILURE
     })
+}
+
+/// Where to ask, and where to look when nobody answers.
+#[derive(Debug)]
+struct Reach {
+    endpoint: String,
+    watch: WatchConfig,
+}
+
+impl Reach {
+    /// What the command does not say is taken from the daemon's options, if they stand before it.
+    fn new(own: &ReachArgs, daemon: &Args) -> Self {
+        let before = daemon.zenoh_connect.as_deref();
+        let before = before.and_then(|list| list.split(',').next());
+        let endpoint = own.connect.as_deref().or(before.map(str::trim));
+        let directory = own.netns_dir.as_ref().unwrap_or(&daemon.netns_dir);
+        Self {
+            endpoint: endpoint.unwrap_or(config::DEFAULT_LISTEN).to_owned(),
+            watch: WatchConfig {
+                directory: directory.clone(),
+                ..WatchConfig::default()
+            },
+        }
+    }
 }
 
 /// Refuses to go on without the capabilities that everything needs.
@@ -65,7 +96,7 @@ pub(crate) fn check_capabilities() -> anyhow::Result<()> {
 /// Says something that is not the answer.
 fn tell(text: &str) {
     // Without standard error there is nobody to tell.
-    writeln!(io::stderr(), "tcgui-backend: {text}").ok();
+    writeln!(io::stderr(), "tcgui-backend: {}", printable(text)).ok();
 }
 
 /// Runs a command that waits for the bus or the kernel.
@@ -111,19 +142,41 @@ async fn find_daemons(
     }))
 }
 
-/// Returns how a daemon would watch this directory.
-fn watch_config(directory: std::path::PathBuf) -> WatchConfig {
-    WatchConfig {
-        directory,
-        ..WatchConfig::default()
-    }
-}
-
 /// Writes an answer, and returns whether anybody still reads.
 fn print(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         written => written.context("cannot print").map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// Endpoint and directory of a command line.
+    fn reach(line: &[&str]) -> (String, String) {
+        let args = Args::parse_from(["tcgui-backend"].iter().chain(line));
+        let Some(Command::Explain(command)) = &args.command else {
+            panic!("{args:?}")
+        };
+        let reach = Reach::new(&command.reach, &args);
+        let directory = reach.watch.directory.to_string_lossy().into_owned();
+        (reach.endpoint, directory)
+    }
+
+    #[test]
+    fn the_daemons_options_hold_where_the_command_has_none() {
+        let defaults = ("tcp/127.0.0.1:7447".to_owned(), "/run/netns".to_owned());
+        assert_eq!(reach(&["explain", "x"]), defaults);
+        let before = ["--zenoh-connect", "tcp/a:1,tcp/b:2", "--netns-dir", "/n"];
+        let expected = ("tcp/a:1".to_owned(), "/n".to_owned());
+        assert_eq!(reach(&[&before[..], &["explain", "x"]].concat()), expected);
+        let after = ["explain", "x", "--connect", "tcp/c:3", "--netns-dir", "/m"];
+        let expected = ("tcp/c:3".to_owned(), "/m".to_owned());
+        assert_eq!(reach(&[&before[..], &after].concat()), expected);
     }
 }

@@ -109,7 +109,7 @@ pub fn json(
 }
 
 /// Returns text in which control characters cannot move a terminal's cursor.
-pub(crate) fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
         .collect()

@@ -25,8 +25,8 @@ use crate::error::BoxError;
 
 /// A list of ten thousand namespaces has a few MiB.
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
-/// Backends that are followed; what others would publish is not kept.
-const BACKENDS: usize = 64;
+/// Backends that are followed, more than any site has; what others would publish is not kept.
+const BACKENDS: usize = 1024;
 /// How long joining the bus may take; a daemon on this host answers in milliseconds.
 const JOINING: Duration = Duration::from_secs(2);
 

@@ -13,7 +13,7 @@ use tcgui_backend::own_look;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse, Explanation};
 use tcgui_shared::names::{BackendName, NameError, NamespaceName};
 
-use super::{block_on, find_daemons, print, tell, watch_config};
+use super::{Reach, block_on, find_daemons, print, tell};
 
 /// How long a daemon has to answer: it reads a few files.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -21,7 +21,7 @@ const ANSWER: Duration = Duration::from_secs(2);
 const NOT_LISTED: u8 = 1;
 
 /// Prints the explanation; its verdict is the exit status.
-pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &ExplainArgs, backend: &str, reach: Reach) -> anyhow::Result<ExitCode> {
     let name = match name(&args.namespace) {
         Ok(name) => name,
         Err(err) => {
@@ -32,14 +32,13 @@ pub(super) fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(NOT_LISTED));
         }
     };
-    let backend: BackendName = args.backend.parse().context("--backend")?;
+    let backend: BackendName = backend.parse().context("--backend")?;
     block_on(async {
-        let (explanation, source) = match ask(&args, &backend, &name).await? {
-            Ok(explanation) => (explanation, Source::Daemon(args.backend.clone())),
+        let (explanation, source) = match ask(&reach, &backend, &name).await? {
+            Ok(explanation) => (explanation, Source::Daemon(backend.to_string())),
             Err(why) => {
                 tell(&format!("{why}, looking without one"));
-                let config = watch_config(args.reach.netns_dir.clone());
-                let answer = own_look::explain(name, config).await?;
+                let answer = own_look::explain(name, reach.watch).await?;
                 (understood(answer)?, Source::Own)
             }
         };
@@ -62,12 +61,11 @@ fn name(given: &OsStr) -> Result<NamespaceName, NameError> {
 
 /// Asks the daemon, or says why it cannot be asked.
 async fn ask(
-    args: &ExplainArgs,
+    reach: &Reach,
     backend: &BackendName,
     name: &NamespaceName,
 ) -> anyhow::Result<Result<Explanation, String>> {
-    let endpoint = &args.reach.connect;
-    let client = match find_daemons(endpoint, Some(backend.as_str())).await? {
+    let client = match find_daemons(&reach.endpoint, Some(backend.as_str())).await? {
         Ok((client, _)) => client,
         Err(why) => return Ok(Err(why)),
     };
@@ -80,7 +78,7 @@ async fn ask(
         Ok(answer) => understood(answer).map(Ok),
         Err(AskError::Unanswered { .. }) => Ok(Err(format!(
             "the daemon {:?} does not answer questions like this (an older version?)",
-            args.backend
+            backend.as_str()
         ))),
         Err(err) => Err(err.into()),
     }

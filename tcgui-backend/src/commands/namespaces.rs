@@ -10,7 +10,7 @@ use tcgui_backend::listing::{self, Change, Picture};
 use tcgui_backend::own_look::OwnLook;
 use tcgui_shared::names::BackendName;
 
-use super::{block_on, find_daemons, print, tell, watch_config};
+use super::{Reach, block_on, find_daemons, print, tell};
 
 /// How long a daemon has to send the list that it keeps for those who join.
 const FIRST_LIST: Duration = Duration::from_secs(3);
@@ -18,22 +18,19 @@ const FIRST_LIST: Duration = Duration::from_secs(3);
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Prints namespaces and their interfaces.
-pub(super) fn run(args: NamespacesArgs) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<ExitCode> {
     block_on(async {
-        let wanted = args.backend.clone();
-        let backend: Option<BackendName> = wanted
-            .as_deref()
-            .map(str::parse)
-            .transpose()
-            .context("--backend")?;
-        match find_daemons(&args.reach.connect, wanted.as_deref()).await? {
+        let wanted = args.backend.as_deref();
+        let backend: Option<BackendName> =
+            wanted.map(str::parse).transpose().context("--backend")?;
+        match find_daemons(&reach.endpoint, wanted).await? {
             Ok((client, present)) => {
-                follow(&client, backend.as_ref(), &present, &args).await?;
+                follow(&client, backend.as_ref(), &present, args).await?;
                 client.close().await;
             }
             Err(why) => {
                 tell(&format!("{why}, looking without one"));
-                look(args).await?;
+                look(args, reach).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -80,9 +77,9 @@ fn picture(lists: &Lists) -> Picture {
 }
 
 /// Prints what is there.
-async fn look(args: NamespacesArgs) -> anyhow::Result<()> {
-    let mut printer = Printer::new(&args);
-    let mut look = OwnLook::open(watch_config(args.reach.netns_dir)).await?;
+async fn look(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<()> {
+    let mut printer = Printer::new(args);
+    let mut look = OwnLook::open(reach.watch).await?;
     if let Some(problem) = look.problem() {
         tell(&format!("interfaces are left out: {problem}"));
     }

@@ -44,7 +44,7 @@ impl StatusHandle {
 
     /// Asks for the status, with what is known of the entry `name`; `None` once the watcher has ended.
     ///
-    /// It answers between two looks, so while it sweeps a directory of thousands this takes milliseconds.
+    /// A watcher answers while [`Task::run`](super::Task::run) is polled, and not before. It does so between two looks, so while it sweeps a directory of thousands this takes milliseconds.
     /// Cancel-safe: a question that nobody waits for any more is answered to nobody.
     pub async fn ask(&self, name: Option<OsString>) -> Option<WatcherStatus> {
         let (reply, answer) = oneshot::channel();
