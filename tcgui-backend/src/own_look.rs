@@ -60,8 +60,18 @@ pub struct OwnLook {
     watcher: NamespaceWatcherHandle,
     links: LinkSource,
     names: BTreeMap<OsString, MountedNamespaceId>,
-    /// `None`: read in vain so far.
-    seen: HashMap<NetnsKey, Option<Links>>,
+    /// Every namespace that is looked at; what comes about others comes too late.
+    seen: HashMap<NetnsKey, Seen>,
+}
+
+/// What was seen of a namespace.
+#[derive(Debug)]
+enum Seen {
+    /// Nothing yet: a picture waits for it.
+    Awaited,
+    /// It could not be read so far.
+    InVain,
+    Links(Links),
 }
 
 /// The interfaces actor; without the privileges that it needs there is none.
@@ -136,6 +146,7 @@ impl OwnLook {
         };
         if let Some(tracker) = &look.links.tracker {
             tracker.track_host().await;
+            look.seen.insert(NetnsKey::Host, Seen::Awaited);
         }
         for Namespace { name, id } in namespaces {
             look.add(name, id).await;
@@ -153,13 +164,16 @@ impl OwnLook {
     ///
     /// Not cancel-safe: an event may be lost. Whoever wants to stop drops the look too.
     pub async fn next_picture(&mut self) -> Option<Vec<NetworkNamespace>> {
-        loop {
-            if self.is_complete() && self.links.events.is_empty() {
-                break;
-            }
+        while !self.links.events.is_empty() || !self.is_complete() {
             self.take_one().await?;
         }
         Some(self.picture())
+    }
+
+    /// Returns whether everything was looked at, or nothing more will be.
+    fn is_complete(&self) -> bool {
+        let awaits = |seen: &Seen| matches!(seen, Seen::Awaited);
+        self.links.events.is_closed() || !self.seen.values().any(awaits)
     }
 
     /// Waits for one more change, after which there is another picture. Not cancel-safe, as
@@ -178,10 +192,14 @@ impl OwnLook {
         match input {
             Input::Namespace(event) => self.namespace(event?).await,
             Input::Links(InterfacesEvent::Links { key, snapshot }) => {
-                self.seen.insert(key, Some(snapshot.links));
+                if let Some(seen) = self.seen.get_mut(&key) {
+                    *seen = Seen::Links(snapshot.links);
+                }
             }
             Input::Links(InterfacesEvent::Unreadable { key }) => {
-                self.seen.entry(key).or_insert(None);
+                if let Some(seen @ Seen::Awaited) = self.seen.get_mut(&key) {
+                    *seen = Seen::InVain;
+                }
             }
         }
         Some(())
@@ -208,14 +226,10 @@ impl OwnLook {
         let path = self.watcher.directory().join(&name);
         if let Some(tracker) = &self.links.tracker {
             tracker.track(id, path).await;
+            let key = NetnsKey::Mounted(id);
+            self.seen.entry(key).or_insert(Seen::Awaited);
         }
         self.names.insert(name, id);
-    }
-
-    fn is_complete(&self) -> bool {
-        let known = |key| self.seen.contains_key(&key);
-        let named = || self.names.values().all(|id| known(NetnsKey::Mounted(*id)));
-        self.links.tracker.is_none() || known(NetnsKey::Host) && named()
     }
 
     fn picture(&self) -> Vec<NetworkNamespace> {
@@ -226,8 +240,11 @@ impl OwnLook {
         });
         let all = [host].into_iter().chain(named);
         all.map(|(name, key)| {
-            let links = self.seen.get(&key).cloned().flatten();
-            network_namespace(&name, links.as_deref().unwrap_or_default())
+            let links = match self.seen.get(&key) {
+                Some(Seen::Links(links)) => &links[..],
+                _ => &[],
+            };
+            network_namespace(&name, links)
         })
         .collect()
     }
