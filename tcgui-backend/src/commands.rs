@@ -22,6 +22,8 @@ use tracing::error;
 
 /// Exit status of commands whose status 1 is an answer.
 const TROUBLE: u8 = 2;
+/// How much is said besides the answer; part of it may come from whoever is on the bus.
+const LONGEST: usize = 2000;
 /// How long daemons have to say that they are there.
 const PRESENCE: Duration = Duration::from_secs(1);
 
@@ -95,8 +97,9 @@ pub(crate) fn check_capabilities() -> anyhow::Result<()> {
 
 /// Says something that is not the answer.
 fn tell(text: &str) {
+    let text: String = printable(text).chars().take(LONGEST).collect();
     // Without standard error there is nobody to tell.
-    writeln!(io::stderr(), "tcgui-backend: {}", printable(text)).ok();
+    writeln!(io::stderr(), "tcgui-backend: {text}").ok();
 }
 
 /// Runs a command that waits for the bus or the kernel.

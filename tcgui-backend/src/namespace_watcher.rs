@@ -24,7 +24,7 @@
 //!
 //! The module needs neither the bus nor the rest of the daemon. A program that wants only this depends on
 //! the crate with `default-features = false`: tokio, tokio-util, notify, tracing and nix, 31 crates with all
-//! that they need, built from nothing in 19 s of processor time (a debug build, measured).
+//! that they need, built from nothing in about 20 s of processor time (a debug build, measured).
 //!
 //! | function | who runs the actor | for |
 //! |---|---|---|

@@ -8,17 +8,22 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
     use std::path::Path;
     use std::process::Command;
-    use std::time::Duration;
+    use std::sync::{Arc, Mutex};
+    use std::time::{Duration, Instant};
 
-    use anyhow::{Context, ensure};
+    use anyhow::{Context, anyhow, ensure};
     use serde_json::{Value, json};
     use tcgui_tests::daemon::{self, Daemon};
     use tcgui_tests::doorbells::Limit;
+    use tcgui_tests::frontend::Route;
     use tcgui_tests::lab::Kind;
     use tcgui_tests::process::run;
     use tcgui_tests::scene::{SOON, Scene};
     use tcgui_tests::wait::wait_for;
     use tcgui_tests::{lab_test, netns};
+    use zenoh::liveliness::LivelinessToken;
+    use zenoh::query::{Query, Queryable};
+    use zenoh::{Session, Wait};
 
     /// Asking takes milliseconds; a command that hangs is what this is about.
     const DEADLINE: Duration = Duration::from_secs(10);
@@ -187,6 +192,27 @@ mod tests {
         Ok(())
     });
 
+    lab_test!(more_questions_than_anybody_asks_are_all_answered, |scene| {
+        scene.start()?;
+        netns::add("lab")?;
+        scene.wait_named(&["lab"])?;
+        let client = scene.client()?;
+        let question = json!({"namespace": "lab"}).to_string();
+        let key = "tcgui/default/query/explain";
+        let asked: Vec<_> = (0..200)
+            .map(|_| client.begin(key, Some(question.as_bytes())))
+            .collect::<Result<_, _>>()?;
+        let mut explained = 0;
+        for asked in asked {
+            let answer = asked.reply()?;
+            let busy = answer["error_kind"] == "Busy";
+            ensure!(busy || answer["success"] == true, "{answer}");
+            explained += usize::from(!busy);
+        }
+        ensure!(explained > 0, "nothing was explained");
+        scene.ping().map(drop)
+    });
+
     lab_test!(a_missing_doorbell_is_said, Kind::OwnLimits, |scene| {
         let limit = Limit::zero("max_inotify_instances")?;
         scene.start()?;
@@ -262,8 +288,8 @@ mod tests {
         wait_for(&what, SOON, || events(&watch.stdout()), seen)?.map(drop)
     }
 
+    /// There is a namespace `old`, and whoever is asked knows it.
     fn follows_what_comes_and_goes() -> anyhow::Result<()> {
-        netns::add("old")?;
         let mut watch = Daemon::start(&[], &["namespaces", "--watch", "--json"])?;
         wait_event(&watch, "present", "default", Some("lo"))?;
         wait_event(&watch, "present", "old", Some("lo"))?;
@@ -279,10 +305,13 @@ mod tests {
 
     lab_test!(namespaces_are_followed_through_the_daemon, |scene| {
         scene.start()?;
+        netns::add("old")?;
+        scene.wait_named(&["old"])?;
         follows_what_comes_and_goes()
     });
 
     lab_test!(namespaces_are_followed_without_a_daemon, |_| {
+        netns::add("old")?;
         follows_what_comes_and_goes()
     });
 
@@ -294,6 +323,80 @@ mod tests {
         wait_event(&watch, "removed", "default", None)?;
         scene.start_daemon::<&str>(&[])?;
         wait_event(&watch, "added", "default", Some("lo"))
+    });
+
+    /// A backend that is present and otherwise does as the test says.
+    struct Impostor {
+        session: Session,
+        _token: LivelinessToken,
+    }
+
+    impl Impostor {
+        fn appear() -> anyhow::Result<Self> {
+            let session = Route::router("tcp/127.0.0.1:7447").open()?;
+            let token = session.liveliness().declare_token("tcgui/default/health");
+            let token = token.wait().map_err(|err| anyhow!(err))?;
+            Ok(Self {
+                session,
+                _token: token,
+            })
+        }
+
+        /// Answers every question with this.
+        fn answers(&self, payload: Vec<u8>) -> anyhow::Result<Queryable<()>> {
+            let key = "tcgui/default/query/explain";
+            let answer = move |query: Query| {
+                // A client that has given up needs no answer.
+                query.reply(key, payload.clone()).wait().ok();
+            };
+            let declared = self.session.declare_queryable(key).callback(answer).wait();
+            declared.map_err(|err| anyhow!(err))
+        }
+    }
+
+    lab_test!(a_daemon_that_is_silent_lies_or_floods_harms_nobody, |_| {
+        netns::add("lab")?;
+        let impostor = Impostor::appear()?;
+        let older = command(&["explain", "lab"])?;
+        ensure!(older.status == Some(0), "{older:?}");
+        ensure!(older.err.contains("does not answer"), "{older:?}");
+        let mute = command(&["namespaces"])?;
+        ensure!(mute.status == Some(2), "{mute:?}");
+        ensure!(mute.err.contains("sent no list"), "{mute:?}");
+
+        let held = Arc::new(Mutex::new(Vec::new()));
+        let keep = Arc::clone(&held);
+        let hangs = impostor
+            .session
+            .declare_queryable("tcgui/default/query/explain")
+            .callback(move |query| keep.lock().unwrap().push(query))
+            .wait()
+            .map_err(|err| anyhow!(err))?;
+        let begun = Instant::now();
+        let answer = command(&["explain", "lab"])?;
+        ensure!(answer.status == Some(0), "{answer:?}");
+        ensure!(answer.err.contains("does not answer"), "{answer:?}");
+        ensure!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        drop(hangs);
+
+        let lies = impostor.answers(b"\xff{".to_vec())?;
+        let answer = command(&["explain", "lab"])?;
+        ensure!(answer.status == Some(2), "{answer:?}");
+        ensure!(answer.err.contains("not understood"), "{answer:?}");
+        drop(lies);
+
+        let evil = "\u{1b}[2J\u{7}".repeat(1_000_000);
+        let failure =
+            json!({"success": false, "message": evil, "explanation": null, "error_code": -1});
+        let floods = impostor.answers(failure.to_string().into_bytes())?;
+        let answer = command(&["explain", "lab"])?;
+        ensure!(answer.status == Some(2), "status {:?}", answer.status);
+        ensure!(
+            !answer.err.contains('\u{1b}'),
+            "escape sequences reach the terminal"
+        );
+        drop(floods);
+        Ok(())
     });
 
     fn table_has(scene: &Scene, words: &[&str]) -> anyhow::Result<()> {
