@@ -119,6 +119,8 @@ fn escaped(path: &Path) -> Vec<u8> {
 mod tests {
     use std::ffi::OsStr;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     const TABLE: &str = "\
@@ -149,6 +151,24 @@ garbage
         let odd = Path::new(OsStr::from_bytes(b"/run/\xff"));
         assert_eq!(table.holding(odd), table.on(Path::new("/run")));
         assert_eq!(MountInfo::from_text("").holding(odd), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_path_is_found_again_in_any_table(
+            name in proptest::collection::vec(1..=255_u8, 1..40),
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let path = Path::new("/run/netns").join(OsStr::from_bytes(&name));
+            let mut table = noise;
+            table.extend_from_slice(b"\n41 30 0:4 net:[7] ");
+            table.extend_from_slice(&escaped(&path));
+            table.extend_from_slice(b" rw shared:1 - nsfs nsfs rw\n");
+            let table = MountInfo(table);
+            let found = table.on(&path).expect("it is there");
+            prop_assert_eq!(found.file_system(), "nsfs");
+            prop_assert!(found.receives());
+        }
     }
 
     #[test]
