@@ -71,9 +71,9 @@
 //! ## Privileges and limits
 //!
 //! None of the capabilities is needed to learn names and identities of a directory that may be read. The
-//! watcher takes one inotify instance, two watches and two descriptors; without the inotify instance
-//! (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux 4.11 or later, in a tokio runtime with
-//! I/O and time enabled.
+//! watcher takes one inotify instance with two watches, the thread that notify reads it on, and a handful of
+//! descriptors; without the inotify instance (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux
+//! 4.11 or later, in a tokio runtime with I/O and time enabled.
 
 mod directory;
 mod doorbell;
