@@ -205,13 +205,13 @@ pub struct ReachArgs {
 /// What to restore.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RestoreArgs {
-    /// State directory of the daemon
-    #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIR)]
-    pub state_dir: PathBuf,
+    /// State directory of the daemon [default: that before the command, or /var/lib/tcgui]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
 
-    /// Directory with the named network namespaces
-    #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
-    pub netns_dir: PathBuf,
+    /// Directory with the named network namespaces [default: that before the command, or /run/netns]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub netns_dir: Option<PathBuf>,
 
     /// Also what has not ended yet
     #[arg(long)]
@@ -306,6 +306,7 @@ fn duration_within(shortest: Duration, longest: Duration, text: &str) -> Result<
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use std::path::Path;
 
     use super::*;
 
@@ -354,7 +355,8 @@ mod tests {
         let Some(Command::Restore(args)) = args.command else {
             panic!("{args:?}");
         };
-        assert!(args.all && args.state_dir.to_str() == Some("/x"));
+        assert!(args.all && args.netns_dir.is_none());
+        assert_eq!(args.state_dir.as_deref(), Some(Path::new("/x")));
         let daemon = Args::parse_from(["tcgui-backend", "--default-ttl", "1h"]);
         assert!(daemon.command.is_none() && !daemon.keep_on_exit);
         assert_eq!(daemon.default_ttl, Some(Duration::from_secs(3600)));

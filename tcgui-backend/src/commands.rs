@@ -38,7 +38,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     }
     let done = match command {
         Command::Check { files } => check::run(args, &files),
-        Command::Restore(args) => restore::run(args),
+        Command::Restore(command) => restore::run(command, args),
         Command::Namespaces(command) => {
             namespaces::run(&command, Reach::new(&command.reach, &args))
         }

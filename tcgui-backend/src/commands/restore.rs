@@ -4,17 +4,18 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use tcgui_backend::cli::RestoreArgs;
+use tcgui_backend::cli::{Args, RestoreArgs};
 use tcgui_backend::error::chain;
 use tcgui_backend::lease::by_hand::{self, Wanted};
 
-/// Says of each lease what became of it; fails when one could not be restored.
-pub(super) fn run(args: RestoreArgs) -> anyhow::Result<ExitCode> {
+/// Says of each lease what became of it; fails when one could not be restored. What the command does not
+/// say is taken from the daemon's options, if they stand before it.
+pub(super) fn run(command: RestoreArgs, daemon: Args) -> anyhow::Result<ExitCode> {
     super::check_capabilities()?;
     let wanted = Wanted {
-        state: args.state_dir,
-        netns: args.netns_dir,
-        all: args.all,
+        state: command.state_dir.unwrap_or(daemon.state_dir),
+        netns: command.netns_dir.unwrap_or(daemon.netns_dir),
+        all: command.all,
     };
     let mut code = ExitCode::SUCCESS;
     let mut told = Ok(());

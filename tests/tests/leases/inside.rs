@@ -124,7 +124,7 @@ pub(crate) fn leases() -> usize {
 
 fn restore(args: &[&str]) -> anyhow::Result<Output> {
     let mut command = bound_to_parent(daemon::binary()?);
-    let output = command.arg("restore").args(args).output();
+    let output = command.args(args).output();
     output.context("start the daemon's binary")
 }
 
@@ -256,7 +256,7 @@ lab_test!(
     restored_by_hand,
     |scene| {
         started_with_pair(scene)?;
-        let output = restore(&[])?;
+        let output = restore(&["restore"])?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.code() == Some(1) && text.contains("another tcgui-backend"),
@@ -266,16 +266,19 @@ lab_test!(
         scene.take_daemon()?.crash()?;
         // Nobody is there to end it.
         wait_out("delay 40ms")?;
-        restores(&[], "far in blue: restored")?;
+        restores(&["restore"], "far in blue: restored")?;
         ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
         scene.start_daemon::<&str>(&[])?;
         attribute(scene, FAR, "is_up", true)?;
         delay(scene, FAR, 41, &json!({"ttl_ms": 600_000}))?;
         // An orderly stop is no end either; by hand everything can be ended.
         scene.take_daemon()?.stop()?;
-        restores(&[], "kept, it has not ended")?;
+        restores(&["restore"], "kept, it has not ended")?;
         ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
-        restores(&["--all"], "far in blue: restored")?;
+        restores(
+            &["--state-dir", STATE, "restore", "--all"],
+            "far in blue: restored",
+        )?;
         ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
         netns::clear()
     }
