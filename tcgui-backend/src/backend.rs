@@ -12,6 +12,7 @@
 //! and none ever waits for it: what a scenario calls for is awaited beside its actor. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
 //! was not asked to end (an error, so that the service manager starts the daemon anew).
 
+mod explaining;
 mod holders;
 mod impair;
 mod inventory;
@@ -59,6 +60,8 @@ use inventory::Setting;
 use state::State;
 use task::Actors;
 use tc_port::MainLoopPort;
+
+pub(crate) use wire::network_namespace;
 
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
@@ -213,6 +216,7 @@ async fn start(
         tracker,
         publisher,
         sockets,
+        files,
         diagnostics: Diagnostics::new(files),
         library,
         leases,

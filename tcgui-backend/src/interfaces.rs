@@ -22,7 +22,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::link::Link;
 use crate::kernel::netns::{OpenError, Way};
@@ -128,6 +128,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct InterfacesHandle {
     commands: mpsc::Sender<Command>,
+    heard: watch::Receiver<Option<Instant>>,
 }
 
 impl InterfacesHandle {
@@ -163,6 +164,11 @@ impl InterfacesHandle {
             .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
     }
 
+    /// Returns when the kernel was heard the last time, about whatever namespace; `None`: never yet.
+    pub fn last_heard(&self) -> Option<Instant> {
+        *self.heard.borrow()
+    }
+
     async fn send(&self, command: Command) {
         // A closed channel means that the daemon is stopping.
         self.commands.send(command).await.ok();
@@ -176,6 +182,7 @@ pub fn open<K: LinkKernel>(
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
-    let task = Task::new(kernel, sweep_interval, command_rx, event_tx);
-    (InterfacesHandle { commands }, events, task)
+    let (heard_tx, heard) = watch::channel(None);
+    let task = Task::new(kernel, sweep_interval, command_rx, event_tx, heard_tx);
+    (InterfacesHandle { commands, heard }, events, task)
 }

@@ -286,6 +286,9 @@ pub struct Lease {
     pub expires: Option<BootTime>,
     /// When it ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
+    /// The terms that hold again when the scenario gives the interface back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<Grant>,
 }
 
 impl Lease {
@@ -309,9 +312,51 @@ impl Lease {
             owner: grant.owner,
             expires: grant.expires,
             confirm_by: grant.confirm_by,
+            under: None,
         };
+        if lease.is_of_a_scenario() {
+            lease.under = held.and_then(Self::terms_beneath);
+        }
         lease.may_be(wanted);
         lease
+    }
+
+    /// Returns whether it ends with a scenario.
+    pub fn is_of_a_scenario(&self) -> bool {
+        matches!(self.owner, Owner::Scenario { .. })
+    }
+
+    /// Returns whether it ends with this scenario.
+    pub fn is_of(&self, scenario: &str) -> bool {
+        matches!(&self.owner, Owner::Scenario { id } if id == scenario)
+    }
+
+    /// Returns the terms that a scenario which begins now, or goes on, does not end.
+    fn terms_beneath(&self) -> Option<Grant> {
+        if self.is_of_a_scenario() {
+            return self.under.clone();
+        }
+        Some(Grant {
+            owner: self.owner.clone(),
+            expires: self.expires,
+            confirm_by: self.confirm_by,
+        })
+    }
+
+    /// Returns what holds when its scenario has given the interface back; `None` when nothing does.
+    pub fn released(self) -> Option<Self> {
+        let Grant {
+            owner,
+            expires,
+            confirm_by,
+        } = self.under?;
+        Some(Self {
+            owner,
+            expires,
+            confirm_by,
+            under: None,
+            ..self
+        })
     }
 
     /// Notes which ways lead to the namespace now; returns whether that is news.

@@ -73,10 +73,8 @@ pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWi
                 change(socket, &leases, &order, operation, terms)
             }
             TcWork::Confirm => confirm(socket, &leases, &order),
-            TcWork::Look => {
-                let looked = perform::look(socket, order.link.ifindex, order.foreign);
-                (looked.map_err(ImpairError::from), order.held.clone())
-            }
+            TcWork::Look => (look(socket, &leases, &order), order.held.clone()),
+            TcWork::Release { id } => release(socket, &leases, &order, id),
             TcWork::Restore => put_back(socket, &leases, &order),
         };
         let at = tokio::time::Instant::now().into_std();
@@ -154,6 +152,16 @@ fn change(
     }
 }
 
+/// Looks whether an interface can be changed, and changed under a lease, before that is promised.
+fn look(
+    socket: &mut RequestSocket,
+    leases: &Leases,
+    order: &TcOrder,
+) -> Result<Outcome, ImpairError> {
+    journal(leases)?.probe()?;
+    Ok(perform::look(socket, order.link.ifindex, order.foreign)?)
+}
+
 /// Returns the lease that holds after a change that failed: the old one if nothing has changed.
 fn after_failure(
     socket: &mut RequestSocket,
@@ -209,6 +217,22 @@ fn confirm(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impa
         Ok(observed) => (Ok(read(observed)), confirmed),
         Err(err) => (Err(err), Some(held.clone())),
     }
+}
+
+/// Lets a lease go on as it was before the scenario, or go, if it is still the scenario's.
+fn release(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder, id: &str) -> Impaired {
+    let observed = perform::observe(socket, order.link.ifindex);
+    let observed = observed.map(read).map_err(ImpairError::from);
+    let held = order.held.as_ref();
+    let Some(ended) = held.filter(|lease| lease.is_of(id)) else {
+        return (observed, order.held.clone());
+    };
+    let left = ended.clone().released();
+    match &left {
+        Some(left) => keep(leases, left),
+        None => forget(leases, held),
+    }
+    (observed, left)
 }
 
 /// Ends a lease.

@@ -17,6 +17,7 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use super::wire::Shown;
 use crate::bandwidth::Roster;
+use crate::explain::LinkFacts;
 use crate::held::{Finder, Holder, HolderKind};
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
@@ -75,6 +76,16 @@ pub(super) struct Found {
     /// The name under which it is shown.
     pub(super) name: NamespaceName,
     pub(super) link: Link,
+}
+
+/// What there is to say of a name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Which namespace it is; `None`: it is not known.
+    pub(super) key: Option<NetnsKey>,
+    /// Its other names, as wire texts.
+    pub(super) aliases: Vec<String>,
+    pub(super) links: LinkFacts,
 }
 
 /// Why an interface was not found.
@@ -371,6 +382,28 @@ impl Inventory {
     pub(super) fn netems(&self, title: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
         let shown = self.titled(title).and_then(|netns| netns.shown.as_ref());
         shown.map_or(&[], Shown::netems)
+    }
+
+    /// Returns what there is to say of a name: which namespace it is, its other names, its links.
+    pub(super) fn known(&self, name: &NamespaceName) -> Known {
+        let inode = self.by_name.get(name);
+        let Some(netns) = inode.and_then(|inode| self.all.get(inode)) else {
+            return Known::default();
+        };
+        let links = match (&netns.snapshot, &netns.shown) {
+            (Some(snapshot), Some(shown)) => LinkFacts::Seen {
+                shown: shown.links().iter().map(|it| it.name.to_wire()).collect(),
+                count: snapshot.links.len(),
+                began: snapshot.began,
+            },
+            _ => LinkFacts::NotSeen,
+        };
+        let others = netns.names.iter().filter(|other| *other != name);
+        Known {
+            key: Some(netns.key),
+            aliases: others.map(NamespaceName::to_wire).collect(),
+            links,
+        }
     }
 
     /// Returns whether there is such an interface in the namespace that is shown under this name.

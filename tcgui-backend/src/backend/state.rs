@@ -9,12 +9,14 @@ use tcgui_shared::control::{
 };
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
+use super::explaining::Question;
 use super::inventory::{Found, Inventory, NotFound, Setting};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
@@ -22,6 +24,7 @@ use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
+use crate::explain::explain_invalid;
 use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::kernel::netns::Way;
@@ -33,6 +36,7 @@ use crate::pacing::Pacing;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
+use memory::Memory;
 use tc::{Target, TcDesk};
 
 pub(super) use executions::{Asked, TcCall};
@@ -40,6 +44,7 @@ pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
 mod leases;
+mod memory;
 mod namespaces;
 mod tc;
 
@@ -47,6 +52,9 @@ mod tc;
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
 /// publication that was preempted must not hold up the next one for ten times as long.
 const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250));
+/// The list waits for so long after a link was switched: with a thousand namespaces it takes whoever asked
+/// longer to read than the answer took to come, which would be behind it.
+const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
@@ -114,6 +122,8 @@ pub(super) enum Effect {
     /// Write by which ways the namespace of a lease is known.
     AmendLease(Box<Lease>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
+    /// Say why a name is or is not listed.
+    Explain(Box<Question>, Reply<ExplainResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// For the executions of scenarios.
@@ -123,6 +133,8 @@ pub(super) enum Effect {
     Publish(Publication),
     /// What is published at a steady pace from now on.
     Roster(Roster),
+    /// Much memory was freed.
+    GiveMemoryBack,
 }
 
 /// When something happened.
@@ -152,6 +164,7 @@ pub(super) struct State {
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
+    memory: Memory,
     tc: TcDesk,
     ledger: Ledger,
     /// The clocks at the last step.
@@ -177,6 +190,7 @@ impl State {
             pacing: LIST_PACING,
             listed: None,
             counts: (0, 0),
+            memory: Memory::default(),
             tc: TcDesk::default(),
             ledger: Ledger::default(),
             last: None,
@@ -218,7 +232,7 @@ impl State {
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
-            Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
+            Input::LinkSwitched(outcome) => self.link_switched(outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
@@ -236,12 +250,19 @@ impl State {
             effects.push(Effect::Roster(self.inventory.roster()));
         }
         effects.extend(publication.map(Effect::Publish));
+        if self.memory.take_due(self.counts.0, moment.now) {
+            effects.push(Effect::GiveMemoryBack);
+        }
         effects
     }
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = [self.tc.begin_at(), self.lease_ends_at()];
+        let begin = [
+            self.tc.begin_at(),
+            self.lease_ends_at(),
+            self.memory.due_at(),
+        ];
         let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;
@@ -285,6 +306,7 @@ impl State {
             Request::Diagnostics(request, reply) => {
                 self.diagnose(request, reply, moment, effects);
             }
+            Request::Explain(request, reply) => self.explain(&request, reply, effects),
         }
     }
 
@@ -366,7 +388,21 @@ impl State {
         effects.push(Effect::Diagnose(Box::new(order), reply));
     }
 
-    fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {
+    fn explain(
+        &self,
+        request: &ExplainRequest,
+        reply: Reply<ExplainResponse>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = match NamespaceName::from_wire(&request.namespace) {
+            Ok(name) => name,
+            Err(err) => return reply.send(explain_invalid(&request.namespace, &err)),
+        };
+        let known = self.inventory.known(&name);
+        effects.push(Effect::Explain(Box::new(Question { name, known }), reply));
+    }
+
+    fn link_switched(&mut self, outcome: LinkOutcome, moment: Moment, effects: &mut Vec<Effect>) {
         let LinkOutcome {
             wish:
                 LinkWish {
@@ -382,6 +418,7 @@ impl State {
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result, effects));
+        self.pacing.hold_until(moment.now + ANSWER_FIRST);
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.
@@ -469,6 +506,7 @@ impl State {
             self.counts = (self.counts.0 + 1, self.counts.1 + shown.interface_count());
             namespaces.extend(shown.json().cloned());
         }
+        self.memory.listed(self.counts.0, moment.now);
         if self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {
                 namespaces: namespaces.clone(),

@@ -89,6 +89,26 @@ impl Shown {
     }
 }
 
+/// Returns a namespace with all its links, listed or not.
+pub(crate) fn network_namespace(
+    name: &NamespaceName,
+    aliases: &[NamespaceName],
+    links: &[Link],
+) -> NetworkNamespace {
+    let title = Title {
+        name,
+        aliases,
+        container: None,
+    };
+    let name = name.to_wire();
+    let interfaces = links.iter().filter_map(|link| {
+        let ifname = InterfaceName::new(&link.ifname).ok()?;
+        Some(interface(link, &ifname, &name))
+    });
+    let interfaces = interfaces.collect();
+    namespace(title, name, interfaces)
+}
+
 fn is_loopback(link: &Link) -> bool {
     link.loopback || link.ifname == "lo"
 }

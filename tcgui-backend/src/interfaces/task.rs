@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
@@ -35,6 +35,8 @@ pub struct Task<K> {
     looks: JoinSet<Looked>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
+    /// When the kernel was heard the last time; those who ask hold the other ends.
+    heard: watch::Sender<Option<Instant>>,
 }
 
 impl<K: LinkKernel> Task<K> {
@@ -43,6 +45,7 @@ impl<K: LinkKernel> Task<K> {
         sweep_interval: Duration,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
+        heard: watch::Sender<Option<Instant>>,
     ) -> Self {
         let tracker = Tracker::new(now(), sweep_interval);
         Self {
@@ -51,6 +54,7 @@ impl<K: LinkKernel> Task<K> {
             looks: JoinSet::new(),
             commands,
             events,
+            heard,
         }
     }
 
@@ -70,6 +74,7 @@ impl<K: LinkKernel> Task<K> {
                     }
                 }
                 Input::Kernel(rung) => {
+                    self.heard.send_replace(Some(now()));
                     for event in rung? {
                         match event {
                             LinkEvent::Kernel(event) => self.tracker.kernel(event),

@@ -317,16 +317,44 @@ impl NetnsFiles {
         }
     }
 
+    /// Returns the type of the namespace `id` at `path` in the words of `/proc/PID/ns`; `None` when the path
+    /// no longer names it or may not be opened.
+    pub fn type_of(&self, path: &Path, id: MountedNamespaceId) -> Option<&'static str> {
+        let (_closed_here, kind) = self.open_with_type(AT_FDCWD, path.as_os_str(), id).ok()?;
+        let names = [
+            (CloneFlags::CLONE_NEWNET, "net"),
+            (CloneFlags::CLONE_NEWNS, "mnt"),
+            (CloneFlags::CLONE_NEWUTS, "uts"),
+            (CloneFlags::CLONE_NEWIPC, "ipc"),
+            (CloneFlags::CLONE_NEWPID, "pid"),
+            (CloneFlags::CLONE_NEWUSER, "user"),
+            (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+        ];
+        let found = names.iter().find(|(flag, _)| *flag == kind);
+        Some(found.map_or("unknown", |(_, name)| name))
+    }
+
     /// Opens an entry without ever blocking and tells whether it is a network namespace.
-    ///
-    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
-    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
     fn open_and_type(
         &self,
         base: BorrowedFd<'_>,
         name: &OsStr,
         id: MountedNamespaceId,
     ) -> Result<(OwnedFd, bool), OpenError> {
+        let (fd, kind) = self.open_with_type(base, name, id)?;
+        Ok((fd, kind == CloneFlags::CLONE_NEWNET))
+    }
+
+    /// Opens an entry without ever blocking and asks for its type.
+    ///
+    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
+    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
+    fn open_with_type(
+        &self,
+        base: BorrowedFd<'_>,
+        name: &OsStr,
+        id: MountedNamespaceId,
+    ) -> Result<(OwnedFd, CloneFlags), OpenError> {
         let failed = |errno: nix::Error| OpenError::Open(errno.into());
         let handle = match openat(base, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Err(nix::Error::ENOENT) => return Err(OpenError::Gone),
@@ -339,8 +367,8 @@ impl NetnsFiles {
         let reopen = format!("/proc/self/fd/{}", handle.as_raw_fd());
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = open(reopen.as_str(), flags, Mode::empty()).map_err(failed)?;
-        let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
-        Ok((fd, network))
+        let kind = namespace_type(&fd).map_err(OpenError::Open)?;
+        Ok((fd, kind))
     }
 }
 
@@ -456,10 +484,11 @@ mod tests {
         for name in ["plain", "fifo", "dangling"] {
             assert_eq!(files.look(&at(name), None), Entry::Plain, "{name}");
         }
-        assert!(matches!(
-            files.look(&at("uts"), None),
-            Entry::OtherNamespace(_)
-        ));
+        let Entry::OtherNamespace(uts) = files.look(&at("uts"), None) else {
+            panic!("not another namespace")
+        };
+        assert_eq!(files.type_of(&at("uts"), uts), Some("uts"));
+        assert_eq!(files.type_of(&at("net"), uts), None);
         let Entry::Network(id) = files.look(&at("net"), None) else {
             panic!("not a namespace")
         };

@@ -14,6 +14,7 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
@@ -207,7 +208,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`].
     pub fn probe(&self) -> Result<(), JournalError> {
-        let file = self.leases.join("probe");
+        // Several may ask at the same time.
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let file = self.leases.join(format!("probe-{number}"));
         let content = [0; 4096];
         let written = write_beside(&file, &content);
         fs::remove_file(beside(&file)).ok();

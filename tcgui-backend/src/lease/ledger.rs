@@ -51,7 +51,7 @@ pub struct Ledger {
 impl Ledger {
     /// Takes in a lease that an earlier run of the daemon left; what belonged to a scenario has ended.
     pub fn adopt(&mut self, key: LeaseKey, lease: Lease, now: BootTime) {
-        let ended = matches!(lease.owner, Owner::Scenario { .. });
+        let ended = lease.is_of_a_scenario();
         let entry = Entry {
             lease,
             missing: Some(now),
@@ -196,16 +196,13 @@ impl Ledger {
         }
     }
 
-    /// Takes the leases of scenarios out, of which nothing is restored any more.
-    pub fn release_scenarios(&mut self) -> Vec<Lease> {
-        let is_released = |entry: &Entry| matches!(entry.lease.owner, Owner::Scenario { .. });
-        let released = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| is_released(entry))
-            .map(|(key, _)| *key)
-            .collect();
-        self.take(released)
+    /// Returns which interfaces are under leases of scenarios, and of which.
+    pub fn scenarios(&self) -> Vec<(LeaseKey, String)> {
+        let of = |(key, entry): (&LeaseKey, &Entry)| match &entry.lease.owner {
+            Owner::Scenario { id } => Some((*key, id.clone())),
+            Owner::Plain | Owner::Confirm => None,
+        };
+        self.entries.iter().filter_map(of).collect()
     }
 
     fn take(&mut self, keys: Vec<LeaseKey>) -> Vec<Lease> {

@@ -43,6 +43,7 @@ fn lease(ifindex: u32) -> Lease {
         owner: Owner::Plain,
         expires: Some(at(10)),
         confirm_by: None,
+        under: None,
     }
 }
 

@@ -13,7 +13,7 @@ use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
-use crate::lease::{BootTime, Lease, Owner};
+use crate::lease::{BootTime, Lease};
 use crate::sockets::Place;
 use crate::tc::desired::{Desired, LinkFacts};
 
@@ -60,15 +60,22 @@ impl State {
         self.enter(wish, moment, effects);
     }
 
-    /// An execution has given its interface up: it is restored, or what is there now stays.
-    pub(super) fn release_lease(&mut self, lane: LeaseKey, id: &str, effects: &mut Vec<Effect>) {
-        let is_its =
-            |lease: &&Lease| matches!(&lease.owner, Owner::Scenario { id: owner } if owner == id);
-        let lease = self.ledger.get(lane).filter(is_its);
-        if let Some(lease) = lease.cloned() {
+    /// An execution has given its interface up: what is there now stays, on the terms that held before it.
+    pub(super) fn release_lease(
+        &mut self,
+        lane: LeaseKey,
+        id: &str,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.ledger.get(lane).filter(|lease| lease.is_of(id));
+        let Some(lease) = held.cloned() else { return };
+        let Some((target, found)) = self.inventory.locate(lane.0, lane.1) else {
             self.ledger.settle(lane, None);
-            forget(vec![lease], effects);
-        }
+            return forget(vec![lease], effects);
+        };
+        let order = self.order(found, TcWork::Release { id: id.to_owned() });
+        self.enter(TcWish::new(order, target, None), moment, effects);
     }
 
     /// Returns the order for work on a link.
@@ -230,7 +237,7 @@ impl State {
     /// Begins to restore what is due.
     pub(super) fn end_leases(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         if self.stopping {
-            self.end_scenarios(effects);
+            self.end_scenarios(moment, effects);
         }
         forget(self.ledger.forget(moment.boot), effects);
         let due = self.ledger.due(moment.boot, |lane| self.tc.is_busy(lane));
@@ -252,11 +259,14 @@ impl State {
     }
 
     /// The daemon stops: scenarios end with it, or what they did stays.
-    fn end_scenarios(&mut self, effects: &mut Vec<Effect>) {
-        if self.identity.keep_on_exit {
-            forget(self.ledger.release_scenarios(), effects);
-        } else {
-            self.ledger.end_scenario(None);
+    fn end_scenarios(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+        if !self.identity.keep_on_exit {
+            return self.ledger.end_scenario(None);
+        }
+        for (lane, id) in self.ledger.scenarios() {
+            if !self.tc.is_busy(lane) {
+                self.release_lease(lane, &id, moment, effects);
+            }
         }
     }
 }

@@ -332,10 +332,13 @@ fn a_switched_link_is_read_back_published_and_answered() {
         wish,
         result: Ok(snapshot(&[down])),
     };
-    let publication = bench.publication(Input::LinkSwitched(outcome));
-    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
+    let effects = bench.step(Input::LinkSwitched(outcome));
+    assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert!(answer.success && !answer.new_state, "{answer:?}");
+    bench.wait(ANSWER_FIRST);
+    let publication = bench.publication(Input::Timer);
+    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
 }
 
 #[test]
@@ -457,4 +460,31 @@ fn a_check_goes_to_where_the_interface_is() {
     assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn a_question_about_a_name_goes_with_what_is_known() {
+    let mut bench = Bench::cold(&[("lab", A)]);
+    let mut ask = |name: &str| {
+        let (reply, answer) = Reply::channel();
+        let request = ExplainRequest {
+            namespace: name.to_owned(),
+        };
+        let effects = bench.step(Input::Request(Request::Explain(request, reply)));
+        (effects, answer)
+    };
+    let (effects, _answer) = ask("lab");
+    let [Effect::Explain(question, _)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(question.name, NamespaceName::named("lab").unwrap());
+    assert_eq!(question.known.key, Some(NetnsKey::Mounted(A)));
+
+    let (effects, mut answer) = ask("a/b");
+    assert!(effects.is_empty(), "{effects:?}");
+    let answer = answer.try_recv().expect("answered at once");
+    assert!(
+        answer.success && answer.message.contains("contains '/'"),
+        "{answer:?}"
+    );
 }

@@ -173,6 +173,7 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
         owner: Owner::Plain,
         expires: Some(BootTime::default()),
         confirm_by: None,
+        under: None,
     }
 }
 
