@@ -12,6 +12,8 @@
 //! and none ever waits for it: what a scenario calls for is awaited beside its actor. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
 //! was not asked to end (an error, so that the service manager starts the daemon anew).
 
+mod explaining;
+mod holders;
 mod impair;
 mod inventory;
 mod lanes;
@@ -40,6 +42,7 @@ use crate::blocking;
 use crate::bus::{self, BusError};
 use crate::clock;
 use crate::config::Config;
+use crate::containers;
 use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
 use crate::execution;
@@ -54,9 +57,12 @@ use crate::library;
 use crate::namespace_watcher::{self, Namespace, WatchError};
 use crate::sockets::NetnsSockets;
 use impair::Leases;
+use inventory::Setting;
 use state::State;
 use task::Actors;
 use tc_port::MainLoopPort;
+
+pub(crate) use wire::network_namespace;
 
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
@@ -170,15 +176,17 @@ async fn start(
     supervisor.watch_over("library", librarian.run(supervisor.child_token()));
     let (roster, roster_rx) = watch::channel(Arc::default());
     let (samples, sampler) = bus.samples();
-    let counters = KernelCounters::new(
-        Rtnetlink::open(READINGS)?,
-        sockets.clone(),
-        directory.clone(),
-    );
+    let counters = KernelCounters::new(Rtnetlink::open(READINGS)?, sockets.clone());
     let interval = config.bandwidth_interval;
     let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
     supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
     supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    // For the actors that find holders; without them nothing is ever reported.
+    let (containers, _processes, held) = holders::channels();
+    if let Some(config) = config.containers {
+        let followed = containers::open(config, files, containers);
+        supervisor.watch_over("containers", followed.run(supervisor.child_token()));
+    }
     let (port, calls) = MainLoopPort::channel();
     let known = library.clone();
     let source = Arc::new(move |id: &str| known.snapshot().scenario(id));
@@ -192,16 +200,20 @@ async fn start(
         name: config.name,
         hostname: process::hostname(),
         started_at: clock::unix_seconds(),
-        exclude_loopback: config.exclude_loopback,
         foreign_qdiscs: config.foreign_qdiscs,
-        directory,
         default_ttl: config.default_ttl,
         keep_on_exit: config.keep_on_exit,
     };
-    let mut state = State::new(identity, library.snapshot());
+    let setting = Setting {
+        directory,
+        own_inode: files.own_inode(),
+        exclude_loopback: config.exclude_loopback,
+    };
+    let mut state = State::new(identity, setting, library.snapshot());
     state.adopt(left, BootTime::now());
     let actors = Actors {
         namespaces: watcher,
+        held,
         interfaces: link_events,
         clients,
         calls,
@@ -209,6 +221,7 @@ async fn start(
         tracker,
         publisher,
         sockets,
+        files,
         diagnostics: Diagnostics::new(files),
         library,
         leases,

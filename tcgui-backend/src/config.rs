@@ -125,7 +125,7 @@ impl TryFrom<Args> for Config {
                         endpoint: endpoint.clone(),
                     });
                 }
-                check(endpoint)?;
+                check_endpoint(endpoint)?;
             }
         }
         let home = std::env::var_os("HOME");
@@ -137,8 +137,8 @@ impl TryFrom<Args> for Config {
             scenario_dirs: directories(scenarios, args.scenario_dir),
             // Two backends on one host do not share what was added to one of them.
             store: absolute(args.state_dir.clone())
-                .join(name.as_str())
-                .join("scenarios"),
+                .join("scenarios")
+                .join(name.as_str()),
         };
         let containers = (!args.no_containers).then(|| {
             let named = args.container_socket.into_iter().map(absolute);
@@ -202,7 +202,11 @@ fn endpoints(list: Option<&str>) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn check(endpoint: &str) -> Result<(), ConfigError> {
+/// Checks an endpoint before Zenoh sees it, which tells less of what is wrong.
+///
+/// # Errors
+/// [`ConfigError::Protocol`] and [`ConfigError::Address`].
+pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     let wrong = |problem| ConfigError::Address {
         endpoint: endpoint.to_owned(),
         problem,
@@ -274,7 +278,7 @@ mod tests {
         assert_eq!(config.bandwidth_interval, Duration::from_secs(2));
         assert_eq!(
             config.library.store,
-            Path::new("/var/lib/tcgui/default/scenarios")
+            Path::new("/var/lib/tcgui/scenarios/default")
         );
     }
 

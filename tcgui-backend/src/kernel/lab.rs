@@ -3,13 +3,13 @@
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use super::netns::{Entry, MountedNamespaceId, NetnsFiles, inside};
+use super::netns::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, inside};
 
 /// A namespace that lives as long as this does. Needs root, and says so.
 #[derive(Debug)]
@@ -57,5 +57,54 @@ impl PrivateNetns {
         let output = output.expect("iproute2 is installed");
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "ip {line}: {error}");
+    }
+}
+
+/// A network namespace without a name, of a process that ends with this. Needs root, and says so.
+#[derive(Debug)]
+pub(crate) struct HeldNetns {
+    process: Child,
+    id: HeldNamespaceId,
+}
+
+impl HeldNetns {
+    /// Starts the process, and waits until it is there.
+    pub(crate) fn new() -> Self {
+        let mut command = Command::new("unshare");
+        let process = command.args(["-n", "sleep", "60"]).spawn();
+        let mut process = process.expect("util-linux is installed");
+        let files = NetnsFiles::new().expect("/proc");
+        let pid = i32::try_from(process.id()).expect("a process id");
+        loop {
+            let id = files.held_by(pid).expect("it lives");
+            if id.inode() != files.own_inode() {
+                return Self { process, id };
+            }
+            let ended = process.try_wait().expect("a child");
+            assert_eq!(ended, None, "tests of the kernel need root");
+            thread::yield_now();
+        }
+    }
+
+    /// Returns who holds it.
+    pub(crate) fn id(&self) -> HeldNamespaceId {
+        self.id
+    }
+
+    /// Ends the process; the namespace goes unless somebody else keeps it.
+    pub(crate) fn end(mut self) {
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        // It may have ended by itself.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+impl Drop for HeldNetns {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
