@@ -9,7 +9,8 @@ cd "$(dirname "$0")/.."
 # sbin is not on every user's path.
 PATH=$PATH:/usr/sbin:/sbin
 scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
-    linux.uml=user-mode-linux busybox=busybox-static
+    linux.uml=user-mode-linux busybox=busybox-static \
+    dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1

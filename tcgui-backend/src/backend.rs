@@ -12,6 +12,8 @@
 //! and none ever waits for it: what a scenario calls for is awaited beside its actor. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
 //! was not asked to end (an error, so that the service manager starts the daemon anew).
 
+mod explaining;
+mod holders;
 mod impair;
 mod inventory;
 mod lanes;
@@ -40,6 +42,7 @@ use crate::blocking;
 use crate::bus::{self, BusError};
 use crate::clock;
 use crate::config::Config;
+use crate::containers::{self, ContainersConfig};
 use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
 use crate::execution;
@@ -52,11 +55,16 @@ use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Home, Lease};
 use crate::library;
 use crate::namespace_watcher::{self, Namespace, WatchError};
+use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
 use crate::sockets::NetnsSockets;
+use holders::HolderReports;
 use impair::Leases;
+use inventory::Setting;
 use state::State;
 use task::Actors;
 use tc_port::MainLoopPort;
+
+pub(crate) use wire::network_namespace;
 
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
@@ -82,6 +90,9 @@ pub enum BackendError {
     /// `/proc` or the kernel's netlink is not to be had.
     #[error("cannot look at the kernel's network namespaces")]
     OwnNamespace(#[source] io::Error),
+    /// `--process-namespaces` without a `/proc` that shows processes.
+    #[error("cannot look at processes")]
+    Processes(#[from] ProcessesError),
     /// rtnetlink is refused.
     #[error("cannot talk to the kernel")]
     Kernel(#[from] RtnetlinkError),
@@ -170,15 +181,12 @@ async fn start(
     supervisor.watch_over("library", librarian.run(supervisor.child_token()));
     let (roster, roster_rx) = watch::channel(Arc::default());
     let (samples, sampler) = bus.samples();
-    let counters = KernelCounters::new(
-        Rtnetlink::open(READINGS)?,
-        sockets.clone(),
-        directory.clone(),
-    );
+    let counters = KernelCounters::new(Rtnetlink::open(READINGS)?, sockets.clone());
     let interval = config.bandwidth_interval;
     let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
     supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
     supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    let (held, processes) = find_holders(config.containers, config.processes, files, supervisor)?;
     let (port, calls) = MainLoopPort::channel();
     let known = library.clone();
     let source = Arc::new(move |id: &str| known.snapshot().scenario(id));
@@ -192,16 +200,21 @@ async fn start(
         name: config.name,
         hostname: process::hostname(),
         started_at: clock::unix_seconds(),
-        exclude_loopback: config.exclude_loopback,
         foreign_qdiscs: config.foreign_qdiscs,
-        directory,
         default_ttl: config.default_ttl,
         keep_on_exit: config.keep_on_exit,
     };
-    let mut state = State::new(identity, library.snapshot());
+    let setting = Setting {
+        directory,
+        own_inode: files.own_inode(),
+        exclude_loopback: config.exclude_loopback,
+    };
+    let mut state = State::new(identity, setting, library.snapshot());
     state.adopt(left, BootTime::now());
     let actors = Actors {
         namespaces: watcher,
+        held,
+        processes,
         interfaces: link_events,
         clients,
         calls,
@@ -209,12 +222,33 @@ async fn start(
         tracker,
         publisher,
         sockets,
+        files,
         diagnostics: Diagnostics::new(files),
         library,
         leases,
         roster,
     };
     Ok((state, actors, namespaces))
+}
+
+/// Sets the actors going that find namespaces without a name.
+fn find_holders(
+    containers: Option<ContainersConfig>,
+    processes: Option<ProcessesConfig>,
+    files: NetnsFiles,
+    supervisor: &mut Supervisor,
+) -> Result<(HolderReports, Option<ProcessesHandle>), BackendError> {
+    let (of_containers, of_processes, held) = holders::channels();
+    if let Some(config) = containers {
+        let task = containers::open(config, files, of_containers);
+        supervisor.watch_over("containers", task.run(supervisor.child_token()));
+    }
+    let Some(config) = processes else {
+        return Ok((held, None));
+    };
+    let (handle, task) = processes::open(config, of_processes)?;
+    supervisor.watch_over("processes", task.run(supervisor.child_token()));
+    Ok((held, Some(handle)))
 }
 
 /// Takes the state directory and what an earlier run left in it. Without it the daemon goes on, and

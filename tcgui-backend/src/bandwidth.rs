@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bus::Sample;
 use crate::kernel::link::LinkCounters;
-use crate::kernel::netns::NetnsKey;
+use crate::kernel::netns::{NetnsKey, Way};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 pub use kernel::KernelCounters;
@@ -53,8 +53,10 @@ pub struct RosterEntry {
     pub key: NetnsKey,
     /// Its id; `None` for the host, and where there are no ids.
     pub nsid: Option<Nsid>,
-    /// The names under which it is shown; everything is published under each.
-    pub names: Vec<NamespaceName>,
+    /// The name under which it is shown.
+    pub name: NamespaceName,
+    /// What leads to it; the host needs nothing.
+    pub ways: Vec<Way>,
     /// The interfaces that are shown.
     pub links: Arc<[RosterLink]>,
 }

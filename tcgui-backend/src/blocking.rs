@@ -1,14 +1,67 @@
 //! Work that may block, on the runtime's threads for it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use tokio::sync::oneshot;
+
 /// Runs `work` on a blocking thread and returns what it returns; its panic goes on here.
 ///
 /// While the runtime shuts down, blocking work is cancelled; then this never returns.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(err) => match err.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => std::future::pending().await,
-        },
+    run_with_rest(move || (work(), ()), drop).await
+}
+
+/// Runs `work` as [`run`] does and returns the first of what it returns as soon as it is there, while the
+/// thread goes on with `rest` for the second.
+pub(crate) async fn run_with_rest<T, R>(
+    work: impl FnOnce() -> (T, R) + Send + 'static,
+    rest: impl FnOnce(R) + Send + 'static,
+) -> T
+where
+    T: Send + 'static,
+{
+    let (tx, rx) = oneshot::channel();
+    let thread = tokio::task::spawn_blocking(move || {
+        match catch_unwind(AssertUnwindSafe(work)) {
+            Ok((result, left)) => {
+                // Nobody waits any more: it is done all the same.
+                tx.send(Ok(result)).ok();
+                rest(left);
+            }
+            Err(panic) => drop(tx.send(Err(panic))),
+        }
+    });
+    // Its result comes through the channel.
+    drop(thread);
+    match rx.await {
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_rest_is_not_waited_for() {
+        let (go, gate) = mpsc::channel();
+        let (done, ended) = mpsc::channel();
+        let rest = move |text: &'static str| {
+            gate.recv().unwrap();
+            done.send(text).unwrap();
+        };
+        assert_eq!(run_with_rest(|| (7, "rest"), rest).await, 7);
+        go.send(()).unwrap();
+        assert_eq!(run(move || ended.recv().unwrap()).await, "rest");
+    }
+
+    #[tokio::test]
+    #[should_panic(expected = "on purpose")]
+    async fn a_panic_goes_on() {
+        run(|| panic!("on purpose")).await
     }
 }

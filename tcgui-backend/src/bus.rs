@@ -17,6 +17,7 @@
 //! with a failure of the form that its key promises.
 
 mod cached;
+mod client;
 mod publishers;
 mod queries;
 mod replies;
@@ -24,6 +25,7 @@ mod samples;
 mod session;
 mod task;
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +33,7 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::BackendHealthStatus;
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{InterfaceName, NamespaceName};
@@ -46,6 +49,9 @@ use crate::error::BoxError;
 use crate::execution::UpdateSink;
 use crate::kernel::process;
 
+use replies::Turn;
+
+pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
@@ -126,6 +132,9 @@ impl Serialize for Rendered {
     }
 }
 
+/// Answers, with the way back of each.
+pub type Answers = Vec<(Reply<TcResponse>, TcResponse)>;
+
 /// What is published together, in this order, each cached for late clients.
 #[derive(Debug, Default)]
 pub struct Publication {
@@ -140,7 +149,7 @@ pub struct Publication {
     /// `scenario/execution/NS/IF`.
     pub executions: Vec<ExecutionPublication>,
     /// Answers to those who asked for what is published above, given after it.
-    pub answers: Vec<(Reply<TcResponse>, TcResponse)>,
+    pub answers: Answers,
 }
 
 impl Publication {
@@ -233,22 +242,67 @@ pub enum Request {
     Execution(ScenarioExecutionRequest, Reply<ScenarioExecutionResponse>),
     /// `query/diagnostics`.
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
+    /// `query/explain`.
+    Explain(ExplainRequest, Reply<ExplainResponse>),
 }
 
 /// The way back to the client. Dropped unanswered, the client gets a failure.
-#[derive(Debug)]
-pub struct Reply<R>(oneshot::Sender<R>);
+pub struct Reply<R> {
+    turn: Turn,
+    answer: Option<Box<Answer<R>>>,
+}
+
+/// Takes the answer, or `None` when there will be none. Never waits.
+type Answer<R> = dyn FnOnce(Option<R>, Turn) + Send;
 
 impl<R> Reply<R> {
+    fn new(answer: impl FnOnce(Option<R>, Turn) + Send + 'static) -> Self {
+        Self {
+            turn: Turn::InOrder,
+            answer: Some(Box::new(answer)),
+        }
+    }
+
     /// Returns a reply and the end at which its answer arrives.
-    pub fn channel() -> (Self, oneshot::Receiver<R>) {
+    pub fn channel() -> (Self, oneshot::Receiver<R>)
+    where
+        R: Send + 'static,
+    {
         let (tx, rx) = oneshot::channel();
-        (Self(tx), rx)
+        let answer = move |answer, _| {
+            if let Some(answer) = answer {
+                // Whoever is gone needs no answer.
+                tx.send(answer).ok();
+            }
+        };
+        (Self::new(answer), rx)
+    }
+
+    /// Lets the answers of others go first.
+    #[must_use]
+    pub fn yielding(mut self) -> Self {
+        self.turn = Turn::Last;
+        self
     }
 
     /// Answers.
-    pub fn send(self, answer: R) {
-        // A client that is gone needs no answer.
-        self.0.send(answer).ok();
+    pub fn send(mut self, answer: R) {
+        if let Some(send) = self.answer.take() {
+            send(Some(answer), self.turn);
+        }
+    }
+}
+
+impl<R> Drop for Reply<R> {
+    fn drop(&mut self) {
+        if let Some(send) = self.answer.take() {
+            send(None, self.turn);
+        }
+    }
+}
+
+impl<R> fmt::Debug for Reply<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reply").finish_non_exhaustive()
     }
 }

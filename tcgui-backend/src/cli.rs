@@ -1,5 +1,6 @@
 //! The command line, compatible with released versions; what it means is checked in `config`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -86,6 +87,14 @@ pub struct Args {
     #[arg(long)]
     pub no_namespace_ids: bool,
 
+    /// Socket of a container engine, besides those where Docker and Podman listen by default; may be repeated
+    #[arg(long, value_name = "PATH", conflicts_with = "no_containers")]
+    pub container_socket: Vec<PathBuf>,
+
+    /// Do not look for containers
+    #[arg(long)]
+    pub no_containers: bool,
+
     /// Show namespaces that have no name too, by the oldest process in each; CAP_SYS_PTRACE is needed to see
     /// those of other users
     #[arg(long)]
@@ -140,18 +149,82 @@ pub enum Command {
     /// That is what the daemon does at its start: what had expired, was not confirmed in time or belonged
     /// to a scenario is undone, unless somebody has changed it since. No daemon may run.
     Restore(RestoreArgs),
+    /// List the network namespaces and their interfaces, or follow them
+    ///
+    /// Asks the running daemons; where none answers it looks by itself, and says so.
+    #[command(after_help = NAMESPACES_EXAMPLES)]
+    Namespaces(NamespacesArgs),
+    /// Say why a network namespace is listed, or why not
+    ///
+    /// Asks the running daemon what it knows about the name: the entry and its mount, what makes the
+    /// daemon look and when that last happened, and which limits and capabilities are in the way. Where no daemon
+    /// answers, the command looks as a daemon would that was started like it, and says so.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(ExplainArgs),
+}
+
+/// What to list.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct NamespacesArgs {
+    /// Go on, and print what appears (+), changes (~) and goes (-)
+    #[arg(short, long)]
+    pub watch: bool,
+
+    /// Print a JSON object on each line: event, backend, and the namespace as on the bus
+    #[arg(long)]
+    pub json: bool,
+
+    /// Only what this daemon lists; all of them by default
+    #[arg(short, long, value_name = "BACKEND_NAME")]
+    pub backend: Option<String>,
+
+    /// How to reach it
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// What to explain.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct ExplainArgs {
+    /// The namespace: NAME of /run/netns/NAME, container:NAME, or 'default' for the host's own
+    #[arg(value_name = "NAME")]
+    pub namespace: OsString,
+
+    /// Print the explanation as a JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// The daemon to ask [default: default]
+    #[arg(short, long, value_name = "BACKEND_NAME")]
+    pub backend: Option<String>,
+
+    /// How to reach it
+    #[command(flatten)]
+    pub reach: ReachArgs,
+}
+
+/// How to reach a running daemon, or what to look at without one.
+#[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
+pub struct ReachArgs {
+    /// Endpoint of the daemon, or of one that it is connected to [default: tcp/127.0.0.1:7447]
+    #[arg(long, value_name = "ENDPOINT")]
+    pub connect: Option<String>,
+
+    /// Directory with the named network namespaces, for when no daemon answers [default: /run/netns]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub netns_dir: Option<PathBuf>,
 }
 
 /// What to restore.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RestoreArgs {
-    /// State directory of the daemon
-    #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIR)]
-    pub state_dir: PathBuf,
+    /// State directory of the daemon [default: that before the command, or /var/lib/tcgui]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub state_dir: Option<PathBuf>,
 
-    /// Directory with the named network namespaces
-    #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
-    pub netns_dir: PathBuf,
+    /// Directory with the named network namespaces [default: that before the command, or /run/netns]
+    #[arg(long, value_name = "DIRECTORY")]
+    pub netns_dir: Option<PathBuf>,
 
     /// Also what has not ended yet
     #[arg(long)]
@@ -180,13 +253,39 @@ Examples:
                                                    a second backend, through the first
   tcgui-backend check scenarios/*.json5            find mistakes before the daemon does
   tcgui-backend restore --all                      after a crash: undo all that was to end
+  tcgui-backend namespaces --watch                 what is listed, and what comes and goes
+  tcgui-backend explain lab                        why is 'lab' listed, or not?
 
 SIGHUP makes it read presets and scenarios again, which it does by itself when their files change.
 
 Environment:
   RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
+  DOCKER_HOST, CONTAINER_HOST
+              sockets of more container engines, as unix:///run/docker.sock
 
 Exit status: 0 stopped by SIGINT or SIGTERM, 1 cannot start or go on, 2 wrong usage.";
+
+const NAMESPACES_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend namespaces                           a table
+  tcgui-backend namespaces --watch                   and what changes, until it is interrupted
+  tcgui-backend namespaces --json | jq -r .namespace.name
+  tcgui-backend namespaces --connect tcp/192.0.2.7:7448   of the daemons on another host
+
+An interface is followed by (down) when it is switched off and by (netem) when it is impaired.
+
+Exit status: 0 listed, 2 something is wrong.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend explain lab                          of /run/netns/lab
+  tcgui-backend explain container:web
+  tcgui-backend explain default                      the host's own namespace
+  tcgui-backend explain lab --backend lab2 --connect tcp/192.0.2.7:7447
+  tcgui-backend explain lab --json | jq -r '.reasons[].code'
+  tcgui-backend explain lab >/dev/null && echo listed
+
+Exit status: 0 listed, 1 not listed (the reason is printed), 2 something is wrong.";
 
 /// Parses a duration like `500ms` or `30s`; zero would be a busy loop.
 fn interval(text: &str) -> Result<Duration, String> {
@@ -222,6 +321,7 @@ fn duration_within(shortest: Duration, longest: Duration, text: &str) -> Result<
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+    use std::path::Path;
 
     use super::*;
 
@@ -270,13 +370,57 @@ mod tests {
         let Some(Command::Restore(args)) = args.command else {
             panic!("{args:?}");
         };
-        assert!(args.all && args.state_dir.to_str() == Some("/x"));
+        assert!(args.all && args.netns_dir.is_none());
+        assert_eq!(args.state_dir.as_deref(), Some(Path::new("/x")));
         let daemon = Args::parse_from(["tcgui-backend", "--default-ttl", "1h"]);
         assert!(daemon.command.is_none() && !daemon.keep_on_exit);
         assert_eq!(daemon.default_ttl, Some(Duration::from_secs(3600)));
         for wrong in ["0s", "31days", "soon"] {
             Args::try_parse_from(["tcgui-backend", "--default-ttl", wrong]).unwrap_err();
         }
+    }
+
+    #[test]
+    fn containers_are_looked_for_or_not() {
+        let args = [
+            "tcgui-backend",
+            "--container-socket",
+            "/a",
+            "--container-socket",
+            "/b",
+        ];
+        let args = Args::parse_from(args);
+        assert_eq!(
+            args.container_socket,
+            [PathBuf::from("/a"), PathBuf::from("/b")]
+        );
+        let both = [
+            "tcgui-backend",
+            "--no-containers",
+            "--container-socket",
+            "/a",
+        ];
+        Args::try_parse_from(both).unwrap_err();
+    }
+
+    #[test]
+    fn questions_have_their_own_options() {
+        let args = Args::parse_from(["tcgui-backend", "explain", "--backend", "lab2", "--", "-x"]);
+        let Some(Command::Explain(explain)) = args.command else {
+            panic!("{args:?}");
+        };
+        assert_eq!(
+            (explain.backend.as_deref(), explain.json),
+            (Some("lab2"), false)
+        );
+        assert_eq!(explain.namespace, "-x");
+        let args = Args::parse_from(["tcgui-backend", "namespaces", "-w", "--json"]);
+        let Some(Command::Namespaces(listed)) = args.command else {
+            panic!("{args:?}");
+        };
+        assert!(listed.watch && listed.json && listed.backend.is_none());
+        assert!(listed.reach.connect.is_none() && listed.reach.netns_dir.is_none());
+        Args::try_parse_from(["tcgui-backend", "explain"]).unwrap_err();
     }
 
     #[test]

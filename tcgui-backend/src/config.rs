@@ -8,6 +8,7 @@ use std::time::Duration;
 use tcgui_shared::names::{BackendName, NameError};
 
 use crate::cli::{Args, ZenohMode};
+use crate::containers::{ContainersConfig, Environment};
 use crate::library::LibraryConfig;
 use crate::namespace_watcher::WatchConfig;
 use crate::processes::ProcessesConfig;
@@ -31,6 +32,8 @@ pub struct Config {
     pub create_netns_dir: bool,
     /// Read links by the kernel's namespace ids, or over sockets inside.
     pub namespace_ids: bool,
+    /// Where container engines listen; `None`: containers are not looked for.
+    pub containers: Option<ContainersConfig>,
     /// How to look for namespaces that processes hold, if at all.
     pub processes: Option<ProcessesConfig>,
     /// What may be destroyed for a netem.
@@ -125,7 +128,7 @@ impl TryFrom<Args> for Config {
                         endpoint: endpoint.clone(),
                     });
                 }
-                check(endpoint)?;
+                check_endpoint(endpoint)?;
             }
         }
         let home = std::env::var_os("HOME");
@@ -137,11 +140,16 @@ impl TryFrom<Args> for Config {
             scenario_dirs: directories(scenarios, args.scenario_dir),
             // Two backends on one host do not share what was added to one of them.
             store: absolute(args.state_dir.clone())
-                .join(name.as_str())
-                .join("scenarios"),
+                .join("scenarios")
+                .join(name.as_str()),
         };
+        let containers = (!args.no_containers).then(|| {
+            let named = args.container_socket.into_iter().map(absolute);
+            ContainersConfig::new(&Environment::read(), named)
+        });
         Ok(Self {
             library,
+            containers,
             name,
             exclude_loopback: args.exclude_loopback,
             fail_actor: args.fail_actor,
@@ -201,7 +209,11 @@ fn endpoints(list: Option<&str>) -> Vec<String> {
         .unwrap_or_default()
 }
 
-fn check(endpoint: &str) -> Result<(), ConfigError> {
+/// Checks an endpoint before Zenoh sees it, which tells less of what is wrong.
+///
+/// # Errors
+/// [`ConfigError::Protocol`] and [`ConfigError::Address`].
+pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     let wrong = |problem| ConfigError::Address {
         endpoint: endpoint.to_owned(),
         problem,
@@ -273,7 +285,7 @@ mod tests {
         assert_eq!(config.bandwidth_interval, Duration::from_secs(2));
         assert_eq!(
             config.library.store,
-            Path::new("/var/lib/tcgui/default/scenarios")
+            Path::new("/var/lib/tcgui/scenarios/default")
         );
     }
 
@@ -302,6 +314,17 @@ mod tests {
         let home = default_dirs(Some("/home/me".as_ref()), "presets");
         assert_eq!(home[1], Path::new("/home/me/.config/tcgui/presets"));
         assert_eq!(default_dirs(None, "presets").len(), 2);
+    }
+
+    #[test]
+    fn sockets_of_engines_are_absolute() {
+        let here = std::env::current_dir().unwrap();
+        let config = config(&["--container-socket", "x.sock"]).unwrap();
+        let sockets = config.containers.unwrap().sockets;
+        assert!(sockets.contains(&"/run/podman/podman.sock".into()));
+        assert_eq!(sockets.last(), Some(&here.join("x.sock")));
+        let config = super::tests::config(&["--no-containers"]).unwrap();
+        assert_eq!(config.containers, None);
     }
 
     #[test]

@@ -27,6 +27,16 @@ pub enum HolderKind {
     Process(Arc<str>),
 }
 
+impl HolderKind {
+    /// Returns who reports holders of this kind.
+    pub const fn finder(&self) -> Finder {
+        match self {
+            Self::Container(_) => Finder::Containers,
+            Self::Process(_) => Finder::Processes,
+        }
+    }
+}
+
 /// A running container, as its engine describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -38,6 +48,15 @@ pub struct Container {
     pub short_id: String,
     /// The image it was made of, as in its configuration.
     pub image: String,
+}
+
+/// Who reports holders. Both may report one process: each takes back what it has reported itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Finder {
+    /// The actor that asks container engines.
+    Containers,
+    /// The actor that looks at all processes.
+    Processes,
 }
 
 /// A container engine.

@@ -19,14 +19,13 @@ mod tests;
 mod tracker;
 
 use std::io;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::link::Link;
-use crate::kernel::netns::{MountedNamespaceId, OpenError};
+use crate::kernel::netns::{OpenError, Way};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
@@ -64,17 +63,20 @@ pub enum InterfacesEvent {
         /// What it holds.
         snapshot: Snapshot,
     },
-    /// The first look failed: nothing is known yet, and the actor goes on trying.
+    /// Nothing is known of it: the first look failed, or nothing leads there any more. The actor goes on
+    /// trying for as long as it is tracked.
     Unreadable {
         /// Which namespace.
         key: NetnsKey,
     },
+    /// There is a namespace to which no way is tracked.
+    Stranger,
 }
 
 /// Why the links of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// No path leads to the namespace any more.
+    /// No way leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
     /// The id the kernel had given it is no longer valid; the next look asks for a new one.
@@ -112,11 +114,11 @@ impl From<SocketError> for LookError {
 enum Command {
     Track {
         key: NetnsKey,
-        path: Option<PathBuf>,
+        way: Option<Way>,
     },
     Untrack {
-        id: MountedNamespaceId,
-        path: PathBuf,
+        key: NetnsKey,
+        way: Way,
     },
     Refresh {
         key: NetnsKey,
@@ -128,6 +130,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct InterfacesHandle {
     commands: mpsc::Sender<Command>,
+    heard: watch::Receiver<Option<Instant>>,
 }
 
 impl InterfacesHandle {
@@ -135,23 +138,20 @@ impl InterfacesHandle {
     pub async fn track_host(&self) {
         self.send(Command::Track {
             key: NetnsKey::Host,
-            path: None,
+            way: None,
         })
         .await;
     }
 
-    /// Reports the links of a namespace from now on; `path` is one of the names that lead to it.
-    pub async fn track(&self, id: MountedNamespaceId, path: PathBuf) {
-        self.send(Command::Track {
-            key: NetnsKey::Mounted(id),
-            path: Some(path),
-        })
-        .await;
+    /// Reports the links of a namespace from now on; `way` is one of those that lead to it.
+    pub async fn track(&self, key: NetnsKey, way: Way) {
+        let way = Some(way);
+        self.send(Command::Track { key, way }).await;
     }
 
-    /// Takes a name back; with the last one the namespace is forgotten.
-    pub async fn untrack(&self, id: MountedNamespaceId, path: PathBuf) {
-        self.send(Command::Untrack { id, path }).await;
+    /// Takes a way back; with the last one the namespace is forgotten.
+    pub async fn untrack(&self, key: NetnsKey, way: Way) {
+        self.send(Command::Untrack { key, way }).await;
     }
 
     /// Looks again, at once, and returns what a look that began after this call has seen.
@@ -164,6 +164,11 @@ impl InterfacesHandle {
         answer
             .await
             .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+    }
+
+    /// Returns when the kernel was heard the last time, about whatever namespace; `None`: never yet.
+    pub fn last_heard(&self) -> Option<Instant> {
+        *self.heard.borrow()
     }
 
     async fn send(&self, command: Command) {
@@ -179,6 +184,7 @@ pub fn open<K: LinkKernel>(
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
-    let task = Task::new(kernel, sweep_interval, command_rx, event_tx);
-    (InterfacesHandle { commands }, events, task)
+    let (heard_tx, heard) = watch::channel(None);
+    let task = Task::new(kernel, sweep_interval, command_rx, event_tx, heard_tx);
+    (InterfacesHandle { commands, heard }, events, task)
 }

@@ -16,6 +16,8 @@ pub(crate) mod lab;
 pub mod link;
 pub mod mount_table;
 #[cfg(feature = "daemon")]
+pub mod mountinfo;
+#[cfg(feature = "daemon")]
 pub mod netem;
 pub mod netns;
 #[cfg(feature = "daemon")]

@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::boot;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey};
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsFiles, NetnsKey, Way};
 use crate::tc::observed::{Observed, Root};
 use terms::Grant;
 
@@ -91,7 +91,74 @@ pub enum LeaseNetns {
         ctime_s: i64,
         /// … and ns.
         ctime_ns: i64,
+        /// The entry was a symbolic link.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        link: bool,
     },
+    /// One that a process held.
+    Held {
+        /// Of nsfs.
+        device: u64,
+        /// Its inode.
+        inode: u64,
+        /// The process.
+        pid: i32,
+        /// When it started, in clock ticks since boot.
+        started: u64,
+    },
+}
+
+impl LeaseNetns {
+    /// Returns the key of a namespace to which this led first; `None` for that of a daemon.
+    pub const fn key(self) -> Option<NetnsKey> {
+        match self {
+            Self::Own { .. } => None,
+            Self::Mounted {
+                device,
+                inode,
+                ctime_s,
+                ctime_ns,
+                link,
+            } => {
+                let id = MountedNamespaceId::from_parts(device, inode, ctime_s, ctime_ns);
+                let id = if link { id.through_link() } else { id };
+                Some(NetnsKey::Mounted(id))
+            }
+            Self::Held {
+                device,
+                inode,
+                pid,
+                started,
+            } => Some(NetnsKey::Held(HeldNamespaceId::from_parts(
+                device, inode, pid, started,
+            ))),
+        }
+    }
+}
+
+impl From<MountedNamespaceId> for LeaseNetns {
+    fn from(id: MountedNamespaceId) -> Self {
+        let (device, inode, ctime_s, ctime_ns) = id.parts();
+        Self::Mounted {
+            device,
+            inode,
+            ctime_s,
+            ctime_ns,
+            link: id.is_link(),
+        }
+    }
+}
+
+impl From<HeldNamespaceId> for LeaseNetns {
+    fn from(id: HeldNamespaceId) -> Self {
+        let (device, inode, pid, started) = id.parts();
+        Self::Held {
+            device,
+            inode,
+            pid,
+            started,
+        }
+    }
 }
 
 impl fmt::Display for LeaseNetns {
@@ -99,6 +166,9 @@ impl fmt::Display for LeaseNetns {
         match self {
             Self::Own { inode, .. } => write!(f, "the daemon's own namespace (inode {inode})"),
             Self::Mounted { inode, .. } => write!(f, "namespace with inode {inode}"),
+            Self::Held { inode, pid, .. } => {
+                write!(f, "namespace with inode {inode} of process {pid}")
+            }
         }
     }
 }
@@ -130,15 +200,8 @@ impl Home {
     pub fn netns(&self, key: NetnsKey) -> LeaseNetns {
         match key {
             NetnsKey::Host => self.own,
-            NetnsKey::Mounted(id) => {
-                let (device, inode, ctime_s, ctime_ns) = id.parts();
-                LeaseNetns::Mounted {
-                    device,
-                    inode,
-                    ctime_s,
-                    ctime_ns,
-                }
-            }
+            NetnsKey::Mounted(id) => id.into(),
+            NetnsKey::Held(id) => id.into(),
         }
     }
 
@@ -146,14 +209,7 @@ impl Home {
     pub fn key(&self, netns: LeaseNetns) -> Option<NetnsKey> {
         match netns {
             LeaseNetns::Own { .. } => (netns == self.own).then_some(NetnsKey::Host),
-            LeaseNetns::Mounted {
-                device,
-                inode,
-                ctime_s,
-                ctime_ns,
-            } => Some(NetnsKey::Mounted(MountedNamespaceId::from_parts(
-                device, inode, ctime_s, ctime_ns,
-            ))),
+            LeaseNetns::Mounted { .. } | LeaseNetns::Held { .. } => netns.key(),
         }
     }
 }
@@ -210,8 +266,11 @@ impl Before {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
-    /// The namespace.
+    /// The namespace, by the way that was seen first.
     pub netns: LeaseNetns,
+    /// The other ways to it: after a restart of the daemon another one may be seen first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<LeaseNetns>,
     /// The interface in it.
     pub ifindex: u32,
     /// The name that the interface had, as on the wire: for people only.
@@ -227,6 +286,9 @@ pub struct Lease {
     pub expires: Option<BootTime>,
     /// When it ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
+    /// The terms that hold again when the scenario gives the interface back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<Grant>,
 }
 
 impl Lease {
@@ -242,6 +304,7 @@ impl Lease {
         let held = held.filter(|held| restore::knows(held, observed));
         let mut lease = Self {
             netns,
+            also: Vec::new(),
             ifindex,
             ifname,
             before: held.map_or_else(|| Before::of(observed), |held| held.before.clone()),
@@ -249,9 +312,70 @@ impl Lease {
             owner: grant.owner,
             expires: grant.expires,
             confirm_by: grant.confirm_by,
+            under: None,
         };
+        if lease.is_of_a_scenario() {
+            lease.under = held.and_then(Self::terms_beneath);
+        }
         lease.may_be(wanted);
         lease
+    }
+
+    /// Returns whether it ends with a scenario.
+    pub fn is_of_a_scenario(&self) -> bool {
+        matches!(self.owner, Owner::Scenario { .. })
+    }
+
+    /// Returns whether it ends with this scenario.
+    pub fn is_of(&self, scenario: &str) -> bool {
+        matches!(&self.owner, Owner::Scenario { id } if id == scenario)
+    }
+
+    /// Returns the terms that a scenario which begins now, or goes on, does not end.
+    fn terms_beneath(&self) -> Option<Grant> {
+        if self.is_of_a_scenario() {
+            return self.under.clone();
+        }
+        Some(Grant {
+            owner: self.owner.clone(),
+            expires: self.expires,
+            confirm_by: self.confirm_by,
+        })
+    }
+
+    /// Returns what holds when its scenario has given the interface back; `None` when nothing does.
+    pub fn released(self) -> Option<Self> {
+        let Grant {
+            owner,
+            expires,
+            confirm_by,
+        } = self.under?;
+        Some(Self {
+            owner,
+            expires,
+            confirm_by,
+            under: None,
+            ..self
+        })
+    }
+
+    /// Notes which ways lead to the namespace now; returns whether that is news.
+    pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
+        let also = ways.iter().map(|way| match way {
+            Way::Name { id, .. } => LeaseNetns::from(*id),
+            Way::Process(id) => LeaseNetns::from(*id),
+        });
+        let mut also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        // Mounts of one namespace have one identity.
+        also.dedup();
+        let news = self.also != also;
+        self.also = also;
+        news
+    }
+
+    /// Returns all ways by which the namespace may be known.
+    pub fn ways(&self) -> impl Iterator<Item = LeaseNetns> {
+        [self.netns].into_iter().chain(self.also.iter().copied())
     }
 
     /// Notes what may be at the root from now on.

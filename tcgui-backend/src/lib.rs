@@ -21,12 +21,16 @@ mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;
 #[cfg(feature = "daemon")]
+pub mod containers;
+#[cfg(feature = "daemon")]
 pub mod diagnostics;
 #[cfg(feature = "daemon")]
 pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod execution;
+#[cfg(feature = "daemon")]
+pub mod explain;
 #[cfg(feature = "daemon")]
 pub mod held;
 #[cfg(feature = "daemon")]
@@ -36,7 +40,11 @@ pub mod kernel;
 pub mod lease;
 #[cfg(feature = "daemon")]
 pub mod library;
+#[cfg(feature = "daemon")]
+pub mod listing;
 pub mod namespace_watcher;
+#[cfg(feature = "daemon")]
+pub mod own_look;
 mod pacing;
 #[cfg(feature = "daemon")]
 pub mod preset;

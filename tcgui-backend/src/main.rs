@@ -1,27 +1,25 @@
-//! The daemon's binary: arguments → configuration → logs → run → exit status.
+//! The daemon's binary: arguments → configuration → logs → run → exit status; other commands in `commands`.
 
-use std::io::{self, Write};
-use std::path::PathBuf;
+mod commands;
+
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Parser;
 use tcgui_backend::backend;
 use tcgui_backend::bus;
-use tcgui_backend::cli::{Args, Command, RestoreArgs};
+use tcgui_backend::cli::Args;
 use tcgui_backend::config::Config;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
-use tcgui_backend::lease::by_hand::{self, Wanted};
-use tcgui_backend::library::check;
 use tcgui_backend::telemetry;
 use tracing::{debug, error};
 
 /// Kernel requests still under way when everything else has stopped get this long.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
-/// Two keep the watcher and a slow neighbour apart; more would not be busy.
-const WORKERS: std::ops::RangeInclusive<usize> = 2..=4;
+/// More would not be busy; and on one processor, a second one would only be woken for nothing.
+const MOST_WORKERS: usize = 4;
 /// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3),
 /// the publication, the samples, and two writers for clients, each bounded where it begins; and some room.
 const BLOCKING_THREADS: usize = 32;
@@ -30,17 +28,15 @@ const BLOCKING_THREADS: usize = 32;
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
-    process::limit_arenas();
+    process::tune_allocator();
     bus::prepare();
     let mut args = Args::parse();
+    if let Some(command) = args.command.take() {
+        return commands::run(command, args);
+    }
     telemetry::start(args.verbose);
-    let started = match args.command.take() {
-        Some(Command::Check { files }) => check(args, &files),
-        Some(Command::Restore(args)) => restore(args),
-        None => start(args).map(|()| ExitCode::SUCCESS),
-    };
-    match started {
-        Ok(code) => code,
+    match start(args) {
+        Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             error!(error = %chain(err.as_ref()), "stopped");
             ExitCode::FAILURE
@@ -48,75 +44,23 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints a line for each file.
-fn check(args: Args, files: &[PathBuf]) -> anyhow::Result<ExitCode> {
-    let config = Config::try_from(args)?;
-    let verdicts = check::check(files, &config.library);
-    let mut out = io::stdout().lock();
-    for verdict in &verdicts {
-        writeln!(out, "{verdict}").context("cannot print")?;
-    }
-    let good = verdicts.iter().all(check::Verdict::is_good);
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
-}
-
-/// Says of each lease what became of it; fails when one could not be restored.
-fn restore(args: RestoreArgs) -> anyhow::Result<ExitCode> {
-    check_capabilities()?;
-    let wanted = Wanted {
-        state: args.state_dir,
-        netns: args.netns_dir,
-        all: args.all,
-    };
-    let mut code = ExitCode::SUCCESS;
-    let mut told = Ok(());
-    by_hand::restore(&wanted, |what, fate| {
-        let line = match fate {
-            Ok(fate) => format!("{what}: {fate}"),
-            Err(err) => {
-                code = ExitCode::FAILURE;
-                format!("{what}: {}", chain(err.as_ref()))
-            }
-        };
-        let written = writeln!(io::stdout(), "{line}");
-        told = std::mem::replace(&mut told, Ok(())).and(written);
-    })?;
-    told.context("cannot say what was done")?;
-    Ok(code)
-}
-
-fn check_capabilities() -> anyhow::Result<()> {
-    let missing = process::missing_capabilities().context("cannot read own capabilities")?;
-    if !missing.is_empty() {
-        bail!(
-            "missing {}: run tcgui-backend as root, or grant them in the service unit \
-             (AmbientCapabilities=)",
-            missing.join(", ")
-        );
-    }
-    Ok(())
-}
-
 fn start(args: Args) -> anyhow::Result<()> {
     let config = Config::try_from(args)?;
-    check_capabilities()?;
+    commands::check_capabilities()?;
     match process::raise_descriptor_limit() {
         Ok(limit) => debug!(limit, "descriptor limit raised"),
         Err(err) => debug!(error = %err, "descriptor limit left as it was"),
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(cores.clamp(*WORKERS.start(), *WORKERS.end()))
+        .worker_threads(cores.min(MOST_WORKERS))
         .max_blocking_threads(BLOCKING_THREADS)
         .thread_keep_alive(KEEP_ALIVE)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    let ended = runtime.block_on(backend::run(config));
+    // Where its tasks run: from this thread each of them would be woken on another.
+    let ended = runtime.block_on(runtime.spawn(backend::run(config)));
     runtime.shutdown_timeout(LAST_REQUESTS);
-    Ok(ended?)
+    Ok(ended.context("the main loop failed")??)
 }

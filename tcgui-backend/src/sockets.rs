@@ -2,33 +2,32 @@
 //!
 //! What the kernel does not do by namespace id (qdiscs, switching links) needs a socket inside. Such a
 //! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
-//! namespace is [`kept`](NetnsSockets::keep), and it is closed the moment the last name is gone.
+//! namespace is [`kept`](NetnsSockets::keep), and it is closed the moment the last way to it is gone.
 
 use std::collections::HashMap;
 use std::io;
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::blocking;
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey, OpenError, inside};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
-/// Which namespace, and names that may lead to it; the host needs none.
+/// Which namespace, and what may lead to it; the host needs nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The namespace.
     pub key: NetnsKey,
-    /// Paths to try.
-    pub paths: Vec<PathBuf>,
+    /// Ways to try.
+    pub ways: Vec<Way>,
 }
 
 /// Why there is no socket inside a namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// No path leads to the namespace any more.
+    /// No way leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
     /// The namespace file was refused.
@@ -51,7 +50,7 @@ impl From<OpenError> for SocketError {
     }
 }
 
-/// One namespace that has a name.
+/// One namespace to which a way leads.
 #[derive(Debug, Default)]
 struct Inside {
     idle: Option<RequestSocket>,
@@ -64,7 +63,7 @@ struct Inside {
 pub struct NetnsSockets {
     host: Rtnetlink,
     files: NetnsFiles,
-    named: Arc<Mutex<HashMap<MountedNamespaceId, Inside>>>,
+    others: Arc<Mutex<HashMap<NetnsKey, Inside>>>,
     running: Arc<Semaphore>,
 }
 
@@ -75,42 +74,42 @@ impl NetnsSockets {
         Self {
             host,
             files,
-            named: Arc::default(),
+            others: Arc::default(),
             running: Arc::new(Semaphore::new(parallel)),
         }
     }
 
-    /// A namespace has a name.
-    pub fn admit(&self, id: MountedNamespaceId) {
-        self.lock().entry(id).or_default();
+    /// A way leads to a namespace.
+    pub fn admit(&self, key: NetnsKey) {
+        self.lock().entry(key).or_default();
     }
 
-    /// Its last name is gone: its socket is closed, and what runs inside hears it.
-    pub fn forget(&self, id: MountedNamespaceId) {
-        let forgotten = self.lock().remove(&id);
+    /// The last way to it is gone: its socket is closed, and what runs inside hears it.
+    pub fn forget(&self, key: NetnsKey) {
+        let forgotten = self.lock().remove(&key);
         if let Some(inside) = forgotten {
             inside.gone.cancel();
         }
     }
 
     /// Says whether an idle socket inside is worth having: there is something to be read again and again.
-    pub fn keep(&self, id: MountedNamespaceId, kept: bool) {
-        let mut named = self.lock();
-        let Some(inside) = named.get_mut(&id) else {
+    pub fn keep(&self, key: NetnsKey, kept: bool) {
+        let mut others = self.lock();
+        let Some(inside) = others.get_mut(&key) else {
             return;
         };
         inside.kept = kept;
         let closed = if kept { None } else { inside.idle.take() };
-        drop(named);
+        drop(others);
         drop(closed);
     }
 
-    /// Returns what is cancelled when the namespace loses its last name, as soon as it does.
+    /// Returns what is cancelled when the last way to the namespace goes, as soon as it does.
     pub fn gone(&self, key: NetnsKey) -> CancellationToken {
-        let NetnsKey::Mounted(id) = key else {
+        if key == NetnsKey::Host {
             return CancellationToken::new();
-        };
-        match self.lock().get(&id) {
+        }
+        match self.lock().get(&key) {
             Some(inside) => inside.gone.clone(),
             None => {
                 let gone = CancellationToken::new();
@@ -133,64 +132,61 @@ impl NetnsSockets {
         T: Send + 'static,
         E: From<SocketError> + From<RtnetlinkError> + Send + 'static,
     {
-        let NetnsKey::Mounted(id) = place.key else {
+        if place.key == NetnsKey::Host {
             return self.host.run(request).await;
-        };
+        }
         let permit = Arc::clone(&self.running).acquire_owned().await;
         let sockets = self.clone();
         blocking::run(move || {
             let _permit = permit;
-            sockets.inside(id, &place.paths, request)
+            sockets.inside(place.key, &place.ways, request)
         })
         .await
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside a namespace that has a name.
+    /// Runs `request` on this thread, which may block, with a socket inside another namespace than the
+    /// daemon's own.
     ///
     /// # Errors
     /// As [`Self::run`].
     pub fn inside<T, E: From<SocketError>>(
         &self,
-        id: MountedNamespaceId,
-        paths: &[PathBuf],
+        key: NetnsKey,
+        ways: &[Way],
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
     ) -> Result<T, E> {
-        let idle = self.lock().get_mut(&id).and_then(|it| it.idle.take());
+        let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,
-            None => self.open(id, paths)?,
+            None => self.open(ways)?,
         };
         let answer = request(&mut socket);
-        self.put_back(id, socket);
+        self.put_back(key, socket);
         answer
     }
 
-    fn open(
-        &self,
-        id: MountedNamespaceId,
-        paths: &[PathBuf],
-    ) -> Result<RequestSocket, SocketError> {
-        let netns = self.files.open_any(paths, id)?;
+    fn open(&self, ways: &[Way]) -> Result<RequestSocket, SocketError> {
+        let netns = self.files.open_any(ways)?;
         let socket = inside(netns, RequestSocket::open).map_err(SocketError::Enter)?;
         Ok(socket?)
     }
 
     /// Keeps a socket for the next time, if it is good for that and there is not one already.
-    fn put_back(&self, id: MountedNamespaceId, mut socket: RequestSocket) {
+    fn put_back(&self, key: NetnsKey, mut socket: RequestSocket) {
         if !socket.is_in_step() {
             return;
         }
         socket.rest();
-        let mut named = self.lock();
-        let surplus = match named.get_mut(&id) {
+        let mut others = self.lock();
+        let surplus = match others.get_mut(&key) {
             Some(inside) if inside.kept && inside.idle.is_none() => inside.idle.replace(socket),
             _ => Some(socket),
         };
-        drop(named);
+        drop(others);
         drop(surplus);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<MountedNamespaceId, Inside>> {
-        self.named.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, HashMap<NetnsKey, Inside>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

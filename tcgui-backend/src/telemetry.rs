@@ -5,9 +5,27 @@ use std::io::IsTerminal;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
+/// What is logged unless told otherwise: by the daemon, and by commands that answer a question.
+const USUAL: &str = "warn,tcgui_backend=info";
+const QUIET: &str = "error,zenoh=off";
+
 /// Starts logging. A second call has no effect.
 pub fn start(verbose: bool) {
+    start_with(USUAL, verbose);
+}
+
+/// Starts logging of errors only, unless the environment or `verbose` wants more.
+pub fn start_quietly(verbose: bool) {
+    start_with(QUIET, verbose);
+}
+
+fn start_with(usual: &str, verbose: bool) {
     let wanted = std::env::var("RUST_LOG").unwrap_or_default();
+    let wanted = if wanted.trim().is_empty() {
+        usual.to_owned()
+    } else {
+        wanted
+    };
     let filter = EnvFilter::try_new(directives(&wanted, verbose));
     let (filter, problem) = match filter {
         Ok(filter) => (filter, None),
@@ -31,7 +49,7 @@ pub fn start(verbose: bool) {
 /// A bare level is about this program: at `debug` the libraries of the bus would drown it.
 fn directives(rust_log: &str, verbose: bool) -> String {
     let mut directives = match rust_log.trim() {
-        "" => "warn,tcgui_backend=info".to_owned(),
+        "" => USUAL.to_owned(),
         bare => match bare.parse::<LevelFilter>() {
             Ok(level) => format!("{},tcgui_backend={level}", level.min(LevelFilter::WARN)),
             Err(_) => bare.to_owned(),

@@ -25,6 +25,10 @@ pub struct InterfaceListUpdate<N = NetworkNamespace> {
 pub struct NetworkNamespace {
     /// The wire text of a [`NamespaceName`](crate::names::NamespaceName).
     pub name: String,
+    /// The wire texts of its other names, by which requests find it as well. Released frontends ignore
+    /// them; they are not written where there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
     /// Unused by frontends; the released backend always writes `null`.
     pub id: Option<u32>,
     /// Unused by frontends; the released backend always writes `true`.
@@ -42,7 +46,8 @@ pub enum NamespaceType {
     /// The namespace of the host.
     #[default]
     Default,
-    /// A namespace with a name under `/run/netns`, as `ip netns` makes them.
+    /// A namespace with a name under `/run/netns`, as `ip netns` makes them, or one that only a process
+    /// holds, for which released frontends know no type.
     Traditional,
     /// The namespace of a container; frontends show the three values as a subtitle.
     Container {

@@ -149,6 +149,11 @@ impl Keys {
         self.key("query/diagnostics")
     }
 
+    /// Returns the key that answers [`ExplainRequest`](crate::explain::ExplainRequest).
+    pub fn query_explain(&self) -> String {
+        self.key("query/explain")
+    }
+
     fn key(&self, rest: &str) -> String {
         format!("{}/{rest}", self.base)
     }
@@ -228,6 +233,7 @@ mod tests {
             "tcgui/edge1/query/scenario/execution"
         );
         assert_eq!(keys.query_diagnostics(), "tcgui/edge1/query/diagnostics");
+        assert_eq!(keys.query_explain(), "tcgui/edge1/query/explain");
         assert_eq!(
             keys.interfaces_list_subscribers(),
             "tcgui/edge1/interfaces/list/@adv/sub/**"

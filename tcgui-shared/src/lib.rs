@@ -27,6 +27,7 @@
 //! | [`tc`] | configurations and counters; apply and remove | published, query |
 //! | [`control`] | interface up and down | query |
 //! | [`diagnostics`] | reachability and latency | query |
+//! | [`explain`] | why a namespace is or is not shown | query |
 //! | [`preset`] | named netem configurations | published |
 //! | [`scenario`] | sequences of netem configurations and their execution | published, query |
 //! | [`error_kind`] | why an operation failed | part of replies |
@@ -37,6 +38,7 @@ pub mod bandwidth;
 pub mod control;
 pub mod diagnostics;
 pub mod error_kind;
+pub mod explain;
 pub mod health;
 pub mod interface;
 pub mod keys;

@@ -15,7 +15,6 @@ const HOST: &str = "default";
 const CONTAINER_PREFIX: &str = "container:";
 /// Marks a named namespace whose name alone would read as something else.
 const NETNS_PREFIX: &str = "netns:";
-/// Kept for namespaces that only a process holds.
 const PROCESS_PREFIX: &str = "pid:";
 
 /// Long enough for any host name label (63 bytes, RFC 1035).
@@ -24,6 +23,8 @@ const BACKEND_NAME_MAX: usize = 64;
 const NETNS_NAME_MAX: usize = 255;
 /// `IFNAMSIZ` of `linux/if.h` without the terminating NUL.
 const INTERFACE_NAME_MAX: usize = 15;
+/// `TASK_COMM_LEN` of `linux/sched.h` without the terminating NUL.
+const PROGRAM_NAME_MAX: usize = 15;
 
 /// What a rejected name was meant to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub enum NameKind {
     Netns,
     /// A [`ContainerName`].
     Container,
+    /// A [`ProcessName`].
+    Process,
     /// An [`InterfaceName`].
     Interface,
 }
@@ -44,6 +47,7 @@ impl fmt::Display for NameKind {
             Self::Backend => "backend name",
             Self::Netns => "namespace name",
             Self::Container => "container name",
+            Self::Process => "program name",
             Self::Interface => "interface name",
         })
     }
@@ -92,10 +96,8 @@ pub enum NameError {
     /// A container name stands for bytes that are not UTF-8.
     #[error("container name is not UTF-8, only UTF-8 is allowed")]
     ContainerNotUtf8,
-    /// The text names the namespace of a process.
-    #[error(
-        "process namespaces are not addressable, allowed are {HOST}, NAME and {CONTAINER_PREFIX}NAME"
-    )]
+    /// The text after `pid:` does not name the namespace of a process.
+    #[error("the namespace of a process is written {PROCESS_PREFIX}NUMBER(PROGRAM)")]
     ProcessNamespace,
 }
 
@@ -159,6 +161,8 @@ pub enum NamespaceName {
     Named(NetnsName),
     /// The namespace of a container.
     Container(ContainerName),
+    /// A namespace that has no other name than that of a process in it.
+    Process(ProcessName),
 }
 
 impl NamespaceName {
@@ -183,14 +187,23 @@ impl NamespaceName {
         ContainerName::new(name).map(Self::Container)
     }
 
+    /// Returns the name of the namespace of a process, given the name of its program.
+    ///
+    /// # Errors
+    /// As [`ProcessName::new`].
+    pub fn process(pid: i32, program: &[u8]) -> Result<Self, NameError> {
+        ProcessName::new(pid, program).map(Self::Process)
+    }
+
     /// Reads wire text.
     ///
     /// The inverse of [`to_wire`](Self::to_wire); a `netns:` that is not needed is accepted.
     ///
     /// # Errors
-    /// [`NameError::ProcessNamespace`] for `pid:…`, [`NameError::BadEscape`] where a backslash does
-    /// not spell a byte the one way it can, [`NameError::ContainerNotUtf8`], and the errors of
-    /// [`named`](Self::named) and [`container`](Self::container).
+    /// [`NameError::BadEscape`] where a backslash does not spell a byte the one way it can,
+    /// [`NameError::ContainerNotUtf8`], [`NameError::ProcessNamespace`] where what follows `pid:` is
+    /// not a number and a program in parentheses, and the errors of [`named`](Self::named),
+    /// [`container`](Self::container) and [`process`](Self::process).
     pub fn from_wire(text: &str) -> Result<Self, NameError> {
         let netns = |escaped| Self::named(OsString::from_vec(unescape(NameKind::Netns, escaped)?));
         if text == HOST {
@@ -201,8 +214,8 @@ impl NamespaceName {
             let name = String::from_utf8(unescape(NameKind::Container, escaped)?)
                 .map_err(|_| NameError::ContainerNotUtf8)?;
             Self::container(&name)
-        } else if text.starts_with(PROCESS_PREFIX) {
-            Err(NameError::ProcessNamespace)
+        } else if let Some(process) = text.strip_prefix(PROCESS_PREFIX) {
+            ProcessName::from_wire(process).map(Self::Process)
         } else {
             netns(text)
         }
@@ -233,6 +246,9 @@ impl NamespaceName {
         match self {
             Self::Host => HOST.to_owned(),
             Self::Container(name) => format!("{CONTAINER_PREFIX}{}", encode(name.0.as_bytes())),
+            Self::Process(ProcessName { pid, program }) => {
+                format!("{PROCESS_PREFIX}{pid}({})", encode(program))
+            }
             Self::Named(name) => {
                 let text = encode(name.as_bytes());
                 let reads_otherwise = text == HOST
@@ -297,6 +313,67 @@ impl ContainerName {
     /// Returns the name as text, without `container:`.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A process and the name of its program, which is any bytes but NUL (`man 5 proc_pid_comm`).
+///
+/// ```
+/// use tcgui_shared::names::NamespaceName;
+///
+/// let name = NamespaceName::process(4711, b"(sd-pam)")?;
+/// assert_eq!(name.to_wire(), "pid:4711((sd-pam))");
+/// assert_eq!(NamespaceName::from_wire("pid:4711((sd-pam))"), Ok(name));
+/// # Ok::<(), tcgui_shared::names::NameError>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessName {
+    pid: i32,
+    program: Vec<u8>,
+}
+
+impl ProcessName {
+    /// Returns the name.
+    ///
+    /// # Errors
+    /// [`NameError::ProcessNamespace`] when `pid` is none or the program contains NUL,
+    /// [`NameError::TooLong`] when it has more than 15 bytes. A program may have no name.
+    pub fn new(pid: i32, program: &[u8]) -> Result<Self, NameError> {
+        if pid <= 0 || program.contains(&0) {
+            return Err(NameError::ProcessNamespace);
+        }
+        if program.len() > PROGRAM_NAME_MAX {
+            return Err(NameError::TooLong {
+                kind: NameKind::Process,
+                len: program.len(),
+                max: PROGRAM_NAME_MAX,
+            });
+        }
+        Ok(Self {
+            pid,
+            program: program.to_owned(),
+        })
+    }
+
+    /// Reads what follows `pid:`. The number ends at the first parenthesis, the program at the last.
+    fn from_wire(text: &str) -> Result<Self, NameError> {
+        let (digits, rest) = text.split_once('(').ok_or(NameError::ProcessNamespace)?;
+        let escaped = rest.strip_suffix(')').ok_or(NameError::ProcessNamespace)?;
+        let pid: i32 = digits.parse().map_err(|_| NameError::ProcessNamespace)?;
+        if pid.to_string() != digits {
+            return Err(NameError::ProcessNamespace);
+        }
+        Self::new(pid, &unescape(NameKind::Process, escaped)?)
+    }
+
+    /// Returns the number of the process.
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Returns the bytes of the name of the program.
+    pub fn program(&self) -> &[u8] {
+        &self.program
     }
 }
 

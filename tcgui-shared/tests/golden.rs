@@ -21,6 +21,7 @@ mod tests {
     use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
     use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
     use tcgui_shared::error_kind::ErrorKind;
+    use tcgui_shared::explain::{ExplainRequest, ExplainResponse, ReasonCode};
     use tcgui_shared::health::BackendHealthStatus;
     use tcgui_shared::interface::{InterfaceListUpdate, InterfaceStateEvent};
     use tcgui_shared::netem::{Distribution, LossModel};
@@ -46,6 +47,10 @@ mod tests {
         ("diagnostics-request", reprint::<DiagnosticsRequest>),
         ("diagnostics-response", reprint::<DiagnosticsResponse>),
         ("execution-update", reprint::<ScenarioExecutionUpdate>),
+        ("explain-request", reprint::<ExplainRequest>),
+        ("explain-response", reprint::<ExplainResponse>),
+        ("explain-response-failure", reprint::<ExplainResponse>),
+        ("extended-interface-list", reprint::<InterfaceListUpdate>),
         ("extended-tc-config", reprint::<TcConfigUpdate>),
         ("extended-tc-request-apply", reprint::<TcRequest>),
         ("extended-tc-request-apply-config", reprint::<TcRequest>),
@@ -368,6 +373,12 @@ mod tests {
         fields.remove("loss").unwrap();
         let error = reprint::<TcRequest>(&apply).unwrap_err().to_string();
         assert!(error.contains("missing field `loss`"), "{error}");
+    }
+
+    #[test]
+    fn a_reason_of_a_newer_backend_is_read() {
+        let code: ReasonCode = serde_json::from_value(json!("MadeUpTomorrow")).unwrap();
+        assert_eq!(code, ReasonCode::Other);
     }
 
     #[test]

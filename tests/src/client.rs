@@ -209,7 +209,7 @@ impl State {
         array(self.namespace(namespace)?, "interfaces").find(|interface| interface["name"] == name)
     }
 
-    /// The *named* namespaces of the newest list.
+    /// The names of `/run/netns` in the newest list.
     #[must_use]
     pub fn named(&self) -> BTreeSet<String> {
         self.list().map(named).unwrap_or_default()
@@ -249,12 +249,17 @@ pub fn array<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Val
     value[member].as_array().into_iter().flatten()
 }
 
-/// The *named* namespaces of a list.
+/// The names of `/run/netns` in a list, be they the best of their namespace or not.
 #[must_use]
 pub fn named(list: &Value) -> BTreeSet<String> {
+    let is_named = |name: &&str| {
+        *name != "default" && !name.starts_with("container:") && !name.starts_with("pid:")
+    };
     array(list, "namespaces")
-        .filter(|namespace| namespace["namespace_type"] == "Traditional")
-        .filter_map(|namespace| namespace["name"].as_str().map(str::to_owned))
+        .flat_map(|namespace| array(namespace, "aliases").chain([&namespace["name"]]))
+        .filter_map(Value::as_str)
+        .filter(is_named)
+        .map(str::to_owned)
         .collect()
 }
 

@@ -49,6 +49,18 @@ pub fn command_with_limits(program: impl AsRef<OsStr>) -> Command {
     unshared(&["-U", "-r", "-m", "-n"], program)
 }
 
+/// [`command`], in a process namespace too: what the program leaves behind ends with it.
+///
+/// The pid that the spawn returned is that of a program which waits for it and ends as it does.
+#[must_use]
+pub fn command_with_processes(program: impl AsRef<OsStr>) -> Command {
+    let namespaces = ["-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc"];
+    let mut command = unshared(&namespaces, "bash");
+    // The shell is the first process there, and waits for orphans.
+    command.args(["-c", r#""$@"; exit $?"#, "_"]).arg(program);
+    command
+}
+
 fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
     let mut command = process::bound_to_parent("unshare");
     command
@@ -78,6 +90,9 @@ macro_rules! lab_test {
     };
 }
 
+/// A hundred containers take a minute, and more on a busy machine.
+const ENGINES_DEADLINE: Duration = Duration::from_secs(600);
+
 /// What a test needs of its lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -91,17 +106,20 @@ pub enum Kind {
     Lasting(Duration),
     /// A user namespace too: `/proc/sys/user` has limits of its own there.
     OwnLimits,
+    /// A process namespace too, and no other test beside it: container engines run in it.
+    Engines,
 }
 
 impl Kind {
     fn is_alone(self) -> bool {
-        matches!(self, Self::Alone | Self::AloneFor(_))
+        matches!(self, Self::Alone | Self::AloneFor(_) | Self::Engines)
     }
 
     fn deadline(self) -> Duration {
         match self {
             Self::AloneFor(period) | Self::Lasting(period) => period,
             Self::Plain | Self::Alone | Self::OwnLimits => DEADLINE,
+            Self::Engines => ENGINES_DEADLINE,
         }
     }
 }
@@ -173,6 +191,7 @@ fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus
     let program = env::current_exe().context("find the path of this test binary")?;
     let mut command = match kind {
         Kind::OwnLimits => command_with_limits(program),
+        Kind::Engines => command_with_processes(program),
         _ => command(program),
     };
     let mut child = command

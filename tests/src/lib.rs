@@ -13,6 +13,8 @@
 //! | [`links`] | what an administrator does to links, and what the list then says |
 //! | [`names`] | how a namespace name must look on the wire |
 //! | [`scene`] | daemon and client together, and the check that ends every test |
+//! | [`engines`] | Docker and Podman, started by hand |
+//! | [`containers`] | which of their containers are shown |
 //! | [`machine`] | another kernel, for what this one does not have |
 //! | [`measure`] | times, summarised and reported |
 //! | [`random`] | numbers from a seed |
@@ -21,8 +23,10 @@
 //! Nothing here uses the product's own crates: an error in them must not hide itself.
 
 pub mod client;
+pub mod containers;
 pub mod daemon;
 pub mod doorbells;
+pub mod engines;
 pub mod frontend;
 pub mod lab;
 pub mod links;

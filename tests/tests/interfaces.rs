@@ -2,8 +2,11 @@
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use anyhow::{Context, ensure};
     use nix::net::if_::if_nametoindex;
+    use serde_json::json;
     use tcgui_tests::client::array;
     use tcgui_tests::links::{attribute, gone, ip, life_of_a_link, prompt};
     use tcgui_tests::{lab_test, netns};
@@ -107,20 +110,50 @@ mod tests {
         gone(scene, "default", "stays")
     });
 
-    lab_test!(aliases_of_one_namespace_show_the_same_links, |scene| {
-        scene.start()?;
-        netns::add("a")?;
-        netns::touch(&netns::path("b"))?;
-        netns::bind(&netns::path("a"), &netns::path("b"))?;
-        scene.wait_named(&["a", "b"])?;
-        netns::ip_line("-n a link add one type veth peer name two")?;
-        for namespace in ["a", "b"] {
-            attribute(scene, (namespace, "one"), "namespace", namespace)?;
+    lab_test!(
+        one_namespace_is_listed_once_and_found_by_each_name,
+        |scene| {
+            scene.start()?;
+            netns::add("a")?;
+            netns::touch(&netns::path("b"))?;
+            netns::bind(&netns::path("a"), &netns::path("b"))?;
+            scene.wait_named(&["a", "b"])?;
+            netns::ip_line("-n a link add one type veth peer name two")?;
+            attribute(scene, ("a", "one"), "namespace", "a")?;
+            let state = scene.client()?.state();
+            ensure!(state.namespace("b").is_none(), "listed twice: {state:?}");
+            let a = state.namespace("a").context("a is not listed")?;
+            ensure!(a["aliases"] == json!(["b"]), "{a}");
+            for (name, operation) in [("b", "Enable"), ("a", "Disable"), ("b", "Enable")] {
+                let request =
+                    json!({"namespace": name, "interface": "one", "operation": operation});
+                let (reply, _) = scene.client()?.ask("interface", &request)?;
+                ensure!(reply["success"] == true, "{name}: {reply}");
+                attribute(scene, ("a", "one"), "is_up", operation == "Enable")?;
+            }
+            netns::del("a")?;
+            scene.wait_named(&["b"])?;
+            netns::ip_line("-n b link set one down")?;
+            attribute(scene, ("b", "one"), "is_up", false)?;
+            let state = scene.client()?.state();
+            let b = state.namespace("b").context("b is not listed")?;
+            ensure!(b.get("aliases").is_none(), "{b}");
+            Ok(())
         }
-        netns::del("a")?;
-        scene.wait_named(&["b"])?;
-        netns::ip_line("-n b link set one up")?;
-        attribute(scene, ("b", "one"), "is_up", true)
+    );
+
+    lab_test!(a_name_of_the_daemons_own_namespace_is_an_alias, |scene| {
+        netns::add("other")?;
+        netns::touch(&netns::path("home"))?;
+        netns::bind(Path::new("/proc/self/ns/net"), &netns::path("home"))?;
+        scene.start()?;
+        scene.wait_named(&["home", "other"])?;
+        let state = scene.client()?.state();
+        let host = state.namespace("default").context("no host")?;
+        ensure!(host["aliases"] == json!(["home"]), "{host}");
+        netns::del("home")?;
+        scene.wait_named(&["other"])?;
+        attribute(scene, ("default", "lo"), "is_up", true)
     });
 
     lab_test!(hundreds_of_links_in_one_namespace, |scene| {

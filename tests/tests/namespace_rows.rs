@@ -210,6 +210,19 @@ mod tests {
         Ok(())
     });
 
+    lab_test!(a_dead_namespace_is_not_listed_until_the_sweep, |scene| {
+        scene.start()?;
+        let holder = netns::holder()?;
+        netns::add("other")?;
+        symlink(netns::of_process(holder.pid()), netns::path("s"))?;
+        scene.wait_named(&["other", "s"])?;
+        holder.kill()?;
+        let start = Instant::now();
+        scene.wait_named(&["other"])?;
+        measure::report(format!("death to list: {:?}", start.elapsed()))?;
+        Ok(())
+    });
+
     lab_test!(row_12_two_names_for_one_namespace, |scene| {
         scene.start()?;
         netns::add("a")?;

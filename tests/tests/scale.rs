@@ -180,6 +180,21 @@ mod tests {
             })
         }
 
+        /// Waits until the threads of the burst have ended and memory has been given back after that.
+        fn settled(scene: &Scene) -> anyhow::Result<Self> {
+            scene.wait_calm()?;
+            let mut steady = None;
+            let look = || Self::of(scene);
+            wait_for("the memory is steady", SOON * 3, look, |now| {
+                let Ok(now) = now else { return true };
+                let (rss, since) = *steady.get_or_insert((now.rss, Instant::now()));
+                if rss != now.rss {
+                    steady = None;
+                }
+                rss == now.rss && since.elapsed() > STEADY
+            })?
+        }
+
         /// Not more than 5 % (and one) above the other.
         fn is_like(self, first: Self) -> bool {
             let few = |now: usize, then: usize| now <= then + then / 20 + 1;
@@ -188,6 +203,9 @@ mod tests {
                 && self.rss <= first.rss + first.rss / 20
         }
     }
+
+    /// Longer than from the end of the last thread until memory is given back.
+    const STEADY: Duration = Duration::from_secs(2);
 
     // What leaks shows in later rounds; the first one fills caches and pools.
     lab_test!(
@@ -199,7 +217,7 @@ mod tests {
             for round in 0..limit(10, 4)? {
                 burst(scene, "added", MANY, add_all)?;
                 burst(scene, "deleted", 0, del_all)?;
-                let weight = Weight::of(scene)?;
+                let weight = Weight::settled(scene)?;
                 measure::report(format!("round {round}: {weight:?}"))?;
                 let first = *first.get_or_insert(weight);
                 wait_for(

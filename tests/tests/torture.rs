@@ -13,9 +13,9 @@
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs;
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{MetadataExt, symlink};
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -23,6 +23,8 @@ mod tests {
     use nix::sys::signal::Signal;
     use nix::sys::stat::Mode;
     use nix::unistd::mkfifo;
+    use serde_json::Value;
+    use tcgui_tests::client::array;
     use tcgui_tests::lab::Kind;
     use tcgui_tests::process::Companion;
     use tcgui_tests::random::{self, Random};
@@ -137,11 +139,26 @@ mod tests {
         }
     }
 
-    fn reality() -> anyhow::Result<BTreeSet<String>> {
-        Ok(netns::reality()?
-            .iter()
-            .map(|name| names::on_wire(name))
-            .collect())
+    /// The names of each namespace, in order.
+    type Picture = BTreeSet<Vec<String>>;
+
+    fn reality() -> anyhow::Result<Picture> {
+        let mut all = BTreeMap::<u64, Vec<String>>::new();
+        for name in netns::reality()? {
+            let inode = fs::metadata(netns::path(&name))?.ino();
+            all.entry(inode).or_default().push(names::on_wire(&name));
+        }
+        Ok(all.into_values().collect())
+    }
+
+    fn listed(list: Option<&Value>) -> Picture {
+        let texts = |netns: &Value| {
+            let names = [&netns["name"]].into_iter().chain(array(netns, "aliases"));
+            let names: Vec<_> = names.filter_map(Value::as_str).map(str::to_owned).collect();
+            (names[..] != ["default"]).then_some(names)
+        };
+        let all = list.into_iter().flat_map(|list| array(list, "namespaces"));
+        all.filter_map(texts).collect()
     }
 
     /// A list that was on its way may be right by chance; this long none is on its way.
@@ -154,7 +171,7 @@ mod tests {
         let expected = reality()?;
         let mut right_since = None;
         let look = || {
-            let listed = client.state().named();
+            let listed = listed(client.state().list());
             let since = right_since.take().unwrap_or_else(Instant::now);
             right_since = (listed == expected).then_some(since);
             (right_since.map(|since| since.elapsed()), listed)

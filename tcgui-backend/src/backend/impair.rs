@@ -73,10 +73,8 @@ pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWi
                 change(socket, &leases, &order, operation, terms)
             }
             TcWork::Confirm => confirm(socket, &leases, &order),
-            TcWork::Look => {
-                let looked = perform::look(socket, order.link.ifindex, order.foreign);
-                (looked.map_err(ImpairError::from), order.held.clone())
-            }
+            TcWork::Look => (look(socket, &leases, &order), order.held.clone()),
+            TcWork::Release { id } => release(socket, &leases, &order, id),
             TcWork::Restore => put_back(socket, &leases, &order),
         };
         let at = tokio::time::Instant::now().into_std();
@@ -122,9 +120,11 @@ fn change(
             return Ok(());
         };
         let journal = journal(leases)?;
-        let netns = journal.home().netns(order.place.key);
+        // One interface has one file, also when its namespace was seen by another way first this time.
+        let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
-        let lease = Lease::record(held, of, observed, wanted, grant.clone());
+        let mut lease = Lease::record(held, of, observed, wanted, grant.clone());
+        lease.led_to_by(&order.place.ways);
         journal.write(&lease)?;
         recorded = Some(lease);
         Ok::<_, ImpairError>(())
@@ -150,6 +150,16 @@ fn change(
             (result, lease)
         }
     }
+}
+
+/// Looks whether an interface can be changed, and changed under a lease, before that is promised.
+fn look(
+    socket: &mut RequestSocket,
+    leases: &Leases,
+    order: &TcOrder,
+) -> Result<Outcome, ImpairError> {
+    journal(leases)?.probe()?;
+    Ok(perform::look(socket, order.link.ifindex, order.foreign)?)
 }
 
 /// Returns the lease that holds after a change that failed: the old one if nothing has changed.
@@ -209,6 +219,22 @@ fn confirm(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impa
     }
 }
 
+/// Lets a lease go on as it was before the scenario, or go, if it is still the scenario's.
+fn release(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder, id: &str) -> Impaired {
+    let observed = perform::observe(socket, order.link.ifindex);
+    let observed = observed.map(read).map_err(ImpairError::from);
+    let held = order.held.as_ref();
+    let Some(ended) = held.filter(|lease| lease.is_of(id)) else {
+        return (observed, order.held.clone());
+    };
+    let left = ended.clone().released();
+    match &left {
+        Some(left) => keep(leases, left),
+        None => forget(leases, held),
+    }
+    (observed, left)
+}
+
 /// Ends a lease.
 fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
     let Some(lease) = &order.held else {
@@ -253,6 +279,14 @@ fn keep(leases: &Leases, lease: &Lease) {
     }
 }
 
+/// Writes which ways lead to the namespace of a lease by now: without that it may not be found again after
+/// a restart.
+pub(super) fn amend(leases: &Leases, lease: &Lease) {
+    if let Err(err) = journal(leases).and_then(|journal| Ok(journal.amend(lease)?)) {
+        warn!(ifname = lease.ifname, error = %chain(&err), "lease not amended");
+    }
+}
+
 /// Removes a lease that does not hold any more. Left there it does little harm: at the next start the
 /// interface is not what the lease says, and is left alone.
 pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
@@ -265,7 +299,8 @@ pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
 }
 
 fn tell(order: &TcOrder, restored: &Restored) {
-    let (netns, ifname) = (order.place.paths.first(), &order.link.ifname);
+    let way = order.place.ways.first().map(ToString::to_string);
+    let (netns, ifname) = (way, &order.link.ifname);
     match restored {
         Restored::Back { lost } if lost.is_empty() => {
             info!(

@@ -1,60 +1,91 @@
-//! What exists now: names, the namespaces they lead to, and their links. Pure.
+//! What exists now: namespaces, the names and processes that lead to them, and their links. Pure.
+//!
+//! Namespaces that live at the same time differ by inode number, so whatever has the same one is one
+//! namespace: it has one entry, which goes with the last way to it. Its key is the way that was seen first.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod container_names;
+mod netns;
+#[cfg(test)]
+mod tests;
+mod views;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::PathBuf;
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use super::wire::Shown;
-use crate::bandwidth::{Roster, RosterEntry};
+use crate::bandwidth::Roster;
+use crate::explain::LinkFacts;
+use crate::held::{Finder, Holder, HolderKind};
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::namespace_watcher::MountedNamespaceId;
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
+use container_names::ContainerNames;
+use netns::Netns;
+use views::Views;
 
-/// One namespace: the names that lead to it and, once dumped, its links.
-#[derive(Debug, Default)]
-struct Netns {
-    names: BTreeSet<OsString>,
-    snapshot: Option<Snapshot>,
-    /// Netems that were read back after the look began that saw the links.
-    read_back: HashMap<u32, ReadBack>,
-    /// What of it is published at a steady pace.
-    roster: Option<Arc<RosterEntry>>,
-}
+pub(super) use netns::ReadBack;
 
-/// The root netem of a link after a change, and when it was read.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct ReadBack {
-    pub(super) netem: Option<Netem>,
-    pub(super) at: Instant,
-}
-
-/// A name, where it leads, and what of it is shown.
-#[derive(Debug)]
-struct Name {
-    id: MountedNamespaceId,
-    shown: Option<Shown>,
+/// What is fixed while the daemon runs.
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    /// The netns directory, to which names are relative.
+    pub(super) directory: PathBuf,
+    /// The inode number of the daemon's own namespace.
+    pub(super) own_inode: u64,
+    pub(super) exclude_loopback: bool,
 }
 
 /// The present picture of the host.
 #[derive(Debug)]
 pub(super) struct Inventory {
-    exclude_loopback: bool,
-    host: (Netns, Option<Shown>),
-    named: HashMap<MountedNamespaceId, Netns>,
-    by_name: BTreeMap<OsString, Name>,
+    setting: Setting,
+    /// By inode number; the host is always there.
+    all: HashMap<u64, Netns>,
+    by_name: HashMap<NamespaceName, u64>,
+    /// By the names under which they are shown.
+    by_title: BTreeMap<NamespaceName, u64>,
+    container_names: ContainerNames,
+    /// Where each process was last seen: it is in one namespace at a time.
+    processes: HashMap<(Finder, i32), HeldNamespaceId>,
+}
+
+/// What another view of a namespace means to those who look at it, and to clients. What is gone went
+/// before anything new came: a namespace that was made anew may have the same key.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Change {
+    /// Nothing leads there any more.
+    pub(super) gone: Vec<NetnsKey>,
+    pub(super) untracked: Vec<(NetnsKey, Way)>,
+    pub(super) tracked: Vec<(NetnsKey, Way)>,
+    /// Under these names something else may be shown by now.
+    pub(super) touched: Vec<NamespaceName>,
+    /// These are shown under another name than before.
+    pub(super) retitled: Vec<(NetnsKey, NamespaceName)>,
 }
 
 /// Where an interface is, as a client named it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
     pub(super) key: NetnsKey,
-    /// The names that lead to the namespace; the host needs none.
-    pub(super) names: Vec<OsString>,
+    /// What leads to the namespace; the host needs nothing.
+    pub(super) ways: Vec<Way>,
+    /// The name under which it is shown.
+    pub(super) name: NamespaceName,
     pub(super) link: Link,
+}
+
+/// What there is to say of a name.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Which namespace it is; `None`: it is not known.
+    pub(super) key: Option<NetnsKey>,
+    /// Its other names, as wire texts.
+    pub(super) aliases: Vec<String>,
+    pub(super) links: LinkFacts,
 }
 
 /// Why an interface was not found.
@@ -65,356 +96,332 @@ pub(super) enum NotFound {
 }
 
 impl Inventory {
-    pub(super) fn new(exclude_loopback: bool) -> Self {
+    pub(super) fn new(setting: Setting) -> Self {
+        let own = setting.own_inode;
+        let mut host = Netns::new(NetnsKey::Host);
+        host.names.push(NamespaceName::host());
         Self {
-            exclude_loopback,
-            host: (Netns::default(), None),
-            named: HashMap::new(),
-            by_name: BTreeMap::new(),
+            setting,
+            all: HashMap::from([(own, host)]),
+            by_name: HashMap::from([(NamespaceName::host(), own)]),
+            by_title: BTreeMap::from([(NamespaceName::host(), own)]),
+            container_names: ContainerNames::default(),
+            processes: HashMap::new(),
         }
     }
 
-    /// Takes in a usable name. A second name of a known namespace is shown at once.
-    pub(super) fn add(&mut self, name: OsString, id: MountedNamespaceId) {
-        let netns = self.named.entry(id).or_default();
-        netns.names.insert(name.clone());
-        let shown = netns.show(&name, self.exclude_loopback);
-        self.by_name.insert(name, Name { id, shown });
-        self.enlist(id);
+    /// Takes in a usable name.
+    pub(super) fn add_name(&mut self, name: OsString, id: MountedNamespaceId) -> Change {
+        let mut change = Change::default();
+        if let Some(before) = self.named(&name).filter(|before| *before != id) {
+            // A name leads to one namespace.
+            self.edit(before.inode(), &mut change, |views| {
+                views.remove_name(&name, before)
+            });
+        }
+        for (name, dead) in self.dead_beside(id) {
+            // Nobody has said so yet, and what was known of it is not true of the new one.
+            self.edit(dead.inode(), &mut change, |views| {
+                views.remove_name(&name, dead)
+            });
+        }
+        let key = NetnsKey::Mounted(id);
+        self.all
+            .entry(id.inode())
+            .or_insert_with(|| Netns::new(key));
+        self.edit(id.inode(), &mut change, |views| views.add_name(name, id));
+        change
     }
 
-    /// Takes a name out; returns whether the namespace went with it.
-    pub(super) fn remove(&mut self, name: &OsStr, id: MountedNamespaceId) -> bool {
-        if self.by_name.get(name).is_some_and(|known| known.id == id) {
-            self.by_name.remove(name);
+    /// Takes a name out.
+    pub(super) fn remove_name(&mut self, name: &OsStr, id: MountedNamespaceId) -> Change {
+        let mut change = Change::default();
+        self.edit(id.inode(), &mut change, |views| views.remove_name(name, id));
+        change
+    }
+
+    /// Takes in a process that holds a namespace, or its new name. Whoever is in the daemon's own namespace
+    /// is nobody: to impair a container there would impair the host.
+    pub(super) fn add_holder(&mut self, holder: Holder) -> Change {
+        let Holder { id, kind } = holder;
+        let mut change = Change::default();
+        let process = (kind.finder(), id.pid());
+        if let Some(before) = self.processes.get(&process).filter(|before| **before != id) {
+            // It has left that namespace, or was another process.
+            self.drop_holder(process.0, *before, &mut change);
         }
-        let Some(netns) = self.named.get_mut(&id) else {
-            return false;
+        if id.inode() == self.setting.own_inode {
+            return change;
+        }
+        self.processes.insert(process, id);
+        let key = NetnsKey::Held(id);
+        let netns = self
+            .all
+            .entry(id.inode())
+            .or_insert_with(|| Netns::new(key));
+        let before = netns.views.ways(&self.setting.directory);
+        let replaced = netns.views.remove_holder(process.0, id);
+        netns.views.add_holder(id, kind.clone());
+        let mut namesakes = self.give_up_name(replaced, id);
+        if let HolderKind::Container(container) = &kind {
+            namesakes.extend(self.container_names.add(container, id));
+        }
+        self.settle(id.inode(), before, &mut change);
+        self.retitle(namesakes, &mut change);
+        change
+    }
+
+    /// Takes out what a finder said of a process.
+    pub(super) fn remove_holder(&mut self, finder: Finder, id: HeldNamespaceId) -> Change {
+        let mut change = Change::default();
+        self.drop_holder(finder, id, &mut change);
+        change
+    }
+
+    fn drop_holder(&mut self, finder: Finder, id: HeldNamespaceId, change: &mut Change) {
+        let process = (finder, id.pid());
+        if self.processes.get(&process) == Some(&id) {
+            self.processes.remove(&process);
+        }
+        let Some(netns) = self.all.get_mut(&id.inode()) else {
+            return;
         };
-        netns.names.remove(name);
-        let gone = netns.names.is_empty();
-        if gone {
-            self.named.remove(&id);
-        } else {
-            self.enlist(id);
+        let before = netns.views.ways(&self.setting.directory);
+        let dropped = netns.views.remove_holder(finder, id);
+        let namesakes = self.give_up_name(dropped, id);
+        self.settle(id.inode(), before, change);
+        self.retitle(namesakes, change);
+    }
+
+    /// A container has its name no more; returns where those are that may be called otherwise by now.
+    fn give_up_name(&mut self, kind: Option<HolderKind>, id: HeldNamespaceId) -> Vec<u64> {
+        match kind {
+            Some(HolderKind::Container(container)) => self.container_names.remove(&container, id),
+            Some(HolderKind::Process(_)) | None => Vec::new(),
         }
-        gone
+    }
+
+    /// Returns the names that led to a namespace which had the inode number before.
+    fn dead_beside(&self, id: MountedNamespaceId) -> Vec<(OsString, MountedNamespaceId)> {
+        let netns = self.all.get(&id.inode());
+        netns.map_or_else(Vec::new, |netns| netns.views.dead_beside(id))
+    }
+
+    fn named(&self, name: &OsStr) -> Option<MountedNamespaceId> {
+        let inode = self.by_name.get(&NamespaceName::named(name).ok()?)?;
+        self.all.get(inode)?.views.named(name)
+    }
+
+    fn edit<T>(&mut self, inode: u64, change: &mut Change, edit: impl FnOnce(&mut Views) -> T) {
+        let Some(netns) = self.all.get_mut(&inode) else {
+            return;
+        };
+        let before = netns.views.ways(&self.setting.directory);
+        edit(&mut netns.views);
+        self.settle(inode, before, change);
+    }
+
+    /// Notes what became of the ways to a namespace, which goes with the last one.
+    fn settle(&mut self, inode: u64, before: Vec<Way>, change: &mut Change) {
+        let Some(netns) = self.all.get(&inode) else {
+            return;
+        };
+        let key = netns.key;
+        let mut is_gone = false;
+        if key != NetnsKey::Host {
+            let after = netns.views.ways(&self.setting.directory);
+            // An engine that lies may have a thousand containers in one namespace.
+            let old: HashSet<_> = before.iter().collect();
+            let new: HashSet<_> = after.iter().collect();
+            let gone = before.iter().filter(|way| !new.contains(way));
+            change.untracked.extend(gone.map(|way| (key, way.clone())));
+            let come = after.iter().filter(|way| !old.contains(way));
+            change.tracked.extend(come.map(|way| (key, way.clone())));
+            is_gone = after.is_empty();
+            change.gone.extend(is_gone.then_some(key));
+        }
+        self.retitle([inode], change);
+        if is_gone {
+            self.all.remove(&inode);
+        }
+    }
+
+    /// Names namespaces anew, and makes anew what is shown of them.
+    fn retitle(&mut self, inodes: impl IntoIterator<Item = u64>, change: &mut Change) {
+        for inode in inodes {
+            let Some(netns) = self.all.get_mut(&inode) else {
+                continue;
+            };
+            let before = netns.take_titles(&self.container_names);
+            // A namesake may have taken a name over before.
+            for name in &before {
+                if self.by_name.get(name) == Some(&inode) {
+                    self.by_name.remove(name);
+                }
+                if self.by_title.get(name) == Some(&inode) {
+                    self.by_title.remove(name);
+                }
+            }
+            let names = netns.names.iter().cloned();
+            self.by_name.extend(names.map(|name| (name, inode)));
+            let (old, new) = (before.first(), netns.names.first());
+            self.by_title
+                .extend(new.map(|title| (title.clone(), inode)));
+            if before != netns.names {
+                change.touched.extend(old.cloned());
+            }
+            if old != new {
+                change.touched.extend(new.cloned());
+                let retitled = old.and(new).map(|new| (netns.key, new.clone()));
+                change.retitled.extend(retitled);
+            }
+            netns.show(&self.setting);
+        }
     }
 
     /// Takes in what a look has seen; that of an unknown namespace is dropped. Returns whether it is known.
     pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> bool {
-        let Some(netns) = self.netns_mut(key) else {
-            return false;
-        };
-        netns.set(snapshot);
-        self.show(key);
-        true
+        let known = self.change_links(key, |netns| netns.set(snapshot));
+        known.is_some()
+    }
+
+    /// Forgets the links of a namespace; returns whether there were any.
+    pub(super) fn forget_links(&mut self, key: NetnsKey) -> bool {
+        let mut known = false;
+        self.change_links(key, |netns| known = netns.snapshot.take().is_some());
+        known
     }
 
     /// Takes in the netem of a link that was read back after a change.
     pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) {
-        let Some(netns) = self.netns_mut(key) else {
-            return;
-        };
-        netns.read_back.insert(ifindex, read_back);
-        if let Some(snapshot) = netns.snapshot.clone() {
-            netns.set(snapshot);
-        }
-        self.show(key);
-    }
-
-    /// Returns the names of a namespace in the words of the wire.
-    pub(super) fn names(&self, key: NetnsKey) -> Vec<NamespaceName> {
-        match key {
-            NetnsKey::Host => vec![NamespaceName::host()],
-            NetnsKey::Mounted(id) => {
-                let names = self.named.get(&id).into_iter().flat_map(|it| &it.names);
-                names
-                    .filter_map(|name| NamespaceName::named(name).ok())
-                    .collect()
+        self.change_links(key, |netns| {
+            netns.read_back.insert(ifindex, read_back);
+            if let Some(snapshot) = netns.snapshot.clone() {
+                netns.set(snapshot);
             }
-        }
+        });
     }
 
-    /// Returns a link by its index, with the names by which clients know it; `None` when it is not there
+    fn change_links(&mut self, key: NetnsKey, change: impl FnOnce(&mut Netns)) -> Option<()> {
+        let inode = self.inode(key);
+        let netns = self.all.get_mut(&inode).filter(|netns| netns.key == key)?;
+        change(netns);
+        netns.show(&self.setting);
+        Some(())
+    }
+
+    /// Returns the name under which a namespace is shown.
+    pub(super) fn title(&self, key: NetnsKey) -> Option<NamespaceName> {
+        self.get(key)?.names.first().cloned()
+    }
+
+    /// Returns what leads to a namespace; the host needs nothing.
+    pub(super) fn ways(&self, key: NetnsKey) -> Vec<Way> {
+        let netns = self.get(key);
+        netns.map_or_else(Vec::new, |netns| netns.ways(&self.setting))
+    }
+
+    /// Returns a link by its index, with the names by which it is shown; `None` when it is not there
     /// or has none.
     pub(super) fn locate(
         &self,
         key: NetnsKey,
         ifindex: u32,
     ) -> Option<((NamespaceName, InterfaceName), Found)> {
-        let netns = match key {
-            NetnsKey::Host => &self.host.0,
-            NetnsKey::Mounted(id) => self.named.get(&id)?,
-        };
+        let netns = self.get(key)?;
         let links = &netns.snapshot.as_ref()?.links;
         let link = links.iter().find(|link| link.ifindex == ifindex)?.clone();
         let interface = InterfaceName::new(&link.ifname).ok()?;
-        let found = Found {
-            key,
-            names: netns.names.iter().cloned().collect(),
-            link,
-        };
-        Some(((self.names(key).into_iter().next()?, interface), found))
+        let found = netns.found(link, &self.setting)?;
+        Some(((found.name.clone(), interface), found))
     }
 
-    /// Returns whether a namespace has a name.
+    /// Returns whether anything leads to a namespace.
     pub(super) fn has(&self, key: NetnsKey) -> bool {
-        match key {
-            NetnsKey::Host => true,
-            NetnsKey::Mounted(id) => self.named.contains_key(&id),
-        }
+        self.get(key).is_some()
     }
 
-    fn netns_mut(&mut self, key: NetnsKey) -> Option<&mut Netns> {
-        match key {
-            NetnsKey::Host => Some(&mut self.host.0),
-            NetnsKey::Mounted(id) => self.named.get_mut(&id),
-        }
+    fn get(&self, key: NetnsKey) -> Option<&Netns> {
+        let netns = self.all.get(&self.inode(key));
+        netns.filter(|netns| netns.key == key)
     }
 
-    /// Makes anew what is shown of a namespace.
-    fn show(&mut self, key: NetnsKey) {
-        let exclude_loopback = self.exclude_loopback;
+    fn inode(&self, key: NetnsKey) -> u64 {
         match key {
-            NetnsKey::Host => {
-                let (netns, shown) = &mut self.host;
-                let links = netns.snapshot.as_ref().map(|it| &it.links);
-                *shown =
-                    links.map(|links| Shown::new(&NamespaceName::host(), links, exclude_loopback));
-                netns.roster = shown.as_ref().map(|shown| {
-                    Arc::new(RosterEntry {
-                        key,
-                        nsid: None,
-                        names: vec![NamespaceName::host()],
-                        links: Arc::clone(shown.links()),
-                    })
-                });
-            }
-            NetnsKey::Mounted(id) => {
-                let Some(netns) = self.named.get(&id) else {
-                    return;
-                };
-                for name in &netns.names {
-                    if let Some(entry) = self.by_name.get_mut(name) {
-                        entry.shown = netns.show(name, exclude_loopback);
-                    }
-                }
-                self.enlist(id);
-            }
+            NetnsKey::Host => self.setting.own_inode,
+            NetnsKey::Mounted(id) => id.inode(),
+            NetnsKey::Held(id) => id.inode(),
         }
-    }
-
-    /// Makes anew what is in the roster of a namespace that has a name.
-    fn enlist(&mut self, id: MountedNamespaceId) {
-        let names = self.names(NetnsKey::Mounted(id));
-        let Some(netns) = self.named.get_mut(&id) else {
-            return;
-        };
-        let shown = netns.names.first().and_then(|name| self.by_name.get(name));
-        let shown = shown.and_then(|name| name.shown.as_ref());
-        netns.roster = shown.map(|shown| {
-            Arc::new(RosterEntry {
-                key: NetnsKey::Mounted(id),
-                nsid: netns.snapshot.as_ref().and_then(|it| it.nsid),
-                names,
-                links: Arc::clone(shown.links()),
-            })
-        });
     }
 
     /// Returns what is published at a steady pace: every namespace that is shown, once.
     pub(super) fn roster(&self) -> Roster {
-        let named = self.named.values().map(|netns| netns.roster.clone());
-        let all = [self.host.0.roster.clone()].into_iter().chain(named);
+        let all = self.in_order().filter_map(|netns| netns.roster.clone());
         Roster {
-            namespaces: all.flatten().filter(|it| !it.links.is_empty()).collect(),
+            namespaces: all.filter(|it| !it.links.is_empty()).collect(),
         }
     }
 
-    /// Returns every namespace whose links are known, the host first, then by name. A namespace with
-    /// two names appears twice.
+    /// Returns every namespace whose links are known, the host first, then by name.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Shown> {
-        let named = self.by_name.values().map(|name| name.shown.as_ref());
-        [self.host.1.as_ref()].into_iter().chain(named).flatten()
+        self.in_order().filter_map(|netns| netns.shown.as_ref())
     }
 
-    /// Returns the interfaces of a namespace that have a netem at their root, and what it does if it
-    /// could be read.
-    pub(super) fn netems(&self, netns: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
-        let shown = match netns {
-            NamespaceName::Host => self.host.1.as_ref(),
-            NamespaceName::Named(name) => {
-                let name = self.by_name.get(name.as_os_str());
-                name.and_then(|name| name.shown.as_ref())
-            }
-            NamespaceName::Container(_) => None,
-        };
+    fn in_order(&self) -> impl Iterator<Item = &Netns> {
+        let inodes = self.by_title.values();
+        inodes.filter_map(|inode| self.all.get(inode))
+    }
+
+    /// Returns the namespace that is shown under this name, not one that only has it too.
+    fn titled(&self, title: &NamespaceName) -> Option<&Netns> {
+        self.all.get(self.by_title.get(title)?)
+    }
+
+    /// Returns the interfaces that have a netem at their root, and what it does if it could be read, of
+    /// the namespace that is shown under this name.
+    pub(super) fn netems(&self, title: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
+        let shown = self.titled(title).and_then(|netns| netns.shown.as_ref());
         shown.map_or(&[], Shown::netems)
     }
 
-    /// Returns where an interface is.
+    /// Returns what there is to say of a name: which namespace it is, its other names, its links.
+    pub(super) fn known(&self, name: &NamespaceName) -> Known {
+        let inode = self.by_name.get(name);
+        let Some(netns) = inode.and_then(|inode| self.all.get(inode)) else {
+            return Known::default();
+        };
+        let links = match (&netns.snapshot, &netns.shown) {
+            (Some(snapshot), Some(shown)) => LinkFacts::Seen {
+                shown: shown.links().iter().map(|it| it.name.to_wire()).collect(),
+                count: snapshot.links.len(),
+                began: snapshot.began,
+            },
+            _ => LinkFacts::NotSeen,
+        };
+        let others = netns.names.iter().filter(|other| *other != name);
+        Known {
+            key: Some(netns.key),
+            aliases: others.map(NamespaceName::to_wire).collect(),
+            links,
+        }
+    }
+
+    /// Returns whether there is such an interface in the namespace that is shown under this name.
+    pub(super) fn shows(&self, title: &NamespaceName, interface: &InterfaceName) -> bool {
+        let netns = self.titled(title);
+        netns.is_some_and(|netns| netns.link(interface).is_some())
+    }
+
+    /// Returns where an interface is, by any name of its namespace.
     pub(super) fn find(
         &self,
         netns: &NamespaceName,
         interface: &InterfaceName,
     ) -> Result<Found, NotFound> {
-        let (key, names, netns) = match netns {
-            NamespaceName::Host => (NetnsKey::Host, Vec::new(), &self.host.0),
-            NamespaceName::Named(name) => {
-                let name = name.as_os_str();
-                let id = self.by_name.get(name).ok_or(NotFound::Namespace)?.id;
-                let netns = self.named.get(&id).ok_or(NotFound::Namespace)?;
-                let names = netns.names.iter().cloned().collect();
-                (NetnsKey::Mounted(id), names, netns)
-            }
-            NamespaceName::Container(_) => return Err(NotFound::Namespace),
-        };
-        let has_name = |link: &&Link| link.ifname == interface.as_os_str();
-        let snapshot = netns.snapshot.as_ref().ok_or(NotFound::Interface)?;
-        let link = snapshot.links.iter().find(has_name);
-        let link = link.ok_or(NotFound::Interface)?;
-        Ok(Found {
-            key,
-            names,
-            link: link.clone(),
-        })
-    }
-}
-
-impl Netns {
-    /// Takes in what a look has seen, but for netems that were read back since it began. Snapshots come on
-    /// two ways, as news and as answers, so an older one may come later; it is of no use then.
-    fn set(&mut self, mut snapshot: Snapshot) {
-        let stored = self.snapshot.as_ref();
-        if stored.is_some_and(|stored| stored.began > snapshot.began) {
-            return;
-        }
-        self.read_back.retain(|_, it| it.at > snapshot.began);
-        let is_older = |link: &Link| {
-            let newer = self.read_back.get(&link.ifindex);
-            newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
-        };
-        if snapshot.links.iter().any(is_older) {
-            let mut links = snapshot.links.to_vec();
-            for link in &mut links {
-                if let Some(newer) = self.read_back.get(&link.ifindex) {
-                    (link.netem, link.root_netem) = newer.on_a_link();
-                }
-            }
-            snapshot.links = links.into();
-        }
-        self.snapshot = Some(snapshot);
-    }
-
-    /// The kernel's directory entries are always valid names.
-    fn show(&self, name: &OsStr, exclude_loopback: bool) -> Option<Shown> {
-        let netns = NamespaceName::named(name).ok()?;
-        let links = &self.snapshot.as_ref()?.links;
-        Some(Shown::new(&netns, links, exclude_loopback))
-    }
-}
-
-impl ReadBack {
-    fn on_a_link(self) -> (Option<Netem>, bool) {
-        (self.netem, self.netem.is_some())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use tcgui_shared::interface::NetworkNamespace;
-
-    use super::*;
-
-    const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
-    const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
-
-    fn links(names: &[&str]) -> Snapshot {
-        let links = (1..)
-            .zip(names)
-            .map(|(ifindex, name)| Link::sample(ifindex, name));
-        Snapshot {
-            nsid: None,
-            links: links.collect(),
-            began: Instant::now(),
-        }
-    }
-
-    fn shown(inventory: &Inventory) -> Vec<String> {
-        let name = |shown: &Shown| {
-            let json = shown.json().expect("listed").json();
-            serde_json::from_str::<NetworkNamespace>(json)
-                .expect("a namespace")
-                .name
-        };
-        inventory.shown().map(name).collect()
-    }
-
-    #[test]
-    fn a_namespace_shows_with_its_first_dump() {
-        let mut inventory = Inventory::new(false);
-        inventory.add("x".into(), A);
-        assert!(shown(&inventory).is_empty());
-        assert!(inventory.set_links(NetnsKey::Mounted(A), links(&["lo"])));
-        assert!(inventory.set_links(NetnsKey::Host, links(&["lo"])));
-        assert_eq!(shown(&inventory), ["default", "x"]);
-    }
-
-    #[test]
-    fn a_name_made_anew_is_another_namespace() {
-        let mut inventory = Inventory::new(false);
-        inventory.add("x".into(), A);
-        inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "old"]));
-        assert!(inventory.remove(OsStr::new("x"), A));
-        inventory.add("x".into(), B);
-        assert!(!inventory.set_links(NetnsKey::Mounted(A), links(&["late"])));
-        assert!(
-            shown(&inventory).is_empty(),
-            "nothing of the old one shows under the new one"
-        );
-    }
-
-    #[test]
-    fn an_older_look_that_comes_later_is_of_no_use() {
-        let mut inventory = Inventory::new(false);
-        let (older, newer) = (links(&["lo"]), links(&["lo", "v0"]));
-        inventory.set_links(NetnsKey::Host, newer);
-        inventory.set_links(NetnsKey::Host, older);
-        assert_eq!(
-            inventory.shown().next().map(Shown::interface_count),
-            Some(2)
-        );
-    }
-
-    #[test]
-    fn two_names_share_a_namespace() {
-        let mut inventory = Inventory::new(false);
-        inventory.add("x".into(), A);
-        inventory.add("y".into(), A);
-        inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
-        assert_eq!(shown(&inventory), ["x", "y"]);
-        assert!(!inventory.remove(OsStr::new("x"), A));
-        assert_eq!(shown(&inventory), ["y"]);
-    }
-
-    #[test]
-    fn interfaces_are_found_by_the_clients_names() {
-        let mut inventory = Inventory::new(false);
-        inventory.add("x".into(), A);
-        inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "v0"]));
-        let find = |netns: &str, interface: &str| {
-            let netns = NamespaceName::from_wire(netns).unwrap();
-            inventory.find(&netns, &InterfaceName::from_wire(interface).unwrap())
-        };
-        let found = Found {
-            key: NetnsKey::Mounted(A),
-            names: vec!["x".into()],
-            link: Link::sample(2, "v0"),
-        };
-        assert_eq!(find("x", "v0"), Ok(found));
-        assert_eq!(find("x", "v1"), Err(NotFound::Interface));
-        assert_eq!(find("y", "v0"), Err(NotFound::Namespace));
-        assert_eq!(find("container:x", "v0"), Err(NotFound::Namespace));
+        let inode = self.by_name.get(netns).ok_or(NotFound::Namespace)?;
+        let netns = self.all.get(inode).ok_or(NotFound::Namespace)?;
+        let link = netns.link(interface).ok_or(NotFound::Interface)?;
+        let found = netns.found(link.clone(), &self.setting);
+        found.ok_or(NotFound::Namespace)
     }
 }

@@ -1,8 +1,6 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,28 +9,34 @@ use tcgui_shared::control::{
 };
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
-use super::inventory::{Found, Inventory, NotFound};
+use super::explaining::Question;
+use super::inventory::{Found, Inventory, NotFound, Setting};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
+use crate::explain::explain_invalid;
+use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
+use crate::kernel::netns::Way;
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
-use crate::namespace_watcher::{MountedNamespaceId, Namespace, NamespaceEvent};
+use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
+use memory::Memory;
 use tc::{Target, TcDesk};
 
 pub(super) use executions::{Asked, TcCall};
@@ -40,12 +44,17 @@ pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
 mod leases;
+mod memory;
+mod namespaces;
 mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
 /// publication that was preempted must not hold up the next one for ten times as long.
 const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250));
+/// The list waits for so long after a link was switched: with a thousand namespaces it takes whoever asked
+/// longer to read than the answer took to come, which would be behind it.
+const ANSWER_FIRST: Duration = Duration::from_millis(2);
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
@@ -58,10 +67,7 @@ pub(super) struct Identity {
     pub(super) hostname: Option<String>,
     /// Seconds since the Unix epoch.
     pub(super) started_at: u64,
-    pub(super) exclude_loopback: bool,
     pub(super) foreign_qdiscs: ForeignQdiscs,
-    /// The netns directory, to which names are relative.
-    pub(super) directory: PathBuf,
     /// How long a change holds about which nothing is said; `None`: it stays.
     pub(super) default_ttl: Option<Duration>,
     /// What scenarios did stays when the daemon stops in order.
@@ -87,6 +93,8 @@ pub(super) struct LinkOutcome {
 #[derive(Debug)]
 pub(super) enum Input {
     Namespace(NamespaceEvent),
+    /// A process that holds a namespace was found, or is gone.
+    Held(Finder, HeldEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
@@ -103,15 +111,19 @@ pub(super) enum Input {
 /// What to do about it.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Track(MountedNamespaceId, PathBuf),
-    Untrack(MountedNamespaceId, PathBuf),
-    /// The last name of the namespace is gone.
-    Forget(MountedNamespaceId),
+    Track(NetnsKey, Way),
+    Untrack(NetnsKey, Way),
+    /// The last way to the namespace is gone.
+    Forget(NetnsKey),
     SwitchLink(LinkWish),
     ChangeTc(Box<TcWish>),
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
+    /// Write by which ways the namespace of a lease is known.
+    AmendLease(Box<Lease>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
+    /// Say why a name is or is not listed.
+    Explain(Box<Question>, Reply<ExplainResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// For the executions of scenarios.
@@ -121,6 +133,10 @@ pub(super) enum Effect {
     Publish(Publication),
     /// What is published at a steady pace from now on.
     Roster(Roster),
+    /// Somewhere is a namespace to which no way is known.
+    LookForHolders,
+    /// Much memory was freed.
+    GiveMemoryBack,
 }
 
 /// When something happened.
@@ -150,6 +166,7 @@ pub(super) struct State {
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
+    memory: Memory,
     tc: TcDesk,
     ledger: Ledger,
     /// The clocks at the last step.
@@ -164,9 +181,9 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(identity: Identity, library: Arc<Library>) -> Self {
+    pub(super) fn new(identity: Identity, setting: Setting, library: Arc<Library>) -> Self {
         Self {
-            inventory: Inventory::new(identity.exclude_loopback),
+            inventory: Inventory::new(setting),
             identity,
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
@@ -175,6 +192,7 @@ impl State {
             pacing: LIST_PACING,
             listed: None,
             counts: (0, 0),
+            memory: Memory::default(),
             tc: TcDesk::default(),
             ledger: Ledger::default(),
             last: None,
@@ -191,8 +209,10 @@ impl State {
     pub(super) fn begin(&mut self, namespaces: Vec<Namespace>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for Namespace { name, id } in namespaces {
-            self.awaited.insert(NetnsKey::Mounted(id));
-            self.namespace(NamespaceEvent::Added { name, id }, &mut effects);
+            let change = self.inventory.add_name(name, id);
+            let tracked = change.tracked.iter().map(|(key, _)| *key);
+            self.awaited.extend(tracked);
+            self.follow(change, &mut effects);
         }
         effects
     }
@@ -203,17 +223,19 @@ impl State {
         self.last = Some(moment);
         match input {
             Input::Namespace(event) => self.namespace(event, &mut effects),
+            Input::Held(finder, event) => self.held(finder, event, &mut effects),
             Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
                 self.links(key, snapshot, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
-                self.awaited.remove(&key);
+                self.unreadable(key);
             }
+            Input::Interfaces(InterfacesEvent::Stranger) => effects.push(Effect::LookForHolders),
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
-            Input::LinkSwitched(outcome) => self.link_switched(outcome, &mut effects),
+            Input::LinkSwitched(outcome) => self.link_switched(outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
@@ -231,12 +253,19 @@ impl State {
             effects.push(Effect::Roster(self.inventory.roster()));
         }
         effects.extend(publication.map(Effect::Publish));
+        if self.memory.take_due(self.counts.0, moment.now) {
+            effects.push(Effect::GiveMemoryBack);
+        }
         effects
     }
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = [self.tc.begin_at(), self.lease_ends_at()];
+        let begin = [
+            self.tc.begin_at(),
+            self.lease_ends_at(),
+            self.memory.due_at(),
+        ];
         let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;
@@ -257,32 +286,6 @@ impl State {
         effects
     }
 
-    fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
-        match event {
-            NamespaceEvent::Added { name, id } => {
-                let path = self.identity.directory.join(&name);
-                self.tc.links_changed(NamespaceName::named(&name));
-                self.inventory.add(name, id);
-                // A second name of a known namespace shows at once, without a dump.
-                self.changed = true;
-                effects.push(Effect::Track(id, path));
-            }
-            NamespaceEvent::Removed { name, id } => {
-                self.tc.links_changed(NamespaceName::named(&name));
-                if self.inventory.remove(&name, id) {
-                    self.awaited.remove(&NetnsKey::Mounted(id));
-                    self.namespace_lost(NetnsKey::Mounted(id));
-                    self.claims.links_are(NetnsKey::Mounted(id), &[]);
-                    effects.push(Effect::Forget(id));
-                }
-                self.changed = true;
-                effects.push(Effect::Untrack(id, self.identity.directory.join(&name)));
-            }
-            // The list shows namespaces, not directories.
-            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => {}
-        }
-    }
-
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
@@ -290,7 +293,7 @@ impl State {
         if self.inventory.set_links(key, snapshot) {
             self.leases_of(key, &present, effects);
             self.changed = true;
-            self.tc.links_changed(self.inventory.names(key));
+            self.tc.links_changed(self.inventory.title(key));
         }
     }
 
@@ -306,6 +309,7 @@ impl State {
             Request::Diagnostics(request, reply) => {
                 self.diagnose(request, reply, moment, effects);
             }
+            Request::Explain(request, reply) => self.explain(&request, reply, effects),
         }
     }
 
@@ -323,7 +327,10 @@ impl State {
             }
         };
         let order = LinkOrder {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             ifindex: found.link.ifindex,
             ifname: found.link.ifname,
             up: request.operation == InterfaceControlOperation::Enable,
@@ -346,13 +353,14 @@ impl State {
         }
     }
 
-    /// Returns where an interface is, as a client named it, or what to tell the client.
+    /// Returns where an interface is that a client named, under the names by which it is shown, or what to
+    /// tell the client.
     fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
         let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
         let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
         let interface = InterfaceName::from_wire(interface).map_err(invalid)?;
         match self.inventory.find(&netns, &interface) {
-            Ok(found) => Ok(((netns, interface), found)),
+            Ok(found) => Ok(((found.name.clone(), interface), found)),
             Err(reason) => Err((ErrorKind::NotFound, not_found(reason, &netns, &interface))),
         }
     }
@@ -369,7 +377,10 @@ impl State {
             Err((kind, message)) => return reply.send(DiagnosticsResponse::failure(message, kind)),
         };
         let order = diagnostics::Order {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             netns,
             ifindex: found.link.ifindex,
             interface,
@@ -380,17 +391,21 @@ impl State {
         effects.push(Effect::Diagnose(Box::new(order), reply));
     }
 
-    fn place(&self, key: NetnsKey, names: Vec<OsString>) -> Place {
-        let paths = names
-            .into_iter()
-            .map(|name| self.identity.directory.join(name));
-        Place {
-            key,
-            paths: paths.collect(),
-        }
+    fn explain(
+        &self,
+        request: &ExplainRequest,
+        reply: Reply<ExplainResponse>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let name = match NamespaceName::from_wire(&request.namespace) {
+            Ok(name) => name,
+            Err(err) => return reply.send(explain_invalid(&request.namespace, &err)),
+        };
+        let known = self.inventory.known(&name);
+        effects.push(Effect::Explain(Box::new(Question { name, known }), reply));
     }
 
-    fn link_switched(&mut self, outcome: LinkOutcome, effects: &mut Vec<Effect>) {
+    fn link_switched(&mut self, outcome: LinkOutcome, moment: Moment, effects: &mut Vec<Effect>) {
         let LinkOutcome {
             wish:
                 LinkWish {
@@ -406,6 +421,7 @@ impl State {
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result, effects));
+        self.pacing.hold_until(moment.now + ANSWER_FIRST);
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.
@@ -493,6 +509,7 @@ impl State {
             self.counts = (self.counts.0 + 1, self.counts.1 + shown.interface_count());
             namespaces.extend(shown.json().cloned());
         }
+        self.memory.listed(self.counts.0, moment.now);
         if self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {
                 namespaces: namespaces.clone(),

@@ -7,6 +7,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
+use super::explaining::Explainer;
+use super::holders::HolderReports;
 use super::impair::{self, Leases};
 use super::link_control;
 use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State, TcCall};
@@ -18,11 +20,14 @@ use crate::clock::{unix_milliseconds, unix_seconds};
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
+use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
-use crate::kernel::netns::NetnsKey;
+use crate::kernel::netns::{NetnsFiles, NetnsKey};
+use crate::kernel::process;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
+use crate::processes::ProcessesHandle;
 use crate::sockets::NetnsSockets;
 use tcgui_shared::error_kind::ErrorKind;
 
@@ -40,6 +45,10 @@ const LAST_SCENARIOS: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub(super) struct Actors {
     pub(super) namespaces: NamespaceWatcherHandle,
+    /// Processes that hold namespaces.
+    pub(super) held: HolderReports,
+    /// `None`: processes are not looked at.
+    pub(super) processes: Option<ProcessesHandle>,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
     pub(super) clients: Clients,
     /// What executions want done to their interfaces.
@@ -48,6 +57,7 @@ pub(super) struct Actors {
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
+    pub(super) files: NetnsFiles,
     pub(super) diagnostics: Diagnostics,
     pub(super) library: LibraryHandle,
     pub(super) leases: Leases,
@@ -205,10 +215,16 @@ impl Task {
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
-            // Cancel-safe, as are the next three: `recv` takes nothing unless it returns it. A closed
+            // Cancel-safe, as are the other channels: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
+            (finder, event) = self.actors.held.next() => Event::Input(Input::Held(finder, event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
+            // What was begun comes before what is asked anew, of which hundreds may wait.
+            // Cancel-safe: the set keeps a result until it is returned.
+            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
+                done.map_or_else(work_failed, Event::Input)
+            }
             Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: what was notified and not returned stays so.
             () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
@@ -216,10 +232,6 @@ impl Task {
             library = self.actors.library.changed() => Event::Input(Input::Library(library)),
             Some(call) = self.actors.calls.recv() => {
                 Event::Input(Input::TcCall(Box::new(call)))
-            }
-            // Cancel-safe: the set keeps a result until it is returned.
-            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
-                done.map_or_else(work_failed, Event::Input)
             }
             // Cancel-safe: the deadline is computed anew each time.
             () = wake => Event::Input(Input::Timer),
@@ -230,12 +242,12 @@ impl Task {
         for effect in effects {
             match effect {
                 // The interfaces actor never waits for the backend, so these never wait for long.
-                Effect::Track(id, path) => {
-                    self.actors.sockets.admit(id);
-                    self.actors.tracker.track(id, path).await;
+                Effect::Track(key, way) => {
+                    self.actors.sockets.admit(key);
+                    self.actors.tracker.track(key, way).await;
                 }
-                Effect::Untrack(id, path) => self.actors.tracker.untrack(id, path).await,
-                Effect::Forget(id) => self.actors.sockets.forget(id),
+                Effect::Untrack(key, way) => self.actors.tracker.untrack(key, way).await,
+                Effect::Forget(key) => self.actors.sockets.forget(key),
                 Effect::SwitchLink(wish) => {
                     let sockets = self.actors.sockets.clone();
                     let tracker = self.actors.tracker.clone();
@@ -247,32 +259,39 @@ impl Task {
                     self.work.spawn(impair::impair(sockets, leases, wish));
                 }
                 Effect::ForgetLease(lease) => {
-                    let leases = self.actors.leases.clone();
-                    self.work.spawn(async move {
-                        blocking::run(move || impair::forget(&leases, Some(&lease))).await;
-                        Input::Timer
-                    });
+                    self.on_leases(move |leases| impair::forget(leases, Some(&lease)));
+                }
+                Effect::AmendLease(lease) => {
+                    self.on_leases(move |leases| impair::amend(leases, &lease));
                 }
                 Effect::Diagnose(order, reply) => {
                     let diagnostics = self.actors.diagnostics.clone();
                     let gone = self.actors.sockets.gone(order.place.key);
-                    self.work.spawn(async move {
+                    self.beside(async move {
                         let gone = gone.cancelled_owned();
                         reply.send(diagnostics.run(*order, gone).await);
-                        Input::Timer
                     });
+                }
+                Effect::Explain(question, reply) => {
+                    let explainer = self.explainer();
+                    self.beside(async move { reply.send(explainer.explain(*question).await) });
                 }
                 Effect::Scenario(request, reply) => {
                     let library = self.actors.library.clone();
-                    self.work.spawn(async move {
-                        reply.send(library.request(request).await);
-                        Input::Timer
-                    });
+                    self.beside(async move { reply.send(library.request(request).await) });
                 }
                 // As for the interfaces actor.
                 Effect::Execution(command) => self.actors.scenarios.send(command).await,
                 Effect::Roster(roster) => {
                     self.actors.roster.send_replace(Arc::new(roster));
+                }
+                Effect::LookForHolders => {
+                    if let Some(processes) = &self.actors.processes {
+                        processes.ring();
+                    }
+                }
+                Effect::GiveMemoryBack => {
+                    self.beside(async { blocking::run(process::give_memory_back).await });
                 }
                 Effect::Look(key) => {
                     let tracker = self.actors.tracker.clone();
@@ -286,6 +305,28 @@ impl Task {
                     });
                 }
             }
+        }
+    }
+
+    /// Does something beside the loop of which it needs to know only that it is under way.
+    fn beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn(async move {
+            work.await;
+            Input::Timer
+        });
+    }
+
+    fn on_leases(&mut self, work: impl FnOnce(&Leases) + Send + 'static) {
+        let leases = self.actors.leases.clone();
+        self.beside(async move { blocking::run(move || work(&leases)).await });
+    }
+
+    fn explainer(&self) -> Explainer {
+        Explainer {
+            files: self.actors.files,
+            directory: self.actors.namespaces.directory().to_owned(),
+            watcher: self.actors.namespaces.status(),
+            tracker: self.actors.tracker.clone(),
         }
     }
 }
@@ -335,6 +376,11 @@ fn log(input: &Input) {
         Input::Namespace(NamespaceEvent::Removed { name, id }) => {
             info!(netns = ?name, %id, "namespace gone");
         }
+        Input::Held(Finder::Containers, HeldEvent::Added(holder)) => {
+            info!(kind = ?holder.kind, id = %holder.id, "container appeared");
+        }
+        Input::Held(Finder::Containers, HeldEvent::Removed(id)) => info!(%id, "container gone"),
+        Input::Held(Finder::Processes, event) => debug!(?event, "holders of namespaces changed"),
         Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
         Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),
         Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {

@@ -7,8 +7,20 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use crate::bandwidth::RosterLink;
 use crate::bus::Rendered;
+use crate::held::{Container, Runtime};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
+
+/// The names of a namespace.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Title<'a> {
+    /// The one under which it is shown.
+    pub(super) name: &'a NamespaceName,
+    /// The others.
+    pub(super) aliases: &'a [NamespaceName],
+    /// The container whose name it is.
+    pub(super) container: Option<&'a Container>,
+}
 
 /// One namespace as frontends see it, serialised when it changes and not with every list.
 ///
@@ -23,8 +35,8 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Shows a namespace with its links.
-    pub(super) fn new(netns: &NamespaceName, links: &[Link], exclude_loopback: bool) -> Self {
-        let name = netns.to_wire();
+    pub(super) fn new(title: Title<'_>, links: &[Link], exclude_loopback: bool) -> Self {
+        let name = title.name.to_wire();
         let mut interfaces = Vec::with_capacity(links.len());
         let mut roster = Vec::with_capacity(links.len());
         let mut netems = Vec::new();
@@ -48,7 +60,7 @@ impl Shown {
             None
         } else {
             // Strings, numbers and booleans can always be written.
-            Rendered::new(&namespace(netns, name, interfaces)).ok()
+            Rendered::new(&namespace(title, name, interfaces)).ok()
         };
         Self {
             json,
@@ -77,25 +89,58 @@ impl Shown {
     }
 }
 
+/// Returns a namespace with all its links, listed or not.
+pub(crate) fn network_namespace(
+    name: &NamespaceName,
+    aliases: &[NamespaceName],
+    links: &[Link],
+) -> NetworkNamespace {
+    let title = Title {
+        name,
+        aliases,
+        container: None,
+    };
+    let name = name.to_wire();
+    let interfaces = links.iter().filter_map(|link| {
+        let ifname = InterfaceName::new(&link.ifname).ok()?;
+        Some(interface(link, &ifname, &name))
+    });
+    let interfaces = interfaces.collect();
+    namespace(title, name, interfaces)
+}
+
 fn is_loopback(link: &Link) -> bool {
     link.loopback || link.ifname == "lo"
 }
 
 fn namespace(
-    netns: &NamespaceName,
+    title: Title<'_>,
     name: String,
     interfaces: Vec<NetworkInterface>,
 ) -> NetworkNamespace {
-    let namespace_type = match netns {
-        NamespaceName::Host => NamespaceType::Default,
-        _ => NamespaceType::Traditional,
+    let namespace_type = match (title.name, title.container) {
+        (NamespaceName::Host, _) => NamespaceType::Default,
+        (_, Some(container)) => NamespaceType::Container {
+            runtime: runtime(container.runtime).to_owned(),
+            container_id: container.short_id.clone(),
+            image: container.image.clone(),
+        },
+        (_, None) => NamespaceType::Traditional,
     };
     NetworkNamespace {
         name,
+        aliases: title.aliases.iter().map(NamespaceName::to_wire).collect(),
         id: None,
         is_active: true,
         namespace_type,
         interfaces,
+    }
+}
+
+fn runtime(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Docker => "Docker",
+        Runtime::Podman => "Podman",
     }
 }
 
@@ -162,7 +207,12 @@ mod tests {
     #[test]
     fn a_namespace_without_visible_interfaces_is_not_listed() {
         let links = [link("lo", None), link("v0", Some("veth"))];
-        let show = |links, exclude| Shown::new(&NamespaceName::host(), links, exclude);
+        let title = Title {
+            name: &NamespaceName::host(),
+            aliases: &[],
+            container: None,
+        };
+        let show = |links, exclude| Shown::new(title, links, exclude);
         let all = show(&links, false);
         assert_eq!(all.interface_count(), 2);
         assert_eq!(all.netems(), [(InterfaceName::new("v0").unwrap(), None)]);

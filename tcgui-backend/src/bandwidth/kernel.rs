@@ -1,13 +1,10 @@
 //! The running kernel: counters by namespace id, statistics of netems over a socket inside.
 
-use std::path::PathBuf;
-
-use tcgui_shared::names::NamespaceName;
 use tcgui_shared::tc::{BasicStats, QueueStats, RateEstimate};
 
 use super::{CounterKernel, QdiscStatistics, ReadError, Reading, RosterEntry};
 use crate::kernel::link::LinkCounters;
-use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
+use crate::kernel::netns::NetnsKey;
 use crate::kernel::qdisc::Qdisc;
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink};
 use crate::sockets::{NetnsSockets, SocketError};
@@ -20,25 +17,19 @@ const INVALID_NSID: i32 = 22;
 pub struct KernelCounters {
     requests: Rtnetlink,
     sockets: NetnsSockets,
-    directory: PathBuf,
 }
 
 impl KernelCounters {
     /// Reads by id over `requests`, which should be nobody else's: a reading must not wait for a look.
-    /// Named namespaces are in `directory`.
-    pub fn new(requests: Rtnetlink, sockets: NetnsSockets, directory: PathBuf) -> Self {
-        Self {
-            requests,
-            sockets,
-            directory,
-        }
+    pub fn new(requests: Rtnetlink, sockets: NetnsSockets) -> Self {
+        Self { requests, sockets }
     }
 
     fn links(&self, entry: &RosterEntry) -> Result<Vec<LinkCounters>, ReadError> {
         let nsid = entry.nsid;
         match entry.key {
-            NetnsKey::Mounted(id) if nsid.is_none() => {
-                self.inside(id, entry, |socket| Ok(socket.link_counters(None)?))
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) if nsid.is_none() => {
+                self.inside(entry, |socket| Ok(socket.link_counters(None)?))
             }
             _ => self
                 .requests
@@ -53,25 +44,18 @@ impl KernelCounters {
     fn qdiscs(&self, entry: &RosterEntry) -> Result<Vec<Qdisc>, ReadError> {
         match entry.key {
             NetnsKey::Host => self.requests.run_here(|socket| Ok(socket.qdiscs()?)),
-            NetnsKey::Mounted(id) => self.inside(id, entry, |socket| Ok(socket.qdiscs()?)),
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
+                self.inside(entry, |socket| Ok(socket.qdiscs()?))
+            }
         }
     }
 
     fn inside<T>(
         &self,
-        id: MountedNamespaceId,
         entry: &RosterEntry,
         read: impl FnOnce(&mut RequestSocket) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        let paths: Vec<_> = entry
-            .names
-            .iter()
-            .filter_map(|name| match name {
-                NamespaceName::Named(name) => Some(self.directory.join(name.as_os_str())),
-                NamespaceName::Host | NamespaceName::Container(_) => None,
-            })
-            .collect();
-        self.sockets.inside(id, &paths, read)
+        self.sockets.inside(entry.key, &entry.ways, read)
     }
 }
 

@@ -101,7 +101,8 @@ fn entry(number: i64, root_netem: bool) -> RosterEntry {
     RosterEntry {
         key: key(number),
         nsid: None,
-        names: vec![NamespaceName::named(name_of(number)).unwrap()],
+        name: NamespaceName::named(name_of(number)).unwrap(),
+        ways: Vec::new(),
         links: [RosterLink {
             ifindex: 1,
             name: InterfaceName::new("lo").unwrap(),

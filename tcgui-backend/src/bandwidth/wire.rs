@@ -31,39 +31,38 @@ pub(super) fn add_samples(
         let rated = rated.get(found.ok()?)?;
         (rated.counters.name.as_bytes() == link.name.as_bytes()).then_some((link, rated))
     });
-    for netns in &entry.names {
-        let namespace = netns.to_wire();
-        for (link, rated) in shown.clone() {
-            let update = BandwidthUpdate {
-                namespace: namespace.clone(),
-                interface: link.name.to_wire(),
-                stats: stats(rated, stamp),
-                backend_name: stamp.backend_name.to_owned(),
-            };
-            samples.push(Sample::Bandwidth(netns.clone(), link.name.clone(), update));
-        }
-        for (link, _) in shown.clone().filter(|(link, _)| link.root_netem) {
-            let of_link = |qdisc: &&QdiscStatistics| qdisc.ifindex == link.ifindex;
-            let Some(qdisc) = qdiscs.iter().find(of_link) else {
-                continue;
-            };
-            let update = TcStatisticsUpdate {
-                namespace: namespace.clone(),
-                interface: link.name.to_wire(),
-                backend_name: stamp.backend_name.to_owned(),
-                timestamp: stamp.unix_s,
-                stats_basic: qdisc.basic,
-                stats_queue: qdisc.queue,
-                stats_rate_est: qdisc
-                    .rate_est
-                    .filter(|rate| *rate != RateEstimate::default()),
-            };
-            samples.push(Sample::TcStatistics(
-                netns.clone(),
-                link.name.clone(),
-                update,
-            ));
-        }
+    let netns = &entry.name;
+    let namespace = netns.to_wire();
+    for (link, rated) in shown.clone() {
+        let update = BandwidthUpdate {
+            namespace: namespace.clone(),
+            interface: link.name.to_wire(),
+            stats: stats(rated, stamp),
+            backend_name: stamp.backend_name.to_owned(),
+        };
+        samples.push(Sample::Bandwidth(netns.clone(), link.name.clone(), update));
+    }
+    for (link, _) in shown.filter(|(link, _)| link.root_netem) {
+        let of_link = |qdisc: &&QdiscStatistics| qdisc.ifindex == link.ifindex;
+        let Some(qdisc) = qdiscs.iter().find(of_link) else {
+            continue;
+        };
+        let update = TcStatisticsUpdate {
+            namespace: namespace.clone(),
+            interface: link.name.to_wire(),
+            backend_name: stamp.backend_name.to_owned(),
+            timestamp: stamp.unix_s,
+            stats_basic: qdisc.basic,
+            stats_queue: qdisc.queue,
+            stats_rate_est: qdisc
+                .rate_est
+                .filter(|rate| *rate != RateEstimate::default()),
+        };
+        samples.push(Sample::TcStatistics(
+            netns.clone(),
+            link.name.clone(),
+            update,
+        ));
     }
 }
 
@@ -149,11 +148,12 @@ mod tests {
     }
 
     #[test]
-    fn every_name_gets_its_links_then_its_netems() {
+    fn the_links_come_first_then_their_netems() {
         let entry = RosterEntry {
             key: NetnsKey::Host,
             nsid: None,
-            names: vec![NamespaceName::Host, NamespaceName::named("x").unwrap()],
+            name: NamespaceName::Host,
+            ways: Vec::new(),
             links: [
                 link(1, "lo", true),
                 link(2, "v0", false),
@@ -179,20 +179,14 @@ mod tests {
                 "default/v1",
                 "default/lo tc",
                 "default/v1 tc",
-                "x/lo",
-                "x/v0",
-                "x/v1",
-                "x/lo tc",
-                "x/v1 tc",
             ]
         );
         let changed = [rated(1, "lo"), rated(2, "renamed")];
         assert_eq!(
-            summary(&samples(&entry, &changed, &[qdisc(3, 0)]))[..1],
+            summary(&samples(&entry, &changed, &[qdisc(3, 0)])),
             ["default/lo"],
             "what vanished or was renamed is left out, with its qdisc"
         );
-        assert_eq!(samples(&entry, &changed, &[qdisc(3, 0)]).len(), 2);
     }
 
     #[test]
@@ -200,7 +194,8 @@ mod tests {
         let entry = RosterEntry {
             key: NetnsKey::Host,
             nsid: None,
-            names: vec![NamespaceName::Host],
+            name: NamespaceName::Host,
+            ways: Vec::new(),
             links: [link(1, "lo", true)].into(),
         };
         let samples = samples(&entry, &[rated(1, "lo")], &[qdisc(1, 9)]);

@@ -25,7 +25,7 @@ use zenoh::session::EntityGlobalId;
 use zenoh::{Session, Wait};
 
 use super::BusError;
-use super::replies::{PROMPT, Replies, WAITING};
+use super::replies::{PROMPT, Replies, Turn, WAITING, strip};
 
 /// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
 const SEQUENCE_NUMBERS: &str = "_sn";
@@ -205,7 +205,7 @@ async fn tell_numbers(
 }
 
 /// Answers a question for the last sample, not on the thread of Zenoh that brings it.
-fn answer(query: Query, shared: &Arc<Shared>, history: &History) {
+fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
     if shared.asked_for(&query).is_none() {
         return history.replies.discard(query);
     }
@@ -213,22 +213,25 @@ fn answer(query: Query, shared: &Arc<Shared>, history: &History) {
         debug!(key = shared.key, "too many ask for the last sample");
         return history.replies.discard(query);
     };
+    strip(&mut query);
     let shared = Arc::clone(shared);
     // The sample is taken when it is its turn: those that wait would keep every list of that time.
-    let write = move |query: Query, ()| {
-        let Some(last) = shared.asked_for(&query) else {
-            return;
-        };
-        let reply = query
-            .reply(shared.key.as_str(), last.payload)
-            .source_info(shared.source_info(last.sequence_number));
-        if let Err(error) = reply.wait() {
-            debug!(%error, key = shared.key, "last sample not delivered");
-        }
+    history.replies.enqueue(Turn::InOrder, move || {
+        write_last(&query, &shared);
+        drop(permit);
+    });
+}
+
+fn write_last(query: &Query, shared: &Shared) {
+    let Some(last) = shared.asked_for(query) else {
+        return;
     };
-    history
-        .replies
-        .deliver(query, permit, std::future::ready(()), write);
+    let reply = query
+        .reply(shared.key.as_str(), last.payload)
+        .source_info(shared.source_info(last.sequence_number));
+    if let Err(error) = reply.wait() {
+        debug!(%error, key = shared.key, "last sample not delivered");
+    }
 }
 
 /// Returns whether a number is among those asked for. What is not understood asks for everything.

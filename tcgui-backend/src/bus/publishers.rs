@@ -11,7 +11,7 @@ use zenoh::Session;
 
 use super::cached::{CachedPublisher, History};
 use super::replies::Replies;
-use super::{BusError, ExecutionPublication, Publication, TcPublication};
+use super::{Answers, BusError, ExecutionPublication, Publication, TcPublication};
 
 /// How soon after a change a client notices that it missed the sample, by kind (released periods).
 const LIST_HEARTBEAT: Duration = Duration::from_millis(500);
@@ -68,8 +68,9 @@ impl Publishers {
         &self.keys
     }
 
-    /// Publishes everything of `publication`. May wait for a slow link.
-    pub(super) fn publish(&mut self, publication: Publication) {
+    /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
+    /// link.
+    pub(super) fn publish(&mut self, publication: Publication) -> Answers {
         let Publication {
             presets,
             list,
@@ -110,9 +111,7 @@ impl Publishers {
                 || CachedPublisher::declare(session, key.clone(), EXECUTION_HEARTBEAT, history);
             put_at(&mut self.executions, &key, update.as_ref(), declare);
         }
-        for (reply, answer) in answers {
-            reply.send(answer);
-        }
+        answers
     }
 }
 

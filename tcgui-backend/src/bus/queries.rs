@@ -9,16 +9,16 @@ use serde::de::DeserializeOwned;
 use tcgui_shared::control::{InterfaceControlOperation, InterfaceControlResponse};
 use tcgui_shared::diagnostics::DiagnosticsResponse;
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
-use super::replies::Replies;
+use super::replies::{Replies, Turn, strip};
 use super::{BusError, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
@@ -27,6 +27,8 @@ const LARGEST_REQUEST: usize = 64 * 1024;
 const LARGEST_EXPLANATION: usize = 300;
 /// Checks that are under way or wait for their turn; more are answered "busy".
 const CHECKS: usize = 32;
+/// Explanations under way: each reads the mount table on a blocking thread, and only people ask.
+const EXPLANATIONS: usize = 4;
 /// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
 /// its queries end at once without a reply.
 const REFUSALS: usize = 1024;
@@ -55,6 +57,12 @@ impl Refusal for DiagnosticsResponse {
     }
 }
 
+impl Refusal for ExplainResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        Self::failure(message, kind)
+    }
+}
+
 impl Refusal for ScenarioResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
         ScenarioError::new(kind.into(), message).into()
@@ -70,7 +78,7 @@ impl Refusal for ScenarioExecutionResponse {
 /// The declared queryables; dropping them takes them back.
 #[derive(Debug)]
 pub(super) struct Queries {
-    _declared: [Queryable<()>; 5],
+    _declared: [Queryable<()>; 6],
 }
 
 impl Queries {
@@ -78,17 +86,21 @@ impl Queries {
         session: &Session,
         keys: &Keys,
         requests: mpsc::Sender<Request>,
-        tracker: &TaskTracker,
+        replies: Replies,
     ) -> Result<Self, BusError> {
         let desk = Desk {
             requests,
-            replies: Replies::new(tracker),
+            replies,
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
         };
         // A check takes seconds; however many are asked for, other requests are taken.
         let checks = Desk {
             open: Arc::new(Semaphore::new(CHECKS)),
+            ..desk.clone()
+        };
+        let explanations = Desk {
+            open: Arc::new(Semaphore::new(EXPLANATIONS)),
             ..desk.clone()
         };
         Ok(Self {
@@ -100,6 +112,7 @@ impl Queries {
                 desk.serve(session, keys.query_scenario(), Request::Scenario)?,
                 desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,
                 checks.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
+                explanations.serve(session, keys.query_explain(), Request::Explain)?,
             ],
         })
     }
@@ -143,55 +156,50 @@ impl Desk {
         let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
             return self.refuse_busy::<R>(query, key, received);
         };
-        let answer = match read(&query).and_then(|payload| decode(&payload)) {
-            Ok(body) => {
-                let (reply, answer) = Reply::channel();
-                match self.requests.try_send(request(body, reply)) {
-                    Ok(()) => Err(answer),
-                    Err(_) => Ok(busy()),
-                }
-            }
-            Err(explanation) => Ok(R::refusal(explanation, ErrorKind::Invalid)),
-        };
-        self.deliver(query, key, received, permit, async {
-            match answer {
-                Ok(answer) => answer,
-                Err(pending) => wait_for(pending).await,
-            }
-        });
+        let body = read(&query).and_then(|payload| decode(&payload));
+        let reply = self.reply(query, key, received, permit);
+        match (body, self.requests.try_reserve()) {
+            (Ok(body), Ok(room)) => room.send(request(body, reply)),
+            (Ok(_), Err(_)) => reply.send(busy()),
+            (Err(explanation), _) => reply.send(R::refusal(explanation, ErrorKind::Invalid)),
+        }
     }
 
     fn refuse_busy<R: Refusal>(&self, query: Query, key: &str, received: Instant) {
         if let Ok(permit) = Arc::clone(&self.refusing).try_acquire_owned() {
-            self.deliver(query, key, received, permit, async { busy::<R>() });
+            let reply = self.reply(query, key, received, permit);
+            reply.send(busy::<R>());
         }
     }
 
-    fn deliver<R: Refusal>(
+    /// Returns the way back to who asked. `permit` is given back when the answer is written. What the query
+    /// carries is gone by then.
+    fn reply<R: Refusal>(
         &self,
-        query: Query,
+        mut query: Query,
         key: &str,
         received: Instant,
         permit: OwnedSemaphorePermit,
-        answer: impl Future<Output = R> + Send + 'static,
-    ) {
-        let key = key.to_owned();
-        let write = move |query: Query, answer| {
-            write(&query, &key, &answer);
-            let elapsed_us = received.elapsed().as_micros();
-            trace!(key, elapsed_us, "query answered");
-        };
-        self.replies.deliver(query, permit, answer, write);
+    ) -> Reply<R> {
+        strip(&mut query);
+        let (replies, key) = (self.replies.clone(), key.to_owned());
+        Reply::new(move |answer, turn: Turn| {
+            let answer = answer.unwrap_or_else(dropped);
+            replies.enqueue(turn, move || {
+                write(&query, &key, &answer);
+                let elapsed_us = received.elapsed().as_micros();
+                trace!(key, elapsed_us, "query answered");
+                drop(permit);
+            });
+        })
     }
 }
 
-async fn wait_for<R: Refusal>(answer: oneshot::Receiver<R>) -> R {
-    answer.await.unwrap_or_else(|_| {
-        R::refusal(
-            "the backend dropped the request, probably stopping".to_owned(),
-            ErrorKind::Internal,
-        )
-    })
+fn dropped<R: Refusal>() -> R {
+    R::refusal(
+        "the backend dropped the request, probably stopping".to_owned(),
+        ErrorKind::Internal,
+    )
 }
 
 fn busy<R: Refusal>() -> R {

@@ -1,4 +1,4 @@
-//! Writing to clients that may not read: on a blocking thread, one at a time, never on Zenoh's.
+//! Writing to clients that may not read: on a blocking thread, one after the other, never on Zenoh's.
 //!
 //! A client that is frozen blocks whoever writes to it until its link is given up. Zenoh holds the lock
 //! of the link's queue meanwhile, one queue for each priority (`push_network_message`,
@@ -6,11 +6,15 @@
 //! [`WAITING`] unless the client chose another one; publications have a higher one ([`PROMPT`]) and are
 //! dropped rather than kept, so they never wait behind a reply.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
+use tracing::error;
 use zenoh::bytes::ZBytes;
 use zenoh::qos::Priority;
 use zenoh::query::Query;
@@ -20,81 +24,193 @@ pub(super) const WAITING: Priority = Priority::Data;
 /// Of publications.
 pub(super) const PROMPT: Priority = Priority::DataHigh;
 
-/// Writes what clients wait for.
+/// Queries that may wait to be ended without an answer.
+const DISCARDS: usize = 4096;
+
+/// Whose answer is written first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// In the order in which they come.
+    InOrder,
+    /// When no other waits.
+    Last,
+}
+
+/// Writes what clients wait for; clones share the queue.
+///
+/// One thread writes at a time, for as long as there is something to write. Several would not be faster,
+/// and wait for a frozen client one after the other, each for the whole time: Zenoh sees that a link is
+/// given up only before it waits. With one, the first write waits and the others fail at once.
+///
+/// Whoever puts a job into the queue bounds how many there are.
 #[derive(Debug, Clone)]
 pub(super) struct Replies {
     tracker: TaskTracker,
     runtime: Handle,
-    writing: Arc<Semaphore>,
+    queue: Arc<Mutex<Queue>>,
     discarding: Arc<Semaphore>,
 }
 
-/// Queries that may wait to be ended without an answer.
-const DISCARDS: usize = 4096;
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Queue {
+    in_order: VecDeque<Job>,
+    last: VecDeque<Job>,
+    /// A thread takes jobs out until there are none.
+    writing: bool,
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let waiting = self.in_order.len() + self.last.len();
+        f.debug_struct("Queue").field("waiting", &waiting).finish()
+    }
+}
 
 impl Replies {
-    /// Writes one after the other, as tasks of `tracker`.
-    ///
-    /// Several at once would not be faster, and wait for a frozen client one after the other, each for the
-    /// whole time: Zenoh sees that a link is given up only before it waits. With one, the first waits
-    /// and the others fail at once.
+    /// Writes on blocking threads of the current runtime; `tracker` counts what is not written yet.
     pub(super) fn new(tracker: &TaskTracker) -> Self {
         Self {
             tracker: tracker.clone(),
             runtime: Handle::current(),
-            writing: Arc::new(Semaphore::new(1)),
+            queue: Arc::default(),
             discarding: Arc::new(Semaphore::new(DISCARDS)),
         }
     }
 
-    /// Writes the answer once it is there. `permit` is given back when that is done. What the query
-    /// carries is gone by then.
-    pub(super) fn deliver<A: Send + 'static>(
-        &self,
-        mut query: Query,
-        permit: OwnedSemaphorePermit,
-        answer: impl Future<Output = A> + Send + 'static,
-        write: impl FnOnce(Query, A) + Send + 'static,
-    ) {
-        strip(&mut query);
+    /// Writes when it is its turn. Never waits.
+    pub(super) fn enqueue(&self, turn: Turn, write: impl FnOnce() + Send + 'static) {
+        let token = self.tracker.token();
+        let job = Box::new(move || {
+            write();
+            drop(token);
+        });
+        let mut queue = self.lock();
+        match turn {
+            Turn::InOrder => queue.in_order.push_back(job),
+            Turn::Last => queue.last.push_back(job),
+        }
+        if std::mem::replace(&mut queue.writing, true) {
+            return;
+        }
+        drop(queue);
         let replies = self.clone();
-        let deliver = async move {
-            let answer = answer.await;
-            replies.write(move || write(query, answer)).await;
-            drop(permit);
-        };
-        self.tracker.spawn_on(deliver, &self.runtime);
+        let writer = self.runtime.spawn_blocking(move || replies.write_all());
+        // It ends with the queue; what is left when the runtime ends has no client any more.
+        drop(writer);
     }
 
-    /// Ends a query that gets no answer, which is a message that waits for its client too.
-    pub(super) fn discard(&self, query: Query) {
-        // So many at once come from an attacker, whom the thread of Zenoh that brings them waits for.
-        if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
-            self.deliver(query, permit, std::future::ready(()), |query, ()| {
-                drop(query)
-            });
+    /// Calls `answer` and writes what it puts into the queue, on this thread, which may block: nobody has
+    /// to be woken for it.
+    pub(super) fn write_here(&self, answer: impl FnOnce()) {
+        let mine = !std::mem::replace(&mut self.lock().writing, true);
+        answer();
+        if mine {
+            self.write_all();
         }
     }
 
     /// Writes when it is its turn, and returns when it is written.
     pub(super) async fn write(&self, write: impl FnOnce() + Send + 'static) {
-        // The semaphore is never closed.
-        let _writing = self.writing.acquire().await;
-        // A write that panicked has no answer to give.
-        tokio::task::spawn_blocking(write).await.ok();
+        let (done, written) = oneshot::channel();
+        self.enqueue(Turn::InOrder, move || {
+            write();
+            done.send(()).ok();
+        });
+        // A write that panicked is done too.
+        written.await.ok();
+    }
+
+    /// Ends a query that gets no answer, which is a message that waits for its client too.
+    pub(super) fn discard(&self, mut query: Query) {
+        // So many at once come from an attacker, whom the thread of Zenoh that brings them waits for.
+        if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
+            strip(&mut query);
+            self.enqueue(Turn::InOrder, move || {
+                drop(query);
+                drop(permit);
+            });
+        }
     }
 
     pub(super) fn runtime(&self) -> &Handle {
         &self.runtime
     }
+
+    fn write_all(&self) {
+        while let Some(job) = self.next() {
+            // The others still have to be written; the hook has said where it was.
+            if catch_unwind(AssertUnwindSafe(job)).is_err() {
+                error!("writing to a client failed");
+            }
+        }
+    }
+
+    fn next(&self) -> Option<Job> {
+        let mut queue = self.lock();
+        let job = queue.in_order.pop_front();
+        let job = job.or_else(|| queue.last.pop_front());
+        queue.writing = job.is_some();
+        job
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Drops what a query carries: each part of it keeps the whole batch that was received, up to 64 KiB.
-fn strip(query: &mut Query) {
+pub(super) fn strip(query: &mut Query) {
     if let Some(payload) = query.payload_mut() {
         *payload = ZBytes::new();
     }
     if let Some(attachment) = query.attachment_mut() {
         *attachment = ZBytes::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(5);
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn others_come_first_and_a_panic_ends_nothing() {
+        let tracker = TaskTracker::new();
+        let replies = Replies::new(&tracker);
+        let (go, gate) = mpsc::channel::<()>();
+        let (tx, order) = mpsc::channel();
+        let note = |number| {
+            let tx = tx.clone();
+            move || tx.send(number).unwrap()
+        };
+        replies.enqueue(Turn::InOrder, move || gate.recv().unwrap());
+        replies.enqueue(Turn::Last, note(3));
+        replies.enqueue(Turn::InOrder, || panic!("on purpose"));
+        replies.enqueue(Turn::InOrder, note(1));
+        replies.enqueue(Turn::InOrder, note(2));
+        go.send(()).unwrap();
+        tracker.close();
+        tokio::time::timeout(LONG, tracker.wait()).await.unwrap();
+        assert_eq!(order.try_iter().collect::<Vec<_>>(), [1, 2, 3]);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn written_on_the_thread_of_whoever_answers() {
+        let replies = Replies::new(&TaskTracker::new());
+        let writer = Arc::new(Mutex::new(None));
+        let (seen, answering) = (Arc::clone(&writer), replies.clone());
+        replies.write_here(|| {
+            answering.enqueue(Turn::InOrder, move || {
+                *seen.lock().unwrap() = Some(std::thread::current().id());
+            });
+        });
+        assert_eq!(*writer.lock().unwrap(), Some(std::thread::current().id()));
+        replies.write(|| {}).await;
     }
 }

@@ -13,6 +13,7 @@ use zenoh::{Session, Wait};
 
 use super::publishers::Publishers;
 use super::queries::Queries;
+use super::replies::Replies;
 use super::task::Frontends;
 use super::{BusError, BusHandle, Clients, REQUESTS, Task};
 use crate::cli::ZenohMode;
@@ -44,17 +45,18 @@ pub async fn open(
         .map_err(|err| BusError::Open { hint, err })?;
     let keys = Keys::new(name);
     let (request_tx, requests) = mpsc::channel(REQUESTS);
-    let replies = TaskTracker::new();
+    let unwritten = TaskTracker::new();
+    let replies = Replies::new(&unwritten);
     let joined = Arc::new(Notify::new());
     let frontends = watch_frontends(&session, &keys, Arc::clone(&joined))?;
-    let queries = Queries::declare(&session, &keys, request_tx, &replies)?;
-    let publishers = Publishers::declare(&session, keys, &replies)?;
+    let queries = Queries::declare(&session, &keys, request_tx, replies.clone())?;
+    let publishers = Publishers::declare(&session, keys, &unwritten)?;
     let (publications, publication_rx) = mpsc::channel(1);
     let task = Task::new(
         session,
         publishers,
         (queries, frontends),
-        replies,
+        (replies, unwritten),
         publication_rx,
     );
     Ok((

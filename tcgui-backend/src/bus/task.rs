@@ -12,7 +12,8 @@ use zenoh::pubsub::Subscriber;
 
 use super::publishers::Publishers;
 use super::queries::Queries;
-use super::{BusError, Publication, Sample, SampleTask};
+use super::replies::Replies;
+use super::{Answers, BusError, Publication, Sample, SampleTask};
 use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
@@ -30,7 +31,9 @@ pub struct Task {
     publishers: Publishers,
     /// What clients can ask, and who joins.
     ears: (Queries, Frontends),
-    replies: TaskTracker,
+    replies: Replies,
+    /// What clients wait for and is not written yet.
+    unwritten: TaskTracker,
     orders: mpsc::Receiver<Order>,
     token: Option<LivelinessToken>,
 }
@@ -40,7 +43,7 @@ impl Task {
         session: Session,
         publishers: Publishers,
         ears: (Queries, Frontends),
-        replies: TaskTracker,
+        (replies, unwritten): (Replies, TaskTracker),
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
@@ -48,6 +51,7 @@ impl Task {
             publishers,
             ears,
             replies,
+            unwritten,
             orders,
             token: None,
         }
@@ -68,11 +72,14 @@ impl Task {
             let started = Instant::now();
             // A put waits for a slow link.
             let mut publishers = self.publishers;
-            self.publishers = blocking::run(move || {
-                publishers.publish(publication);
-                publishers
-            })
-            .await;
+            let publish = move || {
+                let answers = publishers.publish(publication);
+                (publishers, answers)
+            };
+            // What was published is answered where it was, but a client that does not read holds up nothing.
+            let replies = self.replies.clone();
+            let answer = move |answers: Answers| replies.write_here(|| send(answers));
+            self.publishers = blocking::run_with_rest(publish, answer).await;
             // The backend may be stopping; then nobody wants to know.
             reply.send(started.elapsed()).ok();
             if has_list && self.token.is_none() {
@@ -109,8 +116,8 @@ impl Task {
         let goodbye = async {
             drop(self.token);
             drop(self.ears);
-            self.replies.close();
-            self.replies.wait().await;
+            self.unwritten.close();
+            self.unwritten.wait().await;
             drop(self.publishers);
             if let Err(error) = self.session.close().await {
                 debug!(%error, "session not closed");
@@ -119,5 +126,11 @@ impl Task {
         if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
             debug!("session left without a goodbye");
         }
+    }
+}
+
+fn send(answers: Answers) {
+    for (reply, answer) in answers {
+        reply.send(answer);
     }
 }

@@ -73,8 +73,8 @@ pub(super) enum Asking {
 pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Found, ProbeError> {
     match order.place.key {
         NetnsKey::Host => look(order, wish),
-        NetnsKey::Mounted(id) => {
-            let netns = files.open_any(&order.place.paths, id);
+        NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
+            let netns = files.open_any(&order.place.ways);
             let netns = netns.map_err(|err| match err {
                 OpenError::Gone => ProbeError::Vanished,
                 OpenError::Open(err) => ProbeError::Open(err),

@@ -4,7 +4,7 @@ use std::future::pending;
 
 use super::*;
 use crate::kernel::lab::PrivateNetns;
-use crate::kernel::netns::NetnsKey;
+use crate::kernel::netns::{NetnsKey, Way};
 
 /// The answer itself, and what a busy machine adds, on top of [`ECHOES_END`].
 const IN_TIME: Duration = LONGEST;
@@ -26,7 +26,7 @@ fn order(netns: &PrivateNetns, ifindex: u32, interface: &str, target: Option<&st
     Order {
         place: Place {
             key: NetnsKey::Mounted(id),
-            paths: vec![path],
+            ways: vec![Way::Name { path, id }],
         },
         netns: NamespaceName::named("lab").unwrap(),
         ifindex,
@@ -178,7 +178,7 @@ async fn what_is_not_there_is_said_to_be_gone() {
         assert!(!response.success && response.message.contains(interface));
     }
     let mut unnamed = order(&netns, 10, "v0", None);
-    unnamed.place.paths = vec!["/nowhere".into()];
+    unnamed.place.ways.clear();
     let (response, _) = check(unnamed).await;
     assert_eq!(response.error_kind, Some(ErrorKind::NotFound));
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tcgui_shared::names::BackendName;
+use tcgui_shared::names::{BackendName, NamespaceName};
 use tcgui_shared::scenario::{
     ErrorCategory, ExecutionState, NetworkScenario, ScenarioError, ScenarioExecution,
     ScenarioExecutionResponse, ScenarioExecutionUpdate,
@@ -18,6 +18,7 @@ use super::machine::{self, Effect, Loss, Machine, Moment, RESTORING};
 use super::port::{Claim, Impairment};
 use super::{InterfaceKey, InterfaceNames, ScenarioSource};
 use crate::bus::{ExecutionPublication, Reply};
+use crate::kernel::netns::NetnsKey;
 use crate::tc::desired::{Desired, LinkFacts};
 
 /// How long the last update of an execution stays for those who missed it: longer than a frontend takes to
@@ -117,6 +118,7 @@ impl Executions {
                     return self.feed(number, machine::Input::Lost(loss), moment);
                 }
             }
+            Command::Renamed { netns, name } => self.rename(netns, &name),
             Command::End { restore, .. } => {
                 self.ending = true;
                 let input = || match restore {
@@ -129,6 +131,35 @@ impl Executions {
             }
         }
         Vec::new()
+    }
+
+    /// Lets executions go along with the name of their namespace: nothing more is published under the old
+    /// one, which may be that of another namespace by now.
+    fn rename(&mut self, netns: NetnsKey, name: &NamespaceName) {
+        let here = self.by_key.iter().filter(|(key, _)| key.netns == netns);
+        let numbers: Vec<_> = here.map(|(_, number)| *number).collect();
+        for number in numbers {
+            let Some(execution) = self.all.get_mut(&number) else {
+                continue;
+            };
+            let new = InterfaceNames {
+                netns: name.clone(),
+                ..execution.claim.target.names.clone()
+            };
+            let old = std::mem::replace(&mut execution.claim.target.names, new.clone());
+            let begun = execution.machine.has_begun();
+            if self.by_names.get(&old) == Some(&number) {
+                self.by_names.remove(&old);
+                if self.published.remove(&old).is_some() {
+                    self.outbox.insert(old, Outgoing::Retired);
+                }
+            }
+            self.by_names.insert(new.clone(), number);
+            if begun {
+                self.published.insert(new.clone(), None);
+                self.outbox.insert(new, Outgoing::Live(number));
+            }
+        }
     }
 
     /// Takes in an answer of the port.
@@ -363,7 +394,9 @@ impl Executions {
                 Effect::Ended => {
                     let key = execution.claim.target.key;
                     self.by_key.remove(&key);
-                    self.by_names.remove(names);
+                    if self.by_names.get(names) == Some(&number) {
+                        self.by_names.remove(names);
+                    }
                     let outgoing = self.outbox.get_mut(names);
                     let own =
                         |it: &&mut Outgoing| matches!(it, Outgoing::Live(it) if *it == number);

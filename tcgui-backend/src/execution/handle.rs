@@ -1,10 +1,12 @@
 //! How the backend talks to the actor.
 
+use tcgui_shared::names::NamespaceName;
 use tcgui_shared::scenario::ScenarioExecutionResponse;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{InterfaceKey, InterfaceNames, Loss, Target};
 use crate::bus::Reply;
+use crate::kernel::netns::NetnsKey;
 
 /// To talk to the actor. Clones are cheap.
 #[derive(Debug, Clone)]
@@ -51,6 +53,13 @@ pub enum Command {
         number: u64,
         /// How.
         loss: Loss,
+    },
+    /// A namespace is shown under another name.
+    Renamed {
+        /// The namespace.
+        netns: NetnsKey,
+        /// Its name now.
+        name: NamespaceName,
     },
     /// End all executions, because the daemon stops; begin none.
     End {

@@ -1,7 +1,7 @@
 //! The fallback where the kernel gives no namespace ids: sockets inside each namespace.
 //!
 //! A socket inside keeps its namespace alive after `ip netns del`, so it is opened when a namespace is
-//! first looked at and closed when the watcher says that its last name is gone.
+//! first looked at and closed when the last way to it is gone.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;

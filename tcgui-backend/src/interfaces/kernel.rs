@@ -1,6 +1,5 @@
 //! What the actor needs of the kernel, and the real one.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -11,7 +10,7 @@ use super::inside::InsideSockets;
 use super::{LookError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
-use crate::kernel::netns::NetnsFiles;
+use crate::kernel::netns::{NetnsFiles, Way};
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
@@ -33,8 +32,8 @@ pub struct LookOrder {
     pub generation: u64,
     /// Its id, once known.
     pub nsid: Option<Nsid>,
-    /// Names that may still lead to it.
-    pub paths: Vec<PathBuf>,
+    /// What may still lead to it.
+    pub ways: Vec<Way>,
 }
 
 /// What one look has seen.
@@ -62,9 +61,6 @@ pub trait LinkKernel: Send + Sync + 'static {
 
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
-
-    /// Returns the inode number of the daemon's own namespace.
-    fn own_inode(&self) -> u64;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
@@ -130,10 +126,6 @@ impl LinkKernel for KernelLinks {
         }
     }
 
-    fn own_inode(&self) -> u64 {
-        self.files.own_inode()
-    }
-
     fn forget(&self, key: NetnsKey) {
         self.inside.forget(key);
     }
@@ -158,17 +150,17 @@ impl Look {
     /// Reads what the root netems do, if there is any; that takes a socket inside, which is kept then.
     fn netems(&self, socket: &mut RequestSocket, order: &LookOrder, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
-        if let NetnsKey::Mounted(id) = order.key {
-            self.sockets.keep(id, any);
+        if order.key != NetnsKey::Host {
+            self.sockets.keep(order.key, any);
         }
         if !any {
             return;
         }
         let qdiscs: Result<_, LookError> = match order.key {
             NetnsKey::Host => socket.qdiscs().map_err(LookError::from),
-            NetnsKey::Mounted(id) => {
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
                 let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-                self.sockets.inside(id, &order.paths, dump)
+                self.sockets.inside(order.key, &order.ways, dump)
             }
         };
         match qdiscs {
@@ -183,15 +175,12 @@ impl Look {
     }
 
     fn links(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
-        let id = match order.key {
-            NetnsKey::Host => {
-                return Ok(Seen {
-                    nsid: None,
-                    links: socket.links(None)?,
-                });
-            }
-            NetnsKey::Mounted(id) => id,
-        };
+        if order.key == NetnsKey::Host {
+            return Ok(Seen {
+                nsid: None,
+                links: socket.links(None)?,
+            });
+        }
         if let Some(nsid) = order.nsid {
             return by_id(socket, nsid);
         }
@@ -201,7 +190,7 @@ impl Look {
                 links: links?,
             });
         }
-        let netns = self.files.open_any(&order.paths, id)?;
+        let netns = self.files.open_any(&order.ways)?;
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
 use super::tracker::{Looked, Tracker};
-use super::{Command, InterfacesEvent, LookError, NetnsKey, Snapshot};
+use super::{Command, InterfacesEvent, LookError, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::RtnetlinkError;
 
@@ -35,6 +35,8 @@ pub struct Task<K> {
     looks: JoinSet<Looked>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
+    /// When the kernel was heard the last time; those who ask hold the other ends.
+    heard: watch::Sender<Option<Instant>>,
 }
 
 impl<K: LinkKernel> Task<K> {
@@ -43,14 +45,16 @@ impl<K: LinkKernel> Task<K> {
         sweep_interval: Duration,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
+        heard: watch::Sender<Option<Instant>>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval, kernel.own_inode());
+        let tracker = Tracker::new(now(), sweep_interval);
         Self {
             kernel: Arc::new(kernel),
             tracker,
             looks: JoinSet::new(),
             commands,
             events,
+            heard,
         }
     }
 
@@ -70,6 +74,7 @@ impl<K: LinkKernel> Task<K> {
                     }
                 }
                 Input::Kernel(rung) => {
+                    self.heard.send_replace(Some(now()));
                     for event in rung? {
                         match event {
                             LinkEvent::Kernel(event) => self.tracker.kernel(event),
@@ -125,10 +130,10 @@ impl<K: LinkKernel> Task<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Track { key, path } => self.tracker.track(key, path),
-            Command::Untrack { id, path } => {
-                if self.tracker.untrack(id, &path) {
-                    self.kernel.forget(NetnsKey::Mounted(id));
+            Command::Track { key, way } => self.tracker.track(key, way),
+            Command::Untrack { key, way } => {
+                if self.tracker.untrack(key, &way) {
+                    self.kernel.forget(key);
                 }
             }
             Command::Refresh { key, reply } => self.tracker.refresh(key, reply),

@@ -9,15 +9,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
+
+mod held;
 
 const SWEEP: Duration = Duration::from_secs(30);
 /// The first namespace is not swept before this has passed twice.
 const UNSWEPT: Duration = Duration::from_millis(900);
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 2, 1, 1);
-
-const OWN_INODE: u64 = 77;
 
 /// A kernel in memory. Clones are the same kernel.
 #[derive(Debug, Clone, Default)]
@@ -108,10 +109,6 @@ impl LinkKernel for FakeKernel {
         }
     }
 
-    fn own_inode(&self) -> u64 {
-        OWN_INODE
-    }
-
     fn forget(&self, key: NetnsKey) {
         self.set(|state| state.forgotten.push(key));
     }
@@ -142,7 +139,8 @@ fn start() -> Actor {
 
 impl Actor {
     async fn track(&self, id: MountedNamespaceId, path: &str) {
-        self.handle.track(id, path.into()).await;
+        let key = NetnsKey::Mounted(id);
+        self.handle.track(key, name(id, path)).await;
     }
 
     /// Waits for the next report: which namespace, and the names of its links.
@@ -155,6 +153,7 @@ impl Actor {
                 let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
                 (key, Some(snapshot.links.iter().map(name).collect()))
             }
+            InterfacesEvent::Stranger => panic!("nobody said so"),
             InterfacesEvent::Unreadable { key } => (key, None),
         }
     }
@@ -165,6 +164,11 @@ impl Actor {
             "an unexpected report"
         );
     }
+}
+
+fn name(id: MountedNamespaceId, path: &str) -> Way {
+    let path = path.into();
+    Way::Name { path, id }
 }
 
 fn names(names: &[&str]) -> Option<Vec<String>> {
@@ -251,10 +255,10 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
     actor.track(A, "/run/netns/a").await;
     actor.track(A, "/run/netns/b").await;
     assert_eq!(actor.report().await, (key, names(&["lo"])));
-    actor.handle.untrack(A, "/run/netns/a".into()).await;
+    actor.handle.untrack(key, name(A, "/run/netns/a")).await;
     actor.kernel.change(key, &["v0"]);
     assert_eq!(actor.report().await, (key, names(&["v0"])));
-    actor.handle.untrack(A, "/run/netns/b".into()).await;
+    actor.handle.untrack(key, name(A, "/run/netns/b")).await;
     assert!(matches!(
         *actor.handle.refresh(key).await.unwrap_err(),
         LookError::Gone
@@ -265,21 +269,60 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_of_the_own_namespace_rings_with_it() {
+async fn a_process_keeps_a_namespace_whose_name_is_gone() {
     let mut actor = start();
-    let own = MountedNamespaceId::from_parts(4, OWN_INODE, 1, 1);
-    actor.kernel.change(NetnsKey::Mounted(own), &["lo"]);
-    actor.track(own, "/run/netns/host").await;
-    actor.report().await;
-    actor.nothing_for(UNSWEPT).await;
+    let key = NetnsKey::Mounted(A);
+    let process = Way::Process(HeldNamespaceId::from_parts(4, A.inode(), 7, 1));
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
+    actor.handle.track(key, process.clone()).await;
+    actor.handle.untrack(key, name(A, "/run/netns/a")).await;
+    actor.kernel.change(key, &["v0"]);
+    assert_eq!(actor.report().await, (key, names(&["v0"])));
+    actor.handle.untrack(key, process).await;
+    actor.handle.refresh(key).await.unwrap_err();
+    actor.kernel.set(|state| assert_eq!(state.forgotten, [key]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() {
+    let mut actor = start();
+    let key = NetnsKey::Mounted(A);
+    actor.kernel.change(key, &["lo"]);
+    actor.track(A, "/run/netns/a").await;
+    assert_eq!(actor.report().await, (key, names(&["lo"])));
     actor.kernel.set(|state| {
-        state.links.insert(NetnsKey::Mounted(own), vec!["lo", "v0"]);
+        state.links.remove(&key);
     });
-    actor.kernel.ring(KernelEvent::Changed(None));
-    let report = timeout(UNSWEPT, actor.report())
-        .await
-        .expect("before the sweep");
-    assert_eq!(report.1, names(&["lo", "v0"]));
+    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    let report = timeout(UNSWEPT, actor.report()).await;
+    assert_eq!(report.expect("before the sweep"), (key, None));
+    actor.kernel.change(key, &["lo"]);
+    assert_eq!(
+        actor.report().await,
+        (key, names(&["lo"])),
+        "the same again"
+    );
+    // Other failures say nothing about what is there.
+    actor.kernel.set(|state| state.fail_looks = 3);
+    actor.handle.refresh(key).await.unwrap_err();
+    actor.nothing_for(SWEEP).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_way_is_tried_at_once_where_the_others_fail() {
+    let mut actor = start();
+    let process = |pid| Way::Process(HeldNamespaceId::from_parts(4, A.inode(), pid, 1));
+    let key = process(7).key();
+    actor.handle.track(key, process(7)).await;
+    assert_eq!(actor.report().await, (key, None));
+    // By now it waits for long between looks.
+    tokio::time::sleep(SWEEP).await;
+    actor.kernel.change(key, &["lo"]);
+    actor.handle.track(key, process(8)).await;
+    let report = timeout(Duration::from_millis(10), actor.report()).await;
+    assert_eq!(report.expect("at once"), (key, names(&["lo"])));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,13 +3,12 @@
 //! Pure: no socket, no clock. `W` is whoever waits for a refresh.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kernel::{LookOrder, Seen};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
-use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
+use crate::kernel::netns::{NetnsKey, Way};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
 
@@ -45,7 +44,7 @@ pub(super) struct Answer<W> {
 struct Tracked<W> {
     /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
     generation: u64,
-    paths: Vec<PathBuf>,
+    ways: Vec<Way>,
     nsid: Option<Nsid>,
     looking: bool,
     pacing: Pacing,
@@ -66,11 +65,11 @@ pub(super) struct Tracker<W> {
     by_nsid: HashMap<Nsid, Vec<NetnsKey>>,
     /// To be looked at, in the order in which they rang; one that is being looked at may be here again.
     due: VecDeque<NetnsKey>,
-    /// The inode number of the daemon's own namespace, which may have names too.
-    own_inode: u64,
     generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
+    /// An id was given to a namespace that is not known here, and nobody was told.
+    stranger: bool,
     started: Instant,
     /// From one part of a sweep to the next.
     sweep_step: Duration,
@@ -78,29 +77,30 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration, own_inode: u64) -> Self {
+    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
         let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
             by_nsid: HashMap::new(),
             due: VecDeque::new(),
-            own_inode,
             generation: 0,
             looking: 0,
             news: VecDeque::new(),
+            stranger: false,
             started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
         }
     }
 
-    /// Takes a namespace in, or one more name of it.
-    pub(super) fn track(&mut self, key: NetnsKey, path: Option<PathBuf>) {
+    /// Takes a namespace in, or one more way to it. What is known may be that of a dead one, of which nobody
+    /// has said so yet, or the new way may work where the others failed.
+    pub(super) fn track(&mut self, key: NetnsKey, way: Option<Way>) {
         self.generation += 1;
         let generation = self.generation;
         let tracked = self.tracked.entry(key).or_insert_with(|| Tracked {
             generation,
-            paths: Vec::new(),
+            ways: Vec::new(),
             nsid: None,
             looking: false,
             pacing: LOOK_PACING,
@@ -111,22 +111,19 @@ impl<W> Tracker<W> {
             waiting: Vec::new(),
             unreadable: false,
         });
-        let is_new = tracked.generation == generation;
-        tracked.paths.extend(path);
-        if is_new {
-            self.ring(key);
-        }
+        tracked.retry = None;
+        tracked.ways.extend(way);
+        self.ring(key);
     }
 
-    /// Takes a name away, and with the last one the namespace; returns whether it went. Those who
+    /// Takes a way back, and with the last one the namespace; returns whether it went. Those who
     /// wait for it hear that by being dropped.
-    pub(super) fn untrack(&mut self, id: MountedNamespaceId, path: &PathBuf) -> bool {
-        let key = NetnsKey::Mounted(id);
+    pub(super) fn untrack(&mut self, key: NetnsKey, way: &Way) -> bool {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return false;
         };
-        tracked.paths.retain(|known| known != path);
-        let gone = tracked.paths.is_empty();
+        tracked.ways.retain(|known| known != way);
+        let gone = tracked.ways.is_empty();
         if gone {
             let nsid = tracked.nsid;
             self.looking -= usize::from(tracked.looking);
@@ -160,13 +157,13 @@ impl<W> Tracker<W> {
         match event {
             KernelEvent::Changed(None) => {
                 self.ring(NetnsKey::Host);
-                self.ring_own_names();
             }
             KernelEvent::Changed(Some(nsid)) => {
                 for key in self.by_nsid.get(&nsid).cloned().unwrap_or_default() {
                     self.ring(key);
                 }
             }
+            KernelEvent::Met(nsid) => self.stranger |= !self.by_nsid.contains_key(&nsid),
             KernelEvent::Died(nsid) => {
                 // The id may belong to another namespace from now on.
                 for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
@@ -195,7 +192,7 @@ impl<W> Tracker<W> {
     }
 
     fn resync(&mut self) {
-        self.ring_all(|_, _| true);
+        self.ring_all(|_| true);
     }
 
     /// Rings the namespaces whose turn it is, if it is time.
@@ -204,13 +201,12 @@ impl<W> Tracker<W> {
         if at <= now {
             self.next_part = (now + self.sweep_step, (part + 1) % SWEEP_PARTS);
             let (parts, part) = (u64::from(SWEEP_PARTS), u64::from(part));
-            self.ring_all(|_, tracked| tracked.generation % parts == part);
+            self.ring_all(|tracked| tracked.generation % parts == part);
         }
     }
 
-    fn ring_all(&mut self, chosen: impl Fn(&NetnsKey, &Tracked<W>) -> bool) {
-        let chosen =
-            |(key, tracked): (&NetnsKey, &Tracked<W>)| chosen(key, tracked).then_some(*key);
+    fn ring_all(&mut self, chosen: impl Fn(&Tracked<W>) -> bool) {
+        let chosen = |(key, tracked): (&NetnsKey, &Tracked<W>)| chosen(tracked).then_some(*key);
         let keys: Vec<_> = self.tracked.iter().filter_map(chosen).collect();
         keys.into_iter().for_each(|key| self.ring(key));
     }
@@ -258,7 +254,7 @@ impl<W> Tracker<W> {
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
                 rung = true;
                 self.forget_nsid(key, nsid);
-                self.note_failure(key);
+                self.note_failure(key, &err);
                 Err(Arc::new(err))
             }
         };
@@ -285,10 +281,14 @@ impl<W> Tracker<W> {
         }
     }
 
-    fn note_failure(&mut self, key: NetnsKey) {
+    /// Where nothing leads there is nothing, whoever will say so later; other failures leave what is known.
+    fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
         };
+        if matches!(err, LookError::Gone) {
+            tracked.links = None;
+        }
         if tracked.links.is_none() && !std::mem::replace(&mut tracked.unreadable, true) {
             self.note_news(key);
         }
@@ -322,7 +322,7 @@ impl<W> Tracker<W> {
                         key,
                         generation: tracked.generation,
                         nsid: tracked.nsid,
-                        paths: tracked.paths.clone(),
+                        ways: tracked.ways.clone(),
                     });
                 }
             }
@@ -333,12 +333,6 @@ impl<W> Tracker<W> {
     /// Returns whether the namespace is tracked.
     pub(super) fn knows(&self, key: NetnsKey) -> bool {
         self.tracked.contains_key(&key)
-    }
-
-    /// The daemon's own namespace rings without saying which id it has.
-    fn ring_own_names(&mut self) {
-        let own = self.own_inode;
-        self.ring_all(|key, _| matches!(key, NetnsKey::Mounted(id) if id.inode() == own));
     }
 
     /// Returns when the next look is due if nothing rings before.
@@ -354,7 +348,7 @@ impl<W> Tracker<W> {
     }
 
     pub(super) fn has_news(&self) -> bool {
-        !self.news.is_empty()
+        self.stranger || !self.news.is_empty()
     }
 
     /// Returns the next difference between what was reported and what is.
@@ -374,7 +368,7 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        None
+        std::mem::take(&mut self.stranger).then_some(InterfacesEvent::Stranger)
     }
 }
 

@@ -150,6 +150,32 @@ impl Drop for Inhabitant {
     }
 }
 
+/// A network namespace without a name, of a process that ends with this. Needs root, and says so.
+#[derive(Debug)]
+pub(crate) struct HeldNetns {
+    process: Inhabitant,
+    id: HeldNamespaceId,
+}
+
+impl HeldNetns {
+    /// Starts the process, and waits until it is there.
+    pub(crate) fn new() -> Self {
+        let process = Inhabitant::unshared();
+        let id = process.away();
+        Self { process, id }
+    }
+
+    /// Returns who holds it.
+    pub(crate) fn id(&self) -> HeldNamespaceId {
+        self.id
+    }
+
+    /// Ends the process; the namespace goes unless somebody else keeps it.
+    pub(crate) fn end(self) {
+        drop(self.process);
+    }
+}
+
 /// Runs `work` on a thread that has no `CAP_SYS_PTRACE`.
 #[expect(unsafe_code, reason = "libc has no functions for these system calls")]
 pub(crate) fn without_ptrace<T: Send>(work: impl FnOnce() -> T + Send) -> T {

@@ -11,7 +11,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 
 use nix::dir::Dir;
@@ -19,6 +19,10 @@ use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+
+pub use way::{NetnsKey, Way};
+
+mod way;
 
 /// The kernel identity of a namespace as its entry shows it.
 ///
@@ -32,17 +36,38 @@ pub struct MountedNamespaceId {
     inode: u64,
     ctime_s: i64,
     ctime_ns: i64,
+    link: bool,
 }
 
 impl MountedNamespaceId {
-    /// Returns an identity made of its parts; only tests and stored leases have them apart.
+    /// Returns the identity of a mount made of its parts; only tests and stored leases have them apart.
     pub const fn from_parts(device: u64, inode: u64, ctime_s: i64, ctime_ns: i64) -> Self {
         Self {
             device,
             inode,
             ctime_s,
             ctime_ns,
+            link: false,
         }
+    }
+
+    /// Returns the identity of a symbolic link made of its parts.
+    #[must_use]
+    pub const fn through_link(self) -> Self {
+        Self { link: true, ..self }
+    }
+
+    /// Returns whether a symbolic link leads to the namespace; its change time says nothing of that.
+    pub const fn is_link(&self) -> bool {
+        self.link
+    }
+
+    /// Returns whether the namespace of `self` was dead when that of `other` was made. All mounts of one
+    /// namespace have one change time, and the inode number is given to a later one.
+    pub fn died_before(&self, other: &Self) -> bool {
+        let time = |id: &Self| (id.ctime_s, id.ctime_ns);
+        let are_mounts = !self.link && !other.link;
+        are_mounts && self.inode == other.inode && time(self) < time(other)
     }
 
     /// Returns device, inode, and change time in seconds and nanoseconds, for what is stored.
@@ -131,15 +156,6 @@ impl fmt::Display for HeldNamespaceId {
     }
 }
 
-/// Which namespace, as the kernel tells them apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum NetnsKey {
-    /// The daemon's own.
-    Host,
-    /// One that a name leads to.
-    Mounted(MountedNamespaceId),
-}
-
 /// What one entry of the netns directory is at the moment of looking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
@@ -219,7 +235,7 @@ impl NetnsFiles {
         } else if SFlag::from_bits_truncate(link.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
             match fstatat(base, name, AtFlags::empty()) {
                 Ok(target) if target.st_dev == self.nsfs_device => {
-                    MountedNamespaceId::new(&target, &link)
+                    MountedNamespaceId::new(&target, &link).through_link()
                 }
                 _ => return Entry::Plain,
             }
@@ -254,25 +270,6 @@ impl NetnsFiles {
         } else {
             Err(OpenError::Gone)
         }
-    }
-
-    /// Opens the network namespace `id` at the first of `paths` that still names it.
-    ///
-    /// # Errors
-    /// As [`Self::open`], of the last path.
-    pub fn open_any(
-        &self,
-        paths: &[PathBuf],
-        id: MountedNamespaceId,
-    ) -> Result<OwnedFd, OpenError> {
-        let mut opened = Err(OpenError::Gone);
-        for path in paths {
-            opened = self.open(path, id);
-            if opened.is_ok() {
-                break;
-            }
-        }
-        opened
     }
 
     /// Returns which namespace a process is in.
@@ -320,16 +317,44 @@ impl NetnsFiles {
         }
     }
 
+    /// Returns the type of the namespace `id` at `path` in the words of `/proc/PID/ns`; `None` when the path
+    /// no longer names it or may not be opened.
+    pub fn type_of(&self, path: &Path, id: MountedNamespaceId) -> Option<&'static str> {
+        let (_closed_here, kind) = self.open_with_type(AT_FDCWD, path.as_os_str(), id).ok()?;
+        let names = [
+            (CloneFlags::CLONE_NEWNET, "net"),
+            (CloneFlags::CLONE_NEWNS, "mnt"),
+            (CloneFlags::CLONE_NEWUTS, "uts"),
+            (CloneFlags::CLONE_NEWIPC, "ipc"),
+            (CloneFlags::CLONE_NEWPID, "pid"),
+            (CloneFlags::CLONE_NEWUSER, "user"),
+            (CloneFlags::CLONE_NEWCGROUP, "cgroup"),
+        ];
+        let found = names.iter().find(|(flag, _)| *flag == kind);
+        Some(found.map_or("unknown", |(_, name)| name))
+    }
+
     /// Opens an entry without ever blocking and tells whether it is a network namespace.
-    ///
-    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
-    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
     fn open_and_type(
         &self,
         base: BorrowedFd<'_>,
         name: &OsStr,
         id: MountedNamespaceId,
     ) -> Result<(OwnedFd, bool), OpenError> {
+        let (fd, kind) = self.open_with_type(base, name, id)?;
+        Ok((fd, kind == CloneFlags::CLONE_NEWNET))
+    }
+
+    /// Opens an entry without ever blocking and asks for its type.
+    ///
+    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
+    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
+    fn open_with_type(
+        &self,
+        base: BorrowedFd<'_>,
+        name: &OsStr,
+        id: MountedNamespaceId,
+    ) -> Result<(OwnedFd, CloneFlags), OpenError> {
         let failed = |errno: nix::Error| OpenError::Open(errno.into());
         let handle = match openat(base, name, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()) {
             Err(nix::Error::ENOENT) => return Err(OpenError::Gone),
@@ -342,8 +367,8 @@ impl NetnsFiles {
         let reopen = format!("/proc/self/fd/{}", handle.as_raw_fd());
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         let fd = open(reopen.as_str(), flags, Mode::empty()).map_err(failed)?;
-        let network = namespace_type(&fd).map_err(OpenError::Open)? == CloneFlags::CLONE_NEWNET;
-        Ok((fd, network))
+        let kind = namespace_type(&fd).map_err(OpenError::Open)?;
+        Ok((fd, kind))
     }
 }
 
@@ -462,10 +487,11 @@ mod tests {
         for name in ["plain", "fifo", "dangling"] {
             assert_eq!(files.look(&at(name), None), Entry::Plain, "{name}");
         }
-        assert!(matches!(
-            files.look(&at("uts"), None),
-            Entry::OtherNamespace(_)
-        ));
+        let Entry::OtherNamespace(uts) = files.look(&at("uts"), None) else {
+            panic!("not another namespace")
+        };
+        assert_eq!(files.type_of(&at("uts"), uts), Some("uts"));
+        assert_eq!(files.type_of(&at("net"), uts), None);
         let Entry::Network(id) = files.look(&at("net"), None) else {
             panic!("not a namespace")
         };

@@ -1,19 +1,57 @@
-//! The end of a process, told at the moment it happens.
+//! The end of a process that is nobody's child, told by the kernel the moment it happens.
+//!
+//! A pidfd refers to one process, never to a later one with the same id, and becomes readable when the
+//! process ends (`man 2 pidfd_open`, Linux 5.3). It keeps neither the process nor its namespaces alive.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 
-use nix::errno::Errno;
 use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::netns::{HeldNamespaceId, NetnsFiles, OpenError};
 
-/// Waits for the end of one process (`man 2 pidfd_open`, Linux 5.3).
-///
-/// The descriptor keeps neither the process nor its namespace alive. It becomes readable when the last
-/// thread has ended, which is after the process has let go of its namespaces (`do_exit`, `kernel/exit.c`).
+/// A process whose end can be waited for.
+#[derive(Debug)]
+pub struct ProcessHandle(OwnedFd);
+
+impl ProcessHandle {
+    /// Takes hold of the process that has this id now.
+    ///
+    /// # Errors
+    /// `ESRCH` when there is none, `EINVAL` or `ENOENT` when the id is that of a thread, `ENOSYS` on an old
+    /// kernel, `EMFILE` at the limit of descriptors.
+    #[expect(
+        unsafe_code,
+        reason = "libc has the number of the call, but no wrapper"
+    )]
+    pub fn open(pid: i32) -> io::Result<Self> {
+        // SAFETY: the call takes two integers and touches no memory of this process.
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let fd = nix::errno::Errno::result(answer)?;
+        let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        // SAFETY: the kernel has just made this descriptor, close-on-exec, and nothing else owns it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Prepares to wait; needs a runtime with I/O.
+    ///
+    /// # Errors
+    /// The descriptor cannot be registered.
+    #[expect(
+        unsafe_code,
+        reason = "tokio asks its callers to vouch for the descriptor"
+    )]
+    pub fn end(self) -> io::Result<ProcessEnd> {
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and closes it
+        // after it has been deregistered.
+        let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
+        registered.map(ProcessEnd).map_err(io::Error::from)
+    }
+}
+
+/// The end of a process, to be waited for.
 #[derive(Debug)]
 pub struct ProcessEnd(AsyncFd<OwnedFd>);
 
@@ -24,22 +62,15 @@ impl ProcessEnd {
     /// [`OpenError::Gone`] when it has ended or left; [`OpenError::Open`] when descriptors have run out, or
     /// the kernel does not know how.
     pub fn open(files: NetnsFiles, id: HeldNamespaceId) -> Result<Self, OpenError> {
-        let fd = open(id.pid()).map_err(|errno| match errno {
-            Errno::ESRCH => OpenError::Gone,
-            errno => OpenError::Open(errno.into()),
+        let process = ProcessHandle::open(id.pid()).map_err(|err| match err.raw_os_error() {
+            Some(libc::ESRCH) => OpenError::Gone,
+            _ => OpenError::Open(err),
         })?;
         // Only now: from here on the process id cannot come to mean another process unnoticed.
         if files.held_by(id.pid()).ok() != Some(id) {
             return Err(OpenError::Gone);
         }
-        #[expect(
-            unsafe_code,
-            reason = "tokio asks its callers to vouch for the descriptor"
-        )]
-        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and
-        // closes it when it is dropped; until then it stays open and belongs to nobody else.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        fd.map(Self).map_err(|err| OpenError::Open(err.into()))
+        process.end().map_err(OpenError::Open)
     }
 
     /// Waits until the process has ended. Cancel-safe: having ended is a state.
@@ -51,16 +82,6 @@ impl ProcessEnd {
     }
 }
 
-#[expect(unsafe_code, reason = "libc has no function for this system call")]
-fn open(pid: i32) -> Result<OwnedFd, Errno> {
-    // SAFETY: the call takes a process id and flags, and no pointer.
-    let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
-    let fd = i32::try_from(Errno::result(answer)?).map_err(|_| Errno::EBADF)?;
-    // SAFETY: the kernel has just made the descriptor for the caller, and nobody else knows it. It is
-    // closed on `exec` without being asked to.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 #[cfg(test)]
 mod tests {
     use std::process::{Command, Stdio};
@@ -69,6 +90,33 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
+
+    #[tokio::test]
+    async fn the_end_of_a_process_is_told() {
+        let mut child = Command::new("sleep")
+            .arg("60")
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let end = ProcessHandle::open(pid).unwrap().end().unwrap();
+        let early = timeout(Duration::from_millis(20), end.wait()).await;
+        assert!(early.is_err(), "it still runs");
+        child.kill().unwrap();
+        // Before anybody has waited for it: a zombie has ended.
+        let told = timeout(Duration::from_secs(5), end.wait()).await;
+        told.expect("told in time").unwrap();
+        child.wait().unwrap();
+        let gone = ProcessHandle::open(pid).unwrap_err();
+        assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
+    }
+
+    #[test]
+    fn what_is_no_process_is_refused() {
+        for wrong in [0, -1, i32::MIN, i32::MAX] {
+            assert!(ProcessHandle::open(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[tokio::test]
     async fn the_end_of_a_process_is_told_and_one_that_has_ended_is_not_watched() {

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::journal::{Journal, JournalError};
 use super::restore::{self, Restored};
-use super::{BootTime, Home, Lease, Owner};
+use super::{BootTime, Home, Lease, LeaseNetns, Owner};
 use crate::error::BoxError;
 use crate::kernel::netns::{
-    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, inside,
+    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, Way, inside,
 };
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 use crate::tc::error::TcError;
@@ -69,7 +69,7 @@ impl fmt::Display for Fate {
         match self {
             Self::Ended(restored) => restored.fmt(f),
             Self::NoInterface => f.write_str("the interface is gone"),
-            Self::NotSeen => f.write_str("kept, no name leads to the namespace"),
+            Self::NotSeen => f.write_str("kept, nothing leads to the namespace"),
             Self::Holds => f.write_str("kept, it has not ended (--all restores it too)"),
         }
     }
@@ -94,27 +94,19 @@ pub fn restore(
     let names = names(&files, &wanted.netns);
     let now = BootTime::now();
     for lease in &loaded.leases {
-        let place = journal.home().key(lease.netns);
-        let name = match place {
-            Some(NetnsKey::Mounted(id)) => names.get(&id),
-            _ => None,
-        };
-        let what = match name.and_then(|path| path.file_name()) {
-            Some(name) => format!("{} in {}", lease.ifname, name.display()),
-            None => format!("{} in {}", lease.ifname, lease.netns),
-        };
+        let is_own = journal.home().key(lease.netns) == Some(NetnsKey::Host);
+        let ways = ways(&files, &names, lease);
+        let what = format!("{} in {}", lease.ifname, place(&ways, lease));
         let has_ended = wanted.all
             || matches!(lease.owner, Owner::Scenario { .. })
             || lease.ends().is_some_and(|ends| ends <= now);
-        let fate = match (has_ended, place, name) {
-            (false, ..) => Ok(Fate::Holds),
-            (true, None, _) | (true, Some(NetnsKey::Mounted(_)), None) => Ok(Fate::NotSeen),
-            (true, Some(NetnsKey::Host), _) => RequestSocket::open()
+        let fate = match (has_ended, is_own) {
+            (false, _) => Ok(Fate::Holds),
+            (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
                 .and_then(|mut socket| end(&mut socket, &journal, lease)),
-            (true, Some(NetnsKey::Mounted(id)), Some(path)) => {
-                end_inside(&files, path, id, &journal, lease)
-            }
+            (true, false) if ways.is_empty() => Ok(Fate::NotSeen),
+            (true, false) => end_inside(&files, &ways, &journal, lease),
         };
         tell(&what, fate.map_err(Into::into));
     }
@@ -135,15 +127,46 @@ fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, Pa
         .collect()
 }
 
+/// Returns what leads to the namespace of a lease.
+fn ways(
+    files: &NetnsFiles,
+    names: &HashMap<MountedNamespaceId, PathBuf>,
+    lease: &Lease,
+) -> Vec<Way> {
+    let way = |known: LeaseNetns| match known.key()? {
+        NetnsKey::Mounted(id) => {
+            let path = names.get(&id)?.clone();
+            Some(Way::Name { path, id })
+        }
+        NetnsKey::Held(id) => {
+            let holds = files.held_by(id.pid()).is_ok_and(|held| held == id);
+            holds.then_some(Way::Process(id))
+        }
+        NetnsKey::Host => None,
+    };
+    lease.ways().filter_map(way).collect()
+}
+
+/// Returns what people may call the namespace.
+fn place(ways: &[Way], lease: &Lease) -> String {
+    let name = ways.iter().find_map(|way| match way {
+        Way::Name { path, .. } => path.file_name(),
+        Way::Process(_) => None,
+    });
+    match name {
+        Some(name) => name.display().to_string(),
+        None => lease.netns.to_string(),
+    }
+}
+
 fn end_inside(
     files: &NetnsFiles,
-    path: &Path,
-    id: MountedNamespaceId,
+    ways: &[Way],
     journal: &Journal,
     lease: &Lease,
 ) -> Result<Fate, LeaseError> {
     let netns = files
-        .open(path, id)
+        .open_any(ways)
         .map_err(|err| LeaseError::Enter(err.into()))?;
     let ended = inside(netns, || {
         let mut socket = RequestSocket::open()?;

@@ -14,6 +14,8 @@ use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -117,6 +119,8 @@ pub struct Journal {
     state: PathBuf,
     leases: PathBuf,
     home: Home,
+    /// Whoever reads a lease in order to change it keeps all others from changing any.
+    amending: RwLock<()>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -147,6 +151,7 @@ impl Journal {
                 state: state.to_owned(),
                 leases,
                 home,
+                amending: RwLock::default(),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Held {
@@ -203,7 +208,10 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`].
     pub fn probe(&self) -> Result<(), JournalError> {
-        let file = self.leases.join("probe");
+        // Several may ask at the same time.
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        let number = PROBES.fetch_add(1, Ordering::Relaxed);
+        let file = self.leases.join(format!("probe-{number}"));
         let content = [0; 4096];
         let written = write_beside(&file, &content);
         fs::remove_file(beside(&file)).ok();
@@ -215,6 +223,34 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Write`].
     pub fn write(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
+        self.replace(lease)
+    }
+
+    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
+    /// may have changed since.
+    ///
+    /// # Errors
+    /// [`JournalError::Write`].
+    pub fn amend(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _alone = self
+            .amending
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        match read(&self.file(lease)) {
+            Ok(record) => self.replace(&Lease {
+                also: lease.also.clone(),
+                ..record.lease
+            }),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(err) => Err(JournalError::Write {
+                file: self.file(lease),
+                err,
+            }),
+        }
+    }
+
+    fn replace(&self, lease: &Lease) -> Result<(), JournalError> {
         let file = self.file(lease);
         let record = Record {
             version: VERSION,
@@ -239,6 +275,7 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Erase`].
     pub fn erase(&self, lease: &Lease) -> Result<(), JournalError> {
+        let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
         let file = self.file(lease);
         let removed = match fs::remove_file(&file) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -265,8 +302,18 @@ impl Journal {
                 inode,
                 ctime_s,
                 ctime_ns,
+                link: _,
             } => format!(
                 "netns-{device}-{inode}-{ctime_s}-{ctime_ns}-{}.json",
+                lease.ifindex
+            ),
+            LeaseNetns::Held {
+                device,
+                inode,
+                pid,
+                started,
+            } => format!(
+                "held-{device}-{inode}-{pid}-{started}-{}.json",
                 lease.ifindex
             ),
         };

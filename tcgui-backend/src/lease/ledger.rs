@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::{BootTime, Lease, Owner};
-use crate::kernel::netns::NetnsKey;
+use super::{BootTime, Lease, LeaseNetns, Owner};
+use crate::kernel::netns::{NetnsKey, Way};
 
 /// A namespace that has not been seen for so long does not come back: a directory that was mounted over is
 /// uncovered before, and the file of a lease is not kept for ever.
@@ -51,7 +51,7 @@ pub struct Ledger {
 impl Ledger {
     /// Takes in a lease that an earlier run of the daemon left; what belonged to a scenario has ended.
     pub fn adopt(&mut self, key: LeaseKey, lease: Lease, now: BootTime) {
-        let ended = matches!(lease.owner, Owner::Scenario { .. });
+        let ended = lease.is_of_a_scenario();
         let entry = Entry {
             lease,
             missing: Some(now),
@@ -112,7 +112,45 @@ impl Ledger {
         self.take(gone)
     }
 
-    /// Notes that no name leads to a namespace any more.
+    /// A namespace is there, and these ways lead to it. Leases that were taken when another one was seen
+    /// first are found again. Returns those of interfaces that have one already.
+    pub fn met(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
+        let ways: Vec<_> = ways.iter().map(Way::key).collect();
+        let is_its = |(key, entry): (&LeaseKey, &Entry)| {
+            let mut known = entry.lease.ways().filter_map(LeaseNetns::key);
+            let leads_there = ways.contains(&key.0) || known.any(|way| ways.contains(&way));
+            (key.0 != netns && entry.missing.is_some() && leads_there).then_some(*key)
+        };
+        let strays: Vec<_> = self.entries.iter().filter_map(is_its).collect();
+        let mut surplus = Vec::new();
+        for (key, ifindex) in strays {
+            if self.entries.contains_key(&(netns, ifindex)) {
+                surplus.extend(self.take(vec![(key, ifindex)]));
+            } else if let Some(entry) = self.entries.remove(&(key, ifindex)) {
+                self.entries.insert((netns, ifindex), entry);
+            }
+        }
+        surplus
+    }
+
+    /// Notes which ways lead to a namespace, and returns the leases of which something else is written.
+    pub fn led_to_by(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
+        let all = (netns, u32::MIN)..=(netns, u32::MAX);
+        let leases = self
+            .entries
+            .range_mut(all)
+            .map(|(_, entry)| &mut entry.lease);
+        leases
+            .filter_map(|lease| lease.led_to_by(ways).then(|| lease.clone()))
+            .collect()
+    }
+
+    /// Returns whether there is no lease at all.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Notes that nothing leads to a namespace any more.
     pub fn lost(&mut self, netns: NetnsKey, now: BootTime) {
         let all = (netns, u32::MIN)..=(netns, u32::MAX);
         for (_, entry) in self.entries.range_mut(all) {
@@ -158,16 +196,13 @@ impl Ledger {
         }
     }
 
-    /// Takes the leases of scenarios out, of which nothing is restored any more.
-    pub fn release_scenarios(&mut self) -> Vec<Lease> {
-        let is_released = |entry: &Entry| matches!(entry.lease.owner, Owner::Scenario { .. });
-        let released = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| is_released(entry))
-            .map(|(key, _)| *key)
-            .collect();
-        self.take(released)
+    /// Returns which interfaces are under leases of scenarios, and of which.
+    pub fn scenarios(&self) -> Vec<(LeaseKey, String)> {
+        let of = |(key, entry): (&LeaseKey, &Entry)| match &entry.lease.owner {
+            Owner::Scenario { id } => Some((*key, id.clone())),
+            Owner::Plain | Owner::Confirm => None,
+        };
+        self.entries.iter().filter_map(of).collect()
     }
 
     fn take(&mut self, keys: Vec<LeaseKey>) -> Vec<Lease> {

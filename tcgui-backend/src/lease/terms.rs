@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tcgui_shared::tc::{TcOperation, TcRequest};
 
 use super::{BootTime, Owner};
@@ -24,7 +25,8 @@ pub struct Terms {
 }
 
 /// The terms with their times on the clock.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Grant {
     /// Whose the change is.
     pub owner: Owner,

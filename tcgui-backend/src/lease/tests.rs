@@ -1,5 +1,6 @@
 //! Leases without a daemon: what is put back, which end when, what is on disk.
 
+mod by_hand;
 mod crash;
 mod journal;
 mod ledger;
@@ -16,6 +17,7 @@ const NETNS: LeaseNetns = LeaseNetns::Mounted {
     inode: 4_026_532_000,
     ctime_s: 1_767_300_000,
     ctime_ns: 5,
+    link: false,
 };
 
 fn at(seconds: u64) -> BootTime {
@@ -33,6 +35,7 @@ fn delay(ms: u64) -> Netem {
 fn lease(ifindex: u32) -> Lease {
     Lease {
         netns: NETNS,
+        also: Vec::new(),
         ifindex,
         ifname: "far".to_owned(),
         before: Before::default(),
@@ -40,6 +43,7 @@ fn lease(ifindex: u32) -> Lease {
         owner: Owner::Plain,
         expires: Some(at(10)),
         confirm_by: None,
+        under: None,
     }
 }
 

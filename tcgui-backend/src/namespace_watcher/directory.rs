@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::time::{Duration, Instant};
 
-use super::{MountedNamespaceId, Namespace, NamespaceEvent};
+use super::{EntryStatus, MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::kernel::netns::Entry;
 use crate::pacing::Pacing;
 
@@ -173,6 +173,24 @@ impl Directory {
     /// Returns what an earlier look at `name` found, to save opening it again.
     pub(super) fn known(&self, name: &OsStr) -> Option<Entry> {
         self.namespaces.get(name).copied()
+    }
+
+    /// Returns what is known of an entry, in the words of the status.
+    pub(super) fn entry_status(&self, name: &OsStr) -> EntryStatus {
+        match self.namespaces.get(name) {
+            Some(Entry::Network(id)) => EntryStatus::Network(*id),
+            Some(Entry::OtherNamespace(id)) => EntryStatus::OtherNamespace(*id),
+            _ => match self.pending.get(name) {
+                Some(Pending { looks, .. }) => EntryStatus::Pending { looks: *looks },
+                None if self.junk.contains(name) => EntryStatus::GivenUp,
+                None => EntryStatus::Unknown,
+            },
+        }
+    }
+
+    /// Returns the time between sweeps when nothing rings.
+    pub(super) fn sweep_interval(&self) -> Duration {
+        self.sweep_interval
     }
 
     /// Takes in a look at one entry.

@@ -9,6 +9,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use notify::event::{EventKind, ModifyKind};
 use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
@@ -16,6 +17,8 @@ use tokio::sync::Notify;
 
 use super::directory::Hints;
 use super::probe::DirectoryKey;
+use super::status::{DoorbellState, DoorbellStatus};
+use crate::error::chain;
 use crate::kernel::mount_table::MountTable;
 
 /// More names than this between two looks are cheaper to find by one sweep.
@@ -26,6 +29,15 @@ const NAMES: usize = 1024;
 struct RingBox {
     state: Mutex<Rings>,
     rung: Notify,
+    heard: Mutex<Heard>,
+}
+
+/// When something was heard the last time, whether or not it mattered.
+#[derive(Debug, Default, Clone, Copy)]
+struct Heard {
+    parent: Option<Instant>,
+    directory: Option<Instant>,
+    mount_table: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -45,6 +57,10 @@ impl RingBox {
 
     fn take(&self) -> Rings {
         std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn hear(&self, hear: impl FnOnce(&mut Heard)) {
+        hear(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -80,11 +96,18 @@ impl notify::EventHandler for Handler {
 
 impl Handler {
     fn ring_path(&self, path: &Path) {
+        let inside = path.parent() == Some(&self.directory);
+        let now = Some(Instant::now());
+        self.rings.hear(|heard| {
+            if inside {
+                heard.directory = now;
+            } else {
+                heard.parent = now;
+            }
+        });
         if path == self.directory || path == self.parent {
             self.rings.ring(|r| r.hints.directory = true);
-        } else if let (true, Some(name)) =
-            (path.parent() == Some(&self.directory), path.file_name())
-        {
+        } else if let (true, Some(name)) = (inside, path.file_name()) {
             self.rings.ring(|r| {
                 if r.hints.names.len() < NAMES {
                     r.hints.names.insert(name.to_owned());
@@ -104,10 +127,14 @@ impl Drop for Handler {
 
 /// A way of hearing about changes that the watcher would rather have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Doorbell {
+pub enum Doorbell {
+    /// The inotify instance, on which both watches hang; its absence shows as theirs in a status.
     Notify,
+    /// The watch on the parent of the netns directory: the directory comes and goes.
     ParentWatch,
+    /// The watch on the netns directory: names come and go.
     DirectoryWatch,
+    /// The mount table of the caller's mount namespace: mounts come and go.
     MountTable,
 }
 
@@ -216,6 +243,39 @@ impl Doorbells {
             .collect()
     }
 
+    /// Returns what there is to say of each doorbell.
+    pub(super) fn status(&self, directory_exists: bool) -> Vec<DoorbellStatus> {
+        let heard = *self
+            .rings
+            .heard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let missing = self.missing(directory_exists);
+        let bells = [
+            (Doorbell::ParentWatch, heard.parent),
+            (Doorbell::DirectoryWatch, heard.directory),
+            (Doorbell::MountTable, heard.mount_table),
+        ];
+        let status = bells.into_iter().map(|(doorbell, last_rang)| {
+            let instance = doorbell != Doorbell::MountTable && self.watcher.is_none();
+            let cause = if instance { Doorbell::Notify } else { doorbell };
+            let state = if missing.contains(&cause) {
+                let reason = self.failure(cause).map(|err| chain(err).to_string());
+                DoorbellState::Missing { reason }
+            } else if doorbell == Doorbell::DirectoryWatch && !directory_exists {
+                DoorbellState::NothingToWatch
+            } else {
+                DoorbellState::Works
+            };
+            DoorbellStatus {
+                doorbell,
+                state,
+                last_rang,
+            }
+        });
+        status.collect()
+    }
+
     /// Puts the watch on the parent that is at the path now, which `key` names, if it is not there yet.
     pub(super) fn watch_parent(&mut self, key: Option<DirectoryKey>) {
         let Some(watcher) = &mut self.watcher else {
@@ -301,6 +361,8 @@ impl Doorbells {
 
     /// Forgets the changes so far; those from here on ring again.
     pub(super) fn clear_mount_table(&self) {
+        self.rings
+            .hear(|heard| heard.mount_table = Some(Instant::now()));
         if let Some(table) = &self.mount_table {
             table.clear();
         }

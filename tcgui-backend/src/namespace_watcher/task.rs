@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::directory::{Directory, Hints, Look};
 use super::doorbell::{self, Doorbell, Doorbells};
 use super::probe::Probe;
+use super::status::{EntryStatus, Question, WatcherStatus};
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
 use crate::error::chain;
 use crate::kernel::netns::{Entry, NetnsFiles};
@@ -31,6 +32,7 @@ enum Input<'a> {
     Stop,
     Room(mpsc::Permit<'a, NamespaceEvent>),
     ConsumerGone,
+    Question(Question),
     Rings,
     MountTable,
     Timer,
@@ -53,6 +55,9 @@ pub struct Task {
     doorbells: Doorbells,
     probe: Probe,
     events: mpsc::Sender<NamespaceEvent>,
+    /// What others want to know of it; each handle holds an end.
+    questions: mpsc::Receiver<Question>,
+    last_sweep: Option<Instant>,
     missing: Vec<Doorbell>,
     retry_at: Option<Instant>,
     retry_pause: Duration,
@@ -65,6 +70,7 @@ impl Task {
     pub(super) async fn open(
         config: WatchConfig,
         events: mpsc::Sender<NamespaceEvent>,
+        questions: mpsc::Receiver<Question>,
     ) -> Result<(Vec<Namespace>, PathBuf, Self), WatchError> {
         let (parent, name) =
             doorbell::split(&config.directory).ok_or_else(|| WatchError::Unwatchable {
@@ -83,6 +89,8 @@ impl Task {
             doorbells: Doorbells::new(parent, &name),
             probe,
             events,
+            questions,
+            last_sweep: None,
             missing: Vec::new(),
             retry_at: None,
             retry_pause: RETRY.0,
@@ -97,6 +105,10 @@ impl Task {
     }
 
     /// Watches until `stop` is cancelled or the consumer is gone.
+    ///
+    /// Dropping the future ends it as well, at any point: nothing but doorbells is held, and they go with
+    /// it. It never waits for the consumer, and looks at files on the thread that polls it, a few
+    /// microseconds for each entry.
     pub async fn run(mut self, stop: CancellationToken) {
         let events = self.events.clone();
         loop {
@@ -107,6 +119,7 @@ impl Task {
                         permit.send(event);
                     }
                 }
+                Input::Question(question) => self.answer(question),
                 Input::Rings => {
                     let hints = self.doorbells.take_hints();
                     if hints.directory {
@@ -134,7 +147,7 @@ impl Task {
     }
 
     async fn next_input<'a>(
-        &self,
+        &mut self,
         events: &'a mpsc::Sender<NamespaceEvent>,
         stop: &CancellationToken,
     ) -> Input<'a> {
@@ -150,6 +163,8 @@ impl Task {
             }
             // Cancel-safe: being closed is a state.
             () = events.closed() => Input::ConsumerGone,
+            // Cancel-safe: `recv` takes nothing unless it returns it. Without handles nobody asks.
+            Some(question) = self.questions.recv() => Input::Question(question),
             // Cancel-safe: readiness stays until it is cleared.
             () = self.doorbells.mount_table_changed() => Input::MountTable,
             // Cancel-safe: rings stay in their box until they are taken.
@@ -157,6 +172,21 @@ impl Task {
             // Cancel-safe: the deadline is computed anew each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
+    }
+
+    fn answer(&self, Question { name, reply }: Question) {
+        let status = WatcherStatus {
+            directory_exists: self.directory.exists(),
+            unreadable: self.unreadable,
+            doorbells: self.doorbells.status(self.directory.exists()),
+            sweep_interval: self.directory.sweep_interval(),
+            last_sweep: self.last_sweep,
+            entry: name.map_or(EntryStatus::Unknown, |name| {
+                self.directory.entry_status(&name)
+            }),
+        };
+        // Who no longer waits has lost interest.
+        reply.send(status).ok();
     }
 
     /// Looks at the entries that are due, and returns whether everything is.
@@ -177,6 +207,7 @@ impl Task {
                 Ok(Some(Swept { entries, live })) => {
                     self.directory
                         .observe_directory(started, now(), entries, &live);
+                    self.last_sweep = Some(now());
                     self.report_readable(None);
                     return self.report_doorbells();
                 }

@@ -120,3 +120,71 @@ async fn a_slow_consumer_loses_nothing() {
         assert!(seen.insert(name), "told twice");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn says_what_it_makes_of_a_name_and_when_it_heard_of_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("netns");
+    let (_, mut watcher) = list_and_watch(config(&directory), CancellationToken::new())
+        .await
+        .unwrap();
+    let asked = watcher.status();
+    let status = asked.ask(Some("own".into())).await.unwrap();
+    assert!(!status.directory_exists && status.last_sweep.is_some());
+    assert_eq!(status.entry, EntryStatus::Unknown);
+    let state = |status: &WatcherStatus, doorbell| {
+        let found = status.doorbells.iter().find(|it| it.doorbell == doorbell);
+        found.map(|it| it.state.clone()).unwrap()
+    };
+    assert_eq!(
+        state(&status, Doorbell::DirectoryWatch),
+        DoorbellState::NothingToWatch
+    );
+
+    std::fs::create_dir(&directory).unwrap();
+    assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryAppeared);
+    symlink("/proc/self/ns/net", directory.join("own")).unwrap();
+    symlink("/proc/self/ns/uts", directory.join("uts")).unwrap();
+    let NamespaceEvent::Added { id, .. } = next(&mut watcher).await else {
+        panic!()
+    };
+    let status = asked.ask(Some("own".into())).await.unwrap();
+    assert_eq!(status.entry, EntryStatus::Network(id));
+    for bell in &status.doorbells {
+        assert_eq!(bell.state, DoorbellState::Works, "{bell:?}");
+        // Nothing was mounted.
+        let rang = bell.doorbell != Doorbell::MountTable;
+        assert!(bell.last_rang.is_some() || !rang, "{bell:?}");
+    }
+    let seen = timeout(SOON, async {
+        loop {
+            let status = asked.ask(Some("uts".into())).await.unwrap();
+            if status.entry != EntryStatus::Unknown {
+                break status.entry;
+            }
+        }
+    });
+    assert!(matches!(
+        seen.await.unwrap(),
+        EntryStatus::OtherNamespace(_)
+    ));
+    drop(watcher);
+    let ended = async { while asked.ask(None).await.is_some() {} };
+    timeout(SOON, ended)
+        .await
+        .expect("a watcher that ended says nothing");
+}
+
+#[tokio::test]
+async fn a_panic_of_the_actor_is_not_mistaken_for_its_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_, mut watcher, task) = open(config(directory.path())).await.unwrap();
+    watcher.own(async move {
+        drop(task);
+        panic!("told to");
+    });
+    let mut waiting = tokio::task::JoinSet::new();
+    waiting.spawn(async move { watcher.next().await });
+    let ended = waiting.join_next().await.expect("one waits");
+    assert!(ended.is_err_and(|err| err.is_panic()));
+}

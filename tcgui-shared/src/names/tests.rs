@@ -25,7 +25,16 @@ fn namespace() -> impl Strategy<Value = NamespaceName> {
         .prop_map(|(prefix, rest)| named(&[prefix.as_bytes(), rest.as_slice()].concat()));
     let container = prop_oneof![any::<String>(), r"[a-c:@%\\x/]{1,4}"]
         .prop_filter_map("not empty", |name| NamespaceName::container(&name).ok());
-    prop_oneof![1 => Just(NamespaceName::Host), 8 => named, 4 => container]
+    let program = prop_oneof![
+        vec(1..=u8::MAX, 0..=15),
+        vec(
+            proptest::sample::select(b"()\\x4f@/%*\n\xc3\xa9\xff".as_slice()),
+            0..=6
+        ),
+    ];
+    let process = (1..=i32::MAX, program)
+        .prop_map(|(pid, program)| NamespaceName::process(pid, &program).unwrap());
+    prop_oneof![1 => Just(NamespaceName::Host), 8 => named, 4 => container, 4 => process]
 }
 
 fn interface() -> impl Strategy<Value = InterfaceName> {
@@ -64,6 +73,10 @@ proptest! {
             prop_assert_eq!(percent_decode(text), netns.as_bytes());
             let redundant = format!("{NETNS_PREFIX}{}", escape(netns.as_bytes()));
             prop_assert_eq!(NamespaceName::from_wire(&redundant), Ok(name));
+        } else if let NamespaceName::Process(process) = &name {
+            let text = chunk.strip_prefix(&format!("{PROCESS_PREFIX}{}(", process.pid()));
+            let text = text.and_then(|text| text.strip_suffix(')'));
+            prop_assert_eq!(percent_decode(text.unwrap()), process.program());
         }
     }
 
@@ -88,7 +101,9 @@ proptest! {
     }
 
     #[test]
-    fn no_text_has_a_second_reading(text in r"(netns:|container:|pid:)?[a\\xf0-9é@%/]{0,8}") {
+    fn no_text_has_a_second_reading(
+        text in r"(netns:|container:|pid:|pid:[0-9]{1,3}\()?[a\\xf0-9é@%/()]{0,8}"
+    ) {
         if let Ok(name) = NamespaceName::from_wire(&text) {
             let wire = name.to_wire();
             let redundant = text.strip_prefix(NETNS_PREFIX) == Some(wire.as_str());
@@ -156,12 +171,34 @@ fn texts_of_odd_namespaces() {
     assert_eq!(container.to_wire(), "container:web");
     assert_eq!(container.key_chunk(), "container:web");
     assert_eq!(NamespaceName::host().to_string(), HOST);
+    for (program, wire, chunk) in [
+        (b"sleep".as_slice(), "pid:7(sleep)", "pid:7(sleep)"),
+        (b"", "pid:7()", "pid:7()"),
+        (b"a) b(", "pid:7(a) b()", "pid:7(a) b()"),
+        (b"kworker/0:1", "pid:7(kworker/0:1)", "pid:7(kworker%2F0:1)"),
+        (b"\\\xff", r"pid:7(\\\xff)", r"pid:7(\%FF)"),
+        (
+            &[0xff; 15],
+            &format!("pid:7({})", r"\xff".repeat(15)),
+            &format!("pid:7({})", "%FF".repeat(15)),
+        ),
+    ] {
+        let name = NamespaceName::process(7, program).unwrap();
+        assert_eq!((&*name.to_wire(), &*name.key_chunk()), (wire, chunk));
+        assert_eq!(NamespaceName::from_wire(wire), Ok(name));
+    }
 }
 
 #[test]
 fn texts_that_are_no_namespace() {
     let kind = NameKind::Netns;
     let container = NameKind::Container;
+    let process = NameKind::Process;
+    let long_program = NameError::TooLong {
+        kind: process,
+        len: 16,
+        max: 15,
+    };
     let long = "x".repeat(256);
     let too_long = NameError::TooLong {
         kind,
@@ -173,6 +210,18 @@ fn texts_that_are_no_namespace() {
         ("netns:", NameError::Empty { kind }),
         ("container:", NameError::Empty { kind: container }),
         ("pid:7", NameError::ProcessNamespace),
+        ("pid:(x)", NameError::ProcessNamespace),
+        ("pid:0(x)", NameError::ProcessNamespace),
+        ("pid:-1(x)", NameError::ProcessNamespace),
+        ("pid:+7(x)", NameError::ProcessNamespace),
+        ("pid:07(x)", NameError::ProcessNamespace),
+        ("pid: 7(x)", NameError::ProcessNamespace),
+        ("pid:2147483648(x)", NameError::ProcessNamespace),
+        ("pid:7(x", NameError::ProcessNamespace),
+        ("pid:7(x) ", NameError::ProcessNamespace),
+        ("pid:7(a\0)", NameError::ProcessNamespace),
+        ("pid:7(0123456789abcdef)", long_program),
+        (r"pid:7(\q)", NameError::BadEscape { kind: process }),
         (".", NameError::NotAFileName { kind }),
         ("netns:..", NameError::NotAFileName { kind }),
         ("a/b", NameError::NotAFileName { kind }),

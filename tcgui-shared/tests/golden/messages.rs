@@ -11,6 +11,10 @@ use tcgui_shared::diagnostics::{
     Connectivity, DiagnosticsRequest, DiagnosticsResponse, DiagnosticsResults, Latency, LinkStatus,
 };
 use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::explain::{
+    DoorbellReport, EntryReport, ExplainRequest, ExplainResponse, Explanation, LimitReport, Reason,
+    ReasonCode,
+};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::{
     InterfaceListUpdate, InterfaceType, NamespaceType, NetworkInterface, NetworkNamespace,
@@ -36,6 +40,21 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("diagnostics-request", json!(diagnostics_request())),
         ("diagnostics-response", json!(diagnostics_response())),
         ("execution-update", json!(execution_update())),
+        (
+            "explain-request",
+            json!(ExplainRequest {
+                namespace: "lab".into()
+            }),
+        ),
+        ("explain-response", json!(explain_response())),
+        (
+            "explain-response-failure",
+            json!(ExplainResponse::failure(
+                "too many requests at once, try again",
+                ErrorKind::Busy
+            )),
+        ),
+        ("extended-interface-list", json!(extended_interface_list())),
         ("extended-tc-config", json!(extended_tc_config())),
         (
             "extended-tc-request-apply",
@@ -67,6 +86,42 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("tc-response-failure", json!(tc_response_failure())),
         ("tc-statistics", json!(tc_statistics())),
     ]
+}
+
+fn explain_response() -> ExplainResponse {
+    let text = "an empty file on which a namespace is to be mounted, which has not happened";
+    ExplainResponse::success(Explanation {
+        namespace: "lab".into(),
+        listed: false,
+        reasons: vec![Reason {
+            code: ReasonCode::Placeholder,
+            text: text.into(),
+        }],
+        entry: Some(EntryReport {
+            path: "/run/netns/lab".into(),
+            kind: "empty file".into(),
+            link_target: None,
+            namespace_type: None,
+            file_system: Some("tmpfs".into()),
+            mount: None,
+            identity: None,
+        }),
+        aliases: Vec::new(),
+        interfaces: None,
+        looked_ms_ago: None,
+        doorbells: vec![DoorbellReport {
+            name: "mount table".into(),
+            works: true,
+            problem: None,
+            rang_ms_ago: Some(1250),
+        }],
+        limits: vec![LimitReport {
+            name: "fs.inotify.max_user_instances".into(),
+            value: Some(128),
+        }],
+        missing_capabilities: Vec::new(),
+        propagation: Some("shared:5".into()),
+    })
 }
 
 fn bandwidth() -> BandwidthUpdate {
@@ -201,6 +256,7 @@ fn namespace(
     edit(&mut interface);
     NetworkNamespace {
         name: name.into(),
+        aliases: Vec::new(),
         id: None,
         is_active: true,
         namespace_type,
@@ -230,6 +286,24 @@ fn interface_list() -> InterfaceListUpdate {
         ],
         timestamp: 1_767_300_000,
         backend_name: "edge1".into(),
+    }
+}
+
+fn extended_interface_list() -> InterfaceListUpdate {
+    let process = "pid:812(unshare)";
+    InterfaceListUpdate {
+        namespaces: vec![
+            NetworkNamespace {
+                aliases: ["lab-b", "container:web", "pid:4711(nginx)"]
+                    .map(str::to_owned)
+                    .into(),
+                ..namespace("lab-a", NamespaceType::Traditional, "v-a1", |_| ())
+            },
+            namespace(process, NamespaceType::Traditional, "lo", |interface| {
+                interface.interface_type = InterfaceType::Loopback;
+            }),
+        ],
+        ..interface_list()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -124,7 +125,7 @@ pub(crate) fn leases() -> usize {
 
 fn restore(args: &[&str]) -> anyhow::Result<Output> {
     let mut command = bound_to_parent(daemon::binary()?);
-    let output = command.arg("restore").args(args).output();
+    let output = command.args(args).output();
     output.context("start the daemon's binary")
 }
 
@@ -177,6 +178,36 @@ lab_test!(
     }
 );
 
+fn scenario(scene: &Scene, request: &Value) -> anyhow::Result<Value> {
+    Ok(scene.client()?.ask("scenario/execution", request)?.0)
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_time_to_live_goes_on_after_a_scenario,
+    |scene| {
+        started_with_pair(scene)?;
+        let far = json!({"namespace": FAR.0, "interface": FAR.1});
+        let mut start = far.clone();
+        start["scenario_id"] = json!("mobile-degradation");
+        for is_over in [false, true] {
+            delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+            let reply = scenario(scene, &json!({ "Start": start }))?;
+            ensure!(reply["Started"].is_object(), "{reply}");
+            wait_root("delay 5ms", true)?;
+            if is_over {
+                // The interface is the scenario's for as long as it runs.
+                wait_out("delay 5ms")?;
+            }
+            let reply = scenario(scene, &json!({ "Stop": far }))?;
+            ensure!(reply["Stopped"]["success"] == true, "{reply}");
+            wait_root("netem", false)?;
+            wait_for("no lease is left", SOON, leases, |left| *left == 0)?;
+        }
+        Ok(())
+    }
+);
+
 lab_test!(
     #[ignore = "needs netem"]
     a_confirmation_keeps,
@@ -193,6 +224,36 @@ lab_test!(
         wait_out("delay 41ms")?;
         refused(scene, &json!({"ttl_ms": 0}), "Invalid", "ttl_ms")?;
         delay(scene, FAR, 0, &Value::Null).map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_lease_is_found_by_the_way_that_is_left,
+    |scene| {
+        let holder = netns::holder()?;
+        netns::attach("blue", holder.pid())?;
+        netns::ip_line("link add near type veth peer name far netns blue")?;
+        symlink(netns::of_process(holder.pid()), netns::path("link"))?;
+        scene.start()?;
+        scene.wait_named(&["blue", "link"])?;
+        attribute(scene, FAR, "is_up", false)?;
+        delay(scene, FAR, 40, &json!({ "ttl_ms": 4 * SHORT_MS }))?;
+        ensure!(leases() == 1, "no lease on disk");
+        scene.take_daemon()?.crash()?;
+        // It was taken when the name was seen first; only the link is there the next time.
+        netns::del("blue")?;
+        let left = ("link", "far");
+        ensure!(root(left)?.contains("delay 40ms"), "{}", root(left)?);
+        scene.start_daemon::<&str>(&[])?;
+        scene.wait_named(&["link"])?;
+        wait_for(
+            "it ends",
+            SOON,
+            || root(left),
+            |root| root.as_ref().is_ok_and(|root| !root.contains("netem")),
+        )??;
+        wait_for("no lease is left on disk", SOON, leases, |left| *left == 0).map(drop)
     }
 );
 
@@ -226,7 +287,7 @@ lab_test!(
     restored_by_hand,
     |scene| {
         started_with_pair(scene)?;
-        let output = restore(&[])?;
+        let output = restore(&["restore"])?;
         let text = String::from_utf8_lossy(&output.stderr);
         ensure!(
             output.status.code() == Some(1) && text.contains("another tcgui-backend"),
@@ -236,16 +297,19 @@ lab_test!(
         scene.take_daemon()?.crash()?;
         // Nobody is there to end it.
         wait_out("delay 40ms")?;
-        restores(&[], "far in blue: restored")?;
+        restores(&["restore"], "far in blue: restored")?;
         ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
         scene.start_daemon::<&str>(&[])?;
         attribute(scene, FAR, "is_up", true)?;
         delay(scene, FAR, 41, &json!({"ttl_ms": 600_000}))?;
         // An orderly stop is no end either; by hand everything can be ended.
         scene.take_daemon()?.stop()?;
-        restores(&[], "kept, it has not ended")?;
+        restores(&["restore"], "kept, it has not ended")?;
         ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
-        restores(&["--all"], "far in blue: restored")?;
+        restores(
+            &["--state-dir", STATE, "restore", "--all"],
+            "far in blue: restored",
+        )?;
         ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
         netns::clear()
     }

@@ -417,6 +417,56 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
+    an_impairment_stays_when_another_name_becomes_the_best,
+    |scene| {
+        started_with_pair(scene)?;
+        netns::touch(&netns::path("other"))?;
+        netns::bind(&netns::path("blue"), &netns::path("other"))?;
+        scene.wait_named(&["blue", "other"])?;
+        // Asked for under an alias, published under the best name alone.
+        let slow = apply(&[("delay_ms", json!(7.0))]);
+        let reply = ask(scene, ("other", "far"), &slow)?;
+        ensure!(reply["success"] == true, "{reply}");
+        let state = scene.client()?.state();
+        let shown = state.tc("blue", "far").context("nothing was published")?;
+        ensure!(shown["configuration"]["delay_ms"] == 7.0, "{shown}");
+        ensure!(state.tc("other", "far").is_none(), "published twice");
+        let tokens = |name: &str| {
+            let token = format!("tcgui/default/tc/{name}/far/@adv/pub/**");
+            scene.client().and_then(|client| client.tokens(&token))
+        };
+        netns::del("blue")?;
+        scene.wait_named(&["other"])?;
+        attribute(scene, ("other", "far"), "has_tc_qdisc", true)?;
+        scene.wait_for("its configuration", |state| {
+            state
+                .tc("other", "far")
+                .is_some_and(|it| it["configuration"]["delay_ms"] == 7.0)
+        })?;
+        for (name, count) in [("blue", 0), ("other", 1)] {
+            let look = || tokens(name);
+            wait_for("publishers follow", SOON, look, |it| {
+                it.as_ref().is_ok_and(|it| *it == count)
+            })??;
+        }
+        ensure!(root("other", "far")?.contains("delay 7ms"), "it is gone");
+        change(scene, ("other", "far"), &json!("Remove"))?;
+        ensure!(!root("other", "far")?.contains("netem"), "it is there");
+        // Nobody keeps it alive: the socket inside went with the last name.
+        netns::del("other")?;
+        scene.wait_named::<&str>(&[])?;
+        wait_for(
+            "the veth is gone",
+            PROMPT,
+            || ip("default", "link show near").is_err(),
+            |gone| *gone,
+        )
+        .map(drop)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
     what_goes_between_request_and_apply_is_a_failure,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {

@@ -177,7 +177,7 @@ impl State {
                     self.ledger.end_scenario(Some(&lease_id(&claim)));
                 } else {
                     // What it left in force stays: the scenario is complete.
-                    self.release_lease(lane, &lease_id(&claim), effects);
+                    self.release_lease(lane, &lease_id(&claim), moment, effects);
                 }
                 return reply.send(TcResponse::success("released", None));
             }

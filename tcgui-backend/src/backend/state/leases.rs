@@ -13,7 +13,8 @@ use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
-use crate::lease::{BootTime, Lease, Owner};
+use crate::lease::{BootTime, Lease};
+use crate::sockets::Place;
 use crate::tc::desired::{Desired, LinkFacts};
 
 impl State {
@@ -59,21 +60,31 @@ impl State {
         self.enter(wish, moment, effects);
     }
 
-    /// An execution has given its interface up: it is restored, or what is there now stays.
-    pub(super) fn release_lease(&mut self, lane: LeaseKey, id: &str, effects: &mut Vec<Effect>) {
-        let is_its =
-            |lease: &&Lease| matches!(&lease.owner, Owner::Scenario { id: owner } if owner == id);
-        let lease = self.ledger.get(lane).filter(is_its);
-        if let Some(lease) = lease.cloned() {
+    /// An execution has given its interface up: what is there now stays, on the terms that held before it.
+    pub(super) fn release_lease(
+        &mut self,
+        lane: LeaseKey,
+        id: &str,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let held = self.ledger.get(lane).filter(|lease| lease.is_of(id));
+        let Some(lease) = held.cloned() else { return };
+        let Some((target, found)) = self.inventory.locate(lane.0, lane.1) else {
             self.ledger.settle(lane, None);
-            forget(vec![lease], effects);
-        }
+            return forget(vec![lease], effects);
+        };
+        let order = self.order(found, TcWork::Release { id: id.to_owned() });
+        self.enter(TcWish::new(order, target, None), moment, effects);
     }
 
     /// Returns the order for work on a link.
     pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
-            place: self.place(found.key, found.names),
+            place: Place {
+                key: found.key,
+                ways: found.ways,
+            },
             link: found.link,
             work,
             foreign: self.identity.foreign_qdiscs,
@@ -149,6 +160,10 @@ impl State {
         } = outcome;
         self.tc.leave(&wish, moment.now);
         self.settle(&wish, lease.clone(), result.is_err(), moment);
+        if lease.is_some() {
+            // By what was found while the lease was written.
+            self.amend_leases(wish.order.place.key, effects);
+        }
         let (key, ifindex) = (wish.order.place.key, wish.order.link.ifindex);
         let response = match result {
             Ok((outcome, at)) => {
@@ -156,7 +171,7 @@ impl State {
                 self.inventory
                     .set_netem(key, ifindex, ReadBack { netem, at });
                 self.changed = true;
-                self.tc.netem_changed(self.inventory.names(key));
+                self.tc.netem_changed(self.inventory.title(key));
                 tc::response(&wish, &outcome, lease.as_ref(), moment)
             }
             Err((kind, message)) => TcResponse::failure(message, kind),
@@ -193,7 +208,27 @@ impl State {
         forget(gone, effects);
     }
 
-    /// No name leads to a namespace any more.
+    /// One more way to a namespace was found: leases are known by all of them.
+    pub(super) fn leases_met(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
+        if self.ledger.is_empty() {
+            return;
+        }
+        forget(self.ledger.met(key, &self.inventory.ways(key)), effects);
+        self.amend_leases(key, effects);
+    }
+
+    /// Lets leases say by which ways their namespace is known, unless it is gone.
+    fn amend_leases(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
+        let ways = self.inventory.ways(key);
+        if ways.is_empty() {
+            return;
+        }
+        let amended = self.ledger.led_to_by(key, &ways);
+        let amended = amended.into_iter().map(Box::new);
+        effects.extend(amended.map(Effect::AmendLease));
+    }
+
+    /// Nothing leads to a namespace any more.
     pub(super) fn namespace_lost(&mut self, key: NetnsKey) {
         let now = self.last.map(|last| last.boot);
         self.ledger.lost(key, now.unwrap_or_default());
@@ -202,7 +237,7 @@ impl State {
     /// Begins to restore what is due.
     pub(super) fn end_leases(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         if self.stopping {
-            self.end_scenarios(effects);
+            self.end_scenarios(moment, effects);
         }
         forget(self.ledger.forget(moment.boot), effects);
         let due = self.ledger.due(moment.boot, |lane| self.tc.is_busy(lane));
@@ -224,11 +259,14 @@ impl State {
     }
 
     /// The daemon stops: scenarios end with it, or what they did stays.
-    fn end_scenarios(&mut self, effects: &mut Vec<Effect>) {
-        if self.identity.keep_on_exit {
-            forget(self.ledger.release_scenarios(), effects);
-        } else {
-            self.ledger.end_scenario(None);
+    fn end_scenarios(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+        if !self.identity.keep_on_exit {
+            return self.ledger.end_scenario(None);
+        }
+        for (lane, id) in self.ledger.scenarios() {
+            if !self.tc.is_busy(lane) {
+                self.release_lease(lane, &id, moment, effects);
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ use tcgui_shared::tc::{TcConfigUpdate, TcOperation, TcResponse};
 
 use super::Moment;
 use crate::backend::inventory::Inventory;
-use crate::bus::{Reply, TcPublication};
+use crate::bus::{Answers, Reply, TcPublication};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::lease::ledger::LeaseKey;
@@ -64,6 +64,11 @@ pub(in crate::backend) enum TcWork {
     },
     /// What has to be confirmed is.
     Confirm,
+    /// The scenario has given the interface up, and its lease ends without anything being restored.
+    Release {
+        /// Of the lease.
+        id: String,
+    },
     /// The lease has ended.
     Restore,
     /// Look whether something could be done, and at what.
@@ -104,7 +109,7 @@ impl TcWish {
     fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Restore | TcWork::Look => false,
+            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
         }
     }
 
@@ -256,9 +261,16 @@ impl TcDesk {
             askers,
             ..
         } = wish;
-        for asker in askers {
+        let newest = askers.len().saturating_sub(1);
+        for (number, asker) in askers.into_iter().enumerate() {
             match asker {
                 Asker::Client(reply) => {
+                    // Whoever was superseded knows already that more has to be done. There may be hundreds.
+                    let reply = if number < newest {
+                        reply.yielding()
+                    } else {
+                        reply
+                    };
                     self.answers.push((netns.clone(), reply, response.clone()));
                 }
                 Asker::Execution(reply) => reply.send(response.clone()),
@@ -273,7 +285,7 @@ impl TcDesk {
     }
 
     /// Returns the answers that go out with the publication that is made now.
-    pub(super) fn take_answers(&mut self) -> Vec<(Reply<TcResponse>, TcResponse)> {
+    pub(super) fn take_answers(&mut self) -> Answers {
         let answers = std::mem::take(&mut self.answers);
         answers
             .into_iter()
@@ -355,7 +367,7 @@ impl TcDesk {
             .cloned()
             .collect();
         for target in before {
-            if inventory.find(&target.0, &target.1).is_err() {
+            if !inventory.shows(&target.0, &target.1) {
                 self.shown.remove(&target);
                 differs(&target, None);
             } else if self.shown.insert(target.clone(), Shown::Off) != Some(Shown::Off) {

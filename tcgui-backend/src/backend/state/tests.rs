@@ -6,12 +6,15 @@ use tcgui_shared::netem::TcNetemConfig;
 use super::*;
 use crate::bus::TcPublication;
 use crate::kernel::link::Link;
+use crate::kernel::netns::MountedNamespaceId;
 
 mod executions;
+mod held;
 mod leases;
 mod tc;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
+const OWN_INODE: u64 = 77;
 const COST: Duration = Duration::from_millis(4);
 
 fn link(ifindex: u32, ifname: &str, root_netem: bool) -> Link {
@@ -57,13 +60,16 @@ impl Bench {
             name: "lab".parse().unwrap(),
             hostname: Some("box".to_owned()),
             started_at: 1000,
-            exclude_loopback: false,
             foreign_qdiscs: ForeignQdiscs::Keep,
-            directory: "/run/netns".into(),
             default_ttl: None,
             keep_on_exit: false,
         };
-        let mut state = State::new(identity, Arc::default());
+        let setting = Setting {
+            directory: "/run/netns".into(),
+            own_inode: OWN_INODE,
+            exclude_loopback: false,
+        };
+        let mut state = State::new(identity, setting, Arc::default());
         let namespace = |(name, id): &(&str, _)| Namespace {
             name: name.into(),
             id: *id,
@@ -198,7 +204,8 @@ fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(added("a", A));
     assert!(
-        matches!(&effects[..], [Effect::Track(A, path)] if path.ends_with("a")),
+        matches!(&effects[..], [Effect::Track(NetnsKey::Mounted(A), Way::Name { path, id: A })]
+            if path.ends_with("a")),
         "{effects:?}"
     );
     let shown = bench.publication(links(NetnsKey::Mounted(A), &[link(1, "lo", false)]));
@@ -325,10 +332,13 @@ fn a_switched_link_is_read_back_published_and_answered() {
         wish,
         result: Ok(snapshot(&[down])),
     };
-    let publication = bench.publication(Input::LinkSwitched(outcome));
-    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
+    let effects = bench.step(Input::LinkSwitched(outcome));
+    assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert!(answer.success && !answer.new_state, "{answer:?}");
+    bench.wait(ANSWER_FIRST);
+    let publication = bench.publication(Input::Timer);
+    assert!(!namespaces(&publication)[0].interfaces[0].is_up);
 }
 
 #[test]
@@ -450,4 +460,31 @@ fn a_check_goes_to_where_the_interface_is() {
     assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
+}
+
+#[test]
+fn a_question_about_a_name_goes_with_what_is_known() {
+    let mut bench = Bench::cold(&[("lab", A)]);
+    let mut ask = |name: &str| {
+        let (reply, answer) = Reply::channel();
+        let request = ExplainRequest {
+            namespace: name.to_owned(),
+        };
+        let effects = bench.step(Input::Request(Request::Explain(request, reply)));
+        (effects, answer)
+    };
+    let (effects, _answer) = ask("lab");
+    let [Effect::Explain(question, _)] = &effects[..] else {
+        panic!("{effects:?}")
+    };
+    assert_eq!(question.name, NamespaceName::named("lab").unwrap());
+    assert_eq!(question.known.key, Some(NetnsKey::Mounted(A)));
+
+    let (effects, mut answer) = ask("a/b");
+    assert!(effects.is_empty(), "{effects:?}");
+    let answer = answer.try_recv().expect("answered at once");
+    assert!(
+        answer.success && answer.message.contains("contains '/'"),
+        "{answer:?}"
+    );
 }

@@ -171,6 +171,48 @@ fn one_runs_on_an_interface_whatever_it_is_called() {
 }
 
 #[test]
+fn an_execution_goes_along_with_the_name_of_its_namespace() {
+    let mut bench = Bench::running("a", target(1, 1));
+    let name = NamespaceName::named("lab").unwrap();
+    let renamed = || Command::Renamed {
+        netns: NetnsKey::Host,
+        name: name.clone(),
+    };
+    bench.command(renamed());
+    let publications = bench.executions.take_publications(bench.moment);
+    let published: Vec<_> = publications
+        .into_iter()
+        .map(|it| (it.netns.to_wire(), it.update.map(|it| it.namespace)))
+        .collect();
+    assert_eq!(
+        published,
+        [
+            ("default".to_owned(), None),
+            ("lab".to_owned(), Some("lab".to_owned()))
+        ]
+    );
+    // The old name may be that of another namespace: it finds nothing.
+    let mut answer = bench.act(Action::Status, &target(9, 1), false);
+    assert_eq!(
+        answer.try_recv().unwrap(),
+        ScenarioExecutionResponse::Status { execution: None }
+    );
+    let mut lab = target(9, 1);
+    lab.names.netns = name;
+    let mut answer = bench.act(Action::Stop, &lab, false);
+    bench.answer();
+    assert_eq!(
+        answer.try_recv().unwrap(),
+        ScenarioExecutionResponse::Stopped { success: true }
+    );
+    let last = bench.updates().remove(0).unwrap();
+    assert_eq!(last.execution.target_namespace, "lab");
+    bench.wait(10_000);
+    bench.tick();
+    assert_eq!(bench.updates(), [None], "one publisher, which goes");
+}
+
+#[test]
 fn the_reply_names_the_execution_and_the_length_of_one_pass() {
     let mut bench = Bench::new();
     let mut answer = bench.start("a", Some(true), target(1, 1));

@@ -20,6 +20,7 @@ const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Multicast groups (`enum rtnetlink_groups`, `include/uapi/linux/rtnetlink.h`).
 const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
 const RTNLGRP_NSID: u32 = 28;
+const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
 
 /// What the event socket heard.
@@ -27,6 +28,9 @@ const RTM_DELNSID: u16 = 89;
 pub enum KernelEvent {
     /// A link or qdisc of this namespace changed; `None` is the daemon's own.
     Changed(Option<Nsid>),
+    /// The kernel itself gave a namespace an id, because something of it is visible here: the other end of a
+    /// veth, for instance.
+    Met(Nsid),
     /// The namespace is truly gone and its id may be given to another one.
     Died(Nsid),
     /// Events were lost: anything may have changed.
@@ -155,6 +159,10 @@ fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
         // Ids that another namespace has given are of no interest here.
         RTM_DELNSID if origin.is_none() => {
             message.nsid().ok().map(|id| KernelEvent::Died(Nsid(id)))
+        }
+        // What somebody asked for is this daemon's own doing, or that of who has a name for it.
+        RTM_NEWNSID if origin.is_none() && message.port == 0 => {
+            message.nsid().ok().map(|id| KernelEvent::Met(Nsid(id)))
         }
         _ => None,
     }

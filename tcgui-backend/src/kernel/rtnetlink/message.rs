@@ -46,6 +46,8 @@ pub(in crate::kernel) struct Message<'a> {
     pub(in crate::kernel) kind: u16,
     pub(in crate::kernel) payload: &'a [u8],
     pub(super) sequence: u32,
+    /// The socket that asked for it; 0: nobody did.
+    pub(super) port: u32,
     flags: u16,
 }
 
@@ -111,6 +113,7 @@ impl<'a> Message<'a> {
             kind,
             payload,
             sequence: 0,
+            port: 0,
             flags: 0,
         }
     }
@@ -173,6 +176,7 @@ pub(super) fn for_each<E: From<RtnetlinkError>>(
             kind: buffer.message_type(),
             payload: buffer.payload(),
             sequence: buffer.sequence_number(),
+            port: buffer.port_number(),
             flags: buffer.flags(),
         })?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();

@@ -96,6 +96,38 @@ fn what_is_written_is_read_back_exactly() {
 }
 
 #[test]
+fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = open(state.path());
+    let held = LeaseNetns::Held {
+        device: 4,
+        inode: 4_026_532_001,
+        pid: 20,
+        started: 5,
+    };
+    let lease = Lease {
+        netns: held,
+        ..lease(7)
+    };
+    let amended = Lease {
+        also: vec![NETNS],
+        set: vec![None],
+        ..lease.clone()
+    };
+    journal.amend(&amended).unwrap();
+    assert!(journal.load().unwrap().leases.is_empty(), "it has ended");
+    journal.write(&lease).unwrap();
+    journal.amend(&amended).unwrap();
+    let expected = Lease {
+        also: vec![NETNS],
+        ..lease
+    };
+    assert_eq!(journal.load().unwrap().leases, [expected]);
+    journal.erase(&amended).unwrap();
+    assert!(files(state.path()).is_empty());
+}
+
+#[test]
 fn one_process_at_a_time() {
     let state = tempfile::tempdir().unwrap();
     let journal = open(state.path());

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::ledger::{LeaseKey, Ledger};
 use super::*;
-use crate::kernel::netns::{MountedNamespaceId, NetnsKey};
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsKey, Way};
 
 const A: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 1));
 const B: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 2));
@@ -57,6 +57,90 @@ fn a_link_that_is_gone_takes_its_lease_along() {
     assert!(ledger.looked_at(A, &links, |_| true).is_empty());
     assert_eq!(ledger.looked_at(A, &links, idle), [lease(2)]);
     assert!(ledger.get((A, 3)).is_some());
+}
+
+const MOUNTED: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
+const HELD: HeldNamespaceId = HeldNamespaceId::from_parts(4, 1, 20, 5);
+
+fn name() -> Way {
+    let path = "/run/netns/a".into();
+    Way::Name { path, id: MOUNTED }
+}
+
+#[test]
+fn a_lease_is_found_by_each_way_to_its_namespace() {
+    let other = Way::Process(HeldNamespaceId::from_parts(4, 1, 20, 6));
+    let process = Way::Process(HELD);
+    for (first, also, seen) in [
+        (HELD.into(), vec![], process.clone()),
+        (HELD.into(), vec![MOUNTED.into()], name()),
+        (MOUNTED.into(), vec![HELD.into()], process.clone()),
+    ] {
+        let lease = Lease {
+            netns: first,
+            also,
+            ..lease(2)
+        };
+        let adopted = home().key(first).expect("not of another daemon");
+        let mut ledger = Ledger::default();
+        ledger.adopt((adopted, 2), lease.clone(), at(0));
+        assert!(
+            ledger
+                .met(other.key(), std::slice::from_ref(&other))
+                .is_empty()
+        );
+        assert!(ledger.get((other.key(), 2)).is_none(), "another process");
+        assert!(
+            ledger
+                .met(seen.key(), std::slice::from_ref(&seen))
+                .is_empty()
+        );
+        assert_eq!(ledger.get((seen.key(), 2)), Some(&lease));
+        ledger.looked_at(seen.key(), &BTreeSet::from([2]), idle);
+        assert_eq!(ledger.due(at(10), idle), [(seen.key(), 2)]);
+        // Whoever is in sight has its leases.
+        assert!(
+            ledger
+                .met(process.key(), &[name(), process.clone()])
+                .is_empty()
+        );
+        assert!(ledger.get((seen.key(), 2)).is_some());
+    }
+}
+
+#[test]
+fn an_interface_has_one_lease() {
+    let mut ledger = Ledger::default();
+    let of = |netns, also| Lease {
+        netns,
+        also,
+        ..lease(2)
+    };
+    let (first, second) = (of(HELD.into(), vec![]), of(MOUNTED.into(), vec![]));
+    ledger.adopt((NetnsKey::Held(HELD), 2), first.clone(), at(0));
+    ledger.adopt((NetnsKey::Mounted(MOUNTED), 2), second.clone(), at(0));
+    let surplus = ledger.met(NetnsKey::Held(HELD), &[Way::Process(HELD), name()]);
+    assert_eq!(surplus, [second]);
+    assert_eq!(ledger.get((NetnsKey::Held(HELD), 2)), Some(&first));
+}
+
+#[test]
+fn a_lease_says_by_which_ways_its_namespace_is_known() {
+    let mut ledger = Ledger::default();
+    let key = NetnsKey::Mounted(MOUNTED);
+    let lease = Lease {
+        netns: MOUNTED.into(),
+        ..lease(2)
+    };
+    ledger.settle((key, 2), Some(lease.clone()));
+    assert!(ledger.led_to_by(key, &[name()]).is_empty(), "nothing new");
+    let amended = Lease {
+        also: vec![HELD.into()],
+        ..lease
+    };
+    let ways = [name(), Way::Process(HELD)];
+    assert_eq!(ledger.led_to_by(key, &ways), [amended]);
+    assert!(ledger.led_to_by(key, &ways).is_empty());
 }
 
 #[derive(Debug, Clone)]

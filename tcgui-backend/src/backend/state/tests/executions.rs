@@ -10,7 +10,9 @@ use tcgui_shared::tc::{TcOperation, TcResponse};
 use super::*;
 use crate::backend::state::executions::Asked;
 use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Target};
+use crate::held::{Holder, HolderKind};
 use crate::kernel::netem::Netem;
+use crate::kernel::netns::HeldNamespaceId;
 
 type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
 
@@ -231,6 +233,36 @@ fn what_goes_is_lost() {
     assert_eq!(
         answer.try_recv().unwrap().error_kind,
         Some(ErrorKind::NotFound)
+    );
+}
+
+#[test]
+fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
+    let web = HeldNamespaceId::from_parts(4, A.inode(), 20, 5);
+    let key = NetnsKey::Held(web);
+    let kind = HolderKind::Process("sleep".into());
+    let mut bench = Bench::warm();
+    let holder = Holder { id: web, kind };
+    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    bench.step(links(key, &[link(2, "v0", false)]));
+    let (effects, _answer) = bench.call(&claim(1, key), Asked::Look);
+    let is_look = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+    assert!(effects.iter().any(is_look), "{effects:?}");
+    let removed = || Input::Held(Finder::Processes, HeldEvent::Removed(web));
+    for step in [added("a", A), removed()] {
+        let effects = bench.step(step);
+        assert!(
+            !effects.iter().any(|it| is_lost(it, Loss::Gone)),
+            "{effects:?}"
+        );
+    }
+    let effects = bench.step(Input::Namespace(NamespaceEvent::Removed {
+        name: "a".into(),
+        id: A,
+    }));
+    assert!(
+        effects.iter().any(|it| is_lost(it, Loss::Gone)),
+        "{effects:?}"
     );
 }
 

@@ -7,6 +7,7 @@ use super::*;
 use crate::backend::state::executions::Asked;
 use crate::execution::{Claim, InterfaceKey, InterfaceNames, Target};
 use crate::kernel::qdisc::QdiscStatistics;
+use crate::lease::terms::Terms;
 use crate::lease::{Before, LeaseNetns, Owner};
 use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::Outcome;
@@ -129,6 +130,7 @@ fn observed() -> Observed {
 fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
     Lease {
         netns: netns(),
+        also: Vec::new(),
         ifindex: 2,
         ifname: "v0".to_owned(),
         before: Before::default(),
@@ -136,6 +138,7 @@ fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
         owner,
         expires,
         confirm_by: None,
+        under: None,
     }
 }
 
@@ -343,8 +346,8 @@ fn what_an_execution_still_owes_is_restored_and_nothing_of_another_is_given_up()
             },
         },
     };
-    let mut bench = Bench::warm();
-    let mut release = |number, owed| {
+    let release = |number, owed| {
+        let mut bench = Bench::warm();
         let (reply, _answer) = Reply::channel();
         let (claim, asked) = (claim(number), Asked::Release { owed });
         let call = TcCall {
@@ -357,13 +360,48 @@ fn what_an_execution_still_owes_is_restored_and_nothing_of_another_is_given_up()
         bench.state.ledger.settle(V0, Some(held));
         let mut effects = bench.step(Input::TcCall(Box::new(call)));
         effects.extend(bench.tick());
-        let is_forgotten = |effect: &Effect| matches!(effect, Effect::ForgetLease(_));
-        (begins(&effects), effects.iter().any(is_forgotten))
+        begins(&effects).then(|| work(effects).order.work)
     };
-    assert_eq!(release(1, false), (false, false));
-    assert_eq!(release(1, true), (false, false));
-    assert_eq!(release(2, false), (false, true));
-    assert_eq!(release(2, true), (true, false));
+    assert_eq!(release(1, false), None);
+    assert_eq!(release(1, true), None);
+    let id = "s #2".to_owned();
+    assert_eq!(release(2, false), Some(TcWork::Release { id }));
+    assert_eq!(release(2, true), Some(TcWork::Restore));
+}
+
+#[test]
+fn a_time_to_live_goes_on_when_a_scenario_is_over() {
+    let mut bench = Bench::warm();
+    let (alive, _) = bench.applied(request(Some(5_000), None));
+    let grant = Terms::of_scenario("s #2").grant(bench.moment.boot).unwrap();
+    let step = |held: &Lease| {
+        let of = (netns(), 2, "v0".to_owned());
+        Lease::record(Some(held), of, &observed(), None, grant.clone())
+    };
+    // The second step goes on with what the first one found.
+    let running = step(&step(&alive));
+    assert!(running.is_of_a_scenario() && running.ends().is_none());
+    bench.state.ledger.settle(V0, Some(running));
+    bench.wait(SECOND * 6);
+    assert!(!begins(&bench.tick()), "the scenario runs");
+    let mut effects = Vec::new();
+    let moment = bench.moment;
+    bench.state.release_lease(V0, "s #2", moment, &mut effects);
+    let wish = work(effects);
+    let kept = wish.order.held.clone().unwrap().released().unwrap();
+    assert_eq!((&kept.owner, kept.expires), (&Owner::Plain, alive.expires));
+    assert_eq!(kept.before, alive.before);
+    let outcome = Outcome {
+        plan: Plan::Nothing,
+        observed: observed(),
+        notes: Vec::new(),
+    };
+    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome {
+        wish,
+        lease: Some(kept),
+        result: Ok((outcome, Instant::now())),
+    })));
+    assert_eq!(work(effects).order.work, TcWork::Restore);
 }
 
 #[test]
@@ -379,10 +417,8 @@ fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
     bench.state.identity.keep_on_exit = true;
     bench.state.ledger.settle(V0, Some(scenario()));
     let effects = bench.state.stop(bench.moment);
-    assert!(
-        matches!(&effects[..], [Effect::ForgetLease(_)]),
-        "{effects:?}"
-    );
+    let id = "s".to_owned();
+    assert_eq!(work(effects).order.work, TcWork::Release { id });
 
     let mut bench = Bench::warm();
     bench.state.ledger.settle(V0, Some(scenario()));

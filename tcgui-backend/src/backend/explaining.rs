@@ -1,0 +1,75 @@
+//! Explaining a name: what the inventory knew when it was asked, the watcher's word, and a look.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use tcgui_shared::explain::ExplainResponse;
+use tcgui_shared::names::NamespaceName;
+
+use super::inventory::Known;
+use crate::blocking;
+use crate::error::chain;
+use crate::explain::{self, Facts, LinkFacts, entry_facts, host_facts};
+use crate::interfaces::InterfacesHandle;
+use crate::kernel::netns::NetnsFiles;
+use crate::namespace_watcher::StatusHandle;
+
+/// How long a look at links that were not seen yet may take: it is asked for only to say why.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// A client's question, with what the inventory knows.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) name: NamespaceName,
+    pub(super) known: Known,
+}
+
+/// What it takes to answer.
+#[derive(Debug)]
+pub(super) struct Explainer {
+    pub(super) files: NetnsFiles,
+    /// The netns directory.
+    pub(super) directory: PathBuf,
+    pub(super) watcher: StatusHandle,
+    pub(super) tracker: InterfacesHandle,
+}
+
+impl Explainer {
+    /// Answers. Reads files on a blocking thread.
+    pub(super) async fn explain(self, question: Question) -> ExplainResponse {
+        let Question { name, known } = question;
+        let entry_name = match &name {
+            NamespaceName::Named(name) => Some(name.clone()),
+            _ => None,
+        };
+        let asked = entry_name.as_ref().map(|name| name.as_os_str().to_owned());
+        let watcher = self.watcher.ask(asked).await;
+        let (files, directory) = (self.files, self.directory);
+        let (entry, host) = blocking::run(move || {
+            let entry = entry_name.map(|name| entry_facts(&files, &directory, &name));
+            (entry, host_facts())
+        })
+        .await;
+        let links = match (known.links, known.key) {
+            (LinkFacts::NotSeen, Some(key)) => {
+                let look = self.tracker.refresh(key);
+                match tokio::time::timeout(PATIENCE, look).await {
+                    Ok(Err(err)) => LinkFacts::Unreadable(chain(err.as_ref()).to_string()),
+                    // It is on its way to the list.
+                    Ok(Ok(_)) | Err(_) => LinkFacts::NotSeen,
+                }
+            }
+            (links, _) => links,
+        };
+        explain::explain(&Facts {
+            name,
+            entry,
+            host,
+            watcher: watcher.ok_or_else(|| "the watcher has ended".to_owned()),
+            aliases: known.aliases,
+            links,
+            netlink: Some(self.tracker.last_heard()),
+            now: Instant::now(),
+        })
+    }
+}

@@ -1,0 +1,69 @@
+//! Where holders of namespaces are reported to the main loop: one channel for each finder, which takes back
+//! only what it has reported itself.
+
+use tokio::sync::mpsc;
+
+use crate::held::{Finder, HeldEvent};
+
+/// Reports that wait for the main loop, which takes each in microseconds. A finder whose channel is full
+/// waits, which is safe: the main loop never waits for a finder.
+const REPORTS: usize = 256;
+
+/// The main loop's end.
+#[derive(Debug)]
+pub(super) struct HolderReports {
+    containers: mpsc::Receiver<HeldEvent>,
+    processes: mpsc::Receiver<HeldEvent>,
+}
+
+/// Returns the ends of the actor that asks container engines, of the one that looks at all processes, and of
+/// the main loop.
+pub(super) fn channels() -> (
+    mpsc::Sender<HeldEvent>,
+    mpsc::Sender<HeldEvent>,
+    HolderReports,
+) {
+    let (containers, containers_rx) = mpsc::channel(REPORTS);
+    let (processes, processes_rx) = mpsc::channel(REPORTS);
+    let reports = HolderReports {
+        containers: containers_rx,
+        processes: processes_rx,
+    };
+    (containers, processes, reports)
+}
+
+impl HolderReports {
+    /// Waits for the next report; for ever when all finders are gone. Cancel-safe.
+    pub(super) async fn next(&mut self) -> (Finder, HeldEvent) {
+        tokio::select! {
+            biased;
+            // Cancel-safe, both: `recv` takes nothing unless it returns it. The container of a process
+            // is the better name, so it comes first.
+            Some(event) = self.containers.recv() => (Finder::Containers, event),
+            Some(event) = self.processes.recv() => (Finder::Processes, event),
+            else => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netns::HeldNamespaceId;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_report_says_who_found_it_and_the_end_of_all_finders_is_silence() {
+        let (containers, processes, mut reports) = channels();
+        let gone = |pid| HeldEvent::Removed(HeldNamespaceId::from_parts(4, 1, pid, 1));
+        processes.send(gone(1)).await.unwrap();
+        containers.send(gone(2)).await.unwrap();
+        assert_eq!(reports.next().await, (Finder::Containers, gone(2)));
+        drop(containers);
+        assert_eq!(reports.next().await, (Finder::Processes, gone(1)));
+        drop(processes);
+        let silence = std::time::Duration::from_secs(3600);
+        tokio::time::timeout(silence, reports.next())
+            .await
+            .unwrap_err();
+    }
+}

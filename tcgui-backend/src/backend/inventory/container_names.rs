@@ -1,0 +1,96 @@
+//! Which container has a name for itself when several have the same. Pure.
+//!
+//! Every engine has names of its own, so Docker and Podman may each have a `web`. The one whose engine and
+//! short id come first is `web`, whoever was seen first, and the others are `web@SHORTID`: no engine
+//! allows `@` in a name, so that nobody else can be called so.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tcgui_shared::names::ContainerName;
+
+use crate::held::{Container, Runtime};
+use crate::kernel::netns::HeldNamespaceId;
+
+const FIRST: HeldNamespaceId = HeldNamespaceId::from_parts(0, 0, i32::MIN, 0);
+const LAST: HeldNamespaceId = HeldNamespaceId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
+
+/// A container that would like to have a name.
+type Claim = (Runtime, String, HeldNamespaceId);
+
+/// The names of all containers.
+#[derive(Debug, Default)]
+pub(super) struct ContainerNames {
+    claims: BTreeMap<String, BTreeSet<Claim>>,
+}
+
+impl ContainerNames {
+    /// Takes a container in, and returns the inodes of the namespaces of others that may be called otherwise
+    /// by now: a few at most, however many have the name.
+    pub(super) fn add(&mut self, container: &Container, id: HeldNamespaceId) -> Vec<u64> {
+        let claims = self.claims.entry(plain(container)).or_default();
+        let first = claims.first().map(|(.., first)| *first);
+        claims.insert(claim(container, id));
+        let twins = twins(claims, container, id);
+        first
+            .into_iter()
+            .chain(twins)
+            .map(|it| it.inode())
+            .collect()
+    }
+
+    /// Takes a container out, and returns the same.
+    pub(super) fn remove(&mut self, container: &Container, id: HeldNamespaceId) -> Vec<u64> {
+        let name = plain(container);
+        let Some(claims) = self.claims.get_mut(&name) else {
+            return Vec::new();
+        };
+        claims.remove(&claim(container, id));
+        let first = claims.first().map(|(.., first)| *first);
+        let twins = twins(claims, container, id);
+        let others = first.into_iter().chain(twins).map(|it| it.inode());
+        let others = others.collect();
+        if claims.is_empty() {
+            self.claims.remove(&name);
+        }
+        others
+    }
+
+    /// Returns the name of a container that was taken in; `None` where an engine gave it none.
+    pub(super) fn name(&self, container: &Container, id: HeldNamespaceId) -> Option<ContainerName> {
+        let name = plain(container);
+        let claims = self.claims.get(&name)?;
+        let own = claim(container, id);
+        if claims.first() == Some(&own) {
+            return ContainerName::new(&name).ok();
+        }
+        let suffix = match twins(claims, container, id).first() {
+            None => own.1,
+            // One container twice: a new process of it was reported before the end of the old one.
+            Some(_) => format!("{}.{}.{}", own.1, id.pid(), id.started()),
+        };
+        ContainerName::new(&format!("{name}@{suffix}")).ok()
+    }
+}
+
+/// Returns others with the same short id, two at most: with more of them nothing changes for any.
+fn twins(
+    claims: &BTreeSet<Claim>,
+    container: &Container,
+    id: HeldNamespaceId,
+) -> Vec<HeldNamespaceId> {
+    let of = |runtime| {
+        let short_id = || container.short_id.clone();
+        claims.range((runtime, short_id(), FIRST)..=(runtime, short_id(), LAST))
+    };
+    let all = [Runtime::Docker, Runtime::Podman].into_iter().flat_map(of);
+    let others = all.map(|(.., it)| *it).filter(|it| *it != id);
+    others.take(2).collect()
+}
+
+fn plain(container: &Container) -> String {
+    container.name.as_str().replace('@', "_")
+}
+
+fn claim(container: &Container, id: HeldNamespaceId) -> Claim {
+    (container.runtime, container.short_id.clone(), id)
+}

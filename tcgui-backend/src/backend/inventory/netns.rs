@@ -1,0 +1,151 @@
+//! One namespace: what leads there, its links, and what of it is shown. Pure.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tcgui_shared::names::{InterfaceName, NamespaceName};
+
+use super::container_names::ContainerNames;
+use super::views::Views;
+use super::{Found, Setting};
+use crate::backend::wire::{Shown, Title};
+use crate::bandwidth::RosterEntry;
+use crate::held::Container;
+use crate::interfaces::{NetnsKey, Snapshot};
+use crate::kernel::link::Link;
+use crate::kernel::netem::Netem;
+use crate::kernel::netns::Way;
+
+/// One namespace.
+#[derive(Debug)]
+pub(super) struct Netns {
+    pub(super) key: NetnsKey,
+    pub(super) views: Views,
+    /// Its names, the best first.
+    pub(super) names: Vec<NamespaceName>,
+    /// The container whose name is the best.
+    container: Option<Arc<Container>>,
+    /// Its links, once dumped.
+    pub(super) snapshot: Option<Snapshot>,
+    /// Netems that were read back after the look began that saw the links.
+    pub(super) read_back: HashMap<u32, ReadBack>,
+    /// What of it is shown.
+    pub(super) shown: Option<Shown>,
+    /// What of it is published at a steady pace.
+    pub(super) roster: Option<Arc<RosterEntry>>,
+}
+
+/// The root netem of a link after a change, and when it was read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::backend) struct ReadBack {
+    pub(in crate::backend) netem: Option<Netem>,
+    pub(in crate::backend) at: Instant,
+}
+
+impl Netns {
+    pub(super) fn new(key: NetnsKey) -> Self {
+        Self {
+            key,
+            views: Views::default(),
+            names: Vec::new(),
+            container: None,
+            snapshot: None,
+            read_back: HashMap::new(),
+            shown: None,
+            roster: None,
+        }
+    }
+
+    /// Finds out its names, and returns those it had.
+    pub(super) fn take_titles(&mut self, container_names: &ContainerNames) -> Vec<NamespaceName> {
+        let (mut names, mut containers) = (Vec::new(), Vec::new());
+        if self.key == NetnsKey::Host {
+            names.push(NamespaceName::host());
+            containers.push(None);
+        }
+        for (name, container) in self.views.titles(container_names) {
+            names.push(name);
+            containers.push(container);
+        }
+        self.container = containers.into_iter().next().flatten();
+        std::mem::replace(&mut self.names, names)
+    }
+
+    pub(super) fn ways(&self, setting: &Setting) -> Vec<Way> {
+        match self.key {
+            NetnsKey::Host => Vec::new(),
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) => self.views.ways(&setting.directory),
+        }
+    }
+
+    pub(super) fn link(&self, interface: &InterfaceName) -> Option<&Link> {
+        let links = &self.snapshot.as_ref()?.links;
+        links
+            .iter()
+            .find(|link| link.ifname == interface.as_os_str())
+    }
+
+    pub(super) fn found(&self, link: Link, setting: &Setting) -> Option<Found> {
+        Some(Found {
+            key: self.key,
+            ways: self.ways(setting),
+            name: self.names.first()?.clone(),
+            link,
+        })
+    }
+
+    /// Makes anew what is shown of it.
+    pub(super) fn show(&mut self, setting: &Setting) {
+        self.shown = None;
+        self.roster = None;
+        let (Some(snapshot), Some((name, aliases))) = (&self.snapshot, self.names.split_first())
+        else {
+            return;
+        };
+        let title = Title {
+            name,
+            aliases,
+            container: self.container.as_deref(),
+        };
+        let shown = Shown::new(title, &snapshot.links, setting.exclude_loopback);
+        self.roster = Some(Arc::new(RosterEntry {
+            key: self.key,
+            nsid: snapshot.nsid,
+            name: name.clone(),
+            ways: self.ways(setting),
+            links: Arc::clone(shown.links()),
+        }));
+        self.shown = Some(shown);
+    }
+
+    /// Takes in what a look has seen, but for netems that were read back since it began. Snapshots come on
+    /// two ways, as news and as answers, so an older one may come later; it is of no use then.
+    pub(super) fn set(&mut self, mut snapshot: Snapshot) {
+        let stored = self.snapshot.as_ref();
+        if stored.is_some_and(|stored| stored.began > snapshot.began) {
+            return;
+        }
+        self.read_back.retain(|_, it| it.at > snapshot.began);
+        let is_older = |link: &Link| {
+            let newer = self.read_back.get(&link.ifindex);
+            newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
+        };
+        if snapshot.links.iter().any(is_older) {
+            let mut links = snapshot.links.to_vec();
+            for link in &mut links {
+                if let Some(newer) = self.read_back.get(&link.ifindex) {
+                    (link.netem, link.root_netem) = newer.on_a_link();
+                }
+            }
+            snapshot.links = links.into();
+        }
+        self.snapshot = Some(snapshot);
+    }
+}
+
+impl ReadBack {
+    fn on_a_link(self) -> (Option<Netem>, bool) {
+        (self.netem, self.netem.is_some())
+    }
+}

@@ -1,0 +1,194 @@
+//! The views of one namespace: the names that lead to it and who holds it. Pure.
+//!
+//! It is shown under the best of its names: one of the netns directory, or else that of a container, or
+//! else that of a process. Podman makes a name `netns-UUID` for each of its namespaces, which is less than the
+//! container's.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use tcgui_shared::names::NamespaceName;
+
+use super::container_names::ContainerNames;
+use crate::held::{Container, Finder, HolderKind};
+use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
+
+/// As many bytes of a program's name as the kernel keeps.
+const PROGRAM: usize = 15;
+
+/// Since when a process lives: who shares a namespace came later than who made it.
+type Age = (u64, i32);
+
+/// What is known to lead to a namespace.
+#[derive(Debug, Default)]
+pub(super) struct Views {
+    names: BTreeMap<OsString, MountedNamespaceId>,
+    containers: BTreeMap<Age, (HeldNamespaceId, Arc<Container>)>,
+    processes: BTreeMap<Age, (HeldNamespaceId, Arc<str>)>,
+}
+
+impl Views {
+    pub(super) fn add_name(&mut self, name: OsString, id: MountedNamespaceId) {
+        self.names.insert(name, id);
+    }
+
+    /// Takes a name out if it led to `id`; returns whether it did.
+    pub(super) fn remove_name(&mut self, name: &OsStr, id: MountedNamespaceId) -> bool {
+        let known = self.names.get(name) == Some(&id);
+        if known {
+            self.names.remove(name);
+        }
+        known
+    }
+
+    /// Returns what a name leads to.
+    pub(super) fn named(&self, name: &OsStr) -> Option<MountedNamespaceId> {
+        self.names.get(name).copied()
+    }
+
+    /// Returns the names of a namespace that was dead when this one was made.
+    pub(super) fn dead_beside(
+        &self,
+        id: MountedNamespaceId,
+    ) -> Vec<(OsString, MountedNamespaceId)> {
+        let names = self.names.iter().map(|(name, id)| (name.clone(), *id));
+        names.filter(|(_, known)| known.died_before(&id)).collect()
+    }
+
+    /// Takes a holder in, and returns what the same finder said of it before.
+    pub(super) fn add_holder(
+        &mut self,
+        id: HeldNamespaceId,
+        kind: HolderKind,
+    ) -> Option<HolderKind> {
+        match kind {
+            HolderKind::Container(container) => self
+                .containers
+                .insert(age(id), (id, container))
+                .map(|(_, before)| HolderKind::Container(before)),
+            HolderKind::Process(program) => self
+                .processes
+                .insert(age(id), (id, program))
+                .map(|(_, before)| HolderKind::Process(before)),
+        }
+    }
+
+    /// Takes out what a finder said of a holder, and returns it.
+    pub(super) fn remove_holder(
+        &mut self,
+        finder: Finder,
+        id: HeldNamespaceId,
+    ) -> Option<HolderKind> {
+        match finder {
+            Finder::Containers => self
+                .containers
+                .remove(&age(id))
+                .map(|(_, container)| HolderKind::Container(container)),
+            Finder::Processes => self
+                .processes
+                .remove(&age(id))
+                .map(|(_, program)| HolderKind::Process(program)),
+        }
+    }
+
+    /// Returns the ways to the namespace, each once; names are relative to `directory`.
+    pub(super) fn ways(&self, directory: &Path) -> Vec<Way> {
+        let name = |(name, id): (&OsString, &MountedNamespaceId)| Way::Name {
+            path: directory.join(name),
+            id: *id,
+        };
+        let containers = self.containers.values().map(|(id, _)| *id);
+        let seen_twice = |id: &HeldNamespaceId| self.containers.contains_key(&age(*id));
+        let processes = self.processes.values().map(|(id, _)| *id);
+        let holders = containers.chain(processes.filter(|id| !seen_twice(id)));
+        let names = self.names.iter().map(name);
+        names.chain(holders.map(Way::Process)).collect()
+    }
+
+    /// Returns all names of the namespace, the best first, with the container whose name it is.
+    pub(super) fn titles(
+        &self,
+        containers: &ContainerNames,
+    ) -> Vec<(NamespaceName, Option<Arc<Container>>)> {
+        let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|it| is_podmans(it));
+        // The kernel's directory entries are always valid names.
+        let named = |name: &OsString| Some((NamespaceName::named(name).ok()?, None));
+        let contained = |(id, container): &(HeldNamespaceId, Arc<Container>)| {
+            let name = containers.name(container, *id)?;
+            Some((NamespaceName::Container(name), Some(Arc::clone(container))))
+        };
+        let held =
+            |(id, program): &(HeldNamespaceId, Arc<str>)| Some((process_name(*id, program)?, None));
+        let mut titles: Vec<_> = own.into_iter().filter_map(named).collect();
+        titles.extend(self.containers.values().filter_map(contained));
+        titles.extend(podman.into_iter().filter_map(named));
+        titles.extend(self.processes.values().filter_map(held));
+        titles
+    }
+}
+
+fn age(id: HeldNamespaceId) -> Age {
+    (id.started(), id.pid())
+}
+
+/// A program's name that was not UTF-8 is longer than the kernel's when it is told as text.
+fn process_name(id: HeldNamespaceId, program: &str) -> Option<NamespaceName> {
+    let end = program.floor_char_boundary(PROGRAM);
+    let bytes: Vec<u8> = program[..end].bytes().filter(|byte| *byte != 0).collect();
+    NamespaceName::process(id.pid(), &bytes).ok()
+}
+
+/// Returns whether Podman makes such names: `netns-` and a UUID in lower case.
+fn is_podmans(name: &OsStr) -> bool {
+    const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
+    let Some(uuid) = name.as_bytes().strip_prefix(b"netns-") else {
+        return false;
+    };
+    let is_hex = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let groups = || uuid.split(|byte| *byte == b'-');
+    groups().map(<[u8]>::len).eq(GROUPS) && groups().flatten().all(is_hex)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn podmans_names_are_told_from_others() {
+        for (name, expected) in [
+            ("netns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8", true),
+            ("netns-0F3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8", false),
+            ("netns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8-", false),
+            ("netns-0f3c1b2a4d5e-6f70-8192-a3b4c5d6e7f8", false),
+            ("netns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7g8", false),
+            ("xnetns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8", false),
+            ("netns-", false),
+            ("", false),
+        ] {
+            assert_eq!(is_podmans(OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn any_program_has_a_name() {
+        let id = HeldNamespaceId::from_parts(4, 1, 7, 1);
+        for (program, wire) in [
+            ("sleep", "pid:7(sleep)"),
+            ("", "pid:7()"),
+            ("a\0b", "pid:7(ab)"),
+            ("12345678901234\u{fffd}", "pid:7(12345678901234)"),
+            (
+                &"\u{fffd}".repeat(15),
+                &format!("pid:7({})", "\u{fffd}".repeat(5)),
+            ),
+        ] {
+            let name = process_name(id, program).map(|name| name.to_wire());
+            assert_eq!(name.as_deref(), Some(wire), "{program:?}");
+        }
+        let nobody = HeldNamespaceId::from_parts(4, 1, 0, 1);
+        assert_eq!(process_name(nobody, "x"), None);
+    }
+}

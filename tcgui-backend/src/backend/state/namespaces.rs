@@ -1,0 +1,66 @@
+//! Namespaces, and what leads to them, come and go. Pure.
+
+use super::{Effect, State};
+use crate::backend::inventory::Change;
+use crate::execution;
+use crate::held::{Finder, HeldEvent};
+use crate::interfaces::NetnsKey;
+use crate::namespace_watcher::NamespaceEvent;
+
+impl State {
+    pub(super) fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
+        let change = match event {
+            NamespaceEvent::Added { name, id } => self.inventory.add_name(name, id),
+            NamespaceEvent::Removed { name, id } => self.inventory.remove_name(&name, id),
+            // The list shows namespaces, not directories.
+            NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => return,
+        };
+        self.follow(change, effects);
+    }
+
+    pub(super) fn held(&mut self, finder: Finder, event: HeldEvent, effects: &mut Vec<Effect>) {
+        let change = match event {
+            HeldEvent::Added(holder) => self.inventory.add_holder(holder),
+            HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
+        };
+        self.follow(change, effects);
+    }
+
+    /// Nothing is known of a namespace. If something was, it has died and is not to be seen any more, though
+    /// those who watch its ways have not said so yet.
+    pub(super) fn unreadable(&mut self, key: NetnsKey) {
+        self.awaited.remove(&key);
+        if self.inventory.forget_links(key) {
+            self.tc.links_changed(self.inventory.title(key));
+            self.namespace_lost(key);
+            self.claims.links_are(key, &[]);
+            self.changed = true;
+        }
+    }
+
+    /// Lets everything else follow what the inventory has learnt.
+    pub(super) fn follow(&mut self, change: Change, effects: &mut Vec<Effect>) {
+        if change == Change::default() {
+            return;
+        }
+        // Another name of a known namespace shows at once, without a dump.
+        self.changed = true;
+        self.tc.links_changed(change.touched);
+        for (netns, name) in change.retitled {
+            let renamed = execution::Command::Renamed { netns, name };
+            effects.push(Effect::Execution(renamed));
+        }
+        for key in change.gone {
+            self.awaited.remove(&key);
+            self.namespace_lost(key);
+            self.claims.links_are(key, &[]);
+            effects.push(Effect::Forget(key));
+        }
+        let untracked = change.untracked.into_iter();
+        effects.extend(untracked.map(|(key, way)| Effect::Untrack(key, way)));
+        for (key, way) in change.tracked {
+            self.leases_met(key, effects);
+            effects.push(Effect::Track(key, way));
+        }
+    }
+}

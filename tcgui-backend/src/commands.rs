@@ -1,0 +1,185 @@
+//! What the program does besides being a daemon: a file for each command, and what they share.
+
+mod check;
+mod explain;
+mod namespaces;
+mod restore;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tcgui_backend::bus::BusClient;
+use tcgui_backend::cli::{Args, Command, ReachArgs};
+use tcgui_backend::config;
+use tcgui_backend::error::chain;
+use tcgui_backend::kernel::process;
+use tcgui_backend::listing::printable;
+use tcgui_backend::namespace_watcher::WatchConfig;
+use tcgui_backend::telemetry;
+use tracing::error;
+
+/// Exit status of commands whose status 1 is an answer.
+const TROUBLE: u8 = 2;
+/// How much is said besides the answer; part of it may come from whoever is on the bus.
+const LONGEST: usize = 2000;
+/// How long daemons have to say that they are there.
+const PRESENCE: Duration = Duration::from_secs(1);
+
+/// Carries a command out and returns the exit status.
+pub(crate) fn run(command: Command, args: Args) -> ExitCode {
+    let asks = matches!(command, Command::Explain(_) | Command::Namespaces(_));
+    if asks {
+        // What is wrong is in the answer; what the bus has to say about it is of no use.
+        telemetry::start_quietly(args.verbose);
+    } else {
+        telemetry::start(args.verbose);
+    }
+    let done = match command {
+        Command::Check { files } => check::run(args, &files),
+        Command::Restore(command) => restore::run(command, args),
+        Command::Namespaces(command) => {
+            namespaces::run(&command, Reach::new(&command.reach, &args))
+        }
+        Command::Explain(command) => {
+            let reach = Reach::new(&command.reach, &args);
+            let backend = command.backend.as_deref().unwrap_or(&args.name);
+            explain::run(&command, backend, reach)
+        }
+    };
+    done.unwrap_or_else(|err| {
+        if asks {
+            tell(&format!("error: {}", chain(err.as_ref())));
+            return ExitCode::from(TROUBLE);
+        }
+        error!(error = %chain(err.as_ref()), "stopped");
+        ExitCode::FAILURE
+    })
+}
+
+/// Where to ask, and where to look when nobody answers.
+#[derive(Debug)]
+struct Reach {
+    endpoint: String,
+    watch: WatchConfig,
+}
+
+impl Reach {
+    /// What the command does not say is taken from the daemon's options, if they stand before it.
+    fn new(own: &ReachArgs, daemon: &Args) -> Self {
+        let before = daemon.zenoh_connect.as_deref();
+        let before = before.and_then(|list| list.split(',').next());
+        let endpoint = own.connect.as_deref().or(before.map(str::trim));
+        let directory = own.netns_dir.as_ref().unwrap_or(&daemon.netns_dir);
+        Self {
+            endpoint: endpoint.unwrap_or(config::DEFAULT_LISTEN).to_owned(),
+            watch: WatchConfig {
+                directory: directory.clone(),
+                ..WatchConfig::default()
+            },
+        }
+    }
+}
+
+/// Refuses to go on without the capabilities that everything needs.
+pub(crate) fn check_capabilities() -> anyhow::Result<()> {
+    let missing = process::missing_capabilities().context("cannot read own capabilities")?;
+    if !missing.is_empty() {
+        bail!(
+            "missing {}: run tcgui-backend as root, or grant them in the service unit \
+             (AmbientCapabilities=)",
+            missing.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Says something that is not the answer.
+fn tell(text: &str) {
+    let text: String = printable(text).chars().take(LONGEST).collect();
+    // Without standard error there is nobody to tell.
+    writeln!(io::stderr(), "tcgui-backend: {text}").ok();
+}
+
+/// Runs a command that waits for the bus or the kernel.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    // Zenoh needs more than one thread.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    let done = runtime.block_on(work);
+    runtime.shutdown_background();
+    done
+}
+
+/// Joins the bus, and returns who of `wanted` (or of all) is there, or why nobody can be asked.
+async fn find_daemons(
+    endpoint: &str,
+    wanted: Option<&str>,
+) -> anyhow::Result<Result<(BusClient, Vec<String>), String>> {
+    config::check_endpoint(endpoint).context("--connect")?;
+    let client = match BusClient::connect(endpoint).await {
+        Ok(client) => client,
+        Err(_) => return Ok(Err(format!("no daemon answers at {endpoint}"))),
+    };
+    let present = client.backends(PRESENCE).await?;
+    let found: Vec<_> = present
+        .iter()
+        .filter(|name| wanted.is_none_or(|wanted| wanted == name.as_str()))
+        .cloned()
+        .collect();
+    if !found.is_empty() {
+        return Ok(Ok((client, found)));
+    }
+    client.close().await;
+    let others: Vec<_> = present.into_iter().collect();
+    Ok(Err(match (wanted, others.is_empty()) {
+        (Some(wanted), false) => format!(
+            "no daemon named {wanted:?} answers at {endpoint} (there is {})",
+            others.join(", ")
+        ),
+        _ => format!("no daemon answers at {endpoint}"),
+    }))
+}
+
+/// Writes an answer, and returns whether anybody still reads.
+fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        written => written.context("cannot print").map(|()| true),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    /// Endpoint and directory of a command line.
+    fn reach(line: &[&str]) -> (String, String) {
+        let args = Args::parse_from(["tcgui-backend"].iter().chain(line));
+        let Some(Command::Explain(command)) = &args.command else {
+            panic!("{args:?}")
+        };
+        let reach = Reach::new(&command.reach, &args);
+        let directory = reach.watch.directory.to_string_lossy().into_owned();
+        (reach.endpoint, directory)
+    }
+
+    #[test]
+    fn the_daemons_options_hold_where_the_command_has_none() {
+        let defaults = ("tcp/127.0.0.1:7447".to_owned(), "/run/netns".to_owned());
+        assert_eq!(reach(&["explain", "x"]), defaults);
+        let before = ["--zenoh-connect", "tcp/a:1,tcp/b:2", "--netns-dir", "/n"];
+        let expected = ("tcp/a:1".to_owned(), "/n".to_owned());
+        assert_eq!(reach(&[&before[..], &["explain", "x"]].concat()), expected);
+        let after = ["explain", "x", "--connect", "tcp/c:3", "--netns-dir", "/m"];
+        let expected = ("tcp/c:3".to_owned(), "/m".to_owned());
+        assert_eq!(reach(&[&before[..], &after].concat()), expected);
+    }
+}

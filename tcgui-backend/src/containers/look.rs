@@ -1,0 +1,94 @@
+//! One look at one container: what its engine says, and what the kernel says about the process it names.
+
+use std::io;
+
+use nix::libc;
+
+use super::answers::{self, ContainerId};
+use super::client::{Client, EngineError};
+use crate::blocking;
+use crate::held::{Container, Runtime};
+use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::pidfd::ProcessHandle;
+
+/// Why a look found nothing out.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// The engine does not tell.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// What the engine says makes no sense.
+    #[error("the description of a container makes no sense")]
+    Strange(#[source] serde_json::Error),
+    /// The kernel does not tell in which namespace the process is.
+    #[error("cannot read the namespace of process {pid}: is CAP_SYS_PTRACE missing?")]
+    Namespace {
+        /// The process, as the engine says.
+        pid: i32,
+        /// What the kernel said.
+        #[source]
+        err: io::Error,
+    },
+}
+
+/// A container that has a process in a namespace other than the daemon's own.
+#[derive(Debug)]
+pub(super) struct Sighting {
+    pub(super) id: HeldNamespaceId,
+    pub(super) container: Container,
+    /// The process, to wait for its end.
+    pub(super) process: io::Result<ProcessHandle>,
+}
+
+/// Looks at a container; `None` when it holds no namespace of its own, for whatever reason.
+pub(super) async fn look(
+    client: Client,
+    runtime: Runtime,
+    files: NetnsFiles,
+    id: ContainerId,
+) -> Result<Option<Sighting>, LookError> {
+    let Some(body) = client.inspect(&id).await? else {
+        return Ok(None);
+    };
+    // `/proc` may be slow, and a description long.
+    blocking::run(move || {
+        let described = answers::description(&body, &id, runtime).map_err(LookError::Strange)?;
+        match described.pid {
+            Some(pid) => observe(files, pid, described.container),
+            None => Ok(None),
+        }
+    })
+    .await
+}
+
+fn observe(
+    files: NetnsFiles,
+    pid: i32,
+    container: Container,
+) -> Result<Option<Sighting>, LookError> {
+    // The process first: if it has ended by the time that the namespace is read, its end is told, and
+    // what was read of a later process with its id is taken back.
+    let process = ProcessHandle::open(pid);
+    if process.as_ref().is_err_and(is_no_process) {
+        return Ok(None);
+    }
+    match files.held_by(pid) {
+        // The network of the host is not the container's.
+        Ok(id) if id.inode() == files.own_inode() => Ok(None),
+        Ok(id) => Ok(Some(Sighting {
+            id,
+            container,
+            process,
+        })),
+        Err(err) if is_no_process(&err) => Ok(None),
+        Err(err) => Err(LookError::Namespace { pid, err }),
+    }
+}
+
+/// Whether an error says that there is no process of this id; `EINVAL` says that it is a thread.
+fn is_no_process(err: &io::Error) -> bool {
+    matches!(
+        err.raw_os_error(),
+        Some(libc::ESRCH | libc::ENOENT | libc::EINVAL)
+    )
+}

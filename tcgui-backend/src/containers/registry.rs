@@ -1,0 +1,341 @@
+//! Which containers there are, what is to be inspected, and what the consumer does not know yet. Pure.
+//!
+//! Events and lists are doorbells: they make a container worth looking at, and the look decides. Only the end
+//! of a process is believed at once, as the kernel tells it. So an event that is late, lost, repeated or
+//! invented costs a look at one container and changes nothing else.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use super::answers::{ContainerId, Event, EventKind, Listing};
+use super::limits::{MAX_CONTAINERS, MAX_LOOKS};
+use crate::held::{Container, HeldEvent, Holder, HolderKind};
+use crate::kernel::netns::HeldNamespaceId;
+
+/// Which container of which engine; ids of different engines need not differ.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// The socket of the engine, by its number.
+    pub(super) engine: usize,
+    /// The container.
+    pub(super) id: ContainerId,
+}
+
+/// What a look at a container has found.
+#[derive(Debug)]
+pub(super) enum Outcome<W> {
+    /// A process in a network namespace that is not the daemon's own.
+    Holds {
+        /// The process and its namespace.
+        id: HeldNamespaceId,
+        /// The rest.
+        container: Container,
+        /// Waits for the end of the process for as long as it exists; `None` where it cannot be had.
+        watch: Option<W>,
+    },
+    /// No such container, no process, or one in the daemon's own namespace.
+    Nothing,
+    /// It could not be found out. What was known stays.
+    Failed,
+}
+
+/// Whether a container is being looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    No,
+    Queued,
+    Running {
+        /// Something happened since it began.
+        again: bool,
+    },
+}
+
+/// The process of a container.
+#[derive(Debug)]
+struct Held<W> {
+    id: HeldNamespaceId,
+    container: Arc<Container>,
+    watch: Option<W>,
+    /// A list was believed that it is the same: its end is the end of what was there before the list.
+    listed: bool,
+}
+
+#[derive(Debug)]
+struct Tracked<W> {
+    look: Look,
+    held: Option<Held<W>>,
+}
+
+#[derive(Debug)]
+struct Engine<W> {
+    connected: bool,
+    containers: BTreeMap<ContainerId, Tracked<W>>,
+    queue: VecDeque<ContainerId>,
+    running: usize,
+    incomplete: bool,
+}
+
+impl<W> Engine<W> {
+    /// Makes a container worth a look.
+    fn ring(&mut self, id: &ContainerId) {
+        let full = self.containers.len() >= MAX_CONTAINERS;
+        match self.containers.get_mut(id) {
+            Some(tracked) => match &mut tracked.look {
+                Look::No => tracked.look = Look::Queued,
+                Look::Queued => return,
+                Look::Running { again } => {
+                    *again = true;
+                    return;
+                }
+            },
+            None if full => {
+                self.incomplete = true;
+                return;
+            }
+            None => {
+                let look = Look::Queued;
+                self.containers
+                    .insert(id.clone(), Tracked { look, held: None });
+            }
+        }
+        self.queue.push_back(id.clone());
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.connected && self.running < MAX_LOOKS && !self.queue.is_empty()
+    }
+
+    /// Forgets a container of which nothing is known or expected.
+    fn tidy(&mut self, id: &ContainerId) {
+        let idle = |tracked: &Tracked<W>| tracked.look == Look::No && tracked.held.is_none();
+        if self.containers.get(id).is_some_and(idle) {
+            self.containers.remove(id);
+        }
+    }
+}
+
+/// All that is known; `W` waits for the end of a process.
+#[derive(Debug)]
+pub(super) struct Registry<W> {
+    engines: Vec<Engine<W>>,
+    /// Containers by what they hold. Engines that lie may name one process for two containers; the first
+    /// one is shown.
+    claims: BTreeMap<HeldNamespaceId, BTreeMap<Key, Arc<Container>>>,
+    told: BTreeMap<HeldNamespaceId, Arc<Container>>,
+    /// What was told and is not any more.
+    gone: BTreeSet<HeldNamespaceId>,
+    /// What is, and was told otherwise or not at all.
+    changed: BTreeSet<HeldNamespaceId>,
+}
+
+impl<W> Registry<W> {
+    /// Begins with engines of which nothing is known.
+    pub(super) fn new(engines: usize) -> Self {
+        let engine = || Engine {
+            connected: false,
+            containers: BTreeMap::new(),
+            queue: VecDeque::new(),
+            running: 0,
+            incomplete: false,
+        };
+        Self {
+            engines: std::iter::repeat_with(engine).take(engines).collect(),
+            claims: BTreeMap::new(),
+            told: BTreeMap::new(),
+            gone: BTreeSet::new(),
+            changed: BTreeSet::new(),
+        }
+    }
+
+    /// Takes the list with which a session begins.
+    ///
+    /// A container that is listed under the name it is known by, and whose end the kernel will tell, is the
+    /// same and not looked at again: a restarted engine with a thousand containers costs one list.
+    pub(super) fn listed(&mut self, engine: usize, list: &Listing) {
+        let engine = &mut self.engines[engine];
+        engine.connected = true;
+        engine.incomplete = list.more;
+        let mut unlisted: BTreeSet<_> = engine.containers.keys().cloned().collect();
+        for (id, names) in &list.containers {
+            unlisted.remove(id);
+            let tracked = engine.containers.get_mut(id);
+            let held = tracked.and_then(|tracked| tracked.held.as_mut());
+            let same = held.filter(|held| {
+                let name = held.container.name.as_str();
+                held.watch.is_some() && names.iter().any(|listed| listed == name)
+            });
+            match same {
+                Some(held) => held.listed = true,
+                None => engine.ring(id),
+            }
+        }
+        for id in unlisted {
+            engine.ring(&id);
+        }
+    }
+
+    /// Takes an event.
+    pub(super) fn event(&mut self, engine: usize, event: &Event) {
+        let engine = &mut self.engines[engine];
+        // The end of what is not known, or has been seen to end, needs no look.
+        let matters = event.kind == EventKind::Changed || engine.containers.contains_key(&event.id);
+        if matters {
+            engine.ring(&event.id);
+        }
+    }
+
+    /// Notes that something may have been missed.
+    pub(super) fn mark_incomplete(&mut self, engine: usize) {
+        self.engines[engine].incomplete = true;
+    }
+
+    /// Keeps what is known of an engine that is away: its containers may still run.
+    pub(super) fn disconnected(&mut self, engine: usize) {
+        let engine = &mut self.engines[engine];
+        engine.connected = false;
+        for id in std::mem::take(&mut engine.queue) {
+            if let Some(tracked) = engine.containers.get_mut(&id) {
+                tracked.look = Look::No;
+            }
+            engine.tidy(&id);
+        }
+    }
+
+    /// Returns the next container to look at, of an engine that is not busy with looks and `may` be asked. Asked
+    /// for is only what is then begun.
+    pub(super) fn next_look(&mut self, mut may: impl FnMut(usize) -> bool) -> Option<Key> {
+        let mut engines = self.engines.iter_mut().enumerate();
+        let (number, engine) =
+            engines.find(|(number, engine)| engine.is_waiting() && may(*number))?;
+        let id = engine.queue.pop_front()?;
+        engine.running += 1;
+        if let Some(tracked) = engine.containers.get_mut(&id) {
+            tracked.look = Look::Running { again: false };
+        }
+        Some(Key { engine: number, id })
+    }
+
+    /// Returns whether a look at an engine could begin now.
+    pub(super) fn is_waiting(&self, engine: usize) -> bool {
+        self.engines[engine].is_waiting()
+    }
+
+    /// Takes what a look has found.
+    pub(super) fn looked(&mut self, key: &Key, outcome: Outcome<W>) {
+        let engine = &mut self.engines[key.engine];
+        engine.running = engine.running.saturating_sub(1);
+        let Some(tracked) = engine.containers.get_mut(&key.id) else {
+            return;
+        };
+        let again = tracked.look == Look::Running { again: true };
+        tracked.look = Look::No;
+        let before = match outcome {
+            Outcome::Failed => {
+                engine.incomplete = true;
+                None
+            }
+            Outcome::Nothing => tracked.held.take(),
+            Outcome::Holds {
+                id,
+                container,
+                watch,
+            } => {
+                let container = Arc::new(container);
+                let claim = Arc::clone(&container);
+                self.claims
+                    .entry(id)
+                    .or_default()
+                    .insert(key.clone(), claim);
+                let held = Held {
+                    id,
+                    container,
+                    watch,
+                    listed: false,
+                };
+                tracked.held.replace(held)
+            }
+        };
+        let now = tracked.held.as_ref().map(|held| held.id);
+        if again && engine.connected {
+            engine.ring(&key.id);
+        }
+        engine.tidy(&key.id);
+        if let Some(before) = before.map(|held| held.id).filter(|id| Some(*id) != now) {
+            self.disclaim(key, before);
+        }
+        if let Some(now) = now {
+            self.compare(now);
+        }
+    }
+
+    /// Takes the end of a process, as the kernel tells it.
+    pub(super) fn ended(&mut self, key: &Key, id: HeldNamespaceId) {
+        let engine = &mut self.engines[key.engine];
+        let Some(tracked) = engine.containers.get_mut(&key.id) else {
+            return;
+        };
+        if let Some(held) = tracked.held.take_if(|held| held.id == id) {
+            if held.listed && engine.connected {
+                engine.ring(&key.id);
+            }
+            engine.tidy(&key.id);
+            self.disclaim(key, id);
+        }
+    }
+
+    /// Returns whether an engine should be listed again, and is not busy with what is known to be open.
+    pub(super) fn wants_list(&self, engine: usize) -> bool {
+        let engine = &self.engines[engine];
+        engine.connected && engine.incomplete && engine.queue.is_empty() && engine.running == 0
+    }
+
+    /// Returns whether an engine has more containers than are followed.
+    pub(super) fn is_full(&self, engine: usize) -> bool {
+        let engine = &self.engines[engine];
+        engine.incomplete && engine.containers.len() >= MAX_CONTAINERS
+    }
+
+    /// Returns whether there is something to tell.
+    pub(super) fn has_events(&self) -> bool {
+        !self.gone.is_empty() || !self.changed.is_empty()
+    }
+
+    /// Returns the next difference between what was told and what is: what is gone first, so that a
+    /// container that was restarted is never there twice.
+    pub(super) fn next_event(&mut self) -> Option<HeldEvent> {
+        if let Some(id) = self.gone.pop_first() {
+            self.told.remove(&id);
+            return Some(HeldEvent::Removed(id));
+        }
+        let id = self.changed.pop_first()?;
+        let container = Arc::clone(self.claims.get(&id)?.values().next()?);
+        self.told.insert(id, Arc::clone(&container));
+        let kind = HolderKind::Container(container);
+        Some(HeldEvent::Added(Holder { id, kind }))
+    }
+
+    fn disclaim(&mut self, key: &Key, id: HeldNamespaceId) {
+        if let Some(claims) = self.claims.get_mut(&id) {
+            claims.remove(key);
+            if claims.is_empty() {
+                self.claims.remove(&id);
+            }
+        }
+        self.compare(id);
+    }
+
+    /// Finds out whether there is something to tell about `id`.
+    fn compare(&mut self, id: HeldNamespaceId) {
+        self.gone.remove(&id);
+        self.changed.remove(&id);
+        let is = self.claims.get(&id).and_then(|it| it.values().next());
+        match (is, self.told.get(&id)) {
+            (None, Some(_)) => drop(self.gone.insert(id)),
+            (Some(is), told) if told != Some(is) => drop(self.changed.insert(id)),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! The registry against a world that changes while it looks, with events lost, late and invented.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tcgui_shared::names::ContainerName;
+
+use super::*;
+use crate::held::Runtime;
+
+type Told = BTreeMap<HeldNamespaceId, String>;
+
+fn id(number: u64) -> ContainerId {
+    ContainerId::new(&format!("{number:012x}")).unwrap()
+}
+
+fn key(engine: usize, number: u64) -> Key {
+    let id = id(number);
+    Key { engine, id }
+}
+
+fn process(pid: i32) -> HeldNamespaceId {
+    HeldNamespaceId::from_parts(4, 4_026_532_000, pid, 1)
+}
+
+fn container(name: &str) -> Container {
+    Container {
+        name: ContainerName::new(name).unwrap(),
+        runtime: Runtime::Docker,
+        short_id: "0".repeat(12),
+        image: "tiny".into(),
+    }
+}
+
+fn holds(pid: i32, name: &str) -> Outcome<()> {
+    Outcome::Holds {
+        id: process(pid),
+        container: container(name),
+        watch: Some(()),
+    }
+}
+
+fn event(number: u64, kind: EventKind) -> Event {
+    Event {
+        id: id(number),
+        kind,
+    }
+}
+
+fn list(containers: &[(u64, &str)]) -> Listing {
+    let entry = |(number, name): &(u64, &str)| (id(*number), vec![(*name).to_owned()]);
+    Listing {
+        containers: containers.iter().map(entry).collect(),
+        more: false,
+    }
+}
+
+/// Takes what there is to tell, and checks that it follows from what was told before.
+fn take(registry: &mut Registry<()>, told: &mut Told) -> Vec<HeldEvent> {
+    let mut events = Vec::new();
+    while registry.has_events() {
+        let event = registry.next_event().expect("as announced");
+        match &event {
+            HeldEvent::Added(Holder { id, kind }) => {
+                let HolderKind::Container(container) = kind else {
+                    panic!("{kind:?}");
+                };
+                let name = container.name.as_str().to_owned();
+                assert_ne!(told.insert(*id, name.clone()), Some(name), "told twice");
+            }
+            HeldEvent::Removed(id) => drop(told.remove(id).expect("was told")),
+        }
+        events.push(event);
+    }
+    assert_eq!(registry.next_event(), None);
+    events
+}
+
+/// Connects one engine with one container that runs.
+fn with_one() -> (Registry<()>, Told) {
+    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    registry.listed(0, &list(&[(1, "web")]));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
+    registry.looked(&key(0, 1), holds(7, "web"));
+    take(&mut registry, &mut told);
+    assert_eq!(told, Told::from([(process(7), "web".into())]));
+    (registry, told)
+}
+
+#[test]
+fn a_restarted_container_is_gone_before_it_is_there() {
+    let (mut registry, mut told) = with_one();
+    // The end of the process is heard after the start of the next one.
+    registry.event(0, &event(1, EventKind::Changed));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
+    registry.looked(&key(0, 1), holds(3, "web"));
+    let events = take(&mut registry, &mut told);
+    assert_eq!(events[0], HeldEvent::Removed(process(7)));
+    assert!(matches!(&events[1], HeldEvent::Added(it) if it.id == process(3)));
+    registry.ended(&key(0, 1), process(7));
+    assert_eq!(take(&mut registry, &mut told), []);
+}
+
+#[test]
+fn a_new_name_is_told_under_the_same_identity() {
+    let (mut registry, mut told) = with_one();
+    registry.event(0, &event(1, EventKind::Changed));
+    registry.next_look(|_| true).unwrap();
+    registry.looked(&key(0, 1), holds(7, "db"));
+    assert_eq!(take(&mut registry, &mut told).len(), 1);
+    assert_eq!(told, Told::from([(process(7), "db".into())]));
+}
+
+#[test]
+fn what_ends_before_it_is_told_is_never_told() {
+    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    registry.listed(0, &list(&[(1, "web")]));
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, holds(7, "web"));
+    registry.ended(&key, process(7));
+    assert_eq!(take(&mut registry, &mut told), []);
+    assert!(registry.engines[0].containers.is_empty(), "and forgotten");
+}
+
+#[test]
+fn what_happens_during_a_look_makes_another() {
+    let (mut registry, _) = with_one();
+    for _ in 0..3 {
+        registry.event(0, &event(1, EventKind::Changed));
+    }
+    assert_eq!(
+        registry.next_look(|_| true),
+        Some(key(0, 1)),
+        "one for three events"
+    );
+    assert_eq!(registry.next_look(|_| true), None);
+    registry.event(0, &event(1, EventKind::Ended));
+    registry.looked(&key(0, 1), holds(7, "web"));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
+    registry.looked(&key(0, 1), Outcome::Nothing);
+    assert!(registry.has_events() && registry.next_look(|_| true).is_none());
+}
+
+#[test]
+fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
+    let (mut registry, mut told) = with_one();
+    registry.disconnected(0);
+    assert_eq!(take(&mut registry, &mut told), [], "it may still run");
+    registry.listed(0, &list(&[(1, "web"), (2, "db")]));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 2)));
+    assert_eq!(registry.next_look(|_| true), None);
+    registry.looked(&key(0, 2), Outcome::Nothing);
+    // Listed under another name, and not listed though its process runs.
+    for list in [list(&[(1, "other")]), list(&[])] {
+        registry.disconnected(0);
+        registry.listed(0, &list);
+        assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
+        registry.looked(&key(0, 1), holds(7, "web"));
+    }
+    // The list was of a later process than the one whose end is heard only now.
+    registry.listed(0, &list(&[(1, "web")]));
+    registry.ended(&key(0, 1), process(7));
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
+}
+
+#[test]
+fn without_the_kernel_the_engine_is_asked_about_ends() {
+    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    registry.listed(0, &list(&[(1, "web")]));
+    let unwatched = Outcome::<()>::Holds {
+        id: process(7),
+        container: container("web"),
+        watch: None,
+    };
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, unwatched);
+    take(&mut registry, &mut told);
+    // A list cannot say whether it is the same process.
+    registry.listed(0, &list(&[(1, "web")]));
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, Outcome::Failed);
+    registry.event(0, &event(1, EventKind::Ended));
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, Outcome::Nothing);
+    let events = take(&mut registry, &mut told);
+    assert_eq!(events, [HeldEvent::Removed(process(7))]);
+}
+
+#[test]
+fn one_process_of_two_containers_is_told_once() {
+    let (mut registry, mut told) = (Registry::new(2), Told::new());
+    for engine in 0..2 {
+        registry.listed(engine, &list(&[(1, "x")]));
+    }
+    while let Some(key) = registry.next_look(|_| true) {
+        registry.looked(&key, holds(7, ["first", "second"][key.engine]));
+    }
+    take(&mut registry, &mut told);
+    assert_eq!(told, Told::from([(process(7), "first".into())]));
+    registry.event(0, &event(1, EventKind::Ended));
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, Outcome::Nothing);
+    take(&mut registry, &mut told);
+    assert_eq!(told, Told::from([(process(7), "second".into())]));
+}
+
+#[test]
+fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
+    let (mut registry, _) = with_one();
+    for number in 0..10 * MAX_CONTAINERS as u64 {
+        registry.event(0, &event(number, EventKind::Changed));
+    }
+    let engine = &registry.engines[0];
+    assert_eq!(engine.containers.len(), MAX_CONTAINERS);
+    assert!(engine.queue.len() <= MAX_CONTAINERS && registry.is_full(0));
+    let mut running = Vec::new();
+    loop {
+        while let Some(key) = registry.next_look(|_| true) {
+            running.push(key);
+        }
+        assert!(running.len() <= MAX_LOOKS);
+        let Some(key) = running.pop() else { break };
+        assert!(!registry.wants_list(0));
+        registry.looked(&key, Outcome::Nothing);
+    }
+    assert!(
+        registry.wants_list(0),
+        "the true ones may have been dropped"
+    );
+    registry.listed(0, &list(&[]));
+    assert!(!registry.wants_list(0));
+}
+
+#[test]
+fn what_could_not_be_inspected_is_kept_and_tried_again() {
+    let (mut registry, mut told) = with_one();
+    registry.event(0, &event(1, EventKind::Changed));
+    let key = registry.next_look(|_| true).unwrap();
+    registry.looked(&key, Outcome::Failed);
+    assert_eq!(take(&mut registry, &mut told), []);
+    assert!(registry.wants_list(0));
+}
+
+/// What may happen to one of a few containers of two engines.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Start(usize, u64),
+    Stop(usize, u64),
+    Rename(usize, u64),
+    /// An event arrives, true or not.
+    Event(usize, u64, EventKind),
+    Session(usize),
+    Lost(usize),
+    BeginLook,
+    EndLook(usize, bool),
+    HearEnd,
+    Take,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let which = (0_usize..2, 0_u64..4);
+    let kind = prop_oneof![Just(EventKind::Changed), Just(EventKind::Ended)];
+    prop_oneof![
+        which.clone().prop_map(|(e, c)| Step::Start(e, c)),
+        which.clone().prop_map(|(e, c)| Step::Stop(e, c)),
+        which.clone().prop_map(|(e, c)| Step::Rename(e, c)),
+        (which, kind).prop_map(|((e, c), kind)| Step::Event(e, c, kind)),
+        (0_usize..2).prop_map(Step::Session),
+        (0_usize..2).prop_map(Step::Lost),
+        Just(Step::BeginLook),
+        (0_usize..4, any::<bool>()).prop_map(|(n, works)| Step::EndLook(n, works)),
+        Just(Step::HearEnd),
+        Just(Step::Take),
+    ]
+}
+
+/// What really runs, and what is on its way to the registry.
+#[derive(Default)]
+struct World {
+    running: BTreeMap<(usize, u64), (i32, String)>,
+    processes: i32,
+    looks: Vec<(Key, Option<(i32, String)>)>,
+    /// Ends that are told to who watches.
+    ends: VecDeque<(Key, i32)>,
+}
+
+impl World {
+    fn list(&self, engine: usize) -> Listing {
+        let running = self.running.iter().filter(|((it, _), _)| *it == engine);
+        let listed: Vec<_> = running
+            .map(|((_, n), (_, name))| (*n, name.as_str()))
+            .collect();
+        list(&listed)
+    }
+
+    fn lives(&self, pid: i32) -> bool {
+        self.running.values().any(|(it, _)| *it == pid)
+    }
+
+    fn begin_look(&mut self, registry: &mut Registry<()>) -> bool {
+        let Some(key) = registry.next_look(|_| true) else {
+            return false;
+        };
+        let number = u64::from_str_radix(key.id.as_str(), 16).unwrap();
+        let found = self.running.get(&(key.engine, number)).cloned();
+        self.looks.push((key, found));
+        true
+    }
+
+    fn end_look(&mut self, registry: &mut Registry<()>, which: usize, works: bool) {
+        if self.looks.is_empty() {
+            return;
+        }
+        let (key, found) = self.looks.remove(which % self.looks.len());
+        let outcome = match &found {
+            _ if !works => Outcome::Failed,
+            Some((pid, name)) => holds(*pid, name),
+            None => Outcome::Nothing,
+        };
+        registry.looked(&key, outcome);
+        // A process that ended during the look is watched from before its end, and so is one that ends
+        // later.
+        if let Some((pid, _)) = found.filter(|_| works) {
+            self.ends.push_back((key, pid));
+        }
+    }
+
+    fn hear_end(&mut self, registry: &mut Registry<()>) {
+        let dead = self.ends.iter().position(|(_, pid)| !self.lives(*pid));
+        if let Some((key, pid)) = dead.and_then(|at| self.ends.remove(at)) {
+            registry.ended(&key, process(pid));
+        }
+    }
+
+    fn step(&mut self, registry: &mut Registry<()>, told: &mut Told, step: Step) {
+        match step {
+            Step::Start(engine, number) => {
+                self.processes += 1;
+                let now = (self.processes, format!("c{}", self.processes % 3));
+                self.running.insert((engine, number), now);
+                registry.event(engine, &event(number, EventKind::Changed));
+            }
+            Step::Stop(engine, number) => drop(self.running.remove(&(engine, number))),
+            Step::Rename(engine, number) => {
+                if let Some((_, name)) = self.running.get_mut(&(engine, number)) {
+                    name.push('x');
+                }
+            }
+            Step::Event(engine, number, kind) => registry.event(engine, &event(number, kind)),
+            Step::Session(engine) => registry.listed(engine, &self.list(engine)),
+            Step::Lost(engine) => registry.disconnected(engine),
+            Step::BeginLook => drop(self.begin_look(registry)),
+            Step::EndLook(which, works) => self.end_look(registry, which, works),
+            Step::HearEnd => self.hear_end(registry),
+            Step::Take => drop(take(registry, told)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn whatever_was_lost_one_list_puts_it_right(steps in prop::collection::vec(step(), 0..60)) {
+        let (mut registry, mut told, mut world) = (Registry::new(2), Told::new(), World::default());
+        for step in steps {
+            world.step(&mut registry, &mut told, step);
+        }
+        for engine in 0..2 {
+            registry.disconnected(engine);
+            registry.listed(engine, &world.list(engine));
+        }
+        loop {
+            while world.begin_look(&mut registry) {}
+            world.hear_end(&mut registry);
+            if world.looks.is_empty() && !world.ends.iter().any(|(_, pid)| !world.lives(*pid)) {
+                break;
+            }
+            world.end_look(&mut registry, 0, true);
+        }
+        take(&mut registry, &mut told);
+        let real: Told = world
+            .running
+            .values()
+            .map(|(pid, name)| (process(*pid), name.clone()))
+            .collect();
+        prop_assert_eq!(told, real);
+        for engine in &registry.engines {
+            prop_assert_eq!((engine.running, engine.queue.len()), (0, 0));
+        }
+    }
+}

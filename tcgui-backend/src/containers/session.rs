@@ -1,0 +1,148 @@
+//! One session with an engine: subscribe, list, then tell what the events say, until it fails.
+
+use std::convert::Infallible;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use super::answers::{self, Event, Listing};
+use super::client::{Client, EngineError};
+use super::limits::{BUDGET, BUDGET_WINDOW};
+use super::lines::Lines;
+use crate::clock::unix_seconds;
+use crate::held::Runtime;
+
+/// Which session; those of the past are not listened to any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SessionId {
+    /// The socket, by its number.
+    pub(super) engine: usize,
+    /// Counts the sessions of this daemon.
+    pub(super) count: u64,
+}
+
+/// What a session has to say.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) session: SessionId,
+    pub(super) news: News,
+}
+
+/// News of an engine.
+#[derive(Debug)]
+pub(super) enum News {
+    /// It is this engine, and these containers run. Events that follow are later than this list, or about
+    /// what is in it.
+    Listed(Runtime, Listing),
+    /// Something happened, in this order.
+    Events(Vec<Event>),
+    /// It says more than can be read: something may be lost.
+    Flooding,
+    /// The session is over.
+    Ended(EngineError),
+}
+
+/// To report to the actor, at its pace.
+#[derive(Debug)]
+pub(super) struct Reporter {
+    session: SessionId,
+    reports: mpsc::Sender<Report>,
+}
+
+impl Reporter {
+    pub(super) fn new(session: SessionId, reports: mpsc::Sender<Report>) -> Self {
+        Self { session, reports }
+    }
+
+    pub(super) async fn send(&self, news: News) {
+        let session = self.session;
+        // The actor ends together with its sessions.
+        self.reports.send(Report { session, news }).await.ok();
+    }
+}
+
+/// Talks to an engine until that fails, which it does in the end; that is the last report.
+pub(super) async fn run(client: Client, reporter: Reporter) {
+    let err = match follow(&client, &reporter).await {
+        Ok(never) => match never {},
+        Err(err) => err,
+    };
+    reporter.send(News::Ended(err)).await;
+}
+
+async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, EngineError> {
+    let runtime = client.ping().await?;
+    // The clock may be set meanwhile, and events carry whole seconds.
+    let stream = client.events(unix_seconds().saturating_sub(1)).await;
+    // An engine that tells no events is listed at every attempt.
+    let list = client.list().await?;
+    reporter.send(News::Listed(runtime, list)).await;
+    let mut stream = stream?;
+    let mut lines = Lines::default();
+    let mut budget = Budget::new(now());
+    loop {
+        let piece = stream.next().await?;
+        let mut events = Vec::new();
+        lines.feed(&piece, |line| {
+            let event = answers::event(line).map_err(|err| EngineError::Strange {
+                question: "events",
+                err,
+            })?;
+            events.extend(event);
+            Ok::<_, EngineError>(())
+        })?;
+        if !events.is_empty() {
+            reporter.send(News::Events(events)).await;
+        }
+        if let Some(until) = budget.spend(now(), piece.len()) {
+            reporter.send(News::Flooding).await;
+            // Not a wait for something: it bounds what reading may cost.
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+}
+
+/// How much may be read without a pause.
+#[derive(Debug)]
+struct Budget {
+    window: Instant,
+    left: usize,
+}
+
+impl Budget {
+    fn new(now: Instant) -> Self {
+        Self {
+            window: now,
+            left: BUDGET,
+        }
+    }
+
+    /// Takes note of what was read, and returns until when nothing more may be.
+    fn spend(&mut self, now: Instant, len: usize) -> Option<Instant> {
+        if now.saturating_duration_since(self.window) >= BUDGET_WINDOW {
+            *self = Self::new(now);
+        }
+        self.left = self.left.saturating_sub(len);
+        (self.left == 0).then_some(self.window + BUDGET_WINDOW)
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_read_in_bounded_portions() {
+        let begin = Instant::now();
+        let mut budget = Budget::new(begin);
+        assert_eq!(budget.spend(begin, BUDGET - 1), None);
+        assert_eq!(budget.spend(begin, 1), Some(begin + BUDGET_WINDOW));
+        let later = begin + BUDGET_WINDOW;
+        assert_eq!(budget.spend(later, BUDGET - 1), None, "a new window");
+        assert_eq!(budget.spend(later, BUDGET), Some(later + BUDGET_WINDOW));
+    }
+}

@@ -1,0 +1,387 @@
+//! The actor: hears engines and the kernel, lets children ask, and hands out what differs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::ContainersConfig;
+use super::allowance::Allowance;
+use super::client::{Client, EngineError};
+use super::events_file;
+use super::limits::{REPORTS, UNWATCHED};
+use super::look::{LookError, Sighting, look};
+use super::places::{Places, SocketKey};
+use super::registry::{Key, Outcome, Registry};
+use super::session::{self, News, Report, Reporter, SessionId};
+use super::voices::Voices;
+use super::watches::SocketWatches;
+use crate::held::{HeldEvent, Runtime};
+use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::pidfd::ProcessHandle;
+
+/// Ends the task that waits for a process, when the container is forgotten.
+#[derive(Debug)]
+pub(super) struct Watch(AbortHandle);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// What a child has found.
+#[derive(Debug)]
+enum Done {
+    Sockets(SocketWatches, Vec<Option<SocketKey>>),
+    /// What it had to say is among the reports.
+    Session,
+    /// The file of events of this engine is followed no longer.
+    EventsFile(SessionId),
+    Looked(Key, Box<Result<Option<Sighting>, LookError>>),
+    Ended(Key, HeldNamespaceId),
+}
+
+/// What ended a wait.
+enum Input<'a> {
+    Stop,
+    ConsumerGone,
+    Room(mpsc::Permit<'a, HeldEvent>),
+    Done(Done),
+    Report(Report),
+    Rung,
+    Timer,
+}
+
+/// The container actor; [`Task::run`] is its life.
+#[derive(Debug)]
+pub struct Task {
+    sockets: Vec<PathBuf>,
+    files: NetnsFiles,
+    events: mpsc::Sender<HeldEvent>,
+    registry: Registry<Watch>,
+    places: Places,
+    /// The session of each place, if there is one.
+    sessions: Vec<Option<Watch>>,
+    /// Who follows the file of events of each place, if there is one.
+    files_of_events: Vec<Option<Watch>>,
+    runtimes: Vec<Runtime>,
+    allowances: Vec<Allowance>,
+    session_count: u64,
+    /// `None` while it looks.
+    watches: Option<SocketWatches>,
+    /// Watches ring this.
+    rung: Arc<Notify>,
+    /// It rang while it looked.
+    wanted: bool,
+    /// When to look without a ring; `None` while all watches are there.
+    look_at: Option<Instant>,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    children: JoinSet<Done>,
+    voices: Voices,
+}
+
+impl Task {
+    pub(super) fn new(
+        config: ContainersConfig,
+        files: NetnsFiles,
+        events: mpsc::Sender<HeldEvent>,
+    ) -> Self {
+        let ContainersConfig { sockets, unusable } = config;
+        for host in &unusable {
+            warn!(%host, "not a Unix socket, the container engine there is not followed");
+        }
+        let count = sockets.len();
+        let rung = Arc::new(Notify::new());
+        Self {
+            registry: Registry::new(count),
+            places: Places::new(count),
+            sessions: std::iter::repeat_with(|| None).take(count).collect(),
+            files_of_events: std::iter::repeat_with(|| None).take(count).collect(),
+            runtimes: vec![Runtime::Docker; count],
+            allowances: vec![Allowance::new(now()); count],
+            session_count: 0,
+            watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
+            rung,
+            wanted: true,
+            look_at: None,
+            reports: mpsc::channel(REPORTS),
+            children: JoinSet::new(),
+            voices: Voices::new(sockets.clone()),
+            sockets,
+            files,
+            events,
+        }
+    }
+
+    /// Follows the engines until `stop` is cancelled or the consumer is gone.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let events = self.events.clone();
+        loop {
+            self.look_for_sockets();
+            self.begin_looks();
+            match self.next_input(&events, &stop).await {
+                Input::Stop | Input::ConsumerGone => return,
+                Input::Room(permit) => {
+                    if let Some(event) = self.registry.next_event() {
+                        debug!(?event, "container");
+                        permit.send(event);
+                    }
+                }
+                Input::Done(done) => self.done(done),
+                Input::Report(report) => self.report(report),
+                Input::Rung => self.wanted = true,
+                Input::Timer => self.timer(now()),
+            }
+        }
+    }
+
+    async fn next_input<'a>(
+        &mut self,
+        events: &'a mpsc::Sender<HeldEvent>,
+        stop: &CancellationToken,
+    ) -> Input<'a> {
+        let wake = self.wake_at();
+        let wake = async {
+            match wake {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            // Cancel-safe: cancellation is a state.
+            () = stop.cancelled() => Input::Stop,
+            // Cancel-safe: a permit that was not returned was not taken.
+            permit = events.reserve(), if self.registry.has_events() => {
+                permit.map_or(Input::ConsumerGone, Input::Room)
+            }
+            // Cancel-safe: being closed is a state.
+            () = events.closed() => Input::ConsumerGone,
+            // Cancel-safe: `next_done` is.
+            done = next_done(&mut self.children) => Input::Done(done),
+            // Cancel-safe: `recv` takes nothing unless it returns it. The actor has a sender itself.
+            Some(report) = self.reports.1.recv() => Input::Report(report),
+            // Cancel-safe: a ring stays until it is returned.
+            () = self.rung.notified() => Input::Rung,
+            // Cancel-safe: the deadline is computed anew each time.
+            () = wake => Input::Timer,
+        }
+    }
+
+    /// Returns when there is something to do though nothing happens.
+    fn wake_at(&self) -> Option<Instant> {
+        // While it looks, the end of the look comes first.
+        let looks = self
+            .watches
+            .as_ref()
+            .map(|_| (self.look_at, self.places.wake_at()));
+        let (look, retry) = looks.unwrap_or_default();
+        let lists = (0..self.sockets.len()).filter(|it| self.registry.wants_list(*it));
+        let list = lists.filter_map(|it| self.places.list_again_at(it)).min();
+        let waiting = (0..self.sockets.len()).filter(|it| self.registry.is_waiting(*it));
+        let allowed = waiting.map(|it| self.allowances[it].next_at()).min();
+        [look, retry, list, allowed].into_iter().flatten().min()
+    }
+
+    fn timer(&mut self, now: Instant) {
+        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        self.wanted |= due(self.look_at) || due(self.places.wake_at());
+        for engine in 0..self.sockets.len() {
+            if self.registry.wants_list(engine) && self.places.may_list_again(engine, now) {
+                debug!(socket = %self.sockets[engine].display(), "listing again");
+                self.begin_session(engine, now);
+            }
+        }
+    }
+
+    /// Looks which sockets there are, if that is called for and not being done. A directory may belong to a
+    /// user and its file system to a program of that user, so it is done where it may block.
+    fn look_for_sockets(&mut self) {
+        if !self.wanted {
+            return;
+        }
+        if let Some(mut watches) = self.watches.take() {
+            self.wanted = false;
+            self.children.spawn_blocking(move || {
+                let sockets = watches.look();
+                Done::Sockets(watches, sockets)
+            });
+        }
+    }
+
+    fn begin_looks(&mut self) {
+        let now = now();
+        while let Some(key) = self
+            .registry
+            .next_look(|engine| self.allowances[engine].take(now))
+        {
+            let client = Client::new(&self.sockets[key.engine]);
+            let (runtime, files) = (self.runtimes[key.engine], self.files);
+            self.children.spawn(async move {
+                let looked = look(client, runtime, files, key.id.clone()).await;
+                Done::Looked(key, Box::new(looked))
+            });
+        }
+    }
+
+    /// Begins a session; the one before, if there is one, ends.
+    fn begin_session(&mut self, engine: usize, now: Instant) {
+        self.session_count += 1;
+        let session = SessionId {
+            engine,
+            count: self.session_count,
+        };
+        self.places.begun(engine, session.count, now);
+        let socket = self.sockets[engine].clone();
+        let reports = self.reports.0.clone();
+        let child = self.children.spawn(async move {
+            let reporter = Reporter::new(session, reports);
+            session::run(Client::new(&socket), reporter).await;
+            Done::Session
+        });
+        self.sessions[engine] = Some(Watch(child));
+        self.files_of_events[engine] = None;
+    }
+
+    /// Follows the file in which an engine keeps its events, if it has one and that is not followed. Which it
+    /// may not have yet: so it is tried when there are events.
+    fn follow_events_file(&mut self, session: SessionId) {
+        let SessionId { engine, .. } = session;
+        let roots = self.runtimes[engine] == Runtime::Podman && self.places.is_roots(engine);
+        if roots && self.files_of_events[engine].is_none() {
+            let reporter = Reporter::new(session, self.reports.0.clone());
+            let child = self.children.spawn(async move {
+                events_file::follow(events_file::ROOTS.into(), reporter).await;
+                Done::EventsFile(session)
+            });
+            self.files_of_events[engine] = Some(Watch(child));
+        }
+    }
+
+    fn done(&mut self, done: Done) {
+        let now = now();
+        match done {
+            Done::Sockets(watches, sockets) => {
+                self.voices.sockets(&sockets, watches.failure());
+                self.look_at = watches.failure().map(|_| now + UNWATCHED);
+                self.watches = Some(watches);
+                self.places.observe(now, &sockets);
+                while let Some(engine) = self.places.next_due(now) {
+                    self.begin_session(engine, now);
+                }
+            }
+            Done::Session => {}
+            Done::EventsFile(SessionId { engine, count }) => {
+                if self.places.is_current(engine, count) {
+                    self.files_of_events[engine] = None;
+                }
+            }
+            Done::Looked(key, looked) => self.looked(&key, *looked),
+            Done::Ended(key, id) => self.registry.ended(&key, id),
+        }
+    }
+
+    fn report(&mut self, Report { session, news }: Report) {
+        let SessionId { engine, count } = session;
+        if !self.places.is_current(engine, count) {
+            return;
+        }
+        match news {
+            News::Listed(runtime, list) => {
+                self.voices.listed(engine, runtime, &list, now());
+                self.places.listed(engine);
+                self.runtimes[engine] = runtime;
+                self.registry.listed(engine, &list);
+                self.follow_events_file(session);
+            }
+            News::Events(events) => {
+                for event in events {
+                    self.registry.event(engine, &event);
+                }
+                if self.registry.is_full(engine) {
+                    self.voices.full(engine, now());
+                }
+                self.follow_events_file(session);
+            }
+            News::Flooding => self.registry.mark_incomplete(engine),
+            News::Ended(err) => self.session_ended(engine, &err, now()),
+        }
+    }
+
+    fn session_ended(&mut self, engine: usize, err: &EngineError, now: Instant) {
+        self.sessions[engine] = None;
+        self.files_of_events[engine] = None;
+        self.voices.lost(engine, err, now);
+        // One that could still list its containers can be asked about them.
+        if !self.places.failed(engine, now) {
+            self.registry.disconnected(engine);
+        }
+    }
+
+    fn looked(&mut self, key: &Key, looked: Result<Option<Sighting>, LookError>) {
+        self.voices.looked(key, looked.as_ref().err(), now());
+        let outcome = match looked {
+            Ok(Some(Sighting {
+                id,
+                container,
+                process,
+            })) => Outcome::Holds {
+                id,
+                container,
+                watch: self.wait_for_end(key, id, process),
+            },
+            Ok(None) => Outcome::Nothing,
+            Err(_) => Outcome::Failed,
+        };
+        self.registry.looked(key, outcome);
+    }
+
+    fn wait_for_end(
+        &mut self,
+        key: &Key,
+        id: HeldNamespaceId,
+        process: std::io::Result<ProcessHandle>,
+    ) -> Option<Watch> {
+        let end = match process.and_then(ProcessHandle::end) {
+            Ok(end) => end,
+            Err(err) => {
+                self.voices.unwatched(&err);
+                return None;
+            }
+        };
+        let key = key.clone();
+        let child = self.children.spawn(async move {
+            match end.wait().await {
+                Ok(()) => Done::Ended(key, id),
+                // The runtime shuts down, and so does this task.
+                Err(_) => std::future::pending().await,
+            }
+        });
+        Some(Watch(child))
+    }
+}
+
+/// Waits for a child to finish; those that were aborted do not count. Cancel-safe: the set keeps a result until
+/// it is returned.
+async fn next_done(children: &mut JoinSet<Done>) -> Done {
+    loop {
+        match children.join_next().await {
+            Some(Ok(done)) => return done,
+            Some(Err(err)) => {
+                if let Ok(panic) = err.try_into_panic() {
+                    std::panic::resume_unwind(panic);
+                }
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

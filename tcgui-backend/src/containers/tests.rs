@@ -1,0 +1,314 @@
+//! The actor with engines of the test's own, honest and hostile, and with processes that are real.
+
+mod engine;
+mod hostile;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tcgui_shared::names::ContainerName;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::held::{Container, Holder, HolderKind, Runtime};
+use crate::kernel::netns::HeldNamespaceId;
+use engine::{Answer, Described, FakeEngine};
+
+/// Generous: other tests run at the same time.
+const SOON: Duration = Duration::from_secs(20);
+const WEB: &str = "aaaaaaaaaaaa0001";
+const DB: &str = "bbbbbbbbbbbb0002";
+
+/// A process in a network namespace of its own, as a container has one. Killed when this value goes.
+struct Process(Child);
+
+impl Process {
+    fn start() -> Self {
+        let mut command = Command::new("setpriv");
+        command.args([
+            "--pdeathsig",
+            "KILL",
+            "--",
+            "unshare",
+            "--net",
+            "sleep",
+            "600",
+        ]);
+        command.stdin(Stdio::null());
+        let process = Self(command.spawn().expect("util-linux is installed"));
+        let files = NetnsFiles::new().unwrap();
+        let begun = Instant::now();
+        // `unshare` needs root, and fails without.
+        while files.held_by(process.pid()).unwrap().inode() == files.own_inode() {
+            assert!(begun.elapsed() < SOON, "tests of the kernel need root");
+            std::thread::yield_now();
+        }
+        process
+    }
+
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).unwrap()
+    }
+
+    fn id(&self) -> HeldNamespaceId {
+        NetnsFiles::new().unwrap().held_by(self.pid()).unwrap()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
+/// A running actor and what it tells.
+struct Follower {
+    events: mpsc::Receiver<HeldEvent>,
+    actor: JoinSet<()>,
+    stop: CancellationToken,
+}
+
+impl Follower {
+    fn start(sockets: &[&Path]) -> Self {
+        let config = ContainersConfig {
+            sockets: sockets.iter().map(PathBuf::from).collect(),
+            unusable: Vec::new(),
+        };
+        let (sender, events) = mpsc::channel(1);
+        let stop = CancellationToken::new();
+        let task = open(config, NetnsFiles::new().unwrap(), sender);
+        let mut actor = JoinSet::new();
+        actor.spawn(task.run(stop.clone()));
+        Self {
+            events,
+            actor,
+            stop,
+        }
+    }
+
+    async fn next(&mut self) -> HeldEvent {
+        let next = timeout(SOON, self.events.recv()).await;
+        next.expect("an event in time").expect("the actor runs")
+    }
+
+    async fn added(&mut self) -> (HeldNamespaceId, std::sync::Arc<Container>) {
+        match self.next().await {
+            HeldEvent::Added(Holder {
+                id,
+                kind: HolderKind::Container(container),
+            }) => (id, container),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Expects a container of this name that this process holds.
+    async fn expect(&mut self, name: &str, process: &Process) {
+        let (id, container) = self.added().await;
+        assert_eq!((id, container.name.as_str()), (process.id(), name));
+    }
+
+    async fn stop(mut self) {
+        self.stop.cancel();
+        let ended = timeout(SOON, self.actor.join_next()).await;
+        ended.expect("it ends").unwrap().unwrap();
+        assert_eq!(self.events.try_recv().ok(), None, "nothing more was told");
+    }
+}
+
+/// Waits for something that the fake engine sees; the deadline is the test's.
+async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let waited = timeout(SOON, async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    });
+    waited
+        .await
+        .unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+fn place() -> (TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("engine.sock");
+    (directory, socket)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let web = Process::start();
+    engine.put(WEB, "web", web.pid());
+    let mut follower = Follower::start(&[&socket]);
+    let (id, container) = follower.added().await;
+    assert_eq!(id, web.id());
+    let expected = Container {
+        name: ContainerName::new("web").unwrap(),
+        runtime: Runtime::Docker,
+        short_id: WEB[..12].into(),
+        image: "tiny:1".into(),
+    };
+    assert_eq!(*container, expected);
+
+    engine.put(WEB, "other", web.pid());
+    engine.tell(WEB, "rename");
+    follower.expect("other", &web).await;
+    for ignored in ["pause", "exec_start: sh", "health_status: healthy", "kill"] {
+        engine.tell(WEB, ignored);
+    }
+    // No event tells the end: the kernel does.
+    drop(web);
+    assert_eq!(follower.next().await, HeldEvent::Removed(id));
+    assert_eq!(
+        engine.inspections(WEB),
+        2,
+        "the first look and the new name"
+    );
+
+    let again = Process::start();
+    engine.put(WEB, "other", again.pid());
+    engine.tell(WEB, "die");
+    engine.tell(WEB, "start");
+    follower.expect("other", &again).await;
+    // Another start without an end between them: the process is another one.
+    let third = Process::start();
+    engine.put(WEB, "other", third.pid());
+    engine.tell(WEB, "start");
+    assert_eq!(follower.next().await, HeldEvent::Removed(again.id()));
+    follower.expect("other", &third).await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_starts_between_subscription_and_list_is_not_missed() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let (web, db) = (Process::start(), Process::start());
+    engine.put(WEB, "web", web.pid());
+    engine.state().started_by_list = Some((
+        DB.into(),
+        Described {
+            name: "/db".into(),
+            pid: db.pid().into(),
+        },
+    ));
+    let mut follower = Follower::start(&[&socket]);
+    let mut names = [follower.added().await, follower.added().await].map(|(_, it)| it.name.clone());
+    names.sort_unstable();
+    assert_eq!(
+        names,
+        ["db", "web"].map(|it| ContainerName::new(it).unwrap())
+    );
+    let requests = engine.state().requests.clone();
+    let position = |path| requests.iter().position(|it| it.starts_with(path)).unwrap();
+    assert!(
+        position("/events") < position("/containers/json"),
+        "{requests:?}"
+    );
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_may_start_later_stop_and_start_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("podman/podman.sock");
+    let mut follower = Follower::start(&[&socket]);
+    std::fs::create_dir(socket.parent().unwrap()).unwrap();
+    let engine = FakeEngine::start(&socket);
+    let (web, db) = (Process::start(), Process::start());
+    engine.put(WEB, "web", web.pid());
+    engine.put(DB, "db", db.pid());
+    // Whether it is asked before or after that.
+    engine.tell(WEB, "start");
+    engine.tell(DB, "start");
+    let told = [follower.added().await.0, follower.added().await.0];
+    assert!(told.contains(&web.id()) && told.contains(&db.id()));
+
+    // A container that ends while the engine is away is gone; one that runs stays.
+    let state = engine.stop();
+    let gone = web.id();
+    drop(web);
+    assert_eq!(follower.next().await, HeldEvent::Removed(gone));
+    let web = Process::start();
+    state.lock().unwrap().containers.get_mut(WEB).unwrap().pid = web.pid().into();
+    let engine = FakeEngine::resume(&socket, state);
+    follower.expect("web", &web).await;
+    assert_eq!(
+        engine.inspections(DB),
+        1,
+        "the list says that it is the same"
+    );
+
+    // Killed: the socket stays, and nobody answers. The next one comes in its place.
+    let state = engine.stop();
+    drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+    // Nobody sees an attempt that is refused: this long there are some.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let id = db.id();
+    state.lock().unwrap().containers.remove(DB);
+    drop(db);
+    assert_eq!(follower.next().await, HeldEvent::Removed(id));
+    let engine = FakeEngine::resume(&socket, state);
+    let db = Process::start();
+    engine.put(DB, "db2", db.pid());
+    engine.tell(DB, "start");
+    follower.expect("db2", &db).await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_paths_to_one_engine_are_asked_once() {
+    let (directory, socket) = place();
+    let linked = directory.path().join("link.sock");
+    std::os::unix::fs::symlink(&socket, &linked).unwrap();
+    let engine = FakeEngine::start(&socket);
+    let web = Process::start();
+    engine.put(WEB, "web", web.pid());
+    let mut follower = Follower::start(&[&linked, &socket]);
+    follower.expect("web", &web).await;
+    let pings = engine
+        .state()
+        .requests
+        .iter()
+        .filter(|it| *it == "/_ping")
+        .count();
+    assert_eq!(pings, 1);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_without_events_is_listed_now_and_then() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    engine.answer("/events", Answer::Raw(refusal.to_vec()));
+    let mut follower = Follower::start(&[&socket]);
+    for _ in 0..2 {
+        let processes: Vec<_> = (0..6).map(|_| Process::start()).collect();
+        for (n, process) in processes.iter().enumerate() {
+            engine.put(&format!("{n:012x}"), "one", process.pid());
+        }
+        for _ in &processes {
+            follower.added().await;
+        }
+        drop(processes);
+        for _ in 0..6 {
+            assert!(matches!(follower.next().await, HeldEvent::Removed(_)));
+        }
+    }
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_that_goes_ends_it() {
+    let (_directory, socket) = place();
+    let mut follower = Follower::start(&[&socket]);
+    drop(follower.events);
+    let ended = timeout(SOON, follower.actor.join_next()).await;
+    ended.expect("it ends").unwrap().unwrap();
+}

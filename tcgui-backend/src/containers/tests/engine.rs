@@ -1,0 +1,221 @@
+//! An engine of the test's own: a small HTTP server on a Unix socket that is honest or is not.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::broadcast;
+use tokio::task::JoinSet;
+
+/// How a question is answered.
+#[derive(Debug, Clone)]
+pub(super) enum Answer {
+    /// As an engine does.
+    Honest,
+    /// Not at all.
+    Silence,
+    /// These bytes instead of an answer, then the end of the connection.
+    Raw(Vec<u8>),
+    /// This text, in an answer that is complete.
+    Body(String),
+    /// These bytes again and again after a beginning, for as long as anybody reads.
+    Endless(&'static str, Vec<u8>),
+}
+
+/// A container as the engine describes it.
+#[derive(Debug, Clone)]
+pub(super) struct Described {
+    pub(super) name: String,
+    pub(super) pid: Value,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) containers: BTreeMap<String, Described>,
+    /// Answers that are not honest, by the beginning of the path.
+    pub(super) answers: BTreeMap<&'static str, Answer>,
+    /// Requests so far, by path.
+    pub(super) requests: Vec<String>,
+    /// Bytes that were written by [`Answer::Endless`].
+    pub(super) written: usize,
+    /// Put into the container map, and told as an event, when the list is asked for; not in the list.
+    pub(super) started_by_list: Option<(String, Described)>,
+}
+
+/// The engine. It ends with this value, as if killed: its socket stays.
+#[derive(Debug)]
+pub(super) struct FakeEngine {
+    pub(super) socket: PathBuf,
+    state: Arc<Mutex<State>>,
+    events: broadcast::Sender<String>,
+    _server: JoinSet<()>,
+}
+
+impl FakeEngine {
+    pub(super) fn start(socket: &Path) -> Self {
+        Self::resume(socket, Arc::default())
+    }
+
+    /// Starts an engine that knows what an earlier one knew.
+    pub(super) fn resume(socket: &Path, state: Arc<Mutex<State>>) -> Self {
+        std::fs::remove_file(socket).ok();
+        let listener = UnixListener::bind(socket).unwrap();
+        let (events, _) = broadcast::channel(1024);
+        let mut server = JoinSet::new();
+        let (shared, sender) = (Arc::clone(&state), events.clone());
+        server.spawn(async move {
+            let mut connections = JoinSet::new();
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (state, events) = (Arc::clone(&shared), sender.clone());
+                connections.spawn(async move {
+                    // Whoever asks may go at any time.
+                    serve(stream, &state, &events).await.ok();
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self {
+            socket: socket.to_owned(),
+            state,
+            events,
+            _server: server,
+        }
+    }
+
+    /// Ends it in order, and returns what it knew.
+    pub(super) fn stop(self) -> Arc<Mutex<State>> {
+        std::fs::remove_file(&self.socket).unwrap();
+        Arc::clone(&self.state)
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    pub(super) fn answer(&self, path: &'static str, answer: Answer) {
+        self.state().answers.insert(path, answer);
+    }
+
+    /// Describes a container from now on, without an event.
+    pub(super) fn put(&self, id: &str, name: &str, pid: impl Into<Value>) {
+        let described = Described {
+            name: format!("/{name}"),
+            pid: pid.into(),
+        };
+        self.state().containers.insert(id.to_owned(), described);
+    }
+
+    /// Tells an event to those who have subscribed; to nobody, if nobody has.
+    pub(super) fn tell(&self, id: &str, action: &str) {
+        self.events.send(event(id, action)).ok();
+    }
+
+    pub(super) fn inspections(&self, id: &str) -> usize {
+        let path = format!("/containers/{id}/json");
+        self.state()
+            .requests
+            .iter()
+            .filter(|it| **it == path)
+            .count()
+    }
+}
+
+fn event(id: &str, action: &str) -> String {
+    let event =
+        json!({"Type": "container", "Action": action, "Actor": {"ID": id, "Attributes": {}}});
+    format!("{event}\n")
+}
+
+async fn serve(
+    mut stream: UnixStream,
+    state: &Mutex<State>,
+    events: &broadcast::Sender<String>,
+) -> std::io::Result<()> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(stream.read_u8().await?);
+    }
+    let request = String::from_utf8(request).unwrap();
+    let path = request.split(' ').nth(1).unwrap().to_owned();
+    // Subscribed before it is answered, as in a real engine.
+    let subscription = events.subscribe();
+    let answer = answer(&path, state, events);
+    match answer {
+        Answer::Honest => tell_events(stream, subscription).await,
+        Answer::Silence => std::future::pending().await,
+        Answer::Raw(bytes) => stream.write_all(&bytes).await,
+        Answer::Body(body) => stream.write_all(&response(&path, &body)).await,
+        Answer::Endless(head, bytes) => {
+            stream.write_all(head.as_bytes()).await?;
+            loop {
+                stream.write_all(&bytes).await?;
+                state.lock().unwrap().written += bytes.len();
+            }
+        }
+    }
+}
+
+/// Returns the answer; the honest one to a question about events is a stream.
+fn answer(path: &str, state: &Mutex<State>, events: &broadcast::Sender<String>) -> Answer {
+    let mut state = state.lock().unwrap();
+    state.requests.push(path.to_owned());
+    let dishonest = state.answers.iter().find(|(of, _)| path.starts_with(**of));
+    if let Some((_, answer)) = dishonest {
+        return answer.clone();
+    }
+    if path == "/_ping" {
+        return Answer::Body("OK".into());
+    }
+    if path.starts_with("/events") {
+        return Answer::Honest;
+    }
+    if path == "/containers/json" {
+        let list = state.containers.iter();
+        let list: Vec<_> = list
+            .map(|(id, it)| json!({"Id": id, "Names": [it.name], "State": "running"}))
+            .collect();
+        if let Some((id, container)) = state.started_by_list.take() {
+            events.send(event(&id, "start")).ok();
+            state.containers.insert(id, container);
+        }
+        return Answer::Body(Value::from(list).to_string());
+    }
+    let id = path.split('/').nth(2).unwrap_or_default();
+    match state.containers.get(id) {
+        Some(it) => {
+            let config = json!({"Image": "tiny:1"});
+            let state = json!({"Running": true, "Pid": it.pid});
+            let all = json!({"Id": id, "Name": it.name, "State": state, "Config": config});
+            Answer::Body(all.to_string())
+        }
+        None => Answer::Raw(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}".to_vec()),
+    }
+}
+
+fn response(path: &str, body: &str) -> Vec<u8> {
+    let version = if path == "/_ping" {
+        "Api-Version: 1.41\r\nServer: Fake/1\r\n"
+    } else {
+        ""
+    };
+    let len = body.len();
+    format!("HTTP/1.1 200 OK\r\n{version}Content-Length: {len}\r\n\r\n{body}").into_bytes()
+}
+
+async fn tell_events(
+    mut stream: UnixStream,
+    mut subscription: broadcast::Receiver<String>,
+) -> std::io::Result<()> {
+    stream
+        .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        .await?;
+    while let Ok(event) = subscription.recv().await {
+        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+        stream.write_all(chunk.as_bytes()).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! Where sockets of engines may appear: looked at when something there comes or goes.
+//!
+//! The kernel announces it for the directory of each socket, or for the nearest one above that exists, and
+//! for the one above that, whose events tell when the directory itself goes. A ring says only that it is
+//! worth looking.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use notify::event::{EventKind, ModifyKind};
+use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use tokio::sync::Notify;
+
+use super::places::SocketKey;
+
+/// Runs in notify's thread: says whether an event matters, and never blocks.
+struct Handler {
+    sockets: BTreeSet<OsString>,
+    directories: BTreeSet<OsString>,
+    moved: Arc<AtomicBool>,
+    rung: Arc<Notify>,
+}
+
+impl Handler {
+    fn moved(&self) {
+        self.moved.store(true, Ordering::Relaxed);
+        self.rung.notify_one();
+    }
+
+    fn ring(&self, kind: EventKind, path: &Path) {
+        let comes_or_goes = matches!(
+            kind,
+            EventKind::Create(_)
+                | EventKind::Remove(_)
+                | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
+        );
+        let Some(name) = path.file_name().filter(|_| comes_or_goes) else {
+            return;
+        };
+        if self.directories.contains(name) {
+            self.moved();
+        } else if self.sockets.contains(name) {
+            self.rung.notify_one();
+        }
+    }
+}
+
+impl notify::EventHandler for Handler {
+    fn handle_event(&mut self, event: notify::Result<Event>) {
+        match event {
+            Ok(event) if !event.need_rescan() => {
+                for path in &event.paths {
+                    self.ring(event.kind, path);
+                }
+            }
+            // Events were lost: the watches may hang on what is gone.
+            _ => self.moved(),
+        }
+    }
+}
+
+/// The sockets that are looked for, and the watches on what leads to them.
+pub(super) struct SocketWatches {
+    sockets: Vec<PathBuf>,
+    rung: Arc<Notify>,
+    moved: Arc<AtomicBool>,
+    watcher: Option<RecommendedWatcher>,
+    placed: BTreeSet<PathBuf>,
+    failure: Option<notify::Error>,
+}
+
+impl fmt::Debug for SocketWatches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SocketWatches")
+            .field("sockets", &self.sockets)
+            .field("placed", &self.placed)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SocketWatches {
+    /// Prepares watches; `rung` is notified when it is worth looking.
+    pub(super) fn new(sockets: Vec<PathBuf>, rung: Arc<Notify>) -> Self {
+        Self {
+            sockets,
+            rung,
+            moved: Arc::default(),
+            watcher: None,
+            placed: BTreeSet::new(),
+            failure: None,
+        }
+    }
+
+    /// Returns why a watch is missing, if one is.
+    pub(super) fn failure(&self) -> Option<&notify::Error> {
+        self.failure.as_ref()
+    }
+
+    /// Places the watches where they belong now, then looks at each socket: what comes later rings.
+    pub(super) fn look(&mut self) -> Vec<Option<SocketKey>> {
+        self.failure = self.place().err();
+        self.sockets.iter().map(|path| key(path)).collect()
+    }
+
+    fn place(&mut self) -> notify::Result<()> {
+        if self.sockets.is_empty() {
+            return Ok(());
+        }
+        let mut watcher = match self.watcher.take() {
+            Some(watcher) => watcher,
+            None => {
+                self.placed.clear();
+                RecommendedWatcher::new(self.handler(), Config::default())?
+            }
+        };
+        let moved = self.moved.swap(false, Ordering::Relaxed);
+        let wanted: BTreeSet<_> = self.sockets.iter().flat_map(|it| anchors(it)).collect();
+        let mut result = Ok(());
+        self.placed.retain(|path| {
+            let stays = !moved && wanted.contains(path);
+            if !stays {
+                // The same path may be another directory by now; an error says that the watch was gone.
+                watcher.unwatch(path).ok();
+            }
+            stays
+        });
+        for path in wanted {
+            if self.placed.contains(&path) {
+                continue;
+            }
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.placed.insert(path)),
+                // Gone since we looked: its going rings at the one above.
+                Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
+                Err(err) => result = Err(err),
+            }
+        }
+        self.watcher = Some(watcher);
+        result
+    }
+
+    fn handler(&self) -> Handler {
+        let name = |path: &Path| path.file_name().map(OsString::from);
+        let above = |path: &PathBuf| {
+            path.ancestors()
+                .skip(1)
+                .filter_map(name)
+                .collect::<Vec<_>>()
+        };
+        // Through a link, `/var/run` say, it has other names.
+        let paths = self.sockets.iter().cloned();
+        let real = self.sockets.iter().filter_map(|it| nearest(it));
+        Handler {
+            sockets: self.sockets.iter().filter_map(|it| name(it)).collect(),
+            directories: paths
+                .flat_map(|path| above(&path))
+                .chain(real.filter_map(|it| name(&it)))
+                .collect(),
+            moved: Arc::clone(&self.moved),
+            rung: Arc::clone(&self.rung),
+        }
+    }
+}
+
+/// Returns the nearest directory above a path that exists, without links in its own path.
+fn nearest(path: &Path) -> Option<PathBuf> {
+    let resolved = |path: &Path| path.canonicalize().ok().filter(|it| it.is_dir());
+    path.ancestors().skip(1).find_map(resolved)
+}
+
+/// Returns the directories in which something happens when a socket comes or goes.
+fn anchors(socket: &Path) -> Vec<PathBuf> {
+    let Some(nearest) = nearest(socket) else {
+        return Vec::new();
+    };
+    let above = nearest.parent().map(Path::to_owned);
+    above.into_iter().chain([nearest]).collect()
+}
+
+fn key(path: &Path) -> Option<SocketKey> {
+    let metadata = fs::metadata(path).ok()?;
+    let socket = metadata.file_type().is_socket();
+    socket.then(|| SocketKey {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+        owner: metadata.uid(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Looks whenever it rings, until the sockets are as expected.
+    async fn settle(watches: &mut SocketWatches, expected: &[bool]) {
+        let rung = Arc::clone(&watches.rung);
+        let settled = async {
+            loop {
+                let seen: Vec<_> = watches.look().iter().map(Option::is_some).collect();
+                if seen == expected {
+                    break;
+                }
+                rung.notified().await;
+            }
+        };
+        let settled = timeout(Duration::from_secs(5), settled).await;
+        settled.unwrap_or_else(|_| panic!("no ring: {expected:?} of {watches:?}"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_socket_is_seen_wherever_it_appears() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        fs::create_dir(&run).unwrap();
+        symlink(&run, root.path().join("link")).unwrap();
+        let near = run.join("docker.sock");
+        let far = run.join("user/1000/podman/podman.sock");
+        let linked = root.path().join("link/docker.sock");
+        let sockets = vec![near.clone(), far.clone(), linked];
+        let mut watches = SocketWatches::new(sockets, Arc::default());
+        settle(&mut watches, &[false, false, false]).await;
+        for _ in 0..3 {
+            let listener = UnixListener::bind(&near).unwrap();
+            settle(&mut watches, &[true, false, true]).await;
+            let seen = watches.look();
+            assert_eq!(seen[0], seen[2], "the same socket by another way");
+            fs::create_dir_all(far.parent().unwrap()).unwrap();
+            let other = UnixListener::bind(&far).unwrap();
+            settle(&mut watches, &[true, true, true]).await;
+            fs::remove_file(&near).unwrap();
+            settle(&mut watches, &[false, true, false]).await;
+            fs::remove_dir_all(run.join("user")).unwrap();
+            settle(&mut watches, &[false, false, false]).await;
+            drop((listener, other));
+        }
+        fs::write(&near, "no socket").unwrap();
+        assert_eq!(watches.look()[0], None);
+    }
+}

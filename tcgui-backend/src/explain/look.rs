@@ -1,0 +1,130 @@
+//! Looking at one entry and at what the machine allows. Blocks for as long as a few `stat` calls do.
+
+use std::fs::{self, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+
+use tcgui_shared::names::NetnsName;
+
+use super::{EntryFacts, EntryKind, HostFacts, Propagation};
+use crate::kernel::mountinfo::{Mount, MountInfo};
+use crate::kernel::netns::{Entry, NetnsFiles};
+use crate::kernel::process;
+
+/// The limits that decide whether directories can be watched: of the machine (`man 7 inotify`), and of the
+/// user namespace (`man 7 namespaces`), which is smaller in some containers.
+const LIMITS: [&str; 5] = [
+    "fs.inotify.max_user_instances",
+    "fs.inotify.max_user_watches",
+    "fs.inotify.max_queued_events",
+    "user.max_inotify_instances",
+    "user.max_inotify_watches",
+];
+
+/// Looks at one entry of the netns directory. Opens nothing but namespaces.
+///
+/// A [`NetnsName`] is one component and never `..`, so the path stays in the directory.
+pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> EntryFacts {
+    let path = directory.join(name.as_os_str());
+    let link = fs::symlink_metadata(&path);
+    let is_link = link.as_ref().is_ok_and(Metadata::is_symlink);
+    let link_target = is_link.then(|| fs::read_link(&path).ok()).flatten();
+    // The mount table has no links in it.
+    let resolved = directory.canonicalize();
+    let place = resolved.as_deref().unwrap_or(directory);
+    let table = MountInfo::read().ok();
+    let on = |path: &Path| table.as_ref().and_then(|it| it.on(path));
+    let around = table.as_ref().and_then(|it| it.holding(place));
+    let mount = on(&place.join(name.as_os_str()));
+    let exists = link.is_ok();
+    EntryFacts {
+        path: path.to_string_lossy().into_owned(),
+        directory_exists: place.is_dir(),
+        kind: kind(files, &path, link),
+        link_target: link_target.map(|it| it.to_string_lossy().into_owned()),
+        file_system: mount
+            .or(around)
+            .filter(|_| exists)
+            .map(|it| it.file_system()),
+        mount: mount.as_ref().map(Mount::line),
+        propagation: around.map(|it| Propagation {
+            text: it.propagation(),
+            receives: it.receives(),
+        }),
+    }
+}
+
+fn kind(files: &NetnsFiles, path: &Path, link: io::Result<Metadata>) -> EntryKind {
+    match files.look(path, None) {
+        Entry::Network(id) => {
+            let kind = Some("net");
+            return EntryKind::Namespace { id, kind };
+        }
+        Entry::OtherNamespace(id) => {
+            let kind = files.type_of(path, id);
+            return EntryKind::Namespace { id, kind };
+        }
+        Entry::Absent | Entry::Plain => {}
+    }
+    let found = match link {
+        Ok(link) if !link.is_symlink() => link,
+        Ok(_) => match fs::metadata(path) {
+            Ok(found) => found,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return EntryKind::DanglingLink,
+            Err(err) => return EntryKind::Unreachable(err.to_string()),
+        },
+        Err(err) if is_absent(&err) => return EntryKind::Nothing,
+        Err(err) => return EntryKind::Unreachable(err.to_string()),
+    };
+    if found.dev() == files.device() {
+        return EntryKind::Unreachable("a namespace that may not be opened".to_owned());
+    }
+    let kind = found.file_type();
+    if kind.is_file() {
+        EntryKind::File {
+            len: found.len(),
+            mode: found.permissions().mode() & 0o7777,
+        }
+    } else if kind.is_dir() {
+        EntryKind::Other("a directory")
+    } else if kind.is_fifo() {
+        EntryKind::Other("a FIFO")
+    } else if kind.is_socket() {
+        EntryKind::Other("a socket")
+    } else {
+        EntryKind::Other("a device")
+    }
+}
+
+fn is_absent(err: &io::Error) -> bool {
+    matches!(
+        err.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
+}
+
+/// Reads what the machine and the process allow. What cannot be read is left out.
+pub fn host_facts() -> HostFacts {
+    HostFacts {
+        missing_capabilities: process::missing_capabilities().unwrap_or_default(),
+        limits: LIMITS.iter().map(|name| (*name, limit(name))).collect(),
+        mounts_of_init: mounts_of_init(),
+    }
+}
+
+/// Reads one number of sysctl(8).
+fn limit(name: &str) -> Option<u64> {
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    let mut text = String::new();
+    fs::File::open(path)
+        .and_then(|file| file.take(64).read_to_string(&mut text))
+        .ok()?;
+    text.trim().parse().ok()
+}
+
+fn mounts_of_init() -> Option<bool> {
+    let own = fs::metadata("/proc/self/ns/mnt").ok()?;
+    let init = fs::metadata("/proc/1/ns/mnt").ok()?;
+    Some(own.ino() == init.ino())
+}

@@ -1,0 +1,161 @@
+//! Namespaces that only a process holds, on the running kernel.
+
+use super::*;
+use crate::kernel::lab::HeldNetns;
+use crate::kernel::netns::NetnsFiles;
+use crate::kernel::rtnetlink::{EventSocket, RequestSocket, Rtnetlink};
+use crate::sockets::{NetnsSockets, Place, SocketError};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// The actor over the running kernel, and the sockets that it shares with others.
+struct Real {
+    handle: InterfacesHandle,
+    events: mpsc::Receiver<InterfacesEvent>,
+    sockets: NetnsSockets,
+    stop: CancellationToken,
+}
+
+impl Real {
+    #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+    fn start(ids: bool) -> Self {
+        let files = NetnsFiles::new().unwrap();
+        let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
+        let looks = Rtnetlink::open(1).unwrap();
+        let kernel = KernelLinks::open(looks, files, sockets.clone(), ids).unwrap();
+        let (handle, events, task) = open(kernel, SWEEP);
+        let stop = CancellationToken::new();
+        tokio::spawn(task.run(stop.clone()));
+        Self {
+            handle,
+            events,
+            sockets,
+            stop,
+        }
+    }
+
+    /// Waits until the links of the namespace are these.
+    async fn links(&mut self, key: NetnsKey, expected: &[&str]) {
+        let wait = async {
+            while let Some(event) = self.events.recv().await {
+                if let InterfacesEvent::Links {
+                    key: rung,
+                    snapshot,
+                } = event
+                    && rung == key
+                    && snapshot.links.iter().map(|link| &link.ifname).eq(expected)
+                {
+                    return;
+                }
+            }
+            panic!("the actor ended");
+        };
+        timeout(SOON, wait).await.expect("the links in time");
+    }
+
+    /// Waits until it is reported that nothing is known of the namespace.
+    async fn is_unreadable(&mut self, key: NetnsKey) {
+        let wait = async {
+            while let Some(event) = self.events.recv().await {
+                if matches!(event, InterfacesEvent::Unreadable { key: rung } if rung == key) {
+                    return;
+                }
+            }
+            panic!("the actor ended");
+        };
+        timeout(SOON, wait).await.expect("a report in time");
+    }
+
+    /// Waits until nothing of the namespace can be seen any more.
+    async fn dies(&self, key: NetnsKey) {
+        let wait = async {
+            while self.handle.refresh(key).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(SOON, wait).await.expect("its death in time");
+    }
+}
+
+impl Drop for Real {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+fn set_lo_up(socket: &mut RequestSocket) -> Result<(), SocketError> {
+    socket.set_up(1, true).map_err(SocketError::Socket)
+}
+
+#[tokio::test]
+async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
+    for ids in [true, false] {
+        let mut real = Real::start(ids);
+        let holder = HeldNetns::new();
+        let way = Way::Process(holder.id());
+        let key = way.key();
+        real.sockets.admit(key);
+        real.handle.track(key, way.clone()).await;
+        real.links(key, &["lo"]).await;
+        let place = Place {
+            key,
+            ways: vec![way.clone()],
+        };
+        real.sockets.run(place, set_lo_up).await.unwrap();
+        let up = |snapshot: &Snapshot| snapshot.links.iter().all(|link| link.up);
+        assert!(
+            up(&real.handle.refresh(key).await.unwrap()),
+            "seen from inside"
+        );
+        holder.end();
+        if ids {
+            // Before anybody said so: nothing was kept inside, and the kernel tells of the death.
+            real.is_unreadable(key).await;
+            real.dies(key).await;
+        }
+        real.handle.untrack(key, way).await;
+        real.sockets.forget(key);
+        let gone = real.handle.refresh(key).await.unwrap_err();
+        assert!(matches!(*gone, LookError::Gone), "{gone}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
+    let mut real = Real::start(true);
+    let kernel = EventSocket::open().unwrap();
+    let holder = HeldNetns::new();
+    let way = Way::Process(holder.id());
+    let key = way.key();
+    real.sockets.admit(key);
+    real.handle.track(key, way.clone()).await;
+    real.links(key, &["lo"]).await;
+    let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
+    // A look would find that there is no reason to keep a socket.
+    real.handle.untrack(key, way.clone()).await;
+    real.handle.refresh(key).await.unwrap_err();
+    real.sockets.keep(key, true);
+    let place = Place {
+        key,
+        ways: vec![way],
+    };
+    real.sockets.run(place.clone(), set_lo_up).await.unwrap();
+    let gone = real.sockets.gone(key);
+    holder.end();
+    // What is kept inside keeps the namespace; it needs no way.
+    real.sockets.run(place.clone(), set_lo_up).await.unwrap();
+    assert!(!gone.is_cancelled());
+    real.sockets.forget(key);
+    assert!(gone.is_cancelled());
+    let died = async {
+        while !kernel
+            .next()
+            .await
+            .unwrap()
+            .contains(&KernelEvent::Died(nsid))
+        {}
+    };
+    timeout(SOON, died).await.expect("its death in time");
+    let refused = real.sockets.run(place, set_lo_up).await.unwrap_err();
+    assert!(matches!(refused, SocketError::Gone), "{refused}");
+}

@@ -1,0 +1,100 @@
+//! The consumer's end: events one by one or as a stream, and the way to ask for the status.
+
+use std::future::poll_fn;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_core::Stream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{NamespaceEvent, StatusHandle};
+
+/// The consumer's end of a watcher. Dropping it ends the watcher.
+///
+/// As a stream it ends when the watcher does, so the usual combinators apply:
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use tcgui_backend::namespace_watcher::{NamespaceEvent, WatchConfig, list_and_watch};
+/// use tokio_util::sync::CancellationToken;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let netns = tempfile::tempdir()?;
+/// # let config = WatchConfig { directory: netns.path().to_owned(), ..WatchConfig::default() };
+/// let stop = CancellationToken::new();
+/// let (_, watcher) = list_and_watch(config, stop.clone()).await?;
+/// # std::os::unix::fs::symlink("/proc/self/ns/net", netns.path().join("own"))?;
+/// let events: Vec<NamespaceEvent> = watcher
+///     .inspect(|_| stop.cancel())
+///     .collect()
+///     .await;
+/// assert_eq!(events.len(), 1);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct NamespaceWatcherHandle {
+    events: mpsc::Receiver<NamespaceEvent>,
+    directory: PathBuf,
+    status: StatusHandle,
+    /// The actor, where nobody else supervises it; it goes with the set.
+    actor: JoinSet<()>,
+}
+
+impl NamespaceWatcherHandle {
+    pub(super) fn new(
+        events: mpsc::Receiver<NamespaceEvent>,
+        directory: PathBuf,
+        status: StatusHandle,
+    ) -> Self {
+        Self {
+            events,
+            directory,
+            status,
+            actor: JoinSet::new(),
+        }
+    }
+
+    /// Runs the actor for as long as the handle lives.
+    pub(super) fn own(&mut self, life: impl Future<Output = ()> + Send + 'static) {
+        self.actor.spawn(life);
+    }
+
+    /// Returns the watched directory with its parent resolved: what the names are relative to.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Returns the way to ask the watcher about itself, which outlives no watcher but may be cloned and
+    /// given away.
+    pub fn status(&self) -> StatusHandle {
+        self.status.clone()
+    }
+
+    /// Waits for the next event; `None` once the watcher has ended, then and ever after.
+    ///
+    /// Cancel-safe: an event that was not returned is still to come.
+    pub async fn next(&mut self) -> Option<NamespaceEvent> {
+        poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
+    }
+}
+
+impl Stream for NamespaceWatcherHandle {
+    type Item = NamespaceEvent;
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<NamespaceEvent>> {
+        if let Some(event) = ready!(self.events.poll_recv(context)) {
+            return Poll::Ready(Some(event));
+        }
+        match ready!(self.actor.poll_join_next(context)) {
+            Some(Err(err)) if err.is_panic() => std::panic::resume_unwind(err.into_panic()),
+            _ => Poll::Ready(None),
+        }
+    }
+}
