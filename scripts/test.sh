@@ -2,7 +2,8 @@
 # test.sh [ARGUMENTS OF cargo test]
 # Installs what the tests need and runs them all: units and properties, then the daemon end to end over
 # the real kernel and bus, each test in a mount and network namespace of its own, and a slice of it on
-# another kernel in User Mode Linux. Needs root for those. Takes about ten minutes, half of it building.
+# another kernel in User Mode Linux, and with real Docker and Podman. Needs root for those. Takes about a
+# quarter of an hour, half of it building.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ cd "$(dirname "$0")/.."
 PATH=$PATH:/usr/sbin:/sbin
 scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
     linux.uml=user-mode-linux busybox=busybox-static \
-    dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables
+    dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables perl=perl-base
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1
