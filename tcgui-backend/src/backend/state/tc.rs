@@ -32,8 +32,8 @@ use crate::tc::report;
 const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
 /// In a burst, the second change follows the first after as long as that took, the third after twice, and
-/// so on up to 2³ times: few enough changes, and the last one is not late.
-const LONGEST_STREAK: u32 = 3;
+/// so on up to 2⁵ times: few enough changes, and the last one is not late.
+const LONGEST_STREAK: u32 = 5;
 /// Never longer than this, though a change had to wait for the kernel.
 const LONGEST_PAUSE: Duration = Duration::from_millis(250);
 

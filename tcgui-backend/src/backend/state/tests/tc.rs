@@ -167,7 +167,7 @@ fn changes_of_a_burst_follow_each_other_at_growing_distances() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
     let mut wish = Bench::begun(effects);
-    for factor in [1, 2, 4, 8, 8] {
+    for factor in [1, 2, 4, 8, 16, 32, 32] {
         let (effects, _answer) = bench.tc("default", delay(f64::from(factor)));
         assert!(effects.is_empty(), "{effects:?}");
         bench.wait(COST);
