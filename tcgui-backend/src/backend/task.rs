@@ -347,7 +347,7 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
         }),
         Err(err) => Err((err.kind(), chain(&err).to_string())),
     };
-    Input::LinkSwitched(LinkOutcome { wish, result })
+    Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
 }
 
 /// Looks at a namespace until it is seen or gone: after a change nothing else says that what was read
