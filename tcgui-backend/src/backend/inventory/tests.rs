@@ -45,6 +45,7 @@ fn container(name: &str, runtime: Runtime, short_id: &str) -> HolderKind {
     HolderKind::Container(Arc::new(Container {
         name: ContainerName::new(name).unwrap(),
         runtime,
+        of_root: true,
         short_id: short_id.to_owned(),
         image: "busybox".to_owned(),
     }))
@@ -298,6 +299,37 @@ fn interfaces_are_found_by_the_clients_names() {
     for unknown in ["y", "container:x", "pid:1(x)"] {
         assert_eq!(find(&inventory, unknown, "v0"), Err(NotFound::Namespace));
     }
+}
+
+#[test]
+fn a_users_engine_takes_no_name_over() {
+    let mut inventory = inventory();
+    let web = |of_root, runtime, short_id: &str| {
+        HolderKind::Container(Arc::new(Container {
+            name: ContainerName::new("web").unwrap(),
+            runtime,
+            of_root,
+            short_id: short_id.to_owned(),
+            image: "busybox".to_owned(),
+        }))
+    };
+    add(
+        &mut inventory,
+        held(1, 20),
+        web(true, Runtime::Podman, "ffffffffffff"),
+    );
+    inventory.set_links(NetnsKey::Held(held(1, 20)), links(&["lo"]));
+    // It says that it is Docker, and that its ids are the least.
+    add(
+        &mut inventory,
+        held(2, 10),
+        web(false, Runtime::Docker, "000000000000"),
+    );
+    inventory.set_links(NetnsKey::Held(held(2, 10)), links(&["lo"]));
+    let found = find(&inventory, "container:web", "lo").unwrap();
+    assert_eq!(found.key, NetnsKey::Held(held(1, 20)));
+    let found = find(&inventory, "container:web@000000000000", "lo").unwrap();
+    assert_eq!(found.key, NetnsKey::Held(held(2, 10)));
 }
 
 #[test]
