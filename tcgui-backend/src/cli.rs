@@ -186,7 +186,7 @@ pub struct NamespacesArgs {
 /// What to explain.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct ExplainArgs {
-    /// The namespace: NAME of /run/netns/NAME, container:NAME, or 'default' for the host's own
+    /// The namespace: NAME of /run/netns/NAME, container:NAME, 'pid:PID(PROGRAM)', or 'default' for the host's own
     #[arg(value_name = "NAME")]
     pub namespace: OsString,
 

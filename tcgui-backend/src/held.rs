@@ -42,8 +42,10 @@ impl HolderKind {
 pub struct Container {
     /// Its name, without the leading `/` of the engine's answers.
     pub name: ContainerName,
-    /// The engine.
+    /// The engine, as it says itself.
     pub runtime: Runtime,
+    /// Whether the engine's socket is root's. What a user serves may be invented.
+    pub of_root: bool,
     /// The first twelve hexadecimal digits of its id.
     pub short_id: String,
     /// The image it was made of, as in its configuration.

@@ -22,6 +22,17 @@ pub struct Place {
     pub key: NetnsKey,
     /// Ways to try.
     pub ways: Vec<Way>,
+    /// The way that whoever asked has named. The kernel may have given the inode number to another namespace
+    /// to which other ways lead, while nobody has said so of this one.
+    pub named: Option<Way>,
+}
+
+impl Place {
+    /// Returns whether the namespace that is open is the one that was named. While it is open, no other
+    /// one can have its inode number.
+    pub fn is_named(&self, files: &NetnsFiles) -> bool {
+        self.named.as_ref().is_none_or(|way| files.leads(way))
+    }
 }
 
 /// Why there is no socket inside a namespace.
@@ -139,7 +150,13 @@ impl NetnsSockets {
         let sockets = self.clone();
         blocking::run(move || {
             let _permit = permit;
-            sockets.inside(place.key, &place.ways, request)
+            sockets.inside(place.key, &place.ways, |socket| {
+                if place.is_named(&sockets.files) {
+                    request(socket)
+                } else {
+                    Err(SocketError::Gone.into())
+                }
+            })
         })
         .await
     }

@@ -279,17 +279,17 @@ fn keep(leases: &Leases, lease: &Lease) {
     }
 }
 
-/// Writes which ways lead to the namespace of a lease by now: without that it may not be found again after
-/// a restart.
-pub(super) fn amend(leases: &Leases, lease: &Lease) {
-    if let Err(err) = journal(leases).and_then(|journal| Ok(journal.amend(lease)?)) {
-        warn!(ifname = lease.ifname, error = %chain(&err), "lease not amended");
+/// Does what was intended for the file of a lease: a way that is not written may be missed after a restart,
+/// a file that stays does little harm.
+pub(super) fn catch_up(journal: &Journal, lease: &Lease) {
+    if let Err(err) = journal.catch_up(lease) {
+        warn!(ifname = lease.ifname, error = %chain(&err), "file of a lease not up to date");
     }
 }
 
 /// Removes a lease that does not hold any more. Left there it does little harm: at the next start the
 /// interface is not what the lease says, and is left alone.
-pub(super) fn forget(leases: &Leases, lease: Option<&Lease>) {
+fn forget(leases: &Leases, lease: Option<&Lease>) {
     let (Some(lease), Ok(journal)) = (lease, leases) else {
         return;
     };

@@ -73,6 +73,8 @@ pub(super) struct Found {
     pub(super) key: NetnsKey,
     /// What leads to the namespace; the host needs nothing.
     pub(super) ways: Vec<Way>,
+    /// The way that has the name that the client used; `None`: the host's, or nobody named it.
+    pub(super) named: Option<Way>,
     /// The name under which it is shown.
     pub(super) name: NamespaceName,
     pub(super) link: Link,
@@ -418,10 +420,14 @@ impl Inventory {
         netns: &NamespaceName,
         interface: &InterfaceName,
     ) -> Result<Found, NotFound> {
-        let inode = self.by_name.get(netns).ok_or(NotFound::Namespace)?;
+        let name = netns;
+        let inode = self.by_name.get(name).ok_or(NotFound::Namespace)?;
         let netns = self.all.get(inode).ok_or(NotFound::Namespace)?;
         let link = netns.link(interface).ok_or(NotFound::Interface)?;
         let found = netns.found(link.clone(), &self.setting);
-        found.ok_or(NotFound::Namespace)
+        let found = found.ok_or(NotFound::Namespace)?;
+        let views = &netns.views;
+        let named = views.way_of(name, &self.container_names, &self.setting.directory);
+        Ok(Found { named, ..found })
     }
 }

@@ -98,7 +98,7 @@ pub(super) enum Input {
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
-    LinkSwitched(LinkOutcome),
+    LinkSwitched(Box<LinkOutcome>),
     TcChanged(Box<TcOutcome>),
     /// An execution wants something done to its interface.
     TcCall(Box<TcCall>),
@@ -235,7 +235,7 @@ impl State {
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
-            Input::LinkSwitched(outcome) => self.link_switched(outcome, moment, &mut effects),
+            Input::LinkSwitched(outcome) => self.link_switched(*outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
@@ -330,6 +330,7 @@ impl State {
             place: Place {
                 key: found.key,
                 ways: found.ways,
+                named: found.named,
             },
             ifindex: found.link.ifindex,
             ifname: found.link.ifname,
@@ -380,6 +381,7 @@ impl State {
             place: Place {
                 key: found.key,
                 ways: found.ways,
+                named: found.named,
             },
             netns,
             ifindex: found.link.ifindex,

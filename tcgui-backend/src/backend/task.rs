@@ -24,7 +24,8 @@ use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
 use crate::kernel::netns::{NetnsFiles, NetnsKey};
 use crate::kernel::process;
-use crate::lease::BootTime;
+use crate::lease::journal::Late;
+use crate::lease::{BootTime, Lease};
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use crate::processes::ProcessesHandle;
@@ -258,11 +259,10 @@ impl Task {
                     let leases = self.actors.leases.clone();
                     self.work.spawn(impair::impair(sockets, leases, wish));
                 }
-                Effect::ForgetLease(lease) => {
-                    self.on_leases(move |leases| impair::forget(leases, Some(&lease)));
-                }
+                Effect::ForgetLease(lease) => self.on_lease(*lease, Late::Erase),
                 Effect::AmendLease(lease) => {
-                    self.on_leases(move |leases| impair::amend(leases, &lease));
+                    let also = lease.also.clone();
+                    self.on_lease(*lease, Late::Amend(also));
                 }
                 Effect::Diagnose(order, reply) => {
                     let diagnostics = self.actors.diagnostics.clone();
@@ -316,9 +316,13 @@ impl Task {
         });
     }
 
-    fn on_leases(&mut self, work: impl FnOnce(&Leases) + Send + 'static) {
-        let leases = self.actors.leases.clone();
-        self.beside(async move { blocking::run(move || work(&leases)).await });
+    /// Does something about the file of a lease beside its lane, unless what is begun later comes first.
+    fn on_lease(&mut self, lease: Lease, late: Late) {
+        let Ok(journal) = self.actors.leases.clone() else {
+            return;
+        };
+        journal.intend(&lease, late);
+        self.beside(blocking::run(move || impair::catch_up(&journal, &lease)));
     }
 
     fn explainer(&self) -> Explainer {
@@ -343,7 +347,7 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
         }),
         Err(err) => Err((err.kind(), chain(&err).to_string())),
     };
-    Input::LinkSwitched(LinkOutcome { wish, result })
+    Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
 }
 
 /// Looks at a namespace until it is seen or gone: after a change nothing else says that what was read

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -24,6 +24,9 @@ pub(super) const WAITING: Priority = Priority::Data;
 /// Of publications.
 pub(super) const PROMPT: Priority = Priority::DataHigh;
 
+/// So many others may go before an answer that yields: however steady their stream is, it is written.
+const OTHERS_FIRST: usize = 64;
+
 /// Queries that may wait to be ended without an answer.
 const DISCARDS: usize = 4096;
 
@@ -32,7 +35,7 @@ const DISCARDS: usize = 4096;
 pub(super) enum Turn {
     /// In the order in which they come.
     InOrder,
-    /// When no other waits.
+    /// When no other waits, or many others have gone first.
     Last,
 }
 
@@ -57,8 +60,25 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Queue {
     in_order: VecDeque<Job>,
     last: VecDeque<Job>,
+    /// How many went before the first of `last`.
+    passed: usize,
     /// A thread takes jobs out until there are none.
     writing: bool,
+}
+
+impl Queue {
+    fn pop(&mut self) -> Option<Job> {
+        let yields = self.passed < OTHERS_FIRST;
+        let other = self
+            .in_order
+            .pop_front_if(|_| yields || self.last.is_empty());
+        if other.is_some() && !self.last.is_empty() {
+            self.passed += 1;
+            return other;
+        }
+        self.passed = 0;
+        other.or_else(|| self.last.pop_front())
+    }
 }
 
 impl fmt::Debug for Queue {
@@ -105,9 +125,13 @@ impl Replies {
     /// to be woken for it.
     pub(super) fn write_here(&self, answer: impl FnOnce()) {
         let mine = !std::mem::replace(&mut self.lock().writing, true);
-        answer();
+        let answered = catch_unwind(AssertUnwindSafe(answer));
+        // Also after a panic: nobody else writes what is in the queue.
         if mine {
             self.write_all();
+        }
+        if let Err(panic) = answered {
+            resume_unwind(panic);
         }
     }
 
@@ -149,8 +173,7 @@ impl Replies {
 
     fn next(&self) -> Option<Job> {
         let mut queue = self.lock();
-        let job = queue.in_order.pop_front();
-        let job = job.or_else(|| queue.last.pop_front());
+        let job = queue.pop();
         queue.writing = job.is_some();
         job
     }
@@ -212,5 +235,33 @@ mod tests {
         });
         assert_eq!(*writer.lock().unwrap(), Some(std::thread::current().id()));
         replies.write(|| {}).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_yields_has_a_turn_in_a_steady_stream_of_others() {
+        let replies = Replies::new(&TaskTracker::new());
+        let (tx, order) = mpsc::channel();
+        let note = |number: usize| {
+            let tx = tx.clone();
+            move || tx.send(number).unwrap()
+        };
+        replies.write_here(|| {
+            replies.enqueue(Turn::Last, note(usize::MAX));
+            for number in 0..OTHERS_FIRST * 2 {
+                replies.enqueue(Turn::InOrder, note(number));
+            }
+        });
+        let order: Vec<_> = order.try_iter().collect();
+        assert_eq!(order.len(), OTHERS_FIRST * 2 + 1);
+        assert_eq!(order[OTHERS_FIRST], usize::MAX);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_in_the_queue_is_written_though_whoever_answers_panics() {
+        let replies = Replies::new(&TaskTracker::new());
+        let answering = AssertUnwindSafe(|| replies.write_here(|| panic!("on purpose")));
+        catch_unwind(answering).unwrap_err();
+        let written = replies.write(|| {});
+        tokio::time::timeout(LONG, written).await.expect("a writer");
     }
 }

@@ -211,6 +211,7 @@ pub(super) fn description(
         container: Container {
             name: name(wire.name.as_deref().unwrap_or(""), id),
             runtime,
+            of_root: false,
             short_id: id.short().to_owned(),
             image: image.map_or_else(|| "unknown".to_owned(), |image| shortened(&image)),
         },

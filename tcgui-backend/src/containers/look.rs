@@ -43,7 +43,7 @@ pub(super) struct Sighting {
 /// Looks at a container; `None` when it holds no namespace of its own, for whatever reason.
 pub(super) async fn look(
     client: Client,
-    runtime: Runtime,
+    (runtime, of_root): (Runtime, bool),
     files: NetnsFiles,
     id: ContainerId,
 ) -> Result<Option<Sighting>, LookError> {
@@ -54,7 +54,13 @@ pub(super) async fn look(
     blocking::run(move || {
         let described = answers::description(&body, &id, runtime).map_err(LookError::Strange)?;
         match described.pid {
-            Some(pid) => observe(files, pid, described.container),
+            Some(pid) => {
+                let container = Container {
+                    of_root,
+                    ..described.container
+                };
+                observe(files, pid, container)
+            }
             None => Ok(None),
         }
     })

@@ -221,9 +221,10 @@ impl Task {
             .next_look(|engine| self.allowances[engine].take(now))
         {
             let client = Client::new(&self.sockets[key.engine]);
-            let (runtime, files) = (self.runtimes[key.engine], self.files);
+            let engine = (self.runtimes[key.engine], self.places.is_roots(key.engine));
+            let files = self.files;
             self.children.spawn(async move {
-                let looked = look(client, runtime, files, key.id.clone()).await;
+                let looked = look(client, engine, files, key.id.clone()).await;
                 Done::Looked(key, Box::new(looked))
             });
         }

@@ -150,6 +150,7 @@ async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() 
     let expected = Container {
         name: ContainerName::new("web").unwrap(),
         runtime: Runtime::Docker,
+        of_root: true,
         short_id: WEB[..12].into(),
         image: "tiny:1".into(),
     };

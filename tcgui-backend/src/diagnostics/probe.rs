@@ -79,6 +79,9 @@ pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Foun
                 OpenError::Gone => ProbeError::Vanished,
                 OpenError::Open(err) => ProbeError::Open(err),
             })?;
+            if !order.place.is_named(&files) {
+                return Err(ProbeError::Vanished);
+            }
             inside(netns, || look(order, wish)).map_err(ProbeError::Enter)?
         }
     }

@@ -27,6 +27,7 @@ fn order(netns: &PrivateNetns, ifindex: u32, interface: &str, target: Option<&st
         place: Place {
             key: NetnsKey::Mounted(id),
             ways: vec![Way::Name { path, id }],
+            named: None,
         },
         netns: NamespaceName::named("lab").unwrap(),
         ifindex,

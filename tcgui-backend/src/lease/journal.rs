@@ -9,13 +9,14 @@
 //! A file is complete or absent, also after a power cut: it is written beside its place, synchronised,
 //! renamed, and so is the directory. Blocks for as long as the disk takes.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -113,6 +114,15 @@ pub struct Loaded {
     pub damaged: Vec<Damaged>,
 }
 
+/// What is to be done to the file of a lease at some time, unless something newer is done to it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Late {
+    /// Remove it: nothing is left of the lease.
+    Erase,
+    /// Write that these ways lead to the namespace too, and nothing else.
+    Amend(Vec<LeaseNetns>),
+}
+
 /// The leases of one state directory, held by this process alone.
 #[derive(Debug)]
 pub struct Journal {
@@ -121,6 +131,8 @@ pub struct Journal {
     home: Home,
     /// Whoever reads a lease in order to change it keeps all others from changing any.
     amending: RwLock<()>,
+    /// What is still to be done to which file.
+    late: Mutex<HashMap<PathBuf, Late>>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -152,6 +164,7 @@ impl Journal {
                 leases,
                 home,
                 amending: RwLock::default(),
+                late: Mutex::default(),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Held {
@@ -224,22 +237,43 @@ impl Journal {
     /// [`JournalError::Write`].
     pub fn write(&self, lease: &Lease) -> Result<(), JournalError> {
         let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
+        self.take_late(lease);
         self.replace(lease)
     }
 
-    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
-    /// may have changed since.
+    /// Notes what is to be done to the file of a lease, for [`Self::catch_up`]. Does not block for the disk.
+    pub fn intend(&self, lease: &Lease, late: Late) {
+        let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert(self.file(lease), late);
+    }
+
+    /// Does what was intended last for the file of a lease, if nothing was written or removed since.
     ///
     /// # Errors
-    /// [`JournalError::Write`].
-    pub fn amend(&self, lease: &Lease) -> Result<(), JournalError> {
+    /// [`JournalError::Write`], [`JournalError::Erase`].
+    pub fn catch_up(&self, lease: &Lease) -> Result<(), JournalError> {
         let _alone = self
             .amending
             .write()
             .unwrap_or_else(PoisonError::into_inner);
+        match self.take_late(lease) {
+            None => Ok(()),
+            Some(Late::Erase) => self.remove(lease),
+            Some(Late::Amend(also)) => self.amend(lease, also),
+        }
+    }
+
+    fn take_late(&self, lease: &Lease) -> Option<Late> {
+        let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.file(lease))
+    }
+
+    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
+    /// may have changed since.
+    fn amend(&self, lease: &Lease, also: Vec<LeaseNetns>) -> Result<(), JournalError> {
         match read(&self.file(lease)) {
             Ok(record) => self.replace(&Lease {
-                also: lease.also.clone(),
+                also,
                 ..record.lease
             }),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -276,6 +310,11 @@ impl Journal {
     /// [`JournalError::Erase`].
     pub fn erase(&self, lease: &Lease) -> Result<(), JournalError> {
         let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
+        self.take_late(lease);
+        self.remove(lease)
+    }
+
+    fn remove(&self, lease: &Lease) -> Result<(), JournalError> {
         let file = self.file(lease);
         let removed = match fs::remove_file(&file) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),

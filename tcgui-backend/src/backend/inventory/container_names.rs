@@ -1,7 +1,7 @@
 //! Which container has a name for itself when several have the same. Pure.
 //!
-//! Every engine has names of its own, so Docker and Podman may each have a `web`. The one whose engine and
-//! short id come first is `web`, whoever was seen first, and the others are `web@SHORTID`: no engine
+//! Every engine has names of its own, so Docker and Podman may each have a `web`. Engines of root come before
+//! those of users, who must not take a name over; then the one whose engine and short id come first is `web`, whoever was seen first, and the others are `web@SHORTID`: no engine
 //! allows `@` in a name, so that nobody else can be called so.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,7 +15,10 @@ const FIRST: HeldNamespaceId = HeldNamespaceId::from_parts(0, 0, i32::MIN, 0);
 const LAST: HeldNamespaceId = HeldNamespaceId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
 
 /// A container that would like to have a name.
-type Claim = (Runtime, String, HeldNamespaceId);
+type Claim = (Rank, String, HeldNamespaceId);
+
+/// A user's engine comes after root's, whatever it says it is.
+type Rank = (bool, Runtime);
 
 /// The names of all containers.
 #[derive(Debug, Default)]
@@ -78,11 +81,14 @@ fn twins(
     container: &Container,
     id: HeldNamespaceId,
 ) -> Vec<HeldNamespaceId> {
-    let of = |runtime| {
+    let of = |rank| {
         let short_id = || container.short_id.clone();
-        claims.range((runtime, short_id(), FIRST)..=(runtime, short_id(), LAST))
+        claims.range((rank, short_id(), FIRST)..=(rank, short_id(), LAST))
     };
-    let all = [Runtime::Docker, Runtime::Podman].into_iter().flat_map(of);
+    let ranks = [false, true]
+        .into_iter()
+        .flat_map(|of_user| [Runtime::Docker, Runtime::Podman].map(|runtime| (of_user, runtime)));
+    let all = ranks.flat_map(of);
     let others = all.map(|(.., it)| *it).filter(|it| *it != id);
     others.take(2).collect()
 }
@@ -92,5 +98,6 @@ fn plain(container: &Container) -> String {
 }
 
 fn claim(container: &Container, id: HeldNamespaceId) -> Claim {
-    (container.runtime, container.short_id.clone(), id)
+    let rank = (!container.of_root, container.runtime);
+    (rank, container.short_id.clone(), id)
 }

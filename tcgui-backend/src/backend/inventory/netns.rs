@@ -90,6 +90,7 @@ impl Netns {
         Some(Found {
             key: self.key,
             ways: self.ways(setting),
+            named: None,
             name: self.names.first()?.clone(),
             link,
         })

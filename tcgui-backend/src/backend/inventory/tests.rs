@@ -45,6 +45,7 @@ fn container(name: &str, runtime: Runtime, short_id: &str) -> HolderKind {
     HolderKind::Container(Arc::new(Container {
         name: ContainerName::new(name).unwrap(),
         runtime,
+        of_root: true,
         short_id: short_id.to_owned(),
         image: "busybox".to_owned(),
     }))
@@ -286,6 +287,10 @@ fn interfaces_are_found_by_the_clients_names() {
             path: "/run/netns/x".into(),
             id: A,
         }],
+        named: Some(Way::Name {
+            path: "/run/netns/x".into(),
+            id: A,
+        }),
         name: NamespaceName::named("x").unwrap(),
         link: Link::sample(2, "v0"),
     };
@@ -293,6 +298,58 @@ fn interfaces_are_found_by_the_clients_names() {
     assert_eq!(find(&inventory, "x", "v1"), Err(NotFound::Interface));
     for unknown in ["y", "container:x", "pid:1(x)"] {
         assert_eq!(find(&inventory, unknown, "v0"), Err(NotFound::Namespace));
+    }
+}
+
+#[test]
+fn a_users_engine_takes_no_name_over() {
+    let mut inventory = inventory();
+    let web = |of_root, runtime, short_id: &str| {
+        HolderKind::Container(Arc::new(Container {
+            name: ContainerName::new("web").unwrap(),
+            runtime,
+            of_root,
+            short_id: short_id.to_owned(),
+            image: "busybox".to_owned(),
+        }))
+    };
+    add(
+        &mut inventory,
+        held(1, 20),
+        web(true, Runtime::Podman, "ffffffffffff"),
+    );
+    inventory.set_links(NetnsKey::Held(held(1, 20)), links(&["lo"]));
+    // It says that it is Docker, and that its ids are the least.
+    add(
+        &mut inventory,
+        held(2, 10),
+        web(false, Runtime::Docker, "000000000000"),
+    );
+    inventory.set_links(NetnsKey::Held(held(2, 10)), links(&["lo"]));
+    let found = find(&inventory, "container:web", "lo").unwrap();
+    assert_eq!(found.key, NetnsKey::Held(held(1, 20)));
+    let found = find(&inventory, "container:web@000000000000", "lo").unwrap();
+    assert_eq!(found.key, NetnsKey::Held(held(2, 10)));
+}
+
+#[test]
+fn a_name_stands_for_its_own_way_though_others_may_lead_there() {
+    let mut inventory = inventory();
+    add(&mut inventory, held(1, 20), docker("web"));
+    add(&mut inventory, held(1, 20), process("nginx"));
+    add(&mut inventory, held(1, 30), process("sh"));
+    inventory.set_links(NetnsKey::Held(held(1, 20)), links(&["lo"]));
+    // The process may have left, and the inode number may be that of another namespace.
+    inventory.add_name("x".into(), B);
+    let path = "/run/netns/x".into();
+    for (name, way) in [
+        ("x", Way::Name { path, id: B }),
+        ("container:web", Way::Process(held(1, 20))),
+        ("pid:20(nginx)", Way::Process(held(1, 20))),
+        ("pid:30(sh)", Way::Process(held(1, 30))),
+    ] {
+        let found = find(&inventory, name, "lo").unwrap();
+        assert_eq!((found.ways.len(), found.named), (3, Some(way)), "{name}");
     }
 }
 

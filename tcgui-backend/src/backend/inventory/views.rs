@@ -108,6 +108,34 @@ impl Views {
         names.chain(holders.map(Way::Process)).collect()
     }
 
+    /// Returns the way that has this name.
+    pub(super) fn way_of(
+        &self,
+        name: &NamespaceName,
+        containers: &ContainerNames,
+        directory: &Path,
+    ) -> Option<Way> {
+        match name {
+            NamespaceName::Host => None,
+            NamespaceName::Named(name) => {
+                let (name, id) = self.names.get_key_value(name.as_os_str())?;
+                let path = directory.join(name);
+                Some(Way::Name { path, id: *id })
+            }
+            NamespaceName::Container(name) => {
+                let mut all = self.containers.values();
+                let found = all.find(|(id, it)| containers.name(it, *id).as_ref() == Some(name))?;
+                Some(Way::Process(found.0))
+            }
+            NamespaceName::Process(_) => {
+                let mut all = self.processes.values();
+                let found =
+                    all.find(|(id, program)| process_name(*id, program).as_ref() == Some(name))?;
+                Some(Way::Process(found.0))
+            }
+        }
+    }
+
     /// Returns all names of the namespace, the best first, with the container whose name it is.
     pub(super) fn titles(
         &self,

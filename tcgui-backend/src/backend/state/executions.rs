@@ -193,12 +193,16 @@ impl State {
             Asked::Look => TcWork::Look,
         };
         let InterfaceNames { netns, interface } = claim.target.names.clone();
-        let Some((_, found)) = self.inventory.locate(lane.0, ifindex) else {
+        let Some((_, mut found)) = self.inventory.locate(lane.0, ifindex) else {
             let message = format!("no interface {interface} in network namespace {netns}");
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
         if work == TcWork::Look {
             self.claims.claim(lane, &claim);
+            // It begins where the client meant it to; after that it goes along with the namespace.
+            let named = self.inventory.find(&netns, &interface).ok();
+            let named = named.filter(|it| (it.key, it.link.ifindex) == lane);
+            found.named = named.and_then(|it| it.named);
         }
         let order = self.order(found, work);
         let wish = TcWish::new(order, (netns, interface), Some(Asker::Execution(reply)));

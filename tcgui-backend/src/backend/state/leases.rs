@@ -84,6 +84,7 @@ impl State {
             place: Place {
                 key: found.key,
                 ways: found.ways,
+                named: found.named,
             },
             link: found.link,
             work,

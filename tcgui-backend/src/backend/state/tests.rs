@@ -332,7 +332,7 @@ fn a_switched_link_is_read_back_published_and_answered() {
         wish,
         result: Ok(snapshot(&[down])),
     };
-    let effects = bench.step(Input::LinkSwitched(outcome));
+    let effects = bench.step(Input::LinkSwitched(Box::new(outcome)));
     assert!(effects.is_empty(), "{effects:?}");
     let answer = answer.try_recv().unwrap();
     assert!(answer.success && !answer.new_state, "{answer:?}");
@@ -351,7 +351,7 @@ fn one_link_is_switched_at_a_time_and_failures_are_explained() {
         panic!("{effects:?}")
     };
     let result = Err((ErrorKind::Denied, "not permitted".to_owned()));
-    let effects = bench.step(Input::LinkSwitched(LinkOutcome { wish, result }));
+    let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
     assert!(
         matches!(&effects[..], [Effect::SwitchLink(_)]),
         "the second begins: {effects:?}"

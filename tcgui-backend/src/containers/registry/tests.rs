@@ -27,6 +27,7 @@ fn container(name: &str) -> Container {
     Container {
         name: ContainerName::new(name).unwrap(),
         runtime: Runtime::Docker,
+        of_root: true,
         short_id: "0".repeat(12),
         image: "tiny".into(),
     }

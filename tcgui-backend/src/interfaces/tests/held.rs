@@ -100,6 +100,7 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
         let place = Place {
             key,
             ways: vec![way.clone()],
+            named: Some(way.clone()),
         };
         real.sockets.run(place, set_lo_up).await.unwrap();
         let up = |snapshot: &Snapshot| snapshot.links.iter().all(|link| link.up);
@@ -138,6 +139,7 @@ async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
     let place = Place {
         key,
         ways: vec![way],
+        named: None,
     };
     real.sockets.run(place.clone(), set_lo_up).await.unwrap();
     let gone = real.sockets.gone(key);
@@ -158,4 +160,32 @@ async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
     timeout(SOON, died).await.expect("its death in time");
     let refused = real.sockets.run(place, set_lo_up).await.unwrap_err();
     assert!(matches!(refused, SocketError::Gone), "{refused}");
+}
+
+#[tokio::test]
+async fn whoever_named_one_way_is_not_led_elsewhere_by_another() {
+    let real = Real::start(true);
+    let holder = HeldNetns::new();
+    let (device, inode, ..) = holder.id().parts();
+    let pid = nix::unistd::getpid().as_raw();
+    let (.., started) = NetnsFiles::new().unwrap().held_by(pid).unwrap().parts();
+    // It was in a namespace with this inode number once, and is elsewhere now.
+    let left = Way::Process(HeldNamespaceId::from_parts(device, inode, pid, started));
+    let stays = Way::Process(holder.id());
+    let key = left.key();
+    real.sockets.admit(key);
+    for kept in [false, true] {
+        real.sockets.keep(key, kept);
+        let place = |named| Place {
+            key,
+            ways: vec![left.clone(), stays.clone()],
+            named,
+        };
+        let run = |named| real.sockets.run(place(named), set_lo_up);
+        run(Some(stays.clone())).await.unwrap();
+        run(None).await.unwrap();
+        let refused = run(Some(left.clone())).await.unwrap_err();
+        assert!(matches!(refused, SocketError::Gone), "{refused}");
+    }
+    real.sockets.forget(key);
 }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::{HeldNamespaceId, MountedNamespaceId, NetnsFiles, OpenError};
+use super::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, OpenError};
 
 /// Which namespace, as the kernel tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,6 +55,17 @@ impl fmt::Display for Way {
 }
 
 impl NetnsFiles {
+    /// Returns whether a way leads where it led when it was seen. Keeps nothing open.
+    pub fn leads(&self, way: &Way) -> bool {
+        match way {
+            Way::Name { path, id } => {
+                let seen = Entry::Network(*id);
+                self.look(path, Some(seen)) == seen
+            }
+            Way::Process(id) => self.held_by(id.pid()).is_ok_and(|held| held == *id),
+        }
+    }
+
     /// Opens the namespace at the first of `ways` that still leads there.
     ///
     /// The descriptor keeps the namespace alive: use it and close it.

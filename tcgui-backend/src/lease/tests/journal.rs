@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::super::journal::{Journal, JournalError};
+use super::super::journal::{Journal, JournalError, Late};
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, Probability, Random, Rate, Slot};
 
@@ -114,16 +114,48 @@ fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
         set: vec![None],
         ..lease.clone()
     };
-    journal.amend(&amended).unwrap();
+    let amend = || {
+        journal.intend(&amended, Late::Amend(amended.also.clone()));
+        journal.catch_up(&amended).unwrap();
+    };
+    amend();
     assert!(journal.load().unwrap().leases.is_empty(), "it has ended");
     journal.write(&lease).unwrap();
-    journal.amend(&amended).unwrap();
+    amend();
     let expected = Lease {
         also: vec![NETNS],
-        ..lease
+        ..lease.clone()
     };
     assert_eq!(journal.load().unwrap().leases, [expected]);
     journal.erase(&amended).unwrap();
+    assert!(files(state.path()).is_empty());
+}
+
+#[test]
+fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = open(state.path());
+    let old = lease(7);
+    let new = Lease {
+        expires: Some(at(20)),
+        ..lease(7)
+    };
+    for late in [Late::Erase, Late::Amend(vec![NETNS])] {
+        journal.write(&old).unwrap();
+        journal.intend(&old, late.clone());
+        journal.write(&new).unwrap();
+        journal.catch_up(&old).unwrap();
+        let left = journal.load().unwrap().leases;
+        assert_eq!(left, std::slice::from_ref(&new), "{late:?}");
+    }
+    // Of two that come in the wrong order the newer one holds.
+    journal.intend(&new, Late::Amend(vec![]));
+    journal.intend(&new, Late::Amend(vec![NETNS]));
+    journal.catch_up(&new).unwrap();
+    journal.catch_up(&new).unwrap();
+    assert_eq!(journal.load().unwrap().leases[0].also, [NETNS]);
+    journal.intend(&new, Late::Erase);
+    journal.catch_up(&new).unwrap();
     assert!(files(state.path()).is_empty());
 }
 

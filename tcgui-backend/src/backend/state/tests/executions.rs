@@ -284,3 +284,24 @@ fn what_goes_with_its_namespace_is_lost() {
         "{effects:?}"
     );
 }
+
+#[test]
+fn a_scenario_begins_by_the_way_that_was_named() {
+    let id = HeldNamespaceId::from_parts(4, 1, 20, 5);
+    let kind = HolderKind::Process("sh".into());
+    let mut bench = Bench::warm();
+    let holder = Holder { id, kind };
+    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    let key = NetnsKey::Held(id);
+    bench.step(links(key, &[link(2, "v0", true)]));
+    bench.step(Input::Published(COST));
+    let mut claim = claim(1, key);
+    claim.target.names.netns = NamespaceName::from_wire("pid:20(sh)").unwrap();
+    for (asked, named) in [(Asked::Look, Some(Way::Process(id))), (change(), None)] {
+        let (effects, _answer) = bench.call(&claim, asked);
+        let wish = Bench::begun(effects);
+        assert_eq!(wish.order.place.named, named);
+        bench.done(wish, None);
+        bench.step(Input::Published(COST));
+    }
+}

@@ -13,6 +13,7 @@ fn container(name: &str) -> HolderKind {
     HolderKind::Container(Arc::new(Container {
         name: ContainerName::new(name).unwrap(),
         runtime: Runtime::Docker,
+        of_root: true,
         short_id: "0a1b2c3d4e5f".to_owned(),
         image: "busybox".to_owned(),
     }))
