@@ -107,10 +107,7 @@ mod tests {
             ensure!(said == aliases(others), "{name}: {answer}");
             let interfaces = answer["interfaces"].as_array().into_iter().flatten();
             let interfaces = aliases(interfaces.filter_map(Value::as_str));
-            ensure!(
-                shown.interfaces.keys().eq(&interfaces),
-                "{name}: {answer}"
-            );
+            ensure!(shown.interfaces.keys().eq(&interfaces), "{name}: {answer}");
         }
         let state = scene.client()?.state();
         let listed = state.namespace(&shown.name).context("it is listed")?;
@@ -455,6 +452,7 @@ mod tests {
         Ok(cycles)
     }
 
+    /// Checks the times of many containers: of few, the last percent is one of them.
     fn check_cycles(what: &str, cycles: &Cycles) -> anyhow::Result<()> {
         measure::report(format!(
             "{what}: end known before the event: {}",
@@ -594,9 +592,10 @@ mod tests {
         measure::report(format!(
             "--no-containers: {off:?}, {used_off:?} in {IDLE:?}; without an engine: {on:?}, {used_on:?}"
         ))?;
-        // The watches of the directories where sockets may appear are one descriptor.
-        ensure!(on.fds <= off.fds + 1, "{off:?} {on:?}");
-        ensure!(on.threads <= off.threads, "{off:?} {on:?}");
+        // The watches of the directories where sockets may appear: inotify, and a thread that sleeps in
+        // epoll until it or an eventfd wakes it. Pools of threads vary by one.
+        ensure!(on.fds <= off.fds + 3, "{off:?} {on:?}");
+        ensure!(on.threads <= off.threads + 2, "{off:?} {on:?}");
         ensure!(on.rss_kib <= off.rss_kib + 1024, "{off:?} {on:?}");
         // Ticks of the processor are 10 ms.
         ensure!(
