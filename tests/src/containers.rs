@@ -1,201 +1,213 @@
-//! Which containers are shown, as a program sees them that follows the engines.
-//!
-//! The view is that of the example `watch_containers`, which prints what the daemon's actor tells.
+//! Which containers are listed, as a frontend sees them, and everything that was ever listed.
 
-use std::collections::BTreeMap;
-use std::env;
-use std::fs;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
-use nix::unistd::{SysconfVar, sysconf};
+use anyhow::{Context, ensure};
+use serde_json::Value;
 
-use crate::process::{Companion, bound_to_parent};
+use crate::client::{self, array};
+use crate::process::run;
+use crate::scene::Scene;
 use crate::wait::wait_for;
 
 /// Generous: engines are slow when the machine is busy. What must be fast is measured instead.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// A container as it is shown.
+/// What the wire puts before the name of a container.
+const PREFIX: &str = "container:";
+
+/// Interfaces by name, with their index in the namespace.
+pub type Interfaces = BTreeMap<String, u64>;
+
+/// A namespace as it is listed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// `Docker` or `Podman`.
+    /// The name under which it is listed.
+    pub name: String,
+    /// Its other names.
+    pub aliases: BTreeSet<String>,
+    /// `Docker` or `Podman`; empty when it is not listed as a container.
     pub runtime: String,
-    /// The first digits of its id.
+    /// The first digits of the container's id.
     pub short_id: String,
-    /// Its first process.
-    pub pid: u32,
-    /// The inode of its network namespace.
-    pub inode: u64,
-    /// Its image.
+    /// The container's image.
     pub image: String,
+    /// What is in it.
+    pub interfaces: Interfaces,
+}
+
+impl Shown {
+    fn read(entry: &Value) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let container = &entry["namespace_type"]["Container"];
+        let interface = |it: &Value| Some((text(&it["name"]), it["index"].as_u64()?));
+        Self {
+            name: text(&entry["name"]),
+            aliases: array(entry, "aliases").map(text).collect(),
+            runtime: text(&container["runtime"]),
+            short_id: text(&container["container_id"]),
+            image: text(&container["image"]),
+            interfaces: array(entry, "interfaces").filter_map(interface).collect(),
+        }
+    }
+
+    /// All its names, that of the entry and the others.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.aliases.iter().chain([&self.name]).map(String::as_str)
+    }
 }
 
 /// When something was seen, since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// The container of this name, or with this new name.
+    /// A container of this name, with its interfaces.
     Added(String, Duration),
-    /// The container that was shown under this name.
+    /// No container of this name any more.
     Removed(String, Duration),
 }
 
-#[derive(Debug, Default)]
-struct State {
-    shown: BTreeMap<String, Shown>,
-    history: Vec<Seen>,
+/// One list.
+#[derive(Debug, Clone)]
+struct List {
+    at: Duration,
+    entries: Vec<Shown>,
 }
 
-/// A running program that shows containers.
-#[derive(Debug)]
-pub struct View {
-    program: Companion,
-    state: Arc<Mutex<State>>,
+impl List {
+    /// Where each container is, by its name without what the wire puts before it.
+    fn containers(&self) -> BTreeMap<String, Shown> {
+        let mut containers = BTreeMap::new();
+        for entry in &self.entries {
+            let names = entry.names().filter_map(|name| name.strip_prefix(PREFIX));
+            containers.extend(names.map(|name| (name.to_owned(), entry.clone())));
+        }
+        containers
+    }
 }
+
+/// Everything that a client was told.
+#[derive(Debug, Clone, Default)]
+pub struct View(Arc<Mutex<Vec<List>>>);
 
 impl View {
-    /// Starts to follow all engines of the lab, those that start later too.
+    /// Starts the daemon with these options, and a client that keeps every list.
     ///
     /// # Errors
     ///
-    /// When the program has not been built.
-    pub fn start() -> anyhow::Result<Self> {
-        Self::start_at(&[])
+    /// As [`Scene::start`].
+    pub fn start<S: AsRef<OsStr>>(scene: &mut Scene, args: &[S]) -> anyhow::Result<Self> {
+        let view = Self::default();
+        let lists = Arc::clone(&view.0);
+        scene.start_watched(args, client::Options::default(), move |list| {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            let list = List {
+                at: now.unwrap_or_default(),
+                entries: array(list, "namespaces").map(Shown::read).collect(),
+            };
+            let mut lists = lists.lock().unwrap_or_else(PoisonError::into_inner);
+            lists.push(list);
+        })?;
+        Ok(view)
     }
 
-    /// Starts to follow the engines at these sockets only.
-    ///
-    /// # Errors
-    ///
-    /// As [`Self::start`].
-    pub fn start_at(sockets: &[&Path]) -> anyhow::Result<Self> {
-        let mut command = bound_to_parent(example()?);
-        let (program, output) = Companion::start_piped(command.args(sockets))?;
-        let state = Arc::<Mutex<State>>::default();
-        let shared = Arc::clone(&state);
-        thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                let now = SystemTime::now().duration_since(UNIX_EPOCH);
-                let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                state.take(&line, now.unwrap_or_default());
-            }
-        });
-        Ok(Self { program, state })
+    fn lists(&self) -> Vec<List> {
+        let lists = self.0.lock();
+        lists.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What is shown now, by name.
+    /// The containers that are listed now, by any of their names.
     #[must_use]
     pub fn shown(&self) -> BTreeMap<String, Shown> {
-        self.lock().shown.clone()
+        let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.last().map(List::containers).unwrap_or_default()
     }
 
-    /// Everything that was seen so far.
+    /// The interfaces of the host that are listed now.
+    #[must_use]
+    pub fn host(&self) -> Interfaces {
+        let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let entries = lists.last().map(|list| &list.entries[..]);
+        let mut entries = entries.unwrap_or_default().iter();
+        let host = entries.find(|it| it.name == "default");
+        host.map(|it| it.interfaces.clone()).unwrap_or_default()
+    }
+
+    /// The comings and goings of containers so far, by name.
     #[must_use]
     pub fn history(&self) -> Vec<Seen> {
-        self.lock().history.clone()
+        let mut history = Vec::new();
+        let mut before = BTreeSet::new();
+        for list in self.lists() {
+            let now: BTreeSet<_> = list.containers().into_keys().collect();
+            let gone = before.difference(&now).cloned();
+            history.extend(gone.map(|name| Seen::Removed(name, list.at)));
+            let come = now.difference(&before).cloned();
+            history.extend(come.map(|name| Seen::Added(name, list.at)));
+            before = now;
+        }
+        history
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until these containers are shown and no others, and returns them.
+    /// Waits until these containers are listed and no others, and returns them.
     ///
     /// # Errors
     ///
     /// When the deadline passes first.
     pub fn wait_names(&self, names: &[&str]) -> anyhow::Result<BTreeMap<String, Shown>> {
-        let what = format!("exactly {names:?} are shown");
+        let what = format!("exactly {names:?} are listed");
         wait_for(&what, SOON, || self.shown(), |shown| shown.keys().eq(names))
     }
 
-    /// Processor time, descriptors, threads and memory (in KiB) of the program.
+    /// Checks that no list, not one, had a name twice, or more than `most` entries of which `belongs` is true.
     ///
     /// # Errors
     ///
-    /// When it has ended.
-    pub fn footprint(&self) -> anyhow::Result<Footprint> {
-        Footprint::of(self.program.pid())
-    }
-}
-
-impl State {
-    fn take(&mut self, line: &str, now: Duration) {
-        let words: Vec<_> = line.split(' ').collect();
-        match words[..] {
-            ["+", name, runtime, short_id, pid, inode, image] => {
-                let shown = Shown {
-                    runtime: runtime.to_owned(),
-                    short_id: short_id.to_owned(),
-                    pid: pid.parse().unwrap_or_default(),
-                    inode: inode.parse().unwrap_or_default(),
-                    image: image.to_owned(),
-                };
-                // Under a new name it is not shown under the old one.
-                self.shown.retain(|_, it| it.pid != shown.pid);
-                self.shown.insert(name.to_owned(), shown);
-                self.history.push(Seen::Added(name.to_owned(), now));
-            }
-            ["-", pid, _] => {
-                let holds = |it: &Shown| it.pid.to_string() == pid;
-                let name = self.shown.iter().find(|(_, it)| holds(it));
-                if let Some(name) = name.map(|(name, _)| name.clone()) {
-                    self.shown.remove(&name);
-                    self.history.push(Seen::Removed(name, now));
-                }
-            }
-            _ => {}
+    /// With the list that had.
+    pub fn ensure_always(
+        &self,
+        most: usize,
+        belongs: impl Fn(&Shown) -> bool,
+    ) -> anyhow::Result<()> {
+        let lists = self.lists();
+        ensure!(!lists.is_empty(), "there was no list");
+        for list in lists {
+            let mut names = BTreeSet::new();
+            let mut all = list.entries.iter().flat_map(Shown::names);
+            ensure!(all.all(|name| names.insert(name)), "twice: {list:?}");
+            let count = list.entries.iter().filter(|it| belongs(it)).count();
+            ensure!(count <= most, "{count} entries of one namespace: {list:?}");
         }
+        Ok(())
     }
 }
 
-/// What a program holds and has used.
-#[derive(Debug, Clone, Copy)]
-pub struct Footprint {
-    /// Processor time.
-    pub cpu: Duration,
-    /// Open descriptors.
-    pub fds: usize,
-    /// Threads.
-    pub threads: usize,
-    /// Resident memory.
-    pub rss_kib: u64,
+/// Runs a program in the network namespace of a process.
+///
+/// # Errors
+///
+/// When it fails.
+pub fn in_netns_of(pid: u32, command: &[&str]) -> anyhow::Result<String> {
+    let place = format!("--net=/proc/{pid}/ns/net");
+    run(Command::new("nsenter").arg(place).args(command))
 }
 
-impl Footprint {
-    fn of(pid: u32) -> anyhow::Result<Self> {
-        let proc = PathBuf::from(format!("/proc/{pid}"));
-        let count = |of: &str| anyhow::Ok(fs::read_dir(proc.join(of))?.count());
-        let status = fs::read_to_string(proc.join("status"))?;
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let rss = rss.and_then(|rss| rss.trim().strip_suffix(" kB"));
-        let stat = fs::read_to_string(proc.join("stat"))?;
-        let (_, fields) = stat
-            .rsplit_once(')')
-            .context("read the stat of a process")?;
-        let ticks = fields.split_whitespace().skip(11).take(2);
-        let ticks: u64 = ticks.map(str::parse::<u64>).sum::<Result<_, _>>()?;
-        let rate = sysconf(SysconfVar::CLK_TCK)?.context("ticks of the clock")?;
-        Ok(Self {
-            cpu: Duration::from_millis(ticks * 1000 / u64::try_from(rate)?),
-            fds: count("fd")?,
-            threads: count("task")?,
-            rss_kib: rss.context("read the memory of a process")?.parse()?,
-        })
-    }
-}
-
-/// The path of the built example, beside the directory of this program.
-fn example() -> anyhow::Result<PathBuf> {
-    let program = env::current_exe().context("find the path of this program")?;
-    let mut near = program.ancestors().skip(1).take(2);
-    near.find_map(|directory| {
-        let candidate = directory.join("examples/watch_containers");
-        candidate.is_file().then_some(candidate)
-    })
-    .context("no examples/watch_containers: run scripts/test.sh or cargo build --examples first")
+/// The interfaces that are really in the network namespace of a process.
+///
+/// # Errors
+///
+/// When the process has ended.
+pub fn really(pid: u32) -> anyhow::Result<Interfaces> {
+    let lines = in_netns_of(pid, &["ip", "-o", "link"])?;
+    let interface = |line: &str| {
+        let mut words = line.split(": ");
+        let index = words.next().context("no index")?.parse()?;
+        let name = words.next().context("no name")?;
+        let (name, _) = name.split_once('@').unwrap_or((name, ""));
+        Ok((name.to_owned(), index))
+    };
+    lines.lines().map(interface).collect()
 }

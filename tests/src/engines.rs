@@ -318,19 +318,21 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens at a path of its own and passes everything on.
+    /// Listens at a path of its own and passes everything on; the engine's path leads nowhere any more.
     ///
     /// # Errors
     ///
     /// When it cannot listen.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
         let socket = PathBuf::from("/run/tap.sock");
+        let behind = Path::new("/run/behind-tap.sock");
+        fs::rename(kind.socket(), behind)?;
         let listener = UnixListener::bind(&socket)?;
         let (sender, events) = channel();
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // While the engine is away, who connects is turned away.
-                if let Ok(engine) = UnixStream::connect(kind.socket()) {
+                if let Ok(engine) = UnixStream::connect(behind) {
                     pass(client, engine, &sender).ok();
                 }
             }

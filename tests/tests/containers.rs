@@ -1,158 +1,310 @@
-//! Containers of real engines: shown at once with what they are, gone with their process, and nothing else.
+//! Containers of real engines, at a frontend: listed at once with what they are, gone with their process, and
+//! nothing else.
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-    use std::fs;
-    use std::os::unix::fs::MetadataExt;
+    use std::collections::BTreeSet;
+    use std::ffi::OsStr;
     use std::sync::mpsc::Receiver;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use anyhow::{Context, bail, ensure};
     use nix::sys::signal::Signal;
-    use tcgui_tests::containers::{SOON, Seen, Shown, View};
+    use serde_json::{Value, json};
+    use tcgui_tests::containers::{SOON, Seen, Shown, View, in_netns_of, really};
+    use tcgui_tests::daemon::{self, Daemon};
     use tcgui_tests::engines::{Engine, Event, Kind as Which, Tap};
     use tcgui_tests::lab::Kind;
+    use tcgui_tests::links::{attribute, prompt};
     use tcgui_tests::measure::Times;
+    use tcgui_tests::scene::Scene;
     use tcgui_tests::wait::{holds_for, patience, wait_for};
     use tcgui_tests::{lab_test, measure, netns, process};
 
     /// Long enough for what must not happen to happen.
     const A_WHILE: Duration = Duration::from_millis(500);
 
-    fn inode_of(pid: u32) -> anyhow::Result<u64> {
-        Ok(fs::metadata(netns::of_process(pid))?.ino())
+    const NO_OPTIONS: [&str; 0] = [];
+
+    /// The daemon and a client, with nothing special.
+    fn start(scene: &mut Scene) -> anyhow::Result<View> {
+        View::start(scene, &NO_OPTIONS)
     }
 
-    /// Checks a shown container against its engine and the kernel.
-    fn check(
-        engine: &Engine,
-        name: &str,
-        shown: &BTreeMap<String, Shown>,
-    ) -> anyhow::Result<Shown> {
-        let shown = shown
-            .get(name)
-            .with_context(|| format!("{name}: {shown:?}"))?;
-        let pid = engine.pid_of(name)?;
-        ensure!(shown.pid == pid, "{name} is process {pid}: {shown:?}");
-        ensure!(shown.inode == inode_of(pid)?, "{name}: {shown:?}");
-        let id = engine.run(&["inspect", "-f", "{{.Id}}", name])?;
+    /// What the engine's command line says of a container.
+    fn inspect(engine: &Engine, name: &str, what: &str) -> anyhow::Result<String> {
+        let said = engine.run(&["inspect", "-f", what, name])?;
+        Ok(said.trim().to_owned())
+    }
+
+    /// Waits until a container is listed with what is in its namespace, and checks the rest against its engine.
+    fn check(engine: &Engine, name: &str, view: &View) -> anyhow::Result<Shown> {
+        let inside = really(engine.pid_of(name)?)?;
+        let what = format!("{name} is listed with {inside:?}");
+        let has = |it: &Option<Shown>| it.as_ref().is_some_and(|it| it.interfaces == inside);
+        let look = || view.shown().remove(name);
+        let shown = wait_for(&what, SOON, look, has)?.context("it is listed")?;
+        // A guest is listed under the name of whose namespace it is.
+        let owner = shown.name.strip_prefix("container:");
+        let owner = owner.with_context(|| format!("{shown:?}"))?;
+        let id = inspect(engine, owner, "{{.Id}}")?;
         ensure!(
             id.starts_with(&shown.short_id) && shown.short_id.len() == 12,
             "{id}: {shown:?}"
         );
         ensure!(shown.image.contains("tiny"), "{shown:?}");
-        Ok(shown.clone())
+        Ok(shown)
     }
 
     fn stays(view: &View, what: &str) -> anyhow::Result<()> {
-        let before = view.shown();
-        holds_for(what, A_WHILE, || view.shown(), |shown| *shown == before)
+        let before = view.history();
+        holds_for(what, A_WHILE, || view.history(), |now| *now == before)
+    }
+
+    /// How often a container has gone.
+    fn goings(view: &View, name: &str) -> usize {
+        let history = view.history();
+        let goes = |seen: &&Seen| matches!(seen, Seen::Removed(gone, _) if gone == name);
+        history.iter().filter(goes).count()
+    }
+
+    fn was_ever_listed(view: &View, name: &str) -> bool {
+        let history = view.history();
+        let comes = |seen: &Seen| matches!(seen, Seen::Added(come, _) if come == name);
+        history.iter().any(comes)
+    }
+
+    fn aliases<S: Into<String>>(names: impl IntoIterator<Item = S>) -> BTreeSet<String> {
+        names.into_iter().map(Into::into).collect()
+    }
+
+    /// The answer of the daemon's command line, as JSON lines.
+    fn command(args: &[&str]) -> anyhow::Result<Vec<Value>> {
+        let args: Vec<_> = args.iter().map(OsStr::new).collect();
+        let output = daemon::run(&[], &args, SOON)?;
+        let text = String::from_utf8(output.stdout)?;
+        let lines = text.lines().map(serde_json::from_str);
+        Ok(lines.collect::<Result<_, _>>()?)
+    }
+
+    /// The daemon's explanation of a name.
+    fn explained(name: &str) -> anyhow::Result<Value> {
+        let mut answer = command(&["explain", "--json", "--", name])?;
+        let answer = answer.pop().context("no explanation")?;
+        ensure!(answer["backend"] == "default", "{answer}");
+        Ok(answer)
+    }
+
+    /// What an operator asks has the same answer as the list, by each name.
+    fn is_explained(scene: &Scene, shown: &Shown) -> anyhow::Result<()> {
+        for name in shown.names() {
+            let answer = explained(name)?;
+            ensure!(answer["listed"] == true, "{name}: {answer}");
+            ensure!(answer["reasons"][0]["code"] == "Listed", "{name}: {answer}");
+            let others = shown.names().filter(|other| *other != name);
+            let said = answer["aliases"].as_array().into_iter().flatten();
+            let said = aliases(said.filter_map(Value::as_str));
+            ensure!(said == aliases(others), "{name}: {answer}");
+            let interfaces = answer["interfaces"].as_array().into_iter().flatten();
+            let interfaces = aliases(interfaces.filter_map(Value::as_str));
+            ensure!(shown.interfaces.keys().eq(&interfaces), "{name}: {answer}");
+        }
+        let state = scene.client()?.state();
+        let listed = state.namespace(&shown.name).context("it is listed")?;
+        let lines = command(&["namespaces", "--json"])?;
+        let line = json!({"event": "present", "backend": "default", "namespace": listed});
+        ensure!(lines.contains(&line), "no {line} in {lines:?}");
+        Ok(())
+    }
+
+    fn is_not_listed(name: &str, reason: &str) -> anyhow::Result<()> {
+        let answer = explained(name)?;
+        ensure!(answer["listed"] == false, "{answer}");
+        ensure!(answer["reasons"][0]["code"] == reason, "{answer}");
+        Ok(())
+    }
+
+    /// Switches a link as a frontend does, and sees it switched, in the list and in the container.
+    fn switch(scene: &Scene, at: (&str, &str), engine: &Engine, up: bool) -> anyhow::Result<()> {
+        let (name, interface) = at;
+        let namespace = format!("container:{name}");
+        let operation = if up { "Enable" } else { "Disable" };
+        let request =
+            json!({"namespace": namespace, "interface": interface, "operation": operation});
+        let (reply, _) = scene.client()?.ask("interface", &request)?;
+        ensure!(
+            reply["success"] == true && reply["new_state"] == up,
+            "{reply}"
+        );
+        attribute(scene, (&namespace, interface), "is_up", up)?;
+        ensure!(is_up(engine, at)? == up, "{at:?} is not as it is listed");
+        Ok(())
+    }
+
+    fn is_up(engine: &Engine, (name, interface): (&str, &str)) -> anyhow::Result<bool> {
+        let link = ["ip", "-o", "link", "show", "dev", interface];
+        let said = in_netns_of(engine.pid_of(name)?, &link)?;
+        Ok(said.contains(",UP") || said.contains("<UP"))
+    }
+
+    /// What works on a named namespace works on a container with `eth0`, by each of its names.
+    fn works(scene: &Scene, engine: &Engine, name: &str) -> anyhow::Result<()> {
+        let namespace = format!("container:{name}");
+        let gateway = in_netns_of(engine.pid_of(name)?, &["ip", "route", "show", "default"])?;
+        let gateway = gateway.split(' ').nth(2).context("it has no gateway")?;
+        let ask = json!({
+            "namespace": namespace, "interface": "eth0", "target": null, "timeout_ms": 2000,
+        });
+        let (reply, _) = scene.client()?.ask("diagnostics", &ask)?;
+        let connectivity = &reply["results"]["connectivity"];
+        ensure!(
+            reply["success"] == true && connectivity["target"] == gateway,
+            "{gateway}: {reply}"
+        );
+        ensure!(connectivity["reachable"] == true, "{reply}");
+        prompt(scene, "its traffic is counted", |state| {
+            state.seen(&format!("bandwidth/{namespace}/eth0")).is_some()
+        })?;
+        switch(scene, (name, "eth0"), engine, false)?;
+        switch(scene, (name, "eth0"), engine, true)
     }
 
     lab_test!(
-        docker_containers_are_shown_as_they_are,
+        docker_containers_are_listed_as_they_are,
         Kind::Engines,
-        |_| {
-            let view = View::start()?;
+        |scene| {
+            let view = start(scene)?;
             let docker = Engine::start(Which::Docker)?;
-            docker.start_container("host", &["--network", "host"])?;
             docker.start_container("alone", &["--network", "none"])?;
             docker.start_container("bridged", &[])?;
             docker.run(&["network", "create", "users"])?;
             docker.start_container("user", &["--network", "users"])?;
+            let host = view.host();
+            docker.start_container("host", &["--network", "host"])?;
             docker.start_container("guest", &["--network", "container:alone"])?;
-            let shown = view.wait_names(&["alone", "bridged", "guest", "user"])?;
-            let alone = check(&docker, "alone", &shown)?;
-            let guest = check(&docker, "guest", &shown)?;
-            ensure!(
-                alone.inode == guest.inode && alone.pid != guest.pid,
-                "{shown:?}"
-            );
-            ensure!(alone.runtime == "Docker", "{alone:?}");
+            view.wait_names(&["alone", "bridged", "guest", "user"])?;
+            ensure!(view.host() == host, "{host:?} {:?}", view.host());
+            is_not_listed("container:host", "NoContainer")?;
+            let alone = check(&docker, "alone", &view)?;
+            ensure!(alone.interfaces.keys().eq(["lo"]), "{alone:?}");
+            ensure!(alone.aliases == aliases(["container:guest"]), "{alone:?}");
+            ensure!(alone == check(&docker, "guest", &view)?, "they are one");
+            is_explained(scene, &alone)?;
             for name in ["bridged", "user"] {
-                check(&docker, name, &shown)?;
+                let shown = check(&docker, name, &view)?;
+                ensure!(shown.name == format!("container:{name}"), "{shown:?}");
+                ensure!(shown.aliases.is_empty(), "{shown:?}");
+                ensure!(shown.runtime == "Docker", "{shown:?}");
+                ensure!(shown.interfaces.keys().eq(["eth0", "lo"]), "{shown:?}");
+                works(scene, &docker, name)?;
+                is_explained(scene, &shown)?;
             }
 
             docker.run(&["pause", "user"])?;
-            docker.run(&["network", "connect", "users", "bridged"])?;
             docker.run(&["exec", "alone", "sleep", "0"])?;
             docker.run(&["unpause", "user"])?;
-            stays(
-                &view,
-                "pausing, connecting and executing change no namespace",
-            )?;
-            ensure!(view.shown() == shown, "{:?}", view.shown());
-
-            docker.run(&["rename", "user", "renamed"])?;
-            let shown = view.wait_names(&["alone", "bridged", "guest", "renamed"])?;
-            let before = check(&docker, "renamed", &shown)?;
-            docker.run(&["restart", "-t", "0", "renamed"])?;
-            let restarted = |shown: &BTreeMap<String, Shown>| {
-                shown.get("renamed").is_some_and(|it| it.pid != before.pid)
-            };
-            let shown = wait_for("it is another one", SOON, || view.shown(), restarted)?;
-            check(&docker, "renamed", &shown)?;
-            docker.run(&["kill", "alone"])?;
-            view.wait_names(&["bridged", "guest", "renamed"])?;
-            docker.run(&["stop", "-t", "0", "bridged"])?;
-            docker.remove(&["guest", "alone"])?;
-            view.wait_names(&["renamed"])?;
-            let host = |seen: &Seen| matches!(seen, Seen::Added(name, _) if name == "host");
-            ensure!(!view.history().iter().any(host), "the host is no container");
+            stays(&view, "pausing and executing change no namespace")?;
+            docker.run(&["network", "connect", "users", "bridged"])?;
+            let connected = check(&docker, "bridged", &view)?;
+            ensure!(connected.interfaces.contains_key("eth1"), "{connected:?}");
+            docker_containers_change(scene, &docker, &view)?;
+            ensure!(!was_ever_listed(&view, "host"), "the host is no container");
             docker.remove(&["host", "renamed", "bridged"])?;
             view.wait_names(&[])?;
+            view.ensure_always(1, |it| it.names().any(|name| name == "container:guest"))?;
             docker.stop()
         }
     );
 
-    lab_test!(docker_may_hang_stop_and_start_again, Kind::Engines, |_| {
-        let docker = Engine::start(Which::Docker)?;
-        docker.start_container("early", &["--network", "none"])?;
-        let view = View::start()?;
-        let shown = view.wait_names(&["early"])?;
-        let early = check(&docker, "early", &shown)?;
-        docker.start_container("other", &["--network", "none"])?;
-        view.wait_names(&["early", "other"])?;
+    /// Renamed, restarted, killed, stopped.
+    fn docker_containers_change(scene: &Scene, docker: &Engine, view: &View) -> anyhow::Result<()> {
+        docker.run(&["rename", "user", "renamed"])?;
+        view.wait_names(&["alone", "bridged", "guest", "renamed"])?;
+        let before = check(docker, "renamed", view)?;
+        is_explained(scene, &before)?;
+        is_not_listed("container:user", "NoContainer")?;
+        restart(scene, docker, "renamed", view)?;
+        docker.run(&["kill", "alone"])?;
+        // The guest still holds the namespace, and is who it is called after.
+        view.wait_names(&["bridged", "guest", "renamed"])?;
+        let guest = check(docker, "guest", view)?;
+        ensure!(
+            guest.name == "container:guest" && guest.aliases.is_empty(),
+            "{guest:?}"
+        );
+        docker.run(&["stop", "-t", "0", "bridged"])?;
+        docker.remove(&["guest", "alone"])?;
+        view.wait_names(&["renamed"]).map(drop)
+    }
 
-        docker.signal(Signal::SIGSTOP)?;
-        process::signal(early.pid, Signal::SIGKILL)?;
-        view.wait_names(&["other"])?;
-        docker.signal(Signal::SIGCONT)?;
-        docker.run(&["start", "early"])?;
-        view.wait_names(&["early", "other"])?;
+    /// A restarted container is another one: it has gone and come, and nothing done to the old one is left.
+    fn restart(scene: &Scene, engine: &Engine, name: &str, view: &View) -> anyhow::Result<()> {
+        let at = (name, "eth0");
+        switch(scene, at, engine, false)?;
+        let gone = goings(view, name);
+        engine.run(&["restart", "-t", "0", name])?;
+        let went = || goings(view, name);
+        wait_for("it has gone", SOON, went, |now| *now == gone + 1)?;
+        check(engine, name, view)?;
+        let namespace = format!("container:{name}");
+        attribute(scene, (&namespace, "eth0"), "is_up", true)?;
+        ensure!(is_up(engine, at)?, "it is down as the old one was");
+        Ok(())
+    }
 
-        docker.stop()?;
-        view.wait_names(&[])?;
-        let docker = Engine::start(Which::Docker)?;
-        docker.run(&["start", "other"])?;
-        let shown = view.wait_names(&["other"])?;
-        check(&docker, "other", &shown)?;
-        docker.remove(&["other", "early"])?;
-        view.wait_names(&[])?;
-        docker.stop()
-    });
+    lab_test!(
+        docker_may_hang_stop_and_start_again,
+        Kind::Engines,
+        |scene| {
+            let docker = Engine::start(Which::Docker)?;
+            docker.start_container("early", &["--network", "none"])?;
+            let view = start(scene)?;
+            view.wait_names(&["early"])?;
+            check(&docker, "early", &view)?;
+            docker.start_container("other", &["--network", "none"])?;
+            view.wait_names(&["early", "other"])?;
+
+            let early = docker.pid_of("early")?;
+            docker.signal(Signal::SIGSTOP)?;
+            process::signal(early, Signal::SIGKILL)?;
+            view.wait_names(&["other"])?;
+            docker.signal(Signal::SIGCONT)?;
+            docker.run(&["start", "early"])?;
+            view.wait_names(&["early", "other"])?;
+
+            docker.stop()?;
+            view.wait_names(&[])?;
+            let docker = Engine::start(Which::Docker)?;
+            docker.run(&["start", "other"])?;
+            view.wait_names(&["other"])?;
+            check(&docker, "other", &view)?;
+            docker.remove(&["other", "early"])?;
+            view.wait_names(&[])?;
+            view.ensure_always(1, |it| it.name == "container:early")?;
+            docker.stop()
+        }
+    );
 
     lab_test!(
         containers_that_outlive_docker_are_the_same_afterwards,
         Kind::Engines,
-        |_| {
+        |scene| {
             let options = ["--live-restore"];
             let docker = Engine::start_with(Which::Docker, &options)?;
-            let view = View::start()?;
+            let view = start(scene)?;
             for name in ["stays", "ends"] {
                 docker.start_container(name, &["--network", "none"])?;
             }
-            let shown = view.wait_names(&["ends", "stays"])?;
-            let told = view.history().len();
+            view.wait_names(&["ends", "stays"])?;
+            let (told, ends) = (view.history().len(), docker.pid_of("ends")?);
             docker.stop()?;
             stays(&view, "containers outlive the engine")?;
-            process::signal(shown["ends"].pid, Signal::SIGKILL)?;
+            process::signal(ends, Signal::SIGKILL)?;
             view.wait_names(&["stays"])?;
             let docker = Engine::start_with(Which::Docker, &options)?;
             docker.start_container("new", &["--network", "none"])?;
-            let shown = view.wait_names(&["new", "stays"])?;
-            check(&docker, "stays", &shown)?;
+            view.wait_names(&["new", "stays"])?;
+            check(&docker, "stays", &view)?;
             ensure!(view.history().len() == told + 2, "{:?}", view.history());
             docker.remove(&["new", "stays", "ends"])?;
             view.wait_names(&[])?;
@@ -160,60 +312,93 @@ mod tests {
         }
     );
 
+    /// Whether Podman has given a namespace this name.
+    fn is_podmans(name: &str) -> bool {
+        name.starts_with("netns-")
+    }
+
     lab_test!(
-        podman_containers_are_shown_as_they_are,
+        podman_containers_are_listed_as_they_are,
         Kind::Engines,
-        |_| {
-            let view = View::start()?;
+        |scene| {
+            let view = start(scene)?;
             let podman = Engine::start(Which::Podman)?;
-            podman.start_container("host", &["--network", "host"])?;
             podman.start_container("alone", &["--network", "none"])?;
             podman.start_container("bridged", &[])?;
+            let host = view.host();
+            podman.start_container("host", &["--network", "host"])?;
             podman.start_container("guest", &["--network", "container:alone"])?;
-            let shown = view.wait_names(&["alone", "bridged", "guest"])?;
-            let alone = check(&podman, "alone", &shown)?;
-            let guest = check(&podman, "guest", &shown)?;
-            ensure!(
-                alone.inode == guest.inode && alone.runtime == "Podman",
-                "{shown:?}"
-            );
+            view.wait_names(&["alone", "bridged", "guest"])?;
+            ensure!(view.host() == host, "{host:?} {:?}", view.host());
+            let alone = check(&podman, "alone", &view)?;
+            ensure!(alone == check(&podman, "guest", &view)?, "they are one");
+            ensure!(alone.runtime == "Podman", "{alone:?}");
+            ensure!(alone.aliases.contains("container:guest"), "{alone:?}");
+            is_explained(scene, &alone)?;
             // One namespace, two names: the other one is an entry of the directory.
-            let bridged = check(&podman, "bridged", &shown)?;
-            let named =
-                |name| fs::metadata(netns::path(name)).is_ok_and(|it| it.ino() == bridged.inode);
-            ensure!(
-                netns::entries()?.iter().any(named),
-                "{:?}",
-                netns::entries()?
-            );
-
-            podman.run(&["pause", "alone"])?;
-            podman.run(&["unpause", "alone"])?;
-            stays(&view, "pausing changes no namespace")?;
-            podman.run(&["rename", "guest", "renamed"])?;
-            view.wait_names(&["alone", "bridged", "renamed"])?;
-            podman.run(&["restart", "-t", "0", "bridged"])?;
-            let restarted = |shown: &BTreeMap<String, Shown>| {
-                shown.get("bridged").is_some_and(|it| it.pid != bridged.pid)
+            let bridged = check(&podman, "bridged", &view)?;
+            ensure!(bridged.interfaces.keys().eq(["eth0", "lo"]), "{bridged:?}");
+            let entries = netns::entries()?;
+            let [alias] = &Vec::from_iter(&bridged.aliases)[..] else {
+                bail!("one other name: {bridged:?}");
             };
-            let shown = wait_for("it is another one", SOON, || view.shown(), restarted)?;
-            check(&podman, "bridged", &shown)?;
+            ensure!(is_podmans(alias), "{bridged:?}");
+            ensure!(
+                entries.iter().any(|it| it == OsStr::new(alias)),
+                "{entries:?}"
+            );
+            is_explained(scene, &bridged)?;
+            works(scene, &podman, "bridged")?;
+            podman_containers_change(scene, &podman, &view)?;
 
             // Its containers run without it.
+            let killed = podman.pid_of("bridged")?;
             podman.stop()?;
             stays(&view, "containers outlive the service")?;
-            process::signal(shown["bridged"].pid, Signal::SIGKILL)?;
+            process::signal(killed, Signal::SIGKILL)?;
             view.wait_names(&["alone", "renamed"])?;
             let podman = Engine::start(Which::Podman)?;
             podman.run(&["start", "bridged"])?;
-            let shown = view.wait_names(&["alone", "bridged", "renamed"])?;
-            check(&podman, "bridged", &shown)?;
+            view.wait_names(&["alone", "bridged", "renamed"])?;
+            check(&podman, "bridged", &view)?;
             podman.run(&["kill", "bridged"])?;
             view.wait_names(&["alone", "renamed"])?;
             // Guests first: Podman insists.
             podman.remove(&["renamed"])?;
             podman.remove(&["alone", "bridged", "host"])?;
             view.wait_names(&[])?;
+            ensure!(!was_ever_listed(&view, "host"), "the host is no container");
+            podman.stop()
+        }
+    );
+
+    fn podman_containers_change(scene: &Scene, podman: &Engine, view: &View) -> anyhow::Result<()> {
+        podman.run(&["pause", "alone"])?;
+        podman.run(&["unpause", "alone"])?;
+        stays(view, "pausing changes no namespace")?;
+        podman.run(&["rename", "guest", "renamed"])?;
+        view.wait_names(&["alone", "bridged", "renamed"])?;
+        restart(scene, podman, "bridged", view)
+    }
+
+    lab_test!(
+        podmans_own_name_is_never_an_entry_beside_the_container,
+        Kind::Engines,
+        |scene| {
+            let view = start(scene)?;
+            let podman = Engine::start(Which::Podman)?;
+            for number in 0..8 {
+                let name = format!("b{number}");
+                podman.start_container(&name, &[])?;
+                let shown = check(&podman, &name, &view)?;
+                ensure!(shown.aliases.iter().all(|it| is_podmans(it)), "{shown:?}");
+                podman.remove(&[&name])?;
+                view.wait_names(&[])?;
+                scene.wait_named(&NO_OPTIONS)?;
+            }
+            // There is one container at a time.
+            let belongs = |it: &Shown| it.name != "default";
+            view.ensure_always(1, belongs)?;
             podman.stop()
         }
     );
@@ -227,17 +412,20 @@ mod tests {
         ahead: Times,
     }
 
+    /// A network that costs the engine nothing, so that many are started in a short time.
+    const NONE: &[&str] = &["--network", "none"];
+
     /// Starts and removes containers one by one.
     fn cycle(
         engine: &Engine,
         view: &View,
         events: &Receiver<Event>,
-        count: usize,
+        (count, network): (usize, &[&str]),
     ) -> anyhow::Result<Cycles> {
         let already = view.history().len();
         for number in 0..count {
             let name = format!("c{number}");
-            engine.start_container(&name, &["--network", "none"])?;
+            engine.start_container(&name, network)?;
             view.wait_names(&[&name])?;
             engine.remove(&[&name])?;
             view.wait_names(&[])?;
@@ -294,53 +482,81 @@ mod tests {
         Ok(())
     }
 
+    /// What the daemon holds.
+    #[derive(Debug, Clone, Copy)]
+    struct Footprint {
+        fds: usize,
+        threads: usize,
+        rss_kib: u64,
+        cpu: Duration,
+    }
+
+    impl Footprint {
+        fn of(daemon: &Daemon) -> anyhow::Result<Self> {
+            Ok(Self {
+                fds: daemon.fds()?,
+                threads: daemon.threads()?,
+                rss_kib: daemon.rss()? / 1024,
+                cpu: daemon.cpu_time()?,
+            })
+        }
+    }
+
+    /// Threads that wait for work end after 10 s without any.
+    const CALM: Duration = Duration::from_secs(15);
+
+    /// Waits until the daemon holds what it did before, or says what it keeps.
+    fn nothing_grew(what: &str, scene: &Scene, before: Footprint) -> anyhow::Result<()> {
+        let daemon = scene.daemon()?;
+        let busy = Footprint::of(daemon)?.cpu - before.cpu;
+        let grew = |now: &anyhow::Result<Footprint>| {
+            now.as_ref().is_ok_and(|now| {
+                now.fds <= before.fds
+                    && now.threads <= before.threads + 2
+                    && now.rss_kib <= before.rss_kib + 1024
+            })
+        };
+        let look = || Footprint::of(daemon);
+        let after = wait_for("nothing grew", CALM, look, grew);
+        let after = after.with_context(|| format!("{what}: before {before:?}"))??;
+        measure::report(format!(
+            "{what}: before {before:?}, after {after:?}, {busy:?} of processor time"
+        ))?;
+        Ok(())
+    }
+
     lab_test!(
         a_hundred_docker_containers_are_fast_and_leave_nothing,
         Kind::Engines,
-        |_| {
-            let view = View::start()?;
-            let idle = view.footprint()?;
-            let begun = Instant::now();
-            let busy = || view.footprint().map(|now| now.cpu - idle.cpu);
-            holds_for("no engine: no work", A_WHILE * 4, busy, |used| {
-                used.as_ref().is_ok_and(|used| used.as_millis() <= 10)
-            })?;
-            measure::report(format!(
-                "{:?} of processor time in {:?} without an engine",
-                busy()?,
-                begun.elapsed()
-            ))?;
+        |scene| {
+            let view = start(scene)?;
             let docker = Engine::start(Which::Docker)?;
-            let events = docker.events()?;
-            cycle(&docker, &view, &events, 10)?;
-            let before = view.footprint()?;
-            let cycles = cycle(&docker, &view, &docker.events()?, 100)?;
-            let after = view.footprint()?;
-            measure::report(format!("before {before:?}, after {after:?}"))?;
+            let bridged = cycle(&docker, &view, &docker.events()?, (20, &[]))?;
+            // The bridge changes just before, and what follows a list waits 25 ms, or ten times as long as that
+            // list took, which on a busy machine is more: the median is promised.
+            measure::report(format!("docker, bridged: shown {}", bridged.shown))?;
+            measure::report(format!("docker, bridged: gone {}", bridged.gone))?;
+            let median = bridged.shown.percentile(50)?;
+            ensure!(median <= LIMIT * patience(), "bridged: {}", bridged.shown);
+            let before = Footprint::of(scene.daemon()?)?;
+            let cycles = cycle(&docker, &view, &docker.events()?, (100, NONE))?;
+            nothing_grew("docker", scene, before)?;
             check_cycles("docker", &cycles)?;
-            ensure!(after.fds <= before.fds, "{before:?} {after:?}");
-            ensure!(after.threads <= before.threads + 2, "{before:?} {after:?}");
-            ensure!(
-                after.rss_kib <= before.rss_kib + 1024,
-                "{before:?} {after:?}"
-            );
             docker.stop()
         }
     );
 
     // Podman looks at its own file of events every 250 ms, where it has no journal, and so long do its
     // subscribers wait.
-    lab_test!(podman_containers_are_fast, Kind::Engines, |_| {
+    lab_test!(podman_containers_are_fast, Kind::Engines, |scene| {
         let podman = Engine::start(Which::Podman)?;
-        let view = View::start()?;
-        let before = cycle(&podman, &view, &podman.events()?, 10)?;
-        within_limit("podman, first ten", &before.shown)?;
-        let footprint = view.footprint()?;
-        let cycles = cycle(&podman, &view, &podman.events()?, 50)?;
-        let after = view.footprint()?;
-        measure::report(format!("before {footprint:?}, after {after:?}"))?;
+        let view = start(scene)?;
+        let first = cycle(&podman, &view, &podman.events()?, (10, NONE))?;
+        within_limit("podman, first ten", &first.shown)?;
+        let before = Footprint::of(scene.daemon()?)?;
+        let cycles = cycle(&podman, &view, &podman.events()?, (50, NONE))?;
+        nothing_grew("podman", scene, before)?;
         check_cycles("podman", &cycles)?;
-        ensure!(after.fds <= footprint.fds, "{footprint:?} {after:?}");
         podman.stop()
     });
 
@@ -348,14 +564,59 @@ mod tests {
     lab_test!(
         podman_containers_are_fast_without_its_file,
         Kind::Engines,
-        |_| {
+        |scene| {
             let podman = Engine::start(Which::Podman)?;
             let tap = Tap::start(Which::Podman)?;
             std::os::unix::fs::chown(tap.socket(), Some(1000), None)?;
-            let view = View::start_at(&[tap.socket()])?;
-            let cycles = cycle(&podman, &view, tap.events(), 20)?;
+            let options = [OsStr::new("--container-socket"), tap.socket().as_os_str()];
+            let view = View::start(scene, &options)?;
+            let cycles = cycle(&podman, &view, tap.events(), (20, NONE))?;
             check_cycles("podman without its file", &cycles)?;
             podman.stop()
         }
     );
+
+    /// How long the cost of nothing is looked at.
+    const IDLE: Duration = Duration::from_secs(2);
+
+    /// What an idle daemon holds, and has used when the time is over.
+    fn idle(scene: &mut Scene, options: &[&str]) -> anyhow::Result<(Footprint, Duration)> {
+        scene.start_with(options)?;
+        scene.wait_for("it is at work", |state| state.health().is_some())?;
+        let before = Footprint::of(scene.daemon()?)?;
+        holds_for("time passes", IDLE, || (), |()| true)?;
+        let after = Footprint::of(scene.daemon()?)?;
+        scene.take_daemon()?.stop()?;
+        Ok((after, after.cpu - before.cpu))
+    }
+
+    lab_test!(without_an_engine_nothing_is_done, Kind::Engines, |scene| {
+        let (off, used_off) = idle(scene, &["--no-containers"])?;
+        let (on, used_on) = idle(scene, &NO_OPTIONS)?;
+        measure::report(format!(
+            "--no-containers: {off:?}, {used_off:?} in {IDLE:?}; without an engine: {on:?}, {used_on:?}"
+        ))?;
+        // The watches of the directories where sockets may appear: inotify, and a thread that sleeps in
+        // epoll until it or an eventfd wakes it. Pools of threads vary by one.
+        ensure!(on.fds <= off.fds + 3, "{off:?} {on:?}");
+        ensure!(on.threads <= off.threads + 2, "{off:?} {on:?}");
+        ensure!(on.rss_kib <= off.rss_kib + 1024, "{off:?} {on:?}");
+        // Ticks of the processor are 10 ms.
+        ensure!(
+            used_on <= used_off + Duration::from_millis(20),
+            "{used_on:?}"
+        );
+        scene.start()
+    });
+
+    lab_test!(who_wants_no_containers_gets_none, Kind::Engines, |scene| {
+        let podman = Engine::start(Which::Podman)?;
+        let view = View::start(scene, &["--no-containers"])?;
+        podman.start_container("web", &["--network", "none"])?;
+        stays(&view, "nobody looks for containers")?;
+        ensure!(view.history().is_empty(), "{:?}", view.history());
+        is_not_listed("container:web", "NoContainer")?;
+        podman.remove(&["web"])?;
+        podman.stop()
+    });
 }
