@@ -3,6 +3,7 @@
 //! Both report holders, not namespaces. Two holders of one namespace have the same inode number, as has a
 //! name in the netns directory that leads to it; the inventory makes one entry of them.
 
+use std::ffi::OsStr;
 use std::sync::Arc;
 
 use tcgui_shared::names::ContainerName;
@@ -24,7 +25,7 @@ pub enum HolderKind {
     /// The first process of a container.
     Container(Arc<Container>),
     /// Any other process, with the name of its program (`man 5 proc_pid_comm`, at most 15 bytes).
-    Process(Arc<str>),
+    Process(Arc<OsStr>),
 }
 
 impl HolderKind {

@@ -53,6 +53,15 @@ impl Default for Route {
 }
 
 impl Route {
+    /// As a frontend of whoever listens at this endpoint.
+    #[must_use]
+    pub fn peer(endpoint: &str) -> Self {
+        Self {
+            connect: Some(endpoint.to_owned()),
+            ..Self::default()
+        }
+    }
+
     /// As a client of whoever listens at this endpoint.
     #[must_use]
     pub fn client(endpoint: &str) -> Self {

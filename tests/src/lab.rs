@@ -61,12 +61,27 @@ pub fn command_with_processes(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
+/// [`command`] with private mounts alone.
+fn command_on_the_network(program: impl AsRef<OsStr>) -> Command {
+    prepared(&["-m"], MOUNTS, program)
+}
+
+const MOUNTS: &str = "mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib";
+
 fn unshared(namespaces: &[&str], program: impl AsRef<OsStr>) -> Command {
+    prepared(
+        namespaces,
+        &format!("{MOUNTS} && ip link set lo up"),
+        program,
+    )
+}
+
+fn prepared(namespaces: &[&str], preparation: &str, program: impl AsRef<OsStr>) -> Command {
     let mut command = process::bound_to_parent("unshare");
     command
         .args(namespaces)
         .args(["--propagation", "private", "bash", "-c"])
-        .arg(r#"mount -t tmpfs tmpfs /run && mount -t tmpfs tmpfs /var/lib && ip link set lo up && exec "$@""#)
+        .arg(format!(r#"{preparation} && exec "$@""#))
         .arg("_")
         .arg(program);
     command
@@ -106,19 +121,29 @@ pub enum Kind {
     Lasting(Duration),
     /// A user namespace too: `/proc/sys/user` has limits of its own there.
     OwnLimits,
+    /// A process namespace too: nobody but the test's own processes is in `/proc`.
+    OwnProcesses,
     /// A process namespace too, and no other test beside it: container engines run in it.
     Engines,
+    /// Among the machine's processes and in its network namespace, where alone new processes are announced,
+    /// and no other test beside it. Only mounts are its own: it must leave the network as it is.
+    Announced,
 }
 
 impl Kind {
     fn is_alone(self) -> bool {
-        matches!(self, Self::Alone | Self::AloneFor(_) | Self::Engines)
+        matches!(
+            self,
+            Self::Alone | Self::AloneFor(_) | Self::Engines | Self::Announced
+        )
     }
 
     fn deadline(self) -> Duration {
         match self {
             Self::AloneFor(period) | Self::Lasting(period) => period,
-            Self::Plain | Self::Alone | Self::OwnLimits => DEADLINE,
+            Self::Plain | Self::Alone | Self::OwnLimits | Self::OwnProcesses | Self::Announced => {
+                DEADLINE
+            }
             Self::Engines => ENGINES_DEADLINE,
         }
     }
@@ -191,7 +216,8 @@ fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus
     let program = env::current_exe().context("find the path of this test binary")?;
     let mut command = match kind {
         Kind::OwnLimits => command_with_limits(program),
-        Kind::Engines => command_with_processes(program),
+        Kind::Engines | Kind::OwnProcesses => command_with_processes(program),
+        Kind::Announced => command_on_the_network(program),
         _ => command(program),
     };
     let mut child = command

@@ -10,6 +10,7 @@
 //! | [`client`] | a frontend that knows nothing but the wire |
 //! | [`peer`] | members of the bus in processes of their own |
 //! | [`netns`] | what an administrator does to `/run/netns`, and what is really there |
+//! | [`unnamed`] | processes in network namespaces that have no name, and what lists say of them |
 //! | [`links`] | what an administrator does to links, and what the list then says |
 //! | [`names`] | how a namespace name must look on the wire |
 //! | [`scene`] | daemon and client together, and the check that ends every test |
@@ -38,4 +39,5 @@ pub mod peer;
 pub mod process;
 pub mod random;
 pub mod scene;
+pub mod unnamed;
 pub mod wait;

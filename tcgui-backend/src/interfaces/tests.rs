@@ -381,6 +381,29 @@ async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_id_of_a_namespace_that_is_not_known_is_news_once() {
+    let mut actor = start();
+    actor.kernel.set(|state| {
+        state.links.insert(NetnsKey::Mounted(A), vec!["lo"]);
+        state.nsids.insert(NetnsKey::Mounted(A), 7);
+    });
+    actor.track(A, "a").await;
+    while actor.report().await.0 != NetnsKey::Mounted(A) {}
+    actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(7)));
+    actor.nothing_for(UNSWEPT).await;
+    // Several at once are one reason to look for them.
+    for id in [8, 9] {
+        actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(id)));
+    }
+    let event = timeout(SWEEP, actor.events.recv()).await.expect("news");
+    assert!(
+        matches!(event, Some(InterfacesEvent::Stranger)),
+        "{event:?}"
+    );
+    actor.nothing_for(UNSWEPT).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_ends_when_told_to_or_when_nobody_is_left() {
     let actor = start();
     actor.stop.cancel();

@@ -34,8 +34,8 @@ pub struct Process {
     pub netns: Option<u64>,
     /// Whether [`netns_lives`] can tell the end of that namespace.
     pub findable: bool,
-    /// The name of its program, as it is but for bytes that are no UTF-8.
-    pub comm: Arc<str>,
+    /// The name of its program.
+    pub comm: Arc<OsStr>,
 }
 
 /// Why nothing is known about a process.
@@ -192,20 +192,23 @@ fn inode(link: &OsStr) -> Option<u64> {
 }
 
 /// Reads the name of the program and when the process started, in clock ticks since boot.
-fn stat(process: &OwnedFd) -> Result<(Arc<str>, u64), Unseen> {
+fn stat(process: &OwnedFd) -> Result<(Arc<OsStr>, u64), Unseen> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let stat = openat(process.as_fd(), "stat", flags, Mode::empty())?;
     let mut bytes = Vec::with_capacity(512);
     let read = File::from(stat).take(STAT).read_to_end(&mut bytes);
     read.map_err(|_| Unseen::Gone)?;
-    let text = String::from_utf8_lossy(&bytes);
-    let started = start_time(&text).ok_or(Unseen::Gone)?;
-    Ok((program(&text).ok_or(Unseen::Gone)?.into(), started))
+    // The times come after the name, which need not be UTF-8.
+    let started = start_time(&String::from_utf8_lossy(&bytes)).ok_or(Unseen::Gone)?;
+    let program = program(&bytes).ok_or(Unseen::Gone)?;
+    Ok((OsStr::from_bytes(program).into(), started))
 }
 
 /// Returns the second field, which is in parentheses and may have some itself.
-fn program(stat: &str) -> Option<&str> {
-    Some(stat.split_once('(')?.1.rsplit_once(')')?.0)
+fn program(stat: &[u8]) -> Option<&[u8]> {
+    let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
+    let end = stat.iter().rposition(|byte| *byte == b')')?;
+    stat.get(begin..end)
 }
 
 /// Asks for the number of an open namespace (`include/uapi/linux/nsfs.h`).
@@ -235,7 +238,7 @@ mod tests {
         let process = table.describe(pid).unwrap();
         assert_eq!(process.id, files.held_by(pid).unwrap());
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
-        assert_eq!(&*process.comm, comm.trim_end());
+        assert_eq!(&*process.comm, OsStr::new(comm.trim_end()));
         assert_eq!(table.netns_inode(i32::MAX), Err(Unseen::Gone));
         assert_eq!(table.describe(i32::MAX), Err(Unseen::Gone));
     }
@@ -275,10 +278,13 @@ mod tests {
 
     #[test]
     fn the_name_of_a_program_may_have_parentheses() {
-        for name in ["sleep", "a b", "x) R (9", "", "(("] {
-            assert_eq!(program(&format!("7 ({name}) S 1 2")), Some(name));
+        for name in [&b"sleep"[..], b"a b", b"x) R (9", b"", b"((", b"\xff)\n"] {
+            let stat = [b"7 (", name, b") S 1 2"].concat();
+            assert_eq!(program(&stat), Some(name));
         }
-        assert_eq!(program("7 sleep S 1"), None);
+        for stat in [&b"7 sleep S 1"[..], b"", b"7 )(", b"7 (", b")"] {
+            assert_eq!(program(stat), None);
+        }
     }
 
     #[test]

@@ -74,7 +74,7 @@ impl Watched {
 
     /// Waits until the process is the only reported holder of its namespace, under this name.
     async fn wait_for(&mut self, id: HeldNamespaceId, comm: &str) {
-        let kind = HolderKind::Process(comm.into());
+        let kind = HolderKind::Process(std::ffi::OsStr::new(comm).into());
         let wanted = Holder { id, kind };
         while self.view.get(&id.inode()).map(Vec::as_slice) != Some(std::slice::from_ref(&wanted)) {
             self.hear().await;

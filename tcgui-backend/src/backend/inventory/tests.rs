@@ -56,7 +56,7 @@ fn docker(name: &str) -> HolderKind {
 }
 
 fn process(program: &str) -> HolderKind {
-    HolderKind::Process(program.into())
+    HolderKind::Process(std::ffi::OsStr::new(program).into())
 }
 
 fn namespaces(inventory: &Inventory) -> Vec<NetworkNamespace> {

@@ -27,7 +27,7 @@ type Age = (u64, i32);
 pub(super) struct Views {
     names: BTreeMap<OsString, MountedNamespaceId>,
     containers: BTreeMap<Age, (HeldNamespaceId, Arc<Container>)>,
-    processes: BTreeMap<Age, (HeldNamespaceId, Arc<str>)>,
+    processes: BTreeMap<Age, (HeldNamespaceId, Arc<OsStr>)>,
 }
 
 impl Views {
@@ -148,8 +148,9 @@ impl Views {
             let name = containers.name(container, *id)?;
             Some((NamespaceName::Container(name), Some(Arc::clone(container))))
         };
-        let held =
-            |(id, program): &(HeldNamespaceId, Arc<str>)| Some((process_name(*id, program)?, None));
+        let held = |(id, program): &(HeldNamespaceId, Arc<OsStr>)| {
+            Some((process_name(*id, program)?, None))
+        };
         let mut titles: Vec<_> = own.into_iter().filter_map(named).collect();
         titles.extend(self.containers.values().filter_map(contained));
         titles.extend(podman.into_iter().filter_map(named));
@@ -162,10 +163,10 @@ fn age(id: HeldNamespaceId) -> Age {
     (id.started(), id.pid())
 }
 
-/// A program's name that was not UTF-8 is longer than the kernel's when it is told as text.
-fn process_name(id: HeldNamespaceId, program: &str) -> Option<NamespaceName> {
-    let end = program.floor_char_boundary(PROGRAM);
-    let bytes: Vec<u8> = program[..end].bytes().filter(|byte| *byte != 0).collect();
+/// Bytes that no kernel tells are left out rather than the namespace.
+fn process_name(id: HeldNamespaceId, program: &OsStr) -> Option<NamespaceName> {
+    let bytes = program.as_bytes().iter().take(PROGRAM).copied();
+    let bytes: Vec<u8> = bytes.filter(|byte| *byte != 0).collect();
     NamespaceName::process(id.pid(), &bytes).ok()
 }
 
@@ -204,19 +205,17 @@ mod tests {
     fn any_program_has_a_name() {
         let id = HeldNamespaceId::from_parts(4, 1, 7, 1);
         for (program, wire) in [
-            ("sleep", "pid:7(sleep)"),
-            ("", "pid:7()"),
-            ("a\0b", "pid:7(ab)"),
-            ("12345678901234\u{fffd}", "pid:7(12345678901234)"),
-            (
-                &"\u{fffd}".repeat(15),
-                &format!("pid:7({})", "\u{fffd}".repeat(5)),
-            ),
+            (&b"sleep"[..], "pid:7(sleep)"),
+            (b"", "pid:7()"),
+            (b"a\0b", "pid:7(ab)"),
+            (b"a)\n\\", "pid:7(a)\n\\\\)"),
+            (b"\xff\xc3", r"pid:7(\xff\xc3)"),
+            (b"1234567890123456", "pid:7(123456789012345)"),
         ] {
-            let name = process_name(id, program).map(|name| name.to_wire());
+            let name = process_name(id, OsStr::from_bytes(program)).map(|name| name.to_wire());
             assert_eq!(name.as_deref(), Some(wire), "{program:?}");
         }
         let nobody = HeldNamespaceId::from_parts(4, 1, 0, 1);
-        assert_eq!(process_name(nobody, "x"), None);
+        assert_eq!(process_name(nobody, OsStr::new("x")), None);
     }
 }

@@ -167,3 +167,51 @@ fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: i32 = 7;
+
+    /// What the kernel's message about the id means to who hears it, with `port` in its header.
+    fn heard(kind: u16, port: u32, origin: Option<Nsid>) -> Option<KernelEvent> {
+        const NETNSA_NSID: u16 = 1;
+        let mut bytes = 28_u32.to_ne_bytes().to_vec();
+        for word in [kind, 0] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        // No sequence number, the port, and a family that says nothing.
+        for word in [0, port, 0] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        for word in [8, NETNSA_NSID] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(ID.to_ne_bytes());
+        let mut events = Vec::new();
+        for_each(&bytes, |message| {
+            events.push(event(message, origin));
+            Ok::<(), RtnetlinkError>(())
+        })
+        .unwrap();
+        assert_eq!(events.len(), 1, "one message");
+        events.pop().flatten()
+    }
+
+    #[test]
+    fn only_ids_that_the_kernel_gives_by_itself_are_met() {
+        let elsewhere = Some(Nsid(3));
+        for (kind, port, origin, expected) in [
+            (RTM_NEWNSID, 0, None, Some(KernelEvent::Met(Nsid(ID)))),
+            (RTM_NEWNSID, 4711, None, None),
+            (RTM_NEWNSID, 0, elsewhere, None),
+            (RTM_DELNSID, 0, None, Some(KernelEvent::Died(Nsid(ID)))),
+            (RTM_DELNSID, 4711, None, Some(KernelEvent::Died(Nsid(ID)))),
+            (RTM_DELNSID, 0, elsewhere, None),
+        ] {
+            let heard = heard(kind, port, origin);
+            assert_eq!(heard, expected, "{kind} {port} {origin:?}");
+        }
+    }
+}

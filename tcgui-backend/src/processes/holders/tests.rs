@@ -11,7 +11,7 @@ fn process(inode: u64, pid: i32, started: u64, comm: &str) -> Process {
         id: HeldNamespaceId::from_parts(DEVICE, inode, pid, started),
         netns: Some(inode),
         findable: true,
-        comm: comm.into(),
+        comm: std::ffi::OsStr::new(comm).into(),
     }
 }
 
@@ -208,7 +208,7 @@ impl World {
             id: HeldNamespaceId::from_parts(DEVICE, inode, pid, started),
             netns: self.numbered.then_some(netns),
             findable: self.numbered,
-            comm: format!("p{pid}").into(),
+            comm: std::ffi::OsString::from(format!("p{pid}")).into(),
         })
     }
 

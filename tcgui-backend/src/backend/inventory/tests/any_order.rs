@@ -115,7 +115,9 @@ impl Model {
         for (id, kind) in self.holders.values() {
             let (rank, wire) = match kind {
                 HolderKind::Container(container) => (2, self.container_name(*id, container)),
-                HolderKind::Process(program) => (4, format!("pid:{}({program})", id.pid())),
+                HolderKind::Process(program) => {
+                    (4, format!("pid:{}({})", id.pid(), program.display()))
+                }
             };
             ranked
                 .entry(id.inode())

@@ -240,7 +240,7 @@ fn what_goes_is_lost() {
 fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
     let web = HeldNamespaceId::from_parts(4, A.inode(), 20, 5);
     let key = NetnsKey::Held(web);
-    let kind = HolderKind::Process("sleep".into());
+    let kind = HolderKind::Process(std::ffi::OsStr::new("sleep").into());
     let mut bench = Bench::warm();
     let holder = Holder { id: web, kind };
     bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));

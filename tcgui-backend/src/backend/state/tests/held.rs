@@ -238,7 +238,10 @@ fn requests_find_a_namespace_by_any_of_its_names() {
     let mut bench = Bench::warm();
     bench.step(added("lab", A));
     bench.step(appears(WEB, container("web")));
-    bench.step(appears(WEB, HolderKind::Process("nginx".into())));
+    bench.step(appears(
+        WEB,
+        HolderKind::Process(std::ffi::OsStr::new("nginx").into()),
+    ));
     let key = NetnsKey::Mounted(A);
     bench.step(links(key, &[link(2, "eth0", false)]));
     for name in ["lab", "container:web", "pid:20(nginx)"] {
@@ -268,7 +271,7 @@ fn what_the_finders_say_of_one_process_is_taken_back_one_by_one() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
-    let program = HolderKind::Process("nginx".into());
+    let program = HolderKind::Process(std::ffi::OsStr::new("nginx").into());
     assert!(bench.step(appears(WEB, program)).is_empty(), "one way");
     bench.wait(Duration::from_secs(1));
     let shown = bench.publication(links(key, &[link(1, "lo", false)]));
