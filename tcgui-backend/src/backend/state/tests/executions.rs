@@ -288,7 +288,7 @@ fn what_goes_with_its_namespace_is_lost() {
 #[test]
 fn a_scenario_begins_by_the_way_that_was_named() {
     let id = HeldNamespaceId::from_parts(4, 1, 20, 5);
-    let kind = HolderKind::Process("sh".into());
+    let kind = HolderKind::Process(std::ffi::OsStr::new("sh").into());
     let mut bench = Bench::warm();
     let holder = Holder { id, kind };
     bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
