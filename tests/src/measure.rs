@@ -28,6 +28,12 @@ impl Times {
         self.0.push(time);
     }
 
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether there are none yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {

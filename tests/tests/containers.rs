@@ -476,9 +476,14 @@ mod tests {
     const LIMIT: Duration = Duration::from_millis(50);
 
     fn within_limit(what: &str, times: &Times) -> anyhow::Result<()> {
-        let (p50, p99) = (times.percentile(50)?, times.percentile(99)?);
-        measure::report(format!("{what}: {times}, p99 {p99:.1?}"))?;
-        ensure!(p99 <= LIMIT * patience(), "{what}: p50 {p50:?} p99 {p99:?}");
+        // Of fewer than a hundred the 99th percentile is the worst one, which another program may have caused.
+        let judged = if times.len() < 100 { 90 } else { 99 };
+        let (p50, late) = (times.percentile(50)?, times.percentile(judged)?);
+        measure::report(format!("{what}: {times}, p{judged} {late:.1?}"))?;
+        ensure!(
+            late <= LIMIT * patience(),
+            "{what}: p50 {p50:?} p{judged} {late:?}"
+        );
         Ok(())
     }
 
