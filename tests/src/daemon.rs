@@ -280,6 +280,35 @@ impl Daemon {
     }
 }
 
+/// What a daemon holds, and has used.
+#[derive(Debug, Clone, Copy)]
+pub struct Footprint {
+    /// File descriptors.
+    pub fds: usize,
+    /// Threads.
+    pub threads: usize,
+    /// Resident memory in bytes.
+    pub rss: u64,
+    /// Processor time.
+    pub cpu: Duration,
+}
+
+impl Footprint {
+    /// Looks at a daemon now.
+    ///
+    /// # Errors
+    ///
+    /// When the process is gone.
+    pub fn of(daemon: &Daemon) -> anyhow::Result<Self> {
+        Ok(Self {
+            fds: daemon.fds()?,
+            threads: daemon.threads()?,
+            rss: daemon.rss()?,
+            cpu: daemon.cpu_time()?,
+        })
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Fails only when it is gone already.

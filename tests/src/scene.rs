@@ -11,7 +11,7 @@ use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 
 use crate::client::{self, Client, State};
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, Footprint};
 use crate::names;
 use crate::netns;
 use crate::process::run;
@@ -43,23 +43,8 @@ pub struct Scene {
 #[derive(Debug, Default, Clone)]
 struct History(Arc<Mutex<Vec<BTreeSet<String>>>>);
 
-#[derive(Debug, Clone, Copy)]
-struct Footprint {
-    fds: usize,
-    threads: usize,
-}
-
-impl Footprint {
-    fn of(daemon: &Daemon) -> anyhow::Result<Self> {
-        Ok(Self {
-            fds: daemon.fds()?,
-            threads: daemon.threads()?,
-        })
-    }
-
-    fn is_back_at(self, baseline: Self) -> bool {
-        self.fds <= baseline.fds + SPARE_FDS && self.threads <= baseline.threads + SPARE_THREADS
-    }
+fn is_back_at(now: Footprint, baseline: Footprint) -> bool {
+    now.fds <= baseline.fds + SPARE_FDS && now.threads <= baseline.threads + SPARE_THREADS
 }
 
 impl Scene {
@@ -289,7 +274,7 @@ impl Scene {
             &format!("descriptors and threads are back at {baseline:?}"),
             CALM,
             || Footprint::of(daemon),
-            |now| now.as_ref().is_ok_and(|now| now.is_back_at(baseline)),
+            |now| now.as_ref().is_ok_and(|now| is_back_at(*now, baseline)),
         )
         .map(drop)
     }

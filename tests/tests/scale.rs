@@ -7,6 +7,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use anyhow::ensure;
+    use tcgui_tests::daemon::Footprint;
     use tcgui_tests::lab::Kind;
     use tcgui_tests::process::run;
     use tcgui_tests::scene::{SOON, Scene};
@@ -163,45 +164,31 @@ mod tests {
         Ok(())
     });
 
-    #[derive(Debug, Clone, Copy)]
-    struct Weight {
-        fds: usize,
-        threads: usize,
-        rss: u64,
+    fn weight(scene: &Scene) -> anyhow::Result<Footprint> {
+        Footprint::of(scene.daemon()?)
     }
 
-    impl Weight {
-        fn of(scene: &Scene) -> anyhow::Result<Self> {
-            let daemon = scene.daemon()?;
-            Ok(Self {
-                fds: daemon.fds()?,
-                threads: daemon.threads()?,
-                rss: daemon.rss()?,
-            })
-        }
+    /// Waits until the threads of the burst have ended and memory has been given back after that.
+    fn settled(scene: &Scene) -> anyhow::Result<Footprint> {
+        scene.wait_calm()?;
+        let mut steady = None;
+        let look = || weight(scene);
+        wait_for("the memory is steady", SOON * 3, look, |now| {
+            let Ok(now) = now else { return true };
+            let (rss, since) = *steady.get_or_insert((now.rss, Instant::now()));
+            if rss != now.rss {
+                steady = None;
+            }
+            rss == now.rss && since.elapsed() > STEADY
+        })?
+    }
 
-        /// Waits until the threads of the burst have ended and memory has been given back after that.
-        fn settled(scene: &Scene) -> anyhow::Result<Self> {
-            scene.wait_calm()?;
-            let mut steady = None;
-            let look = || Self::of(scene);
-            wait_for("the memory is steady", SOON * 3, look, |now| {
-                let Ok(now) = now else { return true };
-                let (rss, since) = *steady.get_or_insert((now.rss, Instant::now()));
-                if rss != now.rss {
-                    steady = None;
-                }
-                rss == now.rss && since.elapsed() > STEADY
-            })?
-        }
-
-        /// Not more than 5 % (and one) above the other.
-        fn is_like(self, first: Self) -> bool {
-            let few = |now: usize, then: usize| now <= then + then / 20 + 1;
-            few(self.fds, first.fds)
-                && few(self.threads, first.threads)
-                && self.rss <= first.rss + first.rss / 20
-        }
+    /// Not more than 5 % (and one) above the other.
+    fn is_like(now: Footprint, first: Footprint) -> bool {
+        let few = |now: usize, then: usize| now <= then + then / 20 + 1;
+        few(now.fds, first.fds)
+            && few(now.threads, first.threads)
+            && now.rss <= first.rss + first.rss / 20
     }
 
     /// Longer than from the end of the last thread until memory is given back.
@@ -217,14 +204,14 @@ mod tests {
             for round in 0..limit(10, 4)? {
                 burst(scene, "added", MANY, add_all)?;
                 burst(scene, "deleted", 0, del_all)?;
-                let weight = Weight::settled(scene)?;
-                measure::report(format!("round {round}: {weight:?}"))?;
-                let first = *first.get_or_insert(weight);
+                let left = settled(scene)?;
+                measure::report(format!("round {round}: {left:?}"))?;
+                let first = *first.get_or_insert(left);
                 wait_for(
                     &format!("no heavier than after the first round: {first:?}"),
                     SOON * 3,
-                    || Weight::of(scene),
-                    |now| now.as_ref().is_ok_and(|now| now.is_like(first)),
+                    || weight(scene),
+                    |now| now.as_ref().is_ok_and(|now| is_like(*now, first)),
                 )
                 .map(drop)?;
             }
