@@ -92,6 +92,12 @@ impl FakeEngine {
         Arc::clone(&self.state)
     }
 
+    /// Whether there was a request for what begins like this.
+    pub(super) fn was_asked(&self, path: &str) -> bool {
+        let requests = &self.state().requests;
+        requests.iter().any(|request| request.starts_with(path))
+    }
+
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -130,14 +130,7 @@ async fn nonsense_harms_nothing_and_is_recovered_from() {
                 engine.put(WEB, "web", process.pid());
                 engine.answer(path, answer);
                 let mut follower = Follower::start(&[&socket]);
-                let asked = || {
-                    engine
-                        .state()
-                        .requests
-                        .iter()
-                        .any(|it| it.starts_with(path))
-                };
-                until(what, asked).await;
+                until(what, || engine.was_asked(path)).await;
                 engine.state().answers.clear();
                 follower.expect("web", &process).await;
                 follower.stop().await;
@@ -160,14 +153,7 @@ async fn a_hundred_megabytes_are_not_read() {
         engine.put(WEB, "web", process.pid());
         engine.answer(path, Answer::Endless(head, space.clone()));
         let mut follower = Follower::start(&[&socket]);
-        let asked = || {
-            engine
-                .state()
-                .requests
-                .iter()
-                .any(|it| it.starts_with(path))
-        };
-        until(path, asked).await;
+        until(path, || engine.was_asked(path)).await;
         if path == "/events" {
             // Blanks are no line: they are read until one would be too long.
             until("the session ends", || engine.state().requests.len() > 5).await;

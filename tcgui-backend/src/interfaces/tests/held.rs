@@ -34,6 +34,16 @@ impl Real {
         }
     }
 
+    /// Tracks a namespace that a process holds, and waits until its links are seen.
+    async fn inhabit(&mut self) -> (HeldNetns, Way) {
+        let holder = HeldNetns::new();
+        let way = Way::Process(holder.id());
+        self.sockets.admit(way.key());
+        self.handle.track(way.key(), way.clone()).await;
+        self.links(way.key(), &["lo"]).await;
+        (holder, way)
+    }
+
     /// Waits until the links of the namespace are these.
     async fn links(&mut self, key: NetnsKey, expected: &[&str]) {
         let wait = async {
@@ -91,12 +101,8 @@ fn set_lo_up(socket: &mut RequestSocket) -> Result<(), SocketError> {
 async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
     for ids in [true, false] {
         let mut real = Real::start(ids);
-        let holder = HeldNetns::new();
-        let way = Way::Process(holder.id());
+        let (holder, way) = real.inhabit().await;
         let key = way.key();
-        real.sockets.admit(key);
-        real.handle.track(key, way.clone()).await;
-        real.links(key, &["lo"]).await;
         let place = Place {
             key,
             ways: vec![way.clone()],
@@ -125,12 +131,8 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
 async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
     let mut real = Real::start(true);
     let kernel = EventSocket::open().unwrap();
-    let holder = HeldNetns::new();
-    let way = Way::Process(holder.id());
+    let (holder, way) = real.inhabit().await;
     let key = way.key();
-    real.sockets.admit(key);
-    real.handle.track(key, way.clone()).await;
-    real.links(key, &["lo"]).await;
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
     // A look would find that there is no reason to keep a socket.
     real.handle.untrack(key, way.clone()).await;
