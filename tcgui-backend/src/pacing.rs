@@ -11,6 +11,9 @@ pub(crate) struct Pacing {
     factor: u32,
     shortest: Duration,
     longest: Duration,
+    allowance: Duration,
+    /// Until when the pauses last that were incurred, without the allowance.
+    paused_until: Option<Instant>,
     not_before: Option<Instant>,
 }
 
@@ -22,8 +25,16 @@ impl Pacing {
             factor,
             shortest,
             longest,
+            allowance: Duration::ZERO,
+            paused_until: None,
             not_before: None,
         }
+    }
+
+    /// Allows repetitions to come sooner than their pauses, though not sooner than `shortest`, until those
+    /// add up to `allowance` more than the time that passed. In the long run the share is the same.
+    pub(crate) const fn with_allowance(self, allowance: Duration) -> Self {
+        Self { allowance, ..self }
     }
 
     /// Returns whether the work may be done now.
@@ -46,7 +57,11 @@ impl Pacing {
         let pause = cost
             .saturating_mul(self.factor)
             .clamp(self.shortest, self.longest);
-        self.not_before = Some(end + pause);
+        let paused_until = self.paused_until.map_or(end, |until| until.max(end)) + pause;
+        let soonest = end + self.shortest;
+        let allowed = paused_until.checked_sub(self.allowance);
+        self.paused_until = Some(paused_until);
+        self.not_before = Some(allowed.map_or(soonest, |allowed| allowed.max(soonest)));
     }
 }
 
@@ -58,13 +73,34 @@ mod tests {
     fn spaces_by_cost_within_bounds() {
         let ms = Duration::from_millis;
         let now = Instant::now();
-        let mut pacing = Pacing::new(10, ms(25), ms(50));
+        let pacing = Pacing::new(10, ms(25), ms(50));
         assert!(pacing.allows(now), "the first time is always at once");
         for (cost, pause) in [(0, 25), (3, 30), (1_000, 50)] {
+            let mut pacing = pacing.clone();
             pacing.done(now, ms(cost));
             assert_eq!(pacing.not_before(), Some(now + ms(pause)), "cost {cost} ms");
             assert!(!pacing.allows(now + ms(pause) - Duration::from_nanos(1)));
             assert!(pacing.allows(now + ms(pause)));
         }
+    }
+
+    #[test]
+    fn a_few_come_sooner_and_then_the_share_is_kept() {
+        let ms = Duration::from_millis;
+        let begin = Instant::now();
+        let mut pacing = Pacing::new(10, ms(25), ms(250)).with_allowance(ms(250));
+        let mut now = begin;
+        let mut gaps = Vec::new();
+        for _ in 0..6 {
+            pacing.done(now, ms(10));
+            let next = pacing.not_before().expect("it was done");
+            gaps.push((next - now).as_millis());
+            now = next;
+        }
+        assert_eq!(gaps, [25, 25, 25, 75, 100, 100], "each costs 100 ms");
+        // After quiet the allowance is whole again.
+        now += ms(250);
+        pacing.done(now, ms(10));
+        assert_eq!(pacing.not_before(), Some(now + ms(25)));
     }
 }
