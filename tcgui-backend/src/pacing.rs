@@ -33,6 +33,7 @@ impl Pacing {
 
     /// Allows repetitions to come sooner than their pauses, though not sooner than `shortest`, until those
     /// add up to `allowance` more than the time that passed. In the long run the share is the same.
+    #[cfg(any(test, feature = "daemon"))]
     pub(crate) const fn with_allowance(self, allowance: Duration) -> Self {
         Self { allowance, ..self }
     }
