@@ -58,7 +58,9 @@ impl Pacing {
         let pause = cost
             .saturating_mul(self.factor)
             .clamp(self.shortest, self.longest);
-        let paused_until = self.paused_until.map_or(end, |until| until.max(end)) + pause;
+        let begin = self.paused_until.map_or(end, |until| until.max(end));
+        // Whoever did not wait for its pause adds no more than the allowance to the next one.
+        let paused_until = begin.min(end + self.allowance) + pause;
         let soonest = end + self.shortest;
         let allowed = paused_until.checked_sub(self.allowance);
         self.paused_until = Some(paused_until);
@@ -82,6 +84,19 @@ mod tests {
             assert_eq!(pacing.not_before(), Some(now + ms(pause)), "cost {cost} ms");
             assert!(!pacing.allows(now + ms(pause) - Duration::from_nanos(1)));
             assert!(pacing.allows(now + ms(pause)));
+        }
+    }
+
+    #[test]
+    fn what_did_not_wait_is_not_made_up_for() {
+        let ms = Duration::from_millis;
+        let now = Instant::now();
+        let plain = Pacing::new(10, ms(25), ms(250));
+        for mut pacing in [plain.clone(), plain.with_allowance(ms(250))] {
+            for _ in 0..100 {
+                pacing.done(now, ms(10));
+            }
+            assert_eq!(pacing.not_before(), Some(now + ms(100)));
         }
     }
 

@@ -63,9 +63,9 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 /// Publications and kernel requests run on whatever blocking thread is free, so with glibc's default of
 /// eight arenas a core each of these keeps its own share of what was freed. With two of them ten bursts of a
 /// thousand namespaces leave 5.3 % more than one, with a single one 3.5 to 5.3 %; threads seldom meet
-/// there, as each keeps small pieces for itself, which no call gives back while it lives. And once a list of a thousand namespaces was freed, glibc would take
-/// the next ones from the heap, between what stays; with a threshold that is set, they come from the
-/// kernel and go back there.
+/// there, as each keeps small pieces for itself, which no call gives back while it lives. And once a list
+/// of a thousand namespaces was freed, glibc would take the next ones from the heap, between what stays;
+/// with a threshold that is set, they come from the kernel and go back there.
 pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [

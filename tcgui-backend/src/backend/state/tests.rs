@@ -259,6 +259,8 @@ fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
         bench.published();
         let due = bench.state.wake_at().expect("a list is due");
         gaps.push(due - bench.moment.now);
+        let name = format!("c{number}");
+        bench.step(links(NetnsKey::Host, &[link(1, &name, false)]));
         bench.moment.now = due;
         let last = bench.publication(Input::Timer);
         assert_eq!(namespaces(&last)[0].interfaces[0].name, name);
