@@ -34,7 +34,11 @@ fn main() -> ExitCode {
     if let Some(command) = args.command.take() {
         return commands::run(command, args);
     }
+    let renewed = process::without_thread_caches();
     telemetry::start(args.verbose);
+    if let Err(err) = renewed {
+        debug!(error = %err, "each thread keeps some memory for itself");
+    }
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
