@@ -519,12 +519,7 @@ mod tests {
             let view = start(scene)?;
             let docker = Engine::start(Which::Docker)?;
             let bridged = cycle(&docker, &view, &docker.events()?, (20, &[]))?;
-            // The bridge changes just before, and what follows a list waits 25 ms, or ten times as long as that
-            // list took, which on a busy machine is more: the median is promised.
-            measure::report(format!("docker, bridged: shown {}", bridged.shown))?;
-            measure::report(format!("docker, bridged: gone {}", bridged.gone))?;
-            let median = bridged.shown.percentile(50)?;
-            ensure!(median <= LIMIT * patience(), "bridged: {}", bridged.shown);
+            check_cycles("docker, bridged", &bridged)?;
             let before = Footprint::of(scene.daemon()?)?;
             let cycles = cycle(&docker, &view, &docker.events()?, (100, NONE))?;
             nothing_grew("docker", scene, before)?;
