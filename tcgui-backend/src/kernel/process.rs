@@ -2,9 +2,7 @@
 
 use std::fs;
 use std::io;
-#[cfg(target_env = "gnu")]
 use std::os::unix::process::CommandExt;
-#[cfg(target_env = "gnu")]
 use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -87,9 +85,9 @@ pub fn tune_allocator() {
 /// Runs the program anew, as the same process, if each of its threads would keep freed memory for itself.
 ///
 /// Such a cache holds up to seven pieces of each small size, no call gives them back while the thread lives,
-/// and they keep the pages around them: one burst of a thousand namespaces leaves 24.0 MB, and ten leave 25.3 MB.
-/// Without the caches that is 22.1 MB and 22.6 MB. Only the environment at the start can turn them
-/// off (glibc manual, "Memory Allocation Tunables"). To be called while there is no other thread.
+/// and they keep the pages around them: with them a burst of a thousand namespaces leaves 2 MB more, and later
+/// ones add to that (docs/namespace-discovery.md). Only the environment at the start can turn them off (glibc
+/// manual, "Memory Allocation Tunables"). To be called while there is no other thread.
 ///
 /// Returns when there is nothing to do: after that start, with tunables of the operator's own, in secure
 /// execution (`AT_SECURE`, `man 3 getauxval`), where the loader ignores them, or without glibc.
@@ -97,27 +95,22 @@ pub fn tune_allocator() {
 /// # Errors
 /// The program cannot be run again, as when its file was replaced; all is as before.
 pub fn without_thread_caches() -> io::Result<()> {
-    #[cfg(target_env = "gnu")]
-    {
-        const TUNABLES: &str = "GLIBC_TUNABLES";
-        #[expect(unsafe_code, reason = "only libc knows how the program was started")]
-        // SAFETY: it reads a value that the kernel gave the process.
-        let is_secure = unsafe { nix::libc::getauxval(nix::libc::AT_SECURE) } != 0;
-        if is_secure || std::env::var_os(TUNABLES).is_some() {
-            return Ok(());
-        }
-        let mut given = std::env::args_os();
-        let mut again = Command::new(std::env::current_exe()?);
-        if let Some(name) = given.next() {
-            again.arg0(name);
-        }
-        Err(again
-            .args(given)
-            .env(TUNABLES, "glibc.malloc.tcache_count=0")
-            .exec())
+    const TUNABLES: &str = "GLIBC_TUNABLES";
+    #[expect(unsafe_code, reason = "only libc knows how the program was started")]
+    // SAFETY: it reads a value that the kernel gave the process.
+    let is_secure = unsafe { nix::libc::getauxval(nix::libc::AT_SECURE) } != 0;
+    if !cfg!(target_env = "gnu") || is_secure || std::env::var_os(TUNABLES).is_some() {
+        return Ok(());
     }
-    #[cfg(not(target_env = "gnu"))]
-    Ok(())
+    let mut given = std::env::args_os();
+    let mut again = Command::new(std::env::current_exe()?);
+    if let Some(name) = given.next() {
+        again.arg0(name);
+    }
+    Err(again
+        .args(given)
+        .env(TUNABLES, "glibc.malloc.tcache_count=0")
+        .exec())
 }
 
 /// Gives free pages of the heap back to the kernel (`man 3 malloc_trim`), which takes about a millisecond.
