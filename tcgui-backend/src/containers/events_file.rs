@@ -12,8 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nix::fcntl::OFlag;
-use notify::event::{EventKind, ModifyKind};
-use notify::{Config, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::answers::{self, Event};
@@ -138,23 +137,21 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn watch(directory: &Path, path: &Path, rung: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let name = path.file_name().map(ToOwned::to_owned);
+    // Not that somebody opens it: reading it would raise events of its own.
+    let kinds = EventKindMask::CREATE
+        | EventKindMask::REMOVE
+        | EventKindMask::MODIFY_NAME
+        | EventKindMask::MODIFY_DATA;
     let handler = move |event: notify::Result<notify::Event>| {
-        // Reading it raises events of its own.
         let written = event.is_ok_and(|event| {
-            let matters = matches!(
-                event.kind,
-                EventKind::Modify(ModifyKind::Data(_) | ModifyKind::Name(_))
-                    | EventKind::Create(_)
-                    | EventKind::Remove(_)
-            );
             let ours = |path: &PathBuf| path.file_name() == name.as_deref();
-            event.need_rescan() || matters && event.paths.iter().any(ours)
+            event.need_rescan() || event.paths.iter().any(ours)
         });
         if written {
             rung.notify_one();
         }
     };
-    let mut watcher = RecommendedWatcher::new(handler, Config::default())?;
+    let mut watcher = RecommendedWatcher::new(handler, Config::default().with_event_kinds(kinds))?;
     watcher.watch(directory, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }

@@ -14,10 +14,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use notify::event::{EventKind, ModifyKind};
-use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::places::SocketKey;
+
+/// What comes or goes, or changes what it allows; who merely opens something wakes nobody.
+const KINDS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME)
+    .union(EventKindMask::MODIFY_META);
 
 /// Runs in notify's thread: says whether an event matters, and never blocks.
 struct Handler {
@@ -116,7 +122,7 @@ impl SocketWatches {
             Some(watcher) => watcher,
             None => {
                 self.placed.clear();
-                RecommendedWatcher::new(self.handler(), Config::default())?
+                RecommendedWatcher::new(self.handler(), Config::default().with_event_kinds(KINDS))?
             }
         };
         let moved = self.moved.swap(false, Ordering::Relaxed);

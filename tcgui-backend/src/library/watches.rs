@@ -11,10 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, ModifyKind};
-use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::files::EXTENSION;
+
+/// What [`ring`] tells apart: looking itself opens directories, which must not wake anybody.
+const KINDS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME)
+    .union(EventKindMask::MODIFY_META)
+    .union(EventKindMask::ACCESS_CLOSE);
 
 /// What the thread of the watches leaves for the actor.
 #[derive(Debug, Default)]
@@ -73,7 +80,7 @@ enum Ring {
     Moved,
 }
 
-/// Returns what an event means; most mean nothing: looking itself raises events of opening.
+/// Returns what an event means; many mean nothing.
 fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
     let leads_there = directories
         .iter()
@@ -166,7 +173,7 @@ impl Watches {
                 rings: Arc::clone(&self.rings),
                 look: Arc::clone(&self.look),
             };
-            match RecommendedWatcher::new(handler, Config::default()) {
+            match RecommendedWatcher::new(handler, Config::default().with_event_kinds(KINDS)) {
                 Ok(watcher) => {
                     self.rings.running.store(true, Ordering::Relaxed);
                     self.watcher = Some(watcher);

@@ -11,8 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use notify::event::{EventKind, ModifyKind};
-use notify::{Config, Event, RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::directory::Hints;
@@ -20,6 +19,12 @@ use super::probe::DirectoryKey;
 use super::status::{DoorbellState, DoorbellStatus};
 use crate::error::chain;
 use crate::kernel::mount_table::MountTable;
+
+/// What changes the names in a directory, or the directory itself. The kernel is asked for nothing else:
+/// each look, also the watcher's own, would wake notify's thread to be told that a directory was opened.
+const KINDS: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME);
 
 /// More names than this between two looks are cheaper to find by one sweep.
 const NAMES: usize = 1024;
@@ -75,15 +80,6 @@ impl notify::EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         match event {
             Ok(event) if event.need_rescan() => self.rings.ring(|r| r.hints.sweep = true),
-            // Looking raises Open events itself: answering them would be an endless loop.
-            Ok(Event {
-                kind: EventKind::Access(_),
-                ..
-            }) => {}
-            Ok(Event {
-                kind: EventKind::Modify(ModifyKind::Metadata(_) | ModifyKind::Data(_)),
-                ..
-            }) => {}
             Ok(event) => {
                 for path in &event.paths {
                     self.ring_path(path);
@@ -206,7 +202,8 @@ impl Doorbells {
                 directory: self.directory.clone(),
                 rings: Arc::clone(&self.rings),
             };
-            let created = RecommendedWatcher::new(handler, Config::default());
+            let config = Config::default().with_event_kinds(KINDS);
+            let created = RecommendedWatcher::new(handler, config);
             self.watcher = self.note(Doorbell::Notify, created.map_err(DoorbellError::Watch));
             // A failed attempt drops its handler too: that was not the loss of a working one.
             self.rings.ring(|rings| rings.ended = false);
@@ -312,8 +309,8 @@ impl Doorbells {
 
     /// Puts the watch on the directory that is at the path now, which `key` names.
     ///
-    /// The old watch goes first: notify would keep it beside the new one (and 9.0 would take the new
-    /// one for already placed), and events of a hidden directory would go on arriving.
+    /// The old watch goes first: notify takes a path that it watches for watched, whatever is at it now,
+    /// and events of a hidden directory would go on arriving.
     pub(super) fn watch_directory(&mut self, key: Option<DirectoryKey>) {
         self.watched = None;
         let Some(watcher) = &mut self.watcher else {
