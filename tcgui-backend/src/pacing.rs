@@ -38,6 +38,11 @@ impl Pacing {
         Self { allowance, ..self }
     }
 
+    /// Returns the longest pause.
+    pub(crate) fn longest(&self) -> Duration {
+        self.longest
+    }
+
     /// Returns whether the work may be done now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
         self.not_before.is_none_or(|at| at <= now)

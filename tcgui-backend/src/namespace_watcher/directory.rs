@@ -18,8 +18,14 @@ const PENDING_LOOKS: u32 = 10;
 /// More pending entries than this are looked at by a (paced) sweep, not one by one.
 const PENDING_AT_ONCE: usize = 64;
 /// How long an event that was found by name goes ahead of the sweep: about as long as its consumer
-/// needs to look at the namespace and to publish it.
+/// needs to look at the namespace and to publish it …
 const AFTER_EVENT: Duration = Duration::from_millis(3);
+/// … with each namespace that there is, because all of them are published.
+const AFTER_EVENT_EACH: Duration = Duration::from_micros(5);
+/// How long a sweep waits for a name after the mount table rang: `ip netns del` unmounts, then unlinks.
+const NAME_FOLLOWS: Duration = Duration::from_micros(500);
+/// With fewer namespaces a sweep is over before the name is heard.
+const WORTH_WAITING: usize = 64;
 /// Full sweeps take at most a tenth of the time, but none waits longer than this.
 const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(50));
 
@@ -103,12 +109,16 @@ impl Directory {
         self.sweep_wanted |= hints.sweep || hints.directory;
     }
 
-    /// The mount table changed: pending entries first, then everything.
-    pub(super) fn ring_mount_table(&mut self) {
+    /// The mount table changed: pending entries first, then everything. `by_name`: names ring too.
+    pub(super) fn ring_mount_table(&mut self, now: Instant, by_name: bool) {
         if self.pending.len() <= PENDING_AT_ONCE {
             self.hinted.extend(self.pending.keys().cloned());
         }
-        self.sweep_wanted = true;
+        let is_first = !std::mem::replace(&mut self.sweep_wanted, true);
+        // Whoever goes on mounting must not put the sweep off for ever.
+        if is_first && by_name && self.namespaces.len() >= WORTH_WAITING {
+            self.sweep_pacing.hold_until(now + NAME_FOLLOWS);
+        }
     }
 
     /// Sets the time between sweeps when nothing rings.
@@ -145,7 +155,11 @@ impl Directory {
     pub(super) fn yield_sweep(&mut self, now: Instant) -> bool {
         let first = !std::mem::replace(&mut self.sweep_yielded, true);
         if first {
-            self.sweep_pacing.hold_until(now + AFTER_EVENT);
+            let namespaces = u32::try_from(self.namespaces.len()).unwrap_or(u32::MAX);
+            let each = AFTER_EVENT_EACH.saturating_mul(namespaces);
+            let longest = SWEEP_PACING.longest();
+            self.sweep_pacing
+                .hold_until(now + (AFTER_EVENT + each).min(longest));
         }
         first
     }

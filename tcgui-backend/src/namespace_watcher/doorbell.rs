@@ -302,6 +302,11 @@ impl Doorbells {
         self.watched == key || self.watcher.is_none()
     }
 
+    /// Returns whether names in the directory ring.
+    pub(super) fn ring_by_name(&self) -> bool {
+        self.watcher.is_some() && self.watched.is_some()
+    }
+
     /// Says that the watch on the directory cannot be trusted any more.
     pub(super) fn distrust_directory_watch(&mut self) {
         self.watched = None;

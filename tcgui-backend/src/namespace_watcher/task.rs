@@ -129,7 +129,8 @@ impl Task {
                 }
                 Input::MountTable => {
                     self.doorbells.clear_mount_table();
-                    self.directory.ring_mount_table();
+                    let by_name = self.doorbells.ring_by_name();
+                    self.directory.ring_mount_table(now(), by_name);
                 }
                 Input::Timer => {}
             }

@@ -78,7 +78,7 @@ fn a_placeholder_is_added_when_it_becomes_a_namespace() {
         "it is looked at again soon"
     );
 
-    directory.ring_mount_table();
+    directory.ring_mount_table(now, true);
     let look = directory.next_look(now);
     assert_eq!(
         look,
@@ -219,7 +219,7 @@ fn what_was_looked_at_during_a_sweep_is_newer_than_the_sweep() {
 fn a_sweep_lets_an_event_go_first_but_only_once() {
     let now = Instant::now();
     let mut directory = swept(now, &[]);
-    directory.ring_mount_table();
+    directory.ring_mount_table(now, true);
     assert!(directory.yield_sweep(now));
     assert!(!directory.next_look(now).sweep);
     assert_eq!(directory.wake_at(), now + AFTER_EVENT);
@@ -231,12 +231,37 @@ fn a_sweep_lets_an_event_go_first_but_only_once() {
 }
 
 #[test]
+fn among_many_a_sweep_waits_for_the_name_but_only_once() {
+    let now = Instant::now();
+    let names: Vec<_> = (0..WORTH_WAITING).map(|n| format!("n{n}")).collect();
+    let entries: Vec<_> = names
+        .iter()
+        .map(|name| (name.as_str(), network(1)))
+        .collect();
+    let mut directory = swept(now, &entries);
+    directory.ring_mount_table(now, true);
+    assert!(!directory.next_look(now).sweep);
+    assert_eq!(directory.wake_at(), now + NAME_FOLLOWS);
+    let later = now + NAME_FOLLOWS;
+    directory.ring_mount_table(later, true);
+    assert!(directory.next_look(later).sweep, "not for ever");
+
+    let mut directory = swept(now, &entries);
+    directory.ring_mount_table(now, false);
+    assert!(directory.next_look(now).sweep, "no name will ring");
+
+    assert!(directory.yield_sweep(now));
+    let all = AFTER_EVENT_EACH * u32::try_from(WORTH_WAITING).unwrap();
+    assert_eq!(directory.wake_at(), now + AFTER_EVENT + all);
+}
+
+#[test]
 fn sweeps_are_spaced_by_their_cost_and_repeated_by_the_fallback() {
     let now = Instant::now();
     let mut directory = Directory::new(now, SWEEP);
     let end = now + Duration::from_millis(2);
     directory.observe_directory(now, end, Some(Vec::new()), &HashSet::new());
-    directory.ring_mount_table();
+    directory.ring_mount_table(now, true);
     assert!(!directory.next_look(end).sweep);
     assert_eq!(directory.wake_at(), end + Duration::from_millis(20));
     assert!(directory.next_look(end + Duration::from_millis(20)).sweep);
@@ -423,7 +448,7 @@ proptest! {
                 Happening::RemoveDirectory => world = World::default(),
                 Happening::MakeDirectory => world.exists = true,
                 Happening::RingName(name) => directory.ring(hint(&name.to_string())),
-                Happening::RingMountTable => directory.ring_mount_table(),
+                Happening::RingMountTable => directory.ring_mount_table(now, true),
                 Happening::RingRescan => {
                     directory.ring(Hints { sweep: true, ..Hints::default() });
                 }
