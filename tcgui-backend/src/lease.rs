@@ -240,6 +240,10 @@ pub struct Before {
 }
 
 impl Before {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Returns what is to be put back one day.
     pub fn of(observed: &Observed) -> Self {
         let children = observed.children.iter().map(ToString::to_string);
@@ -289,6 +293,9 @@ pub struct Lease {
     /// The terms that hold again when the scenario gives the interface back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Grant>,
+    /// What was there on these terms when the scenario took the interface.
+    #[serde(default, skip_serializing_if = "Before::is_default")]
+    pub beneath: Before,
 }
 
 impl Lease {
@@ -313,9 +320,16 @@ impl Lease {
             expires: grant.expires,
             confirm_by: grant.confirm_by,
             under: None,
+            beneath: Before::default(),
         };
-        if lease.is_of_a_scenario() {
-            lease.under = held.and_then(Self::terms_beneath);
+        if lease.is_of_a_scenario()
+            && let Some(held) = held
+        {
+            lease.under = held.terms_beneath();
+            lease.beneath = match held.is_of_a_scenario() {
+                true => held.beneath.clone(),
+                false => Before::of(observed),
+            };
         }
         lease.may_be(wanted);
         lease
@@ -355,8 +369,25 @@ impl Lease {
             expires,
             confirm_by,
             under: None,
+            beneath: Before::default(),
             ..self
         })
+    }
+
+    /// Returns it as it is to be ended now, and what holds afterwards: a scenario that can no longer put back
+    /// what it found, because it was killed, leaves that on its own terms.
+    pub fn ending(&self, now: BootTime) -> (Self, Option<Self>) {
+        let left = self.clone().released();
+        let left = left.filter(|left| left.ends().is_none_or(|ends| ends > now));
+        let Some(mut left) = left else {
+            return (self.clone(), None);
+        };
+        left.may_be(self.beneath.netem.map(|(_, netem)| netem));
+        let ended = Self {
+            before: self.beneath.clone(),
+            ..self.clone()
+        };
+        (ended, Some(left))
     }
 
     /// Notes which ways lead to the namespace now; returns whether that is news.

@@ -235,18 +235,24 @@ fn release(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder, id: &st
     (observed, left)
 }
 
-/// Ends a lease.
+/// Ends a lease. What it interrupted goes on.
 fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
     let Some(lease) = &order.held else {
         let observed = perform::observe(socket, order.link.ifindex);
         return (observed.map(read).map_err(Into::into), None);
     };
-    let decide = |observed: &_| restore::decide(lease, observed);
+    let (ended, left) = lease.ending(order.begun);
+    let decide = |observed: &_| restore::decide(&ended, observed);
     match perform::take_steps(socket, order.link.ifindex, decide) {
         Ok((restored, observed)) => {
             tell(order, &restored);
-            forget(leases, Some(lease));
-            (Ok(read(observed)), None)
+            // What somebody else has changed is theirs.
+            let left = left.filter(|_| !matches!(restored, Restored::Left { .. }));
+            match &left {
+                Some(left) => keep(leases, left),
+                None => forget(leases, Some(lease)),
+            }
+            (Ok(read(observed)), left)
         }
         Err(err) => (Err(err.into()), Some(lease.clone())),
     }

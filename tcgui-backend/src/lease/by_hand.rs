@@ -56,6 +56,8 @@ enum LeaseError {
 pub enum Fate {
     /// It ended.
     Ended(Restored),
+    /// The scenario that it was for ended, and what that interrupted goes on.
+    GoesOn,
     /// The interface is gone, and the lease with it.
     NoInterface,
     /// Its namespace is not to be seen; the lease holds.
@@ -68,6 +70,7 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended(restored) => restored.fmt(f),
+            Self::GoesOn => f.write_str("restored what the scenario had interrupted"),
             Self::NoInterface => f.write_str("the interface is gone"),
             Self::NotSeen => f.write_str("kept, nothing leads to the namespace"),
             Self::Holds => f.write_str("kept, it has not ended (--all restores it too)"),
@@ -93,6 +96,13 @@ pub fn restore(
     }
     let names = names(&files, &wanted.netns);
     let now = BootTime::now();
+    let ending = |lease: &Lease| {
+        if wanted.all {
+            (lease.clone(), None)
+        } else {
+            lease.ending(now)
+        }
+    };
     for lease in &loaded.leases {
         let is_own = journal.home().key(lease.netns) == Some(NetnsKey::Host);
         let ways = ways(&files, &names, lease);
@@ -104,9 +114,9 @@ pub fn restore(
             (false, _) => Ok(Fate::Holds),
             (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
-                .and_then(|mut socket| end(&mut socket, &journal, lease)),
+                .and_then(|mut socket| end(&mut socket, &journal, ending(lease))),
             (true, false) if ways.is_empty() => Ok(Fate::NotSeen),
-            (true, false) => end_inside(&files, &ways, &journal, lease),
+            (true, false) => end_inside(&files, &ways, &journal, ending(lease)),
         };
         tell(&what, fate.map_err(Into::into));
     }
@@ -163,29 +173,38 @@ fn end_inside(
     files: &NetnsFiles,
     ways: &[Way],
     journal: &Journal,
-    lease: &Lease,
+    ending: (Lease, Option<Lease>),
 ) -> Result<Fate, LeaseError> {
     let netns = files
         .open_any(ways)
         .map_err(|err| LeaseError::Enter(err.into()))?;
     let ended = inside(netns, || {
         let mut socket = RequestSocket::open()?;
-        end(&mut socket, journal, lease)
+        end(&mut socket, journal, ending)
     });
     ended.map_err(|err| LeaseError::Enter(err.into()))?
 }
 
-/// Ends a lease over a socket in its namespace.
-fn end(socket: &mut RequestSocket, journal: &Journal, lease: &Lease) -> Result<Fate, LeaseError> {
+/// Ends a lease over a socket in its namespace; another one may go on.
+fn end(
+    socket: &mut RequestSocket,
+    journal: &Journal,
+    (lease, left): (Lease, Option<Lease>),
+) -> Result<Fate, LeaseError> {
     let fate = match socket.link(lease.ifindex) {
         Err(err) if err.refused() == Some(Refused::NoDevice) => Fate::NoInterface,
         Err(err) => return Err(err.into()),
         Ok(_) => {
-            let decide = |observed: &_| restore::decide(lease, observed);
-            let (restored, _) = take_steps(socket, lease.ifindex, decide)?;
-            Fate::Ended(restored)
+            let decide = |observed: &_| restore::decide(&lease, observed);
+            match (take_steps(socket, lease.ifindex, decide)?.0, left) {
+                (Restored::Back { .. } | Restored::Already, Some(left)) => {
+                    journal.write(&left)?;
+                    return Ok(Fate::GoesOn);
+                }
+                (restored, _) => Fate::Ended(restored),
+            }
         }
     };
-    journal.erase(lease)?;
+    journal.erase(&lease)?;
     Ok(fate)
 }

@@ -108,6 +108,14 @@ fn live(
             base: ms,
             leased: None,
         };
+        if random.below(4) == 0 {
+            // Whatever it has done is taken back, and what it found goes on.
+            let (namespace, interface) = INTERFACES[which];
+            let start = json!({"Start": {"scenario_id": "mobile-degradation",
+                "namespace": namespace, "interface": interface}});
+            ask_and_go(scene, "scenario/execution", &start)?;
+            continue;
+        }
         let (more, then) = match random.below(4) {
             0 => (Value::Null, plain),
             1 => (
@@ -117,17 +125,22 @@ fn live(
             _ => (json!({"ttl_ms": SHORT_MS}), without_lease(&possible[which])),
         };
         possible[which].push(then);
-        let request = delay_request(INTERFACES[which], ms, &more).to_string();
-        // Nobody waits for the answer, which may never come.
-        let asked = scene
-            .client()?
-            .begin("tcgui/default/query/tc", Some(request.as_bytes()))?;
-        drop(asked);
+        ask_and_go(scene, "tc", &delay_request(INTERFACES[which], ms, &more))?;
     }
     let moment = u64::try_from(random.below(MOMENTS_MS))?;
     holds_for("a moment", Duration::from_millis(moment), || (), |()| true)?;
     scene.take_daemon()?.crash()?;
     Ok(possible)
+}
+
+/// Asks, and does not wait for the answer, which may never come.
+fn ask_and_go(scene: &Scene, queryable: &str, request: &Value) -> anyhow::Result<()> {
+    let key = format!("tcgui/default/query/{queryable}");
+    let asked = scene
+        .client()?
+        .begin(&key, Some(request.to_string().as_bytes()))?;
+    drop(asked);
+    Ok(())
 }
 
 /// A short lease goes on with what was there before a long one, which is then over, too.

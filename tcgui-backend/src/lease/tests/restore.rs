@@ -222,3 +222,52 @@ fn a_lease_knows_the_newest_alone() {
         (8, Some(&Some(delay(99))))
     );
 }
+
+#[test]
+fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
+    let scenario = || Grant {
+        owner: Owner::Scenario { id: "s".to_owned() },
+        expires: None,
+        confirm_by: None,
+    };
+    let lived = before(&own(delay(3)));
+    let about = || (NETNS, 2, "far".to_owned());
+    let step = |held: &Lease, there: &Observed, ms| {
+        Lease::record(Some(held), about(), there, Some(delay(ms)), scenario())
+    };
+    let first = step(&lived, &own(delay(5)), 7);
+    let second = step(&first, &own(delay(7)), 8);
+    for there in [delay(5), delay(7), delay(8)] {
+        let (ended, left) = second.ending(at(9));
+        let (restored, steps) = decide(&ended, &own(there));
+        if there == delay(5) {
+            assert_eq!((restored, steps), (Restored::Already, Vec::new()));
+        } else {
+            assert_eq!(restored, back());
+            assert!(matches!(
+                &steps[..],
+                [Step::Install { netem, .. }] if *netem == delay(5)
+            ));
+        }
+        let left = left.expect("its time has not come");
+        assert_eq!(
+            (left.owner.clone(), left.ends()),
+            (Owner::Plain, Some(at(10)))
+        );
+        assert_eq!(decide(&left, &own(delay(5))).0, back());
+        assert_eq!(left.before, lived.before);
+    }
+    let (ended, left) = second.ending(at(10));
+    assert_eq!(left, None, "its time has come meanwhile");
+    assert_eq!(decide(&ended, &own(delay(3))).0, Restored::Already);
+}
+
+#[test]
+fn a_scenario_that_interrupted_nothing_leaves_nothing() {
+    let lease = Lease {
+        owner: Owner::Scenario { id: "s".to_owned() },
+        expires: None,
+        ..lease(2)
+    };
+    assert_eq!(lease.ending(at(0)), (lease.clone(), None));
+}

@@ -139,6 +139,7 @@ fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
         expires,
         confirm_by: None,
         under: None,
+        beneath: Before::default(),
     }
 }
 
