@@ -9,7 +9,7 @@ Usage: scripts/netns-latency.sh [OPTION...]
 
 Builds tcgui-backend and the measuring program (release), and measures on this machine how long after its
 mount a network namespace is known: to a bare poll on the mount table (the floor), to the watcher, and to
-a client of the running daemon on the bus. Takes about eight minutes and wants a quiet machine. Everything
+a client of the running daemon on the bus. Takes about twelve minutes and wants a quiet machine. Everything
 happens in mount and network namespaces of its own: the machine's namespaces are neither seen nor touched.
 
   --trials N             how often each operation is measured in each situation (200)
@@ -36,11 +36,16 @@ Situations:
                that takes; one trial for each 20 of --trials
   degraded     no inotify, in a user namespace whose limits are 0: the mount table still rings
   silent       nothing rings at all, only a sweep of each second finds it; one trial for each 10
+  process      a program in a namespace without a name; the kernel announces the program
+  unannounced  the same where it does not, so that a sweep of each second finds it; one trial for each 10
+  moved        the same, but a link moves to the program, of which the kernel tells
+  docker       a container of dockerd, from its event `start` or `die`; one trial for each 10
+  podman       the same of podman
 
 --baseline never changes the exit status, whatever it finds: machines and loads differ.
 
 Needs root to measure (asks sudo for it) and cargo to build; other programs that are missing are installed
-with apt-get: iproute2, util-linux, a C compiler.
+with apt-get: iproute2, util-linux, a C compiler; for containers docker.io, podman, runc, busybox-static.
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
 Examples:
@@ -57,6 +62,8 @@ fail() {
 }
 
 explain=
+situations=docker,podman # of all, those that need more than the others
+previous=
 for argument in "$@"; do
     case $argument in
     -h | --help)
@@ -64,8 +71,17 @@ for argument in "$@"; do
         exit 0
         ;;
     --explain) explain=yes ;;
+    --situations=*) situations=${argument#*=} ;;
     esac
+    [ "$previous" != --situations ] || situations=$argument
+    previous=$argument
 done
+engines=()
+case ,$situations, in
+*,docker,* | *,podman,*)
+    engines=(dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables busybox=busybox-static)
+    ;;
+esac
 
 # sbin is not on every user's path.
 PATH=$PATH:/usr/sbin:/sbin
@@ -77,7 +93,7 @@ fi
 # The working directory stays that of the caller: it is where --json FILE goes.
 root=$(dirname -- "$0")/..
 "$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 \
-    unshare=util-linux nsenter=util-linux setpriv=util-linux || fail "something is missing, see above"
+    unshare=util-linux nsenter=util-linux setpriv=util-linux "${engines[@]}" || fail "something is missing, see above"
 command -v cargo >/dev/null || fail "no cargo: install a Rust toolchain (https://rustup.rs)"
 
 cargo build --release --locked --manifest-path "$root/Cargo.toml" -p tcgui-backend -p netns-latency ||

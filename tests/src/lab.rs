@@ -61,8 +61,9 @@ pub fn command_with_processes(program: impl AsRef<OsStr>) -> Command {
     command
 }
 
-/// [`command`] with private mounts alone.
-fn command_on_the_network(program: impl AsRef<OsStr>) -> Command {
+/// [`command`] with private mounts alone: among the machine's processes and links.
+#[must_use]
+pub fn command_on_the_network(program: impl AsRef<OsStr>) -> Command {
     prepared(&["-m"], MOUNTS, program)
 }
 

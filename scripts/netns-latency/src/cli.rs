@@ -15,7 +15,8 @@ pub(crate) const FAILED: u8 = 2;
 
 const MORE: &str = "\
 Time zero of a row is the moment just before mount() (add) or umount2() (del), just before the netlink
-request (link-…), and for `iproute2` the return of the real `ip netns add` or `del`: the namespace has
+request (link-…, moved), when /proc shows that the program is elsewhere, or just before it is killed
+(process, unannounced), what the event `start` or `die` of the engine says, and for `iproute2` the return of the real `ip netns add` or `del`: the namespace has
 been there for a while by then, so those times may be negative. Of a burst it is that of the last one, and
 the time is until all of it were seen.
 
@@ -40,6 +41,14 @@ Situations:
   degraded    no inotify: its limits are 0 in a user namespace of the lab's own; the mount table rings
   silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
               second; one trial for each 10 asked for, in all phases of the sweeps
+  process     a program in a network namespace without a name (unshare --net), with --process-namespaces,
+              in the machine's network namespace, where the kernel announces new processes
+  unannounced the same elsewhere: nothing tells of the program before a sweep, which comes once a second;
+              one trial for each 10 asked for, in all phases of the sweeps
+  moved       the same, but a link moves to the program at once, of which the kernel tells
+  docker      a container of dockerd on its usual network, and its end, until its link is (not) listed; one
+              trial for each 10 asked for, as for
+  podman      a container of podman
 
 The picture of --svg shows the cumulative distribution of every situation, seen by the client, and what
 the released backend needed. --baseline prints p50 and p99 of then and now and their ratios, and says

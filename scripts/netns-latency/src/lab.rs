@@ -117,6 +117,10 @@ impl Labs {
                 lab::command_with_limits(&program),
                 &["--user", "--mount", "--net"],
             ),
+            Surroundings::Announced => (lab::command_on_the_network(&program), &["--mount"]),
+            Surroundings::Processes | Surroundings::Engines => {
+                (lab::command_with_processes(&program), &["--mount", "--net"])
+            }
         };
         let party = Party::Observer(observer);
         let role = (role_of(observer), self.surroundings);
@@ -125,7 +129,12 @@ impl Labs {
 
         let mut enter = bound_to_parent("nsenter");
         enter.args(["--target", &eye.pid().to_string()]);
-        enter.args(namespaces).arg("--").arg(&program);
+        enter.args(namespaces);
+        if self.surroundings.has_processes() {
+            // The process that was started stays outside: it waits for those inside.
+            enter.arg(format!("--pid=/proc/{}/ns/pid_for_children", eye.pid()));
+        }
+        enter.arg("--").arg(&program);
         let party = Party::Mounter(observer);
         let role = (Role::Mounter, self.surroundings);
         let mounter = Process::start(enter, role, party, &self.tx)?;

@@ -21,10 +21,51 @@ const LINKS: [(&str, Op); 3] = [
     ("deleted", Op::LinkDel),
 ];
 
+/// The lines of the table of sources: what tells first that a namespace came, and that it went.
+const SOURCES: [(Situation, &str, &str); 8] = [
+    (
+        Situation::Present,
+        "mount table, name by inotify",
+        "inotify",
+    ),
+    (Situation::Degraded, "mount table", "mount table"),
+    (Situation::Silent, "sweep, each second", "namespace id"),
+    (
+        Situation::Process,
+        "process events",
+        "end of the process (pidfd)",
+    ),
+    (
+        Situation::Unannounced,
+        "sweep, each second",
+        "end of the process (pidfd)",
+    ),
+    (
+        Situation::Moved,
+        "namespace id",
+        "end of the process (pidfd)",
+    ),
+    (
+        Situation::Docker,
+        "the engine's events",
+        "end of the process (pidfd)",
+    ),
+    (
+        Situation::Podman,
+        "the engine's events",
+        "end of the process (pidfd)",
+    ),
+];
+
 /// A section about the run: how it was made, and a table for each kind of situation it has.
 pub(crate) fn section(report: &Report) -> String {
     let mut text = introduction(report);
-    let tables = [namespaces(report), bursts(report), links(report)];
+    let tables = [
+        namespaces(report),
+        bursts(report),
+        links(report),
+        sources(report),
+    ];
     for table in tables.into_iter().flatten() {
         text.push('\n');
         text += &table;
@@ -64,7 +105,8 @@ fn namespaces(report: &Report) -> Option<String> {
         let Some(first) = rows.iter().flatten().next() else {
             continue;
         };
-        if situation == Situation::Burst1000 {
+        let has_no_name = situation.observers() == [Observer::Client];
+        if situation == Situation::Burst1000 || has_no_name && situation != Situation::Silent {
             continue;
         }
         write!(table, "| {} | {} |", situation.title(), first.n).ok();
@@ -113,6 +155,30 @@ fn links(report: &Report) -> Option<String> {
     (table.len() > header).then_some(table)
 }
 
+/// What each source of knowledge is worth, in the list.
+fn sources(report: &Report) -> Option<String> {
+    let mut table = "| case | comes: told by | n | → list | goes: told by | → not in the list |\n\
+                     |---|---|---|---|---|---|\n"
+        .to_owned();
+    let header = table.len();
+    for (situation, comes, goes) in SOURCES {
+        let of = |op| report.row(situation, op, Observer::Client);
+        let Some(added) = of(Op::Add) else {
+            continue;
+        };
+        let gone = of(Op::Del).map_or("–".to_owned(), times);
+        writeln!(
+            table,
+            "| {} | {comes} | {} | {} | {goes} | {gone} |",
+            situation.title(),
+            added.n,
+            times(added)
+        )
+        .ok();
+    }
+    (table.len() > header).then_some(table)
+}
+
 fn times(row: &Row) -> String {
     let [p50, p99] = [row.p50_ns, row.p99_ns].map(|it| it.map(stats::milliseconds));
     format!("{} / {}", digits(p50), digits(p99))
@@ -148,6 +214,8 @@ mod tests {
             ),
             (client(Situation::Burst1000, Op::Add), &[123_456_789]),
             (client(Situation::Link, Op::LinkUp), &[1_000_000]),
+            (client(Situation::Docker, Op::Add), &[2_000_000]),
+            (client(Situation::Docker, Op::Del), &[3_000_000]),
         ]);
         let text = section(&report);
         let lines: Vec<_> = text.lines().filter(|line| line.starts_with("| ")).collect();
@@ -160,6 +228,10 @@ mod tests {
                 "| 1000 created | 1 | – | 123 / 123 | – |",
                 "| link inside a namespace | n | floor | → list |",
                 "| brought up | 1 | – | 1.00 / 1.00 |",
+                "| case | comes: told by | n | → list | goes: told by | → not in the list |",
+                "| directory present | mount table, name by inotify | 2 | 1.20 / 12.3 | inotify | – |",
+                "| Docker container, from its event | the engine's events | 1 | 2.00 / 2.00 \
+                 | end of the process (pidfd) | 3.00 / 3.00 |",
             ]
         );
         assert!(text.contains("nothing was missed"), "{text}");

@@ -112,6 +112,11 @@ fn colour(situation: Situation) -> RGBColor {
         Situation::Burst1000 => RGBColor(0xd6, 0x27, 0x28),
         Situation::Degraded => RGBColor(0xe3, 0x77, 0xc2),
         Situation::Silent => RGBColor(0x2b, 0x2b, 0x8c),
+        Situation::Process => RGBColor(0x7f, 0x7f, 0x7f),
+        Situation::Unannounced => RGBColor(0x4d, 0x2c, 0x00),
+        Situation::Moved => RGBColor(0x98, 0xdf, 0x8a),
+        Situation::Docker => RGBColor(0x9e, 0xda, 0xff),
+        Situation::Podman => RGBColor(0xc5, 0xb0, 0xd5),
     }
 }
 

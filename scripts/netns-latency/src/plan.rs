@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use crate::protocol::{Order, Thing};
+use crate::protocol::{Engine, Order, Thing};
 
 /// How many namespaces exist beside the measured one in [`Situation::Others200`].
 const OTHERS: u32 = 200;
@@ -38,6 +38,11 @@ pub(crate) enum Situation {
     Burst1000,
     Degraded,
     Silent,
+    Process,
+    Unannounced,
+    Moved,
+    Docker,
+    Podman,
 }
 
 /// What tells the daemon of changes in a lab.
@@ -49,6 +54,20 @@ pub(crate) enum Surroundings {
     NoInotify,
     /// Nothing: the mount table cannot be polled either.
     NoDoorbells,
+    /// The machine's network namespace, where alone the kernel announces new processes; the daemon shows
+    /// namespaces that only processes hold.
+    Announced,
+    /// A process namespace of its own, and the daemon shows namespaces that only processes hold.
+    Processes,
+    /// A process namespace of its own, in which a container engine can run.
+    Engines,
+}
+
+impl Surroundings {
+    /// A process namespace belongs to them.
+    pub(crate) fn has_processes(self) -> bool {
+        matches!(self, Self::Processes | Self::Engines)
+    }
 }
 
 /// What is done.
@@ -89,7 +108,7 @@ pub(crate) type Preparation = (Order, Option<Thing>);
 
 impl Situation {
     /// In the order in which they are measured; those of the same surroundings together.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 15] = [
         Self::Present,
         Self::Fresh,
         Self::Recreated,
@@ -100,6 +119,11 @@ impl Situation {
         Self::Burst1000,
         Self::Degraded,
         Self::Silent,
+        Self::Process,
+        Self::Unannounced,
+        Self::Moved,
+        Self::Docker,
+        Self::Podman,
     ];
 
     /// What it is called in tables and pictures for readers.
@@ -115,6 +139,11 @@ impl Situation {
             Self::Burst1000 => "1 000 in a burst, from the last",
             Self::Degraded => "no inotify",
             Self::Silent => "no doorbell at all",
+            Self::Process => "held by a process, announced",
+            Self::Unannounced => "held by a process, not announced",
+            Self::Moved => "… and a link moves there",
+            Self::Docker => "Docker container, from its event",
+            Self::Podman => "Podman container, from its event",
         }
     }
 
@@ -127,6 +156,10 @@ impl Situation {
             Self::Burst1000 => &[Observer::Watcher, Observer::Client],
             // Where nothing rings there is no floor, and the sweep is the same for watcher and daemon.
             Self::Silent => &[Observer::Client],
+            // The watcher knows only of names in the directory, and no poll tells of the others.
+            Self::Process | Self::Unannounced | Self::Moved | Self::Docker | Self::Podman => {
+                &[Observer::Client]
+            }
             _ => &Observer::ALL,
         }
     }
@@ -136,15 +169,18 @@ impl Situation {
         match self {
             Self::Degraded => Surroundings::NoInotify,
             Self::Silent => Surroundings::NoDoorbells,
+            Self::Process => Surroundings::Announced,
+            Self::Unannounced | Self::Moved => Surroundings::Processes,
+            Self::Docker | Self::Podman => Surroundings::Engines,
             _ => Surroundings::Usual,
         }
     }
 
-    /// How many trials are made when the command line asks for so many: a thousand namespaces, or
-    /// waiting for a sweep, take seconds each time.
+    /// How many trials are made when the command line asks for so many: a thousand namespaces, waiting for a
+    /// sweep, or a container take seconds each time.
     pub(crate) fn trials(self, asked: u32) -> u32 {
         match self {
-            Self::Silent => (asked / 10).max(1),
+            Self::Silent | Self::Unannounced | Self::Docker | Self::Podman => (asked / 10).max(1),
             Self::Burst1000 => (asked / 20).max(1),
             _ => asked,
         }
@@ -156,7 +192,9 @@ impl Situation {
             Self::Burst1000 => BURSTS_APART,
             // What was seen was seen by a sweep: with a constant pause all operations would meet the
             // same phase of the sweeps. Multiples of the golden section fill the phases evenly.
-            Self::Silent => APART + SWEEP.mul_f64((f64::from(number) * 0.618_034).fract()),
+            Self::Silent | Self::Unannounced => {
+                APART + SWEEP.mul_f64((f64::from(number) * 0.618_034).fract())
+            }
             _ => APART,
         }
     }
@@ -171,6 +209,9 @@ impl Situation {
                 let netns = HOME.to_owned();
                 vec![add(netns.clone()), (Order::Enter { netns }, None)]
             }
+            Self::Process | Self::Unannounced | Self::Moved => Vec::new(),
+            Self::Docker => vec![start(Engine::Docker)],
+            Self::Podman => vec![start(Engine::Podman)],
             // Only `add` makes the directory; it stays when the namespace goes.
             Self::Present
             | Self::Recreated
@@ -191,6 +232,8 @@ impl Situation {
     pub(crate) fn clean_up(self) -> Vec<Order> {
         match self {
             Self::Link => vec![Order::Leave, Order::Clear],
+            Self::Process | Self::Unannounced | Self::Moved => Vec::new(),
+            Self::Docker | Self::Podman => vec![Order::StopEngine],
             _ => vec![Order::Clear],
         }
     }
@@ -210,6 +253,14 @@ impl Situation {
             | Self::Silent => (Order::Add { name: own() }, Order::Del { name: own() }),
             Self::Recreated => (Order::Recreate { name: own() }, Order::Del { name: own() }),
             Self::Iproute2 => (Order::IpAdd { name: own() }, Order::IpDel { name: own() }),
+            Self::Process | Self::Unannounced => {
+                (Order::Hold { name: own() }, Order::Release { name: own() })
+            }
+            Self::Moved => (
+                Order::HoldAndMove { name: own() },
+                Order::Release { name: own() },
+            ),
+            Self::Docker | Self::Podman => return container_trial(&name),
         };
         let then = (self == Self::Fresh).then_some(Order::Clear);
         let things = || vec![Thing::Namespace { name: own() }];
@@ -224,6 +275,25 @@ impl Situation {
 fn add(name: String) -> Preparation {
     let thing = Thing::Namespace { name: name.clone() };
     (Order::Add { name }, Some(thing))
+}
+
+fn start(engine: Engine) -> Preparation {
+    (Order::StartEngine { engine }, None)
+}
+
+/// A container is there when the link is that its engine has given it.
+fn container_trial(name: &str) -> Vec<Step> {
+    let things = || {
+        vec![Thing::Link {
+            netns: format!("container:{name}"),
+            name: "eth0".to_owned(),
+        }]
+    };
+    let own = || name.to_owned();
+    vec![
+        step(Op::Add, Order::Run { name: own() }, things(), None),
+        step(Op::Del, Order::Remove { name: own() }, things(), None),
+    ]
 }
 
 fn others(count: u32) -> Vec<Preparation> {
@@ -285,6 +355,11 @@ impl fmt::Display for Situation {
             Self::Burst1000 => "burst1000",
             Self::Degraded => "degraded",
             Self::Silent => "silent",
+            Self::Process => "process",
+            Self::Unannounced => "unannounced",
+            Self::Moved => "moved",
+            Self::Docker => "docker",
+            Self::Podman => "podman",
         })
     }
 }
@@ -352,6 +427,17 @@ mod tests {
     }
 
     #[test]
+    fn names_of_programs_are_kept_whole_by_the_kernel() {
+        for situation in [Situation::Process, Situation::Unannounced, Situation::Moved] {
+            let last = situation.trials(200) - 1;
+            for thing in situation.trial(last, 0).swap_remove(0).things {
+                let kept = matches!(&thing, Thing::Namespace { name } if name.len() <= 15);
+                assert!(kept, "{thing:?}");
+            }
+        }
+    }
+
+    #[test]
     fn others_are_waited_for() {
         for (situation, count) in [(Situation::Others200, 200), (Situation::Others1000, 1000)] {
             let preparation = situation.preparation(1000);
@@ -372,9 +458,11 @@ mod tests {
         let trials = |asked| Situation::ALL.map(|it| it.trials(asked));
         assert_eq!(
             trials(200),
-            [200, 200, 200, 200, 200, 200, 200, 10, 200, 20]
+            [
+                200, 200, 200, 200, 200, 200, 200, 10, 200, 20, 200, 20, 200, 20, 20
+            ]
         );
-        assert_eq!(trials(1), [1; 10]);
+        assert_eq!(trials(1), [1; 15]);
     }
 
     #[test]
@@ -391,7 +479,7 @@ mod tests {
     fn situations_that_share_labs_follow_each_other() {
         let mut surroundings = Situation::ALL.map(Situation::surroundings).to_vec();
         surroundings.dedup();
-        assert_eq!(surroundings.len(), 3);
+        assert_eq!(surroundings.len(), 6);
     }
 
     #[test]

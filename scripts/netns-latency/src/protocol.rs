@@ -44,6 +44,29 @@ pub(crate) enum Order {
     LinkUp { name: String },
     /// Deletes it.
     LinkDel { name: String },
+    /// Starts a program of this name in a network namespace of its own, which has no other name. Time zero is
+    /// when its process is seen to be there.
+    Hold { name: String },
+    /// [`Order::Hold`], and moves a link there at once. Time zero is just before the link is moved.
+    HoldAndMove { name: String },
+    /// Kills that program.
+    Release { name: String },
+    /// Starts a container engine.
+    StartEngine { engine: Engine },
+    /// Stops it.
+    StopEngine,
+    /// Starts a container with the engine's usual network. Time zero is what the engine's event `start` says.
+    Run { name: String },
+    /// Removes it. Time zero is what the engine's event `die` says.
+    Remove { name: String },
+}
+
+/// Which container engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Engine {
+    Docker,
+    Podman,
 }
 
 impl fmt::Display for Order {
@@ -63,7 +86,7 @@ impl fmt::Display for Order {
 pub(crate) enum Thing {
     /// The netns directory.
     Directory,
-    /// A usable namespace.
+    /// A usable namespace; one that only a process holds has the name of its program.
     Namespace { name: String },
     /// A link in a namespace.
     Link { netns: String, name: String },

@@ -1,7 +1,9 @@
 //! What a process in a lab does: one mounter, and one observer of three.
 
 mod client;
+mod containers;
 mod floor;
+mod holders;
 mod links;
 mod mounter;
 mod watcher;
@@ -27,7 +29,11 @@ pub(crate) enum Role {
 /// Plays the role until the end of standard input.
 pub(crate) fn play(role: Role, surroundings: Surroundings) -> anyhow::Result<()> {
     // They go with the user namespace of the lab, of which the observer is the first process.
-    if surroundings != Surroundings::Usual && role != Role::Mounter {
+    let is_deaf = matches!(
+        surroundings,
+        Surroundings::NoInotify | Surroundings::NoDoorbells
+    );
+    if is_deaf && role != Role::Mounter {
         for limit in INOTIFY {
             Limit::zero(limit)?;
         }

@@ -181,9 +181,12 @@ mod tests {
                 .unzip();
             let figures: Vec<_> = p50.into_iter().chain(max).flatten().collect();
             let expected: &[f64] = match situation {
-                Situation::Iproute2 => &[],
+                // Of containers, only the worst is promised.
+                Situation::Iproute2 | Situation::Docker | Situation::Podman => &[],
                 Situation::Others1000 => &[6.0],
-                Situation::Silent => &[1200.0],
+                Situation::Silent | Situation::Unannounced => &[1200.0],
+                Situation::Process => &[10.0],
+                Situation::Moved => &[75.0],
                 Situation::Burst1000 => &[500.0],
                 _ => &[2.0],
             };

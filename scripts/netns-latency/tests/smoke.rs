@@ -34,10 +34,16 @@ mod tests {
         ensure!(table.lines().count() == 3 + rows.len(), "{table}");
         for row in &rows {
             ensure!(row["missed"] == 0, "{row}\n{table}");
+        }
+        Ok((rows, table))
+    }
+
+    fn nothing_was_seen_early(rows: &[Value]) -> anyhow::Result<()> {
+        for row in rows {
             let first = row["samples_ns"][0].as_i64().context("no sample")?;
             ensure!(first > 0, "seen before it was done: {row}");
         }
-        Ok((rows, table))
+        Ok(())
     }
 
     #[test]
@@ -46,7 +52,7 @@ mod tests {
         // Add and del by three observers; three operations on links by two.
         ensure!(rows.len() == 12, "{table}");
         ensure!(rows.iter().all(|row| row["n"] == 2), "{table}");
-        Ok(())
+        nothing_was_seen_early(&rows)
     }
 
     #[test]
@@ -62,6 +68,16 @@ mod tests {
             "{table}"
         );
         ensure!(lists.count() > 0, "{table}");
+        nothing_was_seen_early(&rows)
+    }
+
+    #[test]
+    fn namespaces_without_a_name_are_measured() -> anyhow::Result<()> {
+        let situations = "process,unannounced,moved,docker,podman";
+        let arguments = ["--trials", "1", "--situations", situations];
+        let (rows, table) = measure(&arguments)?;
+        ensure!(rows.len() == 10, "{table}");
+        ensure!(rows.iter().all(|row| row["n"] == 1), "{table}");
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 //! differs from the list before is then said with that stamp.
 
 use std::collections::BTreeSet;
+use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use serde_json::Value;
 use tcgui_tests::client::{Options, array};
 use tcgui_tests::daemon::Daemon;
 use tcgui_tests::doorbells::NO_MOUNTS;
+use tcgui_tests::frontend::Route;
 
 use crate::plan::Surroundings;
 use crate::progress;
@@ -22,7 +24,9 @@ const START: Duration = Duration::from_secs(20);
 
 pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
     let last = Mutex::new(BTreeSet::new());
+    let (route, options) = daemon_of(surroundings)?;
     let client = Options::default()
+        .route(route)
         .on_list(move |at_ns, list| {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             let now = things(list);
@@ -34,9 +38,9 @@ pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
         .open()?;
     let wrapper: &[&str] = match surroundings {
         Surroundings::NoDoorbells => &NO_MOUNTS,
-        Surroundings::Usual | Surroundings::NoInotify => &[],
+        _ => &[],
     };
-    let mut daemon = Daemon::start::<&str>(wrapper, &[])?;
+    let mut daemon = Daemon::start(wrapper, &options)?;
     let started = client
         .wait_for("the daemon sends a list", START, |state| {
             state.alive() && state.lists() > 0
@@ -56,6 +60,24 @@ pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
     daemon.stop().map(drop).context("stop the daemon")
 }
 
+/// How the daemon is reached, and started.
+fn daemon_of(surroundings: Surroundings) -> anyhow::Result<(Route, Vec<String>)> {
+    let shown = "--process-namespaces".to_owned();
+    match surroundings {
+        Surroundings::Processes => Ok((Route::default(), vec![shown])),
+        // Not where a daemon of the machine may be, and heard by nobody outside.
+        Surroundings::Announced => {
+            let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+            let endpoint = format!("tcp/{free}");
+            let route = Route::peer(&endpoint);
+            let more = ["--no-containers", "--no-multicast", "--zenoh-listen"];
+            let more = more.map(str::to_owned).into_iter().chain([endpoint]);
+            Ok((route, [shown].into_iter().chain(more).collect()))
+        }
+        _ => Ok((Route::default(), Vec::new())),
+    }
+}
+
 fn say_difference(last: &BTreeSet<Thing>, now: &BTreeSet<Thing>, at_ns: u64) -> anyhow::Result<()> {
     let gone = last.difference(now).map(|it| (it, false));
     let new = now.difference(last).map(|it| (it, true));
@@ -65,13 +87,22 @@ fn say_difference(last: &BTreeSet<Thing>, now: &BTreeSet<Thing>, at_ns: u64) -> 
     protocol::say_all(&listed.chain(changes).collect::<Vec<_>>())
 }
 
-/// Everything in the *named* namespaces of a list.
+/// The name of a namespace, or of the program in it if only a process holds it.
+fn name_of(namespace: &Value) -> String {
+    let name = namespace["name"].as_str().unwrap_or_default();
+    let program = name
+        .strip_prefix("pid:")
+        .and_then(|it| it.split_once('(')?.1.strip_suffix(')'));
+    program.unwrap_or(name).to_owned()
+}
+
+/// Everything in the namespaces of a list, but for that of the host.
 fn things(list: &Value) -> BTreeSet<Thing> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut things = BTreeSet::new();
-    let named = array(list, "namespaces").filter(|it| it["namespace_type"] == "Traditional");
-    for namespace in named {
-        let netns = text(&namespace["name"]);
+    let others = array(list, "namespaces").filter(|it| it["namespace_type"] != "Default");
+    for namespace in others {
+        let netns = name_of(namespace);
         for interface in array(namespace, "interfaces") {
             let name = text(&interface["name"]);
             let link = |netns: &str| (netns.to_owned(), name.clone());
@@ -101,15 +132,20 @@ mod tests {
                 {"name": "lo", "is_up": false},
                 {"name": "v0", "is_up": true},
             ]},
+            {"name": "pid:12(a(b))", "namespace_type": "Traditional", "interfaces": []},
+            {"name": "container:web", "namespace_type": {"Container": {}}, "interfaces": []},
         ]});
         let link = |name: &str| Thing::Link {
             netns: "blue".to_owned(),
             name: name.to_owned(),
         };
+        let namespace = |name: &str| Thing::Namespace {
+            name: name.to_owned(),
+        };
         let expected = BTreeSet::from([
-            Thing::Namespace {
-                name: "blue".to_owned(),
-            },
+            namespace("a(b)"),
+            namespace("container:web"),
+            namespace("blue"),
             link("lo"),
             link("v0"),
             Thing::LinkUp {

@@ -69,6 +69,13 @@ impl Socket {
         self.request(RouteNetlinkMessage::NewLink(link), 0)
     }
 
+    /// Moves a link to the network namespace in which a process is.
+    pub(super) fn move_to(&mut self, name: &str, pid: u32) -> anyhow::Result<u64> {
+        let mut link = named(name);
+        link.attributes.push(LinkAttribute::NetNsPid(pid));
+        self.request(RouteNetlinkMessage::NewLink(link), 0)
+    }
+
     /// Deletes a link.
     pub(super) fn delete(&mut self, name: &str) -> anyhow::Result<u64> {
         self.request(RouteNetlinkMessage::DelLink(named(name)), 0)

@@ -16,20 +16,37 @@ use nix::sched::{CloneFlags, setns, unshare};
 use tcgui_tests::client::monotonic_ns;
 use tcgui_tests::netns;
 
+use super::containers::Containers;
+use super::holders::Holders;
 use super::links::Socket;
 use crate::protocol::{self, Order};
 
 /// The network namespace of the calling thread, this process's only one.
 const OWN: &str = "/proc/self/ns/net";
 
+/// What orders leave behind for later ones.
+#[derive(Debug, Default)]
+struct Mounter {
+    /// In the namespace that was entered.
+    socket: Option<Socket>,
+    holders: Holders,
+    containers: Option<Containers>,
+}
+
 pub(super) fn play() -> anyhow::Result<()> {
-    let mut socket = None;
-    protocol::serve(|order: Order| carry_out(&order, &mut socket))
+    let mut mounter = Mounter::default();
+    protocol::serve(|order: Order| carry_out(&order, &mut mounter))
 }
 
 /// Does it and returns its time zero.
-fn carry_out(order: &Order, socket: &mut Option<Socket>) -> anyhow::Result<u64> {
+fn carry_out(order: &Order, mounter: &mut Mounter) -> anyhow::Result<u64> {
+    let Mounter {
+        socket,
+        holders,
+        containers,
+    } = mounter;
     let inside = || anyhow!("no namespace entered");
+    let no_engine = || anyhow!("no engine started");
     match order {
         Order::Add { name } => add(name),
         Order::Del { name } => del(name),
@@ -50,6 +67,19 @@ fn carry_out(order: &Order, socket: &mut Option<Socket>) -> anyhow::Result<u64> 
         Order::LinkAdd { name } => socket.as_mut().ok_or_else(inside)?.add_veth(name),
         Order::LinkUp { name } => socket.as_mut().ok_or_else(inside)?.set_up(name),
         Order::LinkDel { name } => socket.as_mut().ok_or_else(inside)?.delete(name),
+        Order::Hold { name } => holders.start(name),
+        Order::HoldAndMove { name } => holders.start_and_move(name),
+        Order::Release { name } => holders.end(name),
+        Order::StartEngine { engine } => {
+            *containers = Some(Containers::start(*engine)?);
+            monotonic_ns()
+        }
+        Order::StopEngine => {
+            containers.take().ok_or_else(no_engine)?.stop()?;
+            monotonic_ns()
+        }
+        Order::Run { name } => containers.as_ref().ok_or_else(no_engine)?.run(name),
+        Order::Remove { name } => containers.as_ref().ok_or_else(no_engine)?.remove(name),
     }
 }
 

@@ -1,0 +1,58 @@
+//! A container engine in the lab, and when it says that its containers start and die.
+
+use std::sync::mpsc::Receiver;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use tcgui_tests::client::monotonic_ns;
+use tcgui_tests::engines::{Engine, Event, Kind};
+
+use crate::protocol;
+
+/// Within which an event arrives; Podman looks at its own file of events four times a second.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A running engine.
+#[derive(Debug)]
+pub(super) struct Containers {
+    engine: Engine,
+    events: Receiver<Event>,
+}
+
+impl Containers {
+    pub(super) fn start(which: protocol::Engine) -> anyhow::Result<Self> {
+        let engine = Engine::start(match which {
+            protocol::Engine::Docker => Kind::Docker,
+            protocol::Engine::Podman => Kind::Podman,
+        })?;
+        let events = engine.events()?;
+        Ok(Self { engine, events })
+    }
+
+    pub(super) fn stop(self) -> anyhow::Result<()> {
+        self.engine.stop()
+    }
+
+    /// Starts a container; returns when that was, as its engine says.
+    pub(super) fn run(&self, name: &str) -> anyhow::Result<u64> {
+        self.engine.start_container(name, &[])?;
+        self.told("start", name)
+    }
+
+    /// Removes a container; returns when its process had died, as its engine says.
+    pub(super) fn remove(&self, name: &str) -> anyhow::Result<u64> {
+        self.engine.remove(&[name])?;
+        self.told("die", name)
+    }
+
+    fn told(&self, action: &str, name: &str) -> anyhow::Result<u64> {
+        loop {
+            let event = self.events.recv_timeout(SOON);
+            let event = event.with_context(|| format!("no event {action} of {name}"))?;
+            if event.action == action && event.name == name {
+                let ago = SystemTime::now().duration_since(UNIX_EPOCH)? - event.at;
+                return Ok(monotonic_ns()? - u64::try_from(ago.as_nanos())?);
+            }
+        }
+    }
+}
