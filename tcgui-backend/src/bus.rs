@@ -46,7 +46,6 @@ use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::error::BoxError;
-use crate::execution::UpdateSink;
 use crate::kernel::process;
 
 use replies::Turn;
@@ -216,17 +215,6 @@ pub struct Clients {
     pub requests: mpsc::Receiver<Request>,
     /// A frontend appeared, which may miss what is published before it has the list.
     pub joined: Arc<Notify>,
-}
-
-impl UpdateSink for BusHandle {
-    async fn publish(&self, updates: Vec<ExecutionPublication>) {
-        let publication = Publication {
-            executions: updates,
-            ..Publication::default()
-        };
-        // Without an answer the bus is gone, which ends the daemon anyway.
-        self.publish(publication).await;
-    }
 }
 
 /// What a client asks for, and where the answer goes.

@@ -4,6 +4,7 @@
 //! bounded before it sees the text, and what is read is checked for its ranges afterwards. Mistakes of
 //! either kind have a line and a column, as in a compiler's messages.
 
+pub(crate) mod duration;
 mod scan;
 
 use std::fmt;

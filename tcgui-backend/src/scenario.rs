@@ -2,19 +2,16 @@
 //!
 //! Pure: text and presets in, [`NetworkScenario`] out.
 
-mod duration;
-
 use serde::Deserialize;
 use tcgui_shared::netem::TcNetemConfig;
 use tcgui_shared::preset::CustomPreset;
 use tcgui_shared::scenario::{NetworkScenario, ScenarioMetadata, ScenarioStep};
 
+use crate::document::duration::{self, DurationError};
 use crate::document::{Document, DocumentError, Place};
 use crate::preset::{
     self, Features, Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text,
 };
-
-pub(crate) use duration::DurationError;
 
 /// The most steps.
 pub const MAX_STEPS: usize = 10_000;

@@ -19,6 +19,7 @@ mod diagnostics;
 mod fidelity;
 mod figure;
 mod floor;
+mod inside;
 mod part;
 mod progress;
 mod report;
@@ -35,7 +36,7 @@ use crate::cli::Arguments;
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let result = match arguments.inside {
-        Some(part) => part.measure(arguments.trials).map(|()| ExitCode::SUCCESS),
+        Some(part) => inside::measure(part, arguments.trials).map(|()| ExitCode::SUCCESS),
         None => run::run(&arguments),
     };
     result.unwrap_or_else(|error| {

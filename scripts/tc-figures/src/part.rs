@@ -1,14 +1,9 @@
-//! The parts of a run: where each is measured, and by which module.
+//! The parts of a run, and where each is measured.
 
 use std::fmt;
-use std::io::{self, Write};
 
-use anyhow::Context;
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-
-use crate::figure::Figure;
-use crate::{apply, bandwidth, burst, diagnostics, fidelity, switch};
 
 /// A part of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -54,27 +49,6 @@ impl Part {
             Self::Apply | Self::Burst | Self::Fidelity => Stage::Vm,
             Self::Switch | Self::Diagnostics | Self::Bandwidth => Stage::Lab,
         }
-    }
-
-    /// Measures it here, and says the figures on standard output.
-    pub(crate) fn measure(self, trials: u32) -> anyhow::Result<()> {
-        let figures = match self {
-            Self::Apply => apply::measure(trials),
-            Self::Burst => burst::measure(trials),
-            Self::Switch => switch::measure(trials),
-            Self::Diagnostics => diagnostics::measure(trials),
-            Self::Bandwidth => bandwidth::measure(trials),
-            Self::Fidelity => fidelity::measure(trials),
-        };
-        for figure in figures? {
-            let figure = Figure {
-                part: Some(self),
-                ..figure
-            };
-            let line = serde_json::to_string(&figure)?;
-            writeln!(io::stdout(), "{line}").context("say a figure")?;
-        }
-        Ok(())
     }
 
     /// Returns the word on the command line.

@@ -1,4 +1,5 @@
-//! Traffic control for executions: their calls pass through the main loop like requests of clients.
+//! What executions need of the daemon: their calls pass through the main loop like requests of clients, and their
+//! updates go to the bus.
 
 use std::time::Duration;
 
@@ -7,8 +8,8 @@ use tcgui_shared::tc::{TcOperation, TcResponse};
 use tokio::sync::mpsc;
 
 use super::state::{Asked, TcCall};
-use crate::bus::Reply;
-use crate::execution::{Claim, Impairment, PortError, TcPort};
+use crate::bus::{BusHandle, ExecutionPublication, Publication, Reply};
+use crate::execution::{Claim, Impairment, PortError, TcPort, UpdateSink};
 use crate::tc::desired::structured;
 
 /// Calls that wait for the main loop, which takes each in microseconds. An execution has one at a time.
@@ -79,5 +80,16 @@ impl TcPort for MainLoopPort {
     async fn release(&self, claim: &Claim, owed: bool) {
         // Only a main loop that ends does not take it.
         self.call(claim, Asked::Release { owed }).await.ok();
+    }
+}
+
+impl UpdateSink for BusHandle {
+    async fn publish(&self, updates: Vec<ExecutionPublication>) {
+        let publication = Publication {
+            executions: updates,
+            ..Publication::default()
+        };
+        // Without an answer the bus is gone, which ends the daemon anyway.
+        self.publish(publication).await;
     }
 }

@@ -6,7 +6,7 @@ use tcgui_shared::netem::TcNetemConfig;
 
 use super::rate::RateError;
 use crate::document::Place;
-use crate::scenario::DurationError;
+use crate::document::duration::DurationError;
 use crate::tc::desired::{Desired, LinkFacts, TcInputError};
 
 /// The longest id, in bytes.

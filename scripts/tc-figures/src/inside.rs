@@ -1,0 +1,30 @@
+//! One part, measured where this process is.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+
+use crate::figure::Figure;
+use crate::part::Part;
+use crate::{apply, bandwidth, burst, diagnostics, fidelity, switch};
+
+/// Measures a part here, and says the figures on standard output.
+pub(crate) fn measure(part: Part, trials: u32) -> anyhow::Result<()> {
+    let figures = match part {
+        Part::Apply => apply::measure(trials),
+        Part::Burst => burst::measure(trials),
+        Part::Switch => switch::measure(trials),
+        Part::Diagnostics => diagnostics::measure(trials),
+        Part::Bandwidth => bandwidth::measure(trials),
+        Part::Fidelity => fidelity::measure(trials),
+    };
+    for figure in figures? {
+        let figure = Figure {
+            part: Some(part),
+            ..figure
+        };
+        let line = serde_json::to_string(&figure)?;
+        writeln!(io::stdout(), "{line}").context("say a figure")?;
+    }
+    Ok(())
+}
