@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use tcgui_backend::bus::BusClient;
 use tcgui_backend::cli::{Args, Command, ReachArgs};
 use tcgui_backend::config;
+use tcgui_backend::containers::ContainersConfig;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
 use tcgui_backend::listing::printable;
@@ -63,6 +64,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
 struct Reach {
     endpoint: String,
     watch: WatchConfig,
+    containers: Option<ContainersConfig>,
 }
 
 impl Reach {
@@ -78,6 +80,7 @@ impl Reach {
                 directory: directory.clone(),
                 ..WatchConfig::default()
             },
+            containers: config::containers(daemon.no_containers, daemon.container_socket.clone()),
         }
     }
 }

@@ -143,10 +143,7 @@ impl TryFrom<Args> for Config {
                 .join("scenarios")
                 .join(name.as_str()),
         };
-        let containers = (!args.no_containers).then(|| {
-            let named = args.container_socket.into_iter().map(absolute);
-            ContainersConfig::new(&Environment::read(), named)
-        });
+        let containers = containers(args.no_containers, args.container_socket);
         Ok(Self {
             library,
             containers,
@@ -199,6 +196,12 @@ fn directories(defaults: Option<Vec<PathBuf>>, named: Vec<PathBuf>) -> Vec<PathB
 }
 
 /// The working directory of the start counts, as it does for everything else on the command line.
+/// Returns which container engines are asked; `None`: none.
+pub fn containers(none: bool, named: Vec<PathBuf>) -> Option<ContainersConfig> {
+    let named = named.into_iter().map(absolute);
+    (!none).then(|| ContainersConfig::new(&Environment::read(), named))
+}
+
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }

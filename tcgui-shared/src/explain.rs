@@ -123,6 +123,8 @@ pub enum ReasonCode {
     OtherType,
     /// A container that is not running, or not known.
     NoContainer,
+    /// A process that is not there, or holds no namespace of its own, or none that is looked for.
+    NoProcess,
     /// It is known and has not been looked into yet.
     NotSeenYet,
     /// Its links could not be read.

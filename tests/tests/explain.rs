@@ -15,6 +15,7 @@ mod tests {
     use serde_json::{Value, json};
     use tcgui_tests::daemon::{self, Daemon};
     use tcgui_tests::doorbells::Limit;
+    use tcgui_tests::engines::{Engine, Kind as Which};
     use tcgui_tests::frontend::Route;
     use tcgui_tests::lab::Kind;
     use tcgui_tests::process::run;
@@ -96,7 +97,7 @@ mod tests {
         Ok(())
     }
 
-    const KINDS: [(&str, &str); 12] = [
+    const KINDS: [(&str, &str); 13] = [
         ("default", "Listed"),
         ("lab", "Listed"),
         ("placeholder", "Placeholder"),
@@ -108,6 +109,7 @@ mod tests {
         ("device", "NotANamespace"),
         ("missing", "NoEntry"),
         ("container:web", "NoContainer"),
+        ("pid:999999999(sleep)", "NoProcess"),
         ("../../etc/passwd", "InvalidName"),
     ];
 
@@ -139,6 +141,26 @@ mod tests {
         ensure!(answer.out.starts_with("lab: listed"), "{answer:?}");
         Ok(())
     });
+
+    lab_test!(
+        without_a_daemon_engines_and_processes_are_asked,
+        Kind::Engines,
+        |_| {
+            let docker = Engine::start(Which::Docker)?;
+            docker.start_container("web", &["--network", "none"])?;
+            let process = format!("pid:{}(sleep)", docker.pid_of("web")?);
+            for name in ["container:web", &process] {
+                let explanation = explained(name)?;
+                ensure!(first_code(&explanation) == "Listed", "{explanation}");
+                ensure!(explanation["backend"].is_null(), "{explanation}");
+                ensure!(explanation["interfaces"] == json!(["lo"]), "{explanation}");
+            }
+            docker.remove(&["web"])?;
+            let explanation = explained("container:web")?;
+            ensure!(first_code(&explanation) == "NoContainer", "{explanation}");
+            docker.stop()
+        }
+    );
 
     lab_test!(the_daemon_is_asked_where_one_runs, |scene| {
         scene.start()?;

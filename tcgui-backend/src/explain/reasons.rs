@@ -36,6 +36,11 @@ fn first(facts: &Facts) -> Reason {
             ReasonCode::NoContainer,
             "no running container of that name with a network namespace of its own is known",
         ),
+        (NamespaceName::Process(_), _) if facts.links == LinkFacts::Unknown => reason(
+            ReasonCode::NoProcess,
+            "no process of that number is known to hold a network namespace that has no better name; a daemon looks for \
+             such processes with --process-namespaces",
+        ),
         (NamespaceName::Named(_), Some(entry)) => match &facts.watcher {
             Err(err) => reason(ReasonCode::DirectoryUnreadable, err),
             Ok(_) => named(facts, entry),

@@ -220,6 +220,11 @@ fn names_without_an_entry_are_explained_too() {
         ..namespace()
     };
     assert_eq!(verdict(&container).1, [ReasonCode::NoContainer]);
+    let process = Facts {
+        name: NamespaceName::process(7, b"sleep").unwrap(),
+        ..container
+    };
+    assert_eq!(verdict(&process).1, [ReasonCode::NoProcess]);
 }
 
 #[test]

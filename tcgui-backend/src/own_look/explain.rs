@@ -3,21 +3,31 @@
 use std::time::{Duration, Instant};
 
 use tcgui_shared::explain::ExplainResponse;
-use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::names::{ContainerName, InterfaceName, NamespaceName};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{OwnLook, OwnLookError};
 use crate::blocking;
+use crate::containers::{self, ContainersConfig};
 use crate::error::chain;
 use crate::explain::{self, Facts, LinkFacts, entry_facts, host_facts};
+use crate::held::{HeldEvent, Holder, HolderKind};
 use crate::interfaces::NetnsKey;
-use crate::kernel::netns::NetnsFiles;
+use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, Way};
 use crate::namespace_watcher::WatchConfig;
 
 /// A namespace that is made at this moment is worth this much patience: the watcher's first looks at a
 /// placeholder.
 const SETTLE: Duration = Duration::from_millis(100);
+/// How long engines have to tell of a container: what is not known by then is not there.
+const ENGINES: Duration = Duration::from_secs(2);
+/// What engines told and was not looked at yet.
+const REPORTS: usize = 256;
 
-/// Explains a name without a daemon: watches for a moment, and looks.
+/// Explains a name without a daemon: watches for a moment, asks the engines of `containers` where the name is
+/// that of a container, and looks.
 ///
 /// # Errors
 /// [`OwnLookError::OwnNamespace`]: without `/proc` nothing can be said. A directory that cannot be watched
@@ -25,6 +35,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 pub async fn explain(
     name: NamespaceName,
     config: WatchConfig,
+    containers: Option<ContainersConfig>,
 ) -> Result<ExplainResponse, OwnLookError> {
     let files = NetnsFiles::new().map_err(OwnLookError::OwnNamespace)?;
     let directory = config.directory.clone();
@@ -48,7 +59,15 @@ pub async fn explain(
     let (watcher, links, aliases, netlink) = match opened {
         Ok(mut look) => {
             look.settle().await;
-            let (links, aliases) = look.links_of(&name).await;
+            let holder = match &name {
+                NamespaceName::Container(name) => match containers {
+                    Some(engines) => container(name, engines, files).await,
+                    None => None,
+                },
+                NamespaceName::Process(process) => files.held_by(process.pid()).ok(),
+                NamespaceName::Host | NamespaceName::Named(_) => None,
+            };
+            let (links, aliases) = look.links_of(&name, holder).await;
             let asked = match &name {
                 NamespaceName::Named(name) => Some(name.as_os_str().to_owned()),
                 _ => None,
@@ -72,6 +91,32 @@ pub async fn explain(
     }))
 }
 
+/// Asks engines for a container until one tells of it, and returns its first process.
+async fn container(
+    wanted: &ContainerName,
+    config: ContainersConfig,
+    files: NetnsFiles,
+) -> Option<HeldNamespaceId> {
+    let (events, mut reports) = mpsc::channel(REPORTS);
+    // It goes with the set.
+    let mut actor = JoinSet::new();
+    actor.spawn(containers::open(config, files, events).run(CancellationToken::new()));
+    let told = async {
+        while let Some(event) = reports.recv().await {
+            if let HeldEvent::Added(Holder {
+                id,
+                kind: HolderKind::Container(container),
+            }) = event
+                && container.name == *wanted
+            {
+                return Some(id);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(ENGINES, told).await.ok().flatten()
+}
+
 impl OwnLook {
     /// Takes in what comes within a moment.
     async fn settle(&mut self) {
@@ -86,23 +131,33 @@ impl OwnLook {
         tokio::time::timeout(SETTLE, complete).await.ok();
     }
 
-    async fn links_of(&self, name: &NamespaceName) -> (LinkFacts, Vec<String>) {
-        let (key, aliases) = match name {
-            NamespaceName::Host => (NetnsKey::Host, Vec::new()),
-            NamespaceName::Named(name) => match self.names.get(name.as_os_str()) {
-                Some(id) => {
-                    let others = self.names.iter().filter(|(other, known)| {
-                        *known == id && other.as_os_str() != name.as_os_str()
-                    });
-                    let wire = |(other, _)| NamespaceName::named(other).ok();
-                    let others = others.filter_map(wire).map(|it| it.to_wire());
-                    (NetnsKey::Mounted(*id), others.collect())
-                }
-                None => return (LinkFacts::Unknown, Vec::new()),
-            },
-            // Only a daemon asks engines.
-            _ => return (LinkFacts::Unknown, Vec::new()),
+    /// Returns what is known of the links of a namespace, which a process may hold, and its other names.
+    async fn links_of(
+        &self,
+        name: &NamespaceName,
+        holder: Option<HeldNamespaceId>,
+    ) -> (LinkFacts, Vec<String>) {
+        let own = match name {
+            NamespaceName::Named(name) => Some(name.as_os_str()),
+            _ => None,
         };
+        let (key, inode) = match (own.and_then(|own| self.names.get(own)), holder) {
+            (Some(id), _) => (NetnsKey::Mounted(*id), Some(id.inode())),
+            (None, Some(id)) if id.inode() != self.own_inode => {
+                let key = NetnsKey::Held(id);
+                if let Some(tracker) = &self.links.tracker {
+                    tracker.track(key, Way::Process(id)).await;
+                }
+                (key, Some(id.inode()))
+            }
+            (None, _) if *name == NamespaceName::Host => (NetnsKey::Host, None),
+            (None, _) => return (LinkFacts::Unknown, Vec::new()),
+        };
+        let others = self.names.iter().filter(|(other, known)| {
+            Some(known.inode()) == inode && own != Some(other.as_os_str())
+        });
+        let wire = |(other, _)| NamespaceName::named(other).ok();
+        let aliases = others.filter_map(wire).map(|it| it.to_wire()).collect();
         let links = match self.read(key).await {
             Ok(snapshot) => {
                 let names = snapshot.links.iter();
