@@ -24,6 +24,12 @@ use crate::tc::desired::{Desired, LinkFacts};
 /// How long the last update of an execution stays for those who missed it: longer than a frontend takes to
 /// notice that, which is a heartbeat and a question.
 const RETIRE_AFTER: Duration = Duration::from_secs(10);
+/// So many steps are begun before those who carry them out have a turn: of hundreds that are due at once the first
+/// does not wait for all.
+const AT_ONCE: usize = 16;
+/// What is due within this time is due: the runtime's clock has milliseconds and rounds up, so that what comes next
+/// would be later than this is early.
+const EARLY: Duration = Duration::from_millis(1);
 /// A pass that starts over sooner would only be a load.
 const SHORTEST_LOOP: Duration = Duration::from_millis(100);
 /// Ethernet's; the size of a packet does not decide whether a value is in range.
@@ -173,15 +179,17 @@ impl Executions {
     }
 
     /// Does what is due.
+    /// What is due and left is still due at once.
     pub(super) fn tick(&mut self, moment: Moment) -> Vec<(Claim, Call)> {
         let mut calls = Vec::new();
-        while let Some((_, number)) = self
-            .due
-            .first()
-            .filter(|(at, _)| *at <= moment.now)
-            .copied()
+        let is_due = |at: Instant| at <= moment.now + EARLY;
+        while let Some((at, number)) = self.due.first().copied()
+            && is_due(at)
+            && calls.len() < AT_ONCE
         {
             self.due.pop_first();
+            let now = moment.now.max(at);
+            let moment = Moment { now, ..moment };
             calls.extend(self.feed(number, machine::Input::Timer, moment));
         }
         while let Some((at, names)) = self.retiring.pop_front_if(|(at, _)| *at <= moment.now) {

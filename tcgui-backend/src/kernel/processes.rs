@@ -3,9 +3,9 @@
 //! The link `/proc/PID/ns/net` is read, not followed: that costs half of a `stat` and makes no inode. It
 //! is the link of the first thread; a thread that is alone in another namespace is not seen.
 
-use std::ffi::OsStr;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -14,15 +14,19 @@ use std::time::Duration;
 
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
+use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::libc;
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::time::{ClockId, clock_gettime};
 
 use super::netns::{HeldNamespaceId, start_time};
 
-/// More than a `/proc/PID/stat` ever has: 52 fields.
-const STAT: u64 = 4096;
+/// Room for the longest `PID/ns/net`, and for the longest link, `net:[INODE]`.
+const PATH: usize = 24;
+const LINK: usize = 32;
+
+/// More than a `/proc/PID/stat` ever has: 52 fields, of at most twenty digits each.
+const STAT: usize = 2048;
 
 /// A process in a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +57,36 @@ impl From<Errno> for Unseen {
             Errno::EACCES | Errno::EPERM => Self::Denied,
             _ => Self::Gone,
         }
+    }
+}
+
+/// The namespace that was described last, kept open so that nobody else gets its inode number: many processes are
+/// in one namespace, and what is to be known of it is asked once. For one look at all processes, no longer.
+#[derive(Debug, Default)]
+pub struct Recent(Option<Netns>);
+
+#[derive(Debug)]
+struct Netns {
+    _open: OwnedFd,
+    device: u64,
+    inode: u64,
+    number: Option<u64>,
+    findable: bool,
+}
+
+impl Netns {
+    fn open(process: &OwnedFd) -> Result<Self, Unseen> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        let open = openat(process, "ns/net", flags, Mode::empty())?;
+        let file = fstat(&open)?;
+        let number = namespace_number(&open);
+        Ok(Self {
+            _open: open,
+            device: file.st_dev,
+            inode: file.st_ino,
+            number,
+            findable: number.is_some_and(|number| netns_lives(number, file.st_ino)),
+        })
     }
 }
 
@@ -95,8 +129,11 @@ impl ProcessTable {
     /// # Errors
     /// It is gone, or may not be looked at.
     pub fn netns_inode(&self, pid: i32) -> Result<u64, Unseen> {
-        match readlinkat(&self.proc, format!("{pid}/ns/net").as_str()) {
-            Ok(link) => inode(&link).ok_or(Unseen::Gone),
+        let mut path = [0; PATH];
+        write!(&mut path[..], "{pid}/ns/net\0").map_err(|_| Unseen::Gone)?;
+        let path = CStr::from_bytes_until_nul(&path).map_err(|_| Unseen::Gone)?;
+        match linked_inode(&self.proc, path) {
+            Ok(inode) => inode.ok_or(Unseen::Gone),
             // The kernel also says so of one that ended meanwhile (`proc_ns_readlink`, `fs/proc/namespaces.c`).
             Err(Errno::EACCES) if !self.exists(pid) => Err(Unseen::Gone),
             Err(errno) => Err(errno.into()),
@@ -109,26 +146,30 @@ impl ProcessTable {
 
     /// Returns what is to be known about a process and its namespace.
     ///
-    /// For a moment this holds the namespace; nothing stays open.
+    /// The namespace is held until `recent` goes, or another one is described.
     ///
     /// # Errors
     /// It is gone, or may not be looked at.
-    pub fn describe(&self, pid: i32) -> Result<Process, Unseen> {
+    pub fn describe(&self, pid: i32, recent: &mut Recent) -> Result<Process, Unseen> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         // What is read through it is about this process and no later one with its id.
         let process = openat(&self.proc, pid.to_string().as_str(), flags, Mode::empty())?;
         let (comm, started) = stat(&process)?;
-        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
-        let netns = openat(&process, "ns/net", flags, Mode::empty())?;
-        let file = fstat(&netns)?;
-        let number = namespace_number(&netns);
-        let findable = number.is_some_and(|number| netns_lives(number, file.st_ino));
-        Ok(Process {
-            id: HeldNamespaceId::from_parts(file.st_dev, file.st_ino, pid, started),
-            netns: number,
-            findable,
+        let is_recent = |recent: &Netns| {
+            linked_inode(&process, c"ns/net").is_ok_and(|inode| inode == Some(recent.inode))
+        };
+        let netns = match recent.0.take_if(|recent| is_recent(recent)) {
+            Some(netns) => netns,
+            None => Netns::open(&process)?,
+        };
+        let described = Process {
+            id: HeldNamespaceId::from_parts(netns.device, netns.inode, pid, started),
+            netns: netns.number,
+            findable: netns.findable,
             comm,
-        })
+        };
+        recent.0 = Some(netns);
+        Ok(described)
     }
 }
 
@@ -185,9 +226,29 @@ fn number(name: &[u8]) -> Option<i32> {
         .flatten()
 }
 
+/// Returns the inode number that the link of a network namespace names.
+#[expect(unsafe_code, reason = "nix asks for 4 KiB of memory for each link")]
+fn linked_inode(directory: &impl AsFd, path: &CStr) -> nix::Result<Option<u64>> {
+    let mut link = [0_u8; LINK];
+    let directory = directory.as_fd().as_raw_fd();
+    // SAFETY: the path ends with a zero and the kernel writes at most as many bytes to `link` as it has; both
+    // live until the call returns.
+    let answer = unsafe {
+        libc::readlinkat(
+            directory,
+            path.as_ptr(),
+            link.as_mut_ptr().cast(),
+            link.len(),
+        )
+    };
+    let len = Errno::result(answer)?;
+    let link = usize::try_from(len).ok().and_then(|len| link.get(..len));
+    Ok(link.and_then(inode))
+}
+
 /// Reads the inode number of a link like `net:[4026531833]`.
-fn inode(link: &OsStr) -> Option<u64> {
-    let digits = link.as_bytes().strip_prefix(b"net:[")?.strip_suffix(b"]")?;
+fn inode(link: &[u8]) -> Option<u64> {
+    let digits = link.strip_prefix(b"net:[")?.strip_suffix(b"]")?;
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
@@ -195,12 +256,14 @@ fn inode(link: &OsStr) -> Option<u64> {
 fn stat(process: &OwnedFd) -> Result<(Arc<OsStr>, u64), Unseen> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let stat = openat(process.as_fd(), "stat", flags, Mode::empty())?;
-    let mut bytes = Vec::with_capacity(512);
-    let read = File::from(stat).take(STAT).read_to_end(&mut bytes);
-    read.map_err(|_| Unseen::Gone)?;
+    // The kernel gives all of it at once where there is room (`seq_read`, `fs/seq_file.c`).
+    let mut buffer = [0; STAT];
+    let read = File::from(stat).read(&mut buffer);
+    let bytes = buffer.get(..read.map_err(|_| Unseen::Gone)?);
+    let bytes = bytes.ok_or(Unseen::Gone)?;
     // The times come after the name, which need not be UTF-8.
-    let started = start_time(&String::from_utf8_lossy(&bytes)).ok_or(Unseen::Gone)?;
-    let program = program(&bytes).ok_or(Unseen::Gone)?;
+    let started = start_time(&String::from_utf8_lossy(bytes)).ok_or(Unseen::Gone)?;
+    let program = program(bytes).ok_or(Unseen::Gone)?;
     Ok((OsStr::from_bytes(program).into(), started))
 }
 
@@ -235,12 +298,15 @@ mod tests {
         assert!(table.pids().unwrap().contains(&pid));
         let files = NetnsFiles::new().unwrap();
         assert_eq!(table.netns_inode(pid), Ok(files.own_inode()));
-        let process = table.describe(pid).unwrap();
+        let process = table.describe(pid, &mut Recent::default()).unwrap();
         assert_eq!(process.id, files.held_by(pid).unwrap());
         let comm = std::fs::read_to_string("/proc/self/comm").unwrap();
         assert_eq!(&*process.comm, OsStr::new(comm.trim_end()));
         assert_eq!(table.netns_inode(i32::MAX), Err(Unseen::Gone));
-        assert_eq!(table.describe(i32::MAX), Err(Unseen::Gone));
+        assert_eq!(
+            table.describe(i32::MAX, &mut Recent::default()),
+            Err(Unseen::Gone)
+        );
     }
 
     #[test]
@@ -253,7 +319,9 @@ mod tests {
         let process = Inhabitant::unshared();
         let inode = process.away().inode();
         let table = ProcessTable::open().unwrap();
-        let seen = table.describe(process.pid()).unwrap();
+        let seen = table
+            .describe(process.pid(), &mut Recent::default())
+            .unwrap();
         assert_eq!(seen.netns.is_some(), release >= (6, 18), "{release:?}");
         assert_eq!(
             seen.findable,
@@ -270,9 +338,9 @@ mod tests {
         for name in ["self", "", "4x", "-1", "+1", "99999999999"] {
             assert_eq!(number(name.as_bytes()), None, "{name}");
         }
-        assert_eq!(inode(OsStr::new("net:[4026531833]")), Some(4_026_531_833));
+        assert_eq!(inode(b"net:[4026531833]"), Some(4_026_531_833));
         for link in ["uts:[1]", "net:[]", "net:[x]", "net:1", ""] {
-            assert_eq!(inode(OsStr::new(link)), None, "{link}");
+            assert_eq!(inode(link.as_bytes()), None, "{link}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::kernel::netns::NetnsFiles;
-use crate::kernel::processes::{Process, ProcessTable, Unseen, thread_cpu_time};
+use crate::kernel::processes::{Process, ProcessTable, Recent, Unseen, thread_cpu_time};
 
 /// A look at every process, and what it took.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Probe {
     pub(super) fn look(&self, pid: i32) -> Seen {
         match self.table.netns_inode(pid) {
             Ok(inode) if inode == self.own_inode => Seen::Home,
-            Ok(_) => match self.table.describe(pid) {
+            Ok(_) => match self.table.describe(pid, &mut Recent::default()) {
                 Ok(process) if process.id.inode() == self.own_inode => Seen::Home,
                 Ok(process) => Seen::Away(process),
                 Err(_) => Seen::Nowhere,
@@ -81,6 +81,7 @@ impl Probe {
 
     fn scan(&mut self, afresh: &HashSet<i32>, denied: &mut usize) -> io::Result<Vec<Process>> {
         let mut away = Vec::new();
+        let mut recent = Recent::default();
         for pid in self.table.pids()? {
             let process = match self.table.netns_inode(pid) {
                 Ok(inode) if inode == self.own_inode => continue,
@@ -88,7 +89,7 @@ impl Probe {
                     Some(known) if known.id.inode() == inode && !afresh.contains(&pid) => {
                         Ok(known.clone())
                     }
-                    _ => self.table.describe(pid),
+                    _ => self.table.describe(pid, &mut recent),
                 },
                 Err(err) => Err(err),
             };
