@@ -10,7 +10,8 @@ Usage: scripts/netns-latency.sh [OPTION...]
 Builds tcgui-backend and the measuring program (release), and measures on this machine how long after its
 mount a network namespace is known: to a bare poll on the mount table (the floor), to the watcher, and to
 a client of the running daemon on the bus. Takes about twelve minutes and wants a quiet machine. Everything
-happens in mount and network namespaces of its own: the machine's namespaces are neither seen nor touched.
+happens in mount and network namespaces of its own: nothing of the machine is touched. Only the situation
+`process` runs in its network namespace and sees its processes.
 
   --trials N             how often each operation is measured in each situation (200)
   --situations A,B,...   of the following (all)
@@ -45,7 +46,8 @@ Situations:
 --baseline never changes the exit status, whatever it finds: machines and loads differ.
 
 Needs root to measure (asks sudo for it) and cargo to build; other programs that are missing are installed
-with apt-get: iproute2, util-linux, a C compiler; for containers docker.io, podman, runc, busybox-static.
+with apt-get: iproute2, util-linux, a C compiler; for the situations docker
+and podman docker.io (which may start its service), podman, runc, iptables, busybox-static.
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
 Examples:

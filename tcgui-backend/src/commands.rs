@@ -65,6 +65,7 @@ struct Reach {
     endpoint: String,
     watch: WatchConfig,
     containers: Option<ContainersConfig>,
+    processes: bool,
 }
 
 impl Reach {
@@ -81,6 +82,7 @@ impl Reach {
                 ..WatchConfig::default()
             },
             containers: config::containers(daemon.no_containers, daemon.container_socket.clone()),
+            processes: daemon.process_namespaces,
         }
     }
 }

@@ -195,13 +195,13 @@ fn directories(defaults: Option<Vec<PathBuf>>, named: Vec<PathBuf>) -> Vec<PathB
     all.map(absolute).collect()
 }
 
-/// The working directory of the start counts, as it does for everything else on the command line.
 /// Returns which container engines are asked; `None`: none.
 pub fn containers(none: bool, named: Vec<PathBuf>) -> Option<ContainersConfig> {
     let named = named.into_iter().map(absolute);
     (!none).then(|| ContainersConfig::new(&Environment::read(), named))
 }
 
+/// The working directory of the start counts, as it does for everything else on the command line.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }

@@ -240,10 +240,6 @@ pub struct Before {
 }
 
 impl Before {
-    fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
-
     /// Returns what is to be put back one day.
     pub fn of(observed: &Observed) -> Self {
         let children = observed.children.iter().map(ToString::to_string);
@@ -294,8 +290,8 @@ pub struct Lease {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Grant>,
     /// What was there on these terms when the scenario took the interface.
-    #[serde(default, skip_serializing_if = "Before::is_default")]
-    pub beneath: Before,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beneath: Option<Before>,
 }
 
 impl Lease {
@@ -320,7 +316,7 @@ impl Lease {
             expires: grant.expires,
             confirm_by: grant.confirm_by,
             under: None,
-            beneath: Before::default(),
+            beneath: None,
         };
         if lease.is_of_a_scenario()
             && let Some(held) = held
@@ -328,7 +324,7 @@ impl Lease {
             lease.under = held.terms_beneath();
             lease.beneath = match held.is_of_a_scenario() {
                 true => held.beneath.clone(),
-                false => Before::of(observed),
+                false => Some(Before::of(observed)),
             };
         }
         lease.may_be(wanted);
@@ -369,7 +365,7 @@ impl Lease {
             expires,
             confirm_by,
             under: None,
-            beneath: Before::default(),
+            beneath: None,
             ..self
         })
     }
@@ -377,17 +373,27 @@ impl Lease {
     /// Returns it as it is to be ended now, and what holds afterwards: a scenario that can no longer put back
     /// what it found, because it was killed, leaves that on its own terms.
     pub fn ending(&self, now: BootTime) -> (Self, Option<Self>) {
-        let left = self.clone().released();
+        let ended = self.for_good();
+        let left = ended.clone().released();
         let left = left.filter(|left| left.ends().is_none_or(|ends| ends > now));
-        let Some(mut left) = left else {
-            return (self.clone(), None);
-        };
-        left.may_be(self.beneath.netem.map(|(_, netem)| netem));
-        let ended = Self {
-            before: self.beneath.clone(),
-            ..self.clone()
-        };
-        (ended, Some(left))
+        match (left, &self.beneath) {
+            (Some(left), Some(beneath)) => {
+                let before = beneath.clone();
+                (Self { before, ..ended }, Some(left))
+            }
+            _ => (ended, None),
+        }
+    }
+
+    /// Returns it as it is to be ended with all that it interrupted. That may be there already: an earlier end
+    /// may have been cut short, or not have reached the disk.
+    #[must_use]
+    pub fn for_good(&self) -> Self {
+        let mut ended = self.clone();
+        if let Some(beneath) = &self.beneath {
+            ended.may_be(beneath.netem.map(|(_, netem)| netem));
+        }
+        ended
     }
 
     /// Notes which ways lead to the namespace now; returns whether that is news.

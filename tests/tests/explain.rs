@@ -56,7 +56,11 @@ mod tests {
 
     /// The explanation of a name, checked for its exit status.
     fn explained(name: &str) -> anyhow::Result<Value> {
-        let answer = command(&["explain", "--json", "--", name])?;
+        explained_with(&[], name)
+    }
+
+    fn explained_with(options: &[&str], name: &str) -> anyhow::Result<Value> {
+        let answer = command(&[options, &["explain", "--json", "--", name]].concat())?;
         let value: Value =
             serde_json::from_str(&answer.out).with_context(|| format!("{answer:?}"))?;
         let expected = if value["listed"] == true { 0 } else { 1 };
@@ -149,11 +153,26 @@ mod tests {
             let docker = Engine::start(Which::Docker)?;
             docker.start_container("web", &["--network", "none"])?;
             let process = format!("pid:{}(sleep)", docker.pid_of("web")?);
-            for name in ["container:web", &process] {
-                let explanation = explained(name)?;
-                ensure!(first_code(&explanation) == "Listed", "{explanation}");
+            let other = process.replace("sleep", "slept");
+            for (options, name, code) in [
+                (&[][..], "container:web", "Listed"),
+                (&["--process-namespaces"], &process, "Listed"),
+                (&["--process-namespaces"], &other, "NoProcess"),
+                (&[], &process, "NoProcess"),
+                (&["--no-containers"], "container:web", "NoContainer"),
+            ] {
+                let explanation = explained_with(options, name)?;
+                ensure!(
+                    first_code(&explanation) == code,
+                    "{options:?}: {explanation}"
+                );
                 ensure!(explanation["backend"].is_null(), "{explanation}");
-                ensure!(explanation["interfaces"] == json!(["lo"]), "{explanation}");
+                let seen = if code == "Listed" {
+                    json!(["lo"])
+                } else {
+                    Value::Null
+                };
+                ensure!(explanation["interfaces"] == seen, "{explanation}");
             }
             docker.remove(&["web"])?;
             let explanation = explained("container:web")?;

@@ -38,7 +38,8 @@ pub(super) fn run(args: &ExplainArgs, backend: &str, reach: Reach) -> anyhow::Re
             Ok(explanation) => (explanation, Source::Daemon(backend.to_string())),
             Err(why) => {
                 tell(&format!("{why}, looking without one"));
-                let answer = own_look::explain(name, reach.watch, reach.containers).await?;
+                let answer =
+                    own_look::explain(name, reach.watch, reach.containers, reach.processes).await?;
                 (understood(answer)?, Source::Own)
             }
         };

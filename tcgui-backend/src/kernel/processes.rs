@@ -310,6 +310,21 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_is_described_once_for_those_who_are_in_it_and_for_nobody_else() {
+        let processes = [Inhabitant::unshared(), Inhabitant::unshared()];
+        let guest = Inhabitant::beside(&processes[0]);
+        let inodes = processes.each_ref().map(Inhabitant::away);
+        assert_eq!(guest.away().inode(), inodes[0].inode());
+        let table = ProcessTable::open().unwrap();
+        let mut recent = Recent::default();
+        let pids = [&processes[0], &guest, &processes[1], &guest].map(Inhabitant::pid);
+        for pid in pids {
+            let alone = table.describe(pid, &mut Recent::default()).unwrap();
+            assert_eq!(table.describe(pid, &mut recent), Ok(alone), "{pid}");
+        }
+    }
+
+    #[test]
     fn the_kernel_knows_its_namespaces_by_number_since_it_numbers_them() {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let mut parts = release

@@ -70,7 +70,9 @@ impl fmt::Display for Fate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ended(restored) => restored.fmt(f),
-            Self::GoesOn => f.write_str("restored what the scenario had interrupted"),
+            Self::GoesOn => f.write_str(
+                "restored what the scenario had interrupted, which a daemon ends in time",
+            ),
             Self::NoInterface => f.write_str("the interface is gone"),
             Self::NotSeen => f.write_str("kept, nothing leads to the namespace"),
             Self::Holds => f.write_str("kept, it has not ended (--all restores it too)"),
@@ -98,7 +100,7 @@ pub fn restore(
     let now = BootTime::now();
     let ending = |lease: &Lease| {
         if wanted.all {
-            (lease.clone(), None)
+            (lease.for_good(), None)
         } else {
             lease.ending(now)
         }

@@ -67,6 +67,12 @@ impl Ledger {
         self.entries.get(&key).map(|entry| &entry.lease)
     }
 
+    /// Returns whether what its owner has left there is still to be put back, which has failed so far.
+    pub fn is_owed(&self, key: LeaseKey) -> bool {
+        let owed = |entry: &Entry| entry.ended && entry.failures > 0;
+        self.entries.get(&key).is_some_and(owed)
+    }
+
     /// Notes what holds for an interface after a change.
     pub fn settle(&mut self, key: LeaseKey, lease: Option<Lease>) {
         let Some(lease) = lease else {

@@ -44,7 +44,7 @@ fn lease(ifindex: u32) -> Lease {
         expires: Some(at(10)),
         confirm_by: None,
         under: None,
-        beneath: Before::default(),
+        beneath: None,
     }
 }
 

@@ -151,9 +151,9 @@ impl Directory {
     }
 
     /// Lets whoever just got an event have the processor first, once between two sweeps. Returns
-    /// whether the sweep was put off.
+    /// whether a sweep that is wanted was put off.
     pub(super) fn yield_sweep(&mut self, now: Instant) -> bool {
-        let first = !std::mem::replace(&mut self.sweep_yielded, true);
+        let first = self.sweep_wanted && !std::mem::replace(&mut self.sweep_yielded, true);
         if first {
             let namespaces = u32::try_from(self.namespaces.len()).unwrap_or(u32::MAX);
             let each = AFTER_EVENT_EACH.saturating_mul(namespaces);

@@ -139,7 +139,8 @@ impl Task {
             }
             let sweep = self.look_at_names();
             let delivered = self.deliver();
-            if sweep && !(delivered && self.directory.yield_sweep(now())) {
+            let put_off = delivered && self.directory.yield_sweep(now());
+            if sweep && !put_off {
                 self.sweep().await;
             }
             self.report_unmounted();

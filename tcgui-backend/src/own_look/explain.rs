@@ -1,5 +1,6 @@
 //! What a daemon that would run like this process makes of a name.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use tcgui_shared::explain::ExplainResponse;
@@ -27,7 +28,7 @@ const ENGINES: Duration = Duration::from_secs(2);
 const REPORTS: usize = 256;
 
 /// Explains a name without a daemon: watches for a moment, asks the engines of `containers` where the name is
-/// that of a container, and looks.
+/// that of a container, and looks. Names of processes mean something where `processes` are looked for.
 ///
 /// # Errors
 /// [`OwnLookError::OwnNamespace`]: without `/proc` nothing can be said. A directory that cannot be watched
@@ -36,6 +37,7 @@ pub async fn explain(
     name: NamespaceName,
     config: WatchConfig,
     containers: Option<ContainersConfig>,
+    processes: bool,
 ) -> Result<ExplainResponse, OwnLookError> {
     let files = NetnsFiles::new().map_err(OwnLookError::OwnNamespace)?;
     let directory = config.directory.clone();
@@ -64,8 +66,13 @@ pub async fn explain(
                     Some(engines) => container(name, engines, files).await,
                     None => None,
                 },
-                NamespaceName::Process(process) => files.held_by(process.pid()).ok(),
-                NamespaceName::Host | NamespaceName::Named(_) => None,
+                NamespaceName::Process(process) if processes => {
+                    let runs = fs::read(format!("/proc/{}/comm", process.pid()));
+                    let is_it =
+                        runs.is_ok_and(|comm| comm.strip_suffix(b"\n") == Some(process.program()));
+                    is_it.then(|| files.held_by(process.pid()).ok()).flatten()
+                }
+                _ => None,
             };
             let (links, aliases) = look.links_of(&name, holder).await;
             let asked = match &name {
@@ -97,6 +104,9 @@ async fn container(
     config: ContainersConfig,
     files: NetnsFiles,
 ) -> Option<HeldNamespaceId> {
+    if !config.sockets.iter().any(|socket| socket.exists()) {
+        return None;
+    }
     let (events, mut reports) = mpsc::channel(REPORTS);
     // It goes with the set.
     let mut actor = JoinSet::new();

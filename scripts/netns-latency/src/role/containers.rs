@@ -50,8 +50,11 @@ impl Containers {
             let event = self.events.recv_timeout(SOON);
             let event = event.with_context(|| format!("no event {action} of {name}"))?;
             if event.action == action && event.name == name {
-                let ago = SystemTime::now().duration_since(UNIX_EPOCH)? - event.at;
-                return Ok(monotonic_ns()? - u64::try_from(ago.as_nanos())?);
+                let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+                let ago = now.checked_sub(event.at);
+                let ago = ago.context("the clock was set back, or the engine has another one")?;
+                let at = monotonic_ns()?.checked_sub(u64::try_from(ago.as_nanos())?);
+                return at.context("the event is older than this boot");
             }
         }
     }

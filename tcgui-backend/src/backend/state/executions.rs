@@ -198,6 +198,13 @@ impl State {
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
         if work == TcWork::Look {
+            if self.ledger.is_owed(lane) {
+                // It would take that for what it has to put back itself.
+                let message = format!(
+                    "what an earlier scenario left on {interface} in {netns} could not be taken back yet, which is tried again"
+                );
+                return reply.send(TcResponse::failure(message, ErrorKind::Busy));
+            }
             self.claims.claim(lane, &claim);
             // It begins where the client meant it to; after that it goes along with the namespace.
             let named = self.inventory.find(&netns, &interface).ok();

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::*;
 use crate::bus::Reply;
-use crate::execution::executions::{Call, Executions};
+use crate::execution::executions::{AT_ONCE, Call, EARLY, Executions};
 use crate::execution::machine::{Input, Loss, Moment};
 use crate::execution::port::Claim;
 use crate::execution::{Action, Command, Start};
@@ -468,4 +468,25 @@ proptest! {
             answer.try_recv().expect("every request is answered");
         }
     }
+}
+
+#[test]
+fn of_many_steps_that_are_due_none_is_left_and_none_is_early_by_more_than_the_clock_can_tell() {
+    let mut bench = Bench::new();
+    let count = u32::try_from(AT_ONCE).unwrap() + 1;
+    for number in 1..=count {
+        bench.start("a", None, target(number, number));
+        bench.answer();
+        bench.answer();
+    }
+    let due = bench.executions.wake_at().unwrap();
+    bench.moment.now = due - EARLY - Duration::from_micros(1);
+    bench.tick();
+    assert!(bench.calls.is_empty(), "too early");
+    bench.moment.now = due - EARLY;
+    bench.tick();
+    assert_eq!(bench.calls.len(), AT_ONCE);
+    assert_eq!(bench.executions.wake_at(), Some(due), "at once again");
+    bench.tick();
+    assert_eq!(bench.calls.len(), AT_ONCE + 1);
 }

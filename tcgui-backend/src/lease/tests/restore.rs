@@ -260,6 +260,19 @@ fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
     let (ended, left) = second.ending(at(10));
     assert_eq!(left, None, "its time has come meanwhile");
     assert_eq!(decide(&ended, &own(delay(3))).0, Restored::Already);
+    // What was interrupted may be back while the file still is the scenario's, of which a later step forgot it.
+    let narrowed = Lease {
+        set: vec![Some(delay(8))],
+        ..second
+    };
+    for ended in [narrowed.ending(at(10)).0, narrowed.for_good()] {
+        let (restored, steps) = decide(&ended, &own(delay(5)));
+        assert_eq!(restored, back());
+        assert!(matches!(
+            &steps[..],
+            [Step::Install { netem, .. }] if *netem == delay(3)
+        ));
+    }
 }
 
 #[test]

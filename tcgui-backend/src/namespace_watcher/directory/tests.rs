@@ -247,12 +247,20 @@ fn among_many_a_sweep_waits_for_the_name_but_only_once() {
     assert!(directory.next_look(later).sweep, "not for ever");
 
     let mut directory = swept(now, &entries);
+    assert!(!directory.yield_sweep(now), "none is wanted");
+    directory.ring_mount_table(now, true);
+    directory.ring(hint("n0"));
+    let look = directory.next_look(now);
+    assert!(!look.sweep && look.names == ["n0"]);
+    directory.observe_entry(now, "n0".into(), Entry::Absent);
+    assert_eq!(events(&mut directory), [removed("n0", 1)]);
+    assert!(directory.yield_sweep(now), "the event goes first");
+    let all = AFTER_EVENT_EACH * u32::try_from(WORTH_WAITING - 1).unwrap();
+    assert_eq!(directory.wake_at(), now + AFTER_EVENT + all);
+
+    let mut directory = swept(now, &entries);
     directory.ring_mount_table(now, false);
     assert!(directory.next_look(now).sweep, "no name will ring");
-
-    assert!(directory.yield_sweep(now));
-    let all = AFTER_EVENT_EACH * u32::try_from(WORTH_WAITING).unwrap();
-    assert_eq!(directory.wake_at(), now + AFTER_EVENT + all);
 }
 
 #[test]

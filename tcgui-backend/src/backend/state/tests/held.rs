@@ -175,7 +175,7 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
         expires: Some(BootTime::default()),
         confirm_by: None,
         under: None,
-        beneath: Before::default(),
+        beneath: None,
     }
 }
 

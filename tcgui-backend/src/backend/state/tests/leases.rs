@@ -139,7 +139,7 @@ fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
         expires,
         confirm_by: None,
         under: None,
-        beneath: Before::default(),
+        beneath: None,
     }
 }
 
