@@ -189,11 +189,10 @@ impl NetnsSockets {
     }
 
     /// Keeps a socket for the next time, if it is good for that and there is not one already.
-    fn put_back(&self, key: NetnsKey, mut socket: RequestSocket) {
+    fn put_back(&self, key: NetnsKey, socket: RequestSocket) {
         if !socket.is_in_step() {
             return;
         }
-        socket.rest();
         let mut others = self.lock();
         let surplus = match others.get_mut(&key) {
             Some(inside) if inside.kept && inside.idle.is_none() => inside.idle.replace(socket),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tcgui_tests::{links, netns};
 
-use crate::bench::{Bench, Target, rest, veth_pair, with_daemon};
+use crate::bench::{Bench, EMPTY, Target, rest, veth_pair, with_daemon};
 use crate::figure::{Figure, Unit, median};
 use crate::floor::Floor;
 
@@ -30,8 +30,8 @@ const SHORT_REST: Duration = Duration::from_millis(20);
 #[derive(Debug, Default)]
 struct Series {
     floor: Vec<Duration>,
-    list: Vec<Duration>,
-    list_daemon: Vec<Duration>,
+    empty: Vec<Duration>,
+    empty_daemon: Vec<Duration>,
     client: Vec<Duration>,
     daemon: Vec<Duration>,
 }
@@ -57,13 +57,13 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
     // The socket is open after the first one, and its netem is listed.
     bench.apply(LINK, &json!({"delay_ms": 20.0}))?;
     rest(REST);
-    let (asked, listed) = (bench.asked(), bench.answered("scenario")?.len());
+    let (asked, before) = (bench.asked(), bench.answered(EMPTY)?.len());
     let mut series = Series::default();
     for trial in 0..trials {
         let delay_ms = f64::from(10 + trial % 2);
         series.floor.push(floor.replace_and_dump()?);
         rest(SHORT_REST);
-        series.list.push(bench.list()?);
+        series.empty.push(bench.ask_for_nothing()?);
         rest(SHORT_REST);
         series
             .client
@@ -72,7 +72,7 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
     }
     series.daemon = bench.answered_since(asked)?;
     // The last Apply was answered after the last of these.
-    series.list_daemon = bench.answered("scenario")?.split_off(listed);
+    series.empty_daemon = bench.answered(EMPTY)?.split_off(before);
     Ok(series)
 }
 
@@ -120,16 +120,16 @@ fn figures(one: &Series, many: &Series, first: &Series) -> Vec<Figure> {
 fn of_situation(series: &Series, name: &str) -> Vec<Figure> {
     let Series {
         floor,
-        list,
-        list_daemon,
+        empty,
+        empty_daemon,
         client,
         daemon,
     } = series;
-    let less = (median(client) - median(list)).max(0.0);
+    let less = (median(client) - median(empty)).max(0.0);
     let share = |ms: f64| ms / median(floor);
     vec![
-        Figure::times(format!("empty query, client, {name}"), list),
-        Figure::times(format!("empty query, daemon, {name}"), list_daemon),
+        Figure::times(format!("empty query, client, {name}"), empty),
+        Figure::times(format!("empty query, daemon, {name}"), empty_daemon),
         Figure::times(format!("Apply, client, {name}"), client),
         Figure::times(format!("Apply, daemon, {name}"), daemon),
         Figure::value(

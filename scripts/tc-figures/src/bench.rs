@@ -25,6 +25,9 @@ const ANSWERED: &str = "query answered";
 const KEY: &str = "key=\"tcgui/default/query/";
 const ELAPSED: &str = "elapsed_us=";
 
+/// What an empty query asks about.
+pub(crate) const EMPTY: &str = "interface";
+
 /// For a thousand of anything.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
@@ -97,13 +100,10 @@ impl Bench {
         self.client()?.wait_for(&what, SOON, is_up).map(drop)
     }
 
-    /// An empty query: the list of scenarios. What it takes is the way there and back.
-    pub(crate) fn list(&self) -> anyhow::Result<Duration> {
-        let (reply, elapsed) = self.asker.ask("scenario", &json!("List"))?;
-        ensure!(
-            reply["Listed"]["scenarios"].is_array(),
-            "not a list of scenarios: {reply}"
-        );
+    /// An empty query. What it takes is the way there and back.
+    pub(crate) fn ask_for_nothing(&self) -> anyhow::Result<Duration> {
+        let (reply, elapsed) = self.asker.ask(EMPTY, &empty_request())?;
+        ensure!(is_nothing(&reply), "an answer to an empty query: {reply}");
         Ok(elapsed)
     }
 
@@ -179,6 +179,18 @@ impl Bench {
         ensure!(!log.contains("panicked"), "a task panicked: {log}");
         Ok(())
     }
+}
+
+/// What an empty query asks: to switch an interface that is not there. The main loop decodes it, looks, and
+/// refuses by itself.
+pub(crate) fn empty_request() -> Value {
+    json!({"namespace": "default", "interface": "nothing", "operation": "Enable"})
+}
+
+/// Returns whether this is the answer to an empty query.
+pub(crate) fn is_nothing(reply: &Value) -> bool {
+    let message = reply["message"].as_str();
+    reply["success"] == false && message.is_some_and(|it| it.starts_with("no interface nothing"))
 }
 
 /// The request of a frontend for a flat configuration; what it does not say is off.

@@ -1,9 +1,9 @@
 //! Two hundred Apply at once on one interface, and what queries about others feel of them.
 //!
 //! A frontend that drags a slider sends one Apply for each step and waits for none. What is asked in the
-//! middle of a burst waits in the link and for the processor, whatever it asks. So empty queries are
-//! strewn into the same bursts: what an Apply on another interface takes more than those, beyond what it
-//! takes more on a quiet machine, is what the daemon makes it wait.
+//! middle of a burst waits in the link and for the processor, whatever the burst asks for: two hundred queries
+//! that do nothing hold it up, too. So the same is strewn into as many empty queries: what an Apply on another
+//! interface takes more in the middle of two hundred Apply on one is what their interface makes it wait.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc;
@@ -21,7 +21,10 @@ use tcgui_tests::client::QUERY_TIMEOUT;
 use tcgui_tests::netns;
 use zenoh::Wait;
 
-use crate::bench::{Bench, Target, apply_request, inside_named, rest, veth_pair, with_daemon};
+use crate::bench::{
+    Bench, EMPTY, Target, apply_request, empty_request, inside_named, is_nothing, rest, veth_pair,
+    with_daemon,
+};
 use crate::figure::{Figure, Unit, median, milliseconds};
 
 const NETNS: &str = "measured";
@@ -54,19 +57,22 @@ const TC: u32 = 1 << 3;
 const HEADER: usize = 16;
 const TCMSG: usize = 20;
 
-/// What was strewn into bursts: empty queries, and Apply on other interfaces.
+/// What was strewn into bursts of one kind: empty queries, and Apply on other interfaces.
 #[derive(Debug, Default)]
 struct Inside {
-    list: Vec<Duration>,
+    empty: Vec<Duration>,
     other: Vec<Duration>,
 }
 
 #[derive(Debug, Default)]
 struct Series {
-    list: Vec<Duration>,
+    empty: Vec<Duration>,
     apply: Vec<Duration>,
     burst: Vec<Duration>,
+    /// In the middle of 200 Apply on one interface.
     inside: Inside,
+    /// In the middle of 200 empty queries.
+    beside: Inside,
     replaces: Vec<f64>,
 }
 
@@ -102,38 +108,49 @@ fn round(
     let delay_ms = f64::from(10 + number % 50);
     for other in OTHERS {
         rest(SHORT_REST);
-        series.list.push(bench.list()?);
+        series.empty.push(bench.ask_for_nothing()?);
         rest(SHORT_REST);
         let netem = json!({"delay_ms": delay_ms});
         series.apply.push(bench.apply(other, &netem)?);
     }
     rest(REST);
     watcher.replaces()?;
-    series.burst.push(burst(bench, None)?);
+    series.burst.push(burst(bench, Asked::Apply, None)?);
     rest(REST);
     series.replaces.push(f64::from(watcher.replaces()?));
     watcher.ensure_in_force(BURST)?;
     let inside = (&mut series.inside, delay_ms + 0.5);
-    burst(bench, Some(inside))?;
+    burst(bench, Asked::Apply, Some(inside))?;
     rest(REST);
-    watcher.ensure_in_force(BURST)
+    watcher.ensure_in_force(BURST)?;
+    let beside = (&mut series.beside, delay_ms + 0.25);
+    burst(bench, Asked::Empty, Some(beside))?;
+    rest(REST);
+    Ok(())
 }
 
-/// A query of a burst.
+/// A query of a burst, or strewn into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     Apply,
-    List,
-    Other,
+    Empty,
 }
 
-/// Sends all and waits for every answer; returns how long that took. With something strewn into it, the
+/// Sends 200 and waits for every answer; returns how long that took. With something strewn into it, the
 /// other interfaces get that delay.
-fn burst(bench: &Bench, mut strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Duration> {
+fn burst(
+    bench: &Bench,
+    of: Asked,
+    mut strewn: Option<(&mut Inside, f64)>,
+) -> anyhow::Result<Duration> {
     let (tx, answers) = mpsc::channel();
     let start = Instant::now();
-    let send = |asked: Asked, what: &str, request: &Value| {
+    let send = |asked: Asked, strewn: bool, request: &Value| {
         let (tx, sent) = (tx.clone(), Instant::now());
+        let what = match asked {
+            Asked::Apply => "tc",
+            Asked::Empty => EMPTY,
+        };
         let session = bench.asker().session();
         session
             .get(format!("tcgui/default/query/{what}"))
@@ -142,39 +159,45 @@ fn burst(bench: &Bench, mut strewn: Option<(&mut Inside, f64)>) -> anyhow::Resul
             .callback(move |reply| {
                 let payload = reply.result().map(|it| it.payload().to_bytes().to_vec());
                 // Nobody waits any more: the measurement has failed.
-                tx.send((asked, sent.elapsed(), payload.unwrap_or_default()))
-                    .ok();
+                let answer = (asked, strewn, sent.elapsed(), payload.unwrap_or_default());
+                tx.send(answer).ok();
             })
             .wait()
             .map_err(|error| anyhow!(error).context("send a query of the burst"))
     };
     let mut others = OTHERS.into_iter();
     for number in 1..=BURST {
-        let request = apply_request(LINK, &json!({"delay_ms": f64::from(number)}));
-        send(Asked::Apply, "tc", &request)?;
+        let request = match of {
+            Asked::Apply => apply_request(LINK, &json!({"delay_ms": f64::from(number)})),
+            Asked::Empty => empty_request(),
+        };
+        send(of, false, &request)?;
         let Some((_, delay_ms)) = &strewn else {
             continue;
         };
         if number % (2 * STRIDE) == STRIDE / 2 {
-            send(Asked::List, "scenario", &json!("List"))?;
+            send(Asked::Empty, true, &empty_request())?;
         } else if number % STRIDE == STRIDE / 2
             && let Some(other) = others.next()
         {
             let request = apply_request(other, &json!({"delay_ms": delay_ms}));
-            send(Asked::Other, "tc", &request)?;
+            send(Asked::Apply, true, &request)?;
         }
     }
     drop(tx);
     let mut answered = 0;
     // Ends when every query has ended.
-    for (asked, elapsed, payload) in answers {
+    for (asked, is_strewn, elapsed, payload) in answers {
         let reply: Value = serde_json::from_slice(&payload).unwrap_or_default();
-        let good = reply["success"] == true || reply["Listed"].is_object();
+        let good = match asked {
+            Asked::Apply => reply["success"] == true,
+            Asked::Empty => is_nothing(&reply),
+        };
         ensure!(good, "a query of the burst ({asked:?}): {reply}");
-        match (asked, &mut strewn) {
-            (Asked::List, Some((inside, _))) => inside.list.push(elapsed),
-            (Asked::Other, Some((inside, _))) => inside.other.push(elapsed),
-            _ => answered += 1,
+        match (asked, strewn.as_mut().filter(|_| is_strewn)) {
+            (Asked::Empty, Some((inside, _))) => inside.empty.push(elapsed),
+            (Asked::Apply, Some((inside, _))) => inside.other.push(elapsed),
+            (_, None) => answered += 1,
         }
     }
     let total = start.elapsed();
@@ -184,18 +207,19 @@ fn burst(bench: &Bench, mut strewn: Option<(&mut Inside, f64)>) -> anyhow::Resul
 
 fn figures(series: &Series) -> Vec<Figure> {
     let Series {
-        list,
+        empty,
         apply,
         burst,
         inside,
+        beside,
         replaces,
     } = series;
-    let (list_p50, apply_p50) = (median(list), median(apply));
-    let allowed = f64::from(BURST) * list_p50 + 10.0 * apply_p50;
+    let (empty_p50, apply_p50) = (median(empty), median(apply));
+    let allowed = f64::from(BURST) * empty_p50 + 10.0 * apply_p50;
     let share = burst.iter().map(|it| milliseconds(*it) / allowed);
-    let more = (median(&inside.other) - median(&inside.list)) - (apply_p50 - list_p50);
+    let more = median(&inside.other) - median(&beside.other);
     vec![
-        Figure::times("empty query, quiet", list),
+        Figure::times("empty query, quiet", empty),
         Figure::times("Apply, quiet", apply),
         Figure::times("200 Apply, first sent to last answered", burst),
         Figure::new(
@@ -208,10 +232,12 @@ fn figures(series: &Series) -> Vec<Figure> {
             Unit::Count,
             replaces.clone(),
         ),
-        Figure::times("empty query in the middle of a burst", &inside.list),
-        Figure::times("Apply on another interface in the middle", &inside.other),
+        Figure::times("empty query amid 200 Apply", &inside.empty),
+        Figure::times("Apply on another interface amid 200 Apply", &inside.other),
+        Figure::times("empty query amid 200 empty queries", &beside.empty),
+        Figure::times("Apply amid 200 empty queries", &beside.other),
         Figure::value(
-            "… delayed by the burst on the first, ÷ Apply",
+            "Apply on another interface, more amid Apply, ÷ Apply",
             Unit::Times,
             more / apply_p50,
         ),

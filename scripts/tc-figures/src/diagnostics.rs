@@ -34,7 +34,7 @@ const REST: Duration = Duration::from_millis(25);
 /// What happens beside a run, or without one.
 #[derive(Debug, Default)]
 struct Beside {
-    list: Vec<Duration>,
+    empty: Vec<Duration>,
     switch: Vec<Duration>,
     /// By how much samples of one interface were apart more than they should.
     late: Vec<Duration>,
@@ -102,7 +102,7 @@ fn beside(
     samples.take();
     let mut up = false;
     while !is_over() {
-        times.list.push(bench.list()?);
+        times.empty.push(bench.ask_for_nothing()?);
         rest(REST);
         times.switch.push(bench.switch(SWITCHED, up)?);
         up = !up;
@@ -124,7 +124,7 @@ fn figures(without: &Beside, during: Option<(&Beside, &Vec<Duration>)>, why: &st
     }];
     type Pick = fn(&Beside) -> &Vec<Duration>;
     let kinds: [(&str, Pick); 3] = [
-        ("empty query", |it| &it.list),
+        ("empty query", |it| &it.empty),
         ("Enable/Disable", |it| &it.switch),
         ("samples, lateness", |it| &it.late),
     ];

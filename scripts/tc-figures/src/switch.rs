@@ -40,7 +40,7 @@ fn empty(bench: &Bench, trials: u32, situation: &str) -> anyhow::Result<Figure> 
     let mut times = Vec::new();
     for _ in 0..trials {
         rest(REST);
-        times.push(bench.list()?);
+        times.push(bench.ask_for_nothing()?);
     }
     Ok(Figure::times(format!("empty query, {situation}"), &times))
 }
@@ -51,6 +51,8 @@ fn series(
     target: Target<'_>,
     situation: &str,
 ) -> anyhow::Result<[Figure; 2]> {
+    // What was asked before has been answered, and the daemon has said so.
+    rest(REST);
     let before = bench.answered("interface")?.len();
     let mut times = Vec::new();
     for trial in 0..trials {

@@ -67,8 +67,9 @@ type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
 pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWish>) -> Input {
     let order = wish.order.clone();
     let held = order.held.clone();
+    let keeper = sockets.clone();
     let work = move |socket: &mut RequestSocket| {
-        let impaired = match &order.work {
+        let impaired: Impaired = match &order.work {
             TcWork::Change { operation, terms } => {
                 change(socket, &leases, &order, operation, terms)
             }
@@ -78,6 +79,11 @@ pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWi
             TcWork::Restore => put_back(socket, &leases, &order),
         };
         let at = tokio::time::Instant::now().into_std();
+        let netem = |outcome: &Outcome| outcome.observed.netem().is_some();
+        if impaired.0.as_ref().is_ok_and(netem) {
+            // There will be more to do here, and to read.
+            keeper.keep(order.place.key, true);
+        }
         Ok::<_, ImpairError>((impaired, at))
     };
     let (result, lease) = match sockets.run(wish.order.place.clone(), work).await {

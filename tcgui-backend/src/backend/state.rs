@@ -54,9 +54,12 @@ mod tc;
 /// wait for nothing but the shortest time: the start of one container is four or five.
 const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250))
     .with_allowance(Duration::from_millis(250));
-/// The list waits for so long after a link was switched: with a thousand namespaces it takes whoever asked
-/// longer to read than the answer took to come, which would be behind it.
-const ANSWER_FIRST: Duration = Duration::from_millis(2);
+/// The list waits for so long while a link is switched, and after it: with a thousand namespaces it takes the
+/// main loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which
+/// would be behind both.
+const ANSWER_FIRST: Duration = Duration::from_millis(5);
+/// It waits no longer than this however many are switched one after the other.
+const LIST_WAITS: Duration = Duration::from_millis(20);
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
@@ -164,6 +167,8 @@ pub(super) struct State {
     changed: bool,
     publishing: bool,
     pacing: Pacing,
+    /// Since when the list waits for answers.
+    answering: Option<Instant>,
     /// The last list; `None` before the first one.
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
@@ -192,6 +197,7 @@ impl State {
             changed: true,
             publishing: false,
             pacing: LIST_PACING,
+            answering: None,
             listed: None,
             counts: (0, 0),
             memory: Memory::default(),
@@ -241,6 +247,7 @@ impl State {
             Input::Published(cost) => {
                 self.publishing = false;
                 self.pacing.done(moment.now, cost);
+                self.tc.published(moment.now);
             }
             Input::Library(library) => self.library = library,
             Input::Timer => {}
@@ -302,7 +309,9 @@ impl State {
     fn request(&mut self, request: Request, moment: Moment, effects: &mut Vec<Effect>) {
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
-            Request::Interface(request, reply) => self.switch_link(request, reply, effects),
+            Request::Interface(request, reply) => {
+                self.switch_link(request, reply, moment, effects);
+            }
             Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
             Request::Execution(request, reply) => {
                 effects.extend(self.execution(request, reply).map(Effect::Execution));
@@ -319,6 +328,7 @@ impl State {
         &mut self,
         request: InterfaceControlRequest,
         reply: Reply<InterfaceControlResponse>,
+        moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
         let found = match self.find(&request.namespace, &request.interface) {
@@ -347,7 +357,10 @@ impl State {
                 reply,
             },
         ) {
-            Ok(begin) => effects.extend(begin.map(Effect::SwitchLink)),
+            Ok(begin) => {
+                effects.extend(begin.map(Effect::SwitchLink));
+                self.answer_first(moment);
+            }
             Err(LinkWish { request, reply, .. }) => reply.send(InterfaceControlResponse::failure(
                 request.operation,
                 "too many requests wait for this interface, try again",
@@ -425,7 +438,14 @@ impl State {
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result, effects));
-        self.pacing.hold_until(moment.now + ANSWER_FIRST);
+        self.answer_first(moment);
+    }
+
+    fn answer_first(&mut self, moment: Moment) {
+        let since = self.answering.filter(|_| self.changed);
+        let since = *self.answering.insert(since.unwrap_or(moment.now));
+        let until = (moment.now + ANSWER_FIRST).min(since + LIST_WAITS);
+        self.pacing.hold_until(until);
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.
@@ -476,6 +496,7 @@ impl State {
         let mut publication = Publication::default();
         if self.changed && (self.pacing.allows(moment.now) || self.tc.is_urgent()) {
             self.changed = false;
+            self.answering = None;
             self.publish_list(moment, &mut publication);
             self.tc.listed();
         }

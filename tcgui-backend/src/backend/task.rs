@@ -16,7 +16,7 @@ use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::blocking;
 use crate::bus::{BusHandle, Clients};
-use crate::clock::{unix_milliseconds, unix_seconds};
+use crate::clock::unix_milliseconds;
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
@@ -402,10 +402,11 @@ fn now() -> Instant {
 }
 
 fn moment() -> Moment {
+    let unix_ms = unix_milliseconds();
     Moment {
         now: now(),
-        unix_s: unix_seconds(),
-        unix_ms: unix_milliseconds(),
+        unix_s: unix_ms / 1000,
+        unix_ms,
         boot: BootTime::now(),
     }
 }

@@ -77,7 +77,7 @@ impl<K: LinkKernel> Task<K> {
                     self.heard.send_replace(Some(now()));
                     for event in rung? {
                         match event {
-                            LinkEvent::Kernel(event) => self.tracker.kernel(event),
+                            LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
                             LinkEvent::Inside(key) => self.tracker.ring(key),
                         }
                     }

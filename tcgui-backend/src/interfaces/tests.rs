@@ -8,6 +8,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::tracker::{AFTER_OWN, LOOKS, Looked, Tracker};
 use super::*;
 use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
@@ -357,6 +358,65 @@ async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
         (10..200).contains(&looks),
         "{looks} looks in a tenth of a second of ringing"
     );
+}
+
+#[test]
+fn waits_for_a_look_to_end_when_no_more_may_begin() {
+    const NAMESPACES: u64 = 2 * LOOKS as u64;
+    let mut now = Instant::now();
+    let mut tracker = Tracker::<()>::new(now, SWEEP);
+    for inode in 0..NAMESPACES {
+        let id = MountedNamespaceId::from_parts(4, inode, 1, 1);
+        tracker.track(NetnsKey::Mounted(id), Some(name(id, "/run/netns/x")));
+    }
+    let look = |tracker: &mut Tracker<()>, now: Instant| {
+        let orders = tracker.next_looks(now);
+        for LookOrder {
+            key, generation, ..
+        } in &orders
+        {
+            tracker.looked(
+                now,
+                Looked {
+                    key: *key,
+                    generation: *generation,
+                    began: now,
+                    cost: Duration::from_millis(1),
+                    result: Ok(Seen {
+                        nsid: None,
+                        links: Vec::new(),
+                    }),
+                },
+            );
+        }
+        orders.len()
+    };
+    while look(&mut tracker, now) > 0 {}
+    tracker.kernel(KernelEvent::Lost, now);
+    now += SWEEP / 100;
+    assert!(tracker.wake_at() <= now, "all are due");
+    assert_eq!(tracker.next_looks(now).len(), LOOKS);
+    assert!(tracker.wake_at() > now, "others are due and have to wait");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_after_an_own_change_waits_unless_somebody_waits_for_it() {
+    let mut actor = start();
+    actor.kernel.change(NetnsKey::Host, &["lo"]);
+    actor.handle.track_host().await;
+    actor.report().await;
+    tokio::time::sleep(UNSWEPT / 9).await;
+    let mut looks = actor.kernel.looks();
+    let mut looked = || std::mem::replace(&mut looks, actor.kernel.looks()) < actor.kernel.looks();
+    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    tokio::time::sleep(AFTER_OWN / 2).await;
+    assert!(!looked(), "whoever made the change reads it back");
+    tokio::time::sleep(AFTER_OWN * 2).await;
+    assert!(looked(), "it is looked at all the same");
+    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    tokio::time::sleep(AFTER_OWN / 2).await;
+    actor.handle.refresh(NetnsKey::Host).await.unwrap();
+    assert!(looked(), "a refresh is not kept waiting");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,6 +16,9 @@ use crate::pacing::Pacing;
 pub(super) const LOOKS: usize = 2;
 /// A namespace that rings without end is looked at for a tenth of the time.
 const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
+/// How long a look waits after a change of our own: whoever made it reads it back, and the answer to whoever
+/// asked for it, which takes a millisecond or two on one slow processor, would wait behind that look.
+pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
 /// First and longest pause after a look that failed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
@@ -153,13 +156,18 @@ impl<W> Tracker<W> {
     }
 
     /// Takes in what the kernel said.
-    pub(super) fn kernel(&mut self, event: KernelEvent) {
+    pub(super) fn kernel(&mut self, event: KernelEvent, now: Instant) {
         match event {
-            KernelEvent::Changed(None) => {
-                self.ring(NetnsKey::Host);
+            KernelEvent::Changed(origin) => {
+                for key in self.keys(origin) {
+                    self.ring(key);
+                }
             }
-            KernelEvent::Changed(Some(nsid)) => {
-                for key in self.by_nsid.get(&nsid).cloned().unwrap_or_default() {
+            KernelEvent::ChangedHere(origin) => {
+                for key in self.keys(origin) {
+                    if let Some(tracked) = self.tracked.get_mut(&key) {
+                        tracked.pacing.hold_until(now + AFTER_OWN);
+                    }
                     self.ring(key);
                 }
             }
@@ -181,6 +189,14 @@ impl<W> Tracker<W> {
                     .for_each(|tracked| tracked.nsid = None);
                 self.resync();
             }
+        }
+    }
+
+    /// Returns the namespaces with an id, of which two may be one; `None` is that of the daemon.
+    fn keys(&self, nsid: Option<Nsid>) -> Vec<NetnsKey> {
+        match nsid {
+            None => vec![NetnsKey::Host],
+            Some(nsid) => self.by_nsid.get(&nsid).cloned().unwrap_or_default(),
         }
     }
 
@@ -335,8 +351,12 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next look is due if nothing rings before.
+    /// Returns when the next look is due if nothing rings before. While as many are under way as may be, that
+    /// is when one of them ends, not a time.
     pub(super) fn wake_at(&self) -> Instant {
+        if self.looking >= LOOKS {
+            return self.next_part.0;
+        }
         let due = self.due.iter().filter_map(|key| self.tracked.get(key));
         let looks = due
             .filter(|tracked| !tracked.looking)

@@ -1,11 +1,12 @@
 //! What runs inside of the machine, each test in a network namespace of its own.
 
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sched::{CloneFlags, unshare};
 use tcgui_backend::kernel::netem::Netem;
 use tcgui_backend::kernel::qdisc::Qdisc;
-use tcgui_backend::kernel::rtnetlink::RequestSocket;
+use tcgui_backend::kernel::rtnetlink::{EventSocket, KernelEvent, RequestSocket};
 use tcgui_backend::tc::desired::{Desired, LinkFacts};
 use tcgui_backend::tc::error::TcError;
 use tcgui_backend::tc::perform::{Order, Outcome, link_facts, perform};
@@ -16,6 +17,9 @@ const LINK: LinkFacts = LinkFacts {
     mtu: 1500,
     speed: None,
 };
+
+/// How long an event may take in a slow machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A new network namespace, which goes with the thread and the socket.
 struct Lab {
@@ -259,6 +263,29 @@ mod with_netem {
         let removed = lab.perform("dummy1", nothing()).unwrap();
         assert!(matches!(removed.plan, Plan::Delete { .. }), "{removed:?}");
         assert_eq!(lab.root_kind("dummy1"), "noqueue");
+    }
+
+    #[test]
+    #[ignore = "runs in User Mode Linux"]
+    fn events_tell_changes_of_ours_from_those_of_others() {
+        let mut lab = Lab::new(&[DUMMY]);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let events = runtime.block_on(async { EventSocket::open_here().unwrap() });
+        let heard = || {
+            let event = async { tokio::time::timeout(PATIENCE, events.next()).await };
+            runtime.block_on(event).expect("an event").unwrap()
+        };
+        for desired in [delay(3.0), delay(4.0), nothing()] {
+            lab.perform("dummy1", desired).unwrap();
+            assert_eq!(heard(), [KernelEvent::ChangedHere(None)]);
+        }
+        for command in ["add dev dummy1 root netem", "del dev dummy1 root"] {
+            sh(&format!("tc qdisc {command}"));
+            assert_eq!(heard(), [KernelEvent::Changed(None)], "{command}");
+        }
     }
 
     #[test]

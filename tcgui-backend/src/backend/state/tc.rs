@@ -31,11 +31,10 @@ use crate::tc::report;
 /// the frontend had the interface list was lost on it.
 const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// In a burst, the second change follows the first after as long as that took, the third after twice, and
-/// so on up to 2⁵ times: few enough changes, and the last one is not late.
-const LONGEST_STREAK: u32 = 5;
-/// Never longer than this, though a change had to wait for the kernel.
-const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// In a burst, the next change follows the last after four times as long as the burst has lasted: few
+/// changes, however fast the kernel, the sender and the machine are. But not after longer than this: whoever
+/// moves a slider wants to see what it does, and the last one is not to be late.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 /// An interface in the words of the wire.
 pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
@@ -113,6 +112,16 @@ impl TcWish {
         }
     }
 
+    /// Returns whether it may be one of many, as a slider sends them.
+    fn is_apply(&self) -> bool {
+        match &self.order.work {
+            TcWork::Change { operation, terms } => {
+                terms.scenario.is_none() && **operation != TcOperation::Remove
+            }
+            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
+        }
+    }
+
     pub(super) fn lane(&self) -> LeaseKey {
         (self.order.place.key, self.order.link.ifindex)
     }
@@ -127,7 +136,7 @@ pub(in crate::backend) struct TcOutcome {
     pub(in crate::backend) result: Result<(Outcome, Instant), (ErrorKind, String)>,
 }
 
-/// What happens to one interface; there is one only while something does.
+/// What happens to one interface; there is one only while something does, and a little longer after a burst.
 #[derive(Debug, Default)]
 struct Lane {
     /// Since when a change is under way.
@@ -138,8 +147,38 @@ struct Lane {
     due: Option<Instant>,
     /// Who wants to know what is there once all that is done.
     look: Option<Box<TcWish>>,
-    /// How many changes followed each other without a gap.
-    streak: u32,
+    /// Since when changes have followed each other without a gap.
+    burst: Option<Instant>,
+    /// Changes since then after which none waited: a burst has gaps when whoever sends it is slow.
+    gaps: u32,
+    /// Nothing is under way or waits, but the burst may go on until then.
+    rests_until: Option<Instant>,
+    /// The last change, while whoever sent it cannot have its answer yet.
+    unanswered: Option<Unanswered>,
+}
+
+/// A change of which a client does not know yet what came of it.
+#[derive(Debug, Clone, Copy)]
+struct Unanswered {
+    begun: Instant,
+    /// The answer is on its way, which takes until then: no less than it took to come about.
+    until: Option<Instant>,
+}
+
+impl Unanswered {
+    fn is_over(self, now: Instant) -> bool {
+        self.until.is_some_and(|until| until <= now)
+    }
+}
+
+impl Lane {
+    /// Returns how long the next change waits for a newer one. After each gap it is half as long: whoever waits
+    /// for an answer before sending the next one is soon let alone.
+    fn pause(&self, now: Instant) -> Duration {
+        let lasted = self.burst.map(|since| now.saturating_duration_since(since));
+        let pause = (lasted.unwrap_or_default() * 4).min(LONGEST_PAUSE);
+        pause / 2_u32.saturating_pow(self.gaps)
+    }
 }
 
 /// What was published of an interface.
@@ -177,6 +216,25 @@ impl TcDesk {
             self.lanes.insert(wish.lane(), begun);
             return Some(wish);
         };
+        if let Some(until) = lane.rests_until.take() {
+            let unanswered = lane.unanswered.take();
+            let unanswered = unanswered.filter(|it| !it.is_over(now));
+            if wish.is_apply() && (now < until || unanswered.is_some()) {
+                if let Some(last) = unanswered {
+                    // Who sends it does not wait for answers.
+                    lane.burst.get_or_insert(last.begun);
+                    lane.gaps = 0;
+                }
+                lane.due = Some(until.max(now + lane.pause(now)));
+                lane.next.push_back(wish);
+                return None;
+            }
+            if now >= until {
+                *lane = Lane::default();
+            }
+            lane.begun = Some(now);
+            return Some(wish);
+        }
         if wish.order.work == TcWork::Look {
             if let Some(superseded) = lane.look.take() {
                 wish.askers.splice(0..0, superseded.askers);
@@ -196,7 +254,8 @@ impl TcDesk {
 
     /// Returns whether something is under way or waits for an interface.
     pub(super) fn is_busy(&self, lane: LeaseKey) -> bool {
-        self.lanes.contains_key(&lane)
+        let lane = self.lanes.get(&lane);
+        lane.is_some_and(|lane| lane.rests_until.is_none())
     }
 
     /// Notes that the wish under way is done.
@@ -205,21 +264,41 @@ impl TcDesk {
             return;
         };
         let begun = lane.begun.take().unwrap_or(now);
-        if lane.next.is_empty() {
-            if lane.look.is_some() {
-                lane.due = Some(now);
-            } else {
-                self.lanes.remove(&wish.lane());
-            }
+        let cost = now.saturating_duration_since(begun);
+        if !lane.next.is_empty() {
+            lane.burst.get_or_insert(begun);
+            lane.gaps = 0;
+            lane.due = Some(now + lane.pause(now));
             return;
         }
-        let pause = now.saturating_duration_since(begun) * (1 << lane.streak);
-        lane.due = Some(now + pause.min(LONGEST_PAUSE));
-        lane.streak = (lane.streak + 1).min(LONGEST_STREAK);
+        if lane.look.is_some() {
+            lane.due = Some(now);
+            return;
+        }
+        lane.gaps += 1;
+        let pause = lane.pause(now);
+        lane.rests_until = Some(if pause > cost { now + pause } else { now });
+        let waits = |asker: &Asker| matches!(asker, Asker::Client(_));
+        let unanswered = Unanswered { begun, until: None };
+        lane.unanswered = wish.askers.iter().any(waits).then_some(unanswered);
+    }
+
+    /// What was published is being answered.
+    pub(super) fn published(&mut self, now: Instant) {
+        if self.answers.is_empty() {
+            let lanes = self.lanes.values_mut();
+            for Unanswered { begun, until } in lanes.filter_map(|it| it.unanswered.as_mut()) {
+                until.get_or_insert(now + now.saturating_duration_since(*begun));
+            }
+        }
     }
 
     /// Returns the wishes that begin now.
     pub(super) fn begin(&mut self, now: Instant) -> impl Iterator<Item = Box<TcWish>> {
+        self.lanes.retain(|_, lane| {
+            let is_answered = lane.unanswered.is_none_or(|it| it.is_over(now));
+            !(lane.rests_until.is_some_and(|until| until <= now) && is_answered)
+        });
         self.lanes.values_mut().filter_map(move |lane| {
             lane.due.take_if(|due| *due <= now)?;
             lane.begun = Some(now);

@@ -331,6 +331,8 @@ fn a_switched_link_is_read_back_published_and_answered() {
         up: false,
         ..link(2, "v0", false)
     };
+    let heard = bench.step(links(NetnsKey::Host, &[down.clone()]));
+    assert!(heard.is_empty(), "the answer comes first: {heard:?}");
     let outcome = LinkOutcome {
         wish,
         result: Ok(snapshot(&[down])),
@@ -342,6 +344,38 @@ fn a_switched_link_is_read_back_published_and_answered() {
     bench.wait(ANSWER_FIRST);
     let publication = bench.publication(Input::Timer);
     assert!(!namespaces(&publication)[0].interfaces[0].is_up);
+}
+
+#[test]
+fn the_list_comes_also_while_links_are_switched_without_end() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let mut waited = Duration::ZERO;
+    for up in [false, true].into_iter().cycle() {
+        let (mut effects, _answer) = bench.request("default", "v0");
+        if effects.iter().any(is_list) {
+            break;
+        }
+        let Some(Effect::SwitchLink(wish)) = effects.pop() else {
+            panic!("{effects:?}")
+        };
+        let now = Link {
+            up,
+            ..link(2, "v0", false)
+        };
+        let result = Ok(snapshot(&[now]));
+        let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
+        if effects.iter().any(is_list) {
+            break;
+        }
+        waited += ANSWER_FIRST / 2;
+        bench.wait(ANSWER_FIRST / 2);
+        assert!(waited < LIST_WAITS * 2, "no list");
+    }
+}
+
+fn is_list(effect: &Effect) -> bool {
+    matches!(effect, Effect::Publish(Publication { list: Some(_), .. }))
 }
 
 #[test]

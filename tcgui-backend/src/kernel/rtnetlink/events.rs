@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::message::{Message, for_each, take};
-use super::socket::{DATAGRAM, open, set_option};
+use super::socket::{DATAGRAM, is_own_port, open, set_option};
 use super::{Nsid, RtnetlinkError};
 
 /// Room for bursts: 1 000 namespaces made at once ring a few thousand times, each under 2 KiB. The
@@ -28,6 +28,9 @@ const RTM_DELNSID: u16 = 89;
 pub enum KernelEvent {
     /// A link or qdisc of this namespace changed; `None` is the daemon's own.
     Changed(Option<Nsid>),
+    /// A qdisc of this namespace was changed over a [`RequestSocket`](super::RequestSocket): whoever did so
+    /// reads it back.
+    ChangedHere(Option<Nsid>),
     /// The kernel itself gave a namespace an id, because something of it is visible here: the other end of a
     /// veth, for instance.
     Met(Nsid),
@@ -153,6 +156,10 @@ fn origin(message: &ControlMessageOwned) -> Option<Nsid> {
 
 fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
     match message.kind {
+        // `qdisc_notify` (`net/sched/sch_api.c`) repeats the port of the request.
+        libc::RTM_NEWQDISC | libc::RTM_DELQDISC if is_own_port(message.port) => {
+            Some(KernelEvent::ChangedHere(origin))
+        }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
             Some(KernelEvent::Changed(origin))
         }

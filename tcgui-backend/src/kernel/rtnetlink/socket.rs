@@ -1,13 +1,16 @@
 //! One blocking request socket: send, receive until the answer is complete.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use netlink_packet_core::Emitable;
+use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, send, setsockopt,
-    socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -21,6 +24,21 @@ const TIMEOUT_S: i64 = 5;
 const DUMP_ATTEMPTS: u32 = 8;
 /// The kernel fills at most 32 KiB per datagram of a dump (`netlink_dump`, `net/netlink/af_netlink.c`).
 pub(super) const DATAGRAM: usize = 64 * 1024;
+
+/// Ports of request sockets have these upper bits: events say from which port a change was asked for. Above all
+/// process ids (`man 5 proc`, `pid_max`), which the kernel gives out first, and no negative number, as it gives
+/// out then (`netlink_autobind`, `net/netlink/af_netlink.c`).
+const OWN_PORTS: u32 = 0x7c60_0000;
+const OWN_PORTS_MASK: u32 = 0xffff_0000;
+/// So many ports are tried before the kernel chooses one.
+const PORT_ATTEMPTS: u32 = 16;
+
+thread_local! {
+    /// Room for a datagram, while nobody on this thread reads into it. A socket does not hold it, of which one
+    /// is kept for each namespace with a netem; nor is it made for each request, because the pages of fresh
+    /// memory cost more than the request.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
@@ -56,7 +74,6 @@ pub struct RequestSocket {
     fd: OwnedFd,
     sequence: u32,
     in_step: bool,
-    buffer: Vec<u8>,
 }
 
 impl RequestSocket {
@@ -65,7 +82,8 @@ impl RequestSocket {
     /// # Errors
     /// The kernel gives no rtnetlink socket.
     pub fn open() -> Result<Self, RtnetlinkError> {
-        let fd = open(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
+        let fd = unbound(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
+        bind_own(&fd).map_err(RtnetlinkError::Open)?;
         let limit = TimeVal::seconds(TIMEOUT_S);
         setsockopt(&fd, sockopt::ReceiveTimeout, &limit)
             .map_err(|errno| RtnetlinkError::Open(errno.into()))?;
@@ -73,18 +91,12 @@ impl RequestSocket {
             fd,
             sequence: 0,
             in_step: true,
-            buffer: Vec::new(),
         })
     }
 
     /// Returns whether every answer so far was received to its end.
     pub fn is_in_step(&self) -> bool {
         self.in_step
-    }
-
-    /// Gives back what the socket needs only while it is used.
-    pub fn rest(&mut self) {
-        self.buffer = Vec::new();
     }
 
     /// Lends the descriptor for what is asked in another way than with messages.
@@ -148,25 +160,39 @@ impl RequestSocket {
         kind: u16,
         flags: u16,
         body: &impl Emitable,
+        object: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
+    ) -> Result<bool, RtnetlinkError> {
+        let mut buffer = BUFFER.take();
+        if buffer.is_empty() {
+            // Unlike `resize`, this does not touch the pages.
+            buffer = vec![0; DATAGRAM];
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        let bytes = request(kind, flags, self.sequence, body);
+        let answered = self.exchange_bytes(&bytes, &mut buffer, object);
+        BUFFER.set(buffer);
+        answered
+    }
+
+    fn exchange_bytes(
+        &mut self,
+        bytes: &[u8],
+        buffer: &mut [u8],
         mut object: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
     ) -> Result<bool, RtnetlinkError> {
         let failed = |errno: nix::Error| RtnetlinkError::Exchange(errno.into());
-        self.sequence = self.sequence.wrapping_add(1);
-        let sequence = self.sequence;
         self.in_step = false;
-        self.buffer.resize(DATAGRAM, 0);
-        let bytes = request(kind, flags, sequence, body);
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty()).map_err(failed)?;
+        send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map_err(failed)?;
         let mut interrupted = false;
         let mut done = None;
         while done.is_none() {
-            let length = match recv(self.fd.as_raw_fd(), &mut self.buffer, MsgFlags::MSG_TRUNC) {
+            let length = match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
                 Err(nix::Error::EINTR) => continue,
                 received => received.map_err(failed)?,
             };
-            let datagram = self.buffer.get(..length).ok_or(RtnetlinkError::Malformed)?;
+            let datagram = buffer.get(..length).ok_or(RtnetlinkError::Malformed)?;
             for_each(datagram, |message| {
-                if message.sequence != sequence {
+                if message.sequence != self.sequence {
                     return Ok(());
                 }
                 interrupted |= message.interrupted();
@@ -185,8 +211,20 @@ impl RequestSocket {
     }
 }
 
-/// Opens and binds an rtnetlink socket that reports errors in the extended form.
+/// Returns whether a port is that of a request socket of this program. Another one may have it by chance.
+pub(super) fn is_own_port(port: u32) -> bool {
+    port & OWN_PORTS_MASK == OWN_PORTS
+}
+
+/// Opens an rtnetlink socket, and lets the kernel choose its port.
 pub(super) fn open(flags: SockFlag) -> io::Result<OwnedFd> {
+    let fd = unbound(flags)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    Ok(fd)
+}
+
+/// Opens an rtnetlink socket that reports errors in the extended form.
+fn unbound(flags: SockFlag) -> io::Result<OwnedFd> {
     let fd = socket(
         AddressFamily::Netlink,
         SockType::Raw,
@@ -200,8 +238,20 @@ pub(super) fn open(flags: SockFlag) -> io::Result<OwnedFd> {
     ] {
         set_option(&fd, option, 1)?;
     }
-    nix::sys::socket::bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
     Ok(fd)
+}
+
+/// Gives a socket a port by which events are told from those of others.
+fn bind_own(fd: &OwnedFd) -> io::Result<()> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    for _ in 0..PORT_ATTEMPTS {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) & !OWN_PORTS_MASK;
+        match bind(fd.as_raw_fd(), &NetlinkAddr::new(OWN_PORTS | number, 0)) {
+            Err(Errno::EADDRINUSE) => {}
+            bound => return bound.map_err(io::Error::from),
+        }
+    }
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
 }
 
 /// Sets a netlink socket option (`man 7 netlink`), which `nix` does not know.
@@ -219,7 +269,5 @@ pub(super) fn set_option(fd: &OwnedFd, option: libc::c_int, value: libc::c_int) 
             length,
         )
     };
-    nix::errno::Errno::result(result)
-        .map(drop)
-        .map_err(io::Error::from)
+    Errno::result(result).map(drop).map_err(io::Error::from)
 }

@@ -443,7 +443,7 @@ fn what_stays_is_carried_out_before_what_ends() {
         .collect();
     bench.wait(COST);
     bench.carried_out(first, None);
-    bench.wait(COST * 8);
+    bench.wait(COST * 32);
     let ttl_of = |wish: &TcWish| match &wish.order.work {
         TcWork::Change { terms, .. } => terms.ttl,
         other => panic!("{other:?}"),
@@ -452,7 +452,7 @@ fn what_stays_is_carried_out_before_what_ends() {
     assert_eq!(ttl_of(&second), None);
     bench.wait(COST);
     bench.carried_out(second, None);
-    bench.wait(COST * 8);
+    bench.wait(COST * 32);
     let third = work(bench.tick());
     assert_eq!(ttl_of(&third), Some(SECOND * 3));
     bench.carried_out(third, None);

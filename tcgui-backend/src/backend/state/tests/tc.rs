@@ -143,9 +143,9 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
         "{effects:?}"
     );
     bench.published();
-    // It waits for a newer one as long as the first took.
-    assert_eq!(bench.state.wake_at(), Some(bench.moment.now + COST));
-    bench.wait(COST);
+    // It waits for a newer one four times as long as the first took.
+    assert_eq!(bench.state.wake_at(), Some(bench.moment.now + COST * 4));
+    bench.wait(COST * 4);
     let next = Bench::begun(bench.step(Input::Timer));
     let TcWork::Change { operation, .. } = &next.order.work else {
         panic!("{next:?}");
@@ -164,10 +164,12 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
 
 #[test]
 fn changes_of_a_burst_follow_each_other_at_growing_distances() {
+    /// What a change takes, and a publication.
+    const COST: Duration = Duration::from_millis(1);
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
     let mut wish = Bench::begun(effects);
-    for factor in [1, 2, 4, 8, 16, 32, 32] {
+    for factor in [4, 24, 100, 100] {
         let (effects, _answer) = bench.tc("default", delay(f64::from(factor)));
         assert!(effects.is_empty(), "{effects:?}");
         bench.wait(COST);
@@ -185,16 +187,58 @@ fn changes_of_a_burst_follow_each_other_at_growing_distances() {
         };
         bench.step(Input::Published(COST));
     }
-    // Who waits for each answer never waits for anything else.
+    // In a gap, it may still go on.
+    bench.wait(COST);
     bench.done(wish, Some(netem(1)));
     bench.step(Input::Published(COST));
+    bench.wait(COST * 40);
+    let (effects, _answer) = bench.tc("default", delay(2.0));
+    assert!(effects.is_empty(), "{effects:?}");
+    bench.wait(COST * 50);
+    let wish = Bench::begun(bench.step(Input::Timer));
+    bench.done(wish, Some(netem(2)));
+    bench.step(Input::Published(COST));
+    // Who waits for each answer never waits for anything else.
+    bench.wait(Duration::from_secs(1));
     for _ in 0..3 {
         let (effects, _answer) = bench.tc("default", delay(3.0));
         let wish = Bench::begun(effects);
         bench.wait(COST);
         bench.done(wish, Some(netem(3)));
         bench.step(Input::Published(COST));
+        bench.wait(COST);
     }
+}
+
+#[test]
+fn whoever_does_not_wait_for_answers_sends_a_burst() {
+    let mut bench = Bench::warm();
+    let (effects, _first) = bench.tc("default", delay(1.0));
+    let wish = Bench::begun(effects);
+    bench.wait(COST);
+    bench.done(wish, Some(netem(1)));
+    let (effects, _second) = bench.tc("default", delay(2.0));
+    assert!(effects.is_empty(), "nobody has an answer yet: {effects:?}");
+    bench.step(Input::Published(COST));
+    bench.wait(COST * 4);
+    let wish = Bench::begun(bench.step(Input::Timer));
+    bench.wait(COST);
+    bench.done(wish, Some(netem(2)));
+    bench.step(Input::Published(COST));
+    bench.wait(Duration::from_secs(1));
+    bench.step(Input::Timer);
+    bench.step(Input::Published(COST));
+    let (effects, _third) = bench.tc("default", delay(3.0));
+    let wish = Bench::begun(effects);
+    bench.wait(COST);
+    bench.done(wish, Some(netem(3)));
+    bench.step(Input::Published(COST));
+    bench.wait(COST / 2);
+    let (effects, _fourth) = bench.tc("default", delay(4.0));
+    assert!(
+        effects.is_empty(),
+        "the answer cannot be there: {effects:?}"
+    );
 }
 
 #[test]
