@@ -331,7 +331,7 @@ fn a_switched_link_is_read_back_published_and_answered() {
         up: false,
         ..link(2, "v0", false)
     };
-    let heard = bench.step(links(NetnsKey::Host, &[down.clone()]));
+    let heard = bench.step(links(NetnsKey::Host, std::slice::from_ref(&down)));
     assert!(heard.is_empty(), "the answer comes first: {heard:?}");
     let outcome = LinkOutcome {
         wish,
