@@ -417,6 +417,11 @@ async fn a_look_after_an_own_change_waits_unless_somebody_waits_for_it() {
     tokio::time::sleep(AFTER_OWN / 2).await;
     actor.handle.refresh(NetnsKey::Host).await.unwrap();
     assert!(looked(), "a refresh is not kept waiting");
+    for _ in 0..8 {
+        actor.kernel.ring(KernelEvent::ChangedHere(None));
+        tokio::time::sleep(AFTER_OWN / 2).await;
+    }
+    assert!(looked(), "many changes do not put it off for ever");
 }
 
 #[tokio::test(start_paused = true)]

@@ -165,7 +165,10 @@ impl<W> Tracker<W> {
             }
             KernelEvent::ChangedHere(origin) => {
                 for key in self.keys(origin) {
-                    if let Some(tracked) = self.tracked.get_mut(&key) {
+                    // What waits already waits no longer, however many more follow.
+                    if !self.due.contains(&key)
+                        && let Some(tracked) = self.tracked.get_mut(&key)
+                    {
                         tracked.pacing.hold_until(now + AFTER_OWN);
                     }
                     self.ring(key);

@@ -161,6 +161,8 @@ struct Lane {
 #[derive(Debug, Clone, Copy)]
 struct Unanswered {
     begun: Instant,
+    /// The answer is part of the publication that is under way, or was.
+    taken: bool,
     /// The answer is on its way, which takes until then: no less than it took to come about.
     until: Option<Instant>,
 }
@@ -279,17 +281,19 @@ impl TcDesk {
         let pause = lane.pause(now);
         lane.rests_until = Some(if pause > cost { now + pause } else { now });
         let waits = |asker: &Asker| matches!(asker, Asker::Client(_));
-        let unanswered = Unanswered { begun, until: None };
+        let unanswered = Unanswered {
+            begun,
+            taken: false,
+            until: None,
+        };
         lane.unanswered = wish.askers.iter().any(waits).then_some(unanswered);
     }
 
     /// What was published is being answered.
     pub(super) fn published(&mut self, now: Instant) {
-        if self.answers.is_empty() {
-            let lanes = self.lanes.values_mut();
-            for Unanswered { begun, until } in lanes.filter_map(|it| it.unanswered.as_mut()) {
-                until.get_or_insert(now + now.saturating_duration_since(*begun));
-            }
+        for last in self.unanswered().filter(|last| last.taken) {
+            let took = now.saturating_duration_since(last.begun);
+            last.until.get_or_insert(now + took);
         }
     }
 
@@ -365,11 +369,17 @@ impl TcDesk {
 
     /// Returns the answers that go out with the publication that is made now.
     pub(super) fn take_answers(&mut self) -> Answers {
+        self.unanswered().for_each(|last| last.taken = true);
         let answers = std::mem::take(&mut self.answers);
         answers
             .into_iter()
             .map(|(_, reply, response)| (reply, response))
             .collect()
+    }
+
+    fn unanswered(&mut self) -> impl Iterator<Item = &mut Unanswered> {
+        let lanes = self.lanes.values_mut();
+        lanes.filter_map(|lane| lane.unanswered.as_mut())
     }
 
     /// A frontend has joined.
