@@ -58,7 +58,7 @@ const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration:
 /// main loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which
 /// would be behind both.
 const ANSWER_FIRST: Duration = Duration::from_millis(5);
-/// It waits no longer than this however many are switched one after the other.
+/// However many are switched one after the other, that adds no more than this to what the list waits anyway.
 const LIST_WAITS: Duration = Duration::from_millis(20);
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);

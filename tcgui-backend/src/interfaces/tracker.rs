@@ -16,8 +16,8 @@ use crate::pacing::Pacing;
 pub(super) const LOOKS: usize = 2;
 /// A namespace that rings without end is looked at for a tenth of the time.
 const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
-/// How long a look waits after a change of our own: whoever made it reads it back, and the answer to whoever
-/// asked for it, which takes a millisecond or two on one slow processor, would wait behind that look.
+/// How long a look at the kernel's event about a change of our own waits: whoever made it reads it back, and has
+/// an answer to give, which takes a millisecond or two on one slow processor. A refresh does not wait.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
 /// First and longest pause after a look that failed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
