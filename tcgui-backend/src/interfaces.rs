@@ -124,6 +124,9 @@ enum Command {
         key: NetnsKey,
         reply: oneshot::Sender<Result<Snapshot, Arc<LookError>>>,
     },
+    Recheck {
+        key: NetnsKey,
+    },
 }
 
 /// To ask the actor. The actor ends when the last one is dropped.
@@ -164,6 +167,12 @@ impl InterfacesHandle {
         answer
             .await
             .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+    }
+
+    /// Looks again within a few milliseconds, and reports what it sees also if that is what it reported last:
+    /// after a change nothing else says that what was read back is no longer so.
+    pub async fn recheck(&self, key: NetnsKey) {
+        self.send(Command::Recheck { key }).await;
     }
 
     /// Returns when the kernel was heard the last time, about whatever namespace; `None`: never yet.

@@ -69,7 +69,8 @@ impl Pacing {
         let soonest = end + self.shortest;
         let allowed = paused_until.checked_sub(self.allowance);
         self.paused_until = Some(paused_until);
-        self.not_before = Some(allowed.map_or(soonest, |allowed| allowed.max(soonest)));
+        let not_before = allowed.map_or(soonest, |allowed| allowed.max(soonest));
+        self.hold_until(not_before);
     }
 }
 
@@ -103,6 +104,16 @@ mod tests {
             }
             assert_eq!(pacing.not_before(), Some(now + ms(100)));
         }
+    }
+
+    #[test]
+    fn what_is_held_is_held_though_it_was_under_way() {
+        let ms = Duration::from_millis;
+        let now = Instant::now();
+        let mut pacing = Pacing::new(10, ms(0), ms(100));
+        pacing.hold_until(now + ms(5));
+        pacing.done(now + ms(1), Duration::ZERO);
+        assert_eq!(pacing.not_before(), Some(now + ms(5)));
     }
 
     #[test]

@@ -90,6 +90,17 @@ pub(super) struct Known {
     pub(super) links: LinkFacts,
 }
 
+/// What a look at a namespace, or a change of it, has brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Noted {
+    /// There is no such namespace (any more).
+    Unknown,
+    /// What the list and the roster say of it is as it was.
+    Same,
+    /// They are to say something else.
+    New,
+}
+
 /// Why an interface was not found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotFound {
@@ -281,10 +292,9 @@ impl Inventory {
         }
     }
 
-    /// Takes in what a look has seen; that of an unknown namespace is dropped. Returns whether it is known.
-    pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> bool {
-        let known = self.change_links(key, |netns| netns.set(snapshot));
-        known.is_some()
+    /// Takes in what a look has seen; that of an unknown namespace is dropped.
+    pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> Noted {
+        self.change_links(key, |netns| netns.set(snapshot))
     }
 
     /// Forgets the links of a namespace; returns whether there were any.
@@ -295,21 +305,27 @@ impl Inventory {
     }
 
     /// Takes in the netem of a link that was read back after a change.
-    pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) {
+    pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) -> Noted {
         self.change_links(key, |netns| {
             netns.read_back.insert(ifindex, read_back);
             if let Some(snapshot) = netns.snapshot.clone() {
                 netns.set(snapshot);
             }
-        });
+        })
     }
 
-    fn change_links(&mut self, key: NetnsKey, change: impl FnOnce(&mut Netns)) -> Option<()> {
+    fn change_links(&mut self, key: NetnsKey, change: impl FnOnce(&mut Netns)) -> Noted {
         let inode = self.inode(key);
-        let netns = self.all.get_mut(&inode).filter(|netns| netns.key == key)?;
+        let netns = self.all.get_mut(&inode);
+        let Some(netns) = netns.filter(|netns| netns.key == key) else {
+            return Noted::Unknown;
+        };
         change(netns);
-        netns.show(&self.setting);
-        Some(())
+        if netns.show(&self.setting) {
+            Noted::New
+        } else {
+            Noted::Same
+        }
     }
 
     /// Returns the name under which a namespace is shown.

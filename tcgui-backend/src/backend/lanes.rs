@@ -36,6 +36,11 @@ impl<K: Eq + Hash, W> Lanes<K, W> {
         }
     }
 
+    /// Returns whether nothing is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.lanes.is_empty()
+    }
+
     /// Gives up all that waits; what is under way goes on.
     pub(super) fn clear_waiting(&mut self) {
         self.lanes.values_mut().for_each(VecDeque::clear);

@@ -17,7 +17,7 @@ use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::explaining::Question;
-use super::inventory::{Found, Inventory, NotFound, Setting};
+use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
 use super::lanes::Lanes;
 use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
@@ -54,9 +54,9 @@ mod tc;
 /// wait for nothing but the shortest time: the start of one container is four or five.
 const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250))
     .with_allowance(Duration::from_millis(250));
-/// The list waits for so long while a link is switched, and after it: with a thousand namespaces it takes the
-/// main loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which
-/// would be behind both.
+/// The list waits while a link is switched, and so long after it: with a thousand namespaces it takes the main
+/// loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which would
+/// be behind both.
 const ANSWER_FIRST: Duration = Duration::from_millis(5);
 /// However many are switched one after the other, that adds no more than this to what the list waits anyway.
 const LIST_WAITS: Duration = Duration::from_millis(20);
@@ -133,8 +133,8 @@ pub(super) enum Effect {
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// For the executions of scenarios.
     Execution(execution::Command),
-    /// Look at a namespace, whatever has rung.
-    Look(NetnsKey),
+    /// Look at a namespace soon, whatever rings.
+    Recheck(NetnsKey),
     Publish(Publication),
     /// What is published at a steady pace from now on.
     Roster(Roster),
@@ -164,11 +164,16 @@ pub(super) struct State {
     /// Namespaces that were there at the start and are not dumped yet; the first list waits for them.
     awaited: HashSet<NetnsKey>,
     lanes: Lanes<(NetnsKey, u32), LinkWish>,
+    /// Something may be other than in the last list …
     changed: bool,
+    /// … which is so since then.
+    changed_since: Option<Instant>,
     publishing: bool,
+    /// The list was made up anew for the publication under way.
+    listing: bool,
     pacing: Pacing,
-    /// Since when the list waits for answers.
-    answering: Option<Instant>,
+    /// When the switch of a link was answered last.
+    switch_answered: Option<Instant>,
     /// The last list; `None` before the first one.
     listed: Option<Vec<Rendered>>,
     /// Namespaces and interfaces, as counted with the last list.
@@ -195,9 +200,11 @@ impl State {
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
             changed: true,
+            changed_since: None,
             publishing: false,
+            listing: false,
             pacing: LIST_PACING,
-            answering: None,
+            switch_answered: None,
             listed: None,
             counts: (0, 0),
             memory: Memory::default(),
@@ -246,8 +253,10 @@ impl State {
             Input::LinkSwitched(outcome) => self.link_switched(*outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
-                self.pacing.done(moment.now, cost);
-                self.tc.published(moment.now);
+                if std::mem::take(&mut self.listing) {
+                    self.pacing.done(moment.now, cost);
+                }
+                self.tc.published();
             }
             Input::Library(library) => self.library = library,
             Input::Timer => {}
@@ -256,6 +265,9 @@ impl State {
         effects.extend(self.claims.take_lost().map(Effect::Execution));
         self.begin_waiting(moment, &mut effects);
         let was_changed = self.changed;
+        if was_changed {
+            self.changed_since.get_or_insert(moment.now);
+        }
         let publication = self.publish(moment);
         if was_changed && !self.changed {
             // Also when the list is the same: a namespace made anew may look like the one before.
@@ -279,8 +291,12 @@ impl State {
         if self.publishing || !self.awaited.is_empty() {
             return begin;
         }
-        let list = self.changed.then(|| self.pacing.not_before()).flatten();
-        let due = [begin, list, self.health_due, self.tc.publish_at()];
+        let due = [
+            begin,
+            self.list_due(),
+            self.health_due,
+            self.tc.publish_at(),
+        ];
         due.into_iter().flatten().min()
     }
 
@@ -299,10 +315,17 @@ impl State {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
         self.claims.links_are(key, &snapshot.links);
-        if self.inventory.set_links(key, snapshot) {
+        let noted = self.inventory.set_links(key, snapshot);
+        if noted != Noted::Unknown {
             self.leases_of(key, &present, effects);
-            self.changed = true;
-            self.tc.links_changed(self.inventory.title(key));
+        }
+        match noted {
+            Noted::Unknown => {}
+            Noted::Same => self.tc.netem_changed(self.inventory.title(key)),
+            Noted::New => {
+                self.changed = true;
+                self.tc.links_changed(self.inventory.title(key));
+            }
         }
     }
 
@@ -310,7 +333,7 @@ impl State {
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
             Request::Interface(request, reply) => {
-                self.switch_link(request, reply, moment, effects);
+                self.switch_link(request, reply, effects);
             }
             Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
             Request::Execution(request, reply) => {
@@ -328,7 +351,6 @@ impl State {
         &mut self,
         request: InterfaceControlRequest,
         reply: Reply<InterfaceControlResponse>,
-        moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
         let found = match self.find(&request.namespace, &request.interface) {
@@ -357,10 +379,7 @@ impl State {
                 reply,
             },
         ) {
-            Ok(begin) => {
-                effects.extend(begin.map(Effect::SwitchLink));
-                self.answer_first(moment);
-            }
+            Ok(begin) => effects.extend(begin.map(Effect::SwitchLink)),
             Err(LinkWish { request, reply, .. }) => reply.send(InterfaceControlResponse::failure(
                 request.operation,
                 "too many requests wait for this interface, try again",
@@ -438,14 +457,7 @@ impl State {
                 .map(Effect::SwitchLink),
         );
         reply.send(self.answer_switch(&order, &request, result, effects));
-        self.answer_first(moment);
-    }
-
-    fn answer_first(&mut self, moment: Moment) {
-        let since = self.answering.filter(|_| self.changed);
-        let since = *self.answering.insert(since.unwrap_or(moment.now));
-        let until = (moment.now + ANSWER_FIRST).min(since + LIST_WAITS);
-        self.pacing.hold_until(until);
+        self.switch_answered = Some(moment.now);
     }
 
     /// Answers with the state that was read back, not with the one that was asked for.
@@ -488,15 +500,29 @@ impl State {
         }
     }
 
+    /// Returns when the list is to be published; `None`: nothing has changed.
+    fn list_due(&self) -> Option<Instant> {
+        let since = self.changed_since?;
+        let paced = self.pacing.not_before().max(Some(since))?;
+        let answered = match self.switch_answered {
+            _ if !self.lanes.is_empty() => paced + LIST_WAITS,
+            Some(at) => at + ANSWER_FIRST,
+            None => paced,
+        };
+        Some(answered.clamp(paced, paced + LIST_WAITS))
+    }
+
     /// Returns what is to be published now, if anything.
     fn publish(&mut self, moment: Moment) -> Option<Publication> {
         if self.publishing || !self.awaited.is_empty() {
             return None;
         }
         let mut publication = Publication::default();
-        if self.changed && (self.pacing.allows(moment.now) || self.tc.is_urgent()) {
+        let is_due = self.list_due().is_some_and(|due| due <= moment.now);
+        let is_listing = self.changed && (is_due || self.tc.is_urgent());
+        if is_listing {
             self.changed = false;
-            self.answering = None;
+            self.changed_since = None;
             self.publish_list(moment, &mut publication);
             self.tc.listed();
         }
@@ -512,6 +538,7 @@ impl State {
             publication.health = Some(self.health(moment));
         }
         self.publishing = !publication.is_empty();
+        self.listing = is_listing && self.publishing;
         self.publishing.then_some(publication)
     }
 

@@ -21,8 +21,8 @@ use crate::diagnostics::Diagnostics;
 use crate::error::chain;
 use crate::execution::ScenarioHandle;
 use crate::held::{Finder, HeldEvent};
-use crate::interfaces::{InterfacesEvent, InterfacesHandle, LookError};
-use crate::kernel::netns::{NetnsFiles, NetnsKey};
+use crate::interfaces::{InterfacesEvent, InterfacesHandle};
+use crate::kernel::netns::NetnsFiles;
 use crate::kernel::process;
 use crate::lease::journal::Late;
 use crate::lease::{BootTime, Lease};
@@ -37,8 +37,6 @@ const LAST_WORK: Duration = Duration::from_millis(300);
 /// The same when leases end with the daemon. What is not restored by then is at the next start.
 const LAST_RESTORATIONS: Duration = Duration::from_millis(700);
 
-/// Between two looks at a namespace that could not be seen.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long interfaces on which scenarios run may take to be restored. Each takes a few milliseconds.
 const LAST_SCENARIOS: Duration = Duration::from_millis(1000);
 
@@ -293,10 +291,7 @@ impl Task {
                 Effect::GiveMemoryBack => {
                     self.beside(async { blocking::run(process::give_memory_back).await });
                 }
-                Effect::Look(key) => {
-                    let tracker = self.actors.tracker.clone();
-                    self.work.spawn(look(tracker, key));
-                }
+                Effect::Recheck(key) => self.actors.tracker.recheck(key).await,
                 Effect::Publish(publication) => {
                     let publisher = self.actors.publisher.clone();
                     self.work.spawn(async move {
@@ -348,21 +343,6 @@ async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: Lin
         Err(err) => Err((err.kind(), chain(&err).to_string())),
     };
     Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
-}
-
-/// Looks at a namespace until it is seen or gone: after a change nothing else says that what was read
-/// back is no longer so.
-async fn look(tracker: InterfacesHandle, key: NetnsKey) -> Input {
-    loop {
-        match tracker.refresh(key).await.as_ref().map_err(AsRef::as_ref) {
-            Ok(snapshot) => {
-                let snapshot = snapshot.clone();
-                return Input::Interfaces(InterfacesEvent::Links { key, snapshot });
-            }
-            Err(LookError::Gone) => return Input::Timer,
-            Err(_) => tokio::time::sleep(LOOK_AGAIN).await,
-        }
-    }
 }
 
 fn work_failed(err: tokio::task::JoinError) -> Event {

@@ -137,6 +137,7 @@ impl<K: LinkKernel> Task<K> {
                 }
             }
             Command::Refresh { key, reply } => self.tracker.refresh(key, reply),
+            Command::Recheck { key } => self.tracker.recheck(key, now()),
         }
     }
 

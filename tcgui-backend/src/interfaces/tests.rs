@@ -425,6 +425,25 @@ async fn a_look_after_an_own_change_waits_unless_somebody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_change_is_rechecked_once_and_reported_though_it_is_no_news() {
+    let mut actor = start();
+    actor.kernel.change(NetnsKey::Host, &["lo"]);
+    actor.handle.track_host().await;
+    actor.report().await;
+    tokio::time::sleep(UNSWEPT / 9).await;
+    let looks = actor.kernel.looks();
+    // The event about it comes before it has been read back.
+    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    tokio::time::sleep(AFTER_OWN / 5).await;
+    actor.handle.recheck(NetnsKey::Host).await;
+    actor.nothing_for(AFTER_OWN / 5).await;
+    let report = timeout(AFTER_OWN, actor.report()).await.expect("a report");
+    assert_eq!(report, (NetnsKey::Host, names(&["lo"])));
+    actor.nothing_for(UNSWEPT / 9).await;
+    assert_eq!(actor.kernel.looks(), looks + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["0"]);

@@ -16,8 +16,8 @@ use crate::pacing::Pacing;
 pub(super) const LOOKS: usize = 2;
 /// A namespace that rings without end is looked at for a tenth of the time.
 const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
-/// How long a look at the kernel's event about a change of our own waits: whoever made it reads it back, and has
-/// an answer to give, which takes a millisecond or two on one slow processor. A refresh does not wait.
+/// How long a look after a change of our own waits: whoever made it reads it back, and has an answer to give,
+/// which takes a millisecond or two on one slow processor. A refresh does not wait.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
 /// First and longest pause after a look that failed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -50,6 +50,10 @@ struct Tracked<W> {
     ways: Vec<Way>,
     nsid: Option<Nsid>,
     looking: bool,
+    /// What the next look sees is to be reported, be it news or not …
+    recheck: bool,
+    /// … and what the one under way sees.
+    rechecking: bool,
     pacing: Pacing,
     retry: Option<(Instant, Duration)>,
     links: Option<Links>,
@@ -106,6 +110,8 @@ impl<W> Tracker<W> {
             ways: Vec::new(),
             nsid: None,
             looking: false,
+            recheck: false,
+            rechecking: false,
             pacing: LOOK_PACING,
             retry: None,
             links: None,
@@ -155,6 +161,15 @@ impl<W> Tracker<W> {
         }
     }
 
+    /// Something was changed by ourselves, and read back: looks a little later and reports what is there then,
+    /// also if that is what was reported last. It may have been changed back meanwhile.
+    pub(super) fn recheck(&mut self, key: NetnsKey, now: Instant) {
+        if let Some(tracked) = self.tracked.get_mut(&key) {
+            tracked.recheck = true;
+            self.ring_later(key, now);
+        }
+    }
+
     /// Takes in what the kernel said.
     pub(super) fn kernel(&mut self, event: KernelEvent, now: Instant) {
         match event {
@@ -165,13 +180,7 @@ impl<W> Tracker<W> {
             }
             KernelEvent::ChangedHere(origin) => {
                 for key in self.keys(origin) {
-                    // What waits already waits no longer, however many more follow.
-                    if !self.due.contains(&key)
-                        && let Some(tracked) = self.tracked.get_mut(&key)
-                    {
-                        tracked.pacing.hold_until(now + AFTER_OWN);
-                    }
-                    self.ring(key);
+                    self.ring_later(key, now);
                 }
             }
             KernelEvent::Met(nsid) => self.stranger |= !self.by_nsid.contains_key(&nsid),
@@ -208,6 +217,17 @@ impl<W> Tracker<W> {
         if self.tracked.contains_key(&key) && !self.due.contains(&key) {
             self.due.push_back(key);
         }
+    }
+
+    /// We have changed something there ourselves.
+    fn ring_later(&mut self, key: NetnsKey, now: Instant) {
+        // What waits already waits no longer, however many more follow.
+        if !self.due.contains(&key)
+            && let Some(tracked) = self.tracked.get_mut(&key)
+        {
+            tracked.pacing.hold_until(now + AFTER_OWN);
+        }
+        self.ring(key);
     }
 
     fn resync(&mut self) {
@@ -289,8 +309,9 @@ impl<W> Tracker<W> {
             return links.into();
         };
         tracked.unreadable = false;
+        let is_told = !std::mem::take(&mut tracked.rechecking);
         match &tracked.links {
-            Some(known) if **known == *links => Arc::clone(known),
+            Some(known) if is_told && **known == *links => Arc::clone(known),
             _ => {
                 let links = Links::from(links);
                 tracked.links = Some(Arc::clone(&links));
@@ -334,6 +355,7 @@ impl<W> Tracker<W> {
                 };
                 if tracked.urgency() == urgency && tracked.is_due(now) {
                     tracked.looking = true;
+                    tracked.rechecking |= std::mem::take(&mut tracked.recheck);
                     tracked.served = std::mem::take(&mut tracked.waiting);
                     self.looking += 1;
                     self.due.retain(|due| *due != key);

@@ -96,10 +96,15 @@ impl Netns {
         })
     }
 
-    /// Makes anew what is shown of it.
-    pub(super) fn show(&mut self, setting: &Setting) {
-        self.shown = None;
-        self.roster = None;
+    /// Makes anew what is shown of it; returns whether the list or the roster changes by that.
+    pub(super) fn show(&mut self, setting: &Setting) -> bool {
+        let (shown, roster) = (self.shown.take(), self.roster.take());
+        self.make_shown(setting);
+        let json = |shown: &Option<Shown>| shown.as_ref().map(|it| it.json().cloned());
+        json(&shown) != json(&self.shown) || roster != self.roster
+    }
+
+    fn make_shown(&mut self, setting: &Setting) {
         let (Some(snapshot), Some((name, aliases))) = (&self.snapshot, self.names.split_first())
         else {
             return;

@@ -87,8 +87,12 @@ fn a_namespace_shows_with_its_first_dump() {
     let mut inventory = inventory();
     inventory.add_name("x".into(), A);
     assert!(shown(&inventory).is_empty());
-    assert!(inventory.set_links(NetnsKey::Mounted(A), links(&["lo"])));
-    assert!(inventory.set_links(NetnsKey::Host, links(&["lo"])));
+    let first = inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
+    assert_eq!(first, Noted::New);
+    let again = inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
+    assert_eq!(again, Noted::Same);
+    let first = inventory.set_links(NetnsKey::Host, links(&["lo"]));
+    assert_eq!(first, Noted::New);
     assert_eq!(shown(&inventory), [["default"], ["x"]]);
 }
 
@@ -103,7 +107,8 @@ fn a_name_made_anew_is_another_namespace() {
             assert_eq!(change.gone, [NetnsKey::Mounted(A)]);
         }
         inventory.add_name("x".into(), B);
-        assert!(!inventory.set_links(NetnsKey::Mounted(A), links(&["late"])));
+        let late = inventory.set_links(NetnsKey::Mounted(A), links(&["late"]));
+        assert_eq!(late, Noted::Unknown);
         assert!(
             shown(&inventory).is_empty(),
             "nothing of the old one shows under the new one"
@@ -363,7 +368,7 @@ fn a_namespace_made_anew_may_have_the_key_of_the_old_one() {
     let key = NetnsKey::Mounted(old);
     let change = inventory.add_name("a".into(), old);
     assert_eq!((change.gone, change.tracked.len()), (vec![key], 1));
-    assert!(inventory.set_links(key, links(&["lo"])));
+    assert_eq!(inventory.set_links(key, links(&["lo"])), Noted::New);
     assert_eq!(shown(&inventory), [["a"]]);
 }
 

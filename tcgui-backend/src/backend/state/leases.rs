@@ -8,7 +8,7 @@ use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
 use super::tc::{self, Asker, Target, TcOrder, TcOutcome, TcWish, TcWork};
 use super::{Effect, Moment, State};
-use crate::backend::inventory::{Found, ReadBack};
+use crate::backend::inventory::{Found, Noted, ReadBack};
 use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
@@ -169,9 +169,9 @@ impl State {
         let response = match result {
             Ok((outcome, at)) => {
                 let netem = outcome.observed.netem().copied();
-                self.inventory
-                    .set_netem(key, ifindex, ReadBack { netem, at });
-                self.changed = true;
+                let read_back = ReadBack { netem, at };
+                let noted = self.inventory.set_netem(key, ifindex, read_back);
+                self.changed |= noted == Noted::New;
                 self.tc.netem_changed(self.inventory.title(key));
                 tc::response(&wish, &outcome, lease.as_ref(), moment)
             }
@@ -179,7 +179,7 @@ impl State {
         };
         self.tc.answer(*wish, &response);
         // What somebody else did meanwhile may be older than what was read back, and no event follows.
-        effects.push(Effect::Look(key));
+        effects.push(Effect::Recheck(key));
     }
 
     /// Notes the lease that holds after a piece of work.

@@ -145,6 +145,8 @@ struct Lane {
     next: VecDeque<Box<TcWish>>,
     /// … and when, if nothing is under way.
     due: Option<Instant>,
+    /// What a scenario gives up after all that: the next change may take it over, or fail to.
+    release: Option<Box<TcWish>>,
     /// Who wants to know what is there once all that is done.
     look: Option<Box<TcWish>>,
     /// Since when changes have followed each other without a gap.
@@ -153,7 +155,7 @@ struct Lane {
     gaps: u32,
     /// Nothing is under way or waits, but the burst may go on until then.
     rests_until: Option<Instant>,
-    /// The last change, while whoever sent it cannot have its answer yet.
+    /// The last change, while whoever sent it has no answer yet.
     unanswered: Option<Unanswered>,
 }
 
@@ -161,16 +163,8 @@ struct Lane {
 #[derive(Debug, Clone, Copy)]
 struct Unanswered {
     begun: Instant,
-    /// The answer is part of the publication that is under way, or was.
+    /// The answer is part of the publication that is under way.
     taken: bool,
-    /// The answer is on its way, which takes until then: no less than it took to come about.
-    until: Option<Instant>,
-}
-
-impl Unanswered {
-    fn is_over(self, now: Instant) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
 }
 
 impl Lane {
@@ -220,7 +214,6 @@ impl TcDesk {
         };
         if let Some(until) = lane.rests_until.take() {
             let unanswered = lane.unanswered.take();
-            let unanswered = unanswered.filter(|it| !it.is_over(now));
             if wish.is_apply() && (now < until || unanswered.is_some()) {
                 if let Some(last) = unanswered {
                     // Who sends it does not wait for answers.
@@ -237,12 +230,23 @@ impl TcDesk {
             lane.begun = Some(now);
             return Some(wish);
         }
-        if wish.order.work == TcWork::Look {
-            if let Some(superseded) = lane.look.take() {
-                wish.askers.splice(0..0, superseded.askers);
+        if !wish.is_apply() {
+            // Only of what a slider sends is there soon something newer.
+            lane.due = lane.due.map(|due| due.min(now));
+        }
+        match wish.order.work {
+            TcWork::Look => {
+                if let Some(superseded) = lane.look.take() {
+                    wish.askers.splice(0..0, superseded.askers);
+                }
+                lane.look = Some(wish);
+                return None;
             }
-            lane.look = Some(wish);
-            return None;
+            TcWork::Release { .. } => {
+                lane.release = Some(wish);
+                return None;
+            }
+            TcWork::Change { .. } | TcWork::Confirm | TcWork::Restore => {}
         }
         // What stays is what comes back when the other ends: it is not left out for that.
         let stays = wish.stays();
@@ -267,13 +271,13 @@ impl TcDesk {
         };
         let begun = lane.begun.take().unwrap_or(now);
         let cost = now.saturating_duration_since(begun);
-        if !lane.next.is_empty() {
+        if wish.is_apply() && lane.next.back().is_some_and(|newest| newest.is_apply()) {
             lane.burst.get_or_insert(begun);
             lane.gaps = 0;
             lane.due = Some(now + lane.pause(now));
             return;
         }
-        if lane.look.is_some() {
+        if !lane.next.is_empty() || lane.release.is_some() || lane.look.is_some() {
             lane.due = Some(now);
             return;
         }
@@ -284,29 +288,28 @@ impl TcDesk {
         let unanswered = Unanswered {
             begun,
             taken: false,
-            until: None,
         };
         lane.unanswered = wish.askers.iter().any(waits).then_some(unanswered);
     }
 
-    /// What was published is being answered.
-    pub(super) fn published(&mut self, now: Instant) {
-        for last in self.unanswered().filter(|last| last.taken) {
-            let took = now.saturating_duration_since(last.begun);
-            last.until.get_or_insert(now + took);
+    /// What was published is being answered: what is asked from now on may come from whoever waited for that.
+    pub(super) fn published(&mut self) {
+        for lane in self.lanes.values_mut() {
+            lane.unanswered.take_if(|last| last.taken);
         }
     }
 
     /// Returns the wishes that begin now.
     pub(super) fn begin(&mut self, now: Instant) -> impl Iterator<Item = Box<TcWish>> {
         self.lanes.retain(|_, lane| {
-            let is_answered = lane.unanswered.is_none_or(|it| it.is_over(now));
+            let is_answered = lane.unanswered.is_none();
             !(lane.rests_until.is_some_and(|until| until <= now) && is_answered)
         });
         self.lanes.values_mut().filter_map(move |lane| {
             lane.due.take_if(|due| *due <= now)?;
             lane.begun = Some(now);
-            lane.next.pop_front().or_else(|| lane.look.take())
+            let next = lane.next.pop_front().or_else(|| lane.release.take());
+            next.or_else(|| lane.look.take())
         })
     }
 
@@ -314,6 +317,7 @@ impl TcDesk {
     pub(super) fn clear_waiting(&mut self) {
         self.lanes.retain(|_, lane| {
             lane.next.clear();
+            lane.release = None;
             lane.look = None;
             lane.begun.is_some()
         });
@@ -369,17 +373,15 @@ impl TcDesk {
 
     /// Returns the answers that go out with the publication that is made now.
     pub(super) fn take_answers(&mut self) -> Answers {
-        self.unanswered().for_each(|last| last.taken = true);
+        let lanes = self.lanes.values_mut();
+        for last in lanes.filter_map(|lane| lane.unanswered.as_mut()) {
+            last.taken = true;
+        }
         let answers = std::mem::take(&mut self.answers);
         answers
             .into_iter()
             .map(|(_, reply, response)| (reply, response))
             .collect()
-    }
-
-    fn unanswered(&mut self) -> impl Iterator<Item = &mut Unanswered> {
-        let lanes = self.lanes.values_mut();
-        lanes.filter_map(|lane| lane.unanswered.as_mut())
     }
 
     /// A frontend has joined.

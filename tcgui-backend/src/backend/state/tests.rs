@@ -347,6 +347,31 @@ fn a_switched_link_is_read_back_published_and_answered() {
 }
 
 #[test]
+fn the_list_waits_for_a_slow_switch_too() {
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    let (mut effects, _answer) = bench.request("default", "v0");
+    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
+        panic!("{effects:?}")
+    };
+    bench.wait(LIST_WAITS * 3);
+    let down = Link {
+        up: false,
+        ..link(2, "v0", false)
+    };
+    let heard = bench.step(links(NetnsKey::Host, std::slice::from_ref(&down)));
+    assert!(heard.is_empty(), "{heard:?}");
+    bench.wait(ANSWER_FIRST / 2);
+    let result = Ok(snapshot(&[down]));
+    let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
+    assert!(effects.is_empty(), "{effects:?}");
+    let due = bench.moment.now + ANSWER_FIRST;
+    assert_eq!(bench.state.wake_at(), Some(due));
+    bench.wait(ANSWER_FIRST);
+    bench.publication(Input::Timer);
+}
+
+#[test]
 fn the_list_comes_also_while_links_are_switched_without_end() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
@@ -435,20 +460,37 @@ fn scenarios_are_for_the_library_to_answer() {
     answer.try_recv().unwrap_err();
 }
 
+fn library(ids: &[&str]) -> Input {
+    let preset = |id: &&str| CustomPreset {
+        id: (*id).to_owned(),
+        name: String::new(),
+        description: String::new(),
+        config: TcNetemConfig::default(),
+    };
+    Input::Library(Arc::new(Library {
+        presets: ids.iter().map(preset).collect(),
+        ..Library::default()
+    }))
+}
+
+#[test]
+fn what_is_published_besides_the_list_does_not_put_it_off() {
+    let mut bench = Bench::warm();
+    bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
+    let mut waited = Duration::ZERO;
+    for id in ["a", "b"].into_iter().cycle() {
+        let publication = bench.publication(library(&[id]));
+        if publication.list.is_some() || bench.step(Input::Published(COST)).iter().any(is_list) {
+            break;
+        }
+        waited += COST;
+        bench.wait(COST);
+        assert!(waited < COST * 11, "ten times what the last list cost");
+    }
+}
+
 #[test]
 fn presets_follow_the_first_list_and_every_change() {
-    let library = |ids: &[&str]| {
-        let preset = |id: &&str| CustomPreset {
-            id: (*id).to_owned(),
-            name: String::new(),
-            description: String::new(),
-            config: TcNetemConfig::default(),
-        };
-        Input::Library(Arc::new(Library {
-            presets: ids.iter().map(preset).collect(),
-            ..Library::default()
-        }))
-    };
     let ids = |publication: Publication| {
         let presets = publication.presets.map(|list| list.presets);
         let id = |preset: CustomPreset| preset.id;

@@ -246,11 +246,11 @@ fn bind_own(fd: &OwnedFd) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..PORT_ATTEMPTS {
         let number = NEXT.fetch_add(1, Ordering::Relaxed) & !OWN_PORTS_MASK;
-        match bind(fd.as_raw_fd(), &NetlinkAddr::new(OWN_PORTS | number, 0)) {
-            Err(Errno::EADDRINUSE) => {}
-            bound => return bound.map_err(io::Error::from),
+        if bind(fd.as_raw_fd(), &NetlinkAddr::new(OWN_PORTS | number, 0)).is_ok() {
+            return Ok(());
         }
     }
+    // Whatever was wrong with those: its own changes are then looked at as those of others are.
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
 }
 

@@ -406,6 +406,39 @@ fn a_time_to_live_goes_on_when_a_scenario_is_over() {
 }
 
 #[test]
+fn what_a_scenario_gives_up_takes_nothing_from_a_client() {
+    let mut bench = Bench::warm();
+    let id = "s #2".to_owned();
+    let held = lease(Owner::Scenario { id: id.clone() }, None);
+    bench.state.ledger.settle(V0, Some(held));
+    let first = work(bench.ask(request(None, None)).0);
+    let (effects, _answer) = bench.ask(request(Some(5_000), None));
+    assert!(!begins(&effects));
+    let (moment, mut effects) = (bench.moment, Vec::new());
+    bench.state.release_lease(V0, "s #2", moment, &mut effects);
+    assert!(effects.is_empty(), "{effects:?}");
+    // Both fail, so the lease is still the scenario's.
+    let mut fails = |wish: Box<TcWish>| {
+        let lease = wish.order.held.clone();
+        let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
+        let outcome = TcOutcome {
+            wish,
+            lease,
+            result,
+        };
+        let mut effects = bench.step(Input::TcChanged(Box::new(outcome)));
+        effects.extend(bench.step(Input::Published(COST)));
+        bench.wait(SECOND);
+        effects.extend(bench.tick());
+        effects
+    };
+    let second = work(fails(first));
+    assert!(matches!(second.order.work, TcWork::Change { .. }));
+    let third = work(fails(second));
+    assert_eq!(third.order.work, TcWork::Release { id });
+}
+
+#[test]
 fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
     let scenario = || lease(Owner::Scenario { id: "s".to_owned() }, None);
     let mut bench = Bench::warm();
