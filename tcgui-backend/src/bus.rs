@@ -27,6 +27,7 @@ mod task;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -238,6 +239,20 @@ pub enum Request {
 pub struct Reply<R> {
     turn: Turn,
     answer: Option<Box<Answer<R>>>,
+    /// Those who want to know whether the answer has left.
+    sent: Option<Sent>,
+}
+
+/// Tells whether an answer has left. It says so before the client can have it: what the client sends after that
+/// is never seen earlier.
+#[derive(Debug, Clone, Default)]
+pub struct Sent(Arc<AtomicBool>);
+
+impl Sent {
+    /// Returns whether the answer has left, or was given up.
+    pub fn is_sent(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
 }
 
 /// Takes the answer, or `None` when there will be none. Never waits.
@@ -248,7 +263,13 @@ impl<R> Reply<R> {
         Self {
             turn: Turn::InOrder,
             answer: Some(Box::new(answer)),
+            sent: None,
         }
+    }
+
+    /// Returns what tells whether the answer has left.
+    pub fn sent(&mut self) -> Sent {
+        self.sent.get_or_insert_default().clone()
     }
 
     /// Returns a reply and the end at which its answer arrives.
@@ -275,17 +296,22 @@ impl<R> Reply<R> {
 
     /// Answers.
     pub fn send(mut self, answer: R) {
+        self.end(Some(answer));
+    }
+
+    fn end(&mut self, answer: Option<R>) {
         if let Some(send) = self.answer.take() {
-            send(Some(answer), self.turn);
+            if let Some(sent) = self.sent.take() {
+                sent.0.store(true, Ordering::Release);
+            }
+            send(answer, self.turn);
         }
     }
 }
 
 impl<R> Drop for Reply<R> {
     fn drop(&mut self) {
-        if let Some(send) = self.answer.take() {
-            send(None, self.turn);
-        }
+        self.end(None);
     }
 }
 

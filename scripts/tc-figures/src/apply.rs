@@ -10,7 +10,7 @@ use serde_json::json;
 use tcgui_tests::{links, netns};
 
 use crate::bench::{Bench, EMPTY, Target, rest, veth_pair, with_daemon};
-use crate::figure::{Figure, Unit, median};
+use crate::figure::{Figure, Unit, median, milliseconds};
 use crate::floor::Floor;
 
 const NETNS: &str = "measured";
@@ -34,6 +34,9 @@ struct Series {
     empty_daemon: Vec<Duration>,
     client: Vec<Duration>,
     daemon: Vec<Duration>,
+    /// Sent as soon as the one before was answered.
+    at_once: Vec<Duration>,
+    empty_at_once: Vec<Duration>,
 }
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
@@ -73,6 +76,15 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
     series.daemon = bench.answered_since(asked)?;
     // The last Apply was answered after the last of these.
     series.empty_daemon = bench.answered(EMPTY)?.split_off(before);
+    for _ in 0..trials {
+        series.empty_at_once.push(bench.ask_for_nothing()?);
+    }
+    rest(REST);
+    for trial in 0..trials {
+        let netem = json!({"delay_ms": f64::from(10 + trial % 2)});
+        series.at_once.push(bench.apply(LINK, &netem)?);
+    }
+    rest(REST);
     Ok(series)
 }
 
@@ -124,7 +136,10 @@ fn of_situation(series: &Series, name: &str) -> Vec<Figure> {
         empty_daemon,
         client,
         daemon,
+        at_once,
+        empty_at_once,
     } = series;
+    let total = |times: &[Duration]| milliseconds(times.iter().sum());
     let less = (median(client) - median(empty)).max(0.0);
     let share = |ms: f64| ms / median(floor);
     vec![
@@ -132,6 +147,19 @@ fn of_situation(series: &Series, name: &str) -> Vec<Figure> {
         Figure::times(format!("empty query, daemon, {name}"), empty_daemon),
         Figure::times(format!("Apply, client, {name}"), client),
         Figure::times(format!("Apply, daemon, {name}"), daemon),
+        Figure::times(
+            format!("Apply at once after another, client, {name}"),
+            at_once,
+        ),
+        Figure::times(
+            format!("empty query at once after another, client, {name}"),
+            empty_at_once,
+        ),
+        Figure::value(
+            format!("Apply ÷ empty query, all at once, client, {name}"),
+            Unit::Times,
+            total(at_once) / total(empty_at_once),
+        ),
         Figure::value(
             format!("Apply − empty query, client, {name}"),
             Unit::Milliseconds,

@@ -1,10 +1,11 @@
 //! Two hundred Apply at once on one interface, and what queries about others feel of them.
 //!
 //! A frontend that drags a slider sends one Apply for each step and waits for none. What is asked in the
-//! middle of a burst waits in the link and for the processor, whatever the burst asks for: two hundred queries
-//! that do nothing hold it up, too. So the same is strewn into as many empty queries: what an Apply on another
-//! interface takes more in the middle of two hundred Apply on one is what their interface makes it wait.
+//! middle of a burst waits in the link and for the processor, whatever it asks for, and longer the earlier it
+//! comes. So each Apply on another interface follows an empty query at once: what it takes more than that one is
+//! compared with the same when it is quiet, and the rest is what the interface of the burst makes it wait.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -41,8 +42,8 @@ const OTHERS: [Target<'static>; 5] = [
 /// Apply in one burst.
 const BURST: u32 = 200;
 
-/// After so many of the burst comes another query: an empty one, an Apply on another interface, in turns.
-const STRIDE: u32 = 20;
+/// After so many of the burst come an empty query and an Apply on another interface.
+const STRIDE: u32 = 40;
 
 /// Trials of a run for each round: quiet queries, a burst, and one with others strewn into it.
 const TRIALS_PER_ROUND: u32 = 20;
@@ -57,11 +58,21 @@ const TC: u32 = 1 << 3;
 const HEADER: usize = 16;
 const TCMSG: usize = 20;
 
-/// What was strewn into bursts of one kind: empty queries, and Apply on other interfaces.
+/// What was strewn into bursts, in pairs: empty queries, and Apply on other interfaces.
 #[derive(Debug, Default)]
 struct Inside {
     empty: Vec<Duration>,
     other: Vec<Duration>,
+}
+
+impl Inside {
+    /// How much longer each Apply took than the empty query before it, in ms.
+    fn more(&self) -> Vec<f64> {
+        let pairs = self.other.iter().zip(&self.empty);
+        pairs
+            .map(|(other, empty)| milliseconds(*other) - milliseconds(*empty))
+            .collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -69,10 +80,7 @@ struct Series {
     empty: Vec<Duration>,
     apply: Vec<Duration>,
     burst: Vec<Duration>,
-    /// In the middle of 200 Apply on one interface.
     inside: Inside,
-    /// In the middle of 200 empty queries.
-    beside: Inside,
     replaces: Vec<f64>,
 }
 
@@ -115,93 +123,102 @@ fn round(
     }
     rest(REST);
     watcher.replaces()?;
-    series.burst.push(burst(bench, Asked::Apply, None)?);
+    series.burst.push(burst(bench, None)?);
     rest(REST);
     series.replaces.push(f64::from(watcher.replaces()?));
     watcher.ensure_in_force(BURST)?;
-    let inside = (&mut series.inside, delay_ms + 0.5);
-    burst(bench, Asked::Apply, Some(inside))?;
+    burst(bench, Some((&mut series.inside, delay_ms + 0.5)))?;
     rest(REST);
-    watcher.ensure_in_force(BURST)?;
-    let beside = (&mut series.beside, delay_ms + 0.25);
-    burst(bench, Asked::Empty, Some(beside))?;
-    rest(REST);
-    Ok(())
+    watcher.ensure_in_force(BURST)
 }
 
-/// A query of a burst, or strewn into it.
+/// What a query of a burst is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
+    /// One of the 200.
     Apply,
-    Empty,
+    /// Strewn into it, of the pair with this number.
+    Empty(usize),
+    Other(usize),
+}
+
+impl Asked {
+    fn key(self) -> String {
+        let what = match self {
+            Self::Empty(_) => EMPTY,
+            Self::Apply | Self::Other(_) => "tc",
+        };
+        format!("tcgui/default/query/{what}")
+    }
+
+    fn is_answered_by(self, reply: &Value) -> bool {
+        match self {
+            Self::Empty(_) => is_nothing(reply),
+            Self::Apply | Self::Other(_) => reply["success"] == true,
+        }
+    }
 }
 
 /// Sends 200 and waits for every answer; returns how long that took. With something strewn into it, the
 /// other interfaces get that delay.
-fn burst(
-    bench: &Bench,
-    of: Asked,
-    mut strewn: Option<(&mut Inside, f64)>,
-) -> anyhow::Result<Duration> {
+fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Duration> {
     let (tx, answers) = mpsc::channel();
     let start = Instant::now();
-    let send = |asked: Asked, strewn: bool, request: &Value| {
+    let send = |asked: Asked, request: &Value| {
         let (tx, sent) = (tx.clone(), Instant::now());
-        let what = match asked {
-            Asked::Apply => "tc",
-            Asked::Empty => EMPTY,
-        };
         let session = bench.asker().session();
         session
-            .get(format!("tcgui/default/query/{what}"))
+            .get(asked.key())
             .timeout(QUERY_TIMEOUT)
             .payload(request.to_string())
             .callback(move |reply| {
                 let payload = reply.result().map(|it| it.payload().to_bytes().to_vec());
                 // Nobody waits any more: the measurement has failed.
-                let answer = (asked, strewn, sent.elapsed(), payload.unwrap_or_default());
+                let answer = (asked, sent.elapsed(), payload.unwrap_or_default());
                 tx.send(answer).ok();
             })
             .wait()
             .map_err(|error| anyhow!(error).context("send a query of the burst"))
     };
-    let mut others = OTHERS.into_iter();
+    let mut pairs = OTHERS.into_iter().enumerate();
     for number in 1..=BURST {
-        let request = match of {
-            Asked::Apply => apply_request(LINK, &json!({"delay_ms": f64::from(number)})),
-            Asked::Empty => empty_request(),
-        };
-        send(of, false, &request)?;
-        let Some((_, delay_ms)) = &strewn else {
-            continue;
-        };
-        if number % (2 * STRIDE) == STRIDE / 2 {
-            send(Asked::Empty, true, &empty_request())?;
-        } else if number % STRIDE == STRIDE / 2
-            && let Some(other) = others.next()
+        let request = apply_request(LINK, &json!({"delay_ms": f64::from(number)}));
+        send(Asked::Apply, &request)?;
+        if let Some((_, delay_ms)) = &strewn
+            && number % STRIDE == STRIDE / 2
+            && let Some((pair, other)) = pairs.next()
         {
+            send(Asked::Empty(pair), &empty_request())?;
             let request = apply_request(other, &json!({"delay_ms": delay_ms}));
-            send(Asked::Apply, true, &request)?;
+            send(Asked::Other(pair), &request)?;
         }
     }
     drop(tx);
     let mut answered = 0;
+    let (mut empty, mut other) = (BTreeMap::new(), BTreeMap::new());
     // Ends when every query has ended.
-    for (asked, is_strewn, elapsed, payload) in answers {
+    for (asked, elapsed, payload) in answers {
         let reply: Value = serde_json::from_slice(&payload).unwrap_or_default();
-        let good = match asked {
-            Asked::Apply => reply["success"] == true,
-            Asked::Empty => is_nothing(&reply),
-        };
+        let good = asked.is_answered_by(&reply);
         ensure!(good, "a query of the burst ({asked:?}): {reply}");
-        match (asked, strewn.as_mut().filter(|_| is_strewn)) {
-            (Asked::Empty, Some((inside, _))) => inside.empty.push(elapsed),
-            (Asked::Apply, Some((inside, _))) => inside.other.push(elapsed),
-            (_, None) => answered += 1,
+        match asked {
+            Asked::Apply => answered += 1,
+            Asked::Empty(pair) => drop(empty.insert(pair, elapsed)),
+            Asked::Other(pair) => drop(other.insert(pair, elapsed)),
         }
     }
     let total = start.elapsed();
     ensure!(answered == BURST, "{answered} of {BURST} queries answered");
+    if let Some((inside, _)) = strewn {
+        let count = (empty.len(), other.len());
+        let pairs = OTHERS.len();
+        ensure!(
+            count == (pairs, pairs),
+            "{count:?} of {pairs} pairs answered"
+        );
+        inside.empty.extend(empty.into_values());
+        inside.other.extend(other.into_values());
+    }
     Ok(total)
 }
 
@@ -211,13 +228,17 @@ fn figures(series: &Series) -> Vec<Figure> {
         apply,
         burst,
         inside,
-        beside,
         replaces,
     } = series;
     let (empty_p50, apply_p50) = (median(empty), median(apply));
     let allowed = f64::from(BURST) * empty_p50 + 10.0 * apply_p50;
     let share = burst.iter().map(|it| milliseconds(*it) / allowed);
-    let more = median(&inside.other) - median(&beside.other);
+    let more = Figure::new(
+        "Apply on another interface − the empty query before it",
+        Unit::Milliseconds,
+        inside.more(),
+    );
+    let adds = more.summary().map_or(f64::NAN, |it| it.p50) - (apply_p50 - empty_p50);
     vec![
         Figure::times("empty query, quiet", empty),
         Figure::times("Apply, quiet", apply),
@@ -234,12 +255,11 @@ fn figures(series: &Series) -> Vec<Figure> {
         ),
         Figure::times("empty query amid 200 Apply", &inside.empty),
         Figure::times("Apply on another interface amid 200 Apply", &inside.other),
-        Figure::times("empty query amid 200 empty queries", &beside.empty),
-        Figure::times("Apply amid 200 empty queries", &beside.other),
+        more,
         Figure::value(
-            "Apply on another interface, more amid Apply, ÷ Apply",
+            "Apply on another interface, what the burst adds, ÷ Apply",
             Unit::Times,
-            more / apply_p50,
+            adds / apply_p50,
         ),
     ]
 }

@@ -58,8 +58,10 @@ pub(super) async fn switch(
     sockets: NetnsSockets,
     order: LinkOrder,
 ) -> Result<(), LinkControlError> {
+    let (keeper, key) = (sockets.clone(), order.place.key);
     sockets
         .run(order.place, move |socket| {
+            keeper.used(key);
             if socket.link(order.ifindex)?.ifname != order.ifname {
                 return Err(LinkControlError::Renamed);
             }

@@ -256,7 +256,6 @@ impl State {
                 if std::mem::take(&mut self.listing) {
                     self.pacing.done(moment.now, cost);
                 }
-                self.tc.published();
             }
             Input::Library(library) => self.library = library,
             Input::Timer => {}

@@ -119,7 +119,12 @@ impl Task {
                 Event::Input(input) => {
                     log(&input);
                     let effects = self.state.step(input, moment());
+                    let begins = !effects.is_empty();
                     self.perform(effects).await;
+                    if begins && !self.actors.clients.requests.is_empty() {
+                        // What was begun has its turn before all the others that ask.
+                        tokio::task::yield_now().await;
+                    }
                 }
             }
         };

@@ -155,11 +155,11 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let TcOutcome {
-            wish,
+            mut wish,
             lease,
             result,
         } = outcome;
-        self.tc.leave(&wish, moment.now);
+        self.tc.leave(&mut wish, moment.now);
         self.settle(&wish, lease.clone(), result.is_err(), moment);
         if lease.is_some() {
             // By what was found while the lease was written.

@@ -4,7 +4,8 @@
 //! out, since each wish describes the complete state; whoever sent an older one is answered with it. If the
 //! newest ends, the newest that stays is carried out before it: that is what it goes back to. While
 //! wishes keep arriving faster than they can be carried out (a slider that is moved), each change waits
-//! longer for a newer one than the change before it.
+//! longer for a newer one than the change before it. Whoever waits for each answer before sending the next wish
+//! cannot always be told from that at first; there is less and less to wait for then, and soon nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use tcgui_shared::tc::{TcConfigUpdate, TcOperation, TcResponse};
 
 use super::Moment;
 use crate::backend::inventory::Inventory;
-use crate::bus::{Answers, Reply, TcPublication};
+use crate::bus::{Answers, Reply, Sent, TcPublication};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::lease::ledger::LeaseKey;
@@ -31,10 +32,16 @@ use crate::tc::report;
 /// the frontend had the interface list was lost on it.
 const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// In a burst, the next change follows the last after four times as long as the burst has lasted: few
-/// changes, however fast the kernel, the sender and the machine are. But not after longer than this: whoever
-/// moves a slider wants to see what it does, and the last one is not to be late.
+/// In a burst, the next change follows the last after so many times as long as the burst has lasted: few
+/// changes, however fast the kernel, the sender and the machine are.
+const PAUSE_FACTOR: u32 = 4;
+/// But not after longer than this: whoever moves a slider wants to see what it does, and the last one is not to
+/// be late.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// Nothing is put off for less.
+const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
+/// How long it is remembered that changes of an interface came without a burst.
+const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// An interface in the words of the wire.
 pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
@@ -136,7 +143,7 @@ pub(in crate::backend) struct TcOutcome {
     pub(in crate::backend) result: Result<(Outcome, Instant), (ErrorKind, String)>,
 }
 
-/// What happens to one interface; there is one only while something does, and a little longer after a burst.
+/// What happens to one interface; there is one only while something does, and a little longer.
 #[derive(Debug, Default)]
 struct Lane {
     /// Since when a change is under way.
@@ -151,29 +158,63 @@ struct Lane {
     look: Option<Box<TcWish>>,
     /// Since when changes have followed each other without a gap.
     burst: Option<Instant>,
-    /// Changes since then after which none waited: a burst has gaps when whoever sends it is slow.
+    /// Changes since then, or without a burst, after which none waited: a burst has gaps when whoever sends it
+    /// is slow.
     gaps: u32,
-    /// Nothing is under way or waits, but the burst may go on until then.
-    rests_until: Option<Instant>,
-    /// The last change, while whoever sent it has no answer yet.
-    unanswered: Option<Unanswered>,
+    last: Option<Last>,
 }
 
-/// A change of which a client does not know yet what came of it.
-#[derive(Debug, Clone, Copy)]
-struct Unanswered {
+/// The last change that may have been part of a burst.
+#[derive(Debug)]
+struct Last {
     begun: Instant,
-    /// The answer is part of the publication that is under way.
-    taken: bool,
+    ended: Instant,
+    /// Another one that comes before then may be of the same burst.
+    until: Instant,
+    /// Tells whether the client that sent it can know what came of it.
+    answer: Option<Sent>,
 }
 
 impl Lane {
-    /// Returns how long the next change waits for a newer one. After each gap it is half as long: whoever waits
-    /// for an answer before sending the next one is soon let alone.
-    fn pause(&self, now: Instant) -> Duration {
+    /// Returns whether something is under way or waits.
+    fn is_busy(&self) -> bool {
+        self.begun.is_some() || self.due.is_some()
+    }
+
+    /// Returns how long the next change waits for a newer one; a change took `cost`. After each gap it is half as
+    /// long: whoever waits for an answer before sending the next one is soon let alone.
+    fn pause(&self, now: Instant, cost: Duration) -> Duration {
         let lasted = self.burst.map(|since| now.saturating_duration_since(since));
-        let pause = (lasted.unwrap_or_default() * 4).min(LONGEST_PAUSE);
-        pause / 2_u32.saturating_pow(self.gaps)
+        let pause = (lasted.unwrap_or(cost) * PAUSE_FACTOR).min(LONGEST_PAUSE);
+        let pause = pause / 2_u32.saturating_pow(self.gaps);
+        if pause < SHORTEST_PAUSE {
+            Duration::ZERO
+        } else {
+            pause
+        }
+    }
+
+    /// Notes that changes follow each other without a gap; the first that is known began then.
+    fn is_burst(&mut self, begun: Instant) {
+        self.burst.get_or_insert(begun);
+        self.gaps = 0;
+    }
+
+    /// Returns how long an Apply that comes now, while nothing is under way, waits for a newer one.
+    fn pause_after_last(&mut self, now: Instant) -> Duration {
+        let Some(last) = &self.last else {
+            return Duration::ZERO;
+        };
+        let (begun, until) = (last.begun, last.until);
+        let cost = last.ended.saturating_duration_since(begun);
+        if last.answer.as_ref().is_some_and(|it| !it.is_sent()) {
+            // Who sends it does not wait for answers.
+            self.is_burst(begun);
+        } else if until <= now {
+            self.burst = None;
+            return Duration::ZERO;
+        }
+        self.pause(now, cost)
     }
 }
 
@@ -204,35 +245,28 @@ pub(super) struct TcDesk {
 impl TcDesk {
     /// Takes a wish in and returns it if it can begin now.
     pub(super) fn enter(&mut self, mut wish: Box<TcWish>, now: Instant) -> Option<Box<TcWish>> {
-        let Some(lane) = self.lanes.get_mut(&wish.lane()) else {
-            let begun = Lane {
-                begun: Some(now),
-                ..Lane::default()
+        let lane = self.lanes.entry(wish.lane()).or_default();
+        if !lane.is_busy() {
+            let pause = if wish.is_apply() {
+                lane.pause_after_last(now)
+            } else {
+                Duration::ZERO
             };
-            self.lanes.insert(wish.lane(), begun);
-            return Some(wish);
-        };
-        if let Some(until) = lane.rests_until.take() {
-            let unanswered = lane.unanswered.take();
-            if wish.is_apply() && (now < until || unanswered.is_some()) {
-                if let Some(last) = unanswered {
-                    // Who sends it does not wait for answers.
-                    lane.burst.get_or_insert(last.begun);
-                    lane.gaps = 0;
-                }
-                lane.due = Some(until.max(now + lane.pause(now)));
-                lane.next.push_back(wish);
-                return None;
+            if pause.is_zero() {
+                lane.begun = Some(now);
+                return Some(wish);
             }
-            if now >= until {
-                *lane = Lane::default();
-            }
-            lane.begun = Some(now);
-            return Some(wish);
+            lane.due = Some(now + pause);
+            lane.next.push_back(wish);
+            return None;
         }
         if !wish.is_apply() {
             // Only of what a slider sends is there soon something newer.
             lane.due = lane.due.map(|due| due.min(now));
+        } else if let (Some(_), Some(last)) = (lane.due, &lane.last) {
+            // One has waited for this one.
+            let begun = last.begun;
+            lane.is_burst(begun);
         }
         match wish.order.work {
             TcWork::Look => {
@@ -260,50 +294,46 @@ impl TcDesk {
 
     /// Returns whether something is under way or waits for an interface.
     pub(super) fn is_busy(&self, lane: LeaseKey) -> bool {
-        let lane = self.lanes.get(&lane);
-        lane.is_some_and(|lane| lane.rests_until.is_none())
+        self.lanes.get(&lane).is_some_and(Lane::is_busy)
     }
 
     /// Notes that the wish under way is done.
-    pub(super) fn leave(&mut self, wish: &TcWish, now: Instant) {
+    pub(super) fn leave(&mut self, wish: &mut TcWish, now: Instant) {
         let Some(lane) = self.lanes.get_mut(&wish.lane()) else {
             return;
         };
         let begun = lane.begun.take().unwrap_or(now);
-        let cost = now.saturating_duration_since(begun);
-        if wish.is_apply() && lane.next.back().is_some_and(|newest| newest.is_apply()) {
-            lane.burst.get_or_insert(begun);
-            lane.gaps = 0;
-            lane.due = Some(now + lane.pause(now));
-            return;
-        }
         if !lane.next.is_empty() || lane.release.is_some() || lane.look.is_some() {
             lane.due = Some(now);
+        }
+        if !wish.is_apply() {
             return;
         }
-        lane.gaps += 1;
-        let pause = lane.pause(now);
-        lane.rests_until = Some(if pause > cost { now + pause } else { now });
-        let waits = |asker: &Asker| matches!(asker, Asker::Client(_));
-        let unanswered = Unanswered {
-            begun,
-            taken: false,
-        };
-        lane.unanswered = wish.askers.iter().any(waits).then_some(unanswered);
-    }
-
-    /// What was published is being answered: what is asked from now on may come from whoever waited for that.
-    pub(super) fn published(&mut self) {
-        for lane in self.lanes.values_mut() {
-            lane.unanswered.take_if(|last| last.taken);
+        let cost = now.saturating_duration_since(begun);
+        if lane.next.back().is_some_and(|newest| newest.is_apply()) {
+            lane.is_burst(begun);
+            lane.due = Some(now + lane.pause(now, cost));
+        } else {
+            lane.gaps += 1;
         }
+        let open = (cost * PAUSE_FACTOR).max(lane.pause(now, cost));
+        let answer = wish.askers.iter_mut().rev().find_map(|asker| match asker {
+            Asker::Client(reply) => Some(reply.sent()),
+            Asker::Execution(_) => None,
+        });
+        lane.last = Some(Last {
+            begun,
+            ended: now,
+            until: now + open.min(LONGEST_PAUSE),
+            answer,
+        });
     }
 
     /// Returns the wishes that begin now.
     pub(super) fn begin(&mut self, now: Instant) -> impl Iterator<Item = Box<TcWish>> {
         self.lanes.retain(|_, lane| {
-            let is_answered = lane.unanswered.is_none();
-            !(lane.rests_until.is_some_and(|until| until <= now) && is_answered)
+            let last = lane.last.as_ref();
+            lane.is_busy() || last.is_some_and(|last| now < last.ended + REMEMBERED)
         });
         self.lanes.values_mut().filter_map(move |lane| {
             lane.due.take_if(|due| *due <= now)?;
@@ -373,10 +403,6 @@ impl TcDesk {
 
     /// Returns the answers that go out with the publication that is made now.
     pub(super) fn take_answers(&mut self) -> Answers {
-        let lanes = self.lanes.values_mut();
-        for last in lanes.filter_map(|lane| lane.unanswered.as_mut()) {
-            last.taken = true;
-        }
         let answers = std::mem::take(&mut self.answers);
         answers
             .into_iter()

@@ -134,10 +134,11 @@ async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
     let (holder, way) = real.inhabit().await;
     let key = way.key();
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
-    // A look would find that there is no reason to keep a socket.
+    real.sockets.used(key);
+    // A look finds no reason to keep a socket but that.
+    real.sockets.keep(key, false);
     real.handle.untrack(key, way.clone()).await;
     real.handle.refresh(key).await.unwrap_err();
-    real.sockets.keep(key, true);
     let place = Place {
         key,
         ways: vec![way],

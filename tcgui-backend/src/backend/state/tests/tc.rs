@@ -83,6 +83,13 @@ impl Bench {
         })))
     }
 
+    /// Whatever was under way to the bus is out.
+    fn all_published(&mut self) {
+        while self.state.publishing {
+            self.step(Input::Published(COST));
+        }
+    }
+
     fn done_and_published(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Publication {
         let mut effects = self.done(wish, netem);
         match effects.pop() {
@@ -200,17 +207,74 @@ fn changes_of_a_burst_follow_each_other_at_growing_distances() {
     bench.step(Input::Published(COST));
 }
 
-#[test]
-fn whoever_waits_for_answers_never_waits_for_anything_else() {
-    let mut bench = Bench::warm();
-    for number in 0..50 {
-        let (effects, _answer) = bench.tc("default", delay(f64::from(number)));
-        let wish = Bench::begun(effects);
-        bench.wait(COST);
-        bench.done_and_published(wish, Some(netem(3)));
-        // The next one is sent as soon as the answer is there.
-        bench.step(Input::Published(COST));
+/// Waits until what has to wait for something newer begins; returns how long that took.
+fn begun_late(bench: &mut Bench, effects: Vec<Effect>) -> (Box<TcWish>, Duration) {
+    let begins = |effect| match effect {
+        Effect::ChangeTc(wish) => Some(wish),
+        _ => None,
+    };
+    if let Some(wish) = effects.into_iter().find_map(begins) {
+        return (wish, Duration::ZERO);
     }
+    let due = bench.state.tc.begin_at().expect("it waits");
+    let waited = due - bench.moment.now;
+    bench.wait(waited);
+    let effects = bench.step(Input::Timer);
+    let wish = effects.into_iter().find_map(begins).expect("it begins");
+    (wish, waited)
+}
+
+#[test]
+fn whoever_waits_for_answers_is_soon_let_alone() {
+    let mut bench = Bench::warm();
+    let mut waits = Vec::new();
+    for number in 0..50_u32 {
+        // It is sent as soon as the answer is there, which may be before that is known here.
+        let (effects, _answer) = bench.tc("default", delay(f64::from(number)));
+        let (wish, waited) = begun_late(&mut bench, effects);
+        waits.push(waited);
+        bench.wait(COST);
+        bench.all_published();
+        let publication = bench.done_and_published(wish, Some(netem(number.into())));
+        for (reply, response) in publication.answers {
+            reply.send(response);
+        }
+    }
+    assert_eq!(waits[..3], [Duration::ZERO, COST * 2, COST]);
+    assert!(waits[6..].iter().all(Duration::is_zero), "{waits:?}");
+    // A burst is one all the same.
+    let (effects, _answer) = bench.tc("default", delay(1.0));
+    let wish = Bench::begun(effects);
+    let (effects, _answer) = bench.tc("default", delay(2.0));
+    assert!(effects.is_empty(), "{effects:?}");
+    bench.wait(COST);
+    bench.all_published();
+    let effects = bench.done(wish, Some(netem(1)));
+    let (_, waited) = begun_late(&mut bench, effects);
+    assert_eq!(waited, COST * 4);
+}
+
+#[test]
+fn whoever_sends_another_while_one_waits_for_it_sends_a_burst() {
+    let mut bench = Bench::warm();
+    // The sender comes so late that each is answered before.
+    for number in 0..2_u32 {
+        let (effects, _answer) = bench.tc("default", delay(f64::from(number)));
+        let (wish, _) = begun_late(&mut bench, effects);
+        bench.wait(COST);
+        bench.all_published();
+        drop(bench.done_and_published(wish, Some(netem(number.into()))));
+    }
+    let (_, _third) = bench.tc("default", delay(3.0));
+    let (_, _fourth) = bench.tc("default", delay(4.0));
+    let (wish, _) = begun_late(&mut bench, Vec::new());
+    bench.wait(COST);
+    bench.all_published();
+    drop(bench.done_and_published(wish, Some(netem(4))));
+    // It began with the second: a wait, and two changes.
+    let (effects, _fifth) = bench.tc("default", delay(5.0));
+    let (_, waited) = begun_late(&mut bench, effects);
+    assert_eq!(waited, COST * 3 * 4 / 2);
 }
 
 #[test]
@@ -239,10 +303,11 @@ fn whoever_does_not_wait_for_answers_sends_a_burst() {
     let (effects, _first) = bench.tc("default", delay(1.0));
     let wish = Bench::begun(effects);
     bench.wait(COST);
-    bench.done(wish, Some(netem(1)));
+    let first = bench.done_and_published(wish, Some(netem(1)));
+    bench.step(Input::Published(COST));
     let (effects, _second) = bench.tc("default", delay(2.0));
     assert!(effects.is_empty(), "nobody has an answer yet: {effects:?}");
-    bench.step(Input::Published(COST));
+    drop(first);
     bench.wait(COST * 4);
     let wish = Bench::begun(bench.step(Input::Timer));
     bench.wait(COST);
@@ -252,11 +317,6 @@ fn whoever_does_not_wait_for_answers_sends_a_burst() {
     bench.step(Input::Timer);
     bench.step(Input::Published(COST));
     let (effects, _third) = bench.tc("default", delay(3.0));
-    let wish = Bench::begun(effects);
-    bench.wait(COST);
-    bench.done(wish, Some(netem(3)));
-    bench.step(Input::Published(COST));
-    let (effects, _fourth) = bench.tc("default", delay(4.0));
     Bench::begun(effects);
 }
 
@@ -312,6 +372,7 @@ fn a_change_that_the_list_does_not_show_makes_none() {
     let (effects, _answer) = bench.tc("default", delay(1.0));
     let publication = bench.done_and_published(Bench::begun(effects), Some(netem(1)));
     assert!(publication.list.is_some(), "there is a netem now");
+    drop(publication);
     bench.step(Input::Published(COST));
     bench.wait(Duration::from_secs(1));
     let (effects, _answer) = bench.tc("default", delay(2.0));
