@@ -32,6 +32,8 @@ use crate::processes::ProcessesHandle;
 use crate::sockets::NetnsSockets;
 use tcgui_shared::error_kind::ErrorKind;
 
+/// So many inputs are taken in while others wait, before what was begun has its turn on the same thread.
+const TURN: u32 = 16;
 /// How long the work under way may take when the daemon is to stop.
 const LAST_WORK: Duration = Duration::from_millis(300);
 /// The same when leases end with the daemon. What is not restored by then is at the next start.
@@ -105,6 +107,7 @@ impl Task {
         self.actors.tracker.track_host().await;
         let effects = self.state.begin(namespaces);
         self.perform(effects).await;
+        let mut unyielding = 0;
         let ended = loop {
             match self.next_event().await {
                 Event::Signal(Signal::Stop(signal)) => {
@@ -119,11 +122,14 @@ impl Task {
                 Event::Input(input) => {
                     log(&input);
                     let effects = self.state.step(input, moment());
+                    unyielding += 1;
                     let begins = !effects.is_empty();
                     self.perform(effects).await;
-                    if begins && !self.actors.clients.requests.is_empty() {
+                    let is_asked = !self.actors.clients.requests.is_empty();
+                    if is_asked && (begins || unyielding >= TURN) {
                         // What was begun has its turn before all the others that ask.
                         tokio::task::yield_now().await;
+                        unyielding = 0;
                     }
                 }
             }

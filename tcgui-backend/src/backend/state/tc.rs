@@ -185,7 +185,7 @@ impl Lane {
     /// long: whoever waits for an answer before sending the next one is soon let alone.
     fn pause(&self, now: Instant, cost: Duration) -> Duration {
         let lasted = self.burst.map(|since| now.saturating_duration_since(since));
-        let pause = (lasted.unwrap_or(cost) * PAUSE_FACTOR).min(LONGEST_PAUSE);
+        let pause = (lasted.unwrap_or(cost * 2) * PAUSE_FACTOR).min(LONGEST_PAUSE);
         let pause = pause / 2_u32.saturating_pow(self.gaps);
         if pause < SHORTEST_PAUSE {
             Duration::ZERO
