@@ -38,6 +38,8 @@ const PAUSE_FACTOR: u32 = 4;
 /// But not after longer than this: whoever moves a slider wants to see what it does, and the last one is not to
 /// be late.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// So many gaps may be in a burst before its pauses are halved.
+const BURST_GAPS: u32 = 3;
 /// Nothing is put off for less.
 const SHORTEST_PAUSE: Duration = Duration::from_micros(500);
 /// How long it is remembered that changes of an interface came without a burst.
@@ -181,12 +183,15 @@ impl Lane {
         self.begun.is_some() || self.due.is_some()
     }
 
-    /// Returns how long the next change waits for a newer one; a change took `cost`. After each gap it is half as
-    /// long: whoever waits for an answer before sending the next one is soon let alone.
+    /// Returns how long the next change waits for a newer one; a change took `cost`. After a gap it is half as
+    /// long, in a burst after a few: whoever waits for an answer before sending the next one is soon let alone.
     fn pause(&self, now: Instant, cost: Duration) -> Duration {
-        let lasted = self.burst.map(|since| now.saturating_duration_since(since));
-        let pause = (lasted.unwrap_or(cost * 2) * PAUSE_FACTOR).min(LONGEST_PAUSE);
-        let pause = pause / 2_u32.saturating_pow(self.gaps);
+        let (lasted, gaps) = match self.burst {
+            Some(since) => (now.saturating_duration_since(since), self.gaps / BURST_GAPS),
+            None => (cost * 2, self.gaps),
+        };
+        let pause = (lasted * PAUSE_FACTOR).min(LONGEST_PAUSE);
+        let pause = pause / 2_u32.saturating_pow(gaps);
         if pause < SHORTEST_PAUSE {
             Duration::ZERO
         } else {
@@ -211,7 +216,9 @@ impl Lane {
             // Who sends it does not wait for answers.
             self.is_burst(begun);
         } else if until <= now {
-            self.burst = None;
+            if self.burst.take().is_some() {
+                self.gaps = 0;
+            }
             return Duration::ZERO;
         }
         self.pause(now, cost)
@@ -316,7 +323,10 @@ impl TcDesk {
         } else {
             lane.gaps += 1;
         }
-        let open = (cost * PAUSE_FACTOR).max(lane.pause(now, cost));
+        let open = match lane.burst {
+            Some(_) => LONGEST_PAUSE,
+            None => (cost * 2 * PAUSE_FACTOR).min(LONGEST_PAUSE),
+        };
         let answer = wish.askers.iter_mut().rev().find_map(|asker| match asker {
             Asker::Client(reply) => Some(reply.sent()),
             Asker::Execution(_) => None,
@@ -324,7 +334,7 @@ impl TcDesk {
         lane.last = Some(Last {
             begun,
             ended: now,
-            until: now + open.min(LONGEST_PAUSE),
+            until: now + open,
             answer,
         });
     }

@@ -201,7 +201,7 @@ fn changes_of_a_burst_follow_each_other_at_growing_distances() {
     bench.wait(COST * 40);
     let (effects, _answer) = bench.tc("default", delay(2.0));
     assert!(effects.is_empty(), "{effects:?}");
-    bench.wait(COST * 50);
+    bench.wait(COST * 100);
     let wish = Bench::begun(bench.step(Input::Timer));
     bench.done(wish, Some(netem(2)));
     bench.step(Input::Published(COST));
@@ -271,10 +271,10 @@ fn whoever_sends_another_while_one_waits_for_it_sends_a_burst() {
     bench.wait(COST);
     bench.all_published();
     drop(bench.done_and_published(wish, Some(netem(4))));
-    // It began with the second: a wait, and two changes.
+    // It began with the second: two changes, and twice as long a wait between them.
     let (effects, _fifth) = bench.tc("default", delay(5.0));
     let (_, waited) = begun_late(&mut bench, effects);
-    assert_eq!(waited, COST * 3 * 4 / 2);
+    assert_eq!(waited, COST * 4 * 4);
 }
 
 #[test]
