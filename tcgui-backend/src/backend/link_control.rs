@@ -50,14 +50,14 @@ impl SocketError {
     }
 }
 
-/// Switches a link and returns when the kernel has done it.
+/// Switches a link, reads back what came of it on the same socket, and returns whether it is up.
 ///
 /// `RTM_SETLINK` takes `IFLA_TARGET_NETNSID` as the place to move the link to, so a link of another
 /// namespace is switched over a socket inside it.
 pub(super) async fn switch(
     sockets: NetnsSockets,
     order: LinkOrder,
-) -> Result<(), LinkControlError> {
+) -> Result<bool, LinkControlError> {
     let (keeper, key) = (sockets.clone(), order.place.key);
     sockets
         .run(order.place, move |socket| {
@@ -65,7 +65,8 @@ pub(super) async fn switch(
             if socket.link(order.ifindex)?.ifname != order.ifname {
                 return Err(LinkControlError::Renamed);
             }
-            Ok(socket.set_up(order.ifindex, order.up)?)
+            socket.set_up(order.ifindex, order.up)?;
+            Ok(socket.link(order.ifindex)?.up)
         })
         .await
 }

@@ -87,11 +87,11 @@ pub(super) struct LinkWish {
     reply: Reply<InterfaceControlResponse>,
 }
 
-/// What became of a wish: the links as read back, or why not.
+/// What became of a wish: whether the link is up, as read back, or why not.
 #[derive(Debug)]
 pub(super) struct LinkOutcome {
     pub(super) wish: LinkWish,
-    pub(super) result: Result<Snapshot, (ErrorKind, String)>,
+    pub(super) result: Result<bool, (ErrorKind, String)>,
 }
 
 /// What happened.
@@ -455,48 +455,10 @@ impl State {
                 .leave(&(order.place.key, order.ifindex))
                 .map(Effect::SwitchLink),
         );
-        reply.send(self.answer_switch(&order, &request, result, effects));
+        reply.send(switched(&order, &request, result));
         self.switch_answered = Some(moment.now);
-    }
-
-    /// Answers with the state that was read back, not with the one that was asked for.
-    fn answer_switch(
-        &mut self,
-        order: &LinkOrder,
-        request: &InterfaceControlRequest,
-        result: Result<Snapshot, (ErrorKind, String)>,
-        effects: &mut Vec<Effect>,
-    ) -> InterfaceControlResponse {
-        let operation = request.operation;
-        let snapshot = match result {
-            Ok(snapshot) => snapshot,
-            Err((kind, message)) => {
-                return InterfaceControlResponse::failure(operation, message, kind);
-            }
-        };
-        let now_up = snapshot
-            .links
-            .iter()
-            .find(|link| link.ifindex == order.ifindex)
-            .map(|link| link.up);
-        self.links(order.place.key, snapshot, effects);
-        let interface = &request.interface;
-        match now_up {
-            Some(up) if up == order.up => {
-                let state = if up { "up" } else { "down" };
-                InterfaceControlResponse::success(operation, format!("{interface} is {state}"))
-            }
-            Some(_) => InterfaceControlResponse::failure(
-                operation,
-                format!("{interface} was switched back by somebody else"),
-                ErrorKind::Busy,
-            ),
-            None => InterfaceControlResponse::failure(
-                operation,
-                format!("interface {interface} vanished"),
-                ErrorKind::NotFound,
-            ),
-        }
+        // Frontends ignore most answers and show what is listed.
+        effects.push(Effect::Recheck(order.place.key));
     }
 
     /// Returns when the list is to be published; `None`: nothing has changed.
@@ -586,6 +548,27 @@ impl State {
             namespace_count,
             interface_count,
         }
+    }
+}
+
+/// The answer has the state that was read back, not the one that was asked for.
+fn switched(
+    order: &LinkOrder,
+    request: &InterfaceControlRequest,
+    result: Result<bool, (ErrorKind, String)>,
+) -> InterfaceControlResponse {
+    let (operation, interface) = (request.operation, &request.interface);
+    match result {
+        Ok(up) if up == order.up => {
+            let state = if up { "up" } else { "down" };
+            InterfaceControlResponse::success(operation, format!("{interface} is {state}"))
+        }
+        Ok(_) => InterfaceControlResponse::failure(
+            operation,
+            format!("{interface} was switched back by somebody else"),
+            ErrorKind::Busy,
+        ),
+        Err((kind, message)) => InterfaceControlResponse::failure(operation, message, kind),
     }
 }
 

@@ -30,7 +30,6 @@ use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use crate::processes::ProcessesHandle;
 use crate::sockets::NetnsSockets;
-use tcgui_shared::error_kind::ErrorKind;
 
 /// So many inputs are taken in while others wait, before what was begun has its turn on the same thread.
 const TURN: u32 = 16;
@@ -260,8 +259,7 @@ impl Task {
                 Effect::Forget(key) => self.actors.sockets.forget(key),
                 Effect::SwitchLink(wish) => {
                     let sockets = self.actors.sockets.clone();
-                    let tracker = self.actors.tracker.clone();
-                    self.work.spawn(switch_link(sockets, tracker, wish));
+                    self.work.spawn(switch_link(sockets, wish));
                 }
                 Effect::ChangeTc(wish) => {
                     let sockets = self.actors.sockets.clone();
@@ -342,17 +340,9 @@ impl Task {
 }
 
 /// Switches a link and reads back what came of it.
-async fn switch_link(sockets: NetnsSockets, tracker: InterfacesHandle, wish: LinkWish) -> Input {
-    let key = wish.order.place.key;
-    let result = match link_control::switch(sockets, wish.order.clone()).await {
-        Ok(()) => tracker.refresh(key).await.map_err(|err| {
-            (
-                ErrorKind::Internal,
-                format!("switched, but not read back: {err}"),
-            )
-        }),
-        Err(err) => Err((err.kind(), chain(&err).to_string())),
-    };
+async fn switch_link(sockets: NetnsSockets, wish: LinkWish) -> Input {
+    let result = link_control::switch(sockets, wish.order.clone()).await;
+    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
     Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
 }
 
