@@ -200,7 +200,7 @@ impl Lane {
     }
 
     /// Notes that changes follow each other without a gap; the first that is known began then.
-    fn is_burst(&mut self, begun: Instant) {
+    fn note_burst(&mut self, begun: Instant) {
         self.burst.get_or_insert(begun);
         self.gaps = 0;
     }
@@ -214,7 +214,7 @@ impl Lane {
         let cost = last.ended.saturating_duration_since(begun);
         if last.answer.as_ref().is_some_and(|it| !it.is_sent()) {
             // Who sends it does not wait for answers.
-            self.is_burst(begun);
+            self.note_burst(begun);
         } else if until <= now {
             if self.burst.take().is_some() {
                 self.gaps = 0;
@@ -270,10 +270,10 @@ impl TcDesk {
         if !wish.is_apply() {
             // Only of what a slider sends is there soon something newer.
             lane.due = lane.due.map(|due| due.min(now));
-        } else if let (Some(_), Some(last)) = (lane.due, &lane.last) {
+        } else if lane.due.is_some() && lane.next.back().is_some_and(|it| it.is_apply()) {
             // One has waited for this one.
-            let begun = last.begun;
-            lane.is_burst(begun);
+            let begun = lane.last.as_ref().map_or(now, |last| last.begun);
+            lane.note_burst(begun);
         }
         match wish.order.work {
             TcWork::Look => {
@@ -318,10 +318,10 @@ impl TcDesk {
         }
         let cost = now.saturating_duration_since(begun);
         if lane.next.back().is_some_and(|newest| newest.is_apply()) {
-            lane.is_burst(begun);
+            lane.note_burst(begun);
             lane.due = Some(now + lane.pause(now, cost));
         } else {
-            lane.gaps += 1;
+            lane.gaps = lane.gaps.saturating_add(1);
         }
         let open = match lane.burst {
             Some(_) => LONGEST_PAUSE,
