@@ -123,7 +123,7 @@ impl NetnsSockets {
     }
 
     /// Keeps an idle socket inside for a while, as long as that is so in few others: somebody works there. It is
-    /// closed by the first look after that, at the latest that of a sweep.
+    /// closed by the first look after that, or when another takes its place.
     pub fn used(&self, key: NetnsKey) {
         let now = Instant::now();
         let mut others = self.lock();
@@ -136,6 +136,10 @@ impl NetnsSockets {
         if let Some(inside) = others.get_mut(&key) {
             inside.used_until = Some(now + USED);
         }
+        let unwanted = others.values_mut().filter(|inside| !inside.is_wanted(now));
+        let closed: Vec<_> = unwanted.filter_map(|inside| inside.idle.take()).collect();
+        drop(others);
+        drop(closed);
     }
 
     /// Says whether an idle socket inside is worth having: there is something to be read again and again.

@@ -288,7 +288,11 @@ impl Inventory {
                 let retitled = old.and(new).map(|new| (netns.key, new.clone()));
                 change.retitled.extend(retitled);
             }
-            netns.show(&self.setting);
+            let is_called_as_before = old == new;
+            if netns.show(&self.setting) && is_called_as_before {
+                // Of a container more than its name is shown.
+                change.touched.extend(before.into_iter().next());
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use tcgui_shared::error_kind::ErrorKind;
 
 use crate::error::kind_of;
-use crate::kernel::rtnetlink::RtnetlinkError;
+use crate::kernel::rtnetlink::{Refused, RtnetlinkError};
 use crate::sockets::{NetnsSockets, Place, SocketError};
 
 /// Which link, and whether it is to be up.
@@ -27,6 +27,8 @@ pub(super) enum LinkControlError {
     Renamed,
     #[error("cannot switch the interface")]
     Switch(#[from] RtnetlinkError),
+    #[error("the interface was switched, but not read back")]
+    ReadBack(#[source] RtnetlinkError),
 }
 
 impl LinkControlError {
@@ -34,7 +36,10 @@ impl LinkControlError {
         match self {
             Self::Socket(err) => err.kind(),
             Self::Renamed => ErrorKind::NotFound,
-            Self::Switch(err) => kind_of(err.errno()),
+            Self::Switch(err) | Self::ReadBack(err) => match err.refused() {
+                Some(Refused::NoDevice) => ErrorKind::NotFound,
+                _ => kind_of(err.errno()),
+            },
         }
     }
 }
@@ -66,7 +71,8 @@ pub(super) async fn switch(
                 return Err(LinkControlError::Renamed);
             }
             socket.set_up(order.ifindex, order.up)?;
-            Ok(socket.link(order.ifindex)?.up)
+            let link = socket.link(order.ifindex);
+            Ok(link.map_err(LinkControlError::ReadBack)?.up)
         })
         .await
 }

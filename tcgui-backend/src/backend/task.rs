@@ -124,8 +124,9 @@ impl Task {
                     unyielding += 1;
                     let begins = !effects.is_empty();
                     self.perform(effects).await;
-                    let is_asked = !self.actors.clients.requests.is_empty();
-                    if is_asked && (begins || unyielding >= TURN) {
+                    if self.actors.clients.requests.is_empty() {
+                        unyielding = 0;
+                    } else if begins || unyielding >= TURN {
                         // What was begun has its turn before all the others that ask.
                         tokio::task::yield_now().await;
                         unyielding = 0;
@@ -229,19 +230,19 @@ impl Task {
             Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
             (finder, event) = self.actors.held.next() => Event::Input(Input::Held(finder, event)),
             Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
-            // What was begun comes before what is asked anew, of which hundreds may wait.
+            // What was begun, steps of scenarios too, comes before what is asked anew, of which hundreds may wait.
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next(), if !self.work.is_empty() => {
                 done.map_or_else(work_failed, Event::Input)
             }
-            Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
+            Some(call) = self.actors.calls.recv() => {
+                Event::Input(Input::TcCall(Box::new(call)))
+            }
             // Cancel-safe: what was notified and not returned stays so.
             () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a change that was not returned is still to come.
             library = self.actors.library.changed() => Event::Input(Input::Library(library)),
-            Some(call) = self.actors.calls.recv() => {
-                Event::Input(Input::TcCall(Box::new(call)))
-            }
+            Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: the deadline is computed anew each time.
             () = wake => Event::Input(Input::Timer),
         }

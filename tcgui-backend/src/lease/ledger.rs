@@ -79,6 +79,18 @@ impl Ledger {
             self.entries.remove(&key);
             return;
         };
+        if let Some(entry) = self.entries.get_mut(&key) {
+            // The ways to it may have been amended meanwhile.
+            let amended = Lease {
+                also: entry.lease.also.clone(),
+                ..lease.clone()
+            };
+            if amended == entry.lease {
+                // Nothing came of the change: what is owed is still owed.
+                entry.missing = None;
+                return;
+            }
+        }
         let entry = Entry {
             lease,
             missing: None,

@@ -49,6 +49,27 @@ fn a_namespace_that_comes_back_is_restored_and_one_that_does_not_is_forgotten() 
 }
 
 #[test]
+fn what_is_owed_is_still_owed_after_a_change_that_failed() {
+    let mut ledger = Ledger::default();
+    let id = "s #1".to_owned();
+    let held = Lease {
+        owner: Owner::Scenario { id },
+        ..lease(2)
+    };
+    ledger.settle((A, 2), Some(held.clone()));
+    ledger.end_scenario(Some("s #1"));
+    ledger.put_off((A, 2), at(5));
+    assert_eq!(ledger.due_at(idle), Some(at(6)));
+    ledger.settle((A, 2), Some(held.clone()));
+    assert_eq!(ledger.due_at(idle), Some(at(6)));
+    assert!(ledger.is_owed((A, 2)));
+    // Another lease is owed by nobody yet.
+    let set = vec![Some(delay(7))];
+    ledger.settle((A, 2), Some(Lease { set, ..held }));
+    assert!(!ledger.is_owed((A, 2)));
+}
+
+#[test]
 fn a_link_that_is_gone_takes_its_lease_along() {
     let mut ledger = Ledger::default();
     ledger.settle((A, 2), Some(lease(2)));
