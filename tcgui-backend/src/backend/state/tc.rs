@@ -186,11 +186,13 @@ impl Lane {
     /// Returns how long the next change waits for a newer one; a change took `cost`. After a gap it is half as
     /// long, in a burst after a few: whoever waits for an answer before sending the next one is soon let alone.
     fn pause(&self, now: Instant, cost: Duration) -> Duration {
-        let (lasted, gaps) = match self.burst {
-            Some(since) => (now.saturating_duration_since(since), self.gaps / BURST_GAPS),
-            None => (cost * 2, self.gaps),
+        let (pause, gaps) = match self.burst {
+            Some(since) => {
+                let lasted = now.saturating_duration_since(since);
+                (whole_pause(lasted), self.gaps / BURST_GAPS)
+            }
+            None => (pause_without_burst(cost), self.gaps),
         };
-        let pause = (lasted * PAUSE_FACTOR).min(LONGEST_PAUSE);
         let pause = pause / 2_u32.saturating_pow(gaps);
         if pause < SHORTEST_PAUSE {
             Duration::ZERO
@@ -223,6 +225,16 @@ impl Lane {
         }
         self.pause(now, cost)
     }
+}
+
+/// The pause of a burst that has lasted so long and had no gaps.
+fn whole_pause(lasted: Duration) -> Duration {
+    (lasted * PAUSE_FACTOR).min(LONGEST_PAUSE)
+}
+
+/// The pause after the first change, which took `cost`: as if it were a burst of two.
+fn pause_without_burst(cost: Duration) -> Duration {
+    whole_pause(cost * 2)
 }
 
 /// What was published of an interface.
@@ -325,7 +337,7 @@ impl TcDesk {
         }
         let open = match lane.burst {
             Some(_) => LONGEST_PAUSE,
-            None => (cost * 2 * PAUSE_FACTOR).min(LONGEST_PAUSE),
+            None => pause_without_burst(cost),
         };
         let answer = wish.askers.iter_mut().rev().find_map(|asker| match asker {
             Asker::Client(reply) => Some(reply.sent()),

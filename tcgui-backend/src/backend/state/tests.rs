@@ -322,10 +322,8 @@ fn tc_is_published_only_of_interfaces_that_have_or_had_a_netem() {
 fn a_switched_link_is_read_back_published_and_answered() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
-    let (mut effects, mut answer) = bench.request("default", "v0");
-    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
-        panic!("{effects:?}")
-    };
+    let (effects, mut answer) = bench.request("default", "v0");
+    let wish = switching(effects);
     assert_eq!((wish.order.ifindex, wish.order.up), (2, false));
     let down = Link {
         up: false,
@@ -353,10 +351,8 @@ fn a_switched_link_is_read_back_published_and_answered() {
 fn the_list_waits_for_a_slow_switch_too() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
-    let (mut effects, _answer) = bench.request("default", "v0");
-    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
-        panic!("{effects:?}")
-    };
+    let (effects, _answer) = bench.request("default", "v0");
+    let wish = switching(effects);
     bench.wait(LIST_WAITS * 3);
     let down = Link {
         up: false,
@@ -380,13 +376,11 @@ fn the_list_comes_also_while_links_are_switched_without_end() {
     bench.wait(Duration::from_secs(1));
     let mut waited = Duration::ZERO;
     for up in [false, true].into_iter().cycle() {
-        let (mut effects, _answer) = bench.request("default", "v0");
+        let (effects, _answer) = bench.request("default", "v0");
         if effects.iter().any(is_list) {
             break;
         }
-        let Some(Effect::SwitchLink(wish)) = effects.pop() else {
-            panic!("{effects:?}")
-        };
+        let wish = switching(effects);
         let now = Link {
             up,
             ..link(2, "v0", false)
@@ -403,6 +397,14 @@ fn the_list_comes_also_while_links_are_switched_without_end() {
     }
 }
 
+/// Expects a link to be switched now.
+fn switching(mut effects: Vec<Effect>) -> LinkWish {
+    match effects.pop() {
+        Some(Effect::SwitchLink(wish)) => wish,
+        other => panic!("no link is switched: {other:?}"),
+    }
+}
+
 fn is_list(effect: &Effect) -> bool {
     matches!(effect, Effect::Publish(Publication { list: Some(_), .. }))
 }
@@ -410,12 +412,10 @@ fn is_list(effect: &Effect) -> bool {
 #[test]
 fn one_link_is_switched_at_a_time_and_failures_are_explained() {
     let mut bench = Bench::warm();
-    let (mut effects, mut first) = bench.request("default", "v0");
+    let (effects, mut first) = bench.request("default", "v0");
     let (waits, mut second) = bench.request("default", "v0");
     assert!(waits.is_empty(), "{waits:?}");
-    let Some(Effect::SwitchLink(wish)) = effects.pop() else {
-        panic!("{effects:?}")
-    };
+    let wish = switching(effects);
     let result = Err((ErrorKind::Denied, "not permitted".to_owned()));
     let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
     assert!(

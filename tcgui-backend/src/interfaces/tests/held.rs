@@ -129,16 +129,25 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
 
 #[tokio::test]
 async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
+    for kept in [true, false] {
+        is_closed_with_the_last_way(kept).await;
+    }
+}
+
+/// That it is `kept` or else was used is the only reason for it.
+async fn is_closed_with_the_last_way(kept: bool) {
     let mut real = Real::start(true);
     let kernel = EventSocket::open().unwrap();
     let (holder, way) = real.inhabit().await;
     let key = way.key();
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
-    real.sockets.used(key);
-    // A look finds no reason to keep a socket but that.
-    real.sockets.keep(key, false);
+    // A look would find that there is no reason to keep a socket.
     real.handle.untrack(key, way.clone()).await;
     real.handle.refresh(key).await.unwrap_err();
+    if !kept {
+        real.sockets.used(key);
+    }
+    real.sockets.keep(key, kept);
     let place = Place {
         key,
         ways: vec![way],

@@ -74,18 +74,26 @@ impl Bench {
         self.came_to(wish, lease, Ok((outcome, Instant::now())))
     }
 
+    fn changed(
+        &mut self,
+        wish: Box<TcWish>,
+        lease: Option<Lease>,
+        result: Result<(Outcome, Instant), (ErrorKind, String)>,
+    ) -> Vec<Effect> {
+        self.step(Input::TcChanged(Box::new(TcOutcome {
+            wish,
+            lease,
+            result,
+        })))
+    }
+
     fn came_to(
         &mut self,
         wish: Box<TcWish>,
         lease: Option<Lease>,
         result: Result<(Outcome, Instant), (ErrorKind, String)>,
     ) -> Option<TcResponse> {
-        let outcome = TcOutcome {
-            wish,
-            lease,
-            result,
-        };
-        let effects = self.step(Input::TcChanged(Box::new(outcome)));
+        let effects = self.changed(wish, lease, result);
         let mut answer = None;
         for effect in effects {
             if let Effect::Publish(publication) = effect {
@@ -397,11 +405,7 @@ fn a_time_to_live_goes_on_when_a_scenario_is_over() {
         observed: observed(),
         notes: Vec::new(),
     };
-    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome {
-        wish,
-        lease: Some(kept),
-        result: Ok((outcome, Instant::now())),
-    })));
+    let effects = bench.changed(wish, Some(kept), Ok((outcome, Instant::now())));
     assert_eq!(work(effects).order.work, TcWork::Restore);
 }
 
@@ -421,12 +425,7 @@ fn what_a_scenario_gives_up_takes_nothing_from_a_client() {
     let mut fails = |wish: Box<TcWish>| {
         let lease = wish.order.held.clone();
         let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
-        let outcome = TcOutcome {
-            wish,
-            lease,
-            result,
-        };
-        let mut effects = bench.step(Input::TcChanged(Box::new(outcome)));
+        let mut effects = bench.changed(wish, lease, result);
         effects.extend(bench.step(Input::Published(COST)));
         bench.wait(SECOND);
         effects.extend(bench.tick());
