@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, ensure};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use tcgui_backend::kernel::netem::Netem;
-use tcgui_backend::kernel::qdisc::Install;
+use tcgui_backend::kernel::qdisc::{Install, RootChange};
 use tcgui_backend::kernel::rtnetlink::RequestSocket;
 
 use crate::bench::veth_pair;
@@ -56,9 +56,13 @@ impl Floor {
             latency_ns: u64::from(10 + self.turn % 2) * 1_000_000,
             ..Netem::default()
         };
+        let replace = RootChange::Install {
+            install: Install::Replace,
+            handle: HANDLE,
+            netem,
+        };
         let start = Instant::now();
-        self.socket
-            .install_root_netem(self.ifindex, HANDLE, &netem, Install::Replace)?;
+        self.socket.change_root(self.ifindex, &replace)?;
         let qdiscs = self.socket.qdiscs()?;
         let elapsed = start.elapsed();
         let in_force = qdiscs

@@ -108,8 +108,8 @@ fn change(
 ) -> Impaired {
     let held = order.held.as_ref();
     let ifindex = order.link.ifindex;
-    let link = match perform::named_link(socket, ifindex, &order.link.ifname) {
-        Ok(link) => link,
+    let (link, there) = match perform::named_link(socket, ifindex, &order.link.ifname) {
+        Ok(found) => found,
         Err(err) => return (Err(err.into()), held.cloned()),
     };
     let facts = perform::link_facts(socket, &link);
@@ -140,7 +140,7 @@ fn change(
         desired,
         foreign: order.foreign,
     };
-    let result = perform::perform_recorded(socket, order, record);
+    let result = perform::perform_recorded(socket, order, there, record);
     match &result {
         Ok(outcome) => {
             if let Some(lease) = &mut recorded {

@@ -70,8 +70,7 @@ pub(super) async fn switch(
             if socket.link(order.ifindex)?.ifname != order.ifname {
                 return Err(LinkControlError::Renamed);
             }
-            socket.set_up(order.ifindex, order.up)?;
-            let link = socket.link(order.ifindex);
+            let link = socket.set_up(order.ifindex, order.up)?;
             Ok(link.map_err(LinkControlError::ReadBack)?.up)
         })
         .await

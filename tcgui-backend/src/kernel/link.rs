@@ -11,6 +11,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::libc;
 
 use super::netem::Netem;
+use super::qdisc::{self, Qdisc};
 use super::rtnetlink::{
     Attributes, Change, Message, Nsid, RequestSocket, RtnetlinkError, string, take,
 };
@@ -89,18 +90,35 @@ impl RequestSocket {
     /// # Errors
     /// Refused with `ENODEV` when the link is gone.
     pub fn link(&mut self, ifindex: u32) -> Result<Link, RtnetlinkError> {
-        let mut body = LinkMessage::default();
-        body.header.index = ifindex;
-        body.attributes
-            .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        self.get(libc::RTM_GETLINK, &body, parse)
+        self.get(libc::RTM_GETLINK, &one(ifindex), parse)
     }
 
-    /// Brings a link of the socket's own namespace up or down.
+    /// Returns one link of the socket's own namespace, and all qdiscs there, asked for in one datagram.
     ///
     /// # Errors
-    /// Refused with `ENODEV` when the link is gone.
-    pub fn set_up(&mut self, ifindex: u32, up: bool) -> Result<(), RtnetlinkError> {
+    /// As [`Self::link`]; inside, as [`Self::qdiscs`].
+    pub fn link_and_qdiscs(
+        &mut self,
+        ifindex: u32,
+    ) -> Result<(Link, Result<Vec<Qdisc>, RtnetlinkError>), RtnetlinkError> {
+        let (link, qdiscs) = (one(ifindex), qdisc::every());
+        self.get_and_dump(
+            (libc::RTM_GETLINK, &link),
+            parse,
+            (libc::RTM_GETQDISC, &qdiscs),
+            qdisc::parse,
+        )
+    }
+
+    /// Brings a link of the socket's own namespace up or down, and reads it back.
+    ///
+    /// # Errors
+    /// Refused with `ENODEV` when the link is gone; inside, when it was switched, as [`Self::link`].
+    pub fn set_up(
+        &mut self,
+        ifindex: u32,
+        up: bool,
+    ) -> Result<Result<Link, RtnetlinkError>, RtnetlinkError> {
         let mut body = LinkMessage::default();
         body.header.index = ifindex;
         body.header.flags = if up {
@@ -109,7 +127,11 @@ impl RequestSocket {
             LinkFlags::empty()
         };
         body.header.change_mask = LinkFlags::Up;
-        self.change(libc::RTM_SETLINK, Change::Existing, &body)
+        self.change_and_get(
+            (libc::RTM_SETLINK, Change::Existing, &body),
+            (libc::RTM_GETLINK, &one(ifindex)),
+            parse,
+        )
     }
 
     /// Returns the id by which the socket's namespace knows the one behind `netns`, giving it one if it
@@ -133,6 +155,15 @@ impl RequestSocket {
             Ok(Nsid(id))
         }
     }
+}
+
+/// Asks for one link, without its counters.
+fn one(ifindex: u32) -> LinkMessage {
+    let mut body = LinkMessage::default();
+    body.header.index = ifindex;
+    body.attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    body
 }
 
 /// Reads one `RTM_NEWLINK`.

@@ -99,59 +99,94 @@ pub enum Install {
     Replace,
 }
 
+/// What the root qdisc of a link is to become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RootChange {
+    /// This netem. Refused with `ENODEV` when the link is gone, `ENOENT` when the kernel has no netem (or there is
+    /// none to change; the text tells which), and as [`Install`] says.
+    Install {
+        /// How.
+        install: Install,
+        /// With this handle.
+        handle: u32,
+        /// What it does.
+        netem: Netem,
+    },
+    /// The kernel's default. Refused with `ENODEV` when the link is gone, `ENOENT` when nothing but the default is
+    /// there, `EINVAL` when the handle is another.
+    Delete {
+        /// Of what is there.
+        handle: u32,
+    },
+}
+
 impl RequestSocket {
     /// Returns all qdiscs of the socket's namespace, but for those that the kernel hides.
     ///
     /// # Errors
     /// The exchange fails.
     pub fn qdiscs(&mut self) -> Result<Vec<Qdisc>, RtnetlinkError> {
-        let body = Request::new(0, 0, 0);
-        let qdiscs = self.dump(libc::RTM_GETQDISC, &body, |message| {
-            if message.kind == libc::RTM_NEWQDISC {
-                parse(message).map(Some)
-            } else {
-                Ok(None)
-            }
-        })?;
-        Ok(qdiscs.into_iter().flatten().collect())
+        self.dump(libc::RTM_GETQDISC, &every(), parse)
     }
 
-    /// Makes the root qdisc of a link this netem, with this handle.
+    /// Changes the root qdisc of a link.
     ///
     /// # Errors
-    /// Refused with `ENODEV` when the link is gone, `ENOENT` when the kernel has no netem (or there is
-    /// none to change; the text tells which), and as [`Install`] says.
-    pub fn install_root_netem(
+    /// Refused as [`RootChange`] says.
+    pub fn change_root(&mut self, ifindex: u32, change: &RootChange) -> Result<(), RtnetlinkError> {
+        let (kind, change, body) = change.request(ifindex);
+        self.change(kind, change, &body)
+    }
+
+    /// Changes the root qdisc of a link, and returns all qdiscs of the socket's namespace as they are then, which
+    /// is asked for in the same datagram.
+    ///
+    /// # Errors
+    /// Refused as [`RootChange`] says; inside, when it was changed, as [`Self::qdiscs`].
+    pub fn change_root_and_read(
         &mut self,
         ifindex: u32,
-        handle: u32,
-        netem: &Netem,
-        install: Install,
-    ) -> Result<(), RtnetlinkError> {
-        let mut body = Request::new(ifindex, handle, ROOT);
-        push_attribute(&mut body.attributes, TCA_KIND, b"netem\0");
-        push_attribute(&mut body.attributes, TCA_OPTIONS, &netem.to_options());
-        let change = match install {
-            Install::Add => Change::Create,
-            Install::Change => Change::Existing,
-            Install::Replace => Change::Replace,
-        };
-        self.change(libc::RTM_NEWQDISC, change, &body)
-    }
-
-    /// Deletes the root qdisc of a link if it has this handle; the kernel puts its default back.
-    ///
-    /// # Errors
-    /// Refused with `ENODEV` when the link is gone, `ENOENT` when nothing but the kernel's default is
-    /// there, `EINVAL` when the handle is another.
-    pub fn delete_root(&mut self, ifindex: u32, handle: u32) -> Result<(), RtnetlinkError> {
-        let body = Request::new(ifindex, handle, ROOT);
-        self.change(libc::RTM_DELQDISC, Change::Existing, &body)
+        change: &RootChange,
+    ) -> Result<Result<Vec<Qdisc>, RtnetlinkError>, RtnetlinkError> {
+        let (kind, change, body) = change.request(ifindex);
+        let every = (libc::RTM_GETQDISC, &every());
+        self.change_and_dump((kind, change, &body), every, parse)
     }
 }
 
+impl RootChange {
+    fn request(&self, ifindex: u32) -> (u16, Change, Request) {
+        match self {
+            Self::Install {
+                install,
+                handle,
+                netem,
+            } => {
+                let mut body = Request::new(ifindex, *handle, ROOT);
+                push_attribute(&mut body.attributes, TCA_KIND, b"netem\0");
+                push_attribute(&mut body.attributes, TCA_OPTIONS, &netem.to_options());
+                let change = match install {
+                    Install::Add => Change::Create,
+                    Install::Change => Change::Existing,
+                    Install::Replace => Change::Replace,
+                };
+                (libc::RTM_NEWQDISC, change, body)
+            }
+            Self::Delete { handle } => {
+                let body = Request::new(ifindex, *handle, ROOT);
+                (libc::RTM_DELQDISC, Change::Existing, body)
+            }
+        }
+    }
+}
+
+/// Asks for all qdiscs.
+pub(super) fn every() -> Request {
+    Request::new(0, 0, 0)
+}
+
 /// `struct tcmsg` and the attributes behind it.
-struct Request {
+pub(super) struct Request {
     header: [u8; TCMSG],
     attributes: Vec<u8>,
 }
@@ -182,7 +217,7 @@ impl Emitable for Request {
 }
 
 /// Reads one `RTM_NEWQDISC`.
-fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
+pub(super) fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
     let field = |at| take(message.payload, at).map(u32::from_ne_bytes);
     let mut qdisc = Qdisc {
         ifindex: field(4)?,

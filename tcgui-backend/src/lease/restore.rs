@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::Lease;
 use crate::kernel::netem::{Netem, Random};
+use crate::kernel::qdisc::RootChange;
 use crate::tc::handle;
 use crate::tc::observed::{Observed, Root};
-use crate::tc::plan::{ForeignQdiscs, Plan, Step, is_same, plan, steps};
+use crate::tc::plan::{ForeignQdiscs, Plan, is_same, plan, steps};
 
 /// What became of an interface whose lease ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +42,7 @@ impl fmt::Display for Restored {
 }
 
 /// Decides how what was there before a lease comes back where `observed` is now.
-pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<Step>) {
+pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<RootChange>) {
     if is_back(lease, observed) {
         return (Restored::Already, Vec::new());
     }

@@ -1,6 +1,7 @@
 //! Carries a plan out: read, plan, change, read back.
 //!
-//! Blocks its thread for as long as the kernel takes. Two dumps and, with few exceptions, one change.
+//! Blocks its thread for as long as the kernel takes. Two datagrams with few exceptions: one asks for the link and
+//! the qdiscs, one makes the change and asks for the qdiscs again.
 
 use std::ffi::OsStr;
 
@@ -8,10 +9,10 @@ use super::desired::{Desired, LinkFacts};
 use super::error::TcError;
 use super::note::Note;
 use super::observed::{Observed, Root};
-use super::plan::{ForeignQdiscs, Plan, Step, plan, steps};
+use super::plan::{ForeignQdiscs, Plan, plan, steps};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::kernel::qdisc::Install;
+use crate::kernel::qdisc::{Install, Qdisc, RootChange};
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 
 /// How often it is begun anew when somebody else changes the root between reading and changing.
@@ -54,18 +55,18 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     }
 }
 
-/// Returns a link if it still has this name: who asked for it knows no number.
+/// Returns a link if it still has this name, which is all that who asked for it knows, and what is at its root.
 ///
 /// # Errors
-/// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`].
+/// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`], [`TcError::Observe`].
 pub fn named_link(
     socket: &mut RequestSocket,
     ifindex: u32,
     ifname: &OsStr,
-) -> Result<Link, TcError> {
-    let link = find_link(socket, ifindex)?;
+) -> Result<(Link, Observed), TcError> {
+    let (link, qdiscs) = socket.link_and_qdiscs(ifindex).map_err(not_found)?;
     if link.ifname == ifname {
-        Ok(link)
+        Ok((link, observed(qdiscs, ifindex)?))
     } else {
         Err(TcError::NoInterface)
     }
@@ -76,7 +77,11 @@ pub fn named_link(
 /// # Errors
 /// [`TcError::Observe`].
 pub fn observe(socket: &mut RequestSocket, ifindex: u32) -> Result<Observed, TcError> {
-    let qdiscs = socket.qdiscs().map_err(TcError::Observe)?;
+    observed(socket.qdiscs(), ifindex)
+}
+
+fn observed(qdiscs: Result<Vec<Qdisc>, RtnetlinkError>, ifindex: u32) -> Result<Observed, TcError> {
+    let qdiscs = qdiscs.map_err(TcError::Observe)?;
     Ok(Observed::new(&qdiscs, ifindex))
 }
 
@@ -106,17 +111,19 @@ pub fn look(
 /// # Errors
 /// As [`TcError`] says; what is there is then what was there, but for [`TcError::NotTaken`].
 pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcError> {
-    perform_recorded(socket, order, |_| Ok(()))
+    let before = observe(socket, order.ifindex)?;
+    perform_recorded(socket, order, before, |_| Ok(()))
 }
 
-/// Makes the root of a link what it should be, and calls `record` with what is there before anything is
-/// changed: once more each time it has to be begun anew.
+/// Makes the root of a link, at which is what `before` says, what it should be, and calls `record` with what is
+/// there before anything is changed: once more each time it has to be begun anew.
 ///
 /// # Errors
 /// As [`perform`], and what `record` returns, which keeps the change from being made.
 pub fn perform_recorded<E: From<TcError>>(
     socket: &mut RequestSocket,
     order: Order,
+    before: Observed,
     mut record: impl FnMut(&Observed) -> Result<(), E>,
 ) -> Result<Outcome, E> {
     let Order {
@@ -124,16 +131,19 @@ pub fn perform_recorded<E: From<TcError>>(
         desired: Desired { netem, mut notes },
         foreign,
     } = order;
+    let mut known = Some(before);
     for _ in 0..ATTEMPTS {
-        let before = observe(socket, ifindex)?;
+        let before = match known.take() {
+            Some(before) => before,
+            None => observe(socket, ifindex)?,
+        };
         let plan = plan(netem.as_ref(), &before, foreign).map_err(TcError::from)?;
         record(&before)?;
         let steps = steps(plan, netem.as_ref(), &before);
         let observed = match take(socket, ifindex, &steps) {
             Err((step, err)) if is_race(step, &err) => continue,
             Err((step, err)) => return Err(failure(step, err).into()),
-            Ok(()) if steps.is_empty() => before,
-            Ok(()) => observe(socket, ifindex)?,
+            Ok(after) => after.unwrap_or(Ok(before))?,
         };
         match (&netem, &observed.root) {
             (None, Root::Absent) => drop(find_link(socket, ifindex)?),
@@ -166,7 +176,7 @@ pub fn perform_recorded<E: From<TcError>>(
 pub fn take_steps<T>(
     socket: &mut RequestSocket,
     ifindex: u32,
-    mut decide: impl FnMut(&Observed) -> (T, Vec<Step>),
+    mut decide: impl FnMut(&Observed) -> (T, Vec<RootChange>),
 ) -> Result<(T, Observed), TcError> {
     for _ in 0..ATTEMPTS {
         let before = observe(socket, ifindex)?;
@@ -174,66 +184,73 @@ pub fn take_steps<T>(
         match take(socket, ifindex, &steps) {
             Err((step, err)) if is_race(step, &err) => {}
             Err((step, err)) => return Err(failure(step, err)),
-            Ok(()) if steps.is_empty() => return Ok((decision, before)),
-            Ok(()) => return Ok((decision, observe(socket, ifindex)?)),
+            Ok(after) => return Ok((decision, after.unwrap_or(Ok(before))?)),
         }
     }
     Err(TcError::Raced { attempts: ATTEMPTS })
 }
 
-/// Takes the steps in order, up to the first that fails.
+/// Takes the steps in order, up to the first that fails, and returns what is there after the last; `None`: there
+/// was none to take.
 fn take<'a>(
     socket: &mut RequestSocket,
     ifindex: u32,
-    steps: &'a [Step],
-) -> Result<(), (&'a Step, RtnetlinkError)> {
-    steps.iter().try_for_each(|step| {
-        let taken = match step {
-            Step::Install {
-                install,
-                handle,
-                netem,
-            } => socket.install_root_netem(ifindex, *handle, netem, *install),
-            Step::Delete { handle } => socket.delete_root(ifindex, *handle),
-        };
-        taken.map_err(|err| (step, err))
-    })
+    steps: &'a [RootChange],
+) -> Result<Option<Result<Observed, TcError>>, (&'a RootChange, RtnetlinkError)> {
+    let Some((last, others)) = steps.split_last() else {
+        return Ok(None);
+    };
+    for step in others {
+        let taken = socket.change_root(ifindex, step);
+        taken.map_err(|err| (step, err))?;
+    }
+    let read = socket.change_root_and_read(ifindex, last);
+    let qdiscs = read.map_err(|err| (last, err))?;
+    Ok(Some(observed(qdiscs, ifindex)))
 }
 
 /// Returns whether the kernel refused because the root is not what it was when the plan was made
 /// (`tc_modify_qdisc`, `tc_get_qdisc` in `net/sched/sch_api.c`).
-fn is_race(step: &Step, err: &RtnetlinkError) -> bool {
+fn is_race(step: &RootChange, err: &RtnetlinkError) -> bool {
     match (step, err.refused()) {
-        (Step::Install { install, .. }, Some(Refused::Exists)) => *install != Install::Replace,
-        (Step::Install { install, .. }, Some(Refused::NotFound)) => *install == Install::Change,
-        (Step::Delete { .. }, Some(Refused::NotFound | Refused::Invalid)) => true,
+        (RootChange::Install { install, .. }, Some(Refused::Exists)) => {
+            *install != Install::Replace
+        }
+        (RootChange::Install { install, .. }, Some(Refused::NotFound)) => {
+            *install == Install::Change
+        }
+        (RootChange::Delete { .. }, Some(Refused::NotFound | Refused::Invalid)) => true,
         _ => false,
     }
 }
 
 /// Names the operation that failed. To add or replace, nothing has to be found but the netem itself.
-fn failure(step: &Step, err: RtnetlinkError) -> TcError {
+fn failure(step: &RootChange, err: RtnetlinkError) -> TcError {
     match (step, err.refused()) {
         (_, Some(Refused::NoDevice)) => TcError::NoInterface,
-        (Step::Delete { .. }, _) => TcError::Remove(err),
+        (RootChange::Delete { .. }, _) => TcError::Remove(err),
         (
-            Step::Install {
+            RootChange::Install {
                 install: Install::Change,
                 ..
             },
             _,
         ) => TcError::Change(err),
-        (Step::Install { .. }, Some(Refused::NotFound)) => TcError::NoNetem(err),
-        (Step::Install { .. }, _) => TcError::Install(err),
+        (RootChange::Install { .. }, Some(Refused::NotFound)) => TcError::NoNetem(err),
+        (RootChange::Install { .. }, _) => TcError::Install(err),
     }
 }
 
 /// Looks for a link; one that was never up has no qdisc that would tell it from none.
 fn find_link(socket: &mut RequestSocket, ifindex: u32) -> Result<Link, TcError> {
-    socket.link(ifindex).map_err(|err| match err.refused() {
+    socket.link(ifindex).map_err(not_found)
+}
+
+fn not_found(err: RtnetlinkError) -> TcError {
+    match err.refused() {
         Some(Refused::NoDevice) => TcError::NoInterface,
         _ => TcError::FindLink(err),
-    })
+    }
 }
 
 /// Compares what was read back with what was wanted.
@@ -295,8 +312,8 @@ mod tests {
         }
     }
 
-    fn install(install: Install) -> Step {
-        Step::Install {
+    fn install(install: Install) -> RootChange {
+        RootChange::Install {
             install,
             handle: HANDLE,
             netem: Netem::default(),
@@ -319,7 +336,7 @@ mod tests {
 
     #[test]
     fn each_failure_has_its_kind_and_the_words_of_the_kernel() {
-        let delete = Step::Delete { handle: HANDLE };
+        let delete = RootChange::Delete { handle: HANDLE };
         for (step, errno, kind) in [
             (install(Install::Add), ENODEV, ErrorKind::NotFound),
             (delete, ENODEV, ErrorKind::NotFound),
@@ -337,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_root_that_changed_meanwhile_is_looked_at_again() {
-        let delete = Step::Delete { handle: HANDLE };
+        let delete = RootChange::Delete { handle: HANDLE };
         let (add, change) = (install(Install::Add), install(Install::Change));
         for (step, errno, race) in [
             (add, EEXIST, true),

@@ -7,7 +7,7 @@
 use super::handle::{self, Tables};
 use super::observed::{Observed, QdiscName, Root};
 use crate::kernel::netem::{Netem, Random};
-use crate::kernel::qdisc::Install;
+use crate::kernel::qdisc::{Install, RootChange};
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,34 +114,15 @@ pub fn plan(
     }
 }
 
-/// One request to the kernel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Make the root this netem.
-    Install {
-        /// How.
-        install: Install,
-        /// With this handle.
-        handle: u32,
-        /// What it does.
-        netem: Netem,
-    },
-    /// Delete the root.
-    Delete {
-        /// If it has this handle.
-        handle: u32,
-    },
-}
-
 /// Returns the requests that carry a plan out: one, but for a replacement where something duplicates.
 ///
 /// Since 6.16, and in stable kernels too, a link holds either one netem that duplicates or any number that
 /// do not, and while one qdisc replaces another both are there (`check_netem_in_tree`,
 /// `net/sched/sch_netem.c`). So the old root stops duplicating first, and the new one begins last. Only
 /// where a netem deeper in somebody's tree duplicates, the tree has to go before.
-pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Step> {
+pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<RootChange> {
     let netem = desired.copied().unwrap_or_default();
-    let install = |install, handle, netem| Step::Install {
+    let install = |install, handle, netem| RootChange::Install {
         install,
         handle,
         netem,
@@ -150,13 +131,13 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<St
         Plan::Nothing => return Vec::new(),
         Plan::Add { handle } => return vec![install(Install::Add, handle, netem)],
         Plan::Change { handle } => return vec![install(Install::Change, handle, netem)],
-        Plan::Delete { handle } => return vec![Step::Delete { handle }],
+        Plan::Delete { handle } => return vec![RootChange::Delete { handle }],
         Plan::Replace { handle } => handle,
     };
     let root = observed.root.handle();
     if observed.netems_below.iter().any(Netem::duplicates) {
         return vec![
-            Step::Delete { handle: root },
+            RootChange::Delete { handle: root },
             install(Install::Add, handle, netem),
         ];
     }

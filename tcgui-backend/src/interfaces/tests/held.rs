@@ -94,7 +94,8 @@ impl Drop for Real {
 }
 
 fn set_lo_up(socket: &mut RequestSocket) -> Result<(), SocketError> {
-    socket.set_up(1, true).map_err(SocketError::Socket)
+    socket.set_up(1, true)??;
+    Ok(())
 }
 
 #[tokio::test]

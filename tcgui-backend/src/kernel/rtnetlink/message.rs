@@ -26,18 +26,26 @@ const HEADER: usize = 16;
 /// Size of `struct nlattr`.
 const ATTRIBUTE: usize = 4;
 
-/// Builds a request datagram.
-pub(super) fn request(kind: u16, flags: u16, sequence: u32, body: &impl Emitable) -> Vec<u8> {
+/// Appends a request to a datagram, padded so that another one can follow.
+pub(super) fn push_request(
+    bytes: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &dyn Emitable,
+) {
     let length = HEADER + body.buffer_len();
-    let mut bytes = vec![0; length];
+    let begin = bytes.len();
+    bytes.resize(begin + length.next_multiple_of(4), 0);
+    let message = &mut bytes[begin..begin + length];
     let mut header = NetlinkHeader::default();
     header.length = u32::try_from(length).expect("requests are a few KiB");
     header.message_type = kind;
     header.flags = flags;
     header.sequence_number = sequence;
-    header.emit(&mut bytes);
-    body.emit(&mut bytes[HEADER..]);
-    bytes
+    let (fixed, rest) = message.split_at_mut(HEADER);
+    header.emit(fixed);
+    body.emit(rest);
 }
 
 /// One message of a datagram.

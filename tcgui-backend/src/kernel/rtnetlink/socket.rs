@@ -1,7 +1,7 @@
 //! One blocking request socket: send, receive until the answer is complete.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -9,13 +9,13 @@ use netlink_packet_core::Emitable;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
-    setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, MultiHeaders, NetlinkAddr, SockFlag, SockProtocol, SockType, bind,
+    recvmmsg, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::RtnetlinkError;
-use super::message::{Answer, Message, for_each, request};
+use super::message::{Answer, Message, for_each, push_request};
 
 /// How long the kernel may take for one datagram. It holds the rtnl lock for long only while it tears
 /// down many namespaces at once.
@@ -24,6 +24,8 @@ const TIMEOUT_S: i64 = 5;
 const DUMP_ATTEMPTS: u32 = 8;
 /// The kernel fills at most 32 KiB per datagram of a dump (`netlink_dump`, `net/netlink/af_netlink.c`).
 pub(super) const DATAGRAM: usize = 64 * 1024;
+/// So many are read in one call: an object with its acknowledgement, a dump of one part with its end.
+const DATAGRAMS: usize = 4;
 
 /// Ports of request sockets have these upper bits: events say from which port a change was asked for. Above all
 /// process ids (`man 5 proc`, `pid_max`), which the kernel gives out first, and no negative number, as it gives
@@ -34,7 +36,7 @@ const OWN_PORTS_MASK: u32 = 0xffff_0000;
 const PORT_ATTEMPTS: u32 = 16;
 
 thread_local! {
-    /// Room for a datagram, while nobody on this thread reads into it. A socket does not hold it, of which one
+    /// Room for what is read in one call, while nobody on this thread reads into it. A socket does not hold it, of which one
     /// is kept for each namespace with a netem; nor is it made for each request, because the pages of fresh
     /// memory cost more than the request.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -111,9 +113,9 @@ impl RequestSocket {
         change: Change,
         body: &impl Emitable,
     ) -> Result<(), RtnetlinkError> {
-        let flags = NLM_F_REQUEST | NLM_F_ACK | change.flags();
-        self.exchange(kind, flags, body, |_| Ok(()))
-            .map(|_interrupted| ())
+        let mut changing = Pending::change(kind, change, body);
+        self.exchange(&mut [&mut changing])?;
+        changing.done()
     }
 
     /// Sends a request for one object and returns what `read` makes of it.
@@ -121,14 +123,11 @@ impl RequestSocket {
         &mut self,
         kind: u16,
         body: &impl Emitable,
-        mut read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<T, RtnetlinkError> {
-        let mut object = None;
-        self.exchange(kind, NLM_F_REQUEST | NLM_F_ACK, body, |message| {
-            object = Some(read(message)?);
-            Ok(())
-        })?;
-        object.ok_or(RtnetlinkError::Malformed)
+        let mut getting = Pending::get(kind, body, read);
+        self.exchange(&mut [&mut getting])?;
+        getting.object()
     }
 
     /// Dumps all objects and returns what `read` makes of each. A dump that was interrupted by a change
@@ -137,39 +136,93 @@ impl RequestSocket {
         &mut self,
         kind: u16,
         body: &impl Emitable,
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+    ) -> Result<Vec<T>, RtnetlinkError> {
+        self.dump_after(None, kind, body, read)
+    }
+
+    /// Sends a request that is only acknowledged, and with it one for an object as it is after that. Returns
+    /// what became of the first, and of the second if it has succeeded.
+    pub(in crate::kernel) fn change_and_get<T>(
+        &mut self,
+        (kind, change, body): (u16, Change, &impl Emitable),
+        (get_kind, get_body): (u16, &impl Emitable),
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+    ) -> Result<Result<T, RtnetlinkError>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body);
+        let mut getting = Pending::get(get_kind, get_body, read);
+        self.exchange(&mut [&mut changing, &mut getting])?;
+        changing.done()?;
+        Ok(getting.object())
+    }
+
+    /// Sends a request that is only acknowledged, and with it one for all objects, as they are after that. Returns
+    /// what became of the first, and of the second if it has succeeded.
+    pub(in crate::kernel) fn change_and_dump<T>(
+        &mut self,
+        (kind, change, body): (u16, Change, &impl Emitable),
+        (dump_kind, dump_body): (u16, &impl Emitable),
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+    ) -> Result<Result<Vec<T>, RtnetlinkError>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body);
+        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read);
+        changing.objects_and(dumped).map(|(_, dumped)| dumped)
+    }
+
+    /// Sends a request for one object, and with it one for all of another kind. Returns what became of the
+    /// first, and of the second if it has succeeded.
+    pub(in crate::kernel) fn get_and_dump<T, U>(
+        &mut self,
+        (kind, body): (u16, &impl Emitable),
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+        (dump_kind, dump_body): (u16, &impl Emitable),
+        read_each: impl FnMut(Message<'_>) -> Result<U, RtnetlinkError>,
+    ) -> Result<(T, Result<Vec<U>, RtnetlinkError>), RtnetlinkError> {
+        let mut getting = Pending::get(kind, body, read);
+        let dumped = self.dump_after(Some(&mut getting), dump_kind, dump_body, read_each);
+        let (mut objects, dumped) = getting.objects_and(dumped)?;
+        let object = objects.pop().ok_or(RtnetlinkError::Malformed)?;
+        Ok((object, dumped))
+    }
+
+    /// Dumps all objects; before its first attempt the kernel does `first`, which is sent with it.
+    fn dump_after<T>(
+        &mut self,
+        mut first: Option<&mut dyn Exchanged>,
+        kind: u16,
+        body: &impl Emitable,
         mut read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<Vec<T>, RtnetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
-            let mut objects = Vec::new();
-            let interrupted = self.exchange(kind, NLM_F_REQUEST | NLM_F_DUMP, body, |message| {
-                objects.push(read(message)?);
-                Ok(())
-            })?;
-            if !interrupted {
-                return Ok(objects);
+            let mut dumping = Pending::new(kind, NLM_F_DUMP, body, &mut read);
+            match first.take() {
+                Some(first) => self.exchange(&mut [first, &mut dumping])?,
+                None => self.exchange(&mut [&mut dumping])?,
             }
+            if !dumping.interrupted {
+                return dumping.objects();
+            }
+            dumping.done()?;
         }
         Err(RtnetlinkError::Interrupted {
             attempts: DUMP_ATTEMPTS,
         })
     }
 
-    /// Sends a request and reads its answer to the end; returns whether a dump was interrupted.
-    fn exchange(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        body: &impl Emitable,
-        object: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
-    ) -> Result<bool, RtnetlinkError> {
+    /// Sends requests in one datagram, which the kernel answers in their order, and reads the answers to their end.
+    /// At most one may be a dump: a socket has one at a time (`__netlink_dump_start`).
+    fn exchange(&mut self, requests: &mut [&mut dyn Exchanged]) -> Result<(), RtnetlinkError> {
+        let mut bytes = Vec::new();
+        for request in requests.iter_mut() {
+            self.sequence = self.sequence.wrapping_add(1);
+            request.push(self.sequence, &mut bytes);
+        }
         let mut buffer = BUFFER.take();
         if buffer.is_empty() {
             // Unlike `resize`, this does not touch the pages.
-            buffer = vec![0; DATAGRAM];
+            buffer = vec![0; DATAGRAM * DATAGRAMS];
         }
-        self.sequence = self.sequence.wrapping_add(1);
-        let bytes = request(kind, flags, self.sequence, body);
-        let answered = self.exchange_bytes(&bytes, &mut buffer, object);
+        let answered = self.exchange_bytes(&bytes, &mut buffer, requests);
         BUFFER.set(buffer);
         answered
     }
@@ -178,37 +231,144 @@ impl RequestSocket {
         &mut self,
         bytes: &[u8],
         buffer: &mut [u8],
-        mut object: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
-    ) -> Result<bool, RtnetlinkError> {
-        let failed = |errno: nix::Error| RtnetlinkError::Exchange(errno.into());
+        requests: &mut [&mut dyn Exchanged],
+    ) -> Result<(), RtnetlinkError> {
         self.in_step = false;
         send(self.fd.as_raw_fd(), bytes, MsgFlags::empty()).map_err(failed)?;
-        let mut interrupted = false;
-        let mut done = None;
-        while done.is_none() {
-            let length = match recv(self.fd.as_raw_fd(), buffer, MsgFlags::MSG_TRUNC) {
-                Err(nix::Error::EINTR) => continue,
-                received => received.map_err(failed)?,
-            };
-            let datagram = buffer.get(..length).ok_or(RtnetlinkError::Malformed)?;
-            for_each(datagram, |message| {
-                if message.sequence != self.sequence {
-                    return Ok(());
-                }
-                interrupted |= message.interrupted();
-                match message.answer()? {
-                    Answer::Object => object(message),
-                    Answer::Done(result) => {
-                        done = Some(result);
-                        Ok(())
-                    }
-                }
+        while !requests.iter().all(|request| request.is_answered()) {
+            receive(&self.fd, buffer, |message| {
+                let mut requests = requests.iter_mut();
+                requests.try_for_each(|request| request.take(message))
             })?;
         }
         self.in_step = true;
-        done.unwrap_or(Err(RtnetlinkError::Malformed))
-            .map(|()| interrupted)
+        Ok(())
     }
+}
+
+/// A request among others of one datagram.
+trait Exchanged {
+    /// Appends it, with this number.
+    fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>);
+    /// Takes a message of the answer, unless it answers another one.
+    fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError>;
+    fn is_answered(&self) -> bool;
+}
+
+/// A request, and what has come of it.
+struct Pending<'a, T, F> {
+    kind: u16,
+    flags: u16,
+    body: &'a dyn Emitable,
+    read: F,
+    sequence: u32,
+    objects: Vec<T>,
+    /// Something changed while it was dumped.
+    interrupted: bool,
+    /// What the kernel said at its end.
+    result: Option<Result<(), RtnetlinkError>>,
+}
+
+impl<'a> Pending<'a, (), fn(Message<'_>) -> Result<(), RtnetlinkError>> {
+    fn change(kind: u16, change: Change, body: &'a dyn Emitable) -> Self {
+        Self::new(kind, NLM_F_ACK | change.flags(), body, |_| Ok(()))
+    }
+}
+
+impl<'a, T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Pending<'a, T, F> {
+    fn get(kind: u16, body: &'a dyn Emitable, read: F) -> Self {
+        Self::new(kind, NLM_F_ACK, body, read)
+    }
+
+    fn new(kind: u16, flags: u16, body: &'a dyn Emitable, read: F) -> Self {
+        Self {
+            kind,
+            flags: NLM_F_REQUEST | flags,
+            body,
+            read,
+            sequence: 0,
+            objects: Vec::new(),
+            interrupted: false,
+            result: None,
+        }
+    }
+
+    fn done(self) -> Result<(), RtnetlinkError> {
+        self.objects().map(drop)
+    }
+
+    fn object(self) -> Result<T, RtnetlinkError> {
+        self.objects()?.pop().ok_or(RtnetlinkError::Malformed)
+    }
+
+    /// Returns what came of this one and of another that was sent with it. When the exchange broke off before this
+    /// one was answered, the other one knows why.
+    fn objects_and<U>(
+        self,
+        other: Result<U, RtnetlinkError>,
+    ) -> Result<(Vec<T>, Result<U, RtnetlinkError>), RtnetlinkError> {
+        match (self.result.is_some(), other) {
+            (false, Err(err)) => Err(err),
+            (_, other) => Ok((self.objects()?, other)),
+        }
+    }
+
+    fn objects(self) -> Result<Vec<T>, RtnetlinkError> {
+        self.result.unwrap_or(Err(RtnetlinkError::Malformed))?;
+        Ok(self.objects)
+    }
+}
+
+impl<T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Exchanged for Pending<'_, T, F> {
+    fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>) {
+        self.sequence = sequence;
+        push_request(bytes, self.kind, self.flags, sequence, self.body);
+    }
+
+    fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError> {
+        if message.sequence != self.sequence {
+            return Ok(());
+        }
+        self.interrupted |= message.interrupted();
+        match message.answer()? {
+            Answer::Object => self.objects.push((self.read)(message)?),
+            Answer::Done(result) => self.result = Some(result),
+        }
+        Ok(())
+    }
+
+    fn is_answered(&self) -> bool {
+        self.result.is_some()
+    }
+}
+
+fn failed(errno: Errno) -> RtnetlinkError {
+    RtnetlinkError::Exchange(errno.into())
+}
+
+/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call.
+fn receive(
+    fd: &OwnedFd,
+    buffer: &mut [u8],
+    mut each: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
+) -> Result<(), RtnetlinkError> {
+    let mut headers = MultiHeaders::<()>::preallocate(DATAGRAMS, None);
+    let parts = buffer.chunks_exact_mut(DATAGRAM);
+    let mut parts: Vec<_> = parts.map(|part| [IoSliceMut::new(part)]).collect();
+    let flags = MsgFlags::MSG_WAITFORONE;
+    let received = match recvmmsg(fd.as_raw_fd(), &mut headers, &mut parts, flags, None) {
+        Err(Errno::EINTR) => return Ok(()),
+        received => received.map_err(failed)?,
+    };
+    for datagram in received {
+        if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
+            return Err(RtnetlinkError::Malformed);
+        }
+        datagram
+            .iovs()
+            .try_for_each(|part| for_each(part, &mut each))?;
+    }
+    Ok(())
 }
 
 /// Returns whether a port is that of a request socket of this program. Another one may have it by chance.

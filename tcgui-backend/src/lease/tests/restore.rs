@@ -4,10 +4,9 @@ use super::super::restore::{Restored, decide};
 use super::super::terms::Grant;
 use super::*;
 use crate::kernel::netem::{Probability, Random};
-use crate::kernel::qdisc::{Install, QdiscStatistics};
+use crate::kernel::qdisc::{Install, QdiscStatistics, RootChange};
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
-use crate::tc::plan::Step;
 
 const THEIRS: u32 = 0x8001_0000;
 
@@ -69,7 +68,7 @@ fn the_default_comes_back() {
         let (restored, steps) = decide(&before(&was), &own(delay(5)));
         assert_eq!(
             (restored, steps),
-            (back(), vec![Step::Delete { handle: ours() }])
+            (back(), vec![RootChange::Delete { handle: ours() }])
         );
         assert_eq!(decide(&before(&was), &default()).0, Restored::Already);
     }
@@ -81,7 +80,7 @@ fn our_own_netem_comes_back_in_place() {
     let (restored, steps) = decide(&lease, &own(delay(5)));
     assert_eq!(restored, back());
     assert!(
-        matches!(steps[..], [Step::Install { install: Install::Change, netem, .. }] if netem == delay(3)),
+        matches!(steps[..], [RootChange::Install { install: Install::Change, netem, .. }] if netem == delay(3)),
         "{steps:?}"
     );
     assert_eq!(decide(&lease, &own(delay(3))).0, Restored::Already);
@@ -92,7 +91,7 @@ fn a_netem_of_somebody_else_comes_back_with_its_handle() {
     let lease = before(&theirs(delay(3)));
     let (restored, steps) = decide(&lease, &own(delay(5)));
     assert_eq!(restored, back());
-    let install = Step::Install {
+    let install = RootChange::Install {
         install: Install::Replace,
         handle: THEIRS,
         netem: delay(3),
@@ -135,7 +134,7 @@ fn what_was_removed_under_a_lease_comes_back() {
     assert_eq!(restored, back());
     assert!(matches!(
         steps[..],
-        [Step::Install {
+        [RootChange::Install {
             install: Install::Add,
             handle: THEIRS,
             ..
@@ -147,7 +146,7 @@ fn what_was_removed_under_a_lease_comes_back() {
 fn what_cannot_come_back_is_named() {
     let lease = before(&observed(htb()));
     let (restored, steps) = decide(&lease, &own(delay(5)));
-    assert_eq!(steps, [Step::Delete { handle: ours() }]);
+    assert_eq!(steps, [RootChange::Delete { handle: ours() }]);
     assert!(restored.to_string().contains("htb 1:"), "{restored}");
     assert_eq!(decide(&lease, &observed(htb())).0, Restored::Already);
 }
@@ -171,7 +170,7 @@ fn killed_between_two_requests_is_recognised() {
     let theirs_before = before(&theirs(twice(delay(3))));
     let (restored, steps) = decide(&theirs_before, &theirs(delay(3)));
     assert_eq!(restored, back());
-    let install = Step::Install {
+    let install = RootChange::Install {
         install: Install::Change,
         handle: THEIRS,
         netem: twice(delay(3)),
@@ -246,7 +245,7 @@ fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
             assert_eq!(restored, back());
             assert!(matches!(
                 &steps[..],
-                [Step::Install { netem, .. }] if *netem == delay(5)
+                [RootChange::Install { netem, .. }] if *netem == delay(5)
             ));
         }
         let left = left.expect("its time has not come");
@@ -270,7 +269,7 @@ fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
         assert_eq!(restored, back());
         assert!(matches!(
             &steps[..],
-            [Step::Install { netem, .. }] if *netem == delay(3)
+            [RootChange::Install { netem, .. }] if *netem == delay(3)
         ));
     }
 }

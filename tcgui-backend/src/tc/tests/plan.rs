@@ -4,11 +4,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::netem::{Distribution, Slot};
-use crate::kernel::qdisc::{Install, Qdisc, QdiscStatistics};
+use crate::kernel::qdisc::{Install, Qdisc, QdiscStatistics, RootChange};
 use crate::tc::desired::Desired;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
-use crate::tc::plan::{ForeignQdiscs, Plan, Refusal, Step, plan, steps};
+use crate::tc::plan::{ForeignQdiscs, Plan, Refusal, plan, steps};
 
 const IFINDEX: u32 = 3;
 const ROOT: u32 = u32::MAX;
@@ -63,9 +63,9 @@ impl Kernel {
         self.qdiscs.first().filter(|root| root.handle != 0)
     }
 
-    pub(crate) fn take(&mut self, step: &Step) -> Result<(), &'static str> {
+    pub(crate) fn take(&mut self, step: &RootChange) -> Result<(), &'static str> {
         match *step {
-            Step::Delete { handle } => {
+            RootChange::Delete { handle } => {
                 let root = self.root().ok_or("nothing to delete")?;
                 if root.handle != handle {
                     return Err("invalid handle");
@@ -73,7 +73,7 @@ impl Kernel {
                 self.qdiscs = vec![qdisc("noqueue", 0, ROOT, None)];
                 self.was_clean = true;
             }
-            Step::Install {
+            RootChange::Install {
                 install,
                 handle,
                 netem,
