@@ -22,6 +22,7 @@ mod state;
 mod task;
 mod tc_port;
 mod wire;
+mod workshop;
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -63,6 +64,7 @@ use inventory::Setting;
 use state::State;
 use task::Actors;
 use tc_port::MainLoopPort;
+use workshop::Desk;
 
 pub(crate) use wire::network_namespace;
 
@@ -145,8 +147,8 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         }
         started = start(config, &mut supervisor) => started,
     };
-    let (state, actors, namespaces) = started?;
-    task::Task::new(state, actors, signals, supervisor, restore)
+    let (desk, actors, namespaces) = started?;
+    task::Task::new(desk, actors, signals, supervisor, restore)
         .run(namespaces)
         .await
 }
@@ -155,7 +157,7 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
 async fn start(
     config: Config,
     supervisor: &mut Supervisor,
-) -> Result<(State, Actors, Vec<Namespace>), BackendError> {
+) -> Result<(Desk, Actors, Vec<Namespace>), BackendError> {
     if config.create_netns_dir {
         create(&config.watch.directory)?;
     }
@@ -216,7 +218,9 @@ async fn start(
         held,
         processes,
         interfaces: link_events,
-        clients,
+        usher: clients.usher,
+        bell: clients.bell,
+        joined: clients.joined,
         calls,
         scenarios,
         tracker,
@@ -228,7 +232,7 @@ async fn start(
         leases,
         roster,
     };
-    Ok((state, actors, namespaces))
+    Ok((Desk::new(state, clients.requests), actors, namespaces))
 }
 
 /// Sets the actors going that find namespaces without a name.

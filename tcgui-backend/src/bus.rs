@@ -26,8 +26,8 @@ mod session;
 mod task;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -49,7 +49,8 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::error::BoxError;
 use crate::kernel::process;
 
-use replies::Turn;
+use publishers::SharedPublishers;
+use replies::{Replies, Turn};
 
 pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
@@ -198,6 +199,8 @@ pub struct ExecutionPublication {
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
+    publishers: SharedPublishers,
+    replies: Replies,
 }
 
 impl BusHandle {
@@ -207,15 +210,67 @@ impl BusHandle {
         self.publications.send((publication, reply)).await.ok()?;
         cost.await.ok()
     }
+
+    /// Publishes on this thread, which may block, and answers there. Not for lists, after the first of which the
+    /// liveliness token comes.
+    pub fn publish_here(&self, publication: Publication) {
+        debug_assert!(publication.list.is_none(), "lists are the actor's");
+        let answers = self.publishers.publish(publication);
+        self.write_here(|| send(answers));
+    }
+
+    /// Calls `answer` and writes the answers that it gives on this thread, which may block: nobody has to be woken
+    /// for it.
+    pub fn write_here(&self, answer: impl FnOnce()) {
+        self.replies.write_here(answer);
+    }
 }
+
+fn send(answers: Answers) {
+    for (reply, answer) in answers {
+        reply.send(answer);
+    }
+}
+
+/// Takes a request on Zenoh's thread that brings it, without waiting for anything, or gives it back.
+pub type Usher = Box<dyn Fn(Request) -> Option<Request> + Send + Sync>;
 
 /// What comes from clients.
 #[derive(Debug)]
 pub struct Clients {
-    /// What they ask.
+    /// Requests that no usher has taken.
     pub requests: mpsc::Receiver<Request>,
+    /// Rung after each of those.
+    pub bell: Arc<Notify>,
+    /// Who is asked first, once there is somebody.
+    pub usher: Door,
     /// A frontend appeared, which may miss what is published before it has the list.
     pub joined: Arc<Notify>,
+}
+
+/// Where requests come in.
+#[derive(Clone, Default)]
+pub struct Door(Arc<OnceLock<Usher>>);
+
+impl Door {
+    /// Puts the usher there; the first one stays.
+    pub fn set(&self, usher: Usher) {
+        self.0.set(usher).ok();
+    }
+
+    /// Returns the request unless an usher takes it.
+    fn pass(&self, request: Request) -> Option<Request> {
+        match self.0.get() {
+            Some(usher) => usher(request),
+            None => Some(request),
+        }
+    }
+}
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Door").finish_non_exhaustive()
+    }
 }
 
 /// What a client asks for, and where the answer goes.

@@ -183,22 +183,46 @@ impl NetnsSockets {
         T: Send + 'static,
         E: From<SocketError> + From<RtnetlinkError> + Send + 'static,
     {
-        if place.key == NetnsKey::Host {
-            return self.host.run(request).await;
-        }
-        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let permit = self.running(place.key).acquire_owned().await;
         let sockets = self.clone();
         blocking::run(move || {
             let _permit = permit;
-            sockets.inside(place.key, &place.ways, |socket| {
-                if place.is_named(&sockets.files) {
-                    request(socket)
-                } else {
-                    Err(SocketError::Gone.into())
-                }
-            })
+            sockets.run_here(&place, request)
         })
         .await
+    }
+
+    /// Returns what bounds the operations that run at once, apart for the daemon's own namespace and for all others.
+    pub fn running(&self, key: NetnsKey) -> Arc<Semaphore> {
+        match key {
+            NetnsKey::Host => self.host.running(),
+            _ => Arc::clone(&self.running),
+        }
+    }
+
+    /// Runs `request` as [`Self::run`] does, on this thread, which may block. Whoever calls it counts it among
+    /// those that [run](Self::running).
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_here<T, E>(
+        &self,
+        place: &Place,
+        request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        E: From<SocketError> + From<RtnetlinkError>,
+    {
+        if place.key == NetnsKey::Host {
+            return self.host.run_here(request);
+        }
+        self.inside(place.key, &place.ways, |socket| {
+            if place.is_named(&self.files) {
+                request(socket)
+            } else {
+                Err(SocketError::Gone.into())
+            }
+        })
     }
 
     /// Runs `request` on this thread, which may block, with a socket inside another namespace than the

@@ -63,34 +63,30 @@ impl ImpairError {
 /// What came of it, and the lease that holds then.
 type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
 
-/// Does what a wish says and reads back what came of it.
-pub(super) async fn impair(sockets: NetnsSockets, leases: Leases, wish: Box<TcWish>) -> Input {
-    let order = wish.order.clone();
-    let held = order.held.clone();
-    let keeper = sockets.clone();
-    let work = move |socket: &mut RequestSocket| {
+/// Does what a wish says and reads back what came of it. Blocks its thread.
+pub(super) fn impair(sockets: &NetnsSockets, leases: &Leases, wish: Box<TcWish>) -> Input {
+    let order = &wish.order;
+    let work = |socket: &mut RequestSocket| {
         let impaired: Impaired = match &order.work {
-            TcWork::Change { operation, terms } => {
-                change(socket, &leases, &order, operation, terms)
-            }
-            TcWork::Confirm => confirm(socket, &leases, &order),
-            TcWork::Look => (look(socket, &leases, &order), order.held.clone()),
-            TcWork::Release { id } => release(socket, &leases, &order, id),
-            TcWork::Restore => put_back(socket, &leases, &order),
+            TcWork::Change { operation, terms } => change(socket, leases, order, operation, terms),
+            TcWork::Confirm => confirm(socket, leases, order),
+            TcWork::Look => (look(socket, leases, order), order.held.clone()),
+            TcWork::Release { id } => release(socket, leases, order, id),
+            TcWork::Restore => put_back(socket, leases, order),
         };
         let at = tokio::time::Instant::now().into_std();
         let netem = |outcome: &Outcome| outcome.observed.netem().is_some();
         if impaired.0.as_ref().is_ok_and(netem) {
             // There will be more to do here, and to read.
-            keeper.keep(order.place.key, true);
+            sockets.keep(order.place.key, true);
         }
         Ok::<_, ImpairError>((impaired, at))
     };
-    let (result, lease) = match sockets.run(wish.order.place.clone(), work).await {
+    let (result, lease) = match sockets.run_here(&order.place, work) {
         Ok(((result, lease), at)) => (result.map(|outcome| (outcome, at)), lease),
-        Err(err) => (Err(err), held),
+        Err(err) => (Err(err), order.held.clone()),
     };
-    log(&wish.order, &result);
+    log(order, &result);
     let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
     Input::TcChanged(Box::new(TcOutcome {
         wish,

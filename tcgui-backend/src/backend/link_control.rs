@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use tcgui_shared::error_kind::ErrorKind;
 
-use crate::error::kind_of;
+use super::state::{Input, LinkOutcome, LinkWish};
+use crate::error::{chain, kind_of};
 use crate::kernel::rtnetlink::{Refused, RtnetlinkError};
 use crate::sockets::{NetnsSockets, Place, SocketError};
 
@@ -55,23 +56,24 @@ impl SocketError {
     }
 }
 
-/// Switches a link, reads back what came of it on the same socket, and returns whether it is up.
+/// Switches a link, and reads back what came of it on the same socket. Blocks its thread.
+pub(super) fn switch(sockets: &NetnsSockets, wish: LinkWish) -> Input {
+    let result = switch_link(sockets, &wish.order);
+    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
+    Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
+}
+
+/// Returns whether the link is up.
 ///
 /// `RTM_SETLINK` takes `IFLA_TARGET_NETNSID` as the place to move the link to, so a link of another
 /// namespace is switched over a socket inside it.
-pub(super) async fn switch(
-    sockets: NetnsSockets,
-    order: LinkOrder,
-) -> Result<bool, LinkControlError> {
-    let (keeper, key) = (sockets.clone(), order.place.key);
-    sockets
-        .run(order.place, move |socket| {
-            keeper.used(key);
-            if socket.link(order.ifindex)?.ifname != order.ifname {
-                return Err(LinkControlError::Renamed);
-            }
-            let link = socket.set_up(order.ifindex, order.up)?;
-            Ok(link.map_err(LinkControlError::ReadBack)?.up)
-        })
-        .await
+fn switch_link(sockets: &NetnsSockets, order: &LinkOrder) -> Result<bool, LinkControlError> {
+    sockets.run_here(&order.place, |socket| {
+        sockets.used(order.place.key);
+        if socket.link(order.ifindex)?.ifname != order.ifname {
+            return Err(LinkControlError::Renamed);
+        }
+        let link = socket.set_up(order.ifindex, order.up)?;
+        Ok(link.map_err(LinkControlError::ReadBack)?.up)
+    })
 }

@@ -144,6 +144,30 @@ pub(super) enum Effect {
     GiveMemoryBack,
 }
 
+impl Effect {
+    /// Returns whether it is the same before and after all other effects.
+    pub(super) fn is_beside(&self) -> bool {
+        match self {
+            Self::Recheck(_)
+            | Self::Publish(_)
+            | Self::Roster(_)
+            | Self::LookForHolders
+            | Self::GiveMemoryBack => true,
+            Self::Track(..)
+            | Self::Untrack(..)
+            | Self::Forget(_)
+            | Self::SwitchLink(_)
+            | Self::ChangeTc(_)
+            | Self::ForgetLease(_)
+            | Self::AmendLease(_)
+            | Self::Diagnose(..)
+            | Self::Explain(..)
+            | Self::Scenario(..)
+            | Self::Execution(_) => false,
+        }
+    }
+}
+
 /// When something happened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {

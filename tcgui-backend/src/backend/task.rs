@@ -1,21 +1,22 @@
-//! The main select loop: chooses what happened, lets the state decide, does what it says.
+//! The main select loop: chooses what happened, lets the state decide, does what it says, and what others
+//! who let it decide have left ([`Workshop`]).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug, info, warn};
 
 use super::explaining::Explainer;
 use super::holders::HolderReports;
 use super::impair::{self, Leases};
-use super::link_control;
-use super::state::{Effect, Input, LinkOutcome, LinkWish, Moment, State, TcCall};
+use super::state::{Effect, Input, Moment, TcCall};
+use super::workshop::{Desk, Work, Workshop};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::blocking;
-use crate::bus::{BusHandle, Clients};
+use crate::bus::{BusHandle, Door};
 use crate::clock::unix_milliseconds;
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
@@ -50,7 +51,12 @@ pub(super) struct Actors {
     /// `None`: processes are not looked at.
     pub(super) processes: Option<ProcessesHandle>,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
-    pub(super) clients: Clients,
+    /// Where clients come in.
+    pub(super) usher: Door,
+    /// Rung when something waits on the desk.
+    pub(super) bell: Arc<Notify>,
+    /// A frontend appeared.
+    pub(super) joined: Arc<Notify>,
     /// What executions want done to their interfaces.
     pub(super) calls: mpsc::Receiver<TcCall>,
     pub(super) scenarios: ScenarioHandle,
@@ -68,44 +74,76 @@ enum Event {
     Signal(Signal),
     Failure(BackendError),
     Input(Input),
+    /// Something waits on the desk.
+    Bell,
+}
+
+/// What is still on the desk.
+enum Waiting {
+    Nothing,
+    /// Others ask. `begins`: something was begun for the one before them.
+    More {
+        begins: bool,
+    },
 }
 
 /// The daemon's main loop; [`Task::run`] is its life.
 #[derive(Debug)]
 pub(super) struct Task {
-    state: State,
-    actors: Actors,
+    desk: Arc<Mutex<Desk>>,
+    hands: Hands,
     signals: Signals,
     supervisor: Supervisor,
-    /// Slow work under way; each result comes back as an input.
-    work: JoinSet<Input>,
     /// Whether scenarios that run at the end are taken back.
     restore: bool,
 }
 
+/// What does what was decided.
+#[derive(Debug)]
+struct Hands {
+    actors: Actors,
+    workshop: Workshop,
+    /// Slow work under way; each result comes back as an input.
+    work: JoinSet<Input>,
+}
+
 impl Task {
     pub(super) fn new(
-        state: State,
+        desk: Desk,
         actors: Actors,
         signals: Signals,
         supervisor: Supervisor,
         restore: bool,
     ) -> Self {
+        let desk = Arc::new(Mutex::new(desk));
+        let workshop = Workshop::new(
+            &desk,
+            actors.sockets.clone(),
+            actors.leases.clone(),
+            actors.publisher.clone(),
+            Arc::clone(&actors.bell),
+        );
         Self {
-            state,
-            actors,
+            desk,
+            hands: Hands {
+                actors,
+                workshop,
+                work: JoinSet::new(),
+            },
             signals,
             supervisor,
-            work: JoinSet::new(),
             restore,
         }
     }
 
     /// Runs until a signal or a failure, then stops everything in order.
     pub(super) async fn run(mut self, namespaces: Vec<Namespace>) -> Result<(), BackendError> {
-        self.actors.tracker.track_host().await;
-        let effects = self.state.begin(namespaces);
-        self.perform(effects).await;
+        self.hands.actors.tracker.track_host().await;
+        let effects = self.desk.lock().await.state.begin(namespaces);
+        self.hands.perform(effects).await;
+        let workshop = self.hands.workshop.clone();
+        let usher = move |request| workshop.usher(request);
+        self.hands.actors.usher.set(Box::new(usher));
         let mut unyielding = 0;
         let ended = loop {
             match self.next_event().await {
@@ -115,43 +153,75 @@ impl Task {
                 }
                 Event::Signal(Signal::Reload) => {
                     info!("SIGHUP, reading presets and scenarios again");
-                    self.actors.library.reload();
+                    self.hands.actors.library.reload();
                 }
                 Event::Failure(failure) => break Err(failure),
                 Event::Input(input) => {
                     log(&input);
-                    let effects = self.state.step(input, moment());
-                    unyielding += 1;
-                    let begins = !effects.is_empty();
-                    self.perform(effects).await;
-                    if self.actors.clients.requests.is_empty() {
-                        unyielding = 0;
-                    } else if begins || unyielding >= TURN {
-                        // What was begun has its turn before all the others that ask.
-                        tokio::task::yield_now().await;
-                        unyielding = 0;
-                    }
+                    self.take(input).await;
                 }
+                Event::Bell => match self.look_at_desk().await {
+                    Ok(Waiting::Nothing) => unyielding = 0,
+                    Ok(Waiting::More { begins }) => {
+                        unyielding += 1;
+                        if begins || unyielding >= TURN {
+                            // What was begun has its turn before all the others that ask.
+                            tokio::task::yield_now().await;
+                            unyielding = 0;
+                        }
+                    }
+                    Err(failure) => break Err(failure),
+                },
             }
         };
-        self.refuse_requests();
+        self.refuse_requests().await;
         self.end_scenarios().await;
         self.finish_work().await;
         let Self {
-            state,
-            work,
+            desk,
+            hands,
             supervisor,
             ..
         } = self;
         // Whoever still waits for an answer hears now that there will be none.
-        drop((state, work));
+        drop((desk, hands));
         supervisor.shut_down().await;
         ended
     }
 
-    fn refuse_requests(&mut self) {
-        self.actors.clients.requests.close();
-        while let Ok(request) = self.actors.clients.requests.try_recv() {
+    /// Lets the state decide, and does what it says after what is left from before.
+    async fn take(&mut self, input: Input) {
+        // Nobody decides anything else before that is begun.
+        let mut desk = self.desk.lock().await;
+        self.hands.perform(desk.take_left()).await;
+        let effects = desk.state.step(input, moment());
+        self.hands.perform(effects).await;
+    }
+
+    /// Does what was left to the main loop, and takes one request.
+    async fn look_at_desk(&mut self) -> Result<Waiting, BackendError> {
+        let mut desk = self.desk.lock().await;
+        if desk.has_panicked() {
+            return Err(BackendError::ActorEnded { actor: "workshop" });
+        }
+        self.hands.perform(desk.take_left()).await;
+        let Ok(request) = desk.requests.try_recv() else {
+            return Ok(Waiting::Nothing);
+        };
+        let effects = desk.state.step(Input::Request(request), moment());
+        let begins = !effects.is_empty();
+        self.hands.perform(effects).await;
+        if desk.requests.is_empty() {
+            return Ok(Waiting::Nothing);
+        }
+        self.hands.actors.bell.notify_one();
+        Ok(Waiting::More { begins })
+    }
+
+    async fn refuse_requests(&mut self) {
+        let mut desk = self.desk.lock().await;
+        desk.close();
+        while let Ok(request) = desk.requests.try_recv() {
             // Dropped unanswered, it is answered by the bus.
             drop(request);
         }
@@ -160,7 +230,7 @@ impl Task {
     /// Lets executions end and put back what they found, which needs everything but requests.
     async fn end_scenarios(&mut self) {
         let limit = tokio::time::Instant::now() + LAST_SCENARIOS;
-        let mut ended = self.actors.scenarios.end(self.restore).await;
+        let mut ended = self.hands.actors.scenarios.end(self.restore).await;
         loop {
             let event = tokio::select! {
                 biased;
@@ -174,9 +244,11 @@ impl Task {
                 event = self.next_event() => event,
             };
             match event {
-                Event::Input(input) => {
-                    let effects = self.state.step(input, moment());
-                    self.perform(effects).await;
+                Event::Input(input) => self.take(input).await,
+                Event::Bell => {
+                    if let Err(failure) = self.look_at_desk().await {
+                        return warn!(error = %chain(&failure), "scenarios left running");
+                    }
                 }
                 // Somebody is in a hurry, or there is nobody left to do it.
                 Event::Signal(Signal::Reload) => {}
@@ -189,30 +261,50 @@ impl Task {
 
     /// Answers those whose request is under way; what was not begun is refused.
     async fn finish_work(&mut self) {
-        let effects = self.state.stop(moment());
+        let effects = self.desk.lock().await.state.stop(moment());
         let limit = if effects.is_empty() {
             LAST_WORK
         } else {
             LAST_RESTORATIONS
         };
-        self.perform(effects).await;
-        let finish = async {
-            while let Some(done) = self.work.join_next().await {
-                if let Ok(input) = done {
-                    // Answers to what was done go out with a last publication.
-                    let effects = self.state.step(input, moment());
-                    self.perform(effects).await;
-                }
-            }
-        };
-        if tokio::time::timeout(limit, finish).await.is_err() {
-            debug!(count = self.work.len(), "work left unfinished");
+        self.hands.perform(effects).await;
+        if tokio::time::timeout(limit, self.finish_all())
+            .await
+            .is_err()
+        {
+            debug!(workshop = ?self.hands.workshop, count = self.hands.work.len(), "work left unfinished");
         }
-        self.work.abort_all();
+        self.hands.work.abort_all();
+    }
+
+    /// Takes in what comes of the work under way until there is none. Answers to what was done go out with a last
+    /// publication.
+    async fn finish_all(&mut self) {
+        loop {
+            // What work that has ended left is there by then.
+            let is_idle = self.hands.workshop.is_idle();
+            let left = self.desk.lock().await.take_left();
+            self.hands.perform(left).await;
+            if is_idle && self.hands.work.is_empty() && self.hands.workshop.is_idle() {
+                return;
+            }
+            let done = tokio::select! {
+                biased;
+                // Cancel-safe: the set keeps a result until it is returned.
+                Some(done) = self.hands.work.join_next(), if !self.hands.work.is_empty() => done.ok(),
+                // Cancel-safe: what was notified and not returned stays so.
+                () = self.hands.actors.bell.notified() => None,
+            };
+            if let Some(input) = done {
+                self.take(input).await;
+            }
+        }
     }
 
     async fn next_event(&mut self) -> Event {
-        let wake = self.state.wake_at();
+        let wake = self.desk.lock().await.state.wake_at();
+        let actors = &mut self.hands.actors;
+        let work = &mut self.hands.work;
         let wake = async {
             match wake {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -227,27 +319,29 @@ impl Task {
             failure = self.supervisor.failure() => Event::Failure(failure),
             // Cancel-safe, as are the other channels: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
-            Some(event) = self.actors.namespaces.next() => Event::Input(Input::Namespace(event)),
-            (finder, event) = self.actors.held.next() => Event::Input(Input::Held(finder, event)),
-            Some(event) = self.actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
+            Some(event) = actors.namespaces.next() => Event::Input(Input::Namespace(event)),
+            (finder, event) = actors.held.next() => Event::Input(Input::Held(finder, event)),
+            Some(event) = actors.interfaces.recv() => Event::Input(Input::Interfaces(event)),
             // What was begun, steps of scenarios too, comes before what is asked anew, of which hundreds may wait.
             // Cancel-safe: the set keeps a result until it is returned.
-            Some(done) = self.work.join_next(), if !self.work.is_empty() => {
+            Some(done) = work.join_next(), if !work.is_empty() => {
                 done.map_or_else(work_failed, Event::Input)
             }
-            Some(call) = self.actors.calls.recv() => {
+            Some(call) = actors.calls.recv() => {
                 Event::Input(Input::TcCall(Box::new(call)))
             }
             // Cancel-safe: what was notified and not returned stays so.
-            () = self.actors.clients.joined.notified() => Event::Input(Input::FrontendJoined),
+            () = actors.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a change that was not returned is still to come.
-            library = self.actors.library.changed() => Event::Input(Input::Library(library)),
-            Some(request) = self.actors.clients.requests.recv() => Event::Input(Input::Request(request)),
+            library = actors.library.changed() => Event::Input(Input::Library(library)),
+            () = actors.bell.notified() => Event::Bell,
             // Cancel-safe: the deadline is computed anew each time.
             () = wake => Event::Input(Input::Timer),
         }
     }
+}
 
+impl Hands {
     async fn perform(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
@@ -258,15 +352,8 @@ impl Task {
                 }
                 Effect::Untrack(key, way) => self.actors.tracker.untrack(key, way).await,
                 Effect::Forget(key) => self.actors.sockets.forget(key),
-                Effect::SwitchLink(wish) => {
-                    let sockets = self.actors.sockets.clone();
-                    self.work.spawn(switch_link(sockets, wish));
-                }
-                Effect::ChangeTc(wish) => {
-                    let sockets = self.actors.sockets.clone();
-                    let leases = self.actors.leases.clone();
-                    self.work.spawn(impair::impair(sockets, leases, wish));
-                }
+                Effect::SwitchLink(wish) => self.workshop.begin(Work::Link(Box::new(wish))),
+                Effect::ChangeTc(wish) => self.workshop.begin(Work::Tc(wish)),
                 Effect::ForgetLease(lease) => self.on_lease(*lease, Late::Erase),
                 Effect::AmendLease(lease) => {
                     let also = lease.also.clone();
@@ -340,13 +427,6 @@ impl Task {
     }
 }
 
-/// Switches a link and reads back what came of it.
-async fn switch_link(sockets: NetnsSockets, wish: LinkWish) -> Input {
-    let result = link_control::switch(sockets, wish.order.clone()).await;
-    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
-    Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
-}
-
 fn work_failed(err: tokio::task::JoinError) -> Event {
     Event::Failure(BackendError::Actor {
         actor: "backend",
@@ -383,7 +463,8 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-fn moment() -> Moment {
+/// Reads the clocks.
+pub(super) fn moment() -> Moment {
     let unix_ms = unix_milliseconds();
     Moment {
         now: now(),

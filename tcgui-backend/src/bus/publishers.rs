@@ -1,6 +1,7 @@
 //! The publishers: one for each key that late clients must find, none for anything else.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
@@ -58,19 +59,7 @@ impl Publishers {
         })
     }
 
-    /// Returns the key whose liveliness token says that the backend is there.
-    pub(super) fn liveliness_key(&self) -> String {
-        self.keys.health()
-    }
-
-    /// Returns the keys of the backend.
-    pub(super) fn keys(&self) -> &Keys {
-        &self.keys
-    }
-
-    /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
-    /// link.
-    pub(super) fn publish(&mut self, publication: Publication) -> Answers {
+    fn publish(&mut self, publication: Publication) -> Answers {
         let Publication {
             presets,
             list,
@@ -112,6 +101,35 @@ impl Publishers {
             put_at(&mut self.executions, &key, update.as_ref(), declare);
         }
         answers
+    }
+}
+
+/// The publishers, of which one thread at a time publishes something. Clones share them.
+#[derive(Debug, Clone)]
+pub(super) struct SharedPublishers(Arc<Mutex<Option<Publishers>>>);
+
+impl SharedPublishers {
+    pub(super) fn new(publishers: Publishers) -> Self {
+        Self(Arc::new(Mutex::new(Some(publishers))))
+    }
+
+    /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
+    /// link.
+    pub(super) fn publish(&self, publication: Publication) -> Answers {
+        match self.lock().as_mut() {
+            Some(publishers) => publishers.publish(publication),
+            None => publication.answers,
+        }
+    }
+
+    /// Takes all of them back; from now on nothing is published.
+    pub(super) fn end(&self) {
+        let publishers = self.lock().take();
+        drop(publishers);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Publishers>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

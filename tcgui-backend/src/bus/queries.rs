@@ -13,13 +13,13 @@ use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{debug, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::replies::{Replies, Turn, strip};
-use super::{BusError, REQUESTS, Reply, Request};
+use super::{BusError, Door, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -85,11 +85,11 @@ impl Queries {
     pub(super) fn declare(
         session: &Session,
         keys: &Keys,
-        requests: mpsc::Sender<Request>,
+        inbox: Inbox,
         replies: Replies,
     ) -> Result<Self, BusError> {
         let desk = Desk {
-            requests,
+            inbox,
             replies,
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
@@ -118,10 +118,18 @@ impl Queries {
     }
 }
 
+/// Where what is understood goes.
+#[derive(Debug, Clone)]
+pub(super) struct Inbox {
+    pub(super) requests: mpsc::Sender<Request>,
+    pub(super) bell: Arc<Notify>,
+    pub(super) door: Door,
+}
+
 /// Takes queries from Zenoh's threads without ever making them wait for the backend.
 #[derive(Debug, Clone)]
 struct Desk {
-    requests: mpsc::Sender<Request>,
+    inbox: Inbox,
     replies: Replies,
     open: Arc<Semaphore>,
     refusing: Arc<Semaphore>,
@@ -158,8 +166,13 @@ impl Desk {
         };
         let body = read(&query).and_then(|payload| decode(&payload));
         let reply = self.reply(query, key, received, permit);
-        match (body, self.requests.try_reserve()) {
-            (Ok(body), Ok(room)) => room.send(request(body, reply)),
+        match (body, self.inbox.requests.try_reserve()) {
+            (Ok(body), Ok(room)) => {
+                if let Some(request) = self.inbox.door.pass(request(body, reply)) {
+                    room.send(request);
+                    self.inbox.bell.notify_one();
+                }
+            }
             (Ok(_), Err(_)) => reply.send(busy()),
             (Err(explanation), _) => reply.send(R::refusal(explanation, ErrorKind::Invalid)),
         }

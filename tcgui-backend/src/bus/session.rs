@@ -11,11 +11,11 @@ use zenoh::config::{Config, WhatAmI};
 use zenoh::sample::SampleKind;
 use zenoh::{Session, Wait};
 
-use super::publishers::Publishers;
-use super::queries::Queries;
+use super::publishers::{Publishers, SharedPublishers};
+use super::queries::{Inbox, Queries};
 use super::replies::Replies;
 use super::task::Frontends;
-use super::{BusError, BusHandle, Clients, REQUESTS, Task};
+use super::{BusError, BusHandle, Clients, Door, REQUESTS, Task};
 use crate::cli::ZenohMode;
 use crate::config::BusConfig;
 
@@ -49,21 +49,35 @@ pub async fn open(
     let replies = Replies::new(&unwritten);
     let joined = Arc::new(Notify::new());
     let frontends = watch_frontends(&session, &keys, Arc::clone(&joined))?;
-    let queries = Queries::declare(&session, &keys, request_tx, replies.clone())?;
-    let publishers = Publishers::declare(&session, keys, &unwritten)?;
+    let (bell, usher) = (Arc::new(Notify::new()), Door::default());
+    let inbox = Inbox {
+        requests: request_tx,
+        bell: Arc::clone(&bell),
+        door: usher.clone(),
+    };
+    let queries = Queries::declare(&session, &keys, inbox, replies.clone())?;
+    let publishers = Publishers::declare(&session, keys.clone(), &unwritten)?;
+    let publishers = SharedPublishers::new(publishers);
     let (publications, publication_rx) = mpsc::channel(1);
+    let handle = BusHandle {
+        publications,
+        publishers: publishers.clone(),
+        replies: replies.clone(),
+    };
     let task = Task::new(
-        session,
+        (session, keys),
         publishers,
         (queries, frontends),
         (replies, unwritten),
         publication_rx,
     );
-    Ok((
-        BusHandle { publications },
-        Clients { requests, joined },
-        task,
-    ))
+    let clients = Clients {
+        requests,
+        bell,
+        usher,
+        joined,
+    };
+    Ok((handle, clients, task))
 }
 
 /// Tells when a frontend joins: it declares a token for its subscription to the interface list.

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tcgui_shared::keys::Keys;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -10,10 +11,10 @@ use zenoh::Session;
 use zenoh::liveliness::LivelinessToken;
 use zenoh::pubsub::Subscriber;
 
-use super::publishers::Publishers;
+use super::publishers::SharedPublishers;
 use super::queries::Queries;
 use super::replies::Replies;
-use super::{Answers, BusError, Publication, Sample, SampleTask};
+use super::{Answers, BusError, Publication, Sample, SampleTask, send};
 use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
@@ -28,7 +29,8 @@ type Order = (Publication, oneshot::Sender<Duration>);
 #[derive(Debug)]
 pub struct Task {
     session: Session,
-    publishers: Publishers,
+    keys: Keys,
+    publishers: SharedPublishers,
     /// What clients can ask, and who joins.
     ears: (Queries, Frontends),
     replies: Replies,
@@ -40,14 +42,15 @@ pub struct Task {
 
 impl Task {
     pub(super) fn new(
-        session: Session,
-        publishers: Publishers,
+        (session, keys): (Session, Keys),
+        publishers: SharedPublishers,
         ears: (Queries, Frontends),
         (replies, unwritten): (Replies, TaskTracker),
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
             session,
+            keys,
             publishers,
             ears,
             replies,
@@ -59,7 +62,7 @@ impl Task {
 
     /// Returns the way to send samples over this session, and the actor that does it.
     pub fn samples(&self) -> (mpsc::Sender<Vec<Sample>>, SampleTask) {
-        SampleTask::new(self.session.clone(), self.publishers.keys().clone())
+        SampleTask::new(self.session.clone(), self.keys.clone())
     }
 
     /// Publishes until `stop` is cancelled or the last handle is gone.
@@ -71,15 +74,12 @@ impl Task {
             let has_list = publication.list.is_some();
             let started = Instant::now();
             // A put waits for a slow link.
-            let mut publishers = self.publishers;
-            let publish = move || {
-                let answers = publishers.publish(publication);
-                (publishers, answers)
-            };
+            let publishers = self.publishers.clone();
+            let publish = move || ((), publishers.publish(publication));
             // What was published is answered where it was, but a client that does not read holds up nothing.
             let replies = self.replies.clone();
             let answer = move |answers: Answers| replies.write_here(|| send(answers));
-            self.publishers = blocking::run_with_rest(publish, answer).await;
+            blocking::run_with_rest(publish, answer).await;
             // The backend may be stopping; then nobody wants to know.
             reply.send(started.elapsed()).ok();
             if has_list && self.token.is_none() {
@@ -103,7 +103,7 @@ impl Task {
 
     /// Clients ask for the scenario list the moment they see the token, so it comes last.
     async fn declare_token(&self) -> Result<LivelinessToken, BusError> {
-        let key = self.publishers.liveliness_key();
+        let key = self.keys.health();
         self.session
             .liveliness()
             .declare_token(key.clone())
@@ -118,7 +118,7 @@ impl Task {
             drop(self.ears);
             self.unwritten.close();
             self.unwritten.wait().await;
-            drop(self.publishers);
+            self.publishers.end();
             if let Err(error) = self.session.close().await {
                 debug!(%error, "session not closed");
             }
@@ -126,11 +126,5 @@ impl Task {
         if tokio::time::timeout(GOODBYE, goodbye).await.is_err() {
             debug!("session left without a goodbye");
         }
-    }
-}
-
-fn send(answers: Answers) {
-    for (reply, answer) in answers {
-        reply.send(answer);
     }
 }

@@ -134,13 +134,18 @@ impl Rtnetlink {
         T: Send + 'static,
         E: From<RtnetlinkError> + Send + 'static,
     {
-        let permit = Arc::clone(&self.running).acquire_owned().await;
+        let permit = self.running().acquire_owned().await;
         let pool = self.clone();
         blocking::run(move || {
             let _permit = permit;
             pool.run_here(request)
         })
         .await
+    }
+
+    /// Returns what bounds the requests that run at once.
+    pub(crate) fn running(&self) -> Arc<Semaphore> {
+        Arc::clone(&self.running)
     }
 
     /// Runs `request` on the calling thread, which may block: not for asynchronous code, and not

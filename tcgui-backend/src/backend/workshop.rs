@@ -1,0 +1,233 @@
+//! Work on links and qdiscs, from its beginning to its answer.
+//!
+//! Waking one thread after the other is most of what a change costs, so one is woken: Zenoh's thread that brings a
+//! request lets the state decide and begins the work; the thread that does it lets the state decide what follows,
+//! publishes that, and answers. Whatever else there is to do is left to the main loop, and so is everything when
+//! somebody else is deciding: Zenoh's threads wait for nobody.
+//!
+//! All decisions are made under one lock, one after the other, and what they lead to is begun in that order.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit, mpsc};
+use tokio_util::task::TaskTracker;
+
+use super::impair::{self, Leases};
+use super::link_control;
+use super::state::{Effect, Input, LinkWish, State, TcWish};
+use super::task::moment;
+use crate::bus::{BusHandle, Publication, Request};
+use crate::sockets::NetnsSockets;
+
+/// The state, and what waits for the main loop.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub(super) state: State,
+    /// What nobody has taken from clients yet.
+    pub(super) requests: mpsc::Receiver<Request>,
+    left: Vec<Effect>,
+    /// Work has panicked; what it was about stays under way for ever.
+    panicked: bool,
+    /// The daemon stops: nothing is begun any more but by the main loop.
+    closed: bool,
+}
+
+impl Desk {
+    pub(super) fn new(state: State, requests: mpsc::Receiver<Request>) -> Self {
+        Self {
+            state,
+            requests,
+            left: Vec::new(),
+            panicked: false,
+            closed: false,
+        }
+    }
+
+    /// Returns what was left to the main loop, to be done before anything that is decided later.
+    pub(super) fn take_left(&mut self) -> Vec<Effect> {
+        std::mem::take(&mut self.left)
+    }
+
+    pub(super) fn has_panicked(&self) -> bool {
+        self.panicked
+    }
+
+    /// Takes no requests any more.
+    pub(super) fn close(&mut self) {
+        self.closed = true;
+        self.requests.close();
+    }
+
+    /// Returns whether all that waits may as well be done later than what is decided now.
+    fn is_clear(&self) -> bool {
+        self.left.iter().all(Effect::is_beside)
+    }
+}
+
+/// A piece of work on one interface.
+#[derive(Debug)]
+pub(super) enum Work {
+    Link(Box<LinkWish>),
+    Tc(Box<TcWish>),
+}
+
+/// What it takes to do it. Clones share everything; none keeps the state alive.
+#[derive(Clone)]
+pub(super) struct Workshop {
+    desk: Weak<Mutex<Desk>>,
+    sockets: NetnsSockets,
+    leases: Leases,
+    publisher: BusHandle,
+    /// Rung when something is left to the main loop, or it has to wake at another time.
+    bell: Arc<Notify>,
+    under_way: TaskTracker,
+    runtime: Handle,
+}
+
+impl fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let under_way = self.under_way.len();
+        f.debug_struct("Workshop")
+            .field("under_way", &under_way)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Workshop {
+    /// Works on the blocking threads of the current runtime.
+    pub(super) fn new(
+        desk: &Arc<Mutex<Desk>>,
+        sockets: NetnsSockets,
+        leases: Leases,
+        publisher: BusHandle,
+        bell: Arc<Notify>,
+    ) -> Self {
+        Self {
+            desk: Arc::downgrade(desk),
+            sockets,
+            leases,
+            publisher,
+            bell,
+            under_way: TaskTracker::new(),
+            runtime: Handle::current(),
+        }
+    }
+
+    /// Returns whether no work is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
+    /// Takes a request that is about one interface, or gives it back. Waits for nothing.
+    pub(super) fn usher(&self, request: Request) -> Option<Request> {
+        if !matches!(request, Request::Tc(..) | Request::Interface(..)) {
+            return Some(request);
+        }
+        let Some(desk) = self.desk.upgrade() else {
+            return Some(request);
+        };
+        let Ok(mut desk) = desk.try_lock() else {
+            return Some(request);
+        };
+        let moment = moment();
+        let wake_at = desk.state.wake_at();
+        // A list takes milliseconds to make up. What came before goes first.
+        let is_due = wake_at.is_some_and(|at| at <= moment.now);
+        if is_due || desk.closed || !desk.left.is_empty() || !desk.requests.is_empty() {
+            return Some(request);
+        }
+        let effects = desk.state.step(Input::Request(request), moment);
+        let publication = self.hand_out(&mut desk, effects);
+        desk.left.extend(publication.map(Effect::Publish));
+        let rings = !desk.left.is_empty() || desk.state.wake_at() != wake_at;
+        drop(desk);
+        if rings {
+            self.bell.notify_one();
+        }
+        None
+    }
+
+    /// Sets a thread to work.
+    pub(super) fn begin(&self, work: Work) {
+        let key = match &work {
+            Work::Link(wish) => wish.order.place.key,
+            Work::Tc(wish) => wish.order.place.key,
+        };
+        let running = self.sockets.running(key);
+        let (workshop, token) = (self.clone(), self.under_way.token());
+        let carry_out = move |permit| {
+            workshop.carry_out(work, permit);
+            drop(token);
+            workshop.bell.notify_one();
+        };
+        // What comes of it is told by the work itself, in both cases.
+        if let Ok(permit) = Arc::clone(&running).try_acquire_owned() {
+            drop(self.runtime.spawn_blocking(move || carry_out(permit)));
+        } else {
+            drop(self.runtime.spawn(async move {
+                let permit = running.acquire_owned().await.expect("never closed");
+                drop(tokio::task::spawn_blocking(move || carry_out(permit)));
+            }));
+        }
+    }
+
+    fn carry_out(&self, work: Work, permit: OwnedSemaphorePermit) {
+        let carried_out = catch_unwind(AssertUnwindSafe(|| {
+            let input = match work {
+                Work::Link(wish) => link_control::switch(&self.sockets, *wish),
+                Work::Tc(wish) => impair::impair(&self.sockets, &self.leases, wish),
+            };
+            drop(permit);
+            self.go_on(input);
+        }));
+        if let (Err(_), Some(desk)) = (carried_out, self.desk.upgrade()) {
+            desk.blocking_lock().panicked = true;
+        }
+    }
+
+    /// Lets the state decide what follows, publishes and answers.
+    fn go_on(&self, mut input: Input) {
+        while let Some(desk) = self.desk.upgrade() {
+            let mut desk = desk.blocking_lock();
+            let mut publication = None;
+            self.publisher.write_here(|| {
+                let effects = desk.state.step(input, moment());
+                publication = self.hand_out(&mut desk, effects);
+                drop(desk);
+            });
+            let Some(publication) = publication else {
+                return;
+            };
+            let started = Instant::now();
+            self.publisher.publish_here(publication);
+            input = Input::Published(started.elapsed());
+        }
+    }
+
+    /// Begins the work that was decided on, returns what whoever has decided it is to publish, and leaves the rest.
+    fn hand_out(
+        &self,
+        desk: &mut MutexGuard<'_, Desk>,
+        effects: Vec<Effect>,
+    ) -> Option<Publication> {
+        let mut publication = None;
+        for effect in effects {
+            match effect {
+                Effect::SwitchLink(wish) if desk.is_clear() => {
+                    self.begin(Work::Link(Box::new(wish)))
+                }
+                Effect::ChangeTc(wish) if desk.is_clear() => self.begin(Work::Tc(wish)),
+                // A list takes long to send, and the liveliness token follows the first one.
+                Effect::Publish(it) if it.list.is_none() && desk.is_clear() => {
+                    publication = Some(it);
+                }
+                other => desk.left.push(other),
+            }
+        }
+        publication
+    }
+}
