@@ -201,7 +201,7 @@ impl Task {
     /// Does what was left to the main loop, and takes one request.
     async fn look_at_desk(&mut self) -> Result<Waiting, BackendError> {
         let mut desk = self.desk.lock().await;
-        if desk.has_panicked() {
+        if self.hands.workshop.has_panicked() {
             return Err(BackendError::ActorEnded { actor: "workshop" });
         }
         self.hands.perform(desk.take_left()).await;

@@ -9,11 +9,12 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, MutexGuard, Notify, OwnedSemaphorePermit, mpsc};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 
 use super::impair::{self, Leases};
@@ -30,8 +31,6 @@ pub(super) struct Desk {
     /// What nobody has taken from clients yet.
     pub(super) requests: mpsc::Receiver<Request>,
     left: Vec<Effect>,
-    /// Work has panicked; what it was about stays under way for ever.
-    panicked: bool,
     /// The daemon stops: nothing is begun any more but by the main loop.
     closed: bool,
 }
@@ -42,7 +41,6 @@ impl Desk {
             state,
             requests,
             left: Vec::new(),
-            panicked: false,
             closed: false,
         }
     }
@@ -50,10 +48,6 @@ impl Desk {
     /// Returns what was left to the main loop, to be done before anything that is decided later.
     pub(super) fn take_left(&mut self) -> Vec<Effect> {
         std::mem::take(&mut self.left)
-    }
-
-    pub(super) fn has_panicked(&self) -> bool {
-        self.panicked
     }
 
     /// Takes no requests any more.
@@ -85,6 +79,8 @@ pub(super) struct Workshop {
     /// Rung when something is left to the main loop, or it has to wake at another time.
     bell: Arc<Notify>,
     under_way: TaskTracker,
+    /// Something has panicked that is not an actor: what it was about stays under way for ever.
+    panicked: Arc<AtomicBool>,
     runtime: Handle,
 }
 
@@ -113,6 +109,7 @@ impl Workshop {
             publisher,
             bell,
             under_way: TaskTracker::new(),
+            panicked: Arc::default(),
             runtime: Handle::current(),
         }
     }
@@ -122,8 +119,17 @@ impl Workshop {
         self.under_way.is_empty()
     }
 
+    /// Returns whether the daemon cannot go on as if nothing had happened.
+    pub(super) fn has_panicked(&self) -> bool {
+        self.panicked.load(Ordering::Acquire)
+    }
+
     /// Takes a request that is about one interface, or gives it back. Waits for nothing.
     pub(super) fn usher(&self, request: Request) -> Option<Request> {
+        self.survive(|| self.decide_at_once(request)).flatten()
+    }
+
+    fn decide_at_once(&self, request: Request) -> Option<Request> {
         if !matches!(request, Request::Tc(..) | Request::Interface(..)) {
             return Some(request);
         }
@@ -176,44 +182,45 @@ impl Workshop {
     }
 
     fn carry_out(&self, work: Work, permit: OwnedSemaphorePermit) {
-        let carried_out = catch_unwind(AssertUnwindSafe(|| {
-            let input = match work {
+        self.survive(|| {
+            let mut input = match work {
                 Work::Link(wish) => link_control::switch(&self.sockets, *wish),
                 Work::Tc(wish) => impair::impair(&self.sockets, &self.leases, wish),
             };
             drop(permit);
-            self.go_on(input);
-        }));
-        if let (Err(_), Some(desk)) = (carried_out, self.desk.upgrade()) {
-            desk.blocking_lock().panicked = true;
-        }
+            while let Some(publication) = self.decide(input) {
+                self.publisher.publish_here(publication);
+                // What it has cost matters after a list.
+                input = Input::Published(Duration::ZERO);
+            }
+        });
     }
 
-    /// Lets the state decide what follows, publishes and answers.
-    fn go_on(&self, mut input: Input) {
-        while let Some(desk) = self.desk.upgrade() {
-            let mut desk = desk.blocking_lock();
-            let mut publication = None;
-            self.publisher.write_here(|| {
-                let effects = desk.state.step(input, moment());
-                publication = self.hand_out(&mut desk, effects);
-                drop(desk);
-            });
-            let Some(publication) = publication else {
-                return;
-            };
-            let started = Instant::now();
-            self.publisher.publish_here(publication);
-            input = Input::Published(started.elapsed());
+    /// Lets the state decide what follows, writes what it answers, and returns what is to be published.
+    fn decide(&self, input: Input) -> Option<Publication> {
+        // Whoever stops waits for nothing that is written here.
+        let mut desk = self.desk.upgrade()?.blocking_lock_owned();
+        let mut publication = None;
+        self.publisher.write_here(|| {
+            let effects = desk.state.step(input, moment());
+            publication = self.hand_out(&mut desk, effects);
+            drop(desk);
+        });
+        publication
+    }
+
+    /// Returns what `work` returns. When it panics, which the hook has told, the main loop ends the daemon.
+    fn survive<T>(&self, work: impl FnOnce() -> T) -> Option<T> {
+        let done = catch_unwind(AssertUnwindSafe(work)).ok();
+        if done.is_none() {
+            self.panicked.store(true, Ordering::Release);
+            self.bell.notify_one();
         }
+        done
     }
 
     /// Begins the work that was decided on, returns what whoever has decided it is to publish, and leaves the rest.
-    fn hand_out(
-        &self,
-        desk: &mut MutexGuard<'_, Desk>,
-        effects: Vec<Effect>,
-    ) -> Option<Publication> {
+    fn hand_out(&self, desk: &mut Desk, effects: Vec<Effect>) -> Option<Publication> {
         let mut publication = None;
         for effect in effects {
             match effect {
