@@ -45,6 +45,8 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
+#[cfg(test)]
+use tokio_util::task::TaskTracker;
 
 use crate::error::BoxError;
 use crate::kernel::process;
@@ -204,6 +206,16 @@ pub struct BusHandle {
 }
 
 impl BusHandle {
+    /// Returns a handle behind which is no bus: nothing is published, and answers go out at once.
+    #[cfg(test)]
+    pub(crate) fn without_bus() -> Self {
+        Self {
+            publications: mpsc::channel(1).0,
+            publishers: SharedPublishers::ended(),
+            replies: Replies::new(&TaskTracker::new()),
+        }
+    }
+
     /// Publishes and returns how long that took; `None` when the bus is gone.
     pub async fn publish(&self, publication: Publication) -> Option<Duration> {
         let (reply, cost) = oneshot::channel();

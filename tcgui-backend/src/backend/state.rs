@@ -604,4 +604,4 @@ fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName)
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

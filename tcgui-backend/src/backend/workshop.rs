@@ -238,3 +238,150 @@ impl Workshop {
         publication
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tcgui_shared::control::InterfaceControlResponse;
+    use tcgui_shared::error_kind::ErrorKind;
+    use tcgui_shared::scenario::ScenarioRequest;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::backend::state::tests::Bench;
+    use crate::bus::Reply;
+    use crate::kernel::netns::{NetnsFiles, NetnsKey};
+    use crate::kernel::rtnetlink::Rtnetlink;
+
+    const SOON: Duration = Duration::from_secs(5);
+
+    /// A desk, the workshop beside it, and where clients put what nobody takes.
+    struct Room {
+        desk: Arc<Mutex<Desk>>,
+        workshop: Workshop,
+        requests: mpsc::Sender<Request>,
+    }
+
+    impl Room {
+        fn new() -> Self {
+            let (requests, waiting) = mpsc::channel(4);
+            let desk = Arc::new(Mutex::new(Desk::new(Bench::warm().state, waiting)));
+            let host = Rtnetlink::open(1).unwrap();
+            let sockets = NetnsSockets::new(host, NetnsFiles::new().unwrap(), 1);
+            let workshop = Workshop::new(
+                &desk,
+                sockets,
+                Err("a test".into()),
+                BusHandle::without_bus(),
+                Arc::default(),
+            );
+            Self {
+                desk,
+                workshop,
+                requests,
+            }
+        }
+
+        async fn rung(&self) {
+            let bell = self.workshop.bell.notified();
+            timeout(SOON, bell).await.expect("the bell rings");
+        }
+    }
+
+    /// Asks for a link that the state knows and the kernel does not.
+    fn enable() -> (Request, oneshot::Receiver<InterfaceControlResponse>) {
+        let request = json!({"namespace": "default", "interface": "v0", "operation": "Enable"});
+        let (reply, answer) = Reply::channel();
+        let request = serde_json::from_value(request).unwrap();
+        (Request::Interface(request, reply), answer)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn done_and_answered_without_the_main_loop() {
+        let room = Room::new();
+        let (request, answer) = enable();
+        assert!(room.workshop.usher(request).is_none());
+        let answer = timeout(SOON, answer).await.unwrap().unwrap();
+        assert!(!answer.success);
+        assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
+        room.rung().await;
+        assert!(room.workshop.is_idle());
+        let left = room.desk.lock().await.take_left();
+        assert!(
+            matches!(left[..], [Effect::Recheck(NetnsKey::Host)]),
+            "{left:?}"
+        );
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn given_back_when_it_is_not_its_turn() {
+        let is_given_back = |room: &Room| room.workshop.usher(enable().0).is_some();
+        let room = Room::new();
+        let guard = room.desk.lock().await;
+        assert!(is_given_back(&room), "somebody else decides");
+        drop(guard);
+        room.desk.lock().await.left = vec![Effect::LookForHolders];
+        assert!(
+            is_given_back(&room),
+            "the main loop has something to do first"
+        );
+        room.desk.lock().await.take_left();
+        let (earlier, _answer) = enable();
+        room.requests.try_send(earlier).unwrap();
+        assert!(is_given_back(&room), "an earlier one waits");
+        room.desk.lock().await.requests.try_recv().unwrap();
+        let (reply, _answer) = Reply::channel();
+        let other = Request::Scenario(ScenarioRequest::List, reply);
+        assert!(room.workshop.usher(other).is_some(), "about no interface");
+        assert!(!is_given_back(&room));
+        room.desk.lock().await.close();
+        assert!(is_given_back(&room), "the daemon stops");
+        let Room { desk, workshop, .. } = room;
+        drop(desk);
+        assert!(workshop.usher(enable().0).is_some(), "it has stopped");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn work_does_not_overtake_what_has_to_come_first() {
+        let room = Room::new();
+        let mut desk = room.desk.lock().await;
+        let wish = |desk: &mut Desk| {
+            let request = Input::Request(enable().0);
+            let mut effects = desk.state.step(request, moment());
+            assert_eq!(effects.len(), 1);
+            effects.remove(0)
+        };
+        let begins = wish(&mut desk);
+        let first = Effect::Forget(NetnsKey::Host);
+        assert!(
+            room.workshop
+                .hand_out(&mut desk, vec![first, begins])
+                .is_none()
+        );
+        let left = desk.take_left();
+        assert!(
+            matches!(left[..], [Effect::Forget(_), Effect::SwitchLink(_)]),
+            "{left:?}"
+        );
+        assert!(room.workshop.is_idle());
+        // What is beside everything keeps nothing.
+        let mut left = left;
+        let begins = left.remove(1);
+        room.workshop
+            .hand_out(&mut desk, vec![Effect::LookForHolders, begins]);
+        assert!(matches!(desk.take_left()[..], [Effect::LookForHolders]));
+        drop(desk);
+        room.rung().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_main_loop_hears_of_a_panic() {
+        let room = Room::new();
+        assert!(!room.workshop.has_panicked());
+        let done: Option<()> = room.workshop.survive(|| panic!("on purpose"));
+        assert!(done.is_none());
+        assert!(room.workshop.has_panicked());
+        room.rung().await;
+    }
+}

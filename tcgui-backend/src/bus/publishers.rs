@@ -113,6 +113,12 @@ impl SharedPublishers {
         Self(Arc::new(Mutex::new(Some(publishers))))
     }
 
+    /// Returns none, as after [`Self::end`].
+    #[cfg(test)]
+    pub(super) fn ended() -> Self {
+        Self(Arc::default())
+    }
+
     /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
     /// link.
     pub(super) fn publish(&self, publication: Publication) -> Answers {

@@ -47,8 +47,8 @@ fn added(name: &str, id: MountedNamespaceId) -> Input {
 }
 
 /// A state with a clock that the test moves.
-struct Bench {
-    state: State,
+pub(in crate::backend) struct Bench {
+    pub(in crate::backend) state: State,
     moment: Moment,
     roster: Roster,
 }
@@ -93,7 +93,7 @@ impl Bench {
     }
 
     /// The host has lo and v0, and everything was published.
-    fn warm() -> Self {
+    pub(in crate::backend) fn warm() -> Self {
         let mut bench = Self::cold(&[]);
         bench.publication(links(
             NetnsKey::Host,

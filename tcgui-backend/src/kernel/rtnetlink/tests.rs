@@ -1,6 +1,7 @@
 //! Requests to the running kernel, and answers that only a test can make.
 
 use super::*;
+use crate::kernel::qdisc::{Qdisc, RootChange};
 
 #[tokio::test]
 async fn lists_the_links_of_the_own_namespace() {
@@ -32,6 +33,40 @@ async fn a_refusal_carries_the_text_of_the_kernel_and_the_socket_goes_on() {
             .await
             .is_ok_and(|links| !links.is_empty())
     );
+}
+
+/// No link has it: the kernel counts from 1 on.
+const NO_LINK: u32 = 0x7fff_fff0;
+
+#[test]
+fn two_requests_in_one_datagram_are_told_apart() {
+    let mut socket = RequestSocket::open().unwrap();
+    let (link, qdiscs) = socket.link_and_qdiscs(1).unwrap();
+    assert_eq!(link.ifname, "lo");
+    // Their counters go on.
+    let names = |qdiscs: Vec<Qdisc>| -> Vec<_> {
+        let name = |it: Qdisc| (it.ifindex, it.handle, it.kind);
+        qdiscs.into_iter().map(name).collect()
+    };
+    assert_eq!(names(qdiscs.unwrap()), names(socket.qdiscs().unwrap()));
+    let refused = socket.link_and_qdiscs(NO_LINK).unwrap_err();
+    assert_eq!(refused.refused(), Some(Refused::NoDevice));
+    assert!(socket.is_in_step(), "also the second was answered");
+    assert_eq!(socket.link(1).unwrap(), link);
+}
+
+#[test]
+fn a_refused_change_is_told_whatever_is_read_after_it() {
+    let mut socket = RequestSocket::open().unwrap();
+    let delete = RootChange::Delete { handle: 0 };
+    let refused = socket.change_root_and_read(NO_LINK, &delete).unwrap_err();
+    // Without privileges it does not look for the link.
+    let expected = [Some(nix::libc::ENODEV), Some(nix::libc::EPERM)];
+    assert!(expected.contains(&refused.errno()), "{refused:?}");
+    let refused = socket.set_up(NO_LINK, true).unwrap_err();
+    assert!(expected.contains(&refused.errno()), "{refused:?}");
+    assert!(socket.is_in_step());
+    assert_eq!(socket.link(1).unwrap().ifname, "lo");
 }
 
 /// A message as the kernel frames it.
