@@ -54,6 +54,8 @@ use crate::kernel::process;
 use publishers::SharedPublishers;
 use replies::{Replies, Turn};
 
+pub use replies::Unwritten;
+
 pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
@@ -197,7 +199,7 @@ pub struct ExecutionPublication {
     pub update: Option<ScenarioExecutionUpdate>,
 }
 
-/// To publish. The actor ends with it.
+/// To publish.
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
@@ -223,22 +225,21 @@ impl BusHandle {
         cost.await.ok()
     }
 
-    /// Publishes on this thread, which may block, and answers there. Not for lists, after the first of which the
-    /// liveliness token comes.
-    pub fn publish_here(&self, publication: Publication) {
+    /// Publishes on this thread, which may block, and returns the answers that are to follow. Not for lists, after
+    /// the first of which the liveliness token comes.
+    pub fn publish_here(&self, publication: Publication) -> Answers {
         debug_assert!(publication.list.is_none(), "lists are the actor's");
-        let answers = self.publishers.publish(publication);
-        self.write_here(|| send(answers));
+        self.publishers.publish(publication)
     }
 
-    /// Calls `answer` and writes the answers that it gives on this thread, which may block: nobody has to be woken
-    /// for it.
-    pub fn write_here(&self, answer: impl FnOnce()) {
-        self.replies.write_here(answer);
+    /// Calls `answer`, and returns the answers that it gives, to be written on this thread.
+    pub fn gather(&self, answer: impl FnOnce()) -> Unwritten {
+        self.replies.gather(answer)
     }
 }
 
-fn send(answers: Answers) {
+/// Gives each its answer.
+pub fn send(answers: Answers) {
     for (reply, answer) in answers {
         reply.send(answer);
     }

@@ -180,6 +180,21 @@ pub(super) struct Moment {
     pub(super) boot: BootTime,
 }
 
+impl Moment {
+    /// Returns the moment that is `now`, at most milliseconds after this one: the other clocks went on as long.
+    pub(super) fn later(self, now: Instant) -> Self {
+        let elapsed = now.saturating_duration_since(self.now);
+        let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+        let unix_ms = self.unix_ms.saturating_add(ms);
+        Self {
+            now,
+            unix_s: unix_ms / 1000,
+            unix_ms,
+            boot: self.boot.plus(elapsed),
+        }
+    }
+}
+
 /// Everything the main loop remembers.
 #[derive(Debug)]
 pub(super) struct State {
@@ -321,6 +336,19 @@ impl State {
             self.tc.publish_at(),
         ];
         due.into_iter().flatten().min()
+    }
+
+    /// Returns whether a request is about an interface that is known.
+    pub(super) fn knows(&self, request: &Request) -> bool {
+        let (netns, interface) = match request {
+            Request::Tc(request, _) => (&request.namespace, &request.interface),
+            Request::Interface(request, _) => (&request.namespace, &request.interface),
+            Request::Scenario(..)
+            | Request::Execution(..)
+            | Request::Diagnostics(..)
+            | Request::Explain(..) => return false,
+        };
+        self.find(netns, interface).is_ok()
     }
 
     /// Gives up what was asked for and not begun; those who asked hear that the backend stops. Returns

@@ -201,7 +201,7 @@ impl Task {
     /// Does what was left to the main loop, and takes one request.
     async fn look_at_desk(&mut self) -> Result<Waiting, BackendError> {
         let mut desk = self.desk.lock().await;
-        if self.hands.workshop.has_panicked() {
+        if self.hands.workshop.take_panic() {
             return Err(BackendError::ActorEnded { actor: "workshop" });
         }
         self.hands.perform(desk.take_left()).await;
@@ -261,13 +261,16 @@ impl Task {
 
     /// Answers those whose request is under way; what was not begun is refused.
     async fn finish_work(&mut self) {
-        let effects = self.desk.lock().await.state.stop(moment());
+        let mut desk = self.desk.lock().await;
+        self.hands.perform(desk.take_left()).await;
+        let effects = desk.state.stop(moment());
         let limit = if effects.is_empty() {
             LAST_WORK
         } else {
             LAST_RESTORATIONS
         };
         self.hands.perform(effects).await;
+        drop(desk);
         if tokio::time::timeout(limit, self.finish_all())
             .await
             .is_err()
@@ -283,8 +286,9 @@ impl Task {
         loop {
             // What work that has ended left is there by then.
             let is_idle = self.hands.workshop.is_idle();
-            let left = self.desk.lock().await.take_left();
-            self.hands.perform(left).await;
+            let mut desk = self.desk.lock().await;
+            self.hands.perform(desk.take_left()).await;
+            drop(desk);
             if is_idle && self.hands.work.is_empty() && self.hands.workshop.is_idle() {
                 return;
             }
@@ -302,7 +306,7 @@ impl Task {
     }
 
     async fn next_event(&mut self) -> Event {
-        let wake = self.desk.lock().await.state.wake_at();
+        let wake = self.desk.lock().await.note_wake();
         let actors = &mut self.hands.actors;
         let work = &mut self.hands.work;
         let wake = async {
@@ -459,7 +463,8 @@ fn log(input: &Input) {
     }
 }
 
-fn now() -> Instant {
+/// Reads the clock of decisions.
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

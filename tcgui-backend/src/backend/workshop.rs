@@ -11,17 +11,18 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::impair::{self, Leases};
 use super::link_control;
-use super::state::{Effect, Input, LinkWish, State, TcWish};
-use super::task::moment;
-use crate::bus::{BusHandle, Publication, Request};
+use super::state::{Effect, Input, LinkWish, Moment, State, TcWish};
+use super::task::{moment, now};
+use crate::bus::{BusHandle, Publication, Request, Unwritten, send};
 use crate::sockets::NetnsSockets;
 
 /// The state, and what waits for the main loop.
@@ -31,6 +32,8 @@ pub(super) struct Desk {
     /// What nobody has taken from clients yet.
     pub(super) requests: mpsc::Receiver<Request>,
     left: Vec<Effect>,
+    /// When the main loop wakes by itself.
+    wakes_at: Option<Instant>,
     /// The daemon stops: nothing is begun any more but by the main loop.
     closed: bool,
 }
@@ -41,6 +44,7 @@ impl Desk {
             state,
             requests,
             left: Vec::new(),
+            wakes_at: None,
             closed: false,
         }
     }
@@ -56,6 +60,20 @@ impl Desk {
         self.requests.close();
     }
 
+    /// Returns when the main loop has to wake by itself, unless it hears the bell before.
+    pub(super) fn note_wake(&mut self) -> Option<Instant> {
+        self.wakes_at = self.state.wake_at();
+        self.wakes_at
+    }
+
+    /// Returns whether the main loop has to know at once what was decided. A look that was put off anyhow, it has
+    /// not.
+    fn is_pressing(&self) -> bool {
+        let is_look = |effect: &Effect| matches!(effect, Effect::Recheck(_));
+        let is_late = |at| self.wakes_at.is_none_or(|wakes| at < wakes);
+        self.closed || !self.left.iter().all(is_look) || self.state.wake_at().is_some_and(is_late)
+    }
+
     /// Returns whether all that waits may as well be done later than what is decided now.
     fn is_clear(&self) -> bool {
         self.left.iter().all(Effect::is_beside)
@@ -67,6 +85,23 @@ impl Desk {
 pub(super) enum Work {
     Link(Box<LinkWish>),
     Tc(Box<TcWish>),
+}
+
+/// Who publishes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Publishing {
+    Here,
+    /// The main loop.
+    Later,
+}
+
+/// What came of a decision, but for what was begun or left.
+struct Decided {
+    at: Moment,
+    publication: Option<Publication>,
+    unwritten: Unwritten,
+    /// The main loop has to know at once.
+    is_pressing: bool,
 }
 
 /// What it takes to do it. Clones share everything; none keeps the state alive.
@@ -119,9 +154,9 @@ impl Workshop {
         self.under_way.is_empty()
     }
 
-    /// Returns whether the daemon cannot go on as if nothing had happened.
-    pub(super) fn has_panicked(&self) -> bool {
-        self.panicked.load(Ordering::Acquire)
+    /// Returns, once, whether the daemon cannot go on as if nothing had happened.
+    pub(super) fn take_panic(&self) -> bool {
+        self.panicked.swap(false, Ordering::AcqRel)
     }
 
     /// Takes a request that is about one interface, or gives it back. Waits for nothing.
@@ -130,9 +165,6 @@ impl Workshop {
     }
 
     fn decide_at_once(&self, request: Request) -> Option<Request> {
-        if !matches!(request, Request::Tc(..) | Request::Interface(..)) {
-            return Some(request);
-        }
         let Some(desk) = self.desk.upgrade() else {
             return Some(request);
         };
@@ -140,18 +172,19 @@ impl Workshop {
             return Some(request);
         };
         let moment = moment();
-        let wake_at = desk.state.wake_at();
         // A list takes milliseconds to make up. What came before goes first.
-        let is_due = wake_at.is_some_and(|at| at <= moment.now);
+        let is_due = desk.state.wake_at().is_some_and(|at| at <= moment.now);
         if is_due || desk.closed || !desk.left.is_empty() || !desk.requests.is_empty() {
+            return Some(request);
+        }
+        // The main loop may be about to hear of what is not known yet.
+        if !desk.state.knows(&request) {
             return Some(request);
         }
         let effects = desk.state.step(Input::Request(request), moment);
         let publication = self.hand_out(&mut desk, effects);
         desk.left.extend(publication.map(Effect::Publish));
-        let rings = !desk.left.is_empty() || desk.state.wake_at() != wake_at;
-        drop(desk);
-        if rings {
+        if desk.is_pressing() {
             self.bell.notify_one();
         }
         None
@@ -166,9 +199,7 @@ impl Workshop {
         let running = self.sockets.running(key);
         let (workshop, token) = (self.clone(), self.under_way.token());
         let carry_out = move |permit| {
-            workshop.carry_out(work, permit);
-            drop(token);
-            workshop.bell.notify_one();
+            workshop.survive(|| workshop.carry_out(work, permit, token));
         };
         // What comes of it is told by the work itself, in both cases.
         if let Ok(permit) = Arc::clone(&running).try_acquire_owned() {
@@ -181,32 +212,68 @@ impl Workshop {
         }
     }
 
-    fn carry_out(&self, work: Work, permit: OwnedSemaphorePermit) {
-        self.survive(|| {
-            let mut input = match work {
-                Work::Link(wish) => link_control::switch(&self.sockets, *wish),
-                Work::Tc(wish) => impair::impair(&self.sockets, &self.leases, wish),
+    fn carry_out(&self, work: Work, permit: OwnedSemaphorePermit, token: TaskTrackerToken) {
+        if self.desk.strong_count() == 0 {
+            // Given up before it was begun; whoever waits for it hears so.
+            return;
+        }
+        let input = match work {
+            Work::Link(wish) => link_control::switch(&self.sockets, *wish),
+            Work::Tc(wish) => impair::impair(&self.sockets, &self.leases, wish),
+        };
+        let Some(mut decided) = self.decide(input, Publishing::Here, moment) else {
+            return;
+        };
+        // Not before: it bounds the threads that wait for their turn to decide, too.
+        drop(permit);
+        if let Some(publication) = decided.publication.take() {
+            // What is answered already does not wait for what is published.
+            drop(decided.unwritten);
+            let answers = self.publisher.publish_here(publication);
+            let unwritten = self.publisher.gather(|| send(answers));
+            // Whoever publishes next does not wait for clients that read slowly. What it has cost matters for lists.
+            let published = Input::Published(Duration::ZERO);
+            let at = decided.at;
+            let clocks = || at.later(now());
+            let Some(then) = self.decide(published, Publishing::Later, clocks) else {
+                return;
             };
-            drop(permit);
-            while let Some(publication) = self.decide(input) {
-                self.publisher.publish_here(publication);
-                // What it has cost matters after a list.
-                input = Input::Published(Duration::ZERO);
-            }
-        });
+            decided = Decided { unwritten, ..then };
+        }
+        drop(token);
+        if decided.is_pressing {
+            self.bell.notify_one();
+            decided.unwritten.write();
+        } else {
+            // Who is woken may get the processor at once.
+            decided.unwritten.write();
+            self.bell.notify_one();
+        }
     }
 
-    /// Lets the state decide what follows, writes what it answers, and returns what is to be published.
-    fn decide(&self, input: Input) -> Option<Publication> {
-        // Whoever stops waits for nothing that is written here.
+    /// Lets the state decide what follows, and begins it.
+    fn decide(
+        &self,
+        input: Input,
+        publishing: Publishing,
+        clocks: impl FnOnce() -> Moment,
+    ) -> Option<Decided> {
         let mut desk = self.desk.upgrade()?.blocking_lock_owned();
+        let at = clocks();
         let mut publication = None;
-        self.publisher.write_here(|| {
-            let effects = desk.state.step(input, moment());
+        let unwritten = self.publisher.gather(|| {
+            let effects = desk.state.step(input, at);
             publication = self.hand_out(&mut desk, effects);
-            drop(desk);
         });
-        publication
+        if publishing == Publishing::Later {
+            desk.left.extend(publication.take().map(Effect::Publish));
+        }
+        Some(Decided {
+            at,
+            publication,
+            unwritten,
+            is_pressing: desk.is_pressing(),
+        })
     }
 
     /// Returns what `work` returns. When it panics, which the hook has told, the main loop ends the daemon.
@@ -334,6 +401,13 @@ mod tests {
         let (reply, _answer) = Reply::channel();
         let other = Request::Scenario(ScenarioRequest::List, reply);
         assert!(room.workshop.usher(other).is_some(), "about no interface");
+        let (reply, _answer) = Reply::channel();
+        let unknown = json!({"namespace": "x", "interface": "v0", "operation": "Enable"});
+        let unknown = Request::Interface(serde_json::from_value(unknown).unwrap(), reply);
+        assert!(
+            room.workshop.usher(unknown).is_some(),
+            "the main loop may know more soon"
+        );
         assert!(!is_given_back(&room));
         room.desk.lock().await.close();
         assert!(is_given_back(&room), "the daemon stops");
@@ -378,10 +452,10 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn the_main_loop_hears_of_a_panic() {
         let room = Room::new();
-        assert!(!room.workshop.has_panicked());
+        assert!(!room.workshop.take_panic());
         let done: Option<()> = room.workshop.survive(|| panic!("on purpose"));
         assert!(done.is_none());
-        assert!(room.workshop.has_panicked());
+        assert!(room.workshop.take_panic());
         room.rung().await;
     }
 }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::runtime::Handle;
@@ -26,6 +26,9 @@ pub(super) const PROMPT: Priority = Priority::DataHigh;
 
 /// So many others may go before an answer that yields: however steady their stream is, it is written.
 const OTHERS_FIRST: usize = 64;
+
+/// So many are written by who has something else to do then.
+const WRITTEN_HERE: usize = 4;
 
 /// Queries that may wait to be ended without an answer.
 const DISCARDS: usize = 4096;
@@ -67,6 +70,10 @@ struct Queue {
 }
 
 impl Queue {
+    fn is_empty(&self) -> bool {
+        self.in_order.is_empty() && self.last.is_empty()
+    }
+
     fn pop(&mut self) -> Option<Job> {
         let yields = self.passed < OTHERS_FIRST;
         let other = self
@@ -115,6 +122,10 @@ impl Replies {
             return;
         }
         drop(queue);
+        self.spawn_writer();
+    }
+
+    fn spawn_writer(&self) {
         let replies = self.clone();
         let writer = self.runtime.spawn_blocking(move || replies.write_all());
         // It ends with the queue; what is left when the runtime ends has no client any more.
@@ -124,15 +135,18 @@ impl Replies {
     /// Calls `answer` and writes what it puts into the queue, on this thread, which may block: nobody has
     /// to be woken for it.
     pub(super) fn write_here(&self, answer: impl FnOnce()) {
-        let mine = !std::mem::replace(&mut self.lock().writing, true);
-        let answered = catch_unwind(AssertUnwindSafe(answer));
-        // Also after a panic: nobody else writes what is in the queue.
-        if mine {
+        if self.gather(answer).0.take().is_some() {
             self.write_all();
         }
-        if let Err(panic) = answered {
-            resume_unwind(panic);
-        }
+    }
+
+    /// Calls `answer`, and keeps what it puts into the queue, to be written on this thread.
+    pub(super) fn gather(&self, answer: impl FnOnce()) -> Unwritten {
+        let mine = !std::mem::replace(&mut self.lock().writing, true);
+        // Also after a panic it is written.
+        let unwritten = Unwritten(mine.then(|| self.clone()));
+        answer();
+        unwritten
     }
 
     /// Writes when it is its turn, and returns when it is written.
@@ -164,10 +178,7 @@ impl Replies {
 
     fn write_all(&self) {
         while let Some(job) = self.next() {
-            // The others still have to be written; the hook has said where it was.
-            if catch_unwind(AssertUnwindSafe(job)).is_err() {
-                error!("writing to a client failed");
-            }
+            perform(job);
         }
     }
 
@@ -180,6 +191,47 @@ impl Replies {
 
     fn lock(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What nobody else writes meanwhile. Dropped, it is written by another thread.
+#[derive(Debug)]
+#[must_use = "a thread is woken to write it"]
+pub struct Unwritten(Option<Replies>);
+
+impl Unwritten {
+    /// Writes on this thread, which may block for as long as it takes to give up a few clients. Whatever more there
+    /// is, another thread writes.
+    pub fn write(mut self) {
+        let Some(replies) = &self.0 else { return };
+        for _ in 0..WRITTEN_HERE {
+            let Some(job) = replies.next() else {
+                self.0 = None;
+                return;
+            };
+            perform(job);
+        }
+    }
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        if let Some(replies) = self.0.take() {
+            let mut queue = replies.lock();
+            queue.writing = !queue.is_empty();
+            let is_left = queue.writing;
+            drop(queue);
+            if is_left {
+                replies.spawn_writer();
+            }
+        }
+    }
+}
+
+fn perform(job: Job) {
+    // The others still have to be written; the hook has said where it was.
+    if catch_unwind(AssertUnwindSafe(job)).is_err() {
+        error!("writing to a client failed");
     }
 }
 
@@ -235,6 +287,39 @@ mod tests {
         });
         assert_eq!(*writer.lock().unwrap(), Some(std::thread::current().id()));
         replies.write(|| {}).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn whoever_has_something_else_to_do_writes_few() {
+        for written_here in [true, false] {
+            let replies = Replies::new(&TaskTracker::new());
+            let (tx, writers) = mpsc::channel();
+            let unwritten = replies.gather(|| {
+                for _ in 0..=WRITTEN_HERE {
+                    let tx = tx.clone();
+                    replies.enqueue(Turn::InOrder, move || {
+                        tx.send(std::thread::current().id()).unwrap();
+                    });
+                }
+            });
+            assert!(writers.try_recv().is_err(), "nobody writes yet");
+            if written_here {
+                unwritten.write();
+            } else {
+                drop(unwritten);
+            }
+            drop(tx);
+            let writers = tokio::task::spawn_blocking(move || writers.iter().collect::<Vec<_>>());
+            let writers = tokio::time::timeout(LONG, writers).await.unwrap().unwrap();
+            let here = std::thread::current().id();
+            let count = writers.iter().filter(|writer| **writer == here).count();
+            assert_eq!(count, if written_here { WRITTEN_HERE } else { 0 });
+            assert_eq!(writers.len(), WRITTEN_HERE + 1);
+            // The next one finds nobody writing.
+            tokio::time::timeout(LONG, replies.write(|| {}))
+                .await
+                .unwrap();
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -118,7 +118,9 @@ impl Task {
             drop(self.ears);
             self.unwritten.close();
             self.unwritten.wait().await;
-            self.publishers.end();
+            // It waits for a publication that is under way.
+            let publishers = self.publishers;
+            blocking::run(move || publishers.end()).await;
             if let Err(error) = self.session.close().await {
                 debug!(%error, "session not closed");
             }

@@ -151,9 +151,9 @@ impl RequestSocket {
     ) -> Result<Result<T, RtnetlinkError>, RtnetlinkError> {
         let mut changing = Pending::change(kind, change, body);
         let mut getting = Pending::get(get_kind, get_body, read);
-        self.exchange(&mut [&mut changing, &mut getting])?;
-        changing.done()?;
-        Ok(getting.object())
+        let exchanged = self.exchange(&mut [&mut changing, &mut getting]);
+        let (_, exchanged) = changing.objects_and(exchanged)?;
+        Ok(exchanged.and_then(|()| getting.object()))
     }
 
     /// Sends a request that is only acknowledged, and with it one for all objects, as they are after that. Returns
