@@ -153,20 +153,21 @@ mod tests {
 
     const HISTORY: &str = "tcgui/default/interfaces/list/@adv/**";
     const QUERY: &str = "tcgui/default/query/scenario";
+    const CHANGE: &str = "tcgui/default/query/interface";
 
     /// Clients that ask for the list so often that it fills their link, then for answers, and take nothing.
     fn flooded(
         scene: &Scene,
         role: &str,
         clients: u32,
-        (histories, queries): (u32, u32),
+        (histories, query, queries): (u32, &str, u32),
         within: Bounds,
     ) -> anyhow::Result<()> {
         let before = scene.daemon()?.rss()?;
         let (histories, queries) = (histories.to_string(), queries.to_string());
         let floods = (0..clients)
             .map(|_| {
-                let asks = [role, DAEMON, HISTORY, &histories, QUERY, &queries];
+                let asks = [role, DAEMON, HISTORY, &histories, query, &queries];
                 let flood = Peer::start(PROGRAM, &asks)?;
                 flood.says("asked", LONG)?;
                 Ok(flood)
@@ -180,9 +181,15 @@ mod tests {
 
     lab_test!(answers_that_nobody_takes, Kind::Alone, |scene| {
         start_with_many(scene)?;
-        flooded(scene, "flood", 1, (60, 20), UNDISTURBED)?;
+        flooded(scene, "flood", 1, (60, QUERY, 20), UNDISTURBED)?;
         // More than wait to be answered: what is refused waits for the client too.
-        flooded(scene, "flood", 1, (900, 900), UNDISTURBED)
+        flooded(scene, "flood", 1, (900, QUERY, 900), UNDISTURBED)
+    });
+
+    // Whoever carries a change out writes its answer, too.
+    lab_test!(answers_to_changes_that_nobody_takes, Kind::Alone, |scene| {
+        start_with_many(scene)?;
+        flooded(scene, "flood", 1, (60, CHANGE, 30), UNDISTURBED)
     });
 
     // Each link that is given up costs the others' answers its time once, and their lists nothing.
@@ -192,7 +199,7 @@ mod tests {
             answer: Duration::from_secs(9),
             ..UNDISTURBED
         };
-        flooded(scene, "flood", 4, (50, 40), within)
+        flooded(scene, "flood", 4, (50, QUERY, 40), within)
     });
 
     // Without priorities everything for a client is in one queue, lists too.
@@ -205,7 +212,7 @@ mod tests {
                 list: Duration::from_secs(3),
                 ..UNDISTURBED
             };
-            flooded(scene, "flood-plain", 1, (200, 20), within)
+            flooded(scene, "flood-plain", 1, (200, QUERY, 20), within)
         }
     );
 

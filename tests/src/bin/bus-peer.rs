@@ -11,7 +11,7 @@ use std::io::{self, Write};
 use std::{env, thread};
 
 use anyhow::{anyhow, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tcgui_tests::client::named;
 use tcgui_tests::frontend::{self, Route};
 use zenoh::handlers::{DefaultHandler, FifoChannelHandler};
@@ -94,13 +94,22 @@ fn tell(sample: &Sample) -> io::Result<()> {
     }
 }
 
+/// What a key is asked: for what there is, or to switch a link to and fro.
+fn question(key: &str, number: u32) -> String {
+    if !key.ends_with("/query/interface") {
+        return json!("List").to_string();
+    }
+    let operation = ["Enable", "Disable"][number as usize % 2];
+    json!({"namespace": "n0", "interface": "lo", "operation": operation}).to_string()
+}
+
 /// The first answer stops the thread of Zenoh that reads from the link.
 fn flood(session: &Session, asks: &[&str]) -> anyhow::Result<()> {
     for ask in asks.chunks_exact(2) {
-        for _ in 0..ask[1].parse()? {
+        for number in 0..ask[1].parse()? {
             session
                 .get(ask[0])
-                .payload("\"List\"")
+                .payload(question(ask[0], number))
                 // What a publisher kept comes on the key of the publication.
                 .accept_replies(ReplyKeyExpr::Any)
                 .callback(|_| for_ever())
