@@ -14,7 +14,7 @@ use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
-use tracing::{debug, trace};
+use tracing::{Level, debug, enabled, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
@@ -200,9 +200,12 @@ impl Desk {
             let answer = answer.unwrap_or_else(dropped);
             replies.enqueue(turn, move || {
                 write(&query, &key, &answer);
-                let elapsed_us = received.elapsed().as_micros();
-                trace!(key, elapsed_us, "query answered");
+                let elapsed = enabled!(Level::TRACE).then(|| received.elapsed());
+                // Ends the query: who waits for that gets it with the answer.
+                drop(query);
                 drop(permit);
+                let elapsed_us = elapsed.unwrap_or_default().as_micros();
+                trace!(key, elapsed_us, "query answered");
             });
         })
     }
