@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -100,6 +101,19 @@ pub struct NetnsSockets {
     files: NetnsFiles,
     others: Arc<Mutex<HashMap<NetnsKey, Inside>>>,
     running: Arc<Semaphore>,
+    /// How many links are being switched.
+    switching: Arc<AtomicUsize>,
+}
+
+/// A link is being switched, for as long as it lives.
+#[derive(Debug)]
+#[must_use = "it ends when it is dropped"]
+pub struct Switching(Arc<AtomicUsize>);
+
+impl Drop for Switching {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl NetnsSockets {
@@ -111,7 +125,19 @@ impl NetnsSockets {
             files,
             others: Arc::default(),
             running: Arc::new(Semaphore::new(parallel)),
+            switching: Arc::default(),
         }
+    }
+
+    /// Notes that a link is switched from now on, and then read back.
+    pub fn switching(&self) -> Switching {
+        self.switching.fetch_add(1, Ordering::Release);
+        Switching(Arc::clone(&self.switching))
+    }
+
+    /// Returns whether a link is being switched.
+    pub fn is_switching(&self) -> bool {
+        self.switching.load(Ordering::Acquire) > 0
     }
 
     /// A way leads to a namespace.

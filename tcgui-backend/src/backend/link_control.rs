@@ -73,6 +73,7 @@ fn switch_link(sockets: &NetnsSockets, order: &LinkOrder) -> Result<bool, LinkCo
         if socket.link(order.ifindex)?.ifname != order.ifname {
             return Err(LinkControlError::Renamed);
         }
+        let _switching = sockets.switching();
         let link = socket.set_up(order.ifindex, order.up)?;
         Ok(link.map_err(LinkControlError::ReadBack)?.up)
     })

@@ -120,7 +120,14 @@ impl LinkKernel for KernelLinks {
         tokio::select! {
             // Cancel-safe, both: what was not returned was not taken.
             events = self.events.next() => {
-                events.map(|events| events.into_iter().map(LinkEvent::Kernel).collect())
+                let ours = self.sockets.is_switching();
+                let events = events?.into_iter().map(|event| match event {
+                    // It does not say who changed the link, and comes before whoever did has read it back: looks,
+                    // there and at the other end of a veth, would hold the rtnl lock that it waits for.
+                    KernelEvent::Changed(origin) if ours => KernelEvent::ChangedHere(origin),
+                    other => other,
+                });
+                Ok(events.map(LinkEvent::Kernel).collect())
             }
             rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
         }

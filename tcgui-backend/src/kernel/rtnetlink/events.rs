@@ -28,8 +28,8 @@ const RTM_DELNSID: u16 = 89;
 pub enum KernelEvent {
     /// A link or qdisc of this namespace changed; `None` is the daemon's own.
     Changed(Option<Nsid>),
-    /// A qdisc of this namespace was changed over a [`RequestSocket`](super::RequestSocket): whoever did so
-    /// reads it back.
+    /// The same, by ourselves: a qdisc was changed over a [`RequestSocket`](super::RequestSocket), and whoever
+    /// did so reads it back.
     ChangedHere(Option<Nsid>),
     /// The kernel itself gave a namespace an id, because something of it is visible here: the other end of a
     /// veth, for instance.
