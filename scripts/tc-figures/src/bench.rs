@@ -17,8 +17,15 @@ use tcgui_tests::process::run as run_program;
 use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::wait_for;
 
+use crate::run::TUNABLES;
+
 /// The daemon says on standard error how long it had each query; it does after it has answered.
-const TRACED: &[&str] = &["env", "RUST_LOG=warn,tcgui_backend::bus::queries=trace"];
+const TRACED: &[&str] = &[
+    "env",
+    "-u",
+    TUNABLES.0,
+    "RUST_LOG=warn,tcgui_backend::bus::queries=trace",
+];
 
 /// What it says then, and the fields.
 const ANSWERED: &str = "query answered";
