@@ -3,9 +3,10 @@
 //! ```text
 //!  namespace_watcher ─┐                                       ┌─▶ bus (publications, replies)
 //!  interfaces ────────┼─▶ task.rs ─▶ state.rs (pure) ─effects─┼─▶ interfaces (what to track)
-//!  bus (requests) ────┤    ▲             Inventory            ├─▶ kernel (links, qdiscs)
-//!  scenario (calls) ──┘    │                                  └─▶ scenario (requests, losses)
-//!                          └────────────── results ◀──────────────┘
+//!  bus (requests) ────┤    ▲ ▲           Inventory            ├─▶ scenario (requests, losses)
+//!  scenario (calls) ──┘    │ │                                └─▶ workshop.rs ─▶ kernel (links, qdiscs)
+//!                          │ └──────────── results ◀──────────────┘    │ decides what follows,
+//!                          └── what is left to the main loop ◀─────────┘ publishes, answers
 //! ```
 //!
 //! Handles point one way: the backend knows the bus, `interfaces` and `scenario`; none knows the backend,

@@ -2,7 +2,9 @@
 //!
 //! The actor owns the session with its publishers, queryables and liveliness token. Inputs:
 //! [`Publication`]s, one at a time, from the backend; queries from clients. Outputs: [`Request`]s to
-//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop.
+//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop. What comes of a
+//! change is published and answered by the thread that made it ([`BusHandle::publish_here`]), and its request
+//! may be taken on the thread of Zenoh that brings it ([`Usher`]).
 //!
 //! ```text
 //!  backend ── Publication ──▶ task.rs ──▶ publishers.rs ──▶ clients

@@ -79,17 +79,21 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// For the process that measures, which reads lists beside what it measures. Thousands of small pieces of freed
-/// memory would wait for the next large one to be asked for, which then takes a millisecond (`malloc_consolidate`;
-/// glibc manual, "Memory Allocation Tunables"): mostly that for an answer. The daemon is started without.
+/// For the process that measures how links are switched, and reads a list of a thousand namespaces after each.
+/// Thousands of small pieces of freed memory would wait for the next large one to be asked for, which then takes a
+/// millisecond (`malloc_consolidate`; glibc manual, "Memory Allocation Tunables"): mostly that for an answer. The
+/// daemon is started without.
 pub(crate) const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.mxfast=0");
 
 /// Measures one part in a process where it belongs.
 fn measure(part: Part, trials: u32) -> anyhow::Result<Vec<Figure>> {
     let started = Instant::now();
-    let mut child = command(part, trials)?
+    let mut command = command(part, trials)?;
+    if part == Part::Switch {
+        command.env(TUNABLES.0, TUNABLES.1);
+    }
+    let mut child = command
         .args(["--inside", part.word(), "--trials", &trials.to_string()])
-        .env(TUNABLES.0, TUNABLES.1)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

@@ -205,7 +205,7 @@ impl Task {
             return Err(BackendError::ActorEnded { actor: "workshop" });
         }
         self.hands.perform(desk.take_left()).await;
-        let Ok(request) = desk.requests.try_recv() else {
+        let Some(request) = desk.next_request() else {
             return Ok(Waiting::Nothing);
         };
         let effects = desk.state.step(Input::Request(request), moment());

@@ -34,7 +34,7 @@ pub(super) struct Desk {
     left: Vec<Effect>,
     /// When the main loop wakes by itself.
     wakes_at: Option<Instant>,
-    /// The daemon stops: nothing is begun any more but by the main loop.
+    /// The daemon stops: no request is taken any more.
     closed: bool,
 }
 
@@ -58,6 +58,12 @@ impl Desk {
     pub(super) fn close(&mut self) {
         self.closed = true;
         self.requests.close();
+    }
+
+    /// Returns what was asked first and not taken; what comes when the daemon stops is dropped, and so answered.
+    pub(super) fn next_request(&mut self) -> Option<Request> {
+        let request = self.requests.try_recv().ok();
+        request.filter(|_| !self.closed)
     }
 
     /// Returns when the main loop has to wake by itself, unless it hears the bell before.
@@ -245,7 +251,8 @@ impl Workshop {
             self.bell.notify_one();
             decided.unwritten.write();
         } else {
-            // Who is woken may get the processor at once.
+            // Who is woken may get the processor at once. There is nothing but a look for it, which a client that
+            // does not read may put off until the main loop wakes by itself.
             decided.unwritten.write();
             self.bell.notify_one();
         }
