@@ -14,7 +14,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::blocking;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
@@ -201,28 +200,6 @@ impl NetnsSockets {
         }
     }
 
-    /// Runs `request` on a blocking thread with a socket inside `place`.
-    ///
-    /// # Errors
-    /// What `request` returns, or [`SocketError`] when no socket is to be had.
-    pub async fn run<T, E>(
-        &self,
-        place: Place,
-        request: impl FnOnce(&mut RequestSocket) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E>
-    where
-        T: Send + 'static,
-        E: From<SocketError> + From<RtnetlinkError> + Send + 'static,
-    {
-        let permit = self.running(place.key).acquire_owned().await;
-        let sockets = self.clone();
-        blocking::run(move || {
-            let _permit = permit;
-            sockets.run_here(&place, request)
-        })
-        .await
-    }
-
     /// Returns what bounds the operations that run at once, apart for the daemon's own namespace and for all others.
     pub fn running(&self, key: NetnsKey) -> Arc<Semaphore> {
         match key {
@@ -231,11 +208,11 @@ impl NetnsSockets {
         }
     }
 
-    /// Runs `request` as [`Self::run`] does, on this thread, which may block. Whoever calls it counts it among
+    /// Runs `request` on this thread, which may block, with a socket inside `place`. Whoever calls it counts it among
     /// those that [run](Self::running).
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// What `request` returns, or [`SocketError`] when no socket is to be had.
     pub fn run_here<T, E>(
         &self,
         place: &Place,
@@ -260,7 +237,7 @@ impl NetnsSockets {
     /// daemon's own.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// As [`Self::run_here`].
     pub fn inside<T, E: From<SocketError>>(
         &self,
         key: NetnsKey,

@@ -4,9 +4,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tcgui_shared::control::{
-    InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
-};
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
@@ -19,7 +16,6 @@ use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 use super::explaining::Question;
 use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
 use super::lanes::Lanes;
-use super::link_control::LinkOrder;
 use crate::bandwidth::Roster;
 use crate::bus::{Publication, Rendered, Reply, Request};
 use crate::diagnostics;
@@ -40,10 +36,12 @@ use memory::Memory;
 use tc::{Target, TcDesk};
 
 pub(super) use executions::{Asked, TcCall};
+pub(super) use links::{LinkOutcome, LinkWish};
 pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
 mod leases;
+mod links;
 mod memory;
 mod namespaces;
 mod tc;
@@ -77,21 +75,6 @@ pub(super) struct Identity {
     pub(super) default_ttl: Option<Duration>,
     /// What scenarios did stays when the daemon stops in order.
     pub(super) keep_on_exit: bool,
-}
-
-/// A client's wish to switch a link.
-#[derive(Debug)]
-pub(super) struct LinkWish {
-    pub(super) order: LinkOrder,
-    request: InterfaceControlRequest,
-    reply: Reply<InterfaceControlResponse>,
-}
-
-/// What became of a wish: whether the link is up, as read back, or why not.
-#[derive(Debug)]
-pub(super) struct LinkOutcome {
-    pub(super) wish: LinkWish,
-    pub(super) result: Result<bool, (ErrorKind, String)>,
 }
 
 /// What happened.
@@ -398,47 +381,6 @@ impl State {
         }
     }
 
-    fn switch_link(
-        &mut self,
-        request: InterfaceControlRequest,
-        reply: Reply<InterfaceControlResponse>,
-        effects: &mut Vec<Effect>,
-    ) {
-        let found = match self.find(&request.namespace, &request.interface) {
-            Ok((_, found)) => found,
-            Err((kind, message)) => {
-                let operation = request.operation;
-                return reply.send(InterfaceControlResponse::failure(operation, message, kind));
-            }
-        };
-        let order = LinkOrder {
-            place: Place {
-                key: found.key,
-                ways: found.ways,
-                named: found.named,
-            },
-            ifindex: found.link.ifindex,
-            ifname: found.link.ifname,
-            up: request.operation == InterfaceControlOperation::Enable,
-        };
-        let lane = (order.place.key, order.ifindex);
-        match self.lanes.enter(
-            lane,
-            LinkWish {
-                order,
-                request,
-                reply,
-            },
-        ) {
-            Ok(begin) => effects.extend(begin.map(Effect::SwitchLink)),
-            Err(LinkWish { request, reply, .. }) => reply.send(InterfaceControlResponse::failure(
-                request.operation,
-                "too many requests wait for this interface, try again",
-                ErrorKind::Busy,
-            )),
-        }
-    }
-
     /// Returns where an interface is that a client named, under the names by which it is shown, or what to
     /// tell the client.
     fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
@@ -490,27 +432,6 @@ impl State {
         };
         let known = self.inventory.known(&name);
         effects.push(Effect::Explain(Box::new(Question { name, known }), reply));
-    }
-
-    fn link_switched(&mut self, outcome: LinkOutcome, moment: Moment, effects: &mut Vec<Effect>) {
-        let LinkOutcome {
-            wish:
-                LinkWish {
-                    order,
-                    request,
-                    reply,
-                },
-            result,
-        } = outcome;
-        effects.extend(
-            self.lanes
-                .leave(&(order.place.key, order.ifindex))
-                .map(Effect::SwitchLink),
-        );
-        reply.send(switched(&order, &request, result));
-        self.switch_answered = Some(moment.now);
-        // Frontends ignore most answers and show what is listed.
-        effects.push(Effect::Recheck(order.place.key));
     }
 
     /// Returns when the list is to be published; `None`: nothing has changed.
@@ -600,27 +521,6 @@ impl State {
             namespace_count,
             interface_count,
         }
-    }
-}
-
-/// The answer has the state that was read back, not the one that was asked for.
-fn switched(
-    order: &LinkOrder,
-    request: &InterfaceControlRequest,
-    result: Result<bool, (ErrorKind, String)>,
-) -> InterfaceControlResponse {
-    let (operation, interface) = (request.operation, &request.interface);
-    match result {
-        Ok(up) if up == order.up => {
-            let state = if up { "up" } else { "down" };
-            InterfaceControlResponse::success(operation, format!("{interface} is {state}"))
-        }
-        Ok(_) => InterfaceControlResponse::failure(
-            operation,
-            format!("{interface} was switched back by somebody else"),
-            ErrorKind::Busy,
-        ),
-        Err((kind, message)) => InterfaceControlResponse::failure(operation, message, kind),
     }
 }
 

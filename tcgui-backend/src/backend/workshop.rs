@@ -188,8 +188,7 @@ impl Workshop {
             return Some(request);
         }
         let effects = desk.state.step(Input::Request(request), moment);
-        let publication = self.hand_out(&mut desk, effects);
-        desk.left.extend(publication.map(Effect::Publish));
+        self.hand_out(&mut desk, effects, Publishing::Later);
         if desk.is_pressing() {
             self.bell.notify_one();
         }
@@ -270,11 +269,8 @@ impl Workshop {
         let mut publication = None;
         let unwritten = self.publisher.gather(|| {
             let effects = desk.state.step(input, at);
-            publication = self.hand_out(&mut desk, effects);
+            publication = self.hand_out(&mut desk, effects, publishing);
         });
-        if publishing == Publishing::Later {
-            desk.left.extend(publication.take().map(Effect::Publish));
-        }
         Some(Decided {
             at,
             publication,
@@ -293,8 +289,14 @@ impl Workshop {
         done
     }
 
-    /// Begins the work that was decided on, returns what whoever has decided it is to publish, and leaves the rest.
-    fn hand_out(&self, desk: &mut Desk, effects: Vec<Effect>) -> Option<Publication> {
+    /// Begins the work that was decided on, returns what is to be published here, and leaves the rest.
+    fn hand_out(
+        &self,
+        desk: &mut Desk,
+        effects: Vec<Effect>,
+        publishing: Publishing,
+    ) -> Option<Publication> {
+        let here = publishing == Publishing::Here;
         let mut publication = None;
         for effect in effects {
             match effect {
@@ -303,7 +305,7 @@ impl Workshop {
                 }
                 Effect::ChangeTc(wish) if desk.is_clear() => self.begin(Work::Tc(wish)),
                 // A list takes long to send, and the liveliness token follows the first one.
-                Effect::Publish(it) if it.list.is_none() && desk.is_clear() => {
+                Effect::Publish(it) if here && it.list.is_none() && desk.is_clear() => {
                     publication = Some(it);
                 }
                 other => desk.left.push(other),
@@ -340,7 +342,10 @@ mod tests {
     impl Room {
         fn new() -> Self {
             let (requests, waiting) = mpsc::channel(4);
-            let desk = Arc::new(Mutex::new(Desk::new(Bench::warm().state, waiting)));
+            let mut desk = Desk::new(Bench::warm().state, waiting);
+            // As a main loop that sleeps: a request alone does not wake it.
+            desk.note_wake();
+            let desk = Arc::new(Mutex::new(desk));
             let host = Rtnetlink::open(1).unwrap();
             let sockets = NetnsSockets::new(host, NetnsFiles::new().unwrap(), 1);
             let workshop = Workshop::new(
@@ -437,7 +442,7 @@ mod tests {
         let first = Effect::Forget(NetnsKey::Host);
         assert!(
             room.workshop
-                .hand_out(&mut desk, vec![first, begins])
+                .hand_out(&mut desk, vec![first, begins], Publishing::Here)
                 .is_none()
         );
         let left = desk.take_left();
@@ -449,8 +454,11 @@ mod tests {
         // What is beside everything keeps nothing.
         let mut left = left;
         let begins = left.remove(1);
-        room.workshop
-            .hand_out(&mut desk, vec![Effect::LookForHolders, begins]);
+        room.workshop.hand_out(
+            &mut desk,
+            vec![Effect::LookForHolders, begins],
+            Publishing::Here,
+        );
         assert!(matches!(desk.take_left()[..], [Effect::LookForHolders]));
         drop(desk);
         room.rung().await;

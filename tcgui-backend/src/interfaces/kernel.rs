@@ -119,16 +119,7 @@ impl LinkKernel for KernelLinks {
     async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
         tokio::select! {
             // Cancel-safe, both: what was not returned was not taken.
-            events = self.events.next() => {
-                let ours = self.sockets.is_switching();
-                let events = events?.into_iter().map(|event| match event {
-                    // It does not say who changed the link, and comes before whoever did has read it back: looks,
-                    // there and at the other end of a veth, would hold the rtnl lock that it waits for.
-                    KernelEvent::Changed(origin) if ours => KernelEvent::ChangedHere(origin),
-                    other => other,
-                });
-                Ok(events.map(LinkEvent::Kernel).collect())
-            }
+            events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
             rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
         }
     }
@@ -136,6 +127,20 @@ impl LinkKernel for KernelLinks {
     fn forget(&self, key: NetnsKey) {
         self.inside.forget(key);
     }
+}
+
+/// Tells changes of ours, while a link is switched: their events do not say whose they are, and come before whoever
+/// makes them has read them back. Looks, there and at the other end of a veth, would hold the rtnl lock that it waits for.
+fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
+    let told = |event| match event {
+        KernelEvent::Changed(origin) if switching => KernelEvent::ChangedHere(origin),
+        other => other,
+    };
+    events
+        .into_iter()
+        .map(told)
+        .map(LinkEvent::Kernel)
+        .collect()
 }
 
 /// One look, on a blocking thread.

@@ -1,5 +1,8 @@
 //! What each input leads to.
 
+use tcgui_shared::control::{
+    InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
+};
 use tcgui_shared::interface::NetworkNamespace;
 use tcgui_shared::netem::TcNetemConfig;
 

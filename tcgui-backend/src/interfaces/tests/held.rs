@@ -1,6 +1,7 @@
 //! Namespaces that only a process holds, on the running kernel.
 
 use super::*;
+use crate::blocking;
 use crate::kernel::lab::HeldNetns;
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::rtnetlink::{EventSocket, RequestSocket, Rtnetlink};
@@ -85,17 +86,20 @@ impl Real {
         };
         timeout(SOON, wait).await.expect("its death in time");
     }
+
+    /// Changes something over a socket inside.
+    async fn set_lo_up(&self, place: Place) -> Result<(), SocketError> {
+        let sockets = self.sockets.clone();
+        let set =
+            |socket: &mut RequestSocket| socket.set_up(1, true)?.map(drop).map_err(Into::into);
+        blocking::run(move || sockets.run_here(&place, set)).await
+    }
 }
 
 impl Drop for Real {
     fn drop(&mut self) {
         self.stop.cancel();
     }
-}
-
-fn set_lo_up(socket: &mut RequestSocket) -> Result<(), SocketError> {
-    socket.set_up(1, true)??;
-    Ok(())
 }
 
 #[tokio::test]
@@ -109,7 +113,7 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
             ways: vec![way.clone()],
             named: Some(way.clone()),
         };
-        real.sockets.run(place, set_lo_up).await.unwrap();
+        real.set_lo_up(place).await.unwrap();
         let up = |snapshot: &Snapshot| snapshot.links.iter().all(|link| link.up);
         assert!(
             up(&real.handle.refresh(key).await.unwrap()),
@@ -154,11 +158,11 @@ async fn is_closed_with_the_last_way(kept: bool) {
         ways: vec![way],
         named: None,
     };
-    real.sockets.run(place.clone(), set_lo_up).await.unwrap();
+    real.set_lo_up(place.clone()).await.unwrap();
     let gone = real.sockets.gone(key);
     holder.end();
     // What is kept inside keeps the namespace; it needs no way.
-    real.sockets.run(place.clone(), set_lo_up).await.unwrap();
+    real.set_lo_up(place.clone()).await.unwrap();
     assert!(!gone.is_cancelled());
     real.sockets.forget(key);
     assert!(gone.is_cancelled());
@@ -171,7 +175,7 @@ async fn is_closed_with_the_last_way(kept: bool) {
         {}
     };
     timeout(SOON, died).await.expect("its death in time");
-    let refused = real.sockets.run(place, set_lo_up).await.unwrap_err();
+    let refused = real.set_lo_up(place).await.unwrap_err();
     assert!(matches!(refused, SocketError::Gone), "{refused}");
 }
 
@@ -194,7 +198,7 @@ async fn whoever_named_one_way_is_not_led_elsewhere_by_another() {
             ways: vec![left.clone(), stays.clone()],
             named,
         };
-        let run = |named| real.sockets.run(place(named), set_lo_up);
+        let run = |named| real.set_lo_up(place(named));
         run(Some(stays.clone())).await.unwrap();
         run(None).await.unwrap();
         let refused = run(Some(left.clone())).await.unwrap_err();
