@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # crashes.sh [OPTION...]
-# Kills the daemon at random moments: what should be gone is gone, what should stay stays. --help says more.
+# Kills the daemon at random moments and checks that no impairment is left behind or lost. --help says more.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/crashes.sh [OPTION...]
 
-Impairs two interfaces of a machine of its own (User Mode Linux), for good and for a short time, kills the daemon
-(SIGKILL) at a random moment, starts it again, and compares what is there with what was answered. On failure
-it prints the seed.
+Impairs two interfaces in private namespaces, for a short and for a long time, kills the daemon (SIGKILL) at a random
+moment, starts it again, and compares the interfaces with the replies. On failure it prints the seed. The kernel is one
+that has netem; see scripts/with-netem.sh --help.
 
-  --crashes N   how often (200)
-  -h, --help    this text
+  --crashes N   number of crashes (default 200)
+  -h, --help    print this text
 
 Needs root. Exit status: 0 when nothing was left behind and nothing lost.
 END

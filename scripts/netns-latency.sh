@@ -98,11 +98,7 @@ root=$(dirname -- "$0")/..
     unshare=util-linux nsenter=util-linux setpriv=util-linux "${engines[@]}" || fail "something is missing, see above"
 command -v cargo >/dev/null || fail "no cargo: install a Rust toolchain (https://rustup.rs)"
 
-cargo build --release --locked --manifest-path "$root/Cargo.toml" -p tcgui-backend -p netns-latency ||
-    fail "the build failed"
-target=$(cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps |
-    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-program=$target/release/netns-latency
+program=$("$root/scripts/build-release.sh" netns-latency) || fail "the build failed"
 
 if [ -n "$explain" ]; then
     exec "$program" --help

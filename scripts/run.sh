@@ -9,8 +9,7 @@ command -v cargo >/dev/null || {
     echo "run.sh: no cargo: install a Rust toolchain (https://rustup.rs)" >&2
     exit 1
 }
-cargo build --release --locked -p tcgui-backend --bin tcgui-backend
-daemon=${CARGO_TARGET_DIR:-target}/release/tcgui-backend
+daemon=$(scripts/build-release.sh tcgui-backend)
 if [ "$(id -u)" -eq 0 ]; then
     exec "$daemon" "$@"
 fi

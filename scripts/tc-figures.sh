@@ -10,8 +10,8 @@ Usage: scripts/tc-figures.sh [OPTION...]
 Builds tcgui-backend and the measuring program (release), and measures on this machine: an Apply against
 the bare netlink requests, bursts, Enable and Disable, what a diagnostics run holds up, the cost of counters
 and rates, and what becomes of packets. Takes about ten minutes and wants a quiet machine. Parts that need
-netem run in User Mode Linux, the others in mount and network namespaces of their own: the machine's
-namespaces and links are neither seen nor touched.
+netem run on the kernel that scripts/with-netem.sh chooses, the others in private mount and network namespaces: the
+namespaces and links of the machine are neither seen nor touched.
 
   --parts A,B,...   of apply, burst, switch, diagnostics, bandwidth, fidelity (all)
   --trials N        how often each time is taken (200)
@@ -23,8 +23,8 @@ namespaces and links are neither seen nor touched.
   -h, --help        this text
 
 Needs root to measure (asks sudo for it), and cargo to build into a directory outside /tmp, /run and /dev/shm;
-other programs that are missing are installed with apt-get: iproute2, util-linux, a C compiler, User Mode
-Linux, busybox.
+other programs that are missing are installed with apt-get: iproute2, util-linux, a C compiler, and QEMU if the kernel of
+this machine has no netem.
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
 Examples:
@@ -59,15 +59,10 @@ if [ "$(id -u)" -ne 0 ]; then
 fi
 # The working directory stays that of the caller: it is where files of options are.
 root=$(dirname -- "$0")/..
-"$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
-    linux.uml=user-mode-linux busybox=busybox-static || fail "something is missing, see above"
+"$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux || fail "something is missing, see above"
 command -v cargo >/dev/null || fail "no cargo: install a Rust toolchain (https://rustup.rs)"
 
-cargo build --release --locked --manifest-path "$root/Cargo.toml" -p tcgui-backend -p tc-figures ||
-    fail "the build failed"
-target=$(cargo metadata --manifest-path "$root/Cargo.toml" --format-version 1 --no-deps |
-    sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
-program=$target/release/tc-figures
+program=$("$root/scripts/build-release.sh" tc-figures) || fail "the build failed"
 
 if [ -n "$explain" ]; then
     exec "$program" --help

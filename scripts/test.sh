@@ -1,23 +1,80 @@
 #!/usr/bin/env bash
-# test.sh [ARGUMENTS OF cargo test]
-# Installs what the tests need and runs them all: units and properties, then the daemon end to end over
-# the real kernel and bus, each test in a mount and network namespace of its own, and a slice of it on
-# another kernel in User Mode Linux, and with real Docker and Podman. Needs root for those. Takes about a
-# quarter of an hour, half of it building.
+# test.sh [OPTION...] [ARGUMENTS OF cargo test]
+# Installs what the tests need, builds everything and runs all tests. --help says more.
 set -euo pipefail
+
+usage() {
+    cat <<'END_OF_HELP'
+Usage: sudo -E scripts/test.sh [OPTION...] [ARGUMENTS OF cargo test]
+
+Installs what the tests need, builds the workspace and runs the tests: unit tests and property tests, then the daemon end
+to end on the real kernel and bus. Each end-to-end test has private mount and network namespaces. Some suites start Docker
+and Podman in them. Your network, your /run/netns and your containers are not touched.
+
+Some suites need a kernel with netem. scripts/with-netem.sh chooses it: the kernel of this machine if it has netem or can
+load it, else a Debian kernel in QEMU. The choice and its reason are printed first. Two suites always use QEMU: they need an
+older kernel, or one without netem. If the kernel of this machine has netem and QEMU is not installed, these suites are
+listed as not run.
+
+  --kernel KIND  use this kernel: host, kvm or tcg (default: $TCGUI_NETEM_KERNEL, else the first that works)
+  --vm           install QEMU and run all suites, also if the kernel of this machine has netem
+  -h, --help     print this text
+
+Needs root and a Rust toolchain. Programs are installed with apt-get.
+
+Examples:
+  sudo -E scripts/test.sh
+  sudo -E scripts/test.sh --test netem
+  sudo -E scripts/test.sh --kernel tcg --test scenario
+END_OF_HELP
+}
+
+kernel=(--load-modules)
+vm=
+while [ $# -gt 0 ]; do
+    case $1 in
+    --kernel)
+        [ $# -gt 1 ] || { echo "test.sh: --kernel needs a value, see --help" >&2 && exit 2; }
+        kernel+=(--kernel "$2")
+        shift 2
+        ;;
+    --vm) vm=yes && shift ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *) break ;;
+    esac
+done
 cd "$(dirname "$0")/.."
 
 # sbin is not on every user's path.
 PATH=$PATH:/usr/sbin:/sbin
-scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
-    linux.uml=user-mode-linux busybox=busybox-static \
-    dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables perl=perl-base
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1
 fi
+scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
+    dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables perl=perl-base busybox=busybox-static
+TCGUI_NETEM_KERNEL=$(scripts/with-netem.sh "${kernel[@]}" --choose)
+export TCGUI_NETEM_KERNEL
+
+# Tests of these names use a virtual machine, whatever the kernel of this machine is.
+skipped=()
+if [ "$TCGUI_NETEM_KERNEL" = host ] && [ -z "$vm" ] && ! compgen -c | grep -q '^qemu-system-'; then
+    skipped=(--skip in_a_vm)
+fi
+
 # The suites start the built daemon, which is of the same profile and features as they are.
 cargo build --locked --workspace --all-targets
 # The watcher alone, as others use it: without the bus, the kernel's codecs or the command line.
 cargo build --locked -p tcgui-backend --no-default-features --example watch_namespaces
-exec cargo test --locked --workspace "$@"
+# Most tests wait more than they compute, so more of them run at once than there are processors.
+export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
+case " $* " in
+*" -- "*) cargo test --locked --workspace "$@" "${skipped[@]}" ;;
+*) cargo test --locked --workspace "$@" -- "${skipped[@]}" ;;
+esac
+if [ "${#skipped[@]}" -gt 0 ]; then
+    echo "test.sh: not run: tests named *_in_a_vm, because QEMU is not installed; --vm installs it and runs them" >&2
+fi

@@ -16,7 +16,7 @@
 //! | [`scene`] | daemon and client together, and the check that ends every test |
 //! | [`engines`] | Docker and Podman, started by hand |
 //! | [`containers`] | which of their containers are shown |
-//! | [`machine`] | another kernel, for what this one does not have |
+//! | [`netem_kernel`] | runs tests on a kernel that has netem, or on an older one |
 //! | [`measure`] | times, summarised and reported |
 //! | [`random`] | numbers from a seed |
 //! | [`wait`] | the only way to wait |
@@ -31,9 +31,9 @@ pub mod engines;
 pub mod frontend;
 pub mod lab;
 pub mod links;
-pub mod machine;
 pub mod measure;
 pub mod names;
+pub mod netem_kernel;
 pub mod netns;
 pub mod peer;
 pub mod process;

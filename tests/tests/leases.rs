@@ -1,8 +1,8 @@
-//! Impairments that end: on time, after a crash, by hand; in Linux 6.1 in User Mode Linux.
+//! Impairments that end: on time, after a crash of the daemon, by hand. On a kernel that has netem.
 //!
-//! The tests in [`inside`] are ignored by the test command, because the kernel of the machine may have
-//! no netem. The ones here start this program again in the machine of `scripts/netem-vm.sh` and let it
-//! run them; what does not run there is a failure. `scripts/crashes.sh` sets `TCGUI_CRASHES`.
+//! The tests in [`inside`] and [`crashes`] are ignored by `cargo test`, because the kernel of the machine may have no
+//! netem. The tests here run them through `scripts/with-netem.sh`. A test that does not run there has failed.
+//! `scripts/crashes.sh` sets `TCGUI_CRASHES`.
 
 #[cfg(test)]
 #[path = "leases/inside.rs"]
@@ -16,13 +16,12 @@ mod crashes;
 mod tests {
     use std::time::Duration;
 
-    use tcgui_tests::machine::run_ignored;
+    use tcgui_tests::netem_kernel::{LIMIT, run_ignored};
 
     use super::crashes;
 
-    /// Of the machine, and more for each crash.
-    const LIMIT: Duration = Duration::from_secs(400);
-    const CRASH: Duration = Duration::from_secs(10);
+    /// Additional time limit for each crash.
+    const CRASH: Duration = Duration::from_secs(30);
 
     #[test]
     fn impairments_end() {

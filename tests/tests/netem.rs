@@ -1,8 +1,7 @@
-//! Traffic control over the wire, on a kernel that has netem: Linux 6.1 in User Mode Linux.
+//! Traffic control over the wire, on a kernel that has netem.
 //!
-//! The tests in [`inside`] are ignored by the test command, because the kernel of the machine may have
-//! no netem. The one here starts this program again in the machine of `scripts/netem-vm.sh` and lets it
-//! run them; what does not run there is a failure.
+//! The tests in [`inside`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The test
+//! here runs them through `scripts/with-netem.sh`. A test that does not run there has failed.
 
 #[cfg(test)]
 #[path = "netem/inside.rs"]
@@ -10,10 +9,10 @@ mod inside;
 
 #[cfg(test)]
 mod tests {
-    use tcgui_tests::machine;
+    use tcgui_tests::netem_kernel::{LIMIT, run_ignored};
 
     #[test]
     fn frontends_impair_interfaces() {
-        machine::run_ignored("inside::", machine::LIMIT).unwrap();
+        run_ignored("inside::", LIMIT).unwrap();
     }
 }

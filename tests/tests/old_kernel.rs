@@ -1,17 +1,17 @@
-//! The same tests on an older kernel: Linux 6.1 in User Mode Linux, through `scripts/netem-vm.sh`.
+//! Tests of other suites on an older kernel: Linux 6.1 in a virtual machine, also if the kernel of this machine is
+//! older or has netem.
 //!
-//! A slice of the other suites, run by their own binaries. What is missing there is a failure.
+//! The binaries of those suites are used. A test that does not run there has failed.
 
 #[cfg(test)]
 mod tests {
     use std::env;
     use std::fs;
     use std::path::{Path, PathBuf};
-    use std::process::Command;
     use std::time::SystemTime;
 
     use anyhow::Context;
-    use tcgui_tests::machine::{self, SCRIPT};
+    use tcgui_tests::netem_kernel::run_in_vm;
 
     /// The newest binary of a suite, which is the one that was built with this one.
     fn suite(name: &str) -> anyhow::Result<PathBuf> {
@@ -36,17 +36,17 @@ mod tests {
         Ok(path)
     }
 
-    /// Runs these tests of a suite in a machine of their own.
-    fn in_the_machine(name: &str, tests: &[&str]) -> anyhow::Result<()> {
+    /// Runs these tests of a suite on the older kernel.
+    fn run_tests(name: &str, tests: &[&str]) -> anyhow::Result<()> {
         let names: Vec<_> = tests.iter().map(|test| format!("tests::{test}")).collect();
         let names = names.iter().map(String::as_str);
         let arguments: Vec<_> = ["--exact"].into_iter().chain(names).collect();
-        machine::run_tests(&suite(name)?, &arguments, tests.len()).map(drop)
+        run_in_vm(&suite(name)?, &arguments, tests.len())
     }
 
     #[test]
-    fn namespaces_on_an_older_kernel() {
-        in_the_machine(
+    fn namespaces_on_an_older_kernel_in_a_vm() {
+        run_tests(
             "namespace_rows",
             &[
                 "row_01_first_namespace_of_a_fresh_boot",
@@ -63,8 +63,8 @@ mod tests {
     }
 
     #[test]
-    fn links_on_an_older_kernel() {
-        in_the_machine(
+    fn links_on_an_older_kernel_in_a_vm() {
+        run_tests(
             "interfaces",
             &[
                 "carrier_follows_the_other_end",
@@ -73,22 +73,5 @@ mod tests {
             ],
         )
         .unwrap();
-    }
-
-    #[test]
-    fn status_and_output_come_from_the_machine() {
-        let in_machine = |line: &str| {
-            Command::new(SCRIPT)
-                .args(["--", "sh", "-c", line])
-                .output()
-                .unwrap()
-        };
-        let output = in_machine("uname -r; echo to standard error >&2; exit 7");
-        assert_eq!(output.status.code(), Some(7), "{output:?}");
-        assert!(output.stdout.starts_with(b"6.1."), "{output:?}");
-        assert_eq!(output.stderr, b"to standard error\n", "{output:?}");
-        // A machine that ends without a status has failed.
-        let output = in_machine("kill -SEGV 1; echo o >/proc/sysrq-trigger; sleep 60");
-        assert_eq!(output.status.code(), Some(125), "{output:?}");
     }
 }

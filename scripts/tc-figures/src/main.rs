@@ -3,12 +3,12 @@
 //! ```text
 //!            ┌─ lab (private namespaces) ── switch, diagnostics, bandwidth ─┐
 //!  this ─────┤                                                              ├─ tcgui-backend ── bus ── client
-//!  (run.rs)  └─ scripts/netem-vm.sh ─────── apply, burst, fidelity ─────────┘
+//!  (run.rs)  └─ scripts/with-netem.sh ───── apply, burst, fidelity ─────────┘
 //! ```
 //!
 //! Every part is measured by this binary started again where the part belongs; it says its figures on
-//! standard output, a line of JSON each. Parts that need netem run in User Mode Linux, because the
-//! kernel of a machine may have none and its links are not to be impaired.
+//! standard output, a line of JSON each. Parts that need netem run through `scripts/with-netem.sh`, because the
+//! kernel of a machine may not have it.
 
 mod apply;
 mod bandwidth;

@@ -29,7 +29,7 @@ pub(crate) enum Stage {
     /// On the kernel of this machine, in namespaces of its own.
     Lab,
     /// On a kernel with netem.
-    Vm,
+    NetemKernel,
 }
 
 impl Part {
@@ -46,7 +46,7 @@ impl Part {
     /// Returns where it is measured.
     pub(crate) fn stage(self) -> Stage {
         match self {
-            Self::Apply | Self::Burst | Self::Fidelity => Stage::Vm,
+            Self::Apply | Self::Burst | Self::Fidelity => Stage::NetemKernel,
             Self::Switch | Self::Diagnostics | Self::Bandwidth => Stage::Lab,
         }
     }

@@ -18,21 +18,18 @@ use crate::progress;
 use crate::report::{Baseline, Machine, Report};
 use crate::thresholds::Thresholds;
 
-const VM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../netem-vm.sh");
+const WITH_NETEM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../with-netem.sh");
 
-/// Of a virtual machine, in seconds, and so much more for each trial; it needs a fifth of it when
-/// nothing else runs.
-const VM_LIMIT: u32 = 300;
-const VM_LIMIT_PER_TRIAL: u32 = 5;
+/// Time limit in seconds of a part that runs on a kernel with netem, and the addition for each trial. A quiet machine
+/// with an emulated processor needs a fifth of it.
+const NETEM_LIMIT: u32 = 300;
+const NETEM_LIMIT_PER_TRIAL: u32 = 5;
 
-/// Of a virtual machine. Two hundred namespaces need half of it.
-const VM_MEMORY: &str = "1G";
+/// Factor for deadlines there, because an emulated processor is about ten times slower.
+const NETEM_PATIENCE: &str = "10";
 
-/// System calls take a hundred times as long there, but most of a wait is waiting.
-const VM_PATIENCE: &str = "10";
-
-/// What the virtual machine has of its own at the same place.
-const HIDDEN: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+/// Directories that `with-netem.sh` makes private.
+const PRIVATE: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
 
 /// Exit status after SIGINT, as shells give it.
 const INTERRUPTED: u8 = 130;
@@ -126,19 +123,19 @@ fn command(part: Part, trials: u32) -> anyhow::Result<Command> {
     let program = env::current_exe().context("find the path of this program")?;
     match part.stage() {
         Stage::Lab => Ok(lab::command(program)),
-        Stage::Vm => {
-            let hidden = HIDDEN.iter().find(|hidden| program.starts_with(hidden));
+        Stage::NetemKernel => {
+            let private = PRIVATE.iter().find(|private| program.starts_with(private));
             ensure!(
-                hidden.is_none(),
-                "{} cannot be seen in the virtual machine: choose another CARGO_TARGET_DIR",
+                private.is_none(),
+                "{} is not visible on the kernel with netem: choose another CARGO_TARGET_DIR",
                 program.display()
             );
-            let limit = VM_LIMIT + VM_LIMIT_PER_TRIAL * trials;
-            let mut command = process::bound_to_parent(VM);
+            let limit = NETEM_LIMIT + NETEM_LIMIT_PER_TRIAL * trials;
+            let mut command = process::bound_to_parent(WITH_NETEM);
             command
-                .args(["-m", VM_MEMORY, "-t", &limit.to_string(), "--"])
+                .args(["--time", &limit.to_string(), "--"])
                 .arg(program)
-                .env("TCGUI_PATIENCE", VM_PATIENCE);
+                .env("TCGUI_PATIENCE", NETEM_PATIENCE);
             Ok(command)
         }
     }

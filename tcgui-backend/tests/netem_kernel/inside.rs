@@ -1,4 +1,4 @@
-//! What runs inside of the machine, each test in a network namespace of its own.
+//! The tests that run on a kernel with netem, each in a network namespace of its own.
 
 use std::process::Command;
 use std::time::Duration;
@@ -109,6 +109,7 @@ fn netem_of(desired: &Desired) -> Netem {
 }
 
 mod with_netem {
+    use std::collections::BTreeSet;
     use std::net::UdpSocket;
 
     use proptest::strategy::{Strategy, ValueTree};
@@ -136,7 +137,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn what_is_set_is_read_back() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut runner = TestRunner::deterministic();
@@ -152,7 +153,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_change_keeps_the_queue_and_the_counters() {
         let mut lab = Lab::new(&["ip link set lo up"]);
         let first = lab.perform("lo", delay(9_000.0)).unwrap();
@@ -176,7 +177,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn correlations_and_rates_that_are_off_are_gone() {
         let mut lab = Lab::new(&[DUMMY]);
         let everything = FlatNetem {
@@ -202,7 +203,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_table_that_must_go_takes_one_replacement() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut config = TcNetemConfig::default();
@@ -222,7 +223,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn jitter_beyond_the_kernel_is_said() {
         let mut lab = Lab::new(&[DUMMY]);
         let desired = flat(FlatNetem {
@@ -240,7 +241,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_seed_is_said_to_be_unknown() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut config = TcNetemConfig::default();
@@ -250,9 +251,11 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_netem_of_others_becomes_ours() {
-        let mut lab = Lab::new(&[DUMMY, "tc qdisc add dev dummy1 root netem loss 7% 30%"]);
+        let mut lab = Lab::new(&[DUMMY]);
+        let default = lab.root_kind("dummy1");
+        sh("tc qdisc add dev dummy1 root netem loss 7% 30%");
         let taken = lab.perform("dummy1", delay(3.0)).unwrap();
         assert!(matches!(taken.plan, Plan::Replace { .. }), "{taken:?}");
         assert_eq!(taken.observed.netem(), delay(3.0).netem.as_ref());
@@ -262,11 +265,11 @@ mod with_netem {
         sh("tc qdisc replace dev dummy1 root handle 1: netem loss 7%");
         let removed = lab.perform("dummy1", nothing()).unwrap();
         assert!(matches!(removed.plan, Plan::Delete { .. }), "{removed:?}");
-        assert_eq!(lab.root_kind("dummy1"), "noqueue");
+        assert_eq!(lab.root_kind("dummy1"), default);
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn events_tell_changes_of_ours_from_those_of_others() {
         let mut lab = Lab::new(&[DUMMY]);
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -289,7 +292,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn what_others_configured_is_refused_and_kept() {
         let tree = "ip link add dummy2 type dummy && ip link set dummy2 up
             tc qdisc add dev dummy2 root handle 1: htb default 10
@@ -302,7 +305,8 @@ mod with_netem {
             tc qdisc add dev dummy4 parent 3:1 handle 30: tbf rate 1mbit burst 5k latency 5ms";
         let ours = "ip link add dummy5 type dummy && ip link set dummy5 up
             tc qdisc add dev dummy5 root handle 7c60: htb";
-        let mut lab = Lab::new(&[tree, limited, parent, ours]);
+        let mut lab = Lab::new(&[DUMMY, tree, limited, parent, ours]);
+        let default = lab.root_kind("dummy1");
         for (ifname, named) in [
             ("dummy2", "htb 1:"),
             ("dummy3", "tbf 2:"),
@@ -339,12 +343,12 @@ mod with_netem {
             );
             assert_eq!(outcome.observed.children, []);
             lab.perform(ifname, nothing()).unwrap();
-            assert_eq!(lab.root_kind(ifname), "noqueue");
+            assert_eq!(lab.root_kind(ifname), default);
         }
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_child_of_ours_stays_while_ours_is_changed() {
         let mut lab = Lab::new(&[DUMMY]);
         lab.perform("dummy1", delay(1.0)).unwrap();
@@ -357,7 +361,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn defaults_come_back() {
         let mut lab = Lab::new(&[
             DUMMY,
@@ -366,14 +370,11 @@ mod with_netem {
             "ip link add veth1 type veth peer name veth2 && ip link set veth1 up",
             "ip link add ifb3 type ifb",
         ]);
-        for (ifname, default) in [
-            ("dummy1", "noqueue"),
-            ("ifb1", "pfifo_fast"),
-            ("ifb2", "mq"),
-            ("veth1", "noqueue"),
-            ("ifb3", "none"),
-        ] {
-            assert_eq!(lab.root_kind(ifname), default, "{ifname}");
+        // Which default it is depends on the kernel and on net.core.default_qdisc.
+        let mut defaults = BTreeSet::new();
+        for ifname in ["dummy1", "ifb1", "ifb2", "veth1", "ifb3"] {
+            let default = lab.root_kind(ifname);
+            assert_ne!(default, "netem", "{ifname}");
             let removed = lab.perform(ifname, nothing()).unwrap();
             assert_eq!(removed.plan, Plan::Nothing, "{ifname}");
             let added = lab.perform(ifname, delay(1.0)).unwrap();
@@ -384,11 +385,14 @@ mod with_netem {
             let removed = lab.perform(ifname, nothing()).unwrap();
             assert!(matches!(removed.plan, Plan::Delete { .. }), "{ifname}");
             assert_eq!(lab.root_kind(ifname), default, "{ifname}");
+            defaults.insert(default);
         }
+        // Links without a queue, with one and with several have different defaults, and a link that is down has none.
+        assert!(defaults.len() >= 3, "{defaults:?}");
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn the_queue_follows_mtu_and_speed() {
         let veth = "ip link add veth1 mtu 9000 type veth peer name veth2
             ip link set veth1 up && ip link set veth2 up";
@@ -409,7 +413,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn a_link_that_is_not_there_is_not_found() {
         let mut lab = Lab::new(&[]);
         for desired in [delay(1.0), nothing()] {
@@ -451,7 +455,7 @@ mod with_netem {
     }
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn the_command_for_people_makes_the_same_netem() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut runner = TestRunner::deterministic();
@@ -473,10 +477,11 @@ mod without_netem {
     use super::*;
 
     #[test]
-    #[ignore = "runs in User Mode Linux"]
+    #[ignore = "needs netem"]
     fn the_module_and_its_package_are_named() {
         std::fs::write("/proc/sys/kernel/modprobe", "/bin/false").unwrap();
         let mut lab = Lab::new(&["ip link set lo up"]);
+        let before = lab.root("lo");
         let err = lab.perform("lo", delay(1.0)).unwrap_err();
         assert!(matches!(err, TcError::NoNetem(_)), "{err:?}");
         assert_eq!(err.kind(), ErrorKind::Unsupported);
@@ -484,6 +489,6 @@ mod without_netem {
         for part in ["sch_netem", "kernel-modules-extra", "qdisc kind is unknown"] {
             assert!(text.contains(part), "no {part}: {text}");
         }
-        assert_eq!(lab.root_kind("lo"), "noqueue");
+        assert_eq!(lab.root("lo"), before);
     }
 }

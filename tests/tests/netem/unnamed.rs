@@ -16,6 +16,9 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::unnamed::{inside, title};
 use tcgui_tests::wait::{patience, wait_for};
 
+/// Time for a sweep of /proc; ten times as long on an emulated processor.
+const SWEEP: Duration = Duration::from_secs(15);
+
 /// Where the daemon writes what is to end.
 const LEASES: &str = "/var/lib/tcgui/leases";
 
@@ -139,6 +142,13 @@ lab_test!(
         scene.start_with(&["--process-namespaces"])?;
         let holder = pair()?;
         let name = title(&holder, "sleep");
+        // The process may be found by a sweep of /proc alone. A sweep takes half a second on an emulated processor, and
+        // then the daemon waits for 40 s, because it spends 1.25 % of a processor on sweeps.
+        scene
+            .client()?
+            .wait_for("the process is found", SWEEP, |state| {
+                state.namespace(&name).is_some()
+            })?;
         attribute(scene, (&name, "far"), "is_up", true)?;
         delay(scene, &name, 40, &json!({}))?;
         wait_root(&holder, "delay 40ms", true)?;
