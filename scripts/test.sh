@@ -69,12 +69,21 @@ fi
 cargo build --locked --workspace --all-targets
 # The watcher alone, as others use it: without the bus, the kernel's codecs or the command line.
 cargo build --locked -p tcgui-backend --no-default-features --example watch_namespaces
-# Most tests wait more than they compute, so more of them run at once than there are processors.
-export RUST_TEST_THREADS=${RUST_TEST_THREADS:-6}
-case " $* " in
-*" -- "*) cargo test --locked --workspace "$@" "${skipped[@]}" ;;
-*) cargo test --locked --workspace "$@" -- "${skipped[@]}" ;;
-esac
+run() {
+    case " $* " in
+    *" -- "*) cargo test --locked --workspace "$@" "${skipped[@]}" ;;
+    *) cargo test --locked --workspace "$@" -- "${skipped[@]}" ;;
+    esac
+}
+# End-to-end tests wait more than they compute, so more of them run at once than there are processors.
+at_once=$((3 * $(nproc)))
+if [ $# -gt 0 ]; then
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run "$@"
+else
+    run --lib --bins
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run --test '*'
+    cargo test --locked --workspace --doc
+fi
 if [ "${#skipped[@]}" -gt 0 ]; then
     echo "test.sh: not run: tests named *_in_a_vm, because QEMU is not installed; --vm installs it and runs them" >&2
 fi
