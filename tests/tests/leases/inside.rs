@@ -13,14 +13,16 @@ use tcgui_tests::daemon;
 use tcgui_tests::links::{attribute, ip};
 use tcgui_tests::process::{bound_to_parent, run};
 use tcgui_tests::scene::{SOON, Scene};
-use tcgui_tests::wait::{holds_for, wait_for};
+use tcgui_tests::wait::{holds_for, patience, wait_for};
 use tcgui_tests::{lab_test, netns};
 
 const STATE: &str = "/var/lib/tcgui";
 const FAR: (&str, &str) = ("blue", "far");
 
-/// Long enough for the kernel to have it and short enough to wait for.
-const SHORT_MS: u64 = 1500;
+/// Lifetime of a change that is to end during a test, in ms. The commands of the test have to run before that.
+fn short_ms() -> u64 {
+    1500 * u64::from(patience().min(3))
+}
 
 /// `tc` for the host's namespace (`default`) or a named one.
 fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
@@ -88,7 +90,7 @@ fn wait_root(text: &str, there: bool) -> anyhow::Result<String> {
 
 /// Nothing happens until what would have ended has.
 fn wait_out(text: &str) -> anyhow::Result<()> {
-    let period = Duration::from_millis(SHORT_MS + 500);
+    let period = Duration::from_millis(short_ms() + 500);
     holds_for(
         &format!("{text} stays"),
         period,
@@ -144,7 +146,7 @@ lab_test!(
     a_time_to_live_ends,
     |scene| {
         started_with_pair(scene)?;
-        let short = json!({ "ttl_ms": SHORT_MS });
+        let short = json!({ "ttl_ms": short_ms() });
         let reply = delay(scene, FAR, 40, &short)?;
         ensure!(reply["expires_at"].is_u64(), "{reply}");
         ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
@@ -191,7 +193,7 @@ lab_test!(
         let mut start = far.clone();
         start["scenario_id"] = json!("mobile-degradation");
         for is_over in [false, true] {
-            delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+            delay(scene, FAR, 40, &json!({ "ttl_ms": short_ms() }))?;
             let reply = scenario(scene, &json!({ "Start": start }))?;
             ensure!(reply["Started"].is_object(), "{reply}");
             wait_root("delay 5ms", true)?;
@@ -214,7 +216,7 @@ lab_test!(
     |scene| {
         started_with_pair(scene)?;
         let confirm = json!({"operation": "Confirm"});
-        let within = json!({ "confirm_within_ms": SHORT_MS });
+        let within = json!({ "confirm_within_ms": short_ms() });
         refused(scene, &confirm, "NotFound", "confirm")?;
         delay(scene, FAR, 40, &within)?;
         wait_root("netem", false)?;
@@ -238,7 +240,7 @@ lab_test!(
         scene.start()?;
         scene.wait_named(&["blue", "link"])?;
         attribute(scene, FAR, "is_up", false)?;
-        delay(scene, FAR, 40, &json!({ "ttl_ms": 4 * SHORT_MS }))?;
+        delay(scene, FAR, 40, &json!({ "ttl_ms": 4 * short_ms() }))?;
         ensure!(leases() == 1, "no lease on disk");
         scene.take_daemon()?.crash()?;
         // It was taken when the name was seen first; only the link is there the next time.
@@ -262,7 +264,7 @@ lab_test!(
     what_somebody_changed_is_theirs,
     |scene| {
         started_with_pair(scene)?;
-        let short = json!({ "ttl_ms": SHORT_MS });
+        let short = json!({ "ttl_ms": short_ms() });
         delay(scene, FAR, 40, &short)?;
         tc("blue", "qdisc change dev far root netem delay 50ms")?;
         wait_out("delay 50ms")?;
@@ -293,7 +295,7 @@ lab_test!(
             output.status.code() == Some(1) && text.contains("another tcgui-backend"),
             "{output:?}"
         );
-        delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+        delay(scene, FAR, 40, &json!({ "ttl_ms": short_ms() }))?;
         scene.take_daemon()?.crash()?;
         // Nobody is there to end it.
         wait_out("delay 40ms")?;
@@ -336,7 +338,7 @@ lab_test!(
         scene.start_daemon::<&str>(&[])?;
         wait_root("netem", false)?;
         // Of another boot there is nothing to be put back.
-        delay(scene, FAR, 41, &json!({ "ttl_ms": SHORT_MS }))?;
+        delay(scene, FAR, 41, &json!({ "ttl_ms": short_ms() }))?;
         scene.take_daemon()?.crash()?;
         edit_lease(|it| it["boot_id"] = json!("another"))?;
         scene.start_daemon::<&str>(&[])?;
@@ -373,7 +375,7 @@ lab_test!(
         fs::create_dir(STATE)?;
         mount(&format!("-t tmpfs -o size=64k tmpfs {STATE}"))?;
         started_with_pair(scene)?;
-        let short = json!({ "ttl_ms": SHORT_MS });
+        let short = json!({ "ttl_ms": short_ms() });
         delay(scene, FAR, 40, &short)?;
         fill()?;
         // The one that runs goes on as it is, and ends.
