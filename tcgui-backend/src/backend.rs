@@ -50,9 +50,10 @@ use crate::error::{BoxError, chain};
 use crate::execution;
 use crate::interfaces::{self, KernelLinks};
 use crate::kernel::netns::NetnsFiles;
+use crate::kernel::private_dir::Distrust;
 use crate::kernel::process;
 use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
-use crate::lease::journal::{Damaged, Journal};
+use crate::lease::journal::{Damaged, Journal, JournalError};
 use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Home, Lease};
 use crate::library;
@@ -108,6 +109,9 @@ pub enum BackendError {
         #[source]
         err: io::Error,
     },
+    /// The state directory, or a file in it, could have been written by another user.
+    #[error("cannot use the state directory")]
+    State(#[source] Distrust),
     /// The bus is refused.
     #[error("cannot join the bus")]
     Bus(#[from] BusError),
@@ -162,8 +166,12 @@ async fn start(
     if config.create_netns_dir {
         create(&config.watch.directory)?;
     }
-    // Listening begins before looking, for links as for namespaces.
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
+    // Before anything is read that another user could have written.
+    let (leases, left) = open_leases(config.state_dir, files).await?;
+    let checked = library::check_store(&config.library).await;
+    checked.map_err(BackendError::State)?;
+    // Listening begins before looking, for links as for namespaces.
     let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
     let looks = Rtnetlink::open(LOOKS)?;
     let links = KernelLinks::open(looks, files, sockets.clone(), config.namespace_ids)?;
@@ -198,7 +206,6 @@ async fn start(
     let bus = bus.run(supervisor.child_token());
     supervisor.supervise("bus", async { bus.await.map_err(Into::into) });
 
-    let (leases, left) = open_leases(config.state_dir, files).await;
     let identity = state::Identity {
         name: config.name,
         hostname: process::hostname(),
@@ -256,25 +263,36 @@ fn find_holders(
     Ok((held, Some(handle)))
 }
 
+/// The leases of this run, and those that an earlier run left.
+type OpenedLeases = (Leases, Vec<(LeaseKey, Lease)>);
+
 /// Takes the state directory and what an earlier run left in it. Without it the daemon goes on, and
 /// refuses what needs a lease.
-async fn open_leases(directory: PathBuf, files: NetnsFiles) -> (Leases, Vec<(LeaseKey, Lease)>) {
+///
+/// # Errors
+/// [`BackendError::State`]: what is there could have been written by another user.
+async fn open_leases(directory: PathBuf, files: NetnsFiles) -> Result<OpenedLeases, BackendError> {
     let open = move || {
         let home = Home::learn(&files).map_err(BoxError::from)?;
-        let journal = Journal::open(&directory, home)?;
-        let loaded = journal.load()?;
-        let writable = journal.probe();
-        Ok::<_, BoxError>((journal, loaded, writable))
+        let opened = Journal::open(&directory, home).and_then(|journal| {
+            let loaded = journal.load()?;
+            let writable = journal.probe();
+            Ok((journal, loaded, writable))
+        });
+        match opened {
+            Err(JournalError::Distrust(distrust)) => Ok(Err(distrust)),
+            opened => Ok::<_, BoxError>(Ok(opened?)),
+        }
     };
     let (journal, loaded, writable) = match blocking::run(open).await {
-        Ok(opened) => opened,
+        Ok(opened) => opened.map_err(BackendError::State)?,
         Err(err) => {
             let reason = chain(err.as_ref()).to_string();
             warn!(
                 error = reason,
                 "no leases: changes that would end are refused, and nothing of an earlier run is restored"
             );
-            return (Err(reason.into()), Vec::new());
+            return Ok((Err(reason.into()), Vec::new()));
         }
     };
     if let Err(err) = writable {
@@ -299,7 +317,7 @@ async fn open_leases(directory: PathBuf, files: NetnsFiles) -> (Leases, Vec<(Lea
     if !left.is_empty() {
         info!(count = left.len(), "leases of an earlier run found");
     }
-    (Ok(Arc::new(journal)), left)
+    Ok((Ok(Arc::new(journal)), left))
 }
 
 /// Makes the netns directory as `ip netns add` would; the parent must exist.

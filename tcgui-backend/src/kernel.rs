@@ -23,6 +23,8 @@ pub mod netns;
 #[cfg(feature = "daemon")]
 pub mod pidfd;
 #[cfg(feature = "daemon")]
+pub mod private_dir;
+#[cfg(feature = "daemon")]
 pub mod process;
 #[cfg(feature = "daemon")]
 pub mod process_events;

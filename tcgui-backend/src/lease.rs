@@ -37,6 +37,11 @@ use terms::Grant;
 /// always among the newest.
 const CANDIDATES: usize = 8;
 
+/// The most ways to a namespace that a lease has beside the first one. A container engine could report any number.
+const MAX_WAYS: usize = 64;
+/// The most qdiscs that a lease names which cannot be put back. Their names are for people only.
+const MAX_LOST: usize = 64;
+
 /// A time in ms since the boot, which goes on while the machine sleeps.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
@@ -252,7 +257,7 @@ impl Before {
             },
             Root::ForeignNetem { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
-                lost: children.collect(),
+                lost: bounded(children.collect()),
             },
             Root::Foreign(name) => Self {
                 netem: None,
@@ -260,6 +265,16 @@ impl Before {
             },
         }
     }
+}
+
+/// Returns the first names, and how many others there are.
+fn bounded(mut names: Vec<String>) -> Vec<String> {
+    let surplus = names.len().saturating_sub(MAX_LOST);
+    if surplus > 0 {
+        names.truncate(MAX_LOST);
+        names.push(format!("{surplus} more"));
+    }
+    names
 }
 
 /// What is impaired on condition, and how to undo it.
@@ -396,7 +411,7 @@ impl Lease {
         ended
     }
 
-    /// Notes which ways lead to the namespace now; returns whether that is news.
+    /// Notes which ways lead to the namespace now, at most [`MAX_WAYS`]; returns whether that is news.
     pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
         let also = ways.iter().map(|way| match way {
             Way::Name { id, .. } => LeaseNetns::from(*id),
@@ -405,6 +420,7 @@ impl Lease {
         let mut also: Vec<_> = also.filter(|way| *way != self.netns).collect();
         // Mounts of one namespace have one identity.
         also.dedup();
+        also.truncate(MAX_WAYS);
         let news = self.also != also;
         self.also = also;
         news

@@ -34,6 +34,8 @@ use tcgui_shared::scenario::{
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::blocking;
+use crate::kernel::private_dir::Distrust;
+use store::Store;
 use task::{Command, Desk};
 
 pub use task::Task;
@@ -137,6 +139,15 @@ impl LibraryHandle {
 
 fn stopping() -> ScenarioResponse {
     ScenarioError::new(ErrorCategory::Transient, "the backend is stopping").into()
+}
+
+/// Checks that no other user could have written the stored scenarios.
+///
+/// # Errors
+/// What is not trusted, and how to repair it.
+pub async fn check_store(config: &LibraryConfig) -> Result<(), Distrust> {
+    let store = Store::new(config.store.clone());
+    blocking::run(move || store.check()).await
 }
 
 /// Reads everything once and builds the actor. Fails at nothing: what cannot be read is reported in the

@@ -90,7 +90,7 @@ pub fn restore(
 ) -> Result<(), ByHandError> {
     let files = NetnsFiles::new().map_err(ByHandError::OwnNamespace)?;
     let home = Home::learn(&files).map_err(ByHandError::OwnNamespace)?;
-    let journal = Journal::open(&wanted.state, home)?;
+    let journal = Journal::open_existing(&wanted.state, home)?;
     let loaded = journal.load()?;
     for damaged in loaded.damaged {
         let what = damaged.file.display().to_string();

@@ -8,12 +8,14 @@
 //!
 //! A file is complete or absent, also after a power cut: it is written beside its place, synchronised,
 //! renamed, and so is the directory. Blocks for as long as the disk takes.
+//!
+//! A lease tells the daemon what to do to an interface, so directories and files that another user could
+//! have written are refused ([`PrivateDir`]).
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{File, TryLockError};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError, RwLock};
@@ -21,17 +23,35 @@ use std::sync::{Mutex, PoisonError, RwLock};
 use serde::{Deserialize, Serialize};
 
 use super::{Home, Lease, LeaseNetns};
+use crate::kernel::private_dir::{Distrust, PrivateDir, PrivateDirError};
 
 /// Of the format; a file of another one is not touched but set aside.
 const VERSION: u32 = 1;
-/// The largest file that is read; those that are written are far smaller.
-const LARGEST: u64 = 64 * 1024;
+/// The largest file that is written, and so the largest one that is read.
+const LARGEST: usize = 64 * 1024;
 /// How many damaged files of one name are kept apart.
 const ASIDE: u32 = 100;
 
 /// Why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
+    /// Another user could have changed it, or a file in it.
+    #[error("the state directory cannot be used")]
+    Distrust(#[source] Distrust),
+    /// There is none, and none is to be made.
+    #[error(
+        "there is no state directory {directory:?}: no daemon has run with it; name the daemon's with --state-dir"
+    )]
+    Missing {
+        /// Which.
+        directory: PathBuf,
+    },
+    /// A lease that would be too large to be read again.
+    #[error("the lease would have {size} bytes, more than the limit of {LARGEST}")]
+    TooLarge {
+        /// Its size as it would be written.
+        size: usize,
+    },
     /// It is not there and cannot be made.
     #[error("cannot create the state directory {directory:?}")]
     Create {
@@ -126,13 +146,12 @@ pub enum Late {
 /// The leases of one state directory, held by this process alone.
 #[derive(Debug)]
 pub struct Journal {
-    state: PathBuf,
-    leases: PathBuf,
+    leases: PrivateDir,
     home: Home,
     /// Whoever reads a lease in order to change it keeps all others from changing any.
     amending: RwLock<()>,
     /// What is still to be done to which file.
-    late: Mutex<HashMap<PathBuf, Late>>,
+    late: Mutex<HashMap<String, Late>>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -143,24 +162,22 @@ impl Journal {
     /// A read-only one can be opened, too: what is in it can be restored.
     ///
     /// # Errors
-    /// [`JournalError::Create`], [`JournalError::Lock`], [`JournalError::Held`].
+    /// [`JournalError::Create`], [`JournalError::Distrust`], [`JournalError::Lock`], [`JournalError::Held`].
     pub fn open(state: &Path, home: Home) -> Result<Self, JournalError> {
-        let leases = state.join("leases");
-        let made = DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&leases);
-        made.map_err(|err| JournalError::Create {
-            directory: state.to_owned(),
-            err,
-        })?;
-        let lock = lock_file(state).map_err(|err| JournalError::Lock {
-            directory: state.to_owned(),
-            err,
+        let opened = |opened: Result<_, PrivateDirError>| {
+            opened.map_err(|err| JournalError::of_directory(state, err))
+        };
+        let directory = opened(PrivateDir::create(state))?;
+        let leases = opened(PrivateDir::create(&state.join("leases")))?;
+        let lock = lock_file(&directory).map_err(|err| match distrust(&err) {
+            Some(distrust) => JournalError::Distrust(distrust),
+            None => JournalError::Lock {
+                directory: state.to_owned(),
+                err,
+            },
         })?;
         match lock.try_lock() {
             Ok(()) => Ok(Self {
-                state: state.to_owned(),
                 leases,
                 home,
                 amending: RwLock::default(),
@@ -177,6 +194,20 @@ impl Journal {
         }
     }
 
+    /// Takes a state directory that a daemon has used.
+    ///
+    /// # Errors
+    /// [`JournalError::Missing`], and as [`Self::open`].
+    pub fn open_existing(state: &Path, home: Home) -> Result<Self, JournalError> {
+        match PrivateDir::open(state) {
+            Err(err) if err.is_absent() => Err(JournalError::Missing {
+                directory: state.to_owned(),
+            }),
+            // Any other error is found again.
+            _ => Self::open(state, home),
+        }
+    }
+
     /// Returns the boot and the namespace that this process is in.
     pub fn home(&self) -> &Home {
         &self.home
@@ -185,32 +216,35 @@ impl Journal {
     /// Reads all leases. Those of another boot are removed, what cannot be read is set aside.
     ///
     /// # Errors
-    /// [`JournalError::List`].
+    /// [`JournalError::List`]; [`JournalError::Distrust`] for a file that another user could have written.
     pub fn load(&self) -> Result<Loaded, JournalError> {
-        let list = |err| JournalError::List {
-            directory: self.leases.clone(),
+        let names = self.leases.names().map_err(|err| JournalError::List {
+            directory: self.leases.path().to_owned(),
             err,
-        };
+        })?;
         let mut loaded = Loaded::default();
-        for entry in fs::read_dir(&self.leases).map_err(list)? {
-            let file = entry.map_err(list)?.path();
+        for name in names {
+            let file = Path::new(&name);
             match file.extension().and_then(OsStr::to_str) {
                 Some("json") => {}
                 // Of a write that was cut off: what it was to replace is still there.
                 Some("new") => {
-                    fs::remove_file(&file).ok();
+                    self.leases.remove(file).ok();
                     continue;
                 }
                 _ => continue,
             }
-            match read(&file) {
+            match self.read(file) {
                 Ok(record) if record.boot_id != self.home.boot_id => {
                     // What cannot be removed is of another boot the next time, too.
-                    fs::remove_file(&file).ok();
+                    self.leases.remove(file).ok();
                     loaded.discarded += 1;
                 }
                 Ok(record) => loaded.leases.push(record.lease),
-                Err(err) => loaded.damaged.push(set_aside(file, err)),
+                Err(err) => match distrust(&err) {
+                    Some(distrust) => return Err(JournalError::Distrust(distrust)),
+                    None => loaded.damaged.push(self.set_aside(file, err)),
+                },
             }
         }
         Ok(loaded)
@@ -224,17 +258,17 @@ impl Journal {
         // Several may ask at the same time.
         static PROBES: AtomicU64 = AtomicU64::new(0);
         let number = PROBES.fetch_add(1, Ordering::Relaxed);
-        let file = self.leases.join(format!("probe-{number}"));
+        let file = beside(&format!("probe-{number}"));
         let content = [0; 4096];
-        let written = write_beside(&file, &content);
-        fs::remove_file(beside(&file)).ok();
-        written.map_err(|err| JournalError::Write { file, err })
+        let written = self.leases.write_file(&file, &content);
+        self.leases.remove(&file).ok();
+        written.map_err(|err| self.not_written(&file, err))
     }
 
     /// Writes a lease, in place of the one of the same interface.
     ///
     /// # Errors
-    /// [`JournalError::Write`].
+    /// [`JournalError::Write`], [`JournalError::TooLarge`].
     pub fn write(&self, lease: &Lease) -> Result<(), JournalError> {
         let _others_too = self.amending.read().unwrap_or_else(PoisonError::into_inner);
         self.take_late(lease);
@@ -244,7 +278,7 @@ impl Journal {
     /// Notes what is to be done to the file of a lease, for [`Self::catch_up`]. Does not block for the disk.
     pub fn intend(&self, lease: &Lease, late: Late) {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        all.insert(self.file(lease), late);
+        all.insert(file_name(lease), late);
     }
 
     /// Does what was intended last for the file of a lease, if nothing was written or removed since.
@@ -265,43 +299,51 @@ impl Journal {
 
     fn take_late(&self, lease: &Lease) -> Option<Late> {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&self.file(lease))
+        all.remove(&file_name(lease))
     }
 
     /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
     /// may have changed since.
     fn amend(&self, lease: &Lease, also: Vec<LeaseNetns>) -> Result<(), JournalError> {
-        match read(&self.file(lease)) {
+        let file = file_name(lease);
+        match self.read(Path::new(&file)) {
             Ok(record) => self.replace(&Lease {
                 also,
                 ..record.lease
             }),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(err) => Err(JournalError::Write {
-                file: self.file(lease),
-                err,
-            }),
+            Err(err) => Err(self.not_written(&file, err)),
         }
     }
 
     fn replace(&self, lease: &Lease) -> Result<(), JournalError> {
-        let file = self.file(lease);
+        let file = file_name(lease);
         let record = Record {
             version: VERSION,
             boot_id: self.home.boot_id.clone(),
             lease: lease.clone(),
         };
-        let replace = || {
-            let content = serde_json::to_vec(&record)?;
-            let written = write_beside(&file, &content)
-                .and_then(|()| fs::rename(beside(&file), &file))
-                .and_then(|()| self.sync());
-            if written.is_err() {
-                fs::remove_file(beside(&file)).ok();
-            }
-            written
-        };
-        replace().map_err(|err| JournalError::Write { file, err })
+        let content = serde_json::to_vec(&record);
+        let content = content.map_err(|err| self.not_written(&file, err.into()))?;
+        let size = content.len();
+        if size > LARGEST {
+            return Err(JournalError::TooLarge { size });
+        }
+        let new = beside(&file);
+        let written = self
+            .leases
+            .write_file(&new, &content)
+            .and_then(|()| self.leases.rename(&new, &file))
+            .and_then(|()| self.leases.sync());
+        if written.is_err() {
+            self.leases.remove(&new).ok();
+        }
+        written.map_err(|err| self.not_written(&file, err))
+    }
+
+    fn not_written(&self, file: &str, err: io::Error) -> JournalError {
+        let file = self.leases.path_of(file);
+        JournalError::Write { file, err }
     }
 
     /// Removes a lease; one that is not there is removed.
@@ -315,114 +357,114 @@ impl Journal {
     }
 
     fn remove(&self, lease: &Lease) -> Result<(), JournalError> {
-        let file = self.file(lease);
-        let removed = match fs::remove_file(&file) {
+        let file = file_name(lease);
+        let removed = match self.leases.remove(&file) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(()),
             removed => removed,
         };
         removed
-            .and_then(|()| self.sync())
-            .map_err(|err| JournalError::Erase { file, err })
+            .and_then(|()| self.leases.sync())
+            .map_err(|err| JournalError::Erase {
+                file: self.leases.path_of(&file),
+                err,
+            })
     }
 
-    /// Returns the state directory.
-    pub fn directory(&self) -> &Path {
-        &self.state
+    fn read(&self, file: &Path) -> io::Result<Record> {
+        let mut content = Vec::new();
+        let most = u64::try_from(LARGEST).unwrap_or(u64::MAX).saturating_add(1);
+        let file = self.leases.open_file(file)?;
+        file.take(most).read_to_end(&mut content)?;
+        let invalid = |text| io::Error::new(io::ErrorKind::InvalidData, text);
+        if content.len() > LARGEST {
+            return Err(invalid(format!("it has more than {LARGEST} bytes")));
+        }
+        let record: Record = serde_json::from_slice(&content)?;
+        if record.version == VERSION {
+            Ok(record)
+        } else {
+            let version = record.version;
+            Err(invalid(format!(
+                "version {version} of the format is not known"
+            )))
+        }
     }
 
-    fn file(&self, lease: &Lease) -> PathBuf {
-        // Numbers alone: no name of a namespace or interface can lead elsewhere.
-        let name = match lease.netns {
-            LeaseNetns::Own { device, inode, .. } => {
-                format!("own-{device}-{inode}-{}.json", lease.ifindex)
-            }
-            LeaseNetns::Mounted {
-                device,
-                inode,
-                ctime_s,
-                ctime_ns,
-                link: _,
-            } => format!(
-                "netns-{device}-{inode}-{ctime_s}-{ctime_ns}-{}.json",
-                lease.ifindex
-            ),
-            LeaseNetns::Held {
-                device,
-                inode,
-                pid,
-                started,
-            } => format!(
-                "held-{device}-{inode}-{pid}-{started}-{}.json",
-                lease.ifindex
-            ),
-        };
-        self.leases.join(name)
+    /// Renames a file that is no lease, to a name that is free.
+    fn set_aside(&self, file: &Path, err: io::Error) -> Damaged {
+        let free = (0..ASIDE)
+            .map(|number| match number {
+                0 => file.with_extension("json.damaged"),
+                _ => file.with_extension(format!("json.damaged{number}")),
+            })
+            .find(|free| !self.leases.has(free));
+        let aside = free.filter(|free| self.leases.rename(file, free).is_ok());
+        let file = self.leases.path_of(aside.as_deref().unwrap_or(file));
+        Damaged { file, err }
     }
+}
 
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.leases)?.sync_all()
+impl JournalError {
+    fn of_directory(state: &Path, err: PrivateDirError) -> Self {
+        match err {
+            PrivateDirError::Distrust(distrust) => Self::Distrust(distrust),
+            PrivateDirError::Open { err, .. } => Self::Create {
+                directory: state.to_owned(),
+                err,
+            },
+        }
+    }
+}
+
+/// Returns why a file cannot be trusted. A directory in its place holds no lease, and is as good as damaged.
+fn distrust(err: &io::Error) -> Option<Distrust> {
+    let distrust = Distrust::within(err);
+    distrust.filter(|it| !it.is_about_a_directory()).cloned()
+}
+
+/// Returns the name of the file of a lease.
+fn file_name(lease: &Lease) -> String {
+    // Numbers alone: no name of a namespace or interface can lead elsewhere.
+    match lease.netns {
+        LeaseNetns::Own { device, inode, .. } => {
+            format!("own-{device}-{inode}-{}.json", lease.ifindex)
+        }
+        LeaseNetns::Mounted {
+            device,
+            inode,
+            ctime_s,
+            ctime_ns,
+            link: _,
+        } => format!(
+            "netns-{device}-{inode}-{ctime_s}-{ctime_ns}-{}.json",
+            lease.ifindex
+        ),
+        LeaseNetns::Held {
+            device,
+            inode,
+            pid,
+            started,
+        } => format!(
+            "held-{device}-{inode}-{pid}-{started}-{}.json",
+            lease.ifindex
+        ),
     }
 }
 
 /// Opens the lock file, which is made if it is missing. For reading, which is enough to lock it: open for
 /// writing, it would keep the administrator from mounting the disk read-only.
-fn lock_file(state: &Path) -> io::Result<File> {
-    let file = state.join("lock");
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(false).mode(0o600);
-    let made = options.open(&file).map(drop);
-    File::open(&file).map_err(|err| made.err().unwrap_or(err))
+fn lock_file(state: &PrivateDir) -> io::Result<File> {
+    let made = state.create_file("lock");
+    state.open_file("lock").map_err(|err| match made {
+        Err(made) if err.kind() == io::ErrorKind::NotFound => made,
+        _ => err,
+    })
 }
 
-fn beside(file: &Path) -> PathBuf {
-    file.with_extension("new")
-}
-
-/// Writes a file beside its place, for nobody else to read. A link that lies there is not followed.
-fn write_beside(file: &Path, content: &[u8]) -> io::Result<()> {
-    let beside = beside(file);
-    let create = || {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&beside)
-    };
-    let mut new = create().or_else(|err| match err.kind() {
-        io::ErrorKind::AlreadyExists => fs::remove_file(&beside).and_then(|()| create()),
-        _ => Err(err),
-    })?;
-    new.write_all(content)?;
-    new.sync_all()
-}
-
-fn read(file: &Path) -> io::Result<Record> {
-    if !fs::symlink_metadata(file)?.is_file() {
-        // Opening a FIFO would never end.
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "not a file"));
-    }
-    let mut content = Vec::new();
-    File::open(file)?.take(LARGEST).read_to_end(&mut content)?;
-    let record: Record = serde_json::from_slice(&content)?;
-    if record.version == VERSION {
-        Ok(record)
-    } else {
-        let text = format!("version {} of the format is not known", record.version);
-        Err(io::Error::new(io::ErrorKind::InvalidData, text))
-    }
-}
-
-/// Renames a file that is no lease, to a name that is free.
-fn set_aside(file: PathBuf, err: io::Error) -> Damaged {
-    let free = (0..ASIDE)
-        .map(|number| match number {
-            0 => file.with_extension("json.damaged"),
-            _ => file.with_extension(format!("json.damaged{number}")),
-        })
-        .find(|free| !free.exists());
-    let aside = free.filter(|free| fs::rename(&file, free).is_ok());
-    Damaged {
-        file: aside.unwrap_or(file),
-        err,
+/// Returns the name under which a file is written before it is renamed.
+fn beside(file: &str) -> String {
+    match file.strip_suffix(".json") {
+        Some(stem) => format!("{stem}.new"),
+        None => format!("{file}.new"),
     }
 }

@@ -2,12 +2,10 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
-
 use crate::document::MAX_SIZE;
+use crate::kernel::private_dir::open_foreign;
 
 /// What files are called.
 pub(super) const EXTENSION: &str = "json5";
@@ -68,22 +66,18 @@ pub(super) fn bounded(paths: &[PathBuf]) -> (&[PathBuf], Option<ReadError>) {
     }
 }
 
-/// Reads a file, one byte more than allowed if there are more. A pipe or device is not waited for.
+/// Reads a file, one byte more than allowed if there are more. Other users may control its directory: a pipe or
+/// device is not opened, and a link not followed that leads to what its owner could not read.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
-    read_within(path, MAX_SIZE)
+    let file = open_foreign(path).map_err(|err| match err.kind() {
+        io::ErrorKind::InvalidInput => ReadError::Kind,
+        _ => ReadError::Open(err),
+    })?;
+    read_open(file, MAX_SIZE)
 }
 
-/// As [`read`], with another limit.
-pub(super) fn read_within(path: &Path, limit: usize) -> Result<Vec<u8>, ReadError> {
-    let file = File::options()
-        .read(true)
-        .custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits())
-        .open(path)
-        .map_err(ReadError::Open)?;
-    let metadata = file.metadata().map_err(ReadError::Read)?;
-    if !metadata.is_file() {
-        return Err(ReadError::Kind);
-    }
+/// Reads an open file, one byte more than the limit if there are more.
+pub(super) fn read_open(file: File, limit: usize) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
     file.take(limit)

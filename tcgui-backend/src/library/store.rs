@@ -1,15 +1,15 @@
 //! Scenarios that came over the bus, on disk: one file each, written whole or not at all.
 //!
-//! Synchronous; the actor calls it on a blocking thread, one call at a time.
+//! Synchronous; the actor calls it on a blocking thread, one call at a time. Directories and files that another
+//! user could have written are refused ([`PrivateDir`]).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use tcgui_shared::scenario::{ErrorCategory, NetworkScenario};
 
 use super::files::{self, ReadError};
+use crate::kernel::private_dir::{Distrust, PrivateDir, PrivateDirError};
 use crate::scenario;
 
 /// The most scenarios that are stored.
@@ -127,44 +127,79 @@ impl Store {
 
     /// Returns what is stored, by file, and what is wrong, by path. Damaged files are renamed.
     pub(super) fn read(&self) -> Vec<(PathBuf, Result<NetworkScenario, StoreError>)> {
-        let entries = match self.entries() {
-            Ok(entries) => entries,
-            Err(err) => return vec![(self.directory.clone(), Err(StoreError::Read(err)))],
+        let opened = self.open().and_then(|directory| match directory {
+            Some(directory) => Ok(Some((names(&directory)?, directory))),
+            None => Ok(None),
+        });
+        let (names, directory) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Vec::new(),
+            Err(err) => {
+                let err = StoreError::Read(ReadError::Directory(err));
+                return vec![(self.directory.clone(), Err(err))];
+            }
         };
         let mut found = Vec::new();
-        for path in entries {
-            let is = |extension| path.extension().is_some_and(|it| it == extension);
+        for name in names {
+            let is = |extension| name.extension().is_some_and(|it| it == extension);
             let result = if is(EXTENSION) {
-                self.read_one(&path)
+                self.read_one(&directory, &name)
             } else if is(ASIDE) {
                 Err(StoreError::Aside)
             } else {
                 continue;
             };
-            found.push((path, result));
+            found.push((self.directory.join(name), result));
         }
         found
     }
 
-    fn entries(&self) -> Result<Vec<PathBuf>, ReadError> {
-        let entries = match fs::read_dir(&self.directory) {
-            Ok(entries) => entries,
-            Err(err) if files::is_absent(&err) => return Ok(Vec::new()),
-            Err(err) => return Err(ReadError::Directory(err)),
+    /// Checks that no other user could have written what is stored.
+    ///
+    /// # Errors
+    /// What is not trusted, and how to repair it. What cannot be read for another reason is reported by
+    /// [`Self::read`].
+    pub(super) fn check(&self) -> Result<(), Distrust> {
+        let directory = match PrivateDir::open(&self.directory) {
+            Ok(directory) => directory,
+            Err(PrivateDirError::Distrust(distrust)) => return Err(distrust),
+            Err(PrivateDirError::Open { .. }) => return Ok(()),
         };
-        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-        let mut paths: Vec<_> = paths
-            .collect::<Result<_, _>>()
-            .map_err(ReadError::Directory)?;
-        paths.sort_unstable();
-        Ok(paths)
+        for name in directory.names().unwrap_or_default() {
+            if Path::new(&name)
+                .extension()
+                .is_none_or(|it| it != EXTENSION)
+            {
+                continue;
+            }
+            if let Err(err) = directory.open_file(&name)
+                && let Some(distrust) = Distrust::within(&err)
+            {
+                return Err(distrust.clone());
+            }
+        }
+        Ok(())
     }
 
-    fn read_one(&self, path: &Path) -> Result<NetworkScenario, StoreError> {
-        let bytes = files::read_within(path, MAX_SIZE).map_err(StoreError::Read)?;
-        self.decode(path, &bytes)
-            .map_err(|err| match set_aside(path) {
-                Ok(aside) => StoreError::SetAside { aside, err },
+    /// Opens the directory; `None` if there is none.
+    fn open(&self) -> io::Result<Option<PrivateDir>> {
+        match PrivateDir::open(&self.directory).map_err(PrivateDirError::into_io) {
+            Ok(directory) => Ok(Some(directory)),
+            Err(err) if files::is_absent(&err) => Ok(None),
+            Err(err) => Err(err),
+        }
+    }
+
+    fn read_one(&self, directory: &PrivateDir, name: &Path) -> Result<NetworkScenario, StoreError> {
+        let opened = directory.open_file(name).map_err(ReadError::Open);
+        let bytes = opened.and_then(|file| files::read_open(file, MAX_SIZE));
+        let path = self.directory.join(name);
+        self.decode(&path, &bytes.map_err(StoreError::Read)?)
+            .map_err(|err| match set_aside(directory, name) {
+                Ok(aside) => StoreError::SetAside {
+                    aside: self.directory.join(aside),
+                    err,
+                },
                 Err(moving) => StoreError::Stuck { moving, err },
             })
     }
@@ -186,91 +221,73 @@ impl Store {
     /// new one, whole.
     pub(super) fn write(&self, scenario: &NetworkScenario) -> Result<(), StoreError> {
         let json = serde_json::to_vec_pretty(scenario).map_err(StoreError::Encode)?;
-        let path = self.path(&scenario.id);
-        self.create()?;
-        if !path.exists() && self.count() >= MAX_STORED {
+        let name = file_name(&scenario.id);
+        let created = PrivateDir::create(&self.directory).map_err(PrivateDirError::into_io);
+        let directory = created.map_err(|err| StoreError::Create {
+            directory: self.directory.clone(),
+            err,
+        })?;
+        if !directory.has(&name) && count(&directory) >= MAX_STORED {
             return Err(StoreError::Full);
         }
-        self.replace(&path, &json)
-            .map_err(|err| StoreError::Write { path, err })
-    }
-
-    fn count(&self) -> usize {
-        let entries = self.entries().unwrap_or_default();
-        let scenario = |path: &&PathBuf| path.extension().is_some_and(|it| it == EXTENSION);
-        entries.iter().filter(scenario).count()
-    }
-
-    fn create(&self) -> Result<(), StoreError> {
-        if self.directory.is_dir() {
-            return Ok(());
-        }
-        let created = fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o755)
-            .create(&self.directory);
-        // The names of the new directories must survive a power failure too.
-        let mut above = self.directory.ancestors().skip(1).take(3);
-        let synced = |path: &Path| File::open(path)?.sync_all();
-        created
-            .and_then(|()| above.try_for_each(synced))
-            .map_err(|err| StoreError::Create {
-                directory: self.directory.clone(),
-                err,
-            })
-    }
-
-    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
-        let unfinished = self.directory.join(UNFINISHED);
-        let written = write_through(&unfinished, bytes)
-            .and_then(|()| fs::rename(&unfinished, path))
-            .and_then(|()| self.sync());
-        if written.is_err() {
-            // Frees the space of a half-written file; what cannot be removed is overwritten next time.
-            fs::remove_file(&unfinished).ok();
-        }
-        written
+        replace(&directory, &name, &json).map_err(|err| StoreError::Write {
+            path: self.path(&scenario.id),
+            err,
+        })
     }
 
     /// Removes what is stored under an id, and returns whether there was anything.
     pub(super) fn remove(&self, id: &str) -> Result<bool, StoreError> {
-        let path = self.path(id);
-        match fs::remove_file(&path).and_then(|()| self.sync()) {
-            Ok(()) => Ok(true),
+        let removed = self.open().and_then(|directory| match directory {
+            Some(directory) => {
+                directory.remove(file_name(id))?;
+                directory.sync()?;
+                Ok(true)
+            }
+            None => Ok(false),
+        });
+        match removed {
             Err(err) if files::is_absent(&err) => Ok(false),
-            Err(err) => Err(StoreError::Remove { path, err }),
+            removed => removed.map_err(|err| StoreError::Remove {
+                path: self.path(id),
+                err,
+            }),
         }
-    }
-
-    /// Makes a rename or removal survive a power failure.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.directory)?.sync_all()
     }
 }
 
-fn write_through(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A leftover is removed, not written into: it might be a link to somewhere else.
-    match fs::remove_file(path) {
-        Err(err) if !files::is_absent(&err) => return Err(err),
-        _ => {}
+/// Returns the names of all entries in order.
+fn names(directory: &PrivateDir) -> io::Result<Vec<PathBuf>> {
+    let mut names: Vec<_> = directory.names()?.into_iter().map(PathBuf::from).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn count(directory: &PrivateDir) -> usize {
+    let names = names(directory).unwrap_or_default();
+    let scenario = |name: &&PathBuf| name.extension().is_some_and(|it| it == EXTENSION);
+    names.iter().filter(scenario).count()
+}
+
+fn replace(directory: &PrivateDir, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let written = directory
+        .write_file(UNFINISHED, bytes)
+        .and_then(|()| directory.rename(UNFINISHED, name))
+        .and_then(|()| directory.sync());
+    if written.is_err() {
+        // Frees the space of a half-written file; what cannot be removed is overwritten next time.
+        directory.remove(UNFINISHED).ok();
     }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o644)
-        .open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    written
 }
 
 /// Renames a damaged file to a free name beside it.
-fn set_aside(path: &Path) -> io::Result<PathBuf> {
+fn set_aside(directory: &PrivateDir, name: &Path) -> io::Result<PathBuf> {
     for number in 1..=MAX_STORED {
-        let aside = path.with_extension(format!("{number}.{ASIDE}"));
+        let aside = name.with_extension(format!("{number}.{ASIDE}"));
         // Links, unlike a rename, never replace what is there.
-        match fs::hard_link(path, &aside) {
-            Ok(()) => return fs::remove_file(path).map(|()| aside),
+        match directory.link(name, &aside) {
+            Ok(()) => return directory.remove(name).map(|()| aside),
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
             Err(err) => return Err(err),
         }

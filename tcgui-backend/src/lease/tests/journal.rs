@@ -250,3 +250,140 @@ fn no_directory_is_a_clear_error() {
     assert!(matches!(err, JournalError::Create { .. }), "{err:?}");
     assert!(err.to_string().contains("file/state"), "{err}");
 }
+
+#[test]
+fn a_state_directory_that_others_could_have_written_to_is_refused() {
+    let refusal = |state: &Path| match Journal::open(state, home()) {
+        Err(err @ JournalError::Distrust(_)) => crate::error::chain(&err).to_string(),
+        Err(err) => panic!("{err:?}"),
+        Ok(journal) => match journal.load() {
+            Err(err @ JournalError::Distrust(_)) => crate::error::chain(&err).to_string(),
+            loaded => panic!("it was used: {loaded:?}"),
+        },
+    };
+    let set = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state");
+    let journal = open(&state);
+    journal.write(&lease(1)).unwrap();
+    drop(journal);
+    let file = files(&state).remove(0);
+
+    set(&state, 0o777);
+    assert!(refusal(&state).contains("chmod 700"));
+    set(&state, 0o700);
+    set(&state.join("leases"), 0o770);
+    assert!(refusal(&state).contains("/state/leases"));
+    set(&state.join("leases"), 0o700);
+    set(&file, 0o666);
+    assert!(refusal(&state).contains("chmod 600"));
+    set(&file, 0o600);
+    std::os::unix::fs::chown(&file, Some(65534), None).unwrap();
+    assert!(refusal(&state).contains("65534"));
+    fs::remove_file(&file).unwrap();
+    symlink("/etc/passwd", &file).unwrap();
+    assert!(refusal(&state).contains("a symbolic link"));
+    fs::remove_file(&file).unwrap();
+
+    let lock = state.join("lock");
+    let target = root.path().join("target");
+    fs::remove_file(&lock).unwrap();
+    symlink(&target, &lock).unwrap();
+    assert!(refusal(&state).contains("a symbolic link"));
+    assert!(!target.exists(), "nothing was made behind the link");
+    fs::remove_file(&lock).unwrap();
+    nix::unistd::mkfifo(&lock, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    assert!(refusal(&state).contains("a FIFO"));
+    fs::remove_file(&lock).unwrap();
+    assert!(open(&state).load().unwrap().leases.is_empty());
+}
+
+#[test]
+fn a_directory_that_no_daemon_has_used_is_said_and_not_made() {
+    let root = tempfile::tempdir().unwrap();
+    let state = root.path().join("state");
+    let err = Journal::open_existing(&state, home()).unwrap_err();
+    assert!(matches!(err, JournalError::Missing { .. }), "{err:?}");
+    assert!(err.to_string().contains("--state-dir"), "{err}");
+    assert!(!state.exists());
+    drop(open(&state));
+    Journal::open_existing(&state, home()).unwrap();
+}
+
+fn way(pid: u64) -> LeaseNetns {
+    LeaseNetns::Held {
+        device: u64::MAX,
+        inode: u64::MAX,
+        pid: i32::try_from(pid).unwrap(),
+        started: u64::MAX,
+    }
+}
+
+#[test]
+fn what_can_be_written_can_be_read() {
+    let state = tempfile::tempdir().unwrap();
+    let journal = open(state.path());
+    let with_ways = |count: u64| Lease {
+        also: (1..=count).map(way).collect(),
+        ..lease(7)
+    };
+    let mut largest = 0;
+    for count in [0, 64, 500, 600, 700, 2000] {
+        match journal.write(&with_ways(count)) {
+            Ok(()) => {
+                largest = count;
+                let loaded = journal.load().unwrap();
+                assert_eq!(loaded.leases, [with_ways(count)], "{count}");
+            }
+            Err(err) => {
+                assert!(matches!(err, JournalError::TooLarge { .. }), "{err:?}");
+                assert!(err.to_string().contains("65536"), "{err}");
+                // What was there still is.
+                let loaded = journal.load().unwrap();
+                assert_eq!(loaded.leases, [with_ways(largest)], "{count}");
+                assert!(loaded.damaged.is_empty(), "{loaded:?}");
+            }
+        }
+    }
+    assert!((64..2000).contains(&largest), "{largest}");
+}
+
+#[test]
+fn a_lease_knows_as_many_ways_and_lost_qdiscs_as_can_be_written() {
+    use crate::kernel::netns::{HeldNamespaceId, Way};
+    use crate::tc::observed::{Observed, Root};
+
+    let state = tempfile::tempdir().unwrap();
+    let journal = open(state.path());
+    let id = |pid| HeldNamespaceId::from_parts(u64::MAX, u64::MAX, pid, u64::MAX);
+    let ways: Vec<_> = (1..=5000).map(|pid| Way::Process(id(pid))).collect();
+    let child = crate::tc::observed::QdiscName {
+        kind: "k".repeat(15),
+        handle: 0xffff_0000,
+    };
+    let observed = Observed {
+        root: Root::ForeignNetem {
+            handle: 0x8001_0000,
+            netem: everything(),
+        },
+        in_use: Vec::new(),
+        children: vec![child; 5000],
+        netems_below: Vec::new(),
+        statistics: crate::kernel::qdisc::QdiscStatistics::default(),
+    };
+    let mut lease = Lease {
+        before: Before::of(&observed),
+        set: vec![Some(everything()); 8],
+        owner: Owner::Scenario {
+            id: "\u{1}".repeat(255),
+        },
+        ..lease(7)
+    };
+    assert!(lease.led_to_by(&ways));
+    assert!(!lease.led_to_by(&ways), "the same ways are no news");
+    lease.beneath = Some(lease.before.clone());
+    journal.write(&lease).unwrap();
+    assert_eq!(journal.load().unwrap().leases, [lease]);
+}
