@@ -186,6 +186,10 @@ async fn start(
         version = env!("CARGO_PKG_VERSION"), name = %config.name,
         directory = %directory.display(), count = namespaces.len(), "backend started"
     );
+    let permissions = config.policy.to_string();
+    if !permissions.is_empty() {
+        info!(options = permissions, "changes are restricted");
+    }
     supervisor.watch_over("namespace_watcher", watch.run(supervisor.child_token()));
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
@@ -213,6 +217,7 @@ async fn start(
         foreign_qdiscs: config.foreign_qdiscs,
         default_ttl: config.default_ttl,
         keep_on_exit: config.keep_on_exit,
+        policy: config.policy,
     };
     let setting = Setting {
         directory,

@@ -36,14 +36,15 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use tcgui_shared::control::{InterfaceControlRequest, InterfaceControlResponse};
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
+use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::BackendHealthStatus;
 use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tcgui_shared::preset::PresetList;
 use tcgui_shared::scenario::{
-    ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate, ScenarioRequest,
-    ScenarioResponse,
+    ScenarioError, ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate,
+    ScenarioRequest, ScenarioResponse,
 };
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -188,6 +189,8 @@ pub struct TcPublication {
     pub interface: InterfaceName,
     /// What to publish; `None`: the interface is gone, and its publisher with it.
     pub update: Option<TcConfigUpdate>,
+    /// Whether clients that join late get it, for which the key has a publisher of its own.
+    pub is_kept: bool,
 }
 
 /// What happens to one `scenario/execution/NS/IF`.
@@ -303,6 +306,48 @@ pub enum Request {
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
     /// `query/explain`.
     Explain(ExplainRequest, Reply<ExplainResponse>),
+}
+
+impl Request {
+    /// Returns whether it asks for a change of anything, on this host or in what is stored.
+    pub fn is_change(&self) -> bool {
+        match self {
+            Self::Tc(..) | Self::Interface(..) => true,
+            Self::Scenario(request, _) => match request {
+                ScenarioRequest::Add(_)
+                | ScenarioRequest::Remove { .. }
+                | ScenarioRequest::Update(_) => true,
+                ScenarioRequest::List | ScenarioRequest::Get { .. } => false,
+            },
+            Self::Execution(request, _) => match request {
+                ScenarioExecutionRequest::Start { .. }
+                | ScenarioExecutionRequest::Stop(_)
+                | ScenarioExecutionRequest::Pause(_)
+                | ScenarioExecutionRequest::Resume(_) => true,
+                ScenarioExecutionRequest::Status(_) | ScenarioExecutionRequest::ListActive => false,
+            },
+            Self::Diagnostics(..) | Self::Explain(..) => false,
+        }
+    }
+
+    /// Answers with a failure in the form of its key.
+    pub fn refuse(self, kind: ErrorKind, message: String) {
+        match self {
+            Self::Tc(_, reply) => reply.send(TcResponse::failure(message, kind)),
+            Self::Interface(request, reply) => {
+                let operation = request.operation;
+                reply.send(InterfaceControlResponse::failure(operation, message, kind));
+            }
+            Self::Scenario(_, reply) => {
+                reply.send(ScenarioError::new(kind.into(), message).into());
+            }
+            Self::Execution(_, reply) => {
+                reply.send(ScenarioError::new(kind.into(), message).into());
+            }
+            Self::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(message, kind)),
+            Self::Explain(_, reply) => reply.send(ExplainResponse::failure(message, kind)),
+        }
+    }
 }
 
 /// The way back to the client. Dropped unanswered, the client gets a failure.

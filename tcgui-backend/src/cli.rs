@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lease::terms::LONGEST_TTL;
+use crate::policy::{Pattern, Protect};
 
 /// Impairs network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
 ///
@@ -104,6 +105,21 @@ pub struct Args {
     /// refused otherwise; they do not come back
     #[arg(long)]
     pub replace_foreign_qdiscs: bool,
+
+    /// Refuse every change, whoever asks for it
+    #[arg(long)]
+    pub read_only: bool,
+
+    /// Change only interfaces that match NAMESPACE/INTERFACE, with '*' for any text, for instance 'lab*/eth0'; may
+    /// be repeated. All interfaces by default
+    #[arg(long, value_name = "PATTERN")]
+    pub allow: Vec<Pattern>,
+
+    /// Never change interfaces that match NAMESPACE/INTERFACE; may be repeated, and counts more than --allow. By
+    /// default, only 'lo' of the host and interfaces with a default route of the host are not switched off; 'none'
+    /// permits that too
+    #[arg(long, value_name = "PATTERN")]
+    pub protect: Vec<Protect>,
 
     /// End every change after this long that does not say itself when it ends, for instance 1h
     #[arg(long, value_name = "DURATION", value_parser = ttl)]

@@ -11,6 +11,7 @@ use crate::cli::{Args, ZenohMode};
 use crate::containers::{ContainersConfig, Environment};
 use crate::library::LibraryConfig;
 use crate::namespace_watcher::WatchConfig;
+use crate::policy::Policy;
 use crate::processes::ProcessesConfig;
 use crate::tc::plan::ForeignQdiscs;
 
@@ -52,6 +53,8 @@ pub struct Config {
     pub default_ttl: Option<Duration>,
     /// What scenarios did stays when the daemon stops in order.
     pub keep_on_exit: bool,
+    /// Which changes are permitted.
+    pub policy: Policy,
 }
 
 /// How the bus session is opened.
@@ -176,6 +179,7 @@ impl TryFrom<Args> for Config {
             state_dir: args.state_dir,
             default_ttl: args.default_ttl,
             keep_on_exit: args.keep_on_exit,
+            policy: Policy::new(args.read_only, args.allow, args.protect),
         })
     }
 }

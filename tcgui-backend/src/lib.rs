@@ -47,6 +47,8 @@ pub mod namespace_watcher;
 pub mod own_look;
 mod pacing;
 #[cfg(feature = "daemon")]
+pub mod policy;
+#[cfg(feature = "daemon")]
 pub mod preset;
 #[cfg(feature = "daemon")]
 pub mod processes;

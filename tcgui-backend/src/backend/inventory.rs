@@ -337,6 +337,11 @@ impl Inventory {
         self.get(key)?.names.first().cloned()
     }
 
+    /// Returns all names of a namespace, the best first.
+    pub(super) fn names(&self, key: NetnsKey) -> &[NamespaceName] {
+        self.get(key).map_or(&[], |netns| &netns.names)
+    }
+
     /// Returns what leads to a namespace; the host needs nothing.
     pub(super) fn ways(&self, key: NetnsKey) -> Vec<Way> {
         let netns = self.get(key);

@@ -7,6 +7,7 @@ use tcgui_shared::error_kind::ErrorKind;
 use super::state::{Input, LinkOutcome, LinkWish};
 use crate::error::{chain, kind_of};
 use crate::kernel::rtnetlink::{Refused, RtnetlinkError};
+use crate::policy::{Denial, Permit};
 use crate::sockets::{NetnsSockets, Place, SocketError};
 
 /// Which link, and whether it is to be up.
@@ -17,6 +18,8 @@ pub(super) struct LinkOrder {
     /// Who asked for it knows no number: a link that was renamed is another one.
     pub(super) ifname: OsString,
     pub(super) up: bool,
+    /// Under which condition it may be switched.
+    pub(super) permit: Permit,
 }
 
 /// Why a link was not switched.
@@ -26,6 +29,10 @@ pub(super) enum LinkControlError {
     Socket(#[from] SocketError),
     #[error("the interface was renamed")]
     Renamed,
+    #[error(transparent)]
+    Denied(#[from] Denial),
+    #[error("the interface is not switched off, because the routes of the host cannot be read")]
+    Routes(#[source] RtnetlinkError),
     #[error("cannot switch the interface")]
     Switch(#[from] RtnetlinkError),
     #[error("the interface was switched, but not read back")]
@@ -37,6 +44,8 @@ impl LinkControlError {
         match self {
             Self::Socket(err) => err.kind(),
             Self::Renamed => ErrorKind::NotFound,
+            Self::Denied(_) => ErrorKind::Denied,
+            Self::Routes(err) => kind_of(err.errno()),
             Self::Switch(err) | Self::ReadBack(err) => match err.refused() {
                 Some(Refused::NoDevice) => ErrorKind::NotFound,
                 _ => kind_of(err.errno()),
@@ -72,6 +81,12 @@ fn switch_link(sockets: &NetnsSockets, order: &LinkOrder) -> Result<bool, LinkCo
         sockets.used(order.place.key);
         if socket.link(order.ifindex)?.ifname != order.ifname {
             return Err(LinkControlError::Renamed);
+        }
+        if order.permit == Permit::UnlessDefaultRoute {
+            let routes = socket.has_default_route(order.ifindex);
+            if routes.map_err(LinkControlError::Routes)? {
+                return Err(Denial::DefaultRoute.into());
+            }
         }
         let _switching = sockets.switching();
         let link = socket.set_up(order.ifindex, order.up)?;

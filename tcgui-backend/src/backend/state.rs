@@ -29,6 +29,7 @@ use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::pacing::Pacing;
+use crate::policy::Policy;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
@@ -44,6 +45,7 @@ mod leases;
 mod links;
 mod memory;
 mod namespaces;
+mod permits;
 mod tc;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
@@ -75,6 +77,8 @@ pub(super) struct Identity {
     pub(super) default_ttl: Option<Duration>,
     /// What scenarios did stays when the daemon stops in order.
     pub(super) keep_on_exit: bool,
+    /// Which changes are permitted.
+    pub(super) policy: Policy,
 }
 
 /// What happened.
@@ -198,6 +202,8 @@ pub(super) struct State {
     switch_answered: Option<Instant>,
     /// The last list; `None` before the first one.
     listed: Option<Vec<Rendered>>,
+    /// The list is to be published again though it is the same.
+    repeat_list: bool,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
     memory: Memory,
@@ -228,6 +234,7 @@ impl State {
             pacing: LIST_PACING,
             switch_answered: None,
             listed: None,
+            repeat_list: false,
             counts: (0, 0),
             memory: Memory::default(),
             tc: TcDesk::default(),
@@ -364,10 +371,14 @@ impl State {
     }
 
     fn request(&mut self, request: Request, moment: Moment, effects: &mut Vec<Effect>) {
+        let permit = match self.permit(&request) {
+            Ok(permit) => permit,
+            Err(denial) => return self.refuse(request, &denial),
+        };
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
             Request::Interface(request, reply) => {
-                self.switch_link(request, reply, effects);
+                self.switch_link(request, permit, reply, effects);
             }
             Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
             Request::Execution(request, reply) => {
@@ -496,7 +507,8 @@ impl State {
             namespaces.extend(shown.json().cloned());
         }
         self.memory.listed(self.counts.0, moment.now);
-        if self.listed.as_ref() != Some(&namespaces) {
+        let is_repeated = std::mem::take(&mut self.repeat_list);
+        if is_repeated || self.listed.as_ref() != Some(&namespaces) {
             publication.list = Some(InterfaceListUpdate {
                 namespaces: namespaces.clone(),
                 timestamp: moment.unix_s,

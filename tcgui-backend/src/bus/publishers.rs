@@ -8,10 +8,10 @@ use serde::Serialize;
 use tcgui_shared::keys::Keys;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
-use zenoh::Session;
+use zenoh::{Session, Wait};
 
 use super::cached::{CachedPublisher, History};
-use super::replies::Replies;
+use super::replies::{PROMPT, Replies};
 use super::{Answers, BusError, ExecutionPublication, Publication, TcPublication};
 
 /// How soon after a change a client notices that it missed the sample, by kind (released periods).
@@ -81,9 +81,14 @@ impl Publishers {
             netns,
             interface,
             update,
+            is_kept,
         } in tc
         {
             let key = self.keys.tc(&netns, &interface);
+            if let (Some(update), false, None) = (&update, is_kept, self.tc.get(&key)) {
+                put_once(&self.session, key, update);
+                continue;
+            }
             let (session, history) = (&self.session, &self.history);
             let declare = || CachedPublisher::declare(session, key.clone(), TC_HEARTBEAT, history);
             put_at(&mut self.tc, &key, update.as_ref(), declare);
@@ -160,6 +165,17 @@ fn put_at(
     }
     if let Some(publisher) = publishers.get(key) {
         put(publisher, update);
+    }
+}
+
+/// Publishes on a key to those that listen now. It costs no publisher.
+fn put_once(session: &Session, key: String, message: &impl Serialize) {
+    let json = match serde_json::to_vec(message) {
+        Ok(json) => json,
+        Err(error) => return warn!(%error, "message not serialised"),
+    };
+    if let Err(error) = session.put(&key, json).priority(PROMPT).wait() {
+        warn!(%error, key, "not published");
     }
 }
 

@@ -33,6 +33,9 @@ const EXPLANATIONS: usize = 4;
 /// its queries end at once without a reply.
 const REFUSALS: usize = 1024;
 
+/// What is said beside [`ErrorKind::Busy`].
+const TOO_MANY: &str = "too many requests at once, try again";
+
 /// What a reply says when there is no better answer.
 trait Refusal: Serialize + Send + 'static {
     fn refusal(message: String, kind: ErrorKind) -> Self;
@@ -165,16 +168,24 @@ impl Desk {
             return self.refuse_busy::<R>(query, key, received);
         };
         let body = read(&query).and_then(|payload| decode(&payload));
+        let is_exact = query.key_expr().as_str() == key;
         let reply = self.reply(query, key, received, permit);
-        match (body, self.inbox.requests.try_reserve()) {
-            (Ok(body), Ok(room)) => {
-                if let Some(request) = self.inbox.door.pass(request(body, reply)) {
-                    room.send(request);
-                    self.inbox.bell.notify_one();
-                }
-            }
-            (Ok(_), Err(_)) => reply.send(busy()),
-            (Err(explanation), _) => reply.send(R::refusal(explanation, ErrorKind::Invalid)),
+        let request = match body {
+            Ok(body) => request(body, reply),
+            Err(explanation) => return reply.send(R::refusal(explanation, ErrorKind::Invalid)),
+        };
+        // A rule of Zenoh's access control matches only queries on keys that it includes. A wildcard is
+        // a way around it.
+        if request.is_change() && !is_exact {
+            let message = format!("changes are made only by a query on exactly the key {key}");
+            return request.refuse(ErrorKind::Invalid, message);
+        }
+        let Ok(room) = self.inbox.requests.try_reserve() else {
+            return request.refuse(ErrorKind::Busy, TOO_MANY.to_owned());
+        };
+        if let Some(request) = self.inbox.door.pass(request) {
+            room.send(request);
+            self.inbox.bell.notify_one();
         }
     }
 
@@ -219,10 +230,7 @@ fn dropped<R: Refusal>() -> R {
 }
 
 fn busy<R: Refusal>() -> R {
-    R::refusal(
-        "too many requests at once, try again".to_owned(),
-        ErrorKind::Busy,
-    )
+    R::refusal(TOO_MANY.to_owned(), ErrorKind::Busy)
 }
 
 /// Replies on the declared key: the query may have come on a wildcard that cannot be replied on.

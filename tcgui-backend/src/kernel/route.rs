@@ -63,6 +63,62 @@ impl RequestSocket {
     }
 }
 
+impl RequestSocket {
+    /// Returns whether a default route of the socket's namespace leads through a link: of IPv4 or IPv6, in any
+    /// table, with a gateway or without one.
+    ///
+    /// # Errors
+    /// The kernel did not answer as asked.
+    pub fn has_default_route(&mut self, ifindex: u32) -> Result<bool, RtnetlinkError> {
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut body = RouteMessage::default();
+            body.header.address_family = family;
+            let dump = self.dump(libc::RTM_GETROUTE, &body, |message| {
+                Ok(message.kind == libc::RTM_NEWROUTE && leads_through(message, ifindex)?)
+            });
+            match dump {
+                Err(err) if err.errno().is_some_and(|errno| NO_ROUTES.contains(&errno)) => {}
+                dump => {
+                    if dump?.contains(&true) {
+                        return Ok(true);
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Returns whether one `RTM_NEWROUTE` is a default route through a link.
+fn leads_through(message: Message<'_>, wanted: u32) -> Result<bool, RtnetlinkError> {
+    let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
+    let [_table, _protocol, _scope, kind] = take(message.payload, 4)?;
+    if destination_length != 0 || kind != RTN_UNICAST {
+        return Ok(false);
+    }
+    let attributes = message.attributes(RTMSG);
+    let wanted = wanted.to_ne_bytes();
+    if attributes.find(RTA_OIF) == Some(&wanted) {
+        return Ok(true);
+    }
+    let mut hops = attributes.find(RTA_MULTIPATH).unwrap_or_default();
+    while let Some((length, ifindex)) = hop(hops) {
+        if ifindex == wanted {
+            return Ok(true);
+        }
+        hops = hops.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
+
+/// Reads the length and the link of the first `struct rtnexthop`; `None` after the last one.
+fn hop(hops: &[u8]) -> Option<(usize, [u8; 4])> {
+    let length = usize::from(u16::from_ne_bytes(take(hops, 0).ok()?));
+    let is_whole = (RTNEXTHOP..=hops.len()).contains(&length);
+    let ifindex = take(hops, 4).ok()?;
+    is_whole.then_some((length, ifindex))
+}
+
 /// Reads the gateways of one `RTM_NEWROUTE`; none if it is not a default route.
 fn parse(message: Message<'_>) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
     let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
@@ -174,6 +230,55 @@ mod tests {
         );
     }
 
+    /// Which of these links a default route leads through.
+    fn through(netns: &PrivateNetns, links: &[u32]) -> Vec<u32> {
+        let is_through = |ifindex: &u32| {
+            let ifindex = *ifindex;
+            let asked = netns.inside(|| RequestSocket::open().unwrap().has_default_route(ifindex));
+            asked.unwrap()
+        };
+        links.iter().copied().filter(is_through).collect()
+    }
+
+    #[test]
+    fn any_default_route_through_a_link_counts() {
+        const LINKS: [u32; 3] = [10, 20, 30];
+        let netns = lab();
+        for (link, peer, index) in [("v2", "p2", 20), ("v3", "p3", 30)] {
+            netns.ip(&format!(
+                "link add {link} index {index} type veth peer name {peer}"
+            ));
+            netns.ip(&format!("link set {link} up"));
+            netns.ip(&format!("link set {peer} up"));
+        }
+        netns.ip("address add 203.0.113.1/24 dev v2");
+        netns.ip("route add 198.51.100.0/24 via 192.0.2.253");
+        netns.ip("route add unreachable default metric 4000");
+        assert!(through(&netns, &LINKS).is_empty());
+        for (route, expected) in [
+            ("default via 192.0.2.254", &[10][..]),
+            ("default dev v2", &[20]),
+            ("default via 203.0.113.9 dev v2 table 100", &[20]),
+            (
+                "default nexthop via 192.0.2.2 dev v0 nexthop via 203.0.113.2 dev v2",
+                &[10, 20],
+            ),
+        ] {
+            netns.ip(&format!("route add {route}"));
+            assert_eq!(through(&netns, &LINKS), expected, "{route}");
+            netns.ip(&format!("route del {route}"));
+        }
+        for (route, expected) in [
+            ("default via fe80::99 dev v3", &[30][..]),
+            ("default dev v2 table 100", &[20]),
+        ] {
+            netns.ip(&format!("-6 route add {route}"));
+            assert_eq!(through(&netns, &LINKS), expected, "{route}");
+            netns.ip(&format!("-6 route del {route}"));
+        }
+        assert!(through(&netns, &LINKS).is_empty());
+    }
+
     proptest::proptest! {
         #[test]
         fn no_answer_makes_the_parser_panic_or_spin(
@@ -187,6 +292,7 @@ mod tests {
                 *kind = RTN_UNICAST;
             }
             parse(Message::sample(libc::RTM_NEWROUTE, &bytes)).ok();
+            leads_through(Message::sample(libc::RTM_NEWROUTE, &bytes), 7).ok();
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
+use crate::policy::Change;
 
 /// What an execution asks of traffic control.
 #[derive(Debug)]
@@ -197,6 +198,10 @@ impl State {
             let message = format!("no interface {interface} in network namespace {netns}");
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
+        // Names may have changed since it was started. If it cannot restore the interface by that, its lease does.
+        if let Err(denial) = self.permit_interface(Change::Impair, &found) {
+            return reply.send(TcResponse::failure(denial.to_string(), ErrorKind::Denied));
+        }
         if work == TcWork::Look {
             if self.ledger.is_owed(lane) {
                 // It would take that for what it has to put back itself.

@@ -8,6 +8,7 @@ use tcgui_shared::error_kind::ErrorKind;
 use super::{Effect, Moment, State};
 use crate::backend::link_control::LinkOrder;
 use crate::bus::Reply;
+use crate::policy::Permit;
 use crate::sockets::Place;
 
 /// A client's wish to switch a link.
@@ -29,6 +30,7 @@ impl State {
     pub(super) fn switch_link(
         &mut self,
         request: InterfaceControlRequest,
+        permit: Permit,
         reply: Reply<InterfaceControlResponse>,
         effects: &mut Vec<Effect>,
     ) {
@@ -48,6 +50,7 @@ impl State {
             ifindex: found.link.ifindex,
             ifname: found.link.ifname,
             up: request.operation == InterfaceControlOperation::Enable,
+            permit,
         };
         let lane = (order.place.key, order.ifindex);
         match self.lanes.enter(
@@ -87,6 +90,9 @@ impl State {
                 .leave(&(order.place.key, order.ifindex))
                 .map(Effect::SwitchLink),
         );
+        if matches!(&result, Err((ErrorKind::Denied, _))) {
+            self.repeat_list();
+        }
         reply.send(switched(&order, &request, result));
         self.switch_answered = Some(moment.now);
         // Frontends ignore most answers and show what is listed.

@@ -259,6 +259,8 @@ pub(super) struct TcDesk {
     /// Wait for the publication of what they report.
     answers: Vec<(NamespaceName, Reply<TcResponse>, TcResponse)>,
     repeat_at: [Option<Instant>; REPEATS.len()],
+    /// Interfaces of which a client may show something that is not in force.
+    doubted: BTreeSet<Target>,
 }
 
 impl TcDesk {
@@ -388,6 +390,11 @@ impl TcDesk {
         self.touched.extend(names);
     }
 
+    /// A request was refused: what is in force is to be published again.
+    pub(super) fn repeat(&mut self, target: Target) {
+        self.doubted.insert(target);
+    }
+
     /// All interfaces are in the list that goes out now.
     pub(super) fn listed(&mut self) {
         self.unlisted.clear();
@@ -482,6 +489,20 @@ impl TcDesk {
                 changes.push(publication(target, shown, backend, moment));
             });
         }
+        let doubted = std::mem::take(&mut self.doubted);
+        for target in doubted {
+            if self.unlisted.contains(&target.0) {
+                // Frontends do not know the interface before the list.
+                self.doubted.insert(target);
+            } else if inventory.shows(&target.0, &target.1) {
+                let shown = self.shown.get(&target);
+                // An interface that never had a netem has no publisher, and gets none for a refusal.
+                changes.push(TcPublication {
+                    is_kept: shown.is_some(),
+                    ..publication(&target, shown.or(Some(&Shown::Off)), backend, moment)
+                });
+            }
+        }
         changes
     }
 
@@ -543,6 +564,7 @@ fn publication(
         netns: netns.clone(),
         interface: interface.clone(),
         update,
+        is_kept: true,
     }
 }
 

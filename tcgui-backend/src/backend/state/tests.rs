@@ -14,6 +14,7 @@ use crate::kernel::netns::MountedNamespaceId;
 mod executions;
 mod held;
 mod leases;
+mod permits;
 mod tc;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
@@ -66,6 +67,7 @@ impl Bench {
             foreign_qdiscs: ForeignQdiscs::Keep,
             default_ttl: None,
             keep_on_exit: false,
+            policy: Policy::default(),
         };
         let setting = Setting {
             directory: "/run/netns".into(),

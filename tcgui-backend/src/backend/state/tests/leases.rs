@@ -135,7 +135,7 @@ fn observed() -> Observed {
     }
 }
 
-fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
+pub(super) fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
     Lease {
         netns: netns(),
         also: Vec::new(),

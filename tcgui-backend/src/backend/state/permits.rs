@@ -1,0 +1,93 @@
+//! Asks the [`Policy`](crate::policy::Policy) about every change that a client or a scenario wants. Pure.
+//!
+//! Leases that end are not asked about: they put back what was there before a change that was permitted.
+
+use tcgui_shared::control::InterfaceControlOperation;
+use tcgui_shared::error_kind::ErrorKind;
+use tcgui_shared::names::InterfaceName;
+use tcgui_shared::scenario::ScenarioExecutionRequest;
+
+use super::State;
+use crate::backend::inventory::Found;
+use crate::bus::Request;
+use crate::kernel::netns::NetnsKey;
+use crate::policy::{Change, Denial, Permit, Target};
+
+impl State {
+    /// Permits or refuses a request.
+    pub(super) fn permit(&self, request: &Request) -> Result<Permit, Denial> {
+        if !request.is_change() {
+            return Ok(Permit::Always);
+        }
+        let (change, netns, interface) = match request {
+            Request::Tc(request, _) => (Change::Impair, &request.namespace, &request.interface),
+            Request::Interface(request, _) => {
+                let change = match request.operation {
+                    InterfaceControlOperation::Enable => Change::Enable,
+                    InterfaceControlOperation::Disable => Change::Disable,
+                };
+                (change, &request.namespace, &request.interface)
+            }
+            Request::Execution(
+                ScenarioExecutionRequest::Start {
+                    namespace,
+                    interface,
+                    ..
+                },
+                _,
+            ) => (Change::Impair, namespace, interface),
+            Request::Scenario(..)
+            | Request::Execution(..)
+            | Request::Diagnostics(..)
+            | Request::Explain(..) => {
+                return self.identity.policy.check().map(|()| Permit::Always);
+            }
+        };
+        match self.find(netns, interface) {
+            Ok((_, found)) => self.permit_interface(change, &found),
+            // It is answered with what is wrong, unless nothing may be changed at all.
+            Err(_) => self.identity.policy.check().map(|()| Permit::Always),
+        }
+    }
+
+    /// Permits or refuses a change of an interface.
+    pub(super) fn permit_interface(&self, change: Change, found: &Found) -> Result<Permit, Denial> {
+        let Ok(interface) = InterfaceName::new(&found.link.ifname) else {
+            // The kernel accepts fewer names than this does.
+            return self.identity.policy.check().map(|()| Permit::Always);
+        };
+        self.identity.policy.check_interface(
+            change,
+            Target {
+                namespaces: self.inventory.names(found.key),
+                interface: &interface,
+                is_host: found.key == NetnsKey::Host,
+                loopback: found.link.loopback,
+            },
+        )
+    }
+
+    /// Answers a request with a refusal. Released frontends ignore it and show what they asked for, so what is in
+    /// force is published again.
+    pub(super) fn refuse(&mut self, request: Request, denial: &Denial) {
+        match &request {
+            Request::Tc(request, _) => {
+                if let Ok((target, _)) = self.find(&request.namespace, &request.interface) {
+                    self.tc.repeat(target);
+                }
+            }
+            Request::Interface(..) => self.repeat_list(),
+            Request::Scenario(..)
+            | Request::Execution(..)
+            | Request::Diagnostics(..)
+            | Request::Explain(..) => {}
+        }
+        request.refuse(ErrorKind::Denied, denial.to_string());
+    }
+
+    /// Lets the list be published again though it is the same.
+    pub(super) fn repeat_list(&mut self) {
+        self.repeat_list = true;
+        self.changed = true;
+    }
+}

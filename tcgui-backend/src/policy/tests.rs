@@ -1,0 +1,235 @@
+//! What each option permits.
+
+use proptest::prelude::*;
+
+use super::pattern::glob;
+use super::*;
+
+const CHANGES: [Change; 3] = [Change::Impair, Change::Enable, Change::Disable];
+
+fn patterns<T: FromStr<Err = PatternError>>(texts: &[&str]) -> Vec<T> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn policy(read_only: bool, allow: &[&str], protect: &[&str]) -> Policy {
+    Policy::new(read_only, patterns(allow), patterns(protect))
+}
+
+fn names(texts: &[&str]) -> Vec<NamespaceName> {
+    let name = |text: &&str| NamespaceName::from_wire(text).unwrap();
+    texts.iter().map(name).collect()
+}
+
+/// Asks about an interface of a namespace with these names, the first of which may be the host's.
+fn ask(policy: &Policy, change: Change, at: &[&str], interface: &str) -> Result<Permit, Denial> {
+    policy.check_interface(
+        change,
+        Target {
+            namespaces: &names(at),
+            interface: &InterfaceName::from_wire(interface).unwrap(),
+            is_host: at.first() == Some(&"default"),
+            loopback: interface == "lo",
+        },
+    )
+}
+
+fn option(denial: Result<Permit, Denial>) -> String {
+    denial.unwrap_err().to_string()
+}
+
+#[test]
+fn by_default_only_the_links_that_lead_to_the_host_stay_on() {
+    let policy = Policy::default();
+    assert_eq!(policy.to_string(), "");
+    policy.check().unwrap();
+    let disabled = |at: &[&str], interface| ask(&policy, Change::Disable, at, interface);
+    assert_eq!(disabled(&["default"], "lo"), Err(Denial::Loopback));
+    assert_eq!(disabled(&["default", "root"], "lo"), Err(Denial::Loopback));
+    assert_eq!(
+        disabled(&["default"], "eth0"),
+        Ok(Permit::UnlessDefaultRoute)
+    );
+    assert_eq!(disabled(&["lab"], "lo"), Ok(Permit::Always));
+    for change in [Change::Impair, Change::Enable] {
+        for interface in ["lo", "eth0"] {
+            let asked = ask(&policy, change, &["default"], interface);
+            assert_eq!(asked, Ok(Permit::Always), "{change:?} {interface}");
+        }
+    }
+    assert!(option(disabled(&["default"], "lo")).contains("--protect none"));
+    assert!(Denial::DefaultRoute.to_string().contains("--protect none"));
+}
+
+#[test]
+fn none_switches_the_default_off_and_nothing_else() {
+    let policy = policy(false, &[], &["none", "default/eth0"]);
+    assert_eq!(
+        ask(&policy, Change::Disable, &["default"], "lo"),
+        Ok(Permit::Always)
+    );
+    for change in CHANGES {
+        let denied = option(ask(&policy, change, &["default"], "eth0"));
+        assert!(denied.contains("--protect default/eth0"), "{denied}");
+    }
+    assert_eq!(policy.to_string(), "--protect default/eth0 --protect none");
+}
+
+#[test]
+fn protection_counts_more_than_allowance_and_read_only_more_than_both() {
+    let all = policy(false, &["lab*/*", "default/v*"], &["lab-prod/*"]);
+    for change in CHANGES {
+        assert_eq!(ask(&all, change, &["lab-1"], "eth0"), Ok(Permit::Always));
+        let denied = option(ask(&all, change, &["lab-prod"], "eth0"));
+        assert!(denied.contains("--protect lab-prod/*"), "{denied}");
+        let denied = option(ask(&all, change, &["other"], "eth0"));
+        assert!(denied.contains("--allow lab*/*, default/v*"), "{denied}");
+    }
+    let read_only = policy(true, &["*/*"], &["none"]);
+    assert_eq!(read_only.check(), Err(Denial::ReadOnly));
+    for change in CHANGES {
+        let denied = option(ask(&read_only, change, &["lab-1"], "eth0"));
+        assert!(denied.contains("--read-only"), "{denied}");
+    }
+    // What is allowed does not cut the host off.
+    assert_eq!(
+        ask(
+            &policy(false, &["*/*"], &[]),
+            Change::Disable,
+            &["default"],
+            "lo"
+        ),
+        Err(Denial::Loopback)
+    );
+}
+
+#[test]
+fn an_alias_is_no_way_around_a_protection() {
+    let protects = policy(false, &[], &["prod/*"]);
+    let allows = policy(false, &["lab/*"], &[]);
+    for at in [["prod", "lab"], ["lab", "prod"]] {
+        for change in CHANGES {
+            ask(&protects, change, &at, "eth0").unwrap_err();
+            ask(&allows, change, &at, "eth0").unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_refusal_is_short_whatever_the_number_of_patterns() {
+    let many = vec!["a/b"; 1000];
+    let denied = option(ask(&policy(false, &many, &[]), Change::Impair, &["x"], "y"));
+    assert!(
+        denied.contains("992 more") && denied.len() < 200,
+        "{denied}"
+    );
+}
+
+#[test]
+fn patterns_have_two_parts() {
+    for wrong in ["", "eth0", "/eth0", "default/", "/", "none", "*"] {
+        assert_eq!(
+            wrong.parse::<Pattern>(),
+            Err(PatternError::Parts),
+            "{wrong}"
+        );
+    }
+    for wrong in ["pid:x/lo", "lab/\\x41", "default/nineteen-characters"] {
+        let err = wrong.parse::<Pattern>().unwrap_err().to_string();
+        assert!(err.contains("matches nothing"), "{err}");
+    }
+    let long: Pattern = "netns:lab/eth0".parse().unwrap();
+    assert_eq!(long.to_string(), "lab/eth0");
+    assert_eq!("none".parse(), Ok(Protect::None));
+    for right in ["a/b", "*/*", "container:web/eth0", "pid:7(kworker/0:1)/lo"] {
+        let pattern: Pattern = right.parse().unwrap();
+        assert_eq!(pattern.to_string(), right);
+    }
+    let process: Pattern = "pid:*(kworker/0:1)/lo".parse().unwrap();
+    assert!(process.matches("pid:7(kworker/0:1)", "lo"));
+}
+
+#[test]
+fn stars_stand_for_any_text() {
+    for (pattern, text, expected) in [
+        ("", "", true),
+        ("", "a", false),
+        ("*", "", true),
+        ("*", "anything", true),
+        ("a*", "a", true),
+        ("a*b", "ab", true),
+        ("a*b", "aXb", true),
+        ("a*b", "aXbY", false),
+        ("a*a", "a", false),
+        ("*ab", "aab", true),
+        ("*a*a*", "a", false),
+        ("*a*a*", "aa", true),
+        ("a**b", "ab", true),
+        ("eth?", "eth0", false),
+        ("ETH0", "eth0", false),
+    ] {
+        assert_eq!(glob(pattern, text), expected, "{pattern} {text}");
+    }
+}
+
+/// What `*` means, written as plainly as possible.
+fn matches_slowly(pattern: &[char], text: &[char]) -> bool {
+    match (pattern, text) {
+        ([], []) => true,
+        (['*', rest @ ..], _) => (0..=text.len()).any(|taken| matches_slowly(rest, &text[taken..])),
+        ([one, rest @ ..], [other, left @ ..]) => one == other && matches_slowly(rest, left),
+        _ => false,
+    }
+}
+
+proptest! {
+    #[test]
+    fn globs_are_what_they_mean(pattern in "[ab*ä]{0,7}", text in "[abä]{0,8}") {
+        let chars = |text: &str| text.chars().collect::<Vec<_>>();
+        let expected = matches_slowly(&chars(&pattern), &chars(&text));
+        prop_assert_eq!(glob(&pattern, &text), expected);
+    }
+
+    #[test]
+    fn a_name_matches_itself_and_what_every_star_was_taken_from(
+        namespace in "[a-z][a-z0-9@.-]{1,20}",
+        interface in "[a-z][a-z0-9@.-]{1,13}",
+        cut in 0_usize..15,
+    ) {
+        let exact: Pattern = format!("{namespace}/{interface}").parse().unwrap();
+        prop_assert!(exact.matches(&namespace, &interface));
+        let longer = format!("{interface}x");
+        prop_assert!(!exact.matches(&namespace, &longer));
+        let begin = &interface[..cut.min(interface.len())];
+        let wide: Pattern = format!("*/{begin}*").parse().unwrap();
+        prop_assert!(wide.matches(&namespace, &interface));
+    }
+
+    #[test]
+    fn options_only_ever_take_permissions_away(
+        allow in proptest::collection::vec("[ab*]{1,3}/[ab*]{1,3}", 0..3),
+        protect in proptest::collection::vec("[ab*]{1,3}/[ab*]{1,3}", 0..3),
+        namespace in "[ab]{1,3}",
+        interface in "[ab]{1,3}",
+        is_host: bool,
+        change in prop::sample::select(CHANGES.to_vec()),
+    ) {
+        let parse = |texts: &[String]| texts.iter().map(|it| it.parse().unwrap()).collect();
+        let protects: Vec<_> = protect.iter().map(|it| it.parse().unwrap()).collect();
+        let namespaces = names(&[&namespace]);
+        let interface = InterfaceName::from_wire(&interface).unwrap();
+        let target = Target { namespaces: &namespaces, interface: &interface, is_host, loopback: false };
+        let asked = |policy: Policy| policy.check_interface(change, target);
+        let plain = asked(Policy::default());
+        let with = asked(Policy::new(false, parse(&allow), protects));
+        if let Ok(permit) = with {
+            prop_assert_eq!(plain, Ok(permit));
+            let matched = |text: &String| {
+                let pattern: Pattern = text.parse().unwrap();
+                pattern.matches(&namespaces[0].to_wire(), &interface.to_wire())
+            };
+            prop_assert!(!protect.iter().any(matched));
+            prop_assert!(allow.is_empty() || allow.iter().any(matched));
+        }
+        prop_assert_eq!(asked(Policy::new(true, parse(&allow), Vec::new())), Err(Denial::ReadOnly));
+    }
+}
