@@ -232,10 +232,11 @@ pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
             endpoint: endpoint.to_owned(),
         })?;
     if protocol == "unixsock-stream" {
-        return if address.is_empty() {
-            Err(wrong("write a path"))
-        } else {
-            Ok(())
+        return match address {
+            "" => Err(wrong("write a path")),
+            // Zenoh reads what follows as settings, and listens at another path than was checked.
+            _ if address.contains(['#', '?']) => Err(wrong("write a path without # and ?")),
+            _ => Ok(()),
         };
     }
     let Ok(socket) = address.parse::<SocketAddr>() else {
@@ -369,6 +370,9 @@ mod tests {
             ("tcp/224.0.0.1:80", "multicast"),
             ("udp/0.0.0.0:80", "1024"),
             ("tcp/a b:80", "host name"),
+            ("unixsock-stream/", "write a path"),
+            ("unixsock-stream//run/a#b", "without # and ?"),
+            ("unixsock-stream//run/a?b", "without # and ?"),
             ("", "does not start with"),
         ] {
             let message = error(&["--zenoh-listen", endpoint]);

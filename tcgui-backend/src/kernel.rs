@@ -36,3 +36,5 @@ pub mod qdisc;
 pub mod route;
 #[cfg(feature = "daemon")]
 pub mod rtnetlink;
+#[cfg(feature = "daemon")]
+pub mod socket_file;

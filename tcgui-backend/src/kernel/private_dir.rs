@@ -94,7 +94,7 @@ impl PrivateDir {
     /// [`PrivateDirError::Distrust`] when another user could change it; [`PrivateDirError::Open`] when it
     /// does not exist or is no directory.
     pub fn open(path: &Path) -> Result<Self, PrivateDirError> {
-        walk(path, Missing::Fail)
+        walk(path, Missing::Fail, Role::Directory)
     }
 
     /// Opens a directory, which is made with its ancestors if it is missing.
@@ -102,7 +102,7 @@ impl PrivateDir {
     /// # Errors
     /// As [`Self::open`]; also when it cannot be made.
     pub fn create(path: &Path) -> Result<Self, PrivateDirError> {
-        walk(path, Missing::Create)
+        walk(path, Missing::Create, Role::Directory)
     }
 
     /// Returns the path by which it was opened.
@@ -227,8 +227,16 @@ impl PrivateDir {
     }
 }
 
-/// Opens and checks each component of a path.
-fn walk(path: &Path, missing: Missing) -> Result<PrivateDir, PrivateDirError> {
+/// Checks that no other user can replace what root makes in a directory. Others may add entries to it, as to `/tmp`.
+///
+/// # Errors
+/// As [`PrivateDir::open`].
+pub fn check_parent(path: &Path) -> Result<(), PrivateDirError> {
+    walk(path, Missing::Fail, Role::Ancestor).map(drop)
+}
+
+/// Opens and checks each component of a path; the last one has the role `last`.
+fn walk(path: &Path, missing: Missing, last: Role) -> Result<PrivateDir, PrivateDirError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |errno: Errno| PrivateDirError::Open {
@@ -240,8 +248,12 @@ fn walk(path: &Path, missing: Missing) -> Result<PrivateDir, PrivateDirError> {
     let absolute = std::path::absolute(path).map_err(|_| failed(path)(Errno::ENOENT))?;
     let mut left: VecDeque<OsString> = steps(&absolute).collect();
     let (mut here, mut at) = (root()?, PathBuf::from("/"));
+    let role = |left: &VecDeque<OsString>| match left.is_empty() {
+        true => last,
+        false => Role::Ancestor,
+    };
     let mut links = 0;
-    check(&here, &at, is_last(&left))?;
+    check(&here, &at, role(&left))?;
     while let Some(step) = left.pop_front() {
         let next = match step.as_bytes() {
             b".." => at.parent().unwrap_or(&at).to_owned(),
@@ -276,21 +288,13 @@ fn walk(path: &Path, missing: Missing) -> Result<PrivateDir, PrivateDirError> {
         if inode.kind != SFlag::S_IFDIR {
             return Err(failed(&next)(Errno::ENOTDIR));
         }
-        check(&entry, &next, is_last(&left))?;
+        check(&entry, &next, role(&left))?;
         (here, at) = (entry, next);
     }
     // The kernel gives no content of a directory to a descriptor that is a path alone.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let fd = openat(&here, ".", flags, Mode::empty()).map_err(failed(&at))?;
     Ok(PrivateDir { path: absolute, fd })
-}
-
-fn is_last(left: &VecDeque<OsString>) -> Role {
-    if left.is_empty() {
-        Role::Directory
-    } else {
-        Role::Ancestor
-    }
 }
 
 fn check(directory: &OwnedFd, path: &Path, role: Role) -> Result<(), PrivateDirError> {

@@ -111,6 +111,9 @@ fn ancestors_that_others_may_replace_are_refused() {
     // As /tmp: what root made there stays root's.
     lab.directory("sticky", 0o1777, 0);
     PrivateDir::create(&inside("sticky")).unwrap();
+    check_parent(&lab.path("sticky")).unwrap();
+    check_parent(&lab.path("open")).unwrap_err();
+    check_parent(&lab.path("foreign")).unwrap_err();
     lab.directory("sticky/planted", 0o755, OTHER);
     refusal(&lab.path("sticky/planted"));
     refusal(&lab.path("sticky/planted/state"));
