@@ -58,6 +58,7 @@ use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Home, Lease};
 use crate::library;
 use crate::namespace_watcher::{self, Namespace, WatchError};
+use crate::policy::Policy;
 use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
 use crate::sockets::NetnsSockets;
 use holders::HolderReports;
@@ -168,9 +169,7 @@ async fn start(
     }
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
     // Before anything is read that another user could have written.
-    let (leases, left) = open_leases(config.state_dir, files).await?;
-    let checked = library::check_store(&config.library).await;
-    checked.map_err(BackendError::State)?;
+    let (leases, left) = open_state(&config, files).await?;
     // Listening begins before looking, for links as for namespaces.
     let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
     let looks = Rtnetlink::open(LOOKS)?;
@@ -186,10 +185,7 @@ async fn start(
         version = env!("CARGO_PKG_VERSION"), name = %config.name,
         directory = %directory.display(), count = namespaces.len(), "backend started"
     );
-    let permissions = config.policy.to_string();
-    if !permissions.is_empty() {
-        info!(options = permissions, "changes are restricted");
-    }
+    tell_policy(&config.policy);
     supervisor.watch_over("namespace_watcher", watch.run(supervisor.child_token()));
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
@@ -266,6 +262,21 @@ fn find_holders(
     let (handle, task) = processes::open(config, of_processes)?;
     supervisor.watch_over("processes", task.run(supervisor.child_token()));
     Ok((held, Some(handle)))
+}
+
+fn tell_policy(policy: &Policy) {
+    let options = policy.to_string();
+    if !options.is_empty() {
+        info!(options, "options restrict which changes are made");
+    }
+}
+
+/// Checks the state directory, and takes what an earlier run left in it.
+async fn open_state(config: &Config, files: NetnsFiles) -> Result<OpenedLeases, BackendError> {
+    let opened = open_leases(config.state_dir.clone(), files).await?;
+    let checked = library::check_store(&config.library).await;
+    checked.map_err(BackendError::State)?;
+    Ok(opened)
 }
 
 /// The leases of this run, and those that an earlier run left.

@@ -26,7 +26,6 @@ mod replies;
 mod samples;
 mod session;
 mod task;
-mod unix_socket;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -64,7 +63,6 @@ pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
-pub use unix_socket::UnixSocketError;
 
 /// Queries that wait for the backend, which takes each in microseconds. More are answered "busy".
 const REQUESTS: usize = 256;
@@ -100,9 +98,6 @@ pub enum BusError {
         #[source]
         err: BoxError,
     },
-    /// No Unix socket can be at a path of `--zenoh-listen`.
-    #[error(transparent)]
-    UnixSocket(#[from] UnixSocketError),
     /// A publisher, queryable or token was refused.
     #[error("cannot declare {key}")]
     Declare {

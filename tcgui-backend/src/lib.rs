@@ -60,3 +60,5 @@ pub mod sockets;
 pub mod tc;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
+#[cfg(feature = "daemon")]
+pub mod unix_socket;

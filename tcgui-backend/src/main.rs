@@ -14,6 +14,7 @@ use tcgui_backend::config::Config;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
 use tcgui_backend::telemetry;
+use tcgui_backend::unix_socket;
 use tracing::{debug, error};
 
 /// Kernel requests still under way when everything else has stopped get this long.
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
 fn start(args: Args) -> anyhow::Result<()> {
     let config = Config::try_from(args)?;
     commands::check_capabilities()?;
+    unix_socket::check(&config.bus.listen)?;
     match process::raise_descriptor_limit() {
         Ok(limit) => debug!(limit, "descriptor limit raised"),
         Err(err) => debug!(error = %err, "descriptor limit left as it was"),

@@ -15,7 +15,7 @@ pub enum ErrorKind {
     Invalid,
     /// The namespace, interface or object does not exist (any more).
     NotFound,
-    /// The kernel refused for lack of privilege.
+    /// The kernel refused for lack of privilege, or an option of the backend forbids it.
     Denied,
     /// Something else holds the object or the backend is saturated; a later try may succeed.
     Busy,

@@ -235,7 +235,7 @@ pub enum ErrorCategory {
     Permanent,
     /// The request or the file is wrong.
     Validation,
-    /// The kernel refused for lack of privilege.
+    /// The kernel refused for lack of privilege, or an option of the backend forbids it.
     Permission,
     /// The backend failed in a way that the request did not cause.
     Internal,

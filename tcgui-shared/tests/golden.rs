@@ -383,9 +383,17 @@ mod tests {
 
     #[test]
     fn failures_keep_the_released_code_and_add_a_kind() {
-        let kind = ErrorKind::NotFound;
+        for (kind, spelled) in [
+            (ErrorKind::NotFound, "NotFound"),
+            (ErrorKind::Denied, "Denied"),
+        ] {
+            ensure_failure(kind, spelled);
+        }
+    }
+
+    fn ensure_failure(kind: ErrorKind, spelled: &str) {
         let expected = json!({"success": false, "message": "gone", "error_code": -1,
-            "error_kind": "NotFound"});
+            "error_kind": spelled});
         let operation = tcgui_shared::control::InterfaceControlOperation::Enable;
         for reply in [
             json!(TcResponse::failure("gone", kind)),

@@ -347,7 +347,10 @@ mod tests {
     lab_test!(
         a_state_directory_that_cannot_be_written_harms_nothing,
         |scene| {
-            for (options, category) in [("ro", "Permission"), ("size=4k", "Transient")] {
+            for (options, category) in [
+                ("mode=700,ro", "Permission"),
+                ("mode=700,size=4k", "Transient"),
+            ] {
                 let state = tempfile::tempdir()?;
                 mount_tmpfs(state.path(), options)?;
                 let arguments = [OsStr::new("--state-dir"), state.path().as_os_str()];

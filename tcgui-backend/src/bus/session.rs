@@ -15,7 +15,7 @@ use super::publishers::{Publishers, SharedPublishers};
 use super::queries::{Inbox, Queries};
 use super::replies::Replies;
 use super::task::Frontends;
-use super::{BusError, BusHandle, Clients, Door, REQUESTS, Task, unix_socket};
+use super::{BusError, BusHandle, Clients, Door, REQUESTS, Task};
 use crate::cli::ZenohMode;
 use crate::config::BusConfig;
 
@@ -40,7 +40,6 @@ pub async fn open(
         ZenohMode::Peer => PEER_HINT,
         ZenohMode::Client => CLIENT_HINT,
     };
-    unix_socket::check(&config.listen)?;
     let session = zenoh::open(zenoh_config(config)?)
         .await
         .map_err(|err| BusError::Open { hint, err })?;

@@ -373,7 +373,7 @@ lab_test!(
     a_full_or_read_only_disk_does_no_harm,
     |scene| {
         fs::create_dir(STATE)?;
-        mount(&format!("-t tmpfs -o size=64k tmpfs {STATE}"))?;
+        mount(&format!("-t tmpfs -o mode=700,size=64k tmpfs {STATE}"))?;
         started_with_pair(scene)?;
         let short = json!({ "ttl_ms": short_ms() });
         delay(scene, FAR, 40, &short)?;
@@ -437,5 +437,63 @@ lab_test!(
         log.contains("lease ended")
             .then_some(())
             .context("not said")
+    }
+);
+
+/// Starts the daemon again with options that forbid every change of the pair.
+fn restart_stricter(scene: &mut Scene, options: &[&str]) -> anyhow::Result<()> {
+    scene.take_daemon()?.crash()?;
+    scene.start_daemon(options)?;
+    attribute(scene, FAR, "is_up", true).map(drop)
+}
+
+lab_test!(
+    #[ignore = "needs netem"]
+    options_that_forbid_changes_let_leases_end,
+    |scene| {
+        started_with_pair(scene)?;
+        for options in [
+            &["--read-only"][..],
+            &["--protect", "blue/far"],
+            &["--allow", "other/*"],
+        ] {
+            delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+            restart_stricter(scene, options)?;
+            // It cannot be kept, so it ends.
+            let confirm = json!({"namespace": FAR.0, "interface": FAR.1, "operation": "Confirm"});
+            let (reply, _) = scene.client()?.ask("tc", &confirm)?;
+            ensure!(reply["error_kind"] == "Denied", "{reply}");
+            wait_root("netem", false)?;
+            refused(scene, &Value::Null, "Denied", options[0])?;
+            ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
+            scene.take_daemon()?.crash()?;
+            scene.start_daemon::<&str>(&[])?;
+            attribute(scene, FAR, "is_up", true)?;
+        }
+        Ok(())
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    what_was_refused_is_shown_as_it_is_in_force,
+    |scene| {
+        started_with_pair(scene)?;
+        delay(scene, FAR, 40, &Value::Null)?;
+        restart_stricter(scene, &["--protect", "blue/far"])?;
+        let count = |state: &tcgui_tests::client::State| {
+            state.seen("tc/blue/far").map_or(0, |seen| seen.count)
+        };
+        scene.wait_for("what is there is published", |state| {
+            state
+                .tc("blue", "far")
+                .is_some_and(|tc| tc["has_tc"] == true)
+        })?;
+        let before = count(&scene.client()?.state());
+        refused(scene, &Value::Null, "Denied", "--protect blue/far")?;
+        let state = scene.wait_for("it is published again", |state| count(state) > before)?;
+        let shown = state.tc("blue", "far").context("it was there")?;
+        ensure!(shown["configuration"]["delay_ms"] == 40.0, "{shown}");
+        tc("blue", "qdisc del dev far root").map(drop)
     }
 );

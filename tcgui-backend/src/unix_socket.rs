@@ -65,7 +65,7 @@ pub enum UnixSocketError {
 ///
 /// # Errors
 /// [`UnixSocketError`]: what is in the way, and what to do about it.
-pub(super) fn check(listen: &[String]) -> Result<(), UnixSocketError> {
+pub fn check(listen: &[String]) -> Result<(), UnixSocketError> {
     let sockets = listen
         .iter()
         .filter_map(|endpoint| endpoint.strip_prefix("unixsock-stream/"));
