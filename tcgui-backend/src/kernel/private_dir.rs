@@ -328,7 +328,7 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
 /// Makes a directory whose name survives a power failure.
 fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     match mkdirat(parent, name, DIRECTORY_MODE) {
-        // Somebody else was faster; what is there is checked.
+        // Another process made it. It is checked as any other directory.
         Err(Errno::EEXIST) => return Ok(()),
         made => made?,
     }
@@ -339,9 +339,9 @@ fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 
 /// Opens a regular file at a path that other users may control, for reading, without side effects.
 ///
-/// A FIFO is not waited for and a device not opened: the kind is looked at before. A symbolic link is followed
-/// only if it belongs to root or to the user of the daemon, or if what it leads to belongs to the owner of the
-/// link: otherwise a user could let root read a file that is closed to that user.
+/// The kind is looked at before, so a FIFO is not waited for and a device is not opened. A symbolic link of root or of
+/// the user of the daemon is followed. A link of another user is followed only to a file of the same user. Otherwise
+/// that user could let root read a file that is closed to the user.
 ///
 /// # Errors
 /// As `open(2)`; `InvalidInput` when it is no regular file, `PermissionDenied` when the link is not followed.
