@@ -48,16 +48,12 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
-#[cfg(test)]
-use tokio_util::task::TaskTracker;
 
 use crate::error::BoxError;
 use crate::kernel::process;
 
 use publishers::SharedPublishers;
-use replies::{Replies, Turn};
-
-pub use replies::Unwritten;
+use replies::Turn;
 
 pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
@@ -67,12 +63,34 @@ pub use task::Task;
 /// Queries that wait for the backend, which takes each in microseconds. More are answered "busy".
 const REQUESTS: usize = 256;
 
-/// Prepares the process for Zenoh; to be called while it has no other thread.
+/// Blocking threads that may wait for clients: those of the replies, and those of the last samples.
+pub const WRITERS: usize = 2 * replies::WRITERS;
+
+/// Threads of Zenoh: it sends on `tx` and receives on `rx`. A thread that writes to a client or closes its link may
+/// wait for that client. With several of them the links of others go on meanwhile.
+const ZENOH_THREADS: &str = "(tx: (worker_threads: 8), rx: (worker_threads: 16))";
+
+/// How long Zenoh's `close()` of a link waits for a client that does not read, in seconds.
 ///
-/// Zenoh sends from one thread, which waits in the queue of a link that is being given up. With more
-/// of them the links of others go on meanwhile. What the operator has set is left as it is.
+/// Zenoh sets `SO_LINGER` to 10 s unless these variables of the build say otherwise, and closes links on the
+/// threads that receive from all clients. `.cargo/config.toml` sets them to 0.
+const _: () = {
+    const fn is_zero(value: Option<&str>) -> bool {
+        match value {
+            Some(value) => matches!(value.as_bytes(), b"0"),
+            None => false,
+        }
+    }
+    assert!(
+        is_zero(option_env!("TCP_LINGER_TIMEOUT")) && is_zero(option_env!("TLS_LINGER_TIMEOUT")),
+        "TCP_LINGER_TIMEOUT and TLS_LINGER_TIMEOUT must be 0: run cargo in the root of the workspace, where it finds \
+         .cargo/config.toml, or set both variables"
+    );
+};
+
+/// Prepares the process for Zenoh; to be called while it has no other thread. A value of the operator's is kept.
 pub fn prepare() {
-    process::default_environment("ZENOH_RUNTIME", "(tx: (worker_threads: 8))");
+    process::default_environment("ZENOH_RUNTIME", ZENOH_THREADS);
 }
 
 /// Why there is no bus, or no longer.
@@ -209,7 +227,6 @@ pub struct ExecutionPublication {
 pub struct BusHandle {
     publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
     publishers: SharedPublishers,
-    replies: Replies,
 }
 
 impl BusHandle {
@@ -219,7 +236,6 @@ impl BusHandle {
         Self {
             publications: mpsc::channel(1).0,
             publishers: SharedPublishers::ended(),
-            replies: Replies::new(&TaskTracker::new()),
         }
     }
 
@@ -235,11 +251,6 @@ impl BusHandle {
     pub fn publish_here(&self, publication: Publication) -> Answers {
         debug_assert!(publication.list.is_none(), "lists are the actor's");
         self.publishers.publish(publication)
-    }
-
-    /// Calls `answer`, and returns the answers that it gives, to be written on this thread.
-    pub fn gather(&self, answer: impl FnOnce()) -> Unwritten {
-        self.replies.gather(answer)
     }
 }
 

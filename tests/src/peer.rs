@@ -75,6 +75,13 @@ impl Peer {
         Ok(())
     }
 
+    /// Returns whether it has said this line.
+    #[must_use]
+    pub fn has_said(&self, line: &str) -> bool {
+        let lines = self.said.lines.lock();
+        lines.unwrap_or_else(PoisonError::into_inner).contains(line)
+    }
+
     /// Sends a signal.
     ///
     /// # Errors

@@ -22,7 +22,7 @@ use super::impair::{self, Leases};
 use super::link_control;
 use super::state::{Effect, Input, LinkWish, Moment, State, TcWish};
 use super::task::{moment, now};
-use crate::bus::{BusHandle, Publication, Request, Unwritten, send};
+use crate::bus::{BusHandle, Publication, Request, send};
 use crate::sockets::NetnsSockets;
 
 /// The state, and what waits for the main loop.
@@ -105,9 +105,6 @@ enum Publishing {
 struct Decided {
     at: Moment,
     publication: Option<Publication>,
-    unwritten: Unwritten,
-    /// The main loop has to know at once.
-    is_pressing: bool,
 }
 
 /// What it takes to do it. Clones share everything; none keeps the state alive.
@@ -232,29 +229,17 @@ impl Workshop {
         // Not before: it bounds the threads that wait for their turn to decide, too.
         drop(permit);
         if let Some(publication) = decided.publication.take() {
-            // What is answered already does not wait for what is published.
-            drop(decided.unwritten);
-            let answers = self.publisher.publish_here(publication);
-            let unwritten = self.publisher.gather(|| send(answers));
+            send(self.publisher.publish_here(publication));
             // Whoever publishes next does not wait for clients that read slowly. What it has cost matters for lists.
             let published = Input::Published(Duration::ZERO);
             let at = decided.at;
             let clocks = || at.later(now());
-            let Some(then) = self.decide(published, Publishing::Later, clocks) else {
+            if self.decide(published, Publishing::Later, clocks).is_none() {
                 return;
-            };
-            decided = Decided { unwritten, ..then };
+            }
         }
         drop(token);
-        if decided.is_pressing {
-            self.bell.notify_one();
-            decided.unwritten.write();
-        } else {
-            // Who is woken may get the processor at once. There is nothing but a look for it, which a client that
-            // does not read may put off until the main loop wakes by itself.
-            decided.unwritten.write();
-            self.bell.notify_one();
-        }
+        self.bell.notify_one();
     }
 
     /// Lets the state decide what follows, and begins it.
@@ -266,17 +251,9 @@ impl Workshop {
     ) -> Option<Decided> {
         let mut desk = self.desk.upgrade()?.blocking_lock_owned();
         let at = clocks();
-        let mut publication = None;
-        let unwritten = self.publisher.gather(|| {
-            let effects = desk.state.step(input, at);
-            publication = self.hand_out(&mut desk, effects, publishing);
-        });
-        Some(Decided {
-            at,
-            publication,
-            unwritten,
-            is_pressing: desk.is_pressing(),
-        })
+        let effects = desk.state.step(input, at);
+        let publication = self.hand_out(&mut desk, effects, publishing);
+        Some(Decided { at, publication })
     }
 
     /// Returns what `work` returns. When it panics, which the hook has told, the main loop ends the daemon.

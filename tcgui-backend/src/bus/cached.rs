@@ -25,7 +25,7 @@ use zenoh::session::EntityGlobalId;
 use zenoh::{Session, Wait};
 
 use super::BusError;
-use super::replies::{PROMPT, Replies, Turn, WAITING, strip};
+use super::replies::{Link, PROMPT, Replies, Turn, WAITING, strip};
 
 /// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
 const SEQUENCE_NUMBERS: &str = "_sn";
@@ -194,7 +194,7 @@ async fn tell_numbers(
         let Some(last) = shared.last() else { continue };
         let (numbers, key) = (Arc::clone(&numbers), shared.key.clone());
         replies
-            .write(move || {
+            .write_to_all(move || {
                 let number = zenoh_ext::z_serialize(&last.sequence_number);
                 if let Err(error) = numbers.put(number).wait() {
                     debug!(%error, key, "heartbeat not sent");
@@ -206,17 +206,18 @@ async fn tell_numbers(
 
 /// Answers a question for the last sample, not on the thread of Zenoh that brings it.
 fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
+    let link = Link::of_current_query();
     if shared.asked_for(&query).is_none() {
-        return history.replies.discard(query);
+        return history.replies.discard(link, query);
     }
     let Ok(permit) = Arc::clone(&history.waiting).try_acquire_owned() else {
         debug!(key = shared.key, "too many ask for the last sample");
-        return history.replies.discard(query);
+        return history.replies.discard(link, query);
     };
     strip(&mut query);
     let shared = Arc::clone(shared);
     // The sample is taken when it is its turn: those that wait would keep every list of that time.
-    history.replies.enqueue(Turn::InOrder, move || {
+    history.replies.enqueue(link, Turn::InOrder, move || {
         write_last(&query, &shared);
         drop(permit);
     });

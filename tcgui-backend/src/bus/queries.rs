@@ -18,7 +18,7 @@ use tracing::{Level, debug, enabled, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
-use super::replies::{Replies, Turn, strip};
+use super::replies::{Link, Replies, Turn, strip};
 use super::{BusError, Door, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
@@ -206,10 +206,11 @@ impl Desk {
         permit: OwnedSemaphorePermit,
     ) -> Reply<R> {
         strip(&mut query);
+        let link = Link::of_current_query();
         let (replies, key) = (self.replies.clone(), key.to_owned());
         Reply::new(move |answer, turn: Turn| {
             let answer = answer.unwrap_or_else(dropped);
-            replies.enqueue(turn, move || {
+            replies.enqueue(link, turn, move || {
                 write(&query, &key, &answer);
                 let elapsed = enabled!(Level::TRACE).then(|| received.elapsed());
                 // Ends the query: who waits for that gets it with the answer.

@@ -25,8 +25,18 @@ const CLIENT_HINT: &str = "check that a router or backend listens where --zenoh-
 
 /// The largest message taken from the bus, far above the largest request that is understood.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
-/// How long a reply waits for a client that does not read before its link is given up (default 5 s).
+/// How long a reply waits for room in the queue of a client before its link is given up (default 5 s).
 const FROZEN_CLIENT: Duration = Duration::from_secs(1);
+/// The queue for replies on each link, in batches of up to 64 KiB: Zenoh's maximum (default 2).
+///
+/// Zenoh fixes the deadline of a message when it first waits for room, however fast the client reads meanwhile. So a
+/// reply must fit into the queue. That of a thousand namespaces has about 200 kB. Batches are allocated when
+/// they are needed.
+const REPLY_BATCHES: usize = 16;
+/// Connections that have not yet opened a session. Zenoh closes those above (default 100).
+const UNOPENED_CONNECTIONS: usize = 1024;
+/// How long a connection may take to open a session (default 10 s).
+const OPENING: Duration = Duration::from_secs(5);
 
 /// Opens the session and returns its actor, the way to publish, and what clients ask.
 ///
@@ -55,20 +65,19 @@ pub async fn open(
         bell: Arc::clone(&bell),
         door: usher.clone(),
     };
-    let queries = Queries::declare(&session, &keys, inbox, replies.clone())?;
+    let queries = Queries::declare(&session, &keys, inbox, replies)?;
     let publishers = Publishers::declare(&session, keys.clone(), &unwritten)?;
     let publishers = SharedPublishers::new(publishers);
     let (publications, publication_rx) = mpsc::channel(1);
     let handle = BusHandle {
         publications,
         publishers: publishers.clone(),
-        replies: replies.clone(),
     };
     let task = Task::new(
         (session, keys),
         publishers,
         (queries, frontends),
-        (replies, unwritten),
+        unwritten,
         publication_rx,
     );
     let clients = Clients {
@@ -117,10 +126,21 @@ fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
             "transport/link/rx/max_message_size",
             LARGEST_MESSAGE.to_string(),
         ),
-        // A client that takes nothing for so long is gone: others wait for their answers behind it.
         (
             "transport/link/tx/queue/congestion_control/block/wait_before_close",
             FROZEN_CLIENT.as_micros().to_string(),
+        ),
+        (
+            "transport/link/tx/queue/size/data",
+            REPLY_BATCHES.to_string(),
+        ),
+        (
+            "transport/unicast/accept_pending",
+            UNOPENED_CONNECTIONS.to_string(),
+        ),
+        (
+            "transport/unicast/accept_timeout",
+            OPENING.as_millis().to_string(),
         ),
     ];
     if config.mode == ZenohMode::Peer {

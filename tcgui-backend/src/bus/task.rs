@@ -13,8 +13,7 @@ use zenoh::pubsub::Subscriber;
 
 use super::publishers::SharedPublishers;
 use super::queries::Queries;
-use super::replies::Replies;
-use super::{Answers, BusError, Publication, Sample, SampleTask, send};
+use super::{BusError, Publication, Sample, SampleTask, send};
 use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
@@ -33,7 +32,6 @@ pub struct Task {
     publishers: SharedPublishers,
     /// What clients can ask, and who joins.
     ears: (Queries, Frontends),
-    replies: Replies,
     /// What clients wait for and is not written yet.
     unwritten: TaskTracker,
     orders: mpsc::Receiver<Order>,
@@ -45,7 +43,7 @@ impl Task {
         (session, keys): (Session, Keys),
         publishers: SharedPublishers,
         ears: (Queries, Frontends),
-        (replies, unwritten): (Replies, TaskTracker),
+        unwritten: TaskTracker,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
@@ -53,7 +51,6 @@ impl Task {
             keys,
             publishers,
             ears,
-            replies,
             unwritten,
             orders,
             token: None,
@@ -75,11 +72,7 @@ impl Task {
             let started = Instant::now();
             // A put waits for a slow link.
             let publishers = self.publishers.clone();
-            let publish = move || ((), publishers.publish(publication));
-            // What was published is answered where it was, but a client that does not read holds up nothing.
-            let replies = self.replies.clone();
-            let answer = move |answers: Answers| replies.write_here(|| send(answers));
-            blocking::run_with_rest(publish, answer).await;
+            send(blocking::run(move || publishers.publish(publication)).await);
             // The backend may be stopping; then nobody wants to know.
             reply.send(started.elapsed()).ok();
             if has_list && self.token.is_none() {

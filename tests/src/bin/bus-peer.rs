@@ -16,7 +16,7 @@ use tcgui_tests::client::named;
 use tcgui_tests::frontend::{self, Route};
 use zenoh::handlers::{DefaultHandler, FifoChannelHandler};
 use zenoh::query::ReplyKeyExpr;
-use zenoh::sample::Sample;
+use zenoh::sample::{Sample, SampleKind};
 use zenoh::{Session, Wait};
 
 fn main() -> anyhow::Result<()> {
@@ -86,7 +86,9 @@ fn receive(session: &Session) -> anyhow::Result<()> {
 
 fn tell(sample: &Sample) -> io::Result<()> {
     let key = sample.key_expr().as_str();
-    if key.ends_with("/interfaces/list") {
+    if sample.kind() == SampleKind::Delete {
+        say(&format!("lost {key}"))
+    } else if key.ends_with("/interfaces/list") {
         let list: Value = serde_json::from_slice(&sample.payload().to_bytes()).unwrap_or_default();
         say(&format!("listed {}", named(&list).len()))
     } else {
