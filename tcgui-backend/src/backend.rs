@@ -230,6 +230,7 @@ async fn start(
         usher: clients.usher,
         bell: clients.bell,
         joined: clients.joined,
+        namesakes: clients.namesakes,
         calls,
         scenarios,
         tracker,

@@ -20,6 +20,9 @@
 
 mod cached;
 mod client;
+mod joining;
+mod listening;
+mod namesakes;
 mod publishers;
 mod queries;
 mod replies;
@@ -28,6 +31,7 @@ mod session;
 mod task;
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -54,6 +58,8 @@ use crate::kernel::process;
 
 use publishers::SharedPublishers;
 use replies::Turn;
+
+pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
 pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
@@ -106,6 +112,17 @@ pub enum BusError {
         /// What Zenoh said.
         #[source]
         err: BoxError,
+    },
+    /// An endpoint cannot be listened on.
+    #[error("cannot listen on {endpoint} ({hint})")]
+    Listen {
+        /// As configured.
+        endpoint: String,
+        /// What to do about it.
+        hint: &'static str,
+        /// What the kernel said.
+        #[source]
+        err: io::Error,
     },
     /// The session was not opened.
     #[error("cannot open the Zenoh session ({hint})")]
@@ -273,6 +290,8 @@ pub struct Clients {
     pub bell: Arc<Notify>,
     /// Who is asked first, once there is somebody.
     pub usher: Door,
+    /// Other backends of this name.
+    pub namesakes: Namesakes,
     /// A frontend appeared, which may miss what is published before it has the list.
     pub joined: Arc<Notify>,
 }

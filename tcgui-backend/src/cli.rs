@@ -48,6 +48,19 @@ pub struct Args {
     #[arg(long, value_name = "ENDPOINTS")]
     pub zenoh_listen: Option<String>,
 
+    /// Certificate of this backend, with its chain, in PEM format: for tls/ and quic/ endpoints
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+
+    /// Private key of --tls-cert in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+
+    /// Accept only certificates that an authority in this file (PEM) has signed: from clients of tls/ and quic/
+    /// endpoints, which must show one, and from routers
+    #[arg(long, value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+
     /// Do not answer multicast scouting: only configured endpoints are used
     #[arg(long)]
     pub no_multicast: bool,

@@ -1,7 +1,9 @@
 //! A validated configuration: what the command line means, or what is wrong with it.
 
+mod endpoint;
+mod tls;
+
 use std::ffi::OsStr;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,10 +17,11 @@ use crate::policy::Policy;
 use crate::processes::ProcessesConfig;
 use crate::tc::plan::ForeignQdiscs;
 
+pub use endpoint::check_endpoint;
+pub use tls::{TlsError, TlsFiles};
+
 /// Where released frontends look for a backend on their own host.
 pub const DEFAULT_LISTEN: &str = "tcp/127.0.0.1:7447";
-/// The transports that an endpoint may name.
-const PROTOCOLS: [&str; 5] = ["tcp", "udp", "tls", "quic", "unixsock-stream"];
 
 /// Everything the daemon needs to know to run.
 #[derive(Debug, Clone)]
@@ -68,10 +71,12 @@ pub struct BusConfig {
     pub listen: Vec<String>,
     /// Whether multicast scouting is answered.
     pub multicast: bool,
+    /// Certificates for `tls/` and `quic/` endpoints.
+    pub tls: TlsFiles,
 }
 
 /// What is wrong with the command line.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The name cannot be part of a key.
     #[error("--name {name:?} is not a backend name")]
@@ -91,6 +96,29 @@ pub enum ConfigError {
         /// As given.
         endpoint: String,
     },
+    /// Nobody to connect to.
+    #[error(
+        "--zenoh-mode client with --no-multicast needs --zenoh-connect: otherwise it finds no router"
+    )]
+    NothingToConnectTo,
+    /// An encrypted endpoint on the port of the built-in one.
+    #[error(
+        "endpoint {endpoint:?} has the port of {DEFAULT_LISTEN}, on which frontends of this host connect \
+         unencrypted: choose another port"
+    )]
+    BuiltInPort {
+        /// As given.
+        endpoint: String,
+    },
+    /// `tls/` and `quic/` without a certificate.
+    #[error("endpoint {endpoint:?} needs --tls-cert and --tls-key")]
+    NoCertificate {
+        /// As given.
+        endpoint: String,
+    },
+    /// A file with certificates or a key cannot be used.
+    #[error("cannot use the certificates")]
+    Tls(#[from] TlsError),
     /// No transport of that name.
     #[error(
         "endpoint {endpoint:?} does not start with one of tcp/ udp/ tls/ quic/ unixsock-stream/"
@@ -121,6 +149,9 @@ impl TryFrom<Args> for Config {
         let mut listen = endpoints(args.zenoh_listen.as_deref());
         match args.zenoh_mode {
             ZenohMode::Client if !listen.is_empty() => return Err(ConfigError::ClientListens),
+            ZenohMode::Client if connect.is_empty() && args.no_multicast => {
+                return Err(ConfigError::NothingToConnectTo);
+            }
             ZenohMode::Client => {}
             ZenohMode::Peer => listen.insert(0, DEFAULT_LISTEN.to_owned()),
         }
@@ -133,6 +164,15 @@ impl TryFrom<Args> for Config {
                 }
                 check_endpoint(endpoint)?;
             }
+        }
+        let tls = TlsFiles::check(args.tls_cert, args.tls_key, args.tls_client_ca)?;
+        let listen = endpoint::widened(&listen, endpoint::has_dual_stack())?;
+        if tls.identity.is_none()
+            && let Some(endpoint) = listen.iter().find(|listen| endpoint::is_encrypted(listen))
+        {
+            return Err(ConfigError::NoCertificate {
+                endpoint: endpoint.clone(),
+            });
         }
         let home = std::env::var_os("HOME");
         let defaults = |wanted: bool, kind| wanted.then(|| default_dirs(home.as_deref(), kind));
@@ -169,6 +209,7 @@ impl TryFrom<Args> for Config {
                 connect,
                 listen,
                 multicast: !args.no_multicast,
+                tls,
             },
             watch: WatchConfig {
                 directory: args.netns_dir,
@@ -214,63 +255,6 @@ fn absolute(path: PathBuf) -> PathBuf {
 fn endpoints(list: Option<&str>) -> Vec<String> {
     list.map(|list| list.split(',').map(|one| one.trim().to_owned()).collect())
         .unwrap_or_default()
-}
-
-/// Checks an endpoint before Zenoh sees it, which tells less of what is wrong.
-///
-/// # Errors
-/// [`ConfigError::Protocol`] and [`ConfigError::Address`].
-pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
-    let wrong = |problem| ConfigError::Address {
-        endpoint: endpoint.to_owned(),
-        problem,
-    };
-    let (protocol, address) = endpoint
-        .split_once('/')
-        .filter(|(protocol, _)| PROTOCOLS.contains(protocol))
-        .ok_or_else(|| ConfigError::Protocol {
-            endpoint: endpoint.to_owned(),
-        })?;
-    if protocol == "unixsock-stream" {
-        return match address {
-            "" => Err(wrong("write a path")),
-            // Zenoh reads what follows as settings, and listens at another path than was checked.
-            _ if address.contains(['#', '?']) => Err(wrong("write a path without # and ?")),
-            _ => Ok(()),
-        };
-    }
-    let Ok(socket) = address.parse::<SocketAddr>() else {
-        return check_host_name(address).map_err(wrong);
-    };
-    let stream = matches!(protocol, "tcp" | "tls");
-    if stream && socket.ip().is_multicast() {
-        return Err(wrong("a multicast address cannot carry a connection"));
-    }
-    if !stream && socket.ip().is_unspecified() && socket.port() < 1024 {
-        return Err(wrong("write a specific address or a port from 1024 on"));
-    }
-    Ok(())
-}
-
-/// Checks `name:port`; whether the name exists is for the session to find out.
-fn check_host_name(address: &str) -> Result<(), &'static str> {
-    let (host, port) = address.rsplit_once(':').ok_or("write HOST:PORT")?;
-    port.parse::<u16>()
-        .map_err(|_| "the port must be a number from 0 to 65535")?;
-    let label = |label: &str| {
-        !label.is_empty()
-            && label.len() <= 63
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
-    let looks_numeric = host
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
-    if host.len() > 253 || looks_numeric || !host.split('.').all(label) {
-        return Err("write an IPv4 address, an IPv6 address in brackets, or a host name");
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,12 +1,19 @@
 //! Logs: to standard error, coloured only on a terminal, filtered by `RUST_LOG` and `--verbose`.
 
+mod handshakes;
+
 use std::io::IsTerminal;
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
-/// What is logged unless told otherwise: by the daemon, and by commands that answer a question.
-const USUAL: &str = "warn,tcgui_backend=info";
+use handshakes::Handshakes;
+
+/// What is logged unless told otherwise: by the daemon, and by commands that answer a question. The part of Zenoh that
+/// is left out logs each attempt to connect or listen; the daemon logs the first one with its cause.
+const USUAL: &str = "warn,zenoh::net::runtime::orchestrator=error,tcgui_backend=info";
 const QUIET: &str = "error,zenoh=off";
 
 /// Starts logging. A second call has no effect.
@@ -31,12 +38,15 @@ fn start_with(usual: &str, verbose: bool) {
         Ok(filter) => (filter, None),
         Err(err) => (EnvFilter::new(directives("", verbose)), Some(err)),
     };
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt::layer()
         .compact()
-        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
+        .with_target(false);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(Handshakes::default())
+        .with(lines)
         .try_init()
         .ok();
     if let Some(error) = problem {
@@ -67,7 +77,7 @@ mod tests {
 
     #[test]
     fn bare_levels_are_about_the_daemon() {
-        assert_eq!(directives("", false), "warn,tcgui_backend=info");
+        assert_eq!(directives("", false), USUAL);
         assert_eq!(directives("debug", false), "warn,tcgui_backend=debug");
         assert_eq!(directives("error", false), "error,tcgui_backend=error");
         assert_eq!(directives("off", false), "off,tcgui_backend=off");

@@ -20,6 +20,9 @@ pub struct BackendHealthStatus {
     pub namespace_count: usize,
     /// How many interfaces the backend knows, listed or not.
     pub interface_count: usize,
+    /// The host of another backend of this name that is on the bus. An addition of 0.9; absent without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name_conflict: Option<String>,
 }
 
 /// What a backend is and can do.

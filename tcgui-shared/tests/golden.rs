@@ -50,6 +50,7 @@ mod tests {
         ("explain-request", reprint::<ExplainRequest>),
         ("explain-response", reprint::<ExplainResponse>),
         ("explain-response-failure", reprint::<ExplainResponse>),
+        ("extended-health", reprint::<BackendHealthStatus>),
         ("extended-interface-list", reprint::<InterfaceListUpdate>),
         ("extended-tc-config", reprint::<TcConfigUpdate>),
         ("extended-tc-request-apply", reprint::<TcRequest>),

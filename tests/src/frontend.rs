@@ -4,6 +4,8 @@
 //! history, recovery and detection. Differences: no multicast scouting, and it tries to connect every
 //! 50 ms, so that a test does not wait for the session.
 
+use std::path::PathBuf;
+
 use anyhow::anyhow;
 use serde_json::json;
 use zenoh::handlers::IntoHandler;
@@ -32,6 +34,15 @@ pub const LIVELINESS: &str = "tcgui/*/health";
 
 const RETRY_MS: u32 = 50;
 
+/// The files that a member of the bus uses on encrypted links.
+#[derive(Debug, Clone, Default)]
+pub struct Tls {
+    /// The authority that signed the certificate of the daemon.
+    pub root: Option<PathBuf>,
+    /// Certificate and key to show to the daemon.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
 /// How a member joins the bus; by default as a frontend on the host of the daemon.
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -39,6 +50,7 @@ pub struct Route {
     connect: Option<String>,
     listen: Option<String>,
     priorities: bool,
+    tls: Tls,
 }
 
 impl Default for Route {
@@ -48,6 +60,7 @@ impl Default for Route {
             connect: Some("tcp/127.0.0.1:7447".to_owned()),
             listen: Some("tcp/127.0.0.1:0".to_owned()),
             priorities: true,
+            tls: Tls::default(),
         }
     }
 }
@@ -70,6 +83,7 @@ impl Route {
             connect: Some(endpoint.to_owned()),
             listen: None,
             priorities: true,
+            tls: Tls::default(),
         }
     }
 
@@ -81,7 +95,15 @@ impl Route {
             connect: None,
             listen: Some(endpoint.to_owned()),
             priorities: true,
+            tls: Tls::default(),
         }
+    }
+
+    /// With these files on encrypted links.
+    #[must_use]
+    pub fn encrypted(mut self, tls: Tls) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Over links that have one queue for messages of every priority.
@@ -107,6 +129,17 @@ impl Route {
             ("scouting/multicast/enabled", json!(false)),
             ("transport/unicast/qos/enabled", json!(self.priorities)),
         ];
+        let mut settings = settings.to_vec();
+        if let Some(root) = &self.tls.root {
+            settings.push(("transport/link/tls/root_ca_certificate", json!(root)));
+        }
+        if let Some((cert, key)) = &self.tls.identity {
+            settings.extend([
+                ("transport/link/tls/enable_mtls", json!(true)),
+                ("transport/link/tls/connect_certificate", json!(cert)),
+                ("transport/link/tls/connect_private_key", json!(key)),
+            ]);
+        }
         let mut config = Config::default();
         for (key, value) in settings {
             config

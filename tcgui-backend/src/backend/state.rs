@@ -17,7 +17,7 @@ use super::explaining::Question;
 use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
 use super::lanes::Lanes;
 use crate::bandwidth::Roster;
-use crate::bus::{Publication, Rendered, Reply, Request};
+use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
 use crate::explain::explain_invalid;
@@ -97,6 +97,8 @@ pub(super) enum Input {
     Published(Duration),
     /// Presets, scenarios or what is wrong with their files changed.
     Library(Arc<Library>),
+    /// Another backend of this name is on the bus; its host.
+    Namesake(String),
     Timer,
 }
 
@@ -215,6 +217,8 @@ pub(super) struct State {
     claims: Claims,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
+    /// The host of another backend of this name, and until when that is true.
+    namesake: Option<(String, Instant)>,
     library: Arc<Library>,
     /// The presets as published; `None` before the first list, with which they go out.
     presets: Option<Vec<CustomPreset>>,
@@ -244,6 +248,7 @@ impl State {
             claims: Claims::default(),
             health_counts: None,
             health_due: None,
+            namesake: None,
             library,
             presets: None,
         }
@@ -287,6 +292,7 @@ impl State {
                 }
             }
             Input::Library(library) => self.library = library,
+            Input::Namesake(host) => self.namesake(host, moment),
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
@@ -518,6 +524,20 @@ impl State {
         self.listed = Some(namespaces);
     }
 
+    /// Takes in that another backend of this name is on the bus; health says so at once.
+    fn namesake(&mut self, host: String, moment: Moment) {
+        if self.name_conflict(moment) != Some(&host) {
+            self.health_due = None;
+        }
+        self.namesake = Some((host, moment.now + NAMESAKE_GONE));
+    }
+
+    fn name_conflict(&self, moment: Moment) -> Option<&String> {
+        let current = self.namesake.as_ref();
+        let current = current.filter(|(_, until)| *until > moment.now);
+        current.map(|(host, _)| host)
+    }
+
     fn health(&self, moment: Moment) -> BackendHealthStatus {
         let (namespace_count, interface_count) = self.counts;
         BackendHealthStatus {
@@ -532,6 +552,7 @@ impl State {
             },
             namespace_count,
             interface_count,
+            name_conflict: self.name_conflict(moment).cloned(),
         }
     }
 }

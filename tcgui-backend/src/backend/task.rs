@@ -16,7 +16,7 @@ use super::workshop::{Desk, Work, Workshop};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
 use crate::blocking;
-use crate::bus::{BusHandle, Door};
+use crate::bus::{BusHandle, Door, Namesakes};
 use crate::clock::unix_milliseconds;
 use crate::diagnostics::Diagnostics;
 use crate::error::chain;
@@ -59,6 +59,7 @@ pub(super) struct Actors {
     pub(super) joined: Arc<Notify>,
     /// What executions want done to their interfaces.
     pub(super) calls: mpsc::Receiver<TcCall>,
+    pub(super) namesakes: Namesakes,
     pub(super) scenarios: ScenarioHandle,
     pub(super) tracker: InterfacesHandle,
     pub(super) publisher: BusHandle,
@@ -338,6 +339,8 @@ impl Task {
             () = actors.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a change that was not returned is still to come.
             library = actors.library.changed() => Event::Input(Input::Library(library)),
+            // Cancel-safe: a value that was not marked as seen is still to come.
+            host = next_namesake(&mut actors.namesakes) => Event::Input(Input::Namesake(host)),
             () = actors.bell.notified() => Event::Bell,
             // Cancel-safe: the deadline is computed anew each time.
             () = wake => Event::Input(Input::Timer),
@@ -429,6 +432,17 @@ impl Hands {
             tracker: self.actors.tracker.clone(),
         }
     }
+}
+
+/// Waits for the host of another backend of this name.
+async fn next_namesake(namesakes: &mut Namesakes) -> String {
+    while namesakes.changed().await.is_ok() {
+        if let Some(host) = namesakes.borrow_and_update().clone() {
+            return host;
+        }
+    }
+    // The bus is gone, of which the supervisor knows more.
+    std::future::pending().await
 }
 
 fn work_failed(err: tokio::task::JoinError) -> Event {

@@ -1,11 +1,12 @@
 //! The publishers: one for each key that late clients must find, none for anything else.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
 use tcgui_shared::keys::Keys;
+use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use zenoh::{Session, Wait};
@@ -109,37 +110,103 @@ impl Publishers {
     }
 }
 
-/// The publishers, of which one thread at a time publishes something. Clones share them.
+/// What was published while there is no session: the newest of each key, so it is bounded by the interfaces.
+#[derive(Debug, Default)]
+struct Unsent {
+    newest: Publication,
+    tc: BTreeMap<(NamespaceName, InterfaceName), TcPublication>,
+    executions: BTreeMap<(NamespaceName, InterfaceName), ExecutionPublication>,
+}
+
+impl Unsent {
+    fn keep(&mut self, publication: Publication) -> Answers {
+        let Publication {
+            presets,
+            list,
+            health,
+            tc,
+            executions,
+            answers,
+        } = publication;
+        let newest = &mut self.newest;
+        newest.presets = presets.or(newest.presets.take());
+        newest.list = list.or(newest.list.take());
+        newest.health = health.or(newest.health.take());
+        for one in tc {
+            let key = (one.netns.clone(), one.interface.clone());
+            self.tc.insert(key, one);
+        }
+        for one in executions {
+            let key = (one.netns.clone(), one.interface.clone());
+            self.executions.insert(key, one);
+        }
+        answers
+    }
+
+    fn take(self) -> Publication {
+        Publication {
+            tc: self.tc.into_values().collect(),
+            executions: self.executions.into_values().collect(),
+            ..self.newest
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// There is no session yet.
+    Waiting(Box<Unsent>),
+    Open(Box<Publishers>),
+    Ended,
+}
+
+/// The publishers. One thread at a time publishes something. Clones share them.
 #[derive(Debug, Clone)]
-pub(super) struct SharedPublishers(Arc<Mutex<Option<Publishers>>>);
+pub(super) struct SharedPublishers(Arc<Mutex<Stage>>);
 
 impl SharedPublishers {
-    pub(super) fn new(publishers: Publishers) -> Self {
-        Self(Arc::new(Mutex::new(Some(publishers))))
+    /// Returns publishers without a session, which keep what is published for [`Self::open`].
+    pub(super) fn waiting() -> Self {
+        Self(Arc::new(Mutex::new(Stage::Waiting(Box::default()))))
     }
 
     /// Returns none, as after [`Self::end`].
     #[cfg(test)]
     pub(super) fn ended() -> Self {
-        Self(Arc::default())
+        Self(Arc::new(Mutex::new(Stage::Ended)))
+    }
+
+    /// Publishes what was kept, and from now on at once. Returns whether there was a list.
+    pub(super) fn open(&self, mut publishers: Publishers) -> bool {
+        let mut stage = self.lock();
+        let Stage::Waiting(unsent) = &mut *stage else {
+            return false;
+        };
+        let publication = std::mem::take(&mut **unsent).take();
+        let has_list = publication.list.is_some();
+        // Answers were given when it was kept.
+        publishers.publish(publication);
+        *stage = Stage::Open(Box::new(publishers));
+        has_list
     }
 
     /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
     /// link.
     pub(super) fn publish(&self, publication: Publication) -> Answers {
-        match self.lock().as_mut() {
-            Some(publishers) => publishers.publish(publication),
-            None => publication.answers,
+        match &mut *self.lock() {
+            Stage::Waiting(unsent) => unsent.keep(publication),
+            Stage::Open(publishers) => publishers.publish(publication),
+            Stage::Ended => publication.answers,
         }
     }
 
     /// Takes all of them back; from now on nothing is published.
     pub(super) fn end(&self) {
-        let publishers = self.lock().take();
+        let publishers = std::mem::replace(&mut *self.lock(), Stage::Ended);
         drop(publishers);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<Publishers>> {
+    fn lock(&self) -> MutexGuard<'_, Stage> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -183,5 +250,36 @@ fn put(publisher: &CachedPublisher, message: &impl Serialize) {
     match serde_json::to_vec(message) {
         Ok(json) => publisher.put(json),
         Err(error) => warn!(%error, "message not serialised"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tcgui_shared::preset::PresetList;
+
+    use super::*;
+
+    fn tc(interface: &str) -> TcPublication {
+        TcPublication {
+            netns: NamespaceName::named("lab").unwrap(),
+            interface: InterfaceName::new(interface).unwrap(),
+            update: None,
+        }
+    }
+
+    #[test]
+    fn the_newest_of_each_key_is_kept_until_there_is_a_session() {
+        let mut unsent = Unsent::default();
+        for (presets, interface) in [(Some(Vec::new()), "a"), (None, "b"), (None, "a")] {
+            let kept = unsent.keep(Publication {
+                presets: presets.map(|presets| PresetList { presets }),
+                tc: vec![tc(interface)],
+                ..Publication::default()
+            });
+            assert!(kept.is_empty());
+        }
+        let publication = unsent.take();
+        assert!(publication.presets.is_some() && publication.list.is_none());
+        assert_eq!(publication.tc, [tc("a"), tc("b")]);
     }
 }

@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 use zenoh::qos::{CongestionControl, Priority};
 use zenoh::{Session, Wait};
 
+use super::session::SharedSession;
 use crate::blocking;
 
 /// Batches that wait while one is sent; their maker keeps the rest.
@@ -36,14 +37,15 @@ pub enum Sample {
 /// The actor that sends samples; [`SampleTask::run`] is its life.
 #[derive(Debug)]
 pub struct SampleTask {
-    session: Session,
+    session: SharedSession,
     keys: Keys,
     batches: mpsc::Receiver<Vec<Sample>>,
 }
 
 impl SampleTask {
-    /// Returns the way to send samples over the session, and the actor that does it.
-    pub(super) fn new(session: Session, keys: Keys) -> (mpsc::Sender<Vec<Sample>>, Self) {
+    /// Returns the way to send samples over the session, and the actor that does it. Samples that come before there is
+    /// a session are dropped.
+    pub(super) fn new(session: SharedSession, keys: Keys) -> (mpsc::Sender<Vec<Sample>>, Self) {
         let (sender, batches) = mpsc::channel(BATCHES);
         let task = Self {
             session,
@@ -56,10 +58,13 @@ impl SampleTask {
     /// Sends until `stop` is cancelled or the last sender is gone.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(batch) = self.next_batch(&stop).await {
+            let Some(session) = self.session.get().cloned() else {
+                continue;
+            };
             let mut batch = batch.into_iter();
             while !batch.as_slice().is_empty() && !stop.is_cancelled() {
                 // A put may wait for a slow link.
-                let (session, keys) = (self.session.clone(), self.keys.clone());
+                let (session, keys) = (session.clone(), self.keys.clone());
                 batch = blocking::run(move || {
                     for sample in batch.by_ref().take(CHUNK) {
                         send(&session, &keys, &sample);

@@ -1,27 +1,29 @@
 //! Opening the session with the released defaults, and declaring everything but the liveliness token.
 
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tcgui_shared::keys::Keys;
 use tcgui_shared::names::BackendName;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::task::TaskTracker;
 use zenoh::config::{Config, WhatAmI};
+use zenoh::pubsub::Subscriber;
 use zenoh::sample::SampleKind;
 use zenoh::{Session, Wait};
 
+use super::joining::join;
+use super::listening;
+use super::namesakes::watch_namesakes;
 use super::publishers::{Publishers, SharedPublishers};
 use super::queries::{Inbox, Queries};
 use super::replies::Replies;
-use super::task::Frontends;
 use super::{BusError, BusHandle, Clients, Door, REQUESTS, Task};
 use crate::cli::ZenohMode;
-use crate::config::BusConfig;
+use crate::config::{BusConfig, TlsFiles};
 
-const PEER_HINT: &str = "if another tcgui-backend runs on this host it has the port: start this one with \
-                         --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447";
-const CLIENT_HINT: &str = "check that a router or backend listens where --zenoh-connect points";
+const PEER_HINT: &str = "the addresses to listen on are free; RUST_LOG=zenoh=debug says more";
 
 /// The largest message taken from the bus, far above the largest request that is understood.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
@@ -40,61 +42,108 @@ const OPENING: Duration = Duration::from_secs(5);
 
 /// Opens the session and returns its actor, the way to publish, and what clients ask.
 ///
+/// A client whose router is not there gets an actor that goes on trying. What is published meanwhile is kept.
+///
 /// # Errors
-/// [`BusError::Open`] when an endpoint cannot be listened on or connected to.
+/// [`BusError::Listen`] and [`BusError::Open`] when an endpoint cannot be listened on.
 pub async fn open(
     config: &BusConfig,
     name: &BackendName,
 ) -> Result<(BusHandle, Clients, Task), BusError> {
-    let hint = match config.mode {
-        ZenohMode::Peer => PEER_HINT,
-        ZenohMode::Client => CLIENT_HINT,
+    let listen = listening::prepare(&config.listen).await?;
+    let settings = zenoh_config(config, &listen)?;
+    let opened = match config.mode {
+        ZenohMode::Peer => Ok(zenoh::open(settings).await.map_err(|err| BusError::Open {
+            hint: PEER_HINT,
+            err,
+        })?),
+        ZenohMode::Client => join(settings, &config.connect).await,
     };
-    let session = zenoh::open(zenoh_config(config)?)
-        .await
-        .map_err(|err| BusError::Open { hint, err })?;
-    let keys = Keys::new(name);
     let (request_tx, requests) = mpsc::channel(REQUESTS);
     let unwritten = TaskTracker::new();
-    let replies = Replies::new(&unwritten);
-    let joined = Arc::new(Notify::new());
-    let frontends = watch_frontends(&session, &keys, Arc::clone(&joined))?;
-    let (bell, usher) = (Arc::new(Notify::new()), Door::default());
-    let inbox = Inbox {
-        requests: request_tx,
-        bell: Arc::clone(&bell),
-        door: usher.clone(),
+    let (joined, bell, usher) = (Arc::default(), Arc::default(), Door::default());
+    let (hosts, namesakes) = watch::channel(None);
+    let declarations = Declarations {
+        keys: Keys::new(name),
+        inbox: Inbox {
+            requests: request_tx,
+            bell: Arc::clone(&bell),
+            door: usher.clone(),
+        },
+        replies: Replies::new(&unwritten),
+        joined: Arc::clone(&joined),
+        hosts,
+        unwritten,
     };
-    let queries = Queries::declare(&session, &keys, inbox, replies)?;
-    let publishers = Publishers::declare(&session, keys.clone(), &unwritten)?;
-    let publishers = SharedPublishers::new(publishers);
+    let publishers = SharedPublishers::waiting();
     let (publications, publication_rx) = mpsc::channel(1);
     let handle = BusHandle {
         publications,
         publishers: publishers.clone(),
     };
-    let task = Task::new(
-        (session, keys),
-        publishers,
-        (queries, frontends),
-        unwritten,
-        publication_rx,
-    );
+    let mut task = Task::new(declarations, publishers, publication_rx);
+    match opened {
+        Ok(session) => task.declare(session)?,
+        Err(joining) => task.wait_for(joining),
+    }
     let clients = Clients {
         requests,
         bell,
         usher,
         joined,
+        namesakes,
     };
     Ok((handle, clients, task))
 }
+
+/// What it takes to declare everything on a session.
+#[derive(Debug)]
+pub(super) struct Declarations {
+    pub(super) keys: Keys,
+    inbox: Inbox,
+    replies: Replies,
+    /// Notified when a frontend joins.
+    joined: Arc<Notify>,
+    /// Hosts of other backends of this name.
+    hosts: watch::Sender<Option<String>>,
+    /// What clients wait for and is not written yet.
+    pub(super) unwritten: TaskTracker,
+}
+
+/// What is declared for as long as the session is used.
+#[derive(Debug)]
+pub(super) struct Declared {
+    _queries: Queries,
+    _frontends: Subscriber<()>,
+    _namesakes: Subscriber<()>,
+}
+
+impl Declarations {
+    /// Declares everything but the liveliness token.
+    pub(super) fn declare(&self, session: &Session) -> Result<(Declared, Publishers), BusError> {
+        let keys = &self.keys;
+        let frontends = watch_frontends(session, keys, Arc::clone(&self.joined))?;
+        let namesakes = watch_namesakes(session, keys, self.hosts.clone())?;
+        let queries = Queries::declare(session, keys, self.inbox.clone(), self.replies.clone())?;
+        let publishers = Publishers::declare(session, keys.clone(), &self.unwritten)?;
+        let declared = Declared {
+            _queries: queries,
+            _frontends: frontends,
+            _namesakes: namesakes,
+        };
+        Ok((declared, publishers))
+    }
+}
+
+/// The session, once it is open. Clones share it.
+pub(super) type SharedSession = Arc<OnceLock<Session>>;
 
 /// Tells when a frontend joins: it declares a token for its subscription to the interface list.
 fn watch_frontends(
     session: &Session,
     keys: &Keys,
     joined: Arc<Notify>,
-) -> Result<Frontends, BusError> {
+) -> Result<Subscriber<()>, BusError> {
     let key = keys.interfaces_list_subscribers();
     session
         .liveliness()
@@ -108,7 +157,8 @@ fn watch_frontends(
         .map_err(|err| BusError::Declare { key, err })
 }
 
-fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
+/// Returns Zenoh's configuration; `listen` are the endpoints with Zenoh's settings for each.
+fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusError> {
     let mode = match config.mode {
         ZenohMode::Peer => WhatAmI::Peer.to_str(),
         ZenohMode::Client => WhatAmI::Client.to_str(),
@@ -144,11 +194,14 @@ fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
         ),
     ];
     if config.mode == ZenohMode::Peer {
-        settings.push(("listen/endpoints", list(&config.listen)));
+        settings.push(("listen/endpoints", list(listen)));
+        // Each endpoint says for itself whether it is tried again.
+        settings.push(("listen/timeout_ms", "-1".to_owned()));
         // A privileged daemon answers scouts but dials out only where it was told to.
         settings.push(("scouting/multicast/autoconnect", "[]".to_owned()));
         settings.push(("scouting/gossip/autoconnect", "[]".to_owned()));
     }
+    settings.extend(tls_settings(&config.tls));
     let mut zenoh = Config::default();
     for (key, value) in settings {
         zenoh
@@ -156,6 +209,26 @@ fn zenoh_config(config: &BusConfig) -> Result<Config, BusError> {
             .map_err(|err| BusError::Configure { key, value, err })?;
     }
     Ok(zenoh)
+}
+
+/// Mutual TLS needs a certificate of our own, also to connect; without one, only the other side is checked.
+fn tls_settings(tls: &TlsFiles) -> Vec<(&'static str, String)> {
+    let path = |path: &Path| serde_json::json!(path.to_string_lossy()).to_string();
+    let mut settings = Vec::new();
+    if let Some((cert, key)) = &tls.identity {
+        settings.extend([
+            ("transport/link/tls/listen_certificate", path(cert)),
+            ("transport/link/tls/listen_private_key", path(key)),
+            ("transport/link/tls/connect_certificate", path(cert)),
+            ("transport/link/tls/connect_private_key", path(key)),
+        ]);
+    }
+    if let Some(authorities) = &tls.authorities {
+        let is_mutual = tls.identity.is_some();
+        settings.push(("transport/link/tls/root_ca_certificate", path(authorities)));
+        settings.push(("transport/link/tls/enable_mtls", is_mutual.to_string()));
+    }
+    settings
 }
 
 #[cfg(test)]
@@ -169,8 +242,12 @@ mod tests {
             connect: vec!["tcp/lab.example:7447".to_owned()],
             listen: vec!["tcp/127.0.0.1:7447".to_owned()],
             multicast: false,
+            tls: TlsFiles {
+                identity: Some(("/cert.pem".into(), "/key.pem".into())),
+                authorities: Some("/ca.pem".into()),
+            },
         };
-        let zenoh = zenoh_config(&peer).unwrap();
+        let zenoh = zenoh_config(&peer, &peer.listen).unwrap();
         assert_eq!(
             zenoh.get_json("scouting/multicast/enabled").unwrap(),
             "false"
@@ -187,7 +264,10 @@ mod tests {
             ..peer
         };
         assert_eq!(
-            zenoh_config(&client).unwrap().get_json("mode").unwrap(),
+            zenoh_config(&client, &[])
+                .unwrap()
+                .get_json("mode")
+                .unwrap(),
             "\"client\""
         );
     }

@@ -2,119 +2,155 @@
 
 use std::time::{Duration, Instant};
 
-use tcgui_shared::keys::Keys;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use tracing::{debug, info};
 use zenoh::Session;
 use zenoh::liveliness::LivelinessToken;
-use zenoh::pubsub::Subscriber;
 
+use super::joining::Joining;
 use super::publishers::SharedPublishers;
-use super::queries::Queries;
+use super::session::{Declarations, Declared, SharedSession};
 use super::{BusError, Publication, Sample, SampleTask, send};
 use crate::blocking;
 
 /// How long clients get to take what was sent last, and the session to say goodbye.
 const GOODBYE: Duration = Duration::from_millis(800);
 
-/// The liveliness subscription that hears frontends come and go.
-pub(super) type Frontends = Subscriber<()>;
-
 type Order = (Publication, oneshot::Sender<Duration>);
 
 /// The bus actor; [`Task::run`] is its life.
 #[derive(Debug)]
 pub struct Task {
-    session: Session,
-    keys: Keys,
+    session: SharedSession,
+    /// The session that is being opened, if there is none yet.
+    joining: Option<Joining>,
+    declarations: Declarations,
+    declared: Option<Declared>,
     publishers: SharedPublishers,
-    /// What clients can ask, and who joins.
-    ears: (Queries, Frontends),
-    /// What clients wait for and is not written yet.
-    unwritten: TaskTracker,
     orders: mpsc::Receiver<Order>,
+    /// A list was published on the session.
+    has_list: bool,
     token: Option<LivelinessToken>,
 }
 
+enum Event {
+    Stop,
+    Order(Box<Order>),
+    Joined(Session),
+}
+
 impl Task {
+    /// Returns the actor, which has no session yet.
     pub(super) fn new(
-        (session, keys): (Session, Keys),
+        declarations: Declarations,
         publishers: SharedPublishers,
-        ears: (Queries, Frontends),
-        unwritten: TaskTracker,
         orders: mpsc::Receiver<Order>,
     ) -> Self {
         Self {
-            session,
-            keys,
+            session: SharedSession::default(),
+            joining: None,
+            declarations,
+            declared: None,
             publishers,
-            ears,
-            unwritten,
             orders,
+            has_list: false,
             token: None,
         }
     }
 
+    /// Waits for a session while it runs.
+    pub(super) fn wait_for(&mut self, joining: Joining) {
+        self.joining = Some(joining);
+    }
+
+    /// Declares everything on a session, but for the token, and publishes what was kept for it.
+    pub(super) fn declare(&mut self, session: Session) -> Result<(), BusError> {
+        let (declared, publishers) = self.declarations.declare(&session)?;
+        self.declared = Some(declared);
+        self.has_list = self.publishers.open(publishers);
+        // It is declared once.
+        self.session.set(session).ok();
+        self.joining = None;
+        Ok(())
+    }
+
     /// Returns the way to send samples over this session, and the actor that does it.
     pub fn samples(&self) -> (mpsc::Sender<Vec<Sample>>, SampleTask) {
-        SampleTask::new(self.session.clone(), self.keys.clone())
+        SampleTask::new(self.session.clone(), self.declarations.keys.clone())
     }
 
     /// Publishes until `stop` is cancelled or the last handle is gone.
     ///
     /// # Errors
-    /// The liveliness token is refused: clients would never see the backend.
+    /// A declaration is refused: clients would never see the backend.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
-        while let Some((publication, reply)) = self.next_order(&stop).await {
-            let has_list = publication.list.is_some();
-            let started = Instant::now();
-            // A put waits for a slow link.
-            let publishers = self.publishers.clone();
-            send(blocking::run(move || publishers.publish(publication)).await);
-            // The backend may be stopping; then nobody wants to know.
-            reply.send(started.elapsed()).ok();
-            if has_list && self.token.is_none() {
-                self.token = Some(self.declare_token().await?);
-                info!("backend visible on the bus");
+        loop {
+            match self.next_event(&stop).await {
+                Event::Stop => break,
+                Event::Joined(session) => self.declare(session)?,
+                Event::Order(order) => {
+                    let (publication, reply) = *order;
+                    let has_list = publication.list.is_some();
+                    let started = Instant::now();
+                    // A put waits for a slow link.
+                    let publishers = self.publishers.clone();
+                    send(blocking::run(move || publishers.publish(publication)).await);
+                    // The backend may be stopping; then nobody wants to know.
+                    reply.send(started.elapsed()).ok();
+                    self.has_list |= has_list && self.session.get().is_some();
+                }
             }
+            self.become_visible().await?;
         }
         self.leave().await;
         Ok(())
     }
 
-    async fn next_order(&mut self, stop: &CancellationToken) -> Option<Order> {
+    async fn next_event(&mut self, stop: &CancellationToken) -> Event {
+        let joining = async {
+            match &mut self.joining {
+                Some(joining) => joining.session().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             // Cancel-safe: cancellation is a state.
-            () = stop.cancelled() => None,
+            () = stop.cancelled() => Event::Stop,
             // Cancel-safe: `recv` takes nothing unless it returns it.
-            order = self.orders.recv() => order,
+            order = self.orders.recv() => order.map_or(Event::Stop, |order| Event::Order(Box::new(order))),
+            // Cancel-safe: the attempts go on.
+            session = joining => Event::Joined(session),
         }
     }
 
-    /// Clients ask for the scenario list the moment they see the token, so it comes last.
-    async fn declare_token(&self) -> Result<LivelinessToken, BusError> {
-        let key = self.keys.health();
-        self.session
-            .liveliness()
-            .declare_token(key.clone())
-            .await
-            .map_err(|err| BusError::Declare { key, err })
+    /// Declares the liveliness token after the first list.
+    async fn become_visible(&mut self) -> Result<(), BusError> {
+        let Some(session) = self.session.get() else {
+            return Ok(());
+        };
+        if self.has_list && self.token.is_none() {
+            let key = self.declarations.keys.health();
+            self.token = Some(declare_token(session, key).await?);
+            info!("backend visible on the bus");
+        }
+        Ok(())
     }
 
     /// Takes the token back first, so that clients know at once, and answers what was asked before.
     async fn leave(self) {
         let goodbye = async {
             drop(self.token);
-            drop(self.ears);
-            self.unwritten.close();
-            self.unwritten.wait().await;
+            drop(self.declared);
+            self.declarations.unwritten.close();
+            self.declarations.unwritten.wait().await;
             // It waits for a publication that is under way.
             let publishers = self.publishers;
             blocking::run(move || publishers.end()).await;
-            if let Err(error) = self.session.close().await {
+            if let Some(session) = self.session.get()
+                && let Err(error) = session.close().await
+            {
                 debug!(%error, "session not closed");
             }
         };
@@ -122,4 +158,10 @@ impl Task {
             debug!("session left without a goodbye");
         }
     }
+}
+
+/// Clients ask for the scenario list the moment they see the token, so it comes last.
+async fn declare_token(session: &Session, key: String) -> Result<LivelinessToken, BusError> {
+    let token = session.liveliness().declare_token(key.clone()).await;
+    token.map_err(|err| BusError::Declare { key, err })
 }

@@ -234,6 +234,7 @@ fn health() -> BackendHealthStatus {
         },
         namespace_count: 0,
         interface_count: 0,
+        name_conflict: None,
     }
 }
 
