@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 use zenoh::bytes::ZBytes;
 use zenoh::liveliness::LivelinessToken;
@@ -29,6 +30,9 @@ use super::replies::{Link, PROMPT, Replies, Turn, WAITING, strip};
 
 /// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
 const SEQUENCE_NUMBERS: &str = "_sn";
+
+/// How often a number is sent: with the list's period of 0.5 s, the last time 64 s after the publication.
+const REPEATS: u32 = 7;
 
 /// How questions for last samples are answered, shared by all publishers of a session.
 #[derive(Debug, Clone)]
@@ -177,10 +181,13 @@ impl CachedPublisher {
     }
 }
 
-/// Tells the last number once after each burst of publications: who missed its sample asks for it.
+/// Sends the last number after each burst of publications: a client that missed its sample asks for it.
 ///
-/// It waits for a client that does not read, whose link is then given up; when it is back it joins anew
-/// and asks for everything. A number that was dropped instead would leave it with an old sample.
+/// It waits for a client that does not read, whose link is then given up. When that client is back, it joins anew and
+/// asks for everything. A number that was dropped instead would leave it with an old sample.
+///
+/// The number is sent again, in growing intervals: behind a slow link a client may give its question up before
+/// the answer has come, and asks again only when it gets the number again.
 async fn tell_numbers(
     numbers: Publisher<'static>,
     shared: Arc<Shared>,
@@ -188,9 +195,20 @@ async fn tell_numbers(
     replies: Replies,
 ) {
     let numbers = Arc::new(numbers);
+    let mut sent = REPEATS;
     loop {
-        shared.published.notified().await;
-        tokio::time::sleep(period).await;
+        if sent < REPEATS {
+            let pause = period * 2_u32.pow(sent);
+            if timeout(pause, shared.published.notified()).await.is_ok() {
+                sent = 0;
+                sleep(period).await;
+            }
+        } else {
+            shared.published.notified().await;
+            sent = 0;
+            sleep(period).await;
+        }
+        sent += 1;
         let Some(last) = shared.last() else { continue };
         let (numbers, key) = (Arc::clone(&numbers), shared.key.clone());
         replies

@@ -54,6 +54,7 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
                 ErrorKind::Busy
             )),
         ),
+        ("extended-health", json!(extended_health())),
         ("extended-interface-list", json!(extended_interface_list())),
         ("extended-tc-config", json!(extended_tc_config())),
         (
@@ -235,6 +236,13 @@ fn health() -> BackendHealthStatus {
         namespace_count: 0,
         interface_count: 0,
         name_conflict: None,
+    }
+}
+
+fn extended_health() -> BackendHealthStatus {
+    BackendHealthStatus {
+        name_conflict: Some("lab-host".into()),
+        ..health()
     }
 }
 
