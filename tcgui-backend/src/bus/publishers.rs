@@ -263,6 +263,7 @@ mod tests {
         TcPublication {
             netns: NamespaceName::named("lab").unwrap(),
             interface: InterfaceName::new(interface).unwrap(),
+            is_kept: true,
             update: None,
         }
     }

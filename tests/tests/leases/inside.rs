@@ -457,7 +457,7 @@ lab_test!(
             &["--protect", "blue/far"],
             &["--allow", "other/*"],
         ] {
-            delay(scene, FAR, 40, &json!({ "ttl_ms": SHORT_MS }))?;
+            delay(scene, FAR, 40, &json!({ "ttl_ms": short_ms() }))?;
             restart_stricter(scene, options)?;
             // It cannot be kept, so it ends.
             let confirm = json!({"namespace": FAR.0, "interface": FAR.1, "operation": "Confirm"});
