@@ -15,13 +15,12 @@
 
 mod explaining;
 mod holders;
-mod impair;
 mod inventory;
-mod lanes;
-mod link_control;
+mod link_worker;
 mod state;
 mod task;
 mod tc_port;
+mod tc_worker;
 mod wire;
 mod workshop;
 
@@ -62,11 +61,11 @@ use crate::policy::Policy;
 use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
 use crate::sockets::NetnsSockets;
 use holders::HolderReports;
-use impair::Leases;
 use inventory::Setting;
 use state::State;
 use task::Actors;
 use tc_port::MainLoopPort;
+use tc_worker::Leases;
 use workshop::Desk;
 
 pub(crate) use wire::network_namespace;

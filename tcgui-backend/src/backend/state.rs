@@ -15,7 +15,6 @@ use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::explaining::Question;
 use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
-use super::lanes::Lanes;
 use crate::bandwidth::Roster;
 use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
 use crate::diagnostics;
@@ -33,6 +32,7 @@ use crate::policy::Policy;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
+use lanes::Lanes;
 use memory::Memory;
 use tc::{Target, TcDesk};
 
@@ -41,7 +41,7 @@ pub(super) use links::{LinkOutcome, LinkWish};
 pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
 
 mod executions;
-mod leases;
+mod lanes;
 mod links;
 mod memory;
 mod namespaces;

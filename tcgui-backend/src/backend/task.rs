@@ -10,8 +10,8 @@ use tracing::{debug, info, warn};
 
 use super::explaining::Explainer;
 use super::holders::HolderReports;
-use super::impair::{self, Leases};
 use super::state::{Effect, Input, Moment, TcCall};
+use super::tc_worker::{self, Leases};
 use super::workshop::{Desk, Work, Workshop};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bandwidth::Roster;
@@ -421,7 +421,7 @@ impl Hands {
             return;
         };
         journal.intend(&lease, late);
-        self.beside(blocking::run(move || impair::catch_up(&journal, &lease)));
+        self.beside(blocking::run(move || tc_worker::catch_up(&journal, &lease)));
     }
 
     fn explainer(&self) -> Explainer {

@@ -18,10 +18,10 @@ use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, mpsc};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::impair::{self, Leases};
-use super::link_control;
+use super::link_worker;
 use super::state::{Effect, Input, LinkWish, Moment, State, TcWish};
 use super::task::{moment, now};
+use super::tc_worker::{self, Leases};
 use crate::bus::{BusHandle, Publication, Request, send};
 use crate::sockets::NetnsSockets;
 
@@ -220,8 +220,8 @@ impl Workshop {
             return;
         }
         let input = match work {
-            Work::Link(wish) => link_control::switch(&self.sockets, *wish),
-            Work::Tc(wish) => impair::impair(&self.sockets, &self.leases, wish),
+            Work::Link(wish) => link_worker::switch(&self.sockets, *wish),
+            Work::Tc(wish) => tc_worker::impair(&self.sockets, &self.leases, wish),
         };
         let Some(mut decided) = self.decide(input, Publishing::Here, moment) else {
             return;

@@ -6,7 +6,7 @@ use tcgui_shared::control::{
 use tcgui_shared::error_kind::ErrorKind;
 
 use super::{Effect, Moment, State};
-use crate::backend::link_control::LinkOrder;
+use crate::backend::link_worker::LinkOrder;
 use crate::bus::Reply;
 use crate::policy::Permit;
 use crate::sockets::Place;

@@ -15,6 +15,8 @@ use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::{BackendName, InterfaceName, NamespaceName};
 use tcgui_shared::tc::{TcConfigUpdate, TcOperation, TcResponse};
 
+mod leases;
+
 use super::Moment;
 use crate::backend::inventory::Inventory;
 use crate::bus::{Answers, Reply, Sent, TcPublication};

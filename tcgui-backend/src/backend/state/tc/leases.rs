@@ -6,8 +6,8 @@ use std::time::Instant;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
-use super::tc::{self, Asker, Target, TcOrder, TcOutcome, TcWish, TcWork};
-use super::{Effect, Moment, State};
+use super::super::{Effect, Moment, State};
+use super::{Asker, Target, TcOrder, TcOutcome, TcWish, TcWork};
 use crate::backend::inventory::{Found, Noted, ReadBack};
 use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
@@ -26,7 +26,7 @@ impl State {
     }
 
     /// A client wishes to change a qdisc, or to keep what it changed.
-    pub(super) fn change_tc(
+    pub(in crate::backend::state) fn change_tc(
         &mut self,
         request: TcRequest,
         reply: Reply<TcResponse>,
@@ -61,7 +61,7 @@ impl State {
     }
 
     /// An execution has given its interface up: what is there now stays, on the terms that held before it.
-    pub(super) fn release_lease(
+    pub(in crate::backend::state) fn release_lease(
         &mut self,
         lane: LeaseKey,
         id: &str,
@@ -79,7 +79,7 @@ impl State {
     }
 
     /// Returns the order for work on a link.
-    pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
+    pub(in crate::backend::state) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
             place: Place {
                 key: found.key,
@@ -95,14 +95,23 @@ impl State {
     }
 
     /// Takes a wish in; it begins now if nothing else is under way.
-    pub(super) fn enter(&mut self, wish: TcWish, moment: Moment, effects: &mut Vec<Effect>) {
+    pub(in crate::backend::state) fn enter(
+        &mut self,
+        wish: TcWish,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(wish) = self.tc.enter(Box::new(wish), moment.now) {
             effects.push(self.begin_work(wish, moment));
         }
     }
 
     /// Begins the wishes whose time has come.
-    pub(super) fn begin_waiting(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+    pub(in crate::backend::state) fn begin_waiting(
+        &mut self,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         let waiting: Vec<_> = self.tc.begin(moment.now).collect();
         for wish in waiting {
             effects.push(self.begin_work(wish, moment));
@@ -148,7 +157,7 @@ impl State {
     }
 
     /// A piece of work is done.
-    pub(super) fn tc_changed(
+    pub(in crate::backend::state) fn tc_changed(
         &mut self,
         outcome: TcOutcome,
         moment: Moment,
@@ -173,7 +182,7 @@ impl State {
                 let noted = self.inventory.set_netem(key, ifindex, read_back);
                 self.changed |= noted == Noted::New;
                 self.tc.netem_changed(self.inventory.title(key));
-                tc::response(&wish, &outcome, lease.as_ref(), moment)
+                super::response(&wish, &outcome, lease.as_ref(), moment)
             }
             Err((kind, message)) => TcResponse::failure(message, kind),
         };
@@ -197,7 +206,7 @@ impl State {
     }
 
     /// A namespace was looked at: the leases of links that are gone end with them.
-    pub(super) fn leases_of(
+    pub(in crate::backend::state) fn leases_of(
         &mut self,
         key: NetnsKey,
         present: &BTreeSet<u32>,
@@ -210,7 +219,11 @@ impl State {
     }
 
     /// One more way to a namespace was found: leases are known by all of them.
-    pub(super) fn leases_met(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
+    pub(in crate::backend::state) fn leases_met(
+        &mut self,
+        key: NetnsKey,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.ledger.is_empty() {
             return;
         }
@@ -230,13 +243,17 @@ impl State {
     }
 
     /// Nothing leads to a namespace any more.
-    pub(super) fn namespace_lost(&mut self, key: NetnsKey) {
+    pub(in crate::backend::state) fn namespace_lost(&mut self, key: NetnsKey) {
         let now = self.last.map(|last| last.boot);
         self.ledger.lost(key, now.unwrap_or_default());
     }
 
     /// Begins to restore what is due.
-    pub(super) fn end_leases(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
+    pub(in crate::backend::state) fn end_leases(
+        &mut self,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         if self.stopping {
             self.end_scenarios(moment, effects);
         }
@@ -253,7 +270,7 @@ impl State {
     }
 
     /// Returns when a lease ends next.
-    pub(super) fn lease_ends_at(&self) -> Option<Instant> {
+    pub(in crate::backend::state) fn lease_ends_at(&self) -> Option<Instant> {
         let last = self.last?;
         let due = self.ledger.due_at(|lane| self.tc.is_busy(lane))?;
         Some(last.now + due.since(last.boot))
