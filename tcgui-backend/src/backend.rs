@@ -1,28 +1,27 @@
 //! The daemon: builds the actors, holds them together, and runs the main select loop.
 //!
 //! ```text
-//!  namespace_watcher ─┐                                       ┌─▶ bus (publications, replies)
-//!  interfaces ────────┼─▶ task.rs ─▶ state.rs (pure) ─effects─┼─▶ interfaces (what to track)
-//!  bus (requests) ────┤    ▲ ▲           Inventory            ├─▶ scenario (requests, losses)
-//!  scenario (calls) ──┘    │ │                                └─▶ workshop.rs ─▶ kernel (links, qdiscs)
-//!                          │ └──────────── results ◀──────────────┘    │ decides what follows,
-//!                          └── what is left to the main loop ◀─────────┘ publishes, answers
+//!  namespace_watcher ─┐                                               ┌─▶ bus (publications)
+//!  interfaces ────────┼─▶ task.rs ─▶ state.rs (pure) ─▶ effects.rs ───┼─▶ interfaces (what to track)
+//!  bus (requests) ────┤    ▲                                          ├─▶ execution (requests, losses)
+//!  execution (calls) ─┘    └──────────────── results ◀────────────────┴─▶ workers (links, qdiscs, files)
 //! ```
 //!
-//! Handles point one way: the backend knows the bus, `interfaces` and `scenario`; none knows the backend,
-//! and none ever waits for it: what a scenario calls for is awaited beside its actor. What ends it: SIGINT or SIGTERM (orderly), or the end of any actor that
-//! was not asked to end (an error, so that the service manager starts the daemon anew).
+//! Handles point one way: the backend knows the bus, `interfaces` and `execution`. None of these knows the backend, and
+//! none waits for it: the calls of executions are awaited beside their actor. The daemon ends on SIGINT or SIGTERM
+//! (in order), or when an actor ends that was not asked to (with an error, so that the service manager restarts it).
 
+mod effects;
 mod explaining;
 mod holders;
 mod inventory;
 mod link_worker;
+mod orders;
 mod state;
 mod task;
 mod tc_port;
 mod tc_worker;
 mod wire;
-mod workshop;
 
 use std::collections::HashMap;
 use std::fs::DirBuilder;
@@ -60,13 +59,13 @@ use crate::namespace_watcher::{self, Namespace, WatchError};
 use crate::policy::Policy;
 use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
 use crate::sockets::NetnsSockets;
+use effects::Handles;
 use holders::HolderReports;
 use inventory::Setting;
 use state::State;
-use task::Actors;
+use task::Sources;
 use tc_port::MainLoopPort;
 use tc_worker::Leases;
-use workshop::Desk;
 
 pub(crate) use wire::network_namespace;
 
@@ -152,8 +151,8 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         }
         started = start(config, &mut supervisor) => started,
     };
-    let (desk, actors, namespaces) = started?;
-    task::Task::new(desk, actors, signals, supervisor, restore)
+    let (state, sources, handles, namespaces) = started?;
+    task::Task::new(state, sources, handles, signals, supervisor, restore)
         .run(namespaces)
         .await
 }
@@ -162,7 +161,7 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
 async fn start(
     config: Config,
     supervisor: &mut Supervisor,
-) -> Result<(Desk, Actors, Vec<Namespace>), BackendError> {
+) -> Result<(State, Sources, Handles, Vec<Namespace>), BackendError> {
     if config.create_netns_dir {
         create(&config.watch.directory)?;
     }
@@ -215,33 +214,37 @@ async fn start(
         policy: config.policy,
     };
     let setting = Setting {
-        directory,
+        directory: directory.clone(),
         own_inode: files.own_inode(),
         exclude_loopback: config.exclude_loopback,
     };
     let mut state = State::new(identity, setting, library.snapshot());
     state.adopt(left, BootTime::now());
-    let actors = Actors {
-        namespaces: watcher,
-        held,
-        processes,
-        interfaces: link_events,
-        usher: clients.usher,
-        bell: clients.bell,
-        joined: clients.joined,
-        namesakes: clients.namesakes,
-        calls,
-        scenarios,
+    let handles = Handles {
         tracker,
+        scenarios,
+        processes,
         publisher,
         sockets,
         files,
         diagnostics: Diagnostics::new(files),
-        library,
+        library: library.clone(),
         leases,
         roster,
+        directory,
+        watcher: watcher.status(),
     };
-    Ok((Desk::new(state, clients.requests), actors, namespaces))
+    let sources = Sources {
+        namespaces: watcher,
+        held,
+        interfaces: link_events,
+        requests: clients.requests,
+        joined: clients.joined,
+        namesakes: clients.namesakes,
+        calls,
+        library,
+    };
+    Ok((state, sources, handles, namespaces))
 }
 
 /// Sets the actors going that find namespaces without a name.

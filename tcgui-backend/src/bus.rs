@@ -2,9 +2,7 @@
 //!
 //! The actor owns the session with its publishers, queryables and liveliness token. Inputs:
 //! [`Publication`]s, one at a time, from the backend; queries from clients. Outputs: [`Request`]s to
-//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop. What comes of a
-//! change is published and answered by the thread that made it ([`BusHandle::publish_here`]), and its request
-//! may be taken on the thread of Zenoh that brings it ([`Usher`]).
+//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop.
 //!
 //! ```text
 //!  backend ── Publication ──▶ task.rs ──▶ publishers.rs ──▶ clients
@@ -32,8 +30,7 @@ mod task;
 
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
@@ -56,7 +53,6 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::error::BoxError;
 use crate::kernel::process;
 
-use publishers::SharedPublishers;
 use replies::Turn;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
@@ -243,31 +239,14 @@ pub struct ExecutionPublication {
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
-    publishers: SharedPublishers,
 }
 
 impl BusHandle {
-    /// Returns a handle behind which is no bus: nothing is published, and answers go out at once.
-    #[cfg(test)]
-    pub(crate) fn without_bus() -> Self {
-        Self {
-            publications: mpsc::channel(1).0,
-            publishers: SharedPublishers::ended(),
-        }
-    }
-
     /// Publishes and returns how long that took; `None` when the bus is gone.
     pub async fn publish(&self, publication: Publication) -> Option<Duration> {
         let (reply, cost) = oneshot::channel();
         self.publications.send((publication, reply)).await.ok()?;
         cost.await.ok()
-    }
-
-    /// Publishes on this thread, which may block, and returns the answers that are to follow. Not for lists, after
-    /// the first of which the liveliness token comes.
-    pub fn publish_here(&self, publication: Publication) -> Answers {
-        debug_assert!(publication.list.is_none(), "lists are the actor's");
-        self.publishers.publish(publication)
     }
 }
 
@@ -278,47 +257,15 @@ pub fn send(answers: Answers) {
     }
 }
 
-/// Takes a request on Zenoh's thread that brings it, without waiting for anything, or gives it back.
-pub type Usher = Box<dyn Fn(Request) -> Option<Request> + Send + Sync>;
-
 /// What comes from clients.
 #[derive(Debug)]
 pub struct Clients {
-    /// Requests that no usher has taken.
+    /// Their requests.
     pub requests: mpsc::Receiver<Request>,
-    /// Rung after each of those.
-    pub bell: Arc<Notify>,
-    /// Who is asked first, once there is somebody.
-    pub usher: Door,
     /// Other backends of this name.
     pub namesakes: Namesakes,
     /// A frontend appeared, which may miss what is published before it has the list.
     pub joined: Arc<Notify>,
-}
-
-/// Where requests come in.
-#[derive(Clone, Default)]
-pub struct Door(Arc<OnceLock<Usher>>);
-
-impl Door {
-    /// Puts the usher there; the first one stays.
-    pub fn set(&self, usher: Usher) {
-        self.0.set(usher).ok();
-    }
-
-    /// Returns the request unless an usher takes it.
-    fn pass(&self, request: Request) -> Option<Request> {
-        match self.0.get() {
-            Some(usher) => usher(request),
-            None => Some(request),
-        }
-    }
-}
-
-impl fmt::Debug for Door {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Door").finish_non_exhaustive()
-    }
 }
 
 /// What a client asks for, and where the answer goes.
@@ -384,20 +331,6 @@ impl Request {
 pub struct Reply<R> {
     turn: Turn,
     answer: Option<Box<Answer<R>>>,
-    /// Those who want to know whether the answer has left.
-    sent: Option<Sent>,
-}
-
-/// Tells whether an answer has left. It says so before the client can have it: what the client sends after that
-/// is never seen earlier.
-#[derive(Debug, Clone, Default)]
-pub struct Sent(Arc<AtomicBool>);
-
-impl Sent {
-    /// Returns whether the answer has left, or was given up.
-    pub fn is_sent(&self) -> bool {
-        self.0.load(Ordering::Acquire)
-    }
 }
 
 /// Takes the answer, or `None` when there will be none. Never waits.
@@ -408,13 +341,7 @@ impl<R> Reply<R> {
         Self {
             turn: Turn::InOrder,
             answer: Some(Box::new(answer)),
-            sent: None,
         }
-    }
-
-    /// Returns what tells whether the answer has left.
-    pub fn sent(&mut self) -> Sent {
-        self.sent.get_or_insert_default().clone()
     }
 
     /// Returns a reply and the end at which its answer arrives.
@@ -446,9 +373,6 @@ impl<R> Reply<R> {
 
     fn end(&mut self, answer: Option<R>) {
         if let Some(send) = self.answer.take() {
-            if let Some(sent) = self.sent.take() {
-                sent.0.store(true, Ordering::Release);
-            }
             send(answer, self.turn);
         }
     }

@@ -1,26 +1,12 @@
-//! Bringing links up and down, in the daemon's own namespace or inside another one.
-
-use std::ffi::OsString;
+//! Brings links up and down, in the daemon's own namespace or inside another one.
 
 use tcgui_shared::error_kind::ErrorKind;
 
-use super::state::{Input, LinkOutcome, LinkWish};
+use super::orders::{LinkOrder, LinkResult};
 use crate::error::{chain, kind_of};
 use crate::kernel::rtnetlink::{Refused, RtnetlinkError};
 use crate::policy::{Denial, Permit};
-use crate::sockets::{NetnsSockets, Place, SocketError};
-
-/// Which link, and whether it is to be up.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct LinkOrder {
-    pub(super) place: Place,
-    pub(super) ifindex: u32,
-    /// Who asked for it knows no number: a link that was renamed is another one.
-    pub(super) ifname: OsString,
-    pub(super) up: bool,
-    /// Under which condition it may be switched.
-    pub(super) permit: Permit,
-}
+use crate::sockets::{NetnsSockets, SocketError};
 
 /// Why a link was not switched.
 #[derive(Debug, thiserror::Error)]
@@ -65,11 +51,9 @@ impl SocketError {
     }
 }
 
-/// Switches a link, and reads back what came of it on the same socket. Blocks its thread.
-pub(super) fn switch(sockets: &NetnsSockets, wish: LinkWish) -> Input {
-    let result = switch_link(sockets, &wish.order);
-    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
-    Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))
+/// Brings a link up or down, and reads back what came of it on the same socket. Blocks its thread.
+pub(super) fn carry_out(sockets: &NetnsSockets, order: &LinkOrder) -> LinkResult {
+    switch_link(sockets, order).map_err(|err| (err.kind(), chain(&err).to_string()))
 }
 
 /// Returns whether the link is up.

@@ -34,11 +34,11 @@ use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
 use memory::Memory;
-use tc::{Target, TcDesk};
+use tc::{PublishedTc, Target};
 
 pub(super) use executions::{Asked, TcCall};
-pub(super) use links::{LinkOutcome, LinkWish};
-pub(super) use tc::{TcOrder, TcOutcome, TcWish, TcWork};
+pub(super) use links::{LinkOutcome, PendingLinkChange};
+pub(super) use tc::{PendingTcChange, TcOutcome};
 
 mod executions;
 mod lanes;
@@ -60,6 +60,8 @@ const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration:
 const ANSWER_FIRST: Duration = Duration::from_millis(5);
 /// However many are switched one after the other, that adds no more than this to what the list waits anyway.
 const LIST_WAITS: Duration = Duration::from_millis(20);
+/// What a client is told whose request finds a full lane.
+const LANE_FULL: &str = "too many requests wait for this interface, try again";
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// What this backend can do, in the words of released backends.
@@ -90,7 +92,7 @@ pub(super) enum Input {
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
-    LinkSwitched(Box<LinkOutcome>),
+    LinkChanged(Box<LinkOutcome>),
     TcChanged(Box<TcOutcome>),
     /// An execution wants something done to its interface.
     TcCall(Box<TcCall>),
@@ -109,8 +111,8 @@ pub(super) enum Effect {
     Untrack(NetnsKey, Way),
     /// The last way to the namespace is gone.
     Forget(NetnsKey),
-    SwitchLink(LinkWish),
-    ChangeTc(Box<TcWish>),
+    ChangeLink(Box<PendingLinkChange>),
+    ChangeTc(Box<PendingTcChange>),
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
     /// Write by which ways the namespace of a lease is known.
@@ -133,30 +135,6 @@ pub(super) enum Effect {
     GiveMemoryBack,
 }
 
-impl Effect {
-    /// Returns whether it is the same before and after all other effects.
-    pub(super) fn is_beside(&self) -> bool {
-        match self {
-            Self::Recheck(_)
-            | Self::Publish(_)
-            | Self::Roster(_)
-            | Self::LookForHolders
-            | Self::GiveMemoryBack => true,
-            Self::Track(..)
-            | Self::Untrack(..)
-            | Self::Forget(_)
-            | Self::SwitchLink(_)
-            | Self::ChangeTc(_)
-            | Self::ForgetLease(_)
-            | Self::AmendLease(_)
-            | Self::Diagnose(..)
-            | Self::Explain(..)
-            | Self::Scenario(..)
-            | Self::Execution(_) => false,
-        }
-    }
-}
-
 /// When something happened.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
@@ -169,21 +147,6 @@ pub(super) struct Moment {
     pub(super) boot: BootTime,
 }
 
-impl Moment {
-    /// Returns the moment that is `now`, at most milliseconds after this one: the other clocks went on as long.
-    pub(super) fn later(self, now: Instant) -> Self {
-        let elapsed = now.saturating_duration_since(self.now);
-        let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        let unix_ms = self.unix_ms.saturating_add(ms);
-        Self {
-            now,
-            unix_s: unix_ms / 1000,
-            unix_ms,
-            boot: self.boot.plus(elapsed),
-        }
-    }
-}
-
 /// Everything the main loop remembers.
 #[derive(Debug)]
 pub(super) struct State {
@@ -191,7 +154,8 @@ pub(super) struct State {
     inventory: Inventory,
     /// Namespaces that were there at the start and are not dumped yet; the first list waits for them.
     awaited: HashSet<NetnsKey>,
-    lanes: Lanes<(NetnsKey, u32), LinkWish>,
+    /// Work on each interface, in order.
+    lanes: Lanes,
     /// Something may be other than in the last list …
     changed: bool,
     /// … which is so since then.
@@ -200,8 +164,8 @@ pub(super) struct State {
     /// The list was made up anew for the publication under way.
     listing: bool,
     pacing: Pacing,
-    /// When the switch of a link was answered last.
-    switch_answered: Option<Instant>,
+    /// When a change of a link was answered last.
+    link_answered: Option<Instant>,
     /// The last list; `None` before the first one.
     listed: Option<Vec<Rendered>>,
     /// The list is to be published again though it is the same.
@@ -209,7 +173,7 @@ pub(super) struct State {
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
     memory: Memory,
-    tc: TcDesk,
+    tc: PublishedTc,
     ledger: Ledger,
     /// The clocks at the last step.
     last: Option<Moment>,
@@ -236,12 +200,12 @@ impl State {
             publishing: false,
             listing: false,
             pacing: LIST_PACING,
-            switch_answered: None,
+            link_answered: None,
             listed: None,
             repeat_list: false,
             counts: (0, 0),
             memory: Memory::default(),
-            tc: TcDesk::default(),
+            tc: PublishedTc::default(),
             ledger: Ledger::default(),
             last: None,
             stopping: false,
@@ -284,7 +248,7 @@ impl State {
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
             Input::TcCall(call) => self.tc_call(*call, moment, &mut effects),
-            Input::LinkSwitched(outcome) => self.link_switched(*outcome, moment, &mut effects),
+            Input::LinkChanged(outcome) => self.link_changed(*outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
                 if std::mem::take(&mut self.listing) {
@@ -297,7 +261,6 @@ impl State {
         }
         self.end_leases(moment, &mut effects);
         effects.extend(self.claims.take_lost().map(Effect::Execution));
-        self.begin_waiting(moment, &mut effects);
         let was_changed = self.changed;
         if was_changed {
             self.changed_since.get_or_insert(moment.now);
@@ -316,11 +279,7 @@ impl State {
 
     /// Returns when something is due though nothing happens; `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = [
-            self.tc.begin_at(),
-            self.lease_ends_at(),
-            self.memory.due_at(),
-        ];
+        let begin = [self.lease_ends_at(), self.memory.due_at()];
         let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;
@@ -334,24 +293,10 @@ impl State {
         due.into_iter().flatten().min()
     }
 
-    /// Returns whether a request is about an interface that is known.
-    pub(super) fn knows(&self, request: &Request) -> bool {
-        let (netns, interface) = match request {
-            Request::Tc(request, _) => (&request.namespace, &request.interface),
-            Request::Interface(request, _) => (&request.namespace, &request.interface),
-            Request::Scenario(..)
-            | Request::Execution(..)
-            | Request::Diagnostics(..)
-            | Request::Explain(..) => return false,
-        };
-        self.find(netns, interface).is_ok()
-    }
-
     /// Gives up what was asked for and not begun; those who asked hear that the backend stops. Returns
     /// what is to be done for the leases that end with the daemon.
     pub(super) fn stop(&mut self, moment: Moment) -> Vec<Effect> {
         self.lanes.clear_waiting();
-        self.tc.clear_waiting();
         self.stopping = true;
         let mut effects = Vec::new();
         self.end_leases(moment, &mut effects);
@@ -384,7 +329,7 @@ impl State {
         // Answering is handing a value to whoever waits for it, not I/O.
         match request {
             Request::Interface(request, reply) => {
-                self.switch_link(request, permit, reply, effects);
+                self.change_link(request, permit, reply, moment, effects);
             }
             Request::Scenario(request, reply) => effects.push(Effect::Scenario(request, reply)),
             Request::Execution(request, reply) => {
@@ -455,8 +400,8 @@ impl State {
     fn list_due(&self) -> Option<Instant> {
         let since = self.changed_since?;
         let paced = self.pacing.not_before().max(Some(since))?;
-        let answered = match self.switch_answered {
-            _ if !self.lanes.is_empty() => paced + LIST_WAITS,
+        let answered = match self.link_answered {
+            _ if self.lanes.is_changing_links() => paced + LIST_WAITS,
             Some(at) => at + ANSWER_FIRST,
             None => paced,
         };

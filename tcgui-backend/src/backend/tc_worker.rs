@@ -11,7 +11,7 @@ use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::InterfaceName;
 use tracing::{debug, info, warn};
 
-use super::state::{Input, TcOrder, TcOutcome, TcWish, TcWork};
+use super::orders::{TcOrder, TcResult, TcWork};
 use crate::error::chain;
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::lease::journal::{Journal, JournalError};
@@ -63,9 +63,8 @@ impl ImpairError {
 /// What came of it, and the lease that holds then.
 type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
 
-/// Does what a wish says and reads back what came of it. Blocks its thread.
-pub(super) fn impair(sockets: &NetnsSockets, leases: &Leases, wish: Box<TcWish>) -> Input {
-    let order = &wish.order;
+/// Carries out an order and reads back what came of it. Blocks its thread.
+pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder) -> TcResult {
     let work = |socket: &mut RequestSocket| {
         let impaired: Impaired = match &order.work {
             TcWork::Change { operation, terms } => change(socket, leases, order, operation, terms),
@@ -77,7 +76,7 @@ pub(super) fn impair(sockets: &NetnsSockets, leases: &Leases, wish: Box<TcWish>)
         let at = tokio::time::Instant::now().into_std();
         let netem = |outcome: &Outcome| outcome.observed.netem().is_some();
         if impaired.0.as_ref().is_ok_and(netem) {
-            // There will be more to do here, and to read.
+            // Its counters will be read from now on, and there may be more changes.
             sockets.keep(order.place.key, true);
         }
         Ok::<_, ImpairError>((impaired, at))
@@ -87,12 +86,8 @@ pub(super) fn impair(sockets: &NetnsSockets, leases: &Leases, wish: Box<TcWish>)
         Err(err) => (Err(err), order.held.clone()),
     };
     log(order, &result);
-    let result = result.map_err(|err| (err.kind(), chain(&err).to_string()));
-    Input::TcChanged(Box::new(TcOutcome {
-        wish,
-        lease,
-        result,
-    }))
+    let outcome = result.map_err(|err| (err.kind(), chain(&err).to_string()));
+    TcResult { lease, outcome }
 }
 
 fn change(

@@ -170,12 +170,6 @@ impl SharedPublishers {
         Self(Arc::new(Mutex::new(Stage::Waiting(Box::default()))))
     }
 
-    /// Returns none, as after [`Self::end`].
-    #[cfg(test)]
-    pub(super) fn ended() -> Self {
-        Self(Arc::new(Mutex::new(Stage::Ended)))
-    }
-
     /// Publishes what was kept, and from now on at once. Returns whether there was a list.
     pub(super) fn open(&self, mut publishers: Publishers) -> bool {
         let mut stage = self.lock();

@@ -13,13 +13,14 @@ use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Level, debug, enabled, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::replies::{Link, Replies, Turn, strip};
-use super::{BusError, Door, REQUESTS, Reply, Request};
+use super::{BusError, REQUESTS, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
 const LARGEST_REQUEST: usize = 64 * 1024;
@@ -88,11 +89,11 @@ impl Queries {
     pub(super) fn declare(
         session: &Session,
         keys: &Keys,
-        inbox: Inbox,
+        requests: mpsc::Sender<Request>,
         replies: Replies,
     ) -> Result<Self, BusError> {
         let desk = Desk {
-            inbox,
+            requests,
             replies,
             open: Arc::new(Semaphore::new(REQUESTS)),
             refusing: Arc::new(Semaphore::new(REFUSALS)),
@@ -121,18 +122,10 @@ impl Queries {
     }
 }
 
-/// Where what is understood goes.
-#[derive(Debug, Clone)]
-pub(super) struct Inbox {
-    pub(super) requests: mpsc::Sender<Request>,
-    pub(super) bell: Arc<Notify>,
-    pub(super) door: Door,
-}
-
 /// Takes queries from Zenoh's threads without ever making them wait for the backend.
 #[derive(Debug, Clone)]
 struct Desk {
-    inbox: Inbox,
+    requests: mpsc::Sender<Request>,
     replies: Replies,
     open: Arc<Semaphore>,
     refusing: Arc<Semaphore>,
@@ -180,12 +173,12 @@ impl Desk {
             let message = format!("changes are made only by a query on exactly the key {key}");
             return request.refuse(ErrorKind::Invalid, message);
         }
-        let Ok(room) = self.inbox.requests.try_reserve() else {
-            return request.refuse(ErrorKind::Busy, TOO_MANY.to_owned());
-        };
-        if let Some(request) = self.inbox.door.pass(request) {
-            room.send(request);
-            self.inbox.bell.notify_one();
+        match self.requests.try_send(request) {
+            // The backend stops: a request that is dropped is answered so.
+            Ok(()) | Err(TrySendError::Closed(_)) => {}
+            Err(TrySendError::Full(request)) => {
+                request.refuse(ErrorKind::Busy, TOO_MANY.to_owned());
+            }
         }
     }
 

@@ -17,9 +17,9 @@ use super::joining::join;
 use super::listening;
 use super::namesakes::watch_namesakes;
 use super::publishers::{Publishers, SharedPublishers};
-use super::queries::{Inbox, Queries};
+use super::queries::Queries;
 use super::replies::Replies;
-use super::{BusError, BusHandle, Clients, Door, REQUESTS, Task};
+use super::{BusError, BusHandle, Clients, REQUESTS, Request, Task};
 use crate::cli::ZenohMode;
 use crate::config::{BusConfig, TlsFiles};
 
@@ -61,15 +61,11 @@ pub async fn open(
     };
     let (request_tx, requests) = mpsc::channel(REQUESTS);
     let unwritten = TaskTracker::new();
-    let (joined, bell, usher) = (Arc::default(), Arc::default(), Door::default());
+    let joined = Arc::default();
     let (hosts, namesakes) = watch::channel(None);
     let declarations = Declarations {
         keys: Keys::new(name),
-        inbox: Inbox {
-            requests: request_tx,
-            bell: Arc::clone(&bell),
-            door: usher.clone(),
-        },
+        requests: request_tx,
         replies: Replies::new(&unwritten),
         joined: Arc::clone(&joined),
         hosts,
@@ -77,10 +73,7 @@ pub async fn open(
     };
     let publishers = SharedPublishers::waiting();
     let (publications, publication_rx) = mpsc::channel(1);
-    let handle = BusHandle {
-        publications,
-        publishers: publishers.clone(),
-    };
+    let handle = BusHandle { publications };
     let mut task = Task::new(declarations, publishers, publication_rx);
     match opened {
         Ok(session) => task.declare(session)?,
@@ -88,8 +81,6 @@ pub async fn open(
     }
     let clients = Clients {
         requests,
-        bell,
-        usher,
         joined,
         namesakes,
     };
@@ -100,7 +91,7 @@ pub async fn open(
 #[derive(Debug)]
 pub(super) struct Declarations {
     pub(super) keys: Keys,
-    inbox: Inbox,
+    requests: mpsc::Sender<Request>,
     replies: Replies,
     /// Notified when a frontend joins.
     joined: Arc<Notify>,
@@ -124,7 +115,7 @@ impl Declarations {
         let keys = &self.keys;
         let frontends = watch_frontends(session, keys, Arc::clone(&self.joined))?;
         let namesakes = watch_namesakes(session, keys, self.hosts.clone())?;
-        let queries = Queries::declare(session, keys, self.inbox.clone(), self.replies.clone())?;
+        let queries = Queries::declare(session, keys, self.requests.clone(), self.replies.clone())?;
         let publishers = Publishers::declare(session, keys.clone(), &self.unwritten)?;
         let declared = Declared {
             _queries: queries,

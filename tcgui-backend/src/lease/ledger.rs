@@ -196,6 +196,12 @@ impl Ledger {
             .collect()
     }
 
+    /// Returns whether an interface is to be restored now.
+    pub fn is_due(&self, key: LeaseKey, now: BootTime) -> bool {
+        let due = self.entries.get(&key).and_then(Entry::due);
+        due.is_some_and(|due| due <= now)
+    }
+
     /// Returns when something is due next, but for what is `busy`.
     pub fn due_at(&self, busy: impl Fn(LeaseKey) -> bool) -> Option<BootTime> {
         let at = |(key, entry): (&LeaseKey, &Entry)| match entry.missing {

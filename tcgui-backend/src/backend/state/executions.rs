@@ -16,8 +16,10 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::tc::{TcOperation, TcResponse};
 
-use super::tc::{Asker, TcWork};
-use super::{Effect, Moment, State, TcWish};
+use super::lanes::Work;
+use super::tc::{PendingTcChange, Requester};
+use super::{Effect, Moment, State};
+use crate::backend::orders::TcWork;
 use crate::bus::Reply;
 use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Start, Target};
 use crate::kernel::link::Link;
@@ -161,7 +163,7 @@ impl State {
         }
     }
 
-    /// Lets what an execution asks take its place among the wishes of clients.
+    /// Lets a call of an execution take its place among the requests of clients.
     pub(super) fn tc_call(&mut self, call: TcCall, moment: Moment, effects: &mut Vec<Effect>) {
         let TcCall {
             claim,
@@ -174,8 +176,9 @@ impl State {
             Asked::Release { owed } => {
                 self.claims.release(lane, &claim);
                 if owed {
-                    // Its lease ends now: restoring is tried until it succeeds.
-                    self.ledger.end_scenario(Some(&lease_id(&claim)));
+                    // Its lease ends: restoring is tried until it succeeds.
+                    let id = lease_id(&claim);
+                    self.enter(Work::EndScenario { lane, id }, moment, effects);
                 } else {
                     // What it left in force stays: the scenario is complete.
                     self.release_lease(lane, &lease_id(&claim), moment, effects);
@@ -217,8 +220,9 @@ impl State {
             found.named = named.and_then(|it| it.named);
         }
         let order = self.order(found, work);
-        let wish = TcWish::new(order, (netns, interface), Some(Asker::Execution(reply)));
-        self.enter(wish, moment, effects);
+        let requester = Some(Requester::Execution(reply));
+        let change = PendingTcChange::new(order, (netns, interface), requester);
+        self.enter(Work::Tc(Box::new(change)), moment, effects);
     }
 }
 

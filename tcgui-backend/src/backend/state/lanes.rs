@@ -1,87 +1,157 @@
-//! Work on one thing is done in order, work on different things at the same time. Pure.
+//! One lane for each interface: its work is carried out in the order in which it came, whatever its kind. Pure.
+//!
+//! Work on different interfaces runs at the same time. A burst of requests does not make the lane long: while
+//! work is under way, a new Apply replaces the Applies that wait right before it, and a new Remove also replaces
+//! a Remove. Every requester gets the result that is then in force. Nothing else is replaced, and nothing is overtaken.
 
 use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 
-/// How much may wait for one thing before more is refused.
+use super::links::PendingLinkChange;
+use super::tc::PendingTcChange;
+use crate::lease::ledger::LeaseKey;
+
+/// How much may wait for one interface before requests of clients are refused. Work that the daemon begins itself
+/// (restorations, releases, steps of a scenario) is never refused; there is at most one of each.
 const LONGEST: usize = 32;
 
-/// Queues by key: the first of each is under way, the rest wait for it.
+/// Work on one interface, with what its requesters wait for.
 #[derive(Debug)]
-pub(super) struct Lanes<K, W> {
-    lanes: HashMap<K, VecDeque<W>>,
+pub(super) enum Work {
+    Link(Box<PendingLinkChange>),
+    Tc(Box<PendingTcChange>),
+    /// A scenario has ended without restoring the interface: its lease ends now, which restores it.
+    EndScenario {
+        lane: LeaseKey,
+        /// The scenario's part of the lease.
+        id: String,
+    },
 }
 
-impl<K, W> Default for Lanes<K, W> {
-    fn default() -> Self {
-        Self {
-            lanes: HashMap::new(),
+/// What matters to other work on the same interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    LinkChange,
+    Apply,
+    Remove,
+    ScenarioStep,
+    Confirm,
+    Release,
+    Restore,
+    Look,
+}
+
+impl Work {
+    pub(super) fn lane(&self) -> LeaseKey {
+        match self {
+            Self::Link(change) => change.lane(),
+            Self::Tc(change) => change.lane(),
+            Self::EndScenario { lane, .. } => *lane,
         }
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Link(_) => Kind::LinkChange,
+            Self::Tc(change) => change.kind(),
+            Self::EndScenario { .. } => Kind::Release,
+        }
+    }
+
+    /// Returns whether `waiting`, the work right before this one, need not be carried out any more.
+    fn replaces(&self, waiting: &Self) -> bool {
+        let (Self::Tc(new), Self::Tc(old)) = (self, waiting) else {
+            return false;
+        };
+        let is_newer_wish = match (new.kind(), old.kind()) {
+            // A change that stays is what a change with an end goes back to.
+            (Kind::Apply, Kind::Apply) => new.stays() || !old.stays(),
+            (Kind::Remove, Kind::Apply | Kind::Remove) => true,
+            _ => false,
+        };
+        is_newer_wish && new.names_the_same(old)
     }
 }
 
-impl<K: Eq + Hash, W> Lanes<K, W> {
-    /// Takes work in. `Ok(Some)`: begin it now; `Ok(None)`: it waits; `Err`: too much waits already.
-    pub(super) fn enter(&mut self, key: K, work: W) -> Result<Option<W>, W> {
-        match self.lanes.get_mut(&key) {
+/// What happens to one interface. It has a lane only while work on it is under way.
+#[derive(Debug)]
+struct Lane {
+    under_way: Kind,
+    waiting: VecDeque<Work>,
+}
+
+impl Lane {
+    fn kinds(&self) -> impl Iterator<Item = Kind> {
+        std::iter::once(self.under_way).chain(self.waiting.iter().map(Work::kind))
+    }
+}
+
+/// The lanes of all interfaces.
+#[derive(Debug, Default)]
+pub(super) struct Lanes(HashMap<LeaseKey, Lane>);
+
+impl Lanes {
+    /// Adds work, and returns it if it begins now.
+    pub(super) fn enter(&mut self, mut work: Work) -> Option<Work> {
+        let Some(lane) = self.0.get_mut(&work.lane()) else {
+            let lane = Lane {
+                under_way: work.kind(),
+                waiting: VecDeque::new(),
+            };
+            self.0.insert(work.lane(), lane);
+            return Some(work);
+        };
+        while let Some(replaced) = lane.waiting.pop_back_if(|waiting| work.replaces(waiting)) {
+            if let (Work::Tc(new), Work::Tc(old)) = (&mut work, replaced) {
+                new.take_requesters_of(*old);
+            }
+        }
+        lane.waiting.push_back(work);
+        None
+    }
+
+    /// Notes that the work under way is done, and returns the work to begin next.
+    pub(super) fn leave(&mut self, key: LeaseKey) -> Option<Work> {
+        let lane = self.0.get_mut(&key)?;
+        match lane.waiting.pop_front() {
+            Some(next) => {
+                lane.under_way = next.kind();
+                Some(next)
+            }
             None => {
-                self.lanes.insert(key, VecDeque::new());
-                Ok(Some(work))
+                self.0.remove(&key);
+                None
             }
-            Some(waiting) if waiting.len() < LONGEST => {
-                waiting.push_back(work);
-                Ok(None)
-            }
-            Some(_) => Err(work),
         }
     }
 
-    /// Returns whether nothing is under way.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lanes.is_empty()
+    /// Returns whether so much waits that a client has to try again later.
+    pub(super) fn is_full(&self, key: LeaseKey) -> bool {
+        self.0
+            .get(&key)
+            .is_some_and(|lane| lane.waiting.len() >= LONGEST)
     }
 
-    /// Gives up all that waits; what is under way goes on.
+    /// Returns whether any work is under way.
+    pub(super) fn is_busy(&self, key: LeaseKey) -> bool {
+        self.0.contains_key(&key)
+    }
+
+    /// Returns whether such work is under way or waits.
+    pub(super) fn has(&self, key: LeaseKey, is: impl Fn(Kind) -> bool) -> bool {
+        self.0.get(&key).is_some_and(|lane| lane.kinds().any(is))
+    }
+
+    /// Returns whether a link is being changed anywhere.
+    pub(super) fn is_changing_links(&self) -> bool {
+        let mut lanes = self.0.values();
+        lanes.any(|lane| lane.under_way == Kind::LinkChange)
+    }
+
+    /// Gives up the waiting work of clients and executions. The daemon's own work stays.
     pub(super) fn clear_waiting(&mut self) {
-        self.lanes.values_mut().for_each(VecDeque::clear);
-    }
-
-    /// Notes that the work under way is done, and returns what to begin next.
-    pub(super) fn leave(&mut self, key: &K) -> Option<W> {
-        let next = self.lanes.get_mut(key)?.pop_front();
-        if next.is_none() {
-            self.lanes.remove(key);
+        let is_own = |work: &Work| matches!(work.kind(), Kind::Release | Kind::Restore);
+        for lane in self.0.values_mut() {
+            lane.waiting.retain(is_own);
         }
-        next
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_key_in_order_others_beside_it() {
-        let mut lanes = Lanes::default();
-        assert_eq!(lanes.enter('a', 1), Ok(Some(1)));
-        assert_eq!(lanes.enter('a', 2), Ok(None));
-        assert_eq!(lanes.enter('b', 3), Ok(Some(3)));
-        assert_eq!(lanes.leave(&'a'), Some(2));
-        assert_eq!(lanes.leave(&'a'), None);
-        assert_eq!(
-            lanes.enter('a', 4),
-            Ok(Some(4)),
-            "an empty lane is forgotten"
-        );
-    }
-
-    #[test]
-    fn a_lane_is_bounded() {
-        let mut lanes = Lanes::default();
-        lanes.enter((), 0).unwrap();
-        for work in 0..LONGEST {
-            assert_eq!(lanes.enter((), work), Ok(None));
-        }
-        assert_eq!(lanes.enter((), 99), Err(99));
     }
 }

@@ -1,46 +1,57 @@
-//! Decisions about switching links: one at a time for each, in the order in which they were asked. Pure.
+//! Decisions about bringing links up and down. Pure.
 
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
 };
 use tcgui_shared::error_kind::ErrorKind;
 
-use super::{Effect, Moment, State};
-use crate::backend::link_worker::LinkOrder;
+use super::lanes::Work;
+use super::{Effect, LANE_FULL, Moment, State};
+use crate::backend::orders::{LinkOrder, LinkResult};
 use crate::bus::Reply;
+use crate::lease::ledger::LeaseKey;
 use crate::policy::Permit;
 use crate::sockets::Place;
 
-/// A client's wish to switch a link.
+/// A client's request to bring a link up or down.
 #[derive(Debug)]
-pub(in crate::backend) struct LinkWish {
+pub(in crate::backend) struct PendingLinkChange {
     pub(in crate::backend) order: LinkOrder,
     request: InterfaceControlRequest,
     reply: Reply<InterfaceControlResponse>,
 }
 
-/// What became of a wish: whether the link is up, as read back, or why not.
+impl PendingLinkChange {
+    pub(super) fn lane(&self) -> LeaseKey {
+        (self.order.place.key, self.order.ifindex)
+    }
+}
+
+/// A change of a link that is done.
 #[derive(Debug)]
 pub(in crate::backend) struct LinkOutcome {
-    pub(in crate::backend) wish: LinkWish,
-    pub(in crate::backend) result: Result<bool, (ErrorKind, String)>,
+    pub(in crate::backend) change: Box<PendingLinkChange>,
+    pub(in crate::backend) result: LinkResult,
 }
 
 impl State {
-    pub(super) fn switch_link(
+    pub(super) fn change_link(
         &mut self,
         request: InterfaceControlRequest,
         permit: Permit,
         reply: Reply<InterfaceControlResponse>,
+        moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
+        let operation = request.operation;
+        let refuse = |message, kind| InterfaceControlResponse::failure(operation, message, kind);
         let found = match self.find(&request.namespace, &request.interface) {
             Ok((_, found)) => found,
-            Err((kind, message)) => {
-                let operation = request.operation;
-                return reply.send(InterfaceControlResponse::failure(operation, message, kind));
-            }
+            Err((kind, message)) => return reply.send(refuse(message, kind)),
         };
+        if self.lanes.is_full((found.key, found.link.ifindex)) {
+            return reply.send(refuse(LANE_FULL.to_owned(), ErrorKind::Busy));
+        }
         let order = LinkOrder {
             place: Place {
                 key: found.key,
@@ -49,62 +60,46 @@ impl State {
             },
             ifindex: found.link.ifindex,
             ifname: found.link.ifname,
-            up: request.operation == InterfaceControlOperation::Enable,
+            up: operation == InterfaceControlOperation::Enable,
             permit,
         };
-        let lane = (order.place.key, order.ifindex);
-        match self.lanes.enter(
-            lane,
-            LinkWish {
-                order,
-                request,
-                reply,
-            },
-        ) {
-            Ok(begin) => effects.extend(begin.map(Effect::SwitchLink)),
-            Err(LinkWish { request, reply, .. }) => reply.send(InterfaceControlResponse::failure(
-                request.operation,
-                "too many requests wait for this interface, try again",
-                ErrorKind::Busy,
-            )),
-        }
+        let change = PendingLinkChange {
+            order,
+            request,
+            reply,
+        };
+        self.enter(Work::Link(Box::new(change)), moment, effects);
     }
 
-    pub(super) fn link_switched(
+    pub(super) fn link_changed(
         &mut self,
         outcome: LinkOutcome,
         moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let LinkOutcome {
-            wish:
-                LinkWish {
-                    order,
-                    request,
-                    reply,
-                },
-            result,
-        } = outcome;
-        effects.extend(
-            self.lanes
-                .leave(&(order.place.key, order.ifindex))
-                .map(Effect::SwitchLink),
-        );
+        let LinkOutcome { change, result } = outcome;
+        let lane = change.lane();
+        let PendingLinkChange {
+            order,
+            request,
+            reply,
+        } = *change;
         if matches!(&result, Err((ErrorKind::Denied, _))) {
             self.repeat_list();
         }
-        reply.send(switched(&order, &request, result));
-        self.switch_answered = Some(moment.now);
-        // Frontends ignore most answers and show what is listed.
+        reply.send(response(&order, &request, result));
+        self.link_answered = Some(moment.now);
+        self.begin_next(lane, moment, effects);
+        // Frontends ignore most replies and show what is listed.
         effects.push(Effect::Recheck(order.place.key));
     }
 }
 
-/// The answer has the state that was read back, not the one that was asked for.
-fn switched(
+/// The response has the state that was read back, not the one that was asked for.
+fn response(
     order: &LinkOrder,
     request: &InterfaceControlRequest,
-    result: Result<bool, (ErrorKind, String)>,
+    result: LinkResult,
 ) -> InterfaceControlResponse {
     let (operation, interface) = (request.operation, &request.interface);
     match result {

@@ -5,8 +5,10 @@ use tcgui_shared::control::{
 };
 use tcgui_shared::interface::NetworkNamespace;
 use tcgui_shared::netem::TcNetemConfig;
+use tcgui_shared::tc::TcOperation;
 
 use super::*;
+use crate::backend::orders::{TcResult, TcWork};
 use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 use crate::kernel::netns::MountedNamespaceId;
@@ -14,6 +16,7 @@ use crate::kernel::netns::MountedNamespaceId;
 mod executions;
 mod held;
 mod leases;
+mod order;
 mod permits;
 mod tc;
 
@@ -51,8 +54,8 @@ fn added(name: &str, id: MountedNamespaceId) -> Input {
 }
 
 /// A state with a clock that the test moves.
-pub(in crate::backend) struct Bench {
-    pub(in crate::backend) state: State,
+struct Bench {
+    state: State,
     moment: Moment,
     roster: Roster,
 }
@@ -98,7 +101,7 @@ impl Bench {
     }
 
     /// The host has lo and v0, and everything was published.
-    pub(in crate::backend) fn warm() -> Self {
+    fn warm() -> Self {
         let mut bench = Self::cold(&[]);
         bench.publication(links(
             NetnsKey::Host,
@@ -328,8 +331,8 @@ fn a_switched_link_is_read_back_published_and_answered() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let (effects, mut answer) = bench.request("default", "v0");
-    let wish = switching(effects);
-    assert_eq!((wish.order.ifindex, wish.order.up), (2, false));
+    let change = switching(effects);
+    assert_eq!((change.order.ifindex, change.order.up), (2, false));
     let down = Link {
         up: false,
         ..link(2, "v0", false)
@@ -337,10 +340,10 @@ fn a_switched_link_is_read_back_published_and_answered() {
     let heard = bench.step(links(NetnsKey::Host, std::slice::from_ref(&down)));
     assert!(heard.is_empty(), "the answer comes first: {heard:?}");
     let outcome = LinkOutcome {
-        wish,
+        change,
         result: Ok(false),
     };
-    let effects = bench.step(Input::LinkSwitched(Box::new(outcome)));
+    let effects = bench.step(Input::LinkChanged(Box::new(outcome)));
     assert!(
         matches!(&effects[..], [Effect::Recheck(NetnsKey::Host)]),
         "{effects:?}"
@@ -357,7 +360,7 @@ fn the_list_waits_for_a_slow_switch_too() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let (effects, _answer) = bench.request("default", "v0");
-    let wish = switching(effects);
+    let change = switching(effects);
     bench.wait(LIST_WAITS * 3);
     let down = Link {
         up: false,
@@ -367,7 +370,7 @@ fn the_list_waits_for_a_slow_switch_too() {
     assert!(heard.is_empty(), "{heard:?}");
     bench.wait(ANSWER_FIRST / 2);
     let result = Ok(false);
-    let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
+    let effects = bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result })));
     assert!(!effects.iter().any(is_list), "{effects:?}");
     let due = bench.moment.now + ANSWER_FIRST;
     assert_eq!(bench.state.wake_at(), Some(due));
@@ -385,14 +388,14 @@ fn the_list_comes_also_while_links_are_switched_without_end() {
         if effects.iter().any(is_list) {
             break;
         }
-        let wish = switching(effects);
+        let change = switching(effects);
         let now = Link {
             up,
             ..link(2, "v0", false)
         };
         let result = Ok(up);
         let mut effects = bench.step(links(NetnsKey::Host, &[now]));
-        effects.extend(bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result }))));
+        effects.extend(bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result }))));
         if effects.iter().any(is_list) {
             break;
         }
@@ -403,9 +406,9 @@ fn the_list_comes_also_while_links_are_switched_without_end() {
 }
 
 /// Expects a link to be switched now.
-fn switching(mut effects: Vec<Effect>) -> LinkWish {
+fn switching(mut effects: Vec<Effect>) -> Box<PendingLinkChange> {
     match effects.pop() {
-        Some(Effect::SwitchLink(wish)) => wish,
+        Some(Effect::ChangeLink(change)) => change,
         other => panic!("no link is switched: {other:?}"),
     }
 }
@@ -420,17 +423,67 @@ fn one_link_is_switched_at_a_time_and_failures_are_explained() {
     let (effects, mut first) = bench.request("default", "v0");
     let (waits, mut second) = bench.request("default", "v0");
     assert!(waits.is_empty(), "{waits:?}");
-    let wish = switching(effects);
+    let change = switching(effects);
     let result = Err((ErrorKind::Denied, "not permitted".to_owned()));
-    let effects = bench.step(Input::LinkSwitched(Box::new(LinkOutcome { wish, result })));
+    let effects = bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result })));
     assert!(
-        matches!(&effects[..], [Effect::SwitchLink(_), Effect::Recheck(_)]),
+        matches!(&effects[..], [Effect::ChangeLink(_), Effect::Recheck(_)]),
         "the second begins: {effects:?}"
     );
     let answer = first.try_recv().unwrap();
     assert_eq!((answer.success, answer.error_code), (false, Some(-1)));
     assert_eq!(answer.error_kind, Some(ErrorKind::Denied));
     second.try_recv().unwrap_err();
+}
+
+#[test]
+fn links_and_qdiscs_of_one_interface_wait_for_each_other_and_others_do_not() {
+    let mut bench = Bench::warm();
+    let present = [link(2, "v0", false), link(3, "v1", false)];
+    bench.step(links(NetnsKey::Host, &present));
+    let (effects, _link) = bench.request("default", "v0");
+    let change = switching(effects);
+    let (effects, _tc) = bench.tc("default", TcOperation::Remove);
+    assert!(effects.is_empty(), "{effects:?}");
+    let (effects, _other) = bench.request("default", "v1");
+    switching(effects);
+    let result = Ok(false);
+    let effects = bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result })));
+    assert!(
+        matches!(&effects[..], [Effect::ChangeTc(_), Effect::Recheck(_)]),
+        "{effects:?}"
+    );
+}
+
+#[test]
+fn a_full_lane_refuses_new_requests_and_keeps_the_others() {
+    let mut bench = Bench::warm();
+    let (effects, first) = bench.request("default", "v0");
+    let mut under_way = Some(switching(effects));
+    let mut asked = vec![first];
+    let refused = loop {
+        let (effects, mut answer) = bench.request("default", "v0");
+        assert!(effects.is_empty(), "{effects:?}");
+        match answer.try_recv() {
+            Ok(refused) => break refused,
+            Err(_) => asked.push(answer),
+        }
+    };
+    assert_eq!(refused.error_kind, Some(ErrorKind::Busy));
+    assert_eq!(asked.len(), 33);
+    let (_, mut change) = bench.tc("default", TcOperation::Remove);
+    assert_eq!(change.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
+    for mut answer in asked {
+        let change = under_way.take().expect("the next one has begun");
+        let result = Ok(false);
+        let mut effects = bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result })));
+        assert!(answer.try_recv().unwrap().success);
+        under_way = effects
+            .extract_if(.., |it| !matches!(it, Effect::Recheck(_)))
+            .next()
+            .map(|it| switching(vec![it]));
+    }
+    assert!(under_way.is_none());
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn apply() -> TcOperation {
     })
 }
 
-fn change() -> Asked {
+fn step() -> Asked {
     Asked::Change(Box::new(TcOperation::ApplyConfig {
         config: TcNetemConfig::default(),
     }))
@@ -58,9 +58,9 @@ impl Bench {
     fn claimed(claim: &Claim) -> Self {
         let mut bench = Self::warm();
         let (effects, mut answer) = bench.call(claim, Asked::Look);
-        let wish = Self::begun(effects);
-        assert_eq!(wish.order.work, TcWork::Look);
-        bench.done(wish, Some(Netem::default()));
+        let change = Self::begun(effects);
+        assert_eq!(change.order.work, TcWork::Look);
+        bench.done(change, Some(Netem::default()));
         // Before it is published: a slow client of the bus holds up no execution.
         assert!(answer.try_recv().unwrap().applied_config.is_some());
         bench.step(Input::Published(COST));
@@ -170,17 +170,17 @@ fn a_look_comes_after_what_was_asked_before() {
 }
 
 #[test]
-fn a_wish_of_a_client_ends_the_execution_and_says_so() {
+fn a_change_of_a_client_ends_the_execution_and_says_so() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
     let (mut effects, _answer) = bench.tc("default", apply());
     assert!(is_lost(&effects.remove(0), Loss::TakenOver), "{effects:?}");
-    let wish = Bench::begun(effects);
+    let change = Bench::begun(effects);
     // What the execution sent before it heard is not carried out.
-    let (effects, mut answer) = bench.call(&mine, change());
+    let (effects, mut answer) = bench.call(&mine, step());
     assert!(effects.is_empty(), "{effects:?}");
     assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
-    let effects = bench.done(wish, Some(Netem::default()));
+    let effects = bench.done(change, Some(Netem::default()));
     let Some(Effect::Publish(publication)) = effects.last() else {
         panic!("{effects:?}")
     };
@@ -198,7 +198,7 @@ fn a_wish_of_a_client_ends_the_execution_and_says_so() {
     });
     let (effects, _answer) = bench.tc("default", wrong);
     assert!(effects.is_empty(), "{effects:?}");
-    let (effects, _answer) = bench.call(&mine, change());
+    let (effects, _answer) = bench.call(&mine, step());
     Bench::begun(effects);
 }
 
@@ -207,12 +207,12 @@ fn a_released_interface_is_free() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
     bench.call(&claim(7, NetnsKey::Host), Asked::Release { owed: false });
-    let (effects, _answer) = bench.call(&mine, change());
-    let wish = Bench::begun(effects);
-    bench.done(wish, None);
+    let (effects, _answer) = bench.call(&mine, step());
+    let change = Bench::begun(effects);
+    bench.done(change, None);
     bench.step(Input::Published(COST));
     bench.call(&mine, Asked::Release { owed: false });
-    let (effects, mut answer) = bench.call(&mine, change());
+    let (effects, mut answer) = bench.call(&mine, step());
     assert!(effects.is_empty(), "{effects:?}");
     assert!(!answer.try_recv().unwrap().success);
     let (effects, _answer) = bench.tc("default", apply());
@@ -227,7 +227,7 @@ fn what_goes_is_lost() {
     assert!(is_lost(&effects[0], Loss::Gone), "{effects:?}");
     // One of the same name is another one.
     bench.step(links(NetnsKey::Host, &[link(3, "v0", false)]));
-    let (_, mut answer) = bench.call(&mine, change());
+    let (_, mut answer) = bench.call(&mine, step());
     assert!(!answer.try_recv().unwrap().success);
     let (_, mut answer) = bench.call(&mine, Asked::Look);
     assert_eq!(
@@ -297,11 +297,11 @@ fn a_scenario_begins_by_the_way_that_was_named() {
     bench.step(Input::Published(COST));
     let mut claim = claim(1, key);
     claim.target.names.netns = NamespaceName::from_wire("pid:20(sh)").unwrap();
-    for (asked, named) in [(Asked::Look, Some(Way::Process(id))), (change(), None)] {
+    for (asked, named) in [(Asked::Look, Some(Way::Process(id))), (step(), None)] {
         let (effects, _answer) = bench.call(&claim, asked);
-        let wish = Bench::begun(effects);
-        assert_eq!(wish.order.place.named, named);
-        bench.done(wish, None);
+        let change = Bench::begun(effects);
+        assert_eq!(change.order.place.named, named);
+        bench.done(change, None);
         bench.step(Input::Published(COST));
     }
 }

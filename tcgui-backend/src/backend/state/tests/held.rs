@@ -152,12 +152,12 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
         "{effects:?}"
     );
     let (effects, _answer) = bench.request("lab", "eth0");
-    let [Effect::SwitchLink(wish)] = &effects[..] else {
+    let [Effect::ChangeLink(change)] = &effects[..] else {
         panic!("{effects:?}")
     };
-    assert_eq!(wish.order.place.key, key);
+    assert_eq!(change.order.place.key, key);
     assert!(matches!(
-        &wish.order.place.ways[..],
+        &change.order.place.ways[..],
         [Way::Name { id: A, .. }]
     ));
 }
@@ -200,7 +200,7 @@ fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
         bench.step(seen);
         let effects = bench.step(links(key, &[link(2, "eth0", true)]));
         let work = effects.iter().find_map(|effect| match effect {
-            Effect::ChangeTc(wish) => Some(&wish.order),
+            Effect::ChangeTc(change) => Some(&change.order),
             _ => None,
         });
         let order = work.expect("it is restored");

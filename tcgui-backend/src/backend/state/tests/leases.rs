@@ -6,9 +6,11 @@ use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 use super::*;
 use crate::backend::state::executions::Asked;
 use crate::execution::{Claim, InterfaceKey, InterfaceNames, Target};
+use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::QdiscStatistics;
 use crate::lease::terms::Terms;
 use crate::lease::{Before, LeaseNetns, Owner};
+use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
@@ -52,48 +54,49 @@ impl Bench {
         answer.try_recv().unwrap()
     }
 
-    /// The lease that a wish would be carried out under.
-    fn lease_of(&self, wish: &TcWish) -> Option<Lease> {
-        let TcWork::Change { terms, .. } = &wish.order.work else {
-            panic!("{wish:?}");
+    /// The lease that a change would be carried out under.
+    fn lease_of(&self, change: &PendingTcChange) -> Option<Lease> {
+        let TcWork::Change { terms, .. } = &change.order.work else {
+            panic!("{change:?}");
         };
         let observed = observed();
-        let of = (netns(), wish.order.link.ifindex, "v0".to_owned());
-        let held = wish.order.held.as_ref();
-        let grant = terms.grant(wish.order.begun)?;
+        let of = (netns(), change.order.link.ifindex, "v0".to_owned());
+        let held = change.order.held.as_ref();
+        let grant = terms.grant(change.order.begun)?;
         Some(Lease::record(held, of, &observed, None, grant))
     }
 
     /// The kernel did it, and the publication that follows is out.
-    fn carried_out(&mut self, wish: Box<TcWish>, lease: Option<Lease>) -> Option<TcResponse> {
-        let outcome = Outcome {
-            plan: Plan::Nothing,
-            observed: observed(),
-            notes: Vec::new(),
-        };
-        self.came_to(wish, lease, Ok((outcome, Instant::now())))
+    fn carried_out(
+        &mut self,
+        change: Box<PendingTcChange>,
+        lease: Option<Lease>,
+    ) -> Option<TcResponse> {
+        self.came_to(change, lease, Ok((outcome(), Instant::now())))
     }
 
     fn changed(
         &mut self,
-        wish: Box<TcWish>,
+        change: Box<PendingTcChange>,
         lease: Option<Lease>,
         result: Result<(Outcome, Instant), (ErrorKind, String)>,
     ) -> Vec<Effect> {
         self.step(Input::TcChanged(Box::new(TcOutcome {
-            wish,
-            lease,
-            result,
+            change,
+            result: TcResult {
+                lease,
+                outcome: result,
+            },
         })))
     }
 
     fn came_to(
         &mut self,
-        wish: Box<TcWish>,
+        change: Box<PendingTcChange>,
         lease: Option<Lease>,
         result: Result<(Outcome, Instant), (ErrorKind, String)>,
     ) -> Option<TcResponse> {
-        let effects = self.changed(wish, lease, result);
+        let effects = self.changed(change, lease, result);
         let mut answer = None;
         for effect in effects {
             if let Effect::Publish(publication) = effect {
@@ -106,9 +109,9 @@ impl Bench {
 
     /// Applies and returns the lease that holds then.
     fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
-        let wish = work(self.ask(request).0);
-        let lease = self.lease_of(&wish).unwrap();
-        let response = self.carried_out(wish, Some(lease.clone())).unwrap();
+        let change = work(self.ask(request).0);
+        let lease = self.lease_of(&change).unwrap();
+        let response = self.carried_out(change, Some(lease.clone())).unwrap();
         (lease, response)
     }
 
@@ -126,12 +129,26 @@ fn netns() -> LeaseNetns {
 }
 
 fn observed() -> Observed {
+    observed_netem(None)
+}
+
+/// What a worker reads back where our netem, or nothing, is at the root.
+pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
+    let handle = handle::for_tables(Tables::default(), &[]);
     Observed {
-        root: Root::Absent,
+        root: netem.map_or(Root::Absent, |netem| Root::Own { handle, netem }),
         in_use: Vec::new(),
         children: Vec::new(),
         netems_below: Vec::new(),
         statistics: QdiscStatistics::default(),
+    }
+}
+
+fn outcome() -> Outcome {
+    Outcome {
+        plan: Plan::Nothing,
+        observed: observed(),
+        notes: Vec::new(),
     }
 }
 
@@ -157,9 +174,9 @@ fn begins(effects: &[Effect]) -> bool {
 }
 
 /// The one piece of work that begins.
-fn work(effects: Vec<Effect>) -> Box<TcWish> {
+fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
     let begun = effects.into_iter().find_map(|effect| match effect {
-        Effect::ChangeTc(wish) => Some(wish),
+        Effect::ChangeTc(change) => Some(change),
         _ => None,
     });
     begun.expect("work begins")
@@ -175,10 +192,10 @@ fn a_time_to_live_ends_and_is_said() {
     assert!(!begins(&bench.tick()));
     assert!(bench.state.wake_at().unwrap() <= bench.moment.now + SECOND);
     bench.wait(SECOND);
-    let wish = work(bench.tick());
-    assert_eq!((&wish.order.work, wish.lane()), (&TcWork::Restore, V0));
-    assert!(wish.order.held.is_some());
-    bench.carried_out(wish, None);
+    let change = work(bench.tick());
+    assert_eq!((&change.order.work, change.lane()), (&TcWork::Restore, V0));
+    assert!(change.order.held.is_some());
+    bench.carried_out(change, None);
     assert!(bench.state.ledger.get(V0).is_none());
 }
 
@@ -186,10 +203,10 @@ fn a_time_to_live_ends_and_is_said() {
 fn a_change_without_an_end_makes_it_permanent() {
     let mut bench = Bench::warm();
     bench.applied(request(Some(5_000), None));
-    let wish = work(bench.ask(request(None, None)).0);
-    assert!(wish.order.held.is_some(), "its lease has to be dropped");
-    assert_eq!(bench.lease_of(&wish), None);
-    let response = bench.carried_out(wish, None).unwrap();
+    let change = work(bench.ask(request(None, None)).0);
+    assert!(change.order.held.is_some(), "its lease has to be dropped");
+    assert_eq!(bench.lease_of(&change), None);
+    let response = bench.carried_out(change, None).unwrap();
     assert_eq!(response.expires_at, None);
     bench.wait(SECOND * 10);
     assert!(!begins(&bench.tick()));
@@ -223,8 +240,8 @@ fn the_default_is_for_what_says_nothing() {
         operation: TcOperation::Remove,
         ..request(None, None)
     };
-    let wish = work(bench.ask(removal).0);
-    assert_eq!(bench.lease_of(&wish), None, "nothing is left to end");
+    let change = work(bench.ask(removal).0);
+    assert_eq!(bench.lease_of(&change), None, "nothing is left to end");
 }
 
 #[test]
@@ -236,11 +253,11 @@ fn a_confirmation_keeps_and_its_absence_ends() {
         response.message.contains("unless it is confirmed"),
         "{response:?}"
     );
-    let wish = work(bench.ask(confirmation()).0);
-    assert_eq!(wish.order.work, TcWork::Confirm);
+    let change = work(bench.ask(confirmation()).0);
+    assert_eq!(change.order.work, TcWork::Confirm);
     let busy = bench.refused(confirmation());
     assert_eq!(busy.error_kind, Some(ErrorKind::Busy));
-    let response = bench.carried_out(wish, lease.confirmed()).unwrap();
+    let response = bench.carried_out(change, lease.confirmed()).unwrap();
     assert!(
         response.success && response.expires_at.is_none(),
         "{response:?}"
@@ -255,6 +272,32 @@ fn a_confirmation_keeps_and_its_absence_ends() {
     bench.applied(request(Some(60_000), Some(3_000)));
     bench.wait(SECOND * 3);
     assert_eq!(work(bench.tick()).order.work, TcWork::Restore);
+}
+
+#[test]
+fn a_confirmation_waits_for_a_change_of_the_link_and_is_not_lost() {
+    let mut bench = Bench::warm();
+    bench.applied(request(None, Some(3_000)));
+    let (mut effects, _answer) = bench.request("default", "v0");
+    let Some(Effect::ChangeLink(change)) = effects.pop() else {
+        panic!("{effects:?}")
+    };
+    let (effects, _answer) = bench.ask(confirmation());
+    assert!(!begins(&effects));
+    let busy = bench.refused(confirmation());
+    assert_eq!(busy.error_kind, Some(ErrorKind::Busy), "one waits already");
+    // It came in time, though it begins later.
+    bench.wait(SECOND * 4);
+    assert!(!begins(&bench.tick()));
+    let result = Ok(false);
+    let effects = bench.step(Input::LinkChanged(Box::new(LinkOutcome { change, result })));
+    let change = work(effects);
+    assert_eq!(change.order.work, TcWork::Confirm);
+    let (confirmed, lease) = (
+        bench.changed(change, None, Ok((outcome(), Instant::now()))),
+        bench.state.ledger.get(V0),
+    );
+    assert!(!begins(&confirmed) && lease.is_none(), "{confirmed:?}");
 }
 
 #[test]
@@ -297,9 +340,9 @@ fn what_fails_to_be_restored_is_tried_again_later() {
     let (lease, _) = bench.applied(request(Some(1_000), None));
     bench.wait(SECOND);
     for pause in [1, 2, 4] {
-        let wish = work(bench.tick());
+        let change = work(bench.tick());
         let failed = Err((ErrorKind::Internal, "no".to_owned()));
-        bench.came_to(wish, Some(lease.clone()), failed);
+        bench.came_to(change, Some(lease.clone()), failed);
         bench.wait(SECOND * pause - Duration::from_millis(1));
         assert!(!begins(&bench.tick()));
         bench.wait(Duration::from_millis(1));
@@ -396,16 +439,11 @@ fn a_time_to_live_goes_on_when_a_scenario_is_over() {
     let mut effects = Vec::new();
     let moment = bench.moment;
     bench.state.release_lease(V0, "s #2", moment, &mut effects);
-    let wish = work(effects);
-    let kept = wish.order.held.clone().unwrap().released().unwrap();
+    let change = work(effects);
+    let kept = change.order.held.clone().unwrap().released().unwrap();
     assert_eq!((&kept.owner, kept.expires), (&Owner::Plain, alive.expires));
     assert_eq!(kept.before, alive.before);
-    let outcome = Outcome {
-        plan: Plan::Nothing,
-        observed: observed(),
-        notes: Vec::new(),
-    };
-    let effects = bench.changed(wish, Some(kept), Ok((outcome, Instant::now())));
+    let effects = bench.changed(change, Some(kept), Ok((outcome(), Instant::now())));
     assert_eq!(work(effects).order.work, TcWork::Restore);
 }
 
@@ -422,10 +460,10 @@ fn what_a_scenario_gives_up_takes_nothing_from_a_client() {
     bench.state.release_lease(V0, "s #2", moment, &mut effects);
     assert!(effects.is_empty(), "{effects:?}");
     // Both fail, so the lease is still the scenario's.
-    let mut fails = |wish: Box<TcWish>| {
-        let lease = wish.order.held.clone();
+    let mut fails = |change: Box<PendingTcChange>| {
+        let lease = change.order.held.clone();
         let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
-        let mut effects = bench.changed(wish, lease, result);
+        let mut effects = bench.changed(change, lease, result);
         effects.extend(bench.step(Input::Published(COST)));
         bench.wait(SECOND);
         effects.extend(bench.tick());
@@ -473,21 +511,20 @@ fn what_stays_is_carried_out_before_what_ends() {
             answer
         })
         .collect();
-    bench.wait(COST);
-    bench.carried_out(first, None);
-    bench.wait(COST * 32);
-    let ttl_of = |wish: &TcWish| match &wish.order.work {
+    let mut carried_out = |change| {
+        let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
+        bench.published();
+        effects
+    };
+    let ttl_of = |change: &PendingTcChange| match &change.order.work {
         TcWork::Change { terms, .. } => terms.ttl,
         other => panic!("{other:?}"),
     };
-    let second = work(bench.tick());
+    let second = work(carried_out(first));
     assert_eq!(ttl_of(&second), None);
-    bench.wait(COST);
-    bench.carried_out(second, None);
-    bench.wait(COST * 32);
-    let third = work(bench.tick());
+    let third = work(carried_out(second));
     assert_eq!(ttl_of(&third), Some(SECOND * 3));
-    bench.carried_out(third, None);
+    assert!(!begins(&carried_out(third)));
     assert!(!begins(&bench.tick()));
     drop(asked);
 }

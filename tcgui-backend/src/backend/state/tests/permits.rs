@@ -160,7 +160,7 @@ fn the_links_that_lead_to_the_host_stay_on() {
     bench.all_published_now();
 
     let permit = |effects: Vec<Effect>| match &effects[..] {
-        [Effect::SwitchLink(wish)] => wish.order.permit,
+        [Effect::ChangeLink(change)] => change.order.permit,
         other => panic!("{other:?}"),
     };
     let (effects, _) = bench.switch("default", "v0", down);
@@ -277,10 +277,10 @@ fn steps_are_asked_about_too_and_restorations_are_not() {
     // It was renamed while the scenario ran.
     bench.state.identity.policy = Policy::default();
     let (mut effects, _) = call(&mut bench, super::super::Asked::Look);
-    let Some(Effect::ChangeTc(wish)) = effects.pop() else {
+    let Some(Effect::ChangeTc(change)) = effects.pop() else {
         panic!("{effects:?}")
     };
-    bench.done(wish, None);
+    bench.done(change, None);
     bench.all_published_now();
     bench.state.identity.policy = policy(false, &[], &["default/v0"]);
     let step = || super::super::Asked::Change(Box::new(delay()));
@@ -300,7 +300,7 @@ fn a_lease_of_an_earlier_run_ends_under_stricter_options() {
     bench.state.adopt(vec![((NetnsKey::Host, 2), lease)], now);
     let effects = bench.step(links(NetnsKey::Host, &[link(2, "v0", true)]));
     let is_restored = |effect: &Effect| match effect {
-        Effect::ChangeTc(wish) => wish.order.work == TcWork::Restore,
+        Effect::ChangeTc(change) => change.order.work == TcWork::Restore,
         _ => false,
     };
     assert!(effects.iter().any(is_restored), "{effects:?}");

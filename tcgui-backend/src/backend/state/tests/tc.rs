@@ -3,11 +3,10 @@
 use tcgui_shared::netem::FlatNetem;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
+use super::leases::observed_netem;
 use super::*;
 use crate::kernel::netem::Netem;
-use crate::kernel::qdisc::QdiscStatistics;
 use crate::tc::handle::{self, Tables};
-use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
 
@@ -50,48 +49,42 @@ impl Bench {
         (self.step(Input::Request(request)), answer)
     }
 
-    /// Expects a wish to begin and nothing else to happen.
-    pub(super) fn begun(effects: Vec<Effect>) -> Box<TcWish> {
+    /// Expects a change to begin and nothing else to happen.
+    pub(super) fn begun(effects: Vec<Effect>) -> Box<PendingTcChange> {
         let mut effects = effects.into_iter();
         match (effects.next(), effects.next()) {
-            (Some(Effect::ChangeTc(wish)), None) => wish,
-            other => panic!("no wish begins: {other:?}"),
+            (Some(Effect::ChangeTc(change)), None) => change,
+            other => panic!("no change begins: {other:?}"),
         }
     }
 
-    /// The kernel did what was wished, as far as the caller says.
-    pub(super) fn done(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Vec<Effect> {
+    /// The kernel did what was changeed, as far as the caller says.
+    pub(super) fn done(
+        &mut self,
+        change: Box<PendingTcChange>,
+        netem: Option<Netem>,
+    ) -> Vec<Effect> {
         let handle = handle::for_tables(Tables::default(), &[]);
-        let root = netem.map_or(Root::Absent, |netem| Root::Own { handle, netem });
-        let observed = Observed {
-            root,
-            in_use: Vec::new(),
-            children: Vec::new(),
-            netems_below: Vec::new(),
-            statistics: QdiscStatistics::default(),
-        };
+        let observed = observed_netem(netem);
         let outcome = Outcome {
             plan: Plan::Change { handle },
             observed,
             notes: Vec::new(),
         };
-        let result = Ok((outcome, Instant::now()));
-        self.step(Input::TcChanged(Box::new(TcOutcome {
-            wish,
+        let outcome = Ok((outcome, Instant::now()));
+        let result = TcResult {
             lease: None,
-            result,
-        })))
+            outcome,
+        };
+        self.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
     }
 
-    /// Whatever was under way to the bus is out.
-    fn all_published(&mut self) {
-        while self.state.publishing {
-            self.step(Input::Published(COST));
-        }
-    }
-
-    fn done_and_published(&mut self, wish: Box<TcWish>, netem: Option<Netem>) -> Publication {
-        let mut effects = self.done(wish, netem);
+    fn done_and_published(
+        &mut self,
+        change: Box<PendingTcChange>,
+        netem: Option<Netem>,
+    ) -> Publication {
+        let mut effects = self.done(change, netem);
         match effects.pop() {
             Some(Effect::Publish(publication)) => publication,
             other => panic!("no publication but {other:?}"),
@@ -115,10 +108,10 @@ fn delays(publication: &Publication) -> Vec<(String, f64)> {
 fn what_was_read_back_is_published_before_the_answer() {
     let mut bench = Bench::warm();
     let (effects, mut answer) = bench.tc("default", delay(40.0));
-    let wish = Bench::begun(effects);
-    assert_eq!(wish.order.link.ifindex, 2);
+    let change = Bench::begun(effects);
+    assert_eq!(change.order.link.ifindex, 2);
     // The kernel is free to report something else.
-    let publication = bench.done_and_published(wish, Some(netem(41)));
+    let publication = bench.done_and_published(change, Some(netem(41)));
     assert_eq!(delays(&publication), [("v0".to_owned(), 41.0)]);
     answer.try_recv().unwrap_err();
     let [(reply, response)] = <[_; 1]>::try_from(publication.answers).unwrap();
@@ -133,7 +126,7 @@ fn what_was_read_back_is_published_before_the_answer() {
 fn a_burst_collapses_to_the_newest_and_all_are_answered() {
     let mut bench = Bench::warm();
     let (effects, first) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
+    let change = Bench::begun(effects);
     let mut answers = vec![first];
     for ms in 2..=200 {
         let (effects, answer) = bench.tc("default", delay(f64::from(ms)));
@@ -141,19 +134,21 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
         answers.push(answer);
     }
     bench.wait(COST);
-    let effects = bench.done(wish, Some(netem(1)));
+    let mut effects = bench.done(change, Some(netem(1)));
     assert!(
         matches!(
             &effects[..],
-            [Effect::Recheck(NetnsKey::Host), Effect::Publish(_)]
+            [
+                Effect::Recheck(NetnsKey::Host),
+                Effect::ChangeTc(_),
+                Effect::Publish(_)
+            ]
         ),
-        "{effects:?}"
+        "the newest begins at once: {effects:?}"
     );
+    let next = Bench::begun(vec![effects.swap_remove(1)]);
+    drop(effects);
     bench.published();
-    // It waits for a newer one four times as long as the first took.
-    assert_eq!(bench.state.wake_at(), Some(bench.moment.now + COST * 4));
-    bench.wait(COST * 4);
-    let next = Bench::begun(bench.step(Input::Timer));
     let TcWork::Change { operation, .. } = &next.order.work else {
         panic!("{next:?}");
     };
@@ -166,157 +161,6 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
         assert_eq!(applied.netem.delay_ms, Some(200.0));
     }
     let (effects, _answer) = bench.tc("default", TcOperation::Remove);
-    Bench::begun(effects);
-}
-
-#[test]
-fn changes_of_a_burst_follow_each_other_at_growing_distances() {
-    /// What a change takes, and a publication.
-    const COST: Duration = Duration::from_millis(1);
-    let mut bench = Bench::warm();
-    let (effects, _first) = bench.tc("default", delay(1.0));
-    let mut wish = Bench::begun(effects);
-    for factor in [4, 24, 100, 100] {
-        let (effects, _answer) = bench.tc("default", delay(f64::from(factor)));
-        assert!(effects.is_empty(), "{effects:?}");
-        bench.wait(COST);
-        bench.done(wish, Some(netem(1)));
-        bench.step(Input::Published(COST));
-        bench.wait(COST * factor - Duration::from_nanos(1));
-        let early = bench.step(Input::Timer);
-        let begins = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
-        assert!(!early.iter().any(begins), "{early:?}");
-        bench.wait(Duration::from_nanos(1));
-        let mut effects = bench.step(Input::Timer);
-        wish = match effects.remove(effects.iter().position(begins).expect("it begins")) {
-            Effect::ChangeTc(wish) => wish,
-            other => panic!("{other:?}"),
-        };
-        bench.step(Input::Published(COST));
-    }
-    // In a gap, it may still go on.
-    bench.wait(COST);
-    bench.done(wish, Some(netem(1)));
-    bench.step(Input::Published(COST));
-    bench.wait(COST * 40);
-    let (effects, _answer) = bench.tc("default", delay(2.0));
-    assert!(effects.is_empty(), "{effects:?}");
-    bench.wait(COST * 100);
-    let wish = Bench::begun(bench.step(Input::Timer));
-    bench.done(wish, Some(netem(2)));
-    bench.step(Input::Published(COST));
-}
-
-/// Waits until what has to wait for something newer begins; returns how long that took.
-fn begun_late(bench: &mut Bench, effects: Vec<Effect>) -> (Box<TcWish>, Duration) {
-    let begins = |effect| match effect {
-        Effect::ChangeTc(wish) => Some(wish),
-        _ => None,
-    };
-    if let Some(wish) = effects.into_iter().find_map(begins) {
-        return (wish, Duration::ZERO);
-    }
-    let due = bench.state.tc.begin_at().expect("it waits");
-    let waited = due - bench.moment.now;
-    bench.wait(waited);
-    let effects = bench.step(Input::Timer);
-    let wish = effects.into_iter().find_map(begins).expect("it begins");
-    (wish, waited)
-}
-
-#[test]
-fn whoever_waits_for_answers_is_soon_let_alone() {
-    let mut bench = Bench::warm();
-    let mut waits = Vec::new();
-    for number in 0..50_u32 {
-        // It is sent as soon as the answer is there, which may be before that is known here.
-        let (effects, _answer) = bench.tc("default", delay(f64::from(number)));
-        let (wish, waited) = begun_late(&mut bench, effects);
-        waits.push(waited);
-        bench.wait(COST);
-        bench.all_published();
-        let publication = bench.done_and_published(wish, Some(netem(number.into())));
-        for (reply, response) in publication.answers {
-            reply.send(response);
-        }
-    }
-    assert_eq!(waits[..3], [Duration::ZERO, COST * 4, COST * 2]);
-    assert!(waits[7..].iter().all(Duration::is_zero), "{waits:?}");
-    // A burst is one all the same.
-    let (effects, _answer) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
-    let (effects, _answer) = bench.tc("default", delay(2.0));
-    assert!(effects.is_empty(), "{effects:?}");
-    bench.wait(COST);
-    bench.all_published();
-    let effects = bench.done(wish, Some(netem(1)));
-    let (_, waited) = begun_late(&mut bench, effects);
-    assert_eq!(waited, COST * 4);
-}
-
-#[test]
-fn whoever_sends_another_while_one_waits_for_it_sends_a_burst() {
-    let mut bench = Bench::warm();
-    // The sender comes so late that each is answered before.
-    for number in 0..2_u32 {
-        let (effects, _answer) = bench.tc("default", delay(f64::from(number)));
-        let (wish, _) = begun_late(&mut bench, effects);
-        bench.wait(COST);
-        bench.all_published();
-        drop(bench.done_and_published(wish, Some(netem(number.into()))));
-    }
-    let (_, _third) = bench.tc("default", delay(3.0));
-    let (_, _fourth) = bench.tc("default", delay(4.0));
-    let (wish, _) = begun_late(&mut bench, Vec::new());
-    bench.wait(COST);
-    bench.all_published();
-    drop(bench.done_and_published(wish, Some(netem(4))));
-    // It began with the second: two changes, and twice as long a wait between them.
-    let (effects, _fifth) = bench.tc("default", delay(5.0));
-    let (_, waited) = begun_late(&mut bench, effects);
-    assert_eq!(waited, COST * 4 * 4);
-}
-
-#[test]
-fn only_what_a_slider_sends_waits_for_something_newer() {
-    let mut bench = Bench::warm();
-    let (effects, _first) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
-    let (_, _second) = bench.tc("default", delay(2.0));
-    bench.wait(COST);
-    let effects = bench.done(wish, Some(netem(1)));
-    let begins = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
-    assert!(!effects.iter().any(begins), "{effects:?}");
-    // While the burst waits, and while it is under way.
-    let (effects, _third) = bench.tc("default", TcOperation::Remove);
-    let wish = Bench::begun(effects);
-    let (_, _fourth) = bench.tc("default", delay(4.0));
-    let (_, _fifth) = bench.tc("default", TcOperation::Remove);
-    bench.wait(COST);
-    let effects = bench.done(wish, None);
-    assert!(effects.iter().any(begins), "{effects:?}");
-}
-
-#[test]
-fn whoever_does_not_wait_for_answers_sends_a_burst() {
-    let mut bench = Bench::warm();
-    let (effects, _first) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
-    bench.wait(COST);
-    let first = bench.done_and_published(wish, Some(netem(1)));
-    bench.step(Input::Published(COST));
-    let (effects, _second) = bench.tc("default", delay(2.0));
-    assert!(effects.is_empty(), "nobody has an answer yet: {effects:?}");
-    drop(first);
-    bench.wait(COST * 4);
-    let wish = Bench::begun(bench.step(Input::Timer));
-    bench.wait(COST);
-    bench.done(wish, Some(netem(2)));
-    bench.step(Input::Published(COST));
-    bench.wait(Duration::from_secs(1));
-    bench.step(Input::Timer);
-    bench.step(Input::Published(COST));
-    let (effects, _third) = bench.tc("default", delay(3.0));
     Bench::begun(effects);
 }
 
@@ -347,17 +191,17 @@ fn what_is_wrong_is_refused_at_once_by_its_name() {
 }
 
 #[test]
-fn a_failure_is_answered_and_the_next_wish_begins() {
+fn a_failure_is_answered_and_the_next_change_begins() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
+    let change = Bench::begun(effects);
     let (_, _second) = bench.tc("default", delay(2.0));
-    let result = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
-    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome {
-        wish,
+    let outcome = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
+    let result = TcResult {
         lease: None,
-        result,
-    })));
+        outcome,
+    };
+    let effects = bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })));
     assert!(
         matches!(&effects[..], [Effect::Recheck(NetnsKey::Host), Effect::ChangeTc(_), Effect::Publish(it)]
             if it.tc.is_empty() && it.answers[0].1.error_kind == Some(ErrorKind::Busy)),
@@ -390,8 +234,8 @@ fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
     let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false), v0(None)]));
     assert!(effects.is_empty(), "{effects:?}");
     let (effects, _answer) = bench.tc("default", delay(5.0));
-    let wish = Bench::begun(effects);
-    let publication = bench.done_and_published(wish, Some(netem(5)));
+    let change = Bench::begun(effects);
+    let publication = bench.done_and_published(change, Some(netem(5)));
     assert!(publication.list.is_some());
     assert_eq!(delays(&publication), [("v0".to_owned(), 5.0)]);
 }
@@ -401,8 +245,8 @@ fn a_look_that_began_before_is_older_than_what_was_read_back() {
     let mut bench = Bench::warm();
     let stale = links(NetnsKey::Host, &[link(1, "lo", false), v0(Some(netem(1)))]);
     let (effects, _answer) = bench.tc("default", delay(5.0));
-    let wish = Bench::begun(effects);
-    bench.done_and_published(wish, Some(netem(5)));
+    let change = Bench::begun(effects);
+    bench.done_and_published(change, Some(netem(5)));
     bench.step(Input::Published(COST));
     bench.wait(Duration::from_secs(1));
     let late = bench.step(stale);
@@ -444,11 +288,11 @@ fn configurations_are_repeated_for_a_frontend_that_joined() {
 fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
-    let wish = Bench::begun(effects);
+    let change = Bench::begun(effects);
     let (_, mut second) = bench.tc("default", delay(2.0));
     let effects = bench.state.stop(bench.moment);
     assert!(effects.is_empty(), "{effects:?}");
     second.try_recv().unwrap_err();
-    let publication = bench.done_and_published(wish, Some(netem(1)));
+    let publication = bench.done_and_published(change, Some(netem(1)));
     assert_eq!(publication.answers.len(), 1);
 }

@@ -1,0 +1,206 @@
+//! The only place that carries out effects.
+//!
+//! Slow work runs beside the main loop, and its result comes back as an [`Input`]. What is awaited here is room in
+//! the channels of actors that never wait for the main loop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+
+use super::explaining::Explainer;
+use super::link_worker;
+use super::state::{Effect, Input, LinkOutcome, TcOutcome};
+use super::tc_worker::{self, Leases};
+use crate::bandwidth::Roster;
+use crate::blocking;
+use crate::bus::BusHandle;
+use crate::diagnostics::Diagnostics;
+use crate::execution::ScenarioHandle;
+use crate::interfaces::InterfacesHandle;
+use crate::kernel::netns::{NetnsFiles, NetnsKey};
+use crate::kernel::process;
+use crate::lease::Lease;
+use crate::lease::journal::Late;
+use crate::library::LibraryHandle;
+use crate::namespace_watcher::StatusHandle;
+use crate::processes::ProcessesHandle;
+use crate::sockets::NetnsSockets;
+
+/// Carries out effects, and holds the work under way.
+#[derive(Debug)]
+pub(super) struct EffectRunner {
+    pub(super) handles: Handles,
+    /// Each piece of work ends in an input. How many operations run at once is bounded by their semaphores.
+    work: JoinSet<Input>,
+}
+
+/// What effects act upon.
+#[derive(Debug)]
+pub(super) struct Handles {
+    pub(super) tracker: InterfacesHandle,
+    pub(super) scenarios: ScenarioHandle,
+    /// `None`: processes are not looked at.
+    pub(super) processes: Option<ProcessesHandle>,
+    pub(super) publisher: BusHandle,
+    pub(super) sockets: NetnsSockets,
+    pub(super) files: NetnsFiles,
+    pub(super) diagnostics: Diagnostics,
+    pub(super) library: LibraryHandle,
+    pub(super) leases: Leases,
+    pub(super) roster: watch::Sender<Arc<Roster>>,
+    /// The netns directory.
+    pub(super) directory: PathBuf,
+    pub(super) watcher: StatusHandle,
+}
+
+impl EffectRunner {
+    pub(super) fn new(handles: Handles) -> Self {
+        Self {
+            handles,
+            work: JoinSet::new(),
+        }
+    }
+
+    /// Returns whether no work is under way.
+    pub(super) fn is_idle(&self) -> bool {
+        self.work.is_empty()
+    }
+
+    /// Returns how much work is under way.
+    pub(super) fn under_way(&self) -> usize {
+        self.work.len()
+    }
+
+    /// Waits for the result of some work; pends while there is none. Cancel-safe: the set keeps a result until it
+    /// is returned.
+    pub(super) async fn next_result(&mut self) -> Result<Input, JoinError> {
+        match self.work.join_next().await {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+
+    pub(super) async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            // The interfaces actor never waits for the main loop, so these never wait for long.
+            Effect::Track(key, way) => {
+                self.handles.sockets.admit(key);
+                self.handles.tracker.track(key, way).await;
+            }
+            Effect::Untrack(key, way) => self.handles.tracker.untrack(key, way).await,
+            Effect::Recheck(key) => self.handles.tracker.recheck(key).await,
+            Effect::Forget(key) => self.handles.sockets.forget(key),
+            Effect::ChangeLink(change) => {
+                let sockets = self.handles.sockets.clone();
+                self.operate(change.order.place.key, move || {
+                    let result = link_worker::carry_out(&sockets, &change.order);
+                    Input::LinkChanged(Box::new(LinkOutcome { change, result }))
+                });
+            }
+            Effect::ChangeTc(change) => {
+                let (sockets, leases) = (self.handles.sockets.clone(), self.handles.leases.clone());
+                self.operate(change.order.place.key, move || {
+                    let result = tc_worker::carry_out(&sockets, &leases, &change.order);
+                    Input::TcChanged(Box::new(TcOutcome { change, result }))
+                });
+            }
+            Effect::ForgetLease(lease) => self.update_lease_file(*lease, Late::Erase),
+            Effect::AmendLease(lease) => {
+                let also = lease.also.clone();
+                self.update_lease_file(*lease, Late::Amend(also));
+            }
+            Effect::Diagnose(order, reply) => {
+                let diagnostics = self.handles.diagnostics.clone();
+                let gone = self.handles.sockets.gone(order.place.key);
+                self.run_beside(async move {
+                    let gone = gone.cancelled_owned();
+                    reply.send(diagnostics.run(*order, gone).await);
+                });
+            }
+            Effect::Explain(question, reply) => {
+                let explainer = self.explainer();
+                self.run_beside(async move { reply.send(explainer.explain(*question).await) });
+            }
+            Effect::Scenario(request, reply) => {
+                let library = self.handles.library.clone();
+                self.run_beside(async move { reply.send(library.request(request).await) });
+            }
+            // As for the interfaces actor.
+            Effect::Execution(command) => self.handles.scenarios.send(command).await,
+            Effect::Roster(roster) => {
+                self.handles.roster.send_replace(Arc::new(roster));
+            }
+            Effect::LookForHolders => {
+                if let Some(processes) = &self.handles.processes {
+                    processes.ring();
+                }
+            }
+            Effect::GiveMemoryBack => {
+                self.run_beside(blocking::run(process::give_memory_back));
+            }
+            Effect::Publish(publication) => {
+                let publisher = self.handles.publisher.clone();
+                self.work.spawn(async move {
+                    // Without an answer the bus is gone, which ends the daemon anyway.
+                    Input::Published(publisher.publish(publication).await.unwrap_or_default())
+                });
+            }
+        }
+    }
+
+    /// Runs an operation inside a namespace on a worker thread, as soon as fewer than the allowed number run.
+    fn operate(&mut self, netns: NetnsKey, operation: impl FnOnce() -> Input + Send + 'static) {
+        let running = self.handles.sockets.running(netns);
+        match Arc::clone(&running).try_acquire_owned() {
+            Ok(permit) => {
+                self.work.spawn_blocking(move || {
+                    let _permit = permit;
+                    operation()
+                });
+            }
+            Err(_) => {
+                self.work.spawn(async move {
+                    let permit = running.acquire_owned().await;
+                    blocking::run(move || {
+                        let _permit = permit;
+                        operation()
+                    })
+                    .await
+                });
+            }
+        }
+    }
+
+    /// Runs work of which the main loop needs to know only that it is under way.
+    fn run_beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn(async move {
+            work.await;
+            Input::Timer
+        });
+    }
+
+    /// Updates the file of a lease outside its lane, unless work that begins later does so first.
+    fn update_lease_file(&mut self, lease: Lease, late: Late) {
+        let Ok(journal) = self.handles.leases.clone() else {
+            return;
+        };
+        journal.intend(&lease, late);
+        self.run_beside(blocking::run(move || tc_worker::catch_up(&journal, &lease)));
+    }
+
+    fn explainer(&self) -> Explainer {
+        Explainer {
+            files: self.handles.files,
+            directory: self.handles.directory.clone(),
+            watcher: self.handles.watcher.clone(),
+            tracker: self.handles.tracker.clone(),
+        }
+    }
+
+    /// Gives up the work under way.
+    pub(super) fn abort_all(&mut self) {
+        self.work.abort_all();
+    }
+}
