@@ -13,6 +13,7 @@
 
 mod effects;
 mod explaining;
+mod faults;
 mod holders;
 mod inventory;
 mod link_worker;
@@ -24,6 +25,7 @@ mod tc_worker;
 mod wire;
 
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -79,7 +81,7 @@ const LINK_SWEEP: u32 = 4;
 const OPERATIONS: usize = 4;
 /// Sockets kept for reading counters; one reading at a time is the rule.
 const READINGS: usize = 2;
-/// When the actor of `--fail-actor` fails: the daemon is up and shown by then.
+/// When an actor fails that is told to ([`faults`]): the daemon is up and shown by then.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1000);
@@ -140,7 +142,7 @@ pub enum BackendError {
 /// [`BackendError`]: it could not start, or an actor died.
 pub async fn run(config: Config) -> Result<(), BackendError> {
     let mut signals = Signals::open().map_err(BackendError::Signals)?;
-    let mut supervisor = Supervisor::new(config.fail_actor.clone());
+    let mut supervisor = Supervisor::new(faults::failing_actor());
     let restore = !config.keep_on_exit;
     let started = tokio::select! {
         biased;
@@ -212,6 +214,7 @@ async fn start(
         default_ttl: config.default_ttl,
         keep_on_exit: config.keep_on_exit,
         policy: config.policy,
+        fails_with: faults::failing_namespace(),
     };
     let setting = Setting {
         directory: directory.clone(),
@@ -406,11 +409,11 @@ struct Supervisor {
     names: HashMap<Id, &'static str>,
     stop: CancellationToken,
     /// The actor that is to fail on purpose.
-    fail: Option<String>,
+    fail: Option<OsString>,
 }
 
 impl Supervisor {
-    fn new(fail: Option<String>) -> Self {
+    fn new(fail: Option<OsString>) -> Self {
         let stop = CancellationToken::new();
         Self {
             actors: JoinSet::new(),
@@ -438,7 +441,7 @@ impl Supervisor {
         actor: &'static str,
         life: impl Future<Output = ActorResult> + Send + 'static,
     ) {
-        let fail = self.fail.as_deref() == Some(actor);
+        let fail = self.fail.as_deref() == Some(OsStr::new(actor));
         let life = async move {
             tokio::select! {
                 // Not cancel-safe, as dying is not: the rest of the daemon must cope.

@@ -142,10 +142,6 @@ pub struct Args {
     #[arg(long)]
     pub keep_on_exit: bool,
 
-    /// Let an actor panic one second after the start, to see what the service manager makes of it
-    #[arg(long, value_name = "ACTOR", hide = true)]
-    pub fail_actor: Option<String>,
-
     /// How often to look at everything though nothing was announced
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     pub sweep_interval: Duration,

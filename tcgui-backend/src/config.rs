@@ -30,8 +30,6 @@ pub struct Config {
     pub name: BackendName,
     /// Leave loopback interfaces out of the list.
     pub exclude_loopback: bool,
-    /// The actor that is to fail on purpose.
-    pub fail_actor: Option<String>,
     /// Create the netns directory if it is missing.
     pub create_netns_dir: bool,
     /// Read links by the kernel's namespace ids, or over sockets inside.
@@ -192,7 +190,6 @@ impl TryFrom<Args> for Config {
             containers,
             name,
             exclude_loopback: args.exclude_loopback,
-            fail_actor: args.fail_actor,
             create_netns_dir: args.create_netns_dir,
             namespace_ids: !args.no_namespace_ids,
             processes: args.process_namespaces.then_some(ProcessesConfig {

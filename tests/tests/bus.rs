@@ -25,6 +25,8 @@ mod tests {
     const MANY: usize = 1000;
 
     const LONG: Duration = Duration::from_secs(30);
+    /// A daemon whose decision panics, including the time of a busy machine.
+    const AT_ONCE: Duration = Duration::from_secs(2);
 
     /// A daemon with so many namespaces that a list is more than a socket takes at once.
     fn start_with_many(scene: &mut Scene) -> anyhow::Result<()> {
@@ -260,9 +262,14 @@ mod tests {
     });
 
     /// An actor that panics ends the daemon in order; the next one shows the truth.
-    fn fails(scene: &mut Scene, actor: &str) -> anyhow::Result<()> {
+    fn fails(
+        scene: &mut Scene,
+        wrapper: &'static [&'static str],
+        actor: &str,
+    ) -> anyhow::Result<()> {
         netns::add("before")?;
-        scene.start_with(&["--fail-actor", actor])?;
+        scene.wrap_daemon(wrapper);
+        scene.start()?;
         scene.wait_named(&["before"])?;
         let mut daemon = scene.take_daemon()?;
         let status = daemon.wait(SOON)?;
@@ -273,6 +280,7 @@ mod tests {
         scene.wait_for("the token goes", |state| !state.alive())?;
         netns::del("before")?;
         netns::add("after")?;
+        scene.wrap_daemon(&[]);
         scene.start_daemon::<&str>(&[])?;
         scene.wait_named(&["after"])?;
         scene.ping().map(drop)
@@ -280,13 +288,41 @@ mod tests {
 
     lab_test!(watcher_that_fails_ends_the_daemon, |scene| fails(
         scene,
+        &["env", "TCGUI_TEST_FAIL_ACTOR=namespace_watcher"],
         "namespace_watcher"
     ));
 
     lab_test!(interfaces_that_fail_end_the_daemon, |scene| fails(
         scene,
+        &["env", "TCGUI_TEST_FAIL_ACTOR=interfaces"],
         "interfaces"
     ));
 
-    lab_test!(bus_that_fails_ends_the_daemon, |scene| fails(scene, "bus"));
+    lab_test!(a_decision_that_panics_ends_the_daemon_at_once, |scene| {
+        scene.wrap_daemon(&["env", "TCGUI_TEST_FAIL_DECISION=fatal"]);
+        netns::add("before")?;
+        scene.start()?;
+        scene.wait_named(&["before"])?;
+        netns::add("fatal")?;
+        let mut daemon = scene.take_daemon()?;
+        let status = daemon.wait(AT_ONCE)?;
+        let log = daemon.stderr();
+        ensure!(status.code() == Some(1), "{status}: {log}");
+        ensure!(log.contains("told to fail"), "{log}");
+        scene.wait_for("the token goes", |state| !state.alive())?;
+        ensure!(
+            !scene.was_ever_listed("fatal"),
+            "it went on after the panic"
+        );
+        scene.wrap_daemon(&[]);
+        scene.start_daemon::<&str>(&[])?;
+        scene.wait_named(&["before", "fatal"])?;
+        scene.ping().map(drop)
+    });
+
+    lab_test!(bus_that_fails_ends_the_daemon, |scene| fails(
+        scene,
+        &["env", "TCGUI_TEST_FAIL_ACTOR=bus"],
+        "bus"
+    ));
 }

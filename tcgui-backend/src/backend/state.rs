@@ -1,6 +1,7 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -81,6 +82,8 @@ pub(super) struct Identity {
     pub(super) keep_on_exit: bool,
     /// Which changes are permitted.
     pub(super) policy: Policy,
+    /// The decision about a namespace of this name panics; only tests set it.
+    pub(super) fails_with: Option<OsString>,
 }
 
 /// What happened.

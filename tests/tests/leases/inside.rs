@@ -497,3 +497,24 @@ lab_test!(
         tc("blue", "qdisc del dev far root").map(drop)
     }
 );
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_restart_restores_after_a_panic_in_a_decision,
+    |scene| {
+        scene.wrap_daemon(&["env", "TCGUI_TEST_FAIL_DECISION=fatal"]);
+        started_with_pair(scene)?;
+        delay(scene, FAR, 40, &json!({"ttl_ms": 600_000}))?;
+        netns::add("fatal")?;
+        let status = scene.take_daemon()?.wait(SOON)?;
+        ensure!(status.code() == Some(1), "{status}");
+        ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
+        ensure!(leases() == 1, "no lease on disk");
+        // A lease of a scenario ends with the daemon that ran it.
+        edit_lease(|it| it["lease"]["owner"] = json!({"scenario": {"id": "gone"}}))?;
+        scene.wrap_daemon(&[]);
+        scene.start_daemon::<&str>(&[])?;
+        wait_root("netem", false)?;
+        wait_for("no lease is left on disk", SOON, leases, |left| *left == 0).map(drop)
+    }
+);

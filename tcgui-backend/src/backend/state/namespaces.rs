@@ -10,7 +10,12 @@ use crate::namespace_watcher::NamespaceEvent;
 impl State {
     pub(super) fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
         let change = match event {
-            NamespaceEvent::Added { name, id } => self.inventory.add_name(name, id),
+            NamespaceEvent::Added { name, id } => {
+                let fails = self.identity.fails_with.as_ref() == Some(&name);
+                let change = self.inventory.add_name(name, id);
+                assert!(!fails, "told to fail");
+                change
+            }
             NamespaceEvent::Removed { name, id } => self.inventory.remove_name(&name, id),
             // The list shows namespaces, not directories.
             NamespaceEvent::DirectoryAppeared | NamespaceEvent::DirectoryVanished => return,

@@ -71,6 +71,7 @@ impl Bench {
             default_ttl: None,
             keep_on_exit: false,
             policy: Policy::default(),
+            fails_with: None,
         };
         let setting = Setting {
             directory: "/run/netns".into(),
