@@ -31,10 +31,12 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
@@ -57,7 +59,7 @@ use crate::lease::journal::{Damaged, Journal, JournalError};
 use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Home, Lease};
 use crate::library;
-use crate::namespace_watcher::{self, Namespace, WatchError};
+use crate::namespace_watcher::{self, Namespace, NamespaceWatcherHandle, WatchConfig, WatchError};
 use crate::policy::Policy;
 use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
 use crate::sockets::NetnsSockets;
@@ -81,6 +83,10 @@ const LINK_SWEEP: u32 = 4;
 const OPERATIONS: usize = 4;
 /// Sockets kept for reading counters; one reading at a time is the rule.
 const READINGS: usize = 2;
+/// The name of the watcher's actor.
+const WATCHER: &str = "namespace_watcher";
+/// After this long without a first look at the netns directory, the log says so.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
 /// When an actor fails that is told to ([`faults`]): the daemon is up and shown by then.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
 /// How long actors may take to end before they are left behind.
@@ -172,11 +178,10 @@ async fn start(
     let (leases, left) = open_state(&config, files).await?;
     // Listening begins before looking, for links as for namespaces.
     let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
-    let looks = Rtnetlink::open(LOOKS)?;
-    let links = KernelLinks::open(looks, files, sockets.clone(), config.namespace_ids)?;
+    let links = open_links(config.namespace_ids, files, &sockets)?;
     let (tracker, link_events, interfaces) =
         interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
-    let (namespaces, watcher, watch) = namespace_watcher::open(config.watch).await?;
+    let (namespaces, watcher) = open_watcher(config.watch, supervisor).await?;
     let (library, librarian) = library::open(config.library).await;
     let (publisher, clients, bus) = bus::open(&config.bus, &config.name).await?;
 
@@ -186,7 +191,6 @@ async fn start(
         directory = %directory.display(), count = namespaces.len(), "backend started"
     );
     tell_policy(&config.policy);
-    supervisor.watch_over("namespace_watcher", watch.run(supervisor.child_token()));
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
     supervisor.watch_over("library", librarian.run(supervisor.child_token()));
@@ -248,6 +252,69 @@ async fn start(
         library,
     };
     Ok((state, sources, handles, namespaces))
+}
+
+/// Opens the way to read and hear links.
+fn open_links(
+    namespace_ids: bool,
+    files: NetnsFiles,
+    sockets: &NetnsSockets,
+) -> Result<KernelLinks, RtnetlinkError> {
+    let looks = Rtnetlink::open(LOOKS)?;
+    KernelLinks::open(looks, files, sockets.clone(), namespace_ids)
+}
+
+/// Starts the watcher on a thread of its own, and returns what is there with the way to hear of changes.
+///
+/// The watcher looks at files. A look at a file system that hangs does not return; then only this thread waits, and it is
+/// left behind when the daemon stops.
+async fn open_watcher(
+    config: WatchConfig,
+    supervisor: &mut Supervisor,
+) -> Result<(Vec<Namespace>, NamespaceWatcherHandle), BackendError> {
+    let (opened, first_look) = oneshot::channel();
+    let (ended, end) = oneshot::channel();
+    let (runtime, stop) = (Handle::current(), supervisor.child_token());
+    let directory = config.directory.clone();
+    let life = async move {
+        match namespace_watcher::open(config).await {
+            Ok((namespaces, handle, task)) => {
+                opened.send(Ok((namespaces, handle))).ok();
+                task.run(stop).await;
+            }
+            Err(err) => {
+                opened.send(Err(err)).ok();
+            }
+        }
+    };
+    let watch = move || {
+        runtime.block_on(life.instrument(info_span!("actor", name = WATCHER)));
+        ended.send(()).ok();
+    };
+    thread::Builder::new()
+        .name(WATCHER.to_owned())
+        .spawn(watch)
+        .map_err(BackendError::OwnNamespace)?;
+    let late = async {
+        tokio::time::sleep(FIRST_LOOK).await;
+        warn!(
+            directory = %directory.display(),
+            "still waiting for the first look at the netns directory: a file system in it may hang"
+        );
+        std::future::pending().await
+    };
+    let opened = tokio::select! {
+        // Cancel-safe: not polled again once one has resolved.
+        opened = first_look => opened,
+        never = late => never,
+    };
+    // The hook has said why a thread panicked.
+    let panicked = || BackendError::ActorEnded { actor: WATCHER };
+    let opened = opened.map_err(|_| panicked())??;
+    supervisor.supervise(WATCHER, async {
+        end.await.map_err(|_| "it panicked".into())
+    });
+    Ok(opened)
 }
 
 /// Sets the actors going that find namespaces without a name.

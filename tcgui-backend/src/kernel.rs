@@ -10,6 +10,7 @@ pub mod boot;
 pub mod ethtool;
 #[cfg(feature = "daemon")]
 pub mod icmp;
+pub mod inode;
 #[cfg(all(test, feature = "daemon"))]
 pub(crate) mod lab;
 #[cfg(feature = "daemon")]

@@ -6,6 +6,7 @@
 //! | [`process`] | programs that end with their parent, and programs that must succeed |
 //! | [`daemon`] | the built binary: start, stop, and what it costs |
 //! | [`doorbells`] | the daemon's sources of news: taken away and given back |
+//! | [`fuse`] | a file system that never answers |
 //! | [`frontend`] | how released frontends join the bus and what they listen to |
 //! | [`client`] | a frontend that knows nothing but the wire |
 //! | [`peer`] | members of the bus in processes of their own |
@@ -29,6 +30,7 @@ pub mod daemon;
 pub mod doorbells;
 pub mod engines;
 pub mod frontend;
+pub mod fuse;
 pub mod lab;
 pub mod links;
 pub mod measure;

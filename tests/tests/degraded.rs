@@ -9,7 +9,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use anyhow::ensure;
+    use nix::sys::signal::Signal;
+    use serde_json::json;
+    use tcgui_tests::daemon::Daemon;
     use tcgui_tests::doorbells::{Limit, NO_MOUNTS, give_mounts};
+    use tcgui_tests::fuse::Hung;
     use tcgui_tests::lab::Kind;
     use tcgui_tests::links::{self, life_of_a_link};
     use tcgui_tests::measure::Times;
@@ -284,4 +288,68 @@ mod tests {
         })
         .map(drop)
     });
+
+    /// A change of a link and an explanation are answered, and SIGTERM ends the daemon in time.
+    fn serves_and_stops(scene: &mut Scene, entry: &str) -> anyhow::Result<()> {
+        scene.ping()?;
+        for operation in ["Disable", "Enable"] {
+            let request = json!({"namespace": "there", "interface": "lo", "operation": operation});
+            let (reply, _) = scene.client()?.ask("interface", &request)?;
+            ensure!(reply["success"] == true, "{reply}");
+        }
+        let (reply, _) = scene
+            .client()?
+            .ask("explain", &json!({ "namespace": entry }))?;
+        ensure!(reply["success"] == true, "{reply}");
+        let status = scene.take_daemon()?.stop()?;
+        ensure!(status.success(), "{status}");
+        Ok(())
+    }
+
+    lab_test!(an_entry_that_hangs_hides_no_other, |scene| {
+        netns::add("there")?;
+        scene.start()?;
+        scene.wait_named(&["there"])?;
+        netns::touch(&netns::path("hung"))?;
+        let hung = Hung::mount(&netns::path("hung"))?;
+        netns::add("later")?;
+        scene.wait_named(&["later", "there"])?;
+        // Also a sweep does not wait for it.
+        scene.daemon()?.signal(Signal::SIGHUP)?;
+        netns::del("later")?;
+        scene.wait_named(&["there"])?;
+        serves_and_stops(scene, "hung")?;
+        scene.start_daemon::<&str>(&[])?;
+        scene.wait_named(&["there"])?;
+        drop(hung);
+        Ok(())
+    });
+
+    lab_test!(
+        a_link_to_a_file_system_that_hangs_stops_no_request,
+        |scene| {
+            netns::add("there")?;
+            scene.start()?;
+            scene.wait_named(&["there"])?;
+            let directory = Path::new("/run/hung");
+            fs::create_dir(directory)?;
+            let hung = Hung::mount(directory)?;
+            symlink(directory.join("netns"), netns::path("link"))?;
+            // The look at the link does not return. What is known already is served.
+            scene.ping()?;
+            serves_and_stops(scene, "there")?;
+            // A start does not get beyond its first look, and can be stopped all the same.
+            let daemon = Daemon::start::<&str>(&[], &[])?;
+            wait_for(
+                "the daemon says what it waits for",
+                LONG,
+                || daemon.stderr(),
+                |log| log.contains("netns directory"),
+            )?;
+            let status = daemon.stop()?;
+            ensure!(status.success(), "{status}");
+            drop(hung);
+            Ok(())
+        }
+    );
 }

@@ -43,7 +43,13 @@ impl Explainer {
             _ => None,
         };
         let asked = entry_name.as_ref().map(|name| name.as_os_str().to_owned());
-        let watcher = self.watcher.ask(asked).await;
+        // A watcher that looks at a file system which hangs does not answer.
+        let watcher = tokio::time::timeout(PATIENCE, self.watcher.ask(asked)).await;
+        let watcher = match watcher {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("the watcher has ended".to_owned()),
+            Err(_) => Err("the watcher does not answer: a file system may hang".to_owned()),
+        };
         let (files, directory) = (self.files, self.directory);
         let (entry, host) = blocking::run(move || {
             let entry = entry_name.map(|name| entry_facts(&files, &directory, &name));
@@ -65,7 +71,7 @@ impl Explainer {
             name,
             entry,
             host,
-            watcher: watcher.ok_or_else(|| "the watcher has ended".to_owned()),
+            watcher,
             aliases: known.aliases,
             links,
             netlink: Some(self.tracker.last_heard()),

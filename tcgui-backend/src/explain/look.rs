@@ -1,13 +1,14 @@
 //! Looking at one entry and at what the machine allows. Blocks for as long as a few `stat` calls do.
 
-use std::fs::{self, Metadata};
+use std::fs;
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use tcgui_shared::names::NetnsName;
 
 use super::{EntryFacts, EntryKind, HostFacts, Propagation};
+use crate::kernel::inode::{FileKind, Inode, Links};
 use crate::kernel::mountinfo::{Mount, MountInfo};
 use crate::kernel::netns::{Entry, NetnsFiles};
 use crate::kernel::process;
@@ -27,8 +28,8 @@ const LIMITS: [&str; 5] = [
 /// A [`NetnsName`] is one component and never `..`, so the path stays in the directory.
 pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> EntryFacts {
     let path = directory.join(name.as_os_str());
-    let link = fs::symlink_metadata(&path);
-    let is_link = link.as_ref().is_ok_and(Metadata::is_symlink);
+    let link = Inode::at(&path, Links::Stay);
+    let is_link = link.as_ref().is_ok_and(|it| it.kind() == FileKind::Symlink);
     let link_target = is_link.then(|| fs::read_link(&path).ok()).flatten();
     // The mount table has no links in it.
     let resolved = directory.canonicalize();
@@ -55,7 +56,7 @@ pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> En
     }
 }
 
-fn kind(files: &NetnsFiles, path: &Path, link: io::Result<Metadata>) -> EntryKind {
+fn kind(files: &NetnsFiles, path: &Path, link: io::Result<Inode>) -> EntryKind {
     match files.look(path, None) {
         Entry::Network(id) => {
             let kind = Some("net");
@@ -68,8 +69,8 @@ fn kind(files: &NetnsFiles, path: &Path, link: io::Result<Metadata>) -> EntryKin
         Entry::Absent | Entry::Plain => {}
     }
     let found = match link {
-        Ok(link) if !link.is_symlink() => link,
-        Ok(_) => match fs::metadata(path) {
+        Ok(link) if link.kind() != FileKind::Symlink => link,
+        Ok(_) => match Inode::at(path, Links::Follow) {
             Ok(found) => found,
             Err(err) if err.kind() == io::ErrorKind::NotFound => return EntryKind::DanglingLink,
             Err(err) => return EntryKind::Unreachable(err.to_string()),
@@ -77,23 +78,18 @@ fn kind(files: &NetnsFiles, path: &Path, link: io::Result<Metadata>) -> EntryKin
         Err(err) if is_absent(&err) => return EntryKind::Nothing,
         Err(err) => return EntryKind::Unreachable(err.to_string()),
     };
-    if found.dev() == files.device() {
+    if found.device == files.device() {
         return EntryKind::Unreachable("a namespace that may not be opened".to_owned());
     }
-    let kind = found.file_type();
-    if kind.is_file() {
-        EntryKind::File {
-            len: found.len(),
-            mode: found.permissions().mode() & 0o7777,
-        }
-    } else if kind.is_dir() {
-        EntryKind::Other("a directory")
-    } else if kind.is_fifo() {
-        EntryKind::Other("a FIFO")
-    } else if kind.is_socket() {
-        EntryKind::Other("a socket")
-    } else {
-        EntryKind::Other("a device")
+    match found.kind() {
+        FileKind::Regular => EntryKind::File {
+            len: found.len,
+            mode: found.permissions(),
+        },
+        FileKind::Directory => EntryKind::Other("a directory"),
+        FileKind::Fifo => EntryKind::Other("a FIFO"),
+        FileKind::Socket => EntryKind::Other("a socket"),
+        FileKind::Device | FileKind::Symlink => EntryKind::Other("a device"),
     }
 }
 

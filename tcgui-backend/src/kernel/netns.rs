@@ -1,7 +1,8 @@
 //! Network namespaces as files: telling them from other entries, naming them, opening them.
 //!
 //! All members of nsfs share one `st_dev` (`fs/nsfs.c`), so a `stat` tells a mounted namespace from
-//! its empty placeholder file without opening anything: it does not block on a FIFO and pins nothing.
+//! its empty placeholder file without opening anything: it does not block on a FIFO and pins nothing. It does
+//! not wait for a file system whose server hangs either ([`Inode`]).
 //! A descriptor, even an `O_PATH` one, would keep the namespace alive after `ip netns del`.
 
 use std::ffi::{OsStr, OsString};
@@ -18,7 +19,9 @@ use nix::dir::Dir;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, openat};
 use nix::libc;
 use nix::sched::{CloneFlags, setns};
-use nix::sys::stat::{FileStat, Mode, SFlag, fstat, fstatat};
+use nix::sys::stat::{Mode, fstat, fstatat};
+
+use super::inode::{FileKind, Inode, Links};
 
 pub use way::{NetnsKey, Way};
 
@@ -80,13 +83,9 @@ impl MountedNamespaceId {
         self.inode
     }
 
-    fn new(inode: &FileStat, ctime: &FileStat) -> Self {
-        Self::from_parts(
-            inode.st_dev,
-            inode.st_ino,
-            ctime.st_ctime,
-            ctime.st_ctime_nsec,
-        )
+    fn new(inode: &Inode, ctime: &Inode) -> Self {
+        let (seconds, nanoseconds) = ctime.ctime;
+        Self::from_parts(inode.device, inode.number, seconds, nanoseconds)
     }
 }
 
@@ -225,16 +224,16 @@ impl NetnsFiles {
     }
 
     fn look_from(&self, base: BorrowedFd<'_>, name: &OsStr, known: Option<Entry>) -> Entry {
-        let link = match fstatat(base, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(stat) => stat,
-            Err(nix::Error::ENOENT) => return Entry::Absent,
+        let link = match Inode::beside(base, name, Links::Stay) {
+            Ok(link) => link,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Entry::Absent,
             Err(_) => return Entry::Plain,
         };
-        let id = if link.st_dev == self.nsfs_device {
+        let id = if link.device == self.nsfs_device {
             MountedNamespaceId::new(&link, &link)
-        } else if SFlag::from_bits_truncate(link.st_mode) & SFlag::S_IFMT == SFlag::S_IFLNK {
-            match fstatat(base, name, AtFlags::empty()) {
-                Ok(target) if target.st_dev == self.nsfs_device => {
+        } else if link.kind() == FileKind::Symlink {
+            match Inode::beside(base, name, Links::Follow) {
+                Ok(target) if target.device == self.nsfs_device => {
                     MountedNamespaceId::new(&target, &link).through_link()
                 }
                 _ => return Entry::Plain,
@@ -360,8 +359,8 @@ impl NetnsFiles {
             Err(nix::Error::ENOENT) => return Err(OpenError::Gone),
             opened => opened.map_err(failed)?,
         };
-        let stat = fstat(&handle).map_err(failed)?;
-        if stat.st_dev != self.nsfs_device || stat.st_ino != id.inode {
+        let found = Inode::of(&handle).map_err(OpenError::Open)?;
+        if found.device != self.nsfs_device || found.number != id.inode {
             return Err(OpenError::Gone);
         }
         let reopen = format!("/proc/self/fd/{}", handle.as_raw_fd());

@@ -3,10 +3,11 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
+use crate::kernel::inode::{FileKind, Inode, Links};
 use crate::kernel::netns::{Entry, NetnsDirectory, NetnsFiles};
 
 /// Which directory the path names at the moment.
@@ -67,8 +68,10 @@ impl Probe {
 
     /// Returns whether `name` is an empty file as `ip netns add` makes it to mount a namespace on.
     pub(super) fn is_placeholder(&self, name: &OsStr) -> bool {
-        fs::symlink_metadata(self.directory.join(name)).is_ok_and(|found| {
-            found.is_file() && found.len() == 0 && found.permissions().mode() & 0o777 == 0
+        let found = Inode::at(&self.directory.join(name), Links::Stay);
+        found.is_ok_and(|found| {
+            let is_empty = found.kind() == FileKind::Regular && found.len == 0;
+            is_empty && found.permissions() & 0o777 == 0
         })
     }
 
