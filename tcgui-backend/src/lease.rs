@@ -14,6 +14,7 @@
 //! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`by_hand`] is pure.
 
 pub mod by_hand;
+pub mod failed_change;
 pub mod journal;
 pub mod ledger;
 pub mod restore;

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 use super::orders::{TcOrder, TcResult, TcWork};
 use crate::error::chain;
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
+use crate::lease::failed_change::{AfterFailure, after_failure};
 use crate::lease::journal::{Journal, JournalError};
 use crate::lease::restore::{self, Restored};
 use crate::lease::terms::Terms;
@@ -143,7 +144,7 @@ fn change(
             (result, recorded)
         }
         Err(_) => {
-            let lease = after_failure(socket, ifindex, leases, held, (recorded, before));
+            let lease = settle_failure(socket, ifindex, leases, held, (recorded, before));
             (result, lease)
         }
     }
@@ -159,8 +160,8 @@ fn look(
     Ok(perform::look(socket, order.link.ifindex, order.foreign)?)
 }
 
-/// Returns the lease that holds after a change that failed: the old one if nothing has changed.
-fn after_failure(
+/// Brings the file of the lease up to date after a change that failed, and returns the lease that is in force.
+fn settle_failure(
     socket: &mut RequestSocket,
     ifindex: u32,
     leases: &Leases,
@@ -168,31 +169,17 @@ fn after_failure(
     (recorded, before): (Option<Lease>, Option<Root>),
 ) -> Option<Lease> {
     let after = perform::observe(socket, ifindex).map(|observed| observed.root);
-    let is_unchanged = match (&before, &after) {
-        // It was refused before anything was done.
-        (None, _) => true,
-        (Some(before), Ok(after)) => is_same_root(before, after),
-        (Some(_), Err(_)) => false,
-    };
-    if !is_unchanged {
-        let mut lease = recorded.or_else(|| held.cloned())?;
-        if let Ok(Root::Own { netem, .. }) = after {
-            lease.may_be(Some(netem));
+    match after_failure(held, recorded, before.as_ref(), after.as_ref().ok()) {
+        AfterFailure::AsBefore(lease) => lease,
+        AfterFailure::Write(lease) => {
+            keep(leases, &lease);
+            Some(lease)
         }
-        keep(leases, &lease);
-        return Some(lease);
+        AfterFailure::Erase(lease) => {
+            forget(leases, Some(&lease));
+            None
+        }
     }
-    match (&recorded, held) {
-        (Some(_), Some(held)) => keep(leases, held),
-        (Some(recorded), None) => forget(leases, Some(recorded)),
-        (None, _) => {}
-    }
-    held.cloned()
-}
-
-fn is_same_root(before: &Root, after: &Root) -> bool {
-    let is_nothing = |root: &Root| matches!(root, Root::Absent | Root::Default { .. });
-    before == after || (is_nothing(before) && is_nothing(after))
 }
 
 /// Keeps what has to be confirmed; what is there is only read.

@@ -2,6 +2,7 @@
 
 mod by_hand;
 mod crash;
+mod failed_change;
 mod journal;
 mod ledger;
 mod restore;

@@ -52,11 +52,23 @@ pub(in crate::backend) enum Asked {
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     held: HashMap<LeaseKey, (u64, Arc<str>)>,
+    /// Interfaces for which a start was requested, and whether a client has changed them since.
+    starting: HashMap<LeaseKey, bool>,
     /// What the executions are to be told.
     lost: Vec<Command>,
 }
 
 impl Claims {
+    /// A client starts a scenario on an interface. Its execution claims the interface later.
+    fn note_start(&mut self, lane: LeaseKey) {
+        self.starting.insert(lane, false);
+    }
+
+    /// Returns whether a client has changed an interface after it requested the start.
+    fn take_overtaken(&mut self, lane: LeaseKey) -> bool {
+        self.starting.remove(&lane).unwrap_or(false)
+    }
+
     fn claim(&mut self, lane: LeaseKey, claim: &Claim) {
         self.held
             .insert(lane, (claim.number, Arc::clone(&claim.scenario)));
@@ -76,6 +88,9 @@ impl Claims {
 
     /// A client changes an interface; returns the scenario that ends by that.
     pub(super) fn take_over(&mut self, lane: LeaseKey) -> Option<Arc<str>> {
+        if let Some(is_overtaken) = self.starting.get_mut(&lane) {
+            *is_overtaken = true;
+        }
         let (number, scenario) = self.held.remove(&lane)?;
         self.lost.push(lost(lane, number, Loss::TakenOver));
         Some(scenario)
@@ -83,9 +98,11 @@ impl Claims {
 
     /// These are all the links of a namespace: executions on others have lost them.
     pub(super) fn links_are(&mut self, netns: NetnsKey, links: &[Link]) {
-        let lost_here = self.held.extract_if(|(key, ifindex), _| {
+        let is_gone = |(key, ifindex): &LeaseKey| {
             *key == netns && !links.iter().any(|link| link.ifindex == *ifindex)
-        });
+        };
+        self.starting.retain(|lane, _| !is_gone(lane));
+        let lost_here = self.held.extract_if(|lane, _| is_gone(lane));
         let lost_here = lost_here.map(|(lane, (number, _))| lost(lane, number, Loss::Gone));
         self.lost.extend(lost_here);
     }
@@ -107,7 +124,7 @@ fn lost((netns, ifindex): LeaseKey, number: u64, loss: Loss) -> Command {
 impl State {
     /// Returns what to ask of the executions; answers what is wrong at once.
     pub(super) fn execution(
-        &self,
+        &mut self,
         request: ScenarioExecutionRequest,
         reply: Reply<ScenarioExecutionResponse>,
     ) -> Option<Command> {
@@ -119,18 +136,20 @@ impl State {
                 loop_execution,
             } => {
                 return match self.find(&namespace, &interface) {
-                    Ok(((netns, interface), found)) => Some(Command::Start(Box::new(Start {
-                        scenario_id,
-                        looped: loop_execution,
-                        target: Target {
-                            key: InterfaceKey {
-                                netns: found.key,
-                                ifindex: found.link.ifindex,
-                            },
-                            names: InterfaceNames { netns, interface },
-                        },
-                        reply,
-                    }))),
+                    Ok(((netns, interface), found)) => {
+                        let key = InterfaceKey {
+                            netns: found.key,
+                            ifindex: found.link.ifindex,
+                        };
+                        self.claims.note_start((key.netns, key.ifindex));
+                        let names = InterfaceNames { netns, interface };
+                        Some(Command::Start(Box::new(Start {
+                            scenario_id,
+                            looped: loop_execution,
+                            target: Target { key, names },
+                            reply,
+                        })))
+                    }
                     Err((kind, message)) => {
                         reply.send(ScenarioError::new(kind.into(), message).into());
                         None
@@ -206,6 +225,11 @@ impl State {
             return reply.send(TcResponse::failure(denial.to_string(), ErrorKind::Denied));
         }
         if work == TcWork::Look {
+            if self.claims.take_overtaken(lane) {
+                let message =
+                    format!("{interface} in {netns} was changed by a request after this one");
+                return reply.send(TcResponse::failure(message, ErrorKind::Busy));
+            }
             if self.ledger.is_owed(lane) {
                 // It would take that for what it has to put back itself.
                 let message = format!(

@@ -203,6 +203,29 @@ fn a_change_of_a_client_ends_the_execution_and_says_so() {
 }
 
 #[test]
+fn a_change_that_comes_after_a_start_is_not_undone_by_it() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::warm();
+    let (effects, _started) = bench.execution(start("default", "v0"));
+    assert!(matches!(
+        &effects[..],
+        [Effect::Execution(Command::Start(_))]
+    ));
+    // The execution looks at the interface only now.
+    let (effects, _answer) = bench.tc("default", apply());
+    let change = Bench::begun(effects);
+    let (effects, mut answer) = bench.call(&mine, Asked::Look);
+    assert!(effects.is_empty(), "{effects:?}");
+    assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
+    bench.done(change, Some(Netem::default()));
+    bench.step(Input::Published(COST));
+    // The next start counts by itself.
+    drop(bench.execution(start("default", "v0")));
+    let (effects, _answer) = bench.call(&claim(2, NetnsKey::Host), Asked::Look);
+    assert_eq!(Bench::begun(effects).order.work, TcWork::Look);
+}
+
+#[test]
 fn a_released_interface_is_free() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);

@@ -1,0 +1,90 @@
+//! The lease after a change that failed, for each state of the root.
+
+use super::super::failed_change::{AfterFailure, after_failure};
+use super::*;
+use crate::tc::handle::{self, Tables};
+use crate::tc::observed::Root;
+
+fn own(ms: u64) -> Root {
+    Root::Own {
+        handle: handle::for_tables(Tables::default(), &[]),
+        netem: delay(ms),
+    }
+}
+
+#[test]
+fn a_refused_change_leaves_the_lease_as_it_was() {
+    let held = lease(3);
+    let root = own(5);
+    // It was refused before it began, or the root is the same.
+    for (before, after) in [
+        (None, Some(&root)),
+        (None, None),
+        (Some(&root), Some(&root)),
+    ] {
+        let kept = after_failure(Some(&held), None, before, after);
+        assert_eq!(kept, AfterFailure::AsBefore(Some(held.clone())));
+        let none = after_failure(None, None, before, after);
+        assert_eq!(none, AfterFailure::AsBefore(None));
+    }
+}
+
+#[test]
+fn a_lease_that_was_written_for_nothing_is_taken_back() {
+    let (held, recorded) = (
+        lease(3),
+        Lease {
+            expires: Some(at(20)),
+            ..lease(3)
+        },
+    );
+    let (before, after) = (
+        Root::Absent,
+        Root::Default {
+            kind: "noqueue".into(),
+        },
+    );
+    let back = after_failure(
+        Some(&held),
+        Some(recorded.clone()),
+        Some(&before),
+        Some(&after),
+    );
+    assert_eq!(back, AfterFailure::Write(held));
+    let gone = after_failure(None, Some(recorded.clone()), Some(&before), Some(&after));
+    assert_eq!(gone, AfterFailure::Erase(recorded));
+}
+
+#[test]
+fn a_change_that_may_have_taken_effect_keeps_its_lease() {
+    let recorded = Lease {
+        expires: Some(at(20)),
+        ..lease(3)
+    };
+    let (before, after) = (own(5), own(7));
+    for (after, netems) in [
+        (Some(&after), vec![Some(delay(5)), Some(delay(7))]),
+        (None, vec![Some(delay(5))]),
+    ] {
+        let kept = after_failure(
+            Some(&lease(3)),
+            Some(recorded.clone()),
+            Some(&before),
+            after,
+        );
+        let expected = Lease {
+            set: netems,
+            ..recorded.clone()
+        };
+        assert_eq!(kept, AfterFailure::Write(expected));
+    }
+    // A change that stays records no lease; the one of before may still have to undo it.
+    let kept = after_failure(Some(&lease(3)), None, Some(&before), Some(&after));
+    let expected = Lease {
+        set: vec![Some(delay(5)), Some(delay(7))],
+        ..lease(3)
+    };
+    assert_eq!(kept, AfterFailure::Write(expected));
+    let none = after_failure(None, None, Some(&before), Some(&after));
+    assert_eq!(none, AfterFailure::AsBefore(None));
+}
