@@ -136,10 +136,13 @@ run_on_host() {
         cd -- "$directory" || exit 126
         "$@"
         exit $?'
+    local started=$SECONDS
     setpriv --pdeathsig KILL -- unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private -- \
         timeout --foreground -k 5 "$limit" bash -c "$preparation" "${writable:-/proc}" "$@" </dev/null
     local status=$?
-    [ "$status" -ne 124 ] || fail "the command was still running after $limit s"
+    # 124 is the status of timeout(1), but the command may use it too.
+    [ "$status" -ne 124 ] || [ "$((SECONDS - started))" -lt "$limit" ] ||
+        fail "the command was still running after $limit s"
     exit "$status"
 }
 
@@ -172,46 +175,51 @@ prepare_vm() {
     exec {lock}>&-
 }
 
-# Unpacks the newest kernel of the distribution.
+# Prints the name of the package with the newest kernel of the distribution.
+kernel_version_package() {
+    apt-cache depends "$kernel_package" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
+}
+
+# Downloads the package into the working directory. The list of packages may be missing, or older than the archive.
+download_kernel() {
+    apt-get download -qq "$(kernel_version_package)" >/dev/null 2>&1 && return
+    apt-get update -qq >&2 && apt-get download -qq "$(kernel_version_package)" >&2
+}
+
+# Unpacks the kernel. The file `complete` is written last, so that a kernel without it is unpacked again.
 unpack_kernel() (
-    set -e
     echo "with-netem.sh: downloading the kernel of $kernel_package" >&2
-    rm -rf -- "$cache/new" "$cache/kernel"
-    mkdir "$cache/new"
-    cd "$cache/new"
-    exact() { apt-cache depends "$kernel_package" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p'; }
-    [ -n "$(exact)" ] || apt-get update -qq >&2
-    package=$(exact)
-    [ -n "$package" ] || { echo "with-netem.sh: apt-get knows no $kernel_package" >&2 && exit 1; }
-    # The list of packages may be older than the archive.
-    apt-get download -qq "$package" 2>/dev/null >&2 || { apt-get update -qq >&2 && apt-get download -qq "$(exact)" >&2; }
-    dpkg-deb -x ./*.deb "$cache/kernel"
-    rm -rf -- "$cache/new"
-    # A package without this directory is older than the merge of /lib and /usr/lib, or newer.
-    [ -d "$cache/kernel/lib/modules" ] || { mkdir -p "$cache/kernel/lib" && mv "$cache/kernel/usr/lib/modules" "$cache/kernel/lib/"; }
-    version=$(ls "$cache/kernel/lib/modules")
-    depmod -b "$cache/kernel" "$version"
-    echo "$version" >"$cache/complete"
+    rm -rf -- "$cache/new" "$cache/kernel" && mkdir "$cache/new" && cd "$cache/new" &&
+        download_kernel && dpkg-deb -x ./*.deb "$cache/kernel" && cd / && rm -rf -- "$cache/new" || exit 1
+    # Packages of distributions with a merged /usr may have the modules there.
+    [ -d "$cache/kernel/lib/modules" ] ||
+        { mkdir -p "$cache/kernel/lib" && mv "$cache/kernel/usr/lib/modules" "$cache/kernel/lib/"; } || exit 1
+    version=$(ls "$cache/kernel/lib/modules") && [ -f "$cache/kernel/boot/vmlinuz-$version" ] &&
+        depmod -b "$cache/kernel" "$version" && echo "$version" >"$cache/complete"
 )
 
-# The initial file system: busybox, and the modules without which the files of the host cannot be mounted.
+# Copies the modules without which the files of the host cannot be mounted, and lists them in the order of loading.
+copy_modules() {
+    local name kind file seen=' '
+    for name in virtio_pci 9pnet_virtio 9p virtio_console; do
+        modprobe -d "$cache/kernel" -S "$version" --show-depends "$name" || return 1
+    done | while read -r kind file _; do
+        [ "$kind" = insmod ] || continue
+        case $seen in *" $file "*) continue ;; esac
+        seen+="$file "
+        cp "$file" "$1/" && basename "$file" || return 1
+    done >"$1/order"
+}
+
+# Makes the initial file system: busybox, and the modules that are needed to mount the files of the host.
 make_initial_files() (
-    set -e
     files=$cache/initial-files
-    sources=("$root/scripts/with-netem/init" "$root/scripts/with-netem/command-runner")
-    rm -rf -- "$files"
-    mkdir -p "$files/modules"
-    cp "${sources[@]}" "$(command -v busybox)" "$files/"
-    chmod 755 "$files"/*
-    for module in virtio_pci 9pnet_virtio 9p virtio_console; do
-        modprobe -d "$cache/kernel" -S "$version" --show-depends "$module"
-    done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r module; do
-        cp "$module" "$files/modules/"
-        basename "$module"
-    done >"$files/modules/order"
-    printf '%s\n' "$cache/kernel" >"$files/modules/directory"
-    (cd "$files" && find . | busybox cpio -o -H newc 2>/dev/null) >"$cache/initial-files.new"
-    mv "$cache/initial-files.new" "$cache/initial-files.cpio"
+    rm -rf -- "$files" && mkdir -p "$files/modules" &&
+        cp "$root/scripts/with-netem/init" "$root/scripts/with-netem/command-runner" "$(command -v busybox)" "$files/" &&
+        chmod 755 "$files"/* && copy_modules "$files/modules" &&
+        printf '%s\n' "$cache/kernel" >"$files/modules/directory" && cd "$files" &&
+        find . | busybox cpio -o -H newc >"$cache/initial-files.new" 2>/dev/null &&
+        mv "$cache/initial-files.new" "$cache/initial-files.cpio"
 )
 
 # Runs the command in QEMU with an accelerator (kvm or tcg) and returns its exit status, or 125.
@@ -237,6 +245,8 @@ run_in_qemu() {
         printf 'cd -- %q || exit 126\nexec' "$PWD"
         printf ' %q' "$@"
     )
+    local bytes
+    bytes=$(printf '%s\n' "$command" | wc -c)
     local settings=(
         -M "$board" -accel "$accelerator" -cpu "$processor" -smp "$(nproc)" -m "$memory"
         -nodefaults -no-user-config -nographic -no-reboot
@@ -260,7 +270,7 @@ run_in_qemu() {
     )
     # The machine ends with this script, however that ends.
     setpriv --pdeathsig TERM -- timeout --foreground -k 2 "$seconds" setpriv --pdeathsig KILL -- "$qemu" "${settings[@]}" \
-        <<<"$(printf '%s %s\n%s' "$((${#command} + 1))" "$writable" "$command")" >&"$log_in" 2>&1
+        <<<"$(printf '%s %s\n%s' "$bytes" "$writable" "$command")" >&"$log_in" 2>&1
     local ended=$?
     exec {out}>&- {err}>&- {result_in}>&- {log_in}>&-
     wait "$out_pid" "$err_pid"
@@ -279,18 +289,14 @@ run_in_qemu() {
     return 125
 }
 
-# Tells whether KVM works. That /dev/kvm can be opened proves nothing, so a machine is started; once for each boot.
+# Tells whether KVM works. That /dev/kvm can be opened proves nothing, so a machine is started. A success is remembered
+# until the next boot.
 kvm_works() {
     [ -w /dev/kvm ] || return 1
-    local known boot
+    local boot
     boot=$(</proc/sys/kernel/random/boot_id)
-    known=$(cat "$cache/kvm" 2>/dev/null)
-    if [ "${known% *}" != "$boot" ]; then
-        run_in_qemu kvm 20 true >/dev/null 2>&1
-        known="$boot $?"
-        echo "$known" >"$cache/kvm"
-    fi
-    [ "${known#* }" = 0 ]
+    [ "$(cat "$cache/kvm" 2>/dev/null)" != "$boot" ] || return 0
+    run_in_qemu kvm 20 true >/dev/null 2>&1 && echo "$boot" >"$cache/kvm"
 }
 
 # ---- The choice -----------------------------------------------------------------------------------------------------

@@ -412,7 +412,7 @@ impl Lease {
         ended
     }
 
-    /// Notes which ways lead to the namespace now, at most [`MAX_WAYS`]; returns whether that is news.
+    /// Notes which ways lead to the namespace now, at most `MAX_WAYS`; returns whether that is news.
     pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
         let also = ways.iter().map(|way| match way {
             Way::Name { id, .. } => LeaseNetns::from(*id),

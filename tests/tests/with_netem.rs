@@ -2,7 +2,9 @@
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::env;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::process::CommandExt;
     use std::process::{Output, Stdio};
     use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -53,8 +55,9 @@ mod tests {
             echo to standard error >&2; echo again >/dev/stderr; ip -br link; exit 7";
         let output = bound_to_parent(SCRIPT)
             .args(["--quiet", "--kernel", "vm", "--", "sh", "-c", line, "_"])
-            .args(["two words", "a'quote", "*"])
+            .args(["two words", "a'quote", "grün*"])
             .env("TCGUI_TEST_VALUE", "line 1\nline 2 $HOME")
+            .env("LC_ALL", "C.UTF-8")
             .current_dir("/usr/share")
             .stdin(Stdio::null())
             .output()?;
@@ -66,7 +69,7 @@ mod tests {
         let stdout = text(&output.stdout);
         let (kernel, rest) = stdout.split_once('\n').context("no output")?;
         ensure!(kernel.starts_with("6."), "{kernel}");
-        let expected = "/usr/share\nline 1\nline 2 $HOME|two words|a'quote|*|\nlo ";
+        let expected = "/usr/share\nline 1\nline 2 $HOME|two words|a'quote|grün*|\nlo ";
         ensure!(rest.starts_with(expected), "{rest}");
         ensure!(rest.lines().count() == 4, "other links than lo: {rest}");
         Ok(())
@@ -128,6 +131,44 @@ mod tests {
             ensure!(output.status.code() == NOT_RUN, "{options:?}: {output:?}");
             let stderr = text(&output.stderr);
             ensure!(stderr.contains(message), "{options:?}: {stderr}");
+        }
+        Ok(())
+    }
+
+    /// The next run tries again: a kernel that is not complete is never used.
+    #[test]
+    fn a_failed_download_is_an_error_each_time() -> anyhow::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let programs = directory.path().join("bin");
+        fs::create_dir(&programs)?;
+        for (name, line) in [
+            ("apt-cache", "echo '  Depends: linux-image-6.1.0-0-test'"),
+            ("apt-get", "exit 100"),
+            ("qemu-system-x86_64", "exit 1"),
+            ("qemu-system-aarch64", "exit 1"),
+            ("modprobe", "exit 1"),
+            ("busybox", "exit 1"),
+        ] {
+            let path = programs.join(name);
+            fs::write(&path, format!("#!/bin/sh\n{line}\n"))?;
+            fs::set_permissions(&path, Permissions::from_mode(0o755))?;
+        }
+        let path = format!("{}:{}", programs.display(), env::var("PATH")?);
+        let target = directory.path().join("target");
+        for _ in 0..2 {
+            let output = bound_to_parent(SCRIPT)
+                .args(["--kernel", "vm", "--", "true"])
+                .env("PATH", &path)
+                .env("CARGO_TARGET_DIR", &target)
+                .stdin(Stdio::null())
+                .output()?;
+            ensure!(output.status.code() == NOT_RUN, "{output:?}");
+            let stderr = text(&output.stderr);
+            ensure!(
+                stderr.contains("the kernel of linux-image-") && stderr.contains("is missing"),
+                "{stderr}"
+            );
+            ensure!(!target.join("with-netem/complete").exists(), "{stderr}");
         }
         Ok(())
     }
@@ -215,6 +256,8 @@ mod tests {
             pgrep -x sleep || echo ended
             status=0; {SCRIPT} --time 2 -- sleep 1000 || status=$?
             echo \"status $status\"
+            status=0; {SCRIPT} --kernel host -- timeout 1 sleep 1000 || status=$?
+            echo \"status $status\"
             status=0; {SCRIPT} --kernel host -- bash -c 'kill -TERM $$' || status=$?
             echo \"status $status\""
         );
@@ -232,7 +275,14 @@ mod tests {
             lines[0].starts_with("lo ") && lines[0].contains("LOOPBACK,UP"),
             "{stdout}"
         );
-        let expected = ["status 7", "private", "ended", "status 125", "status 143"];
+        let expected = [
+            "status 7",
+            "private",
+            "ended",
+            "status 125",
+            "status 124",
+            "status 143",
+        ];
         ensure!(lines[2..] == expected, "{stdout}");
         Ok(())
     }
