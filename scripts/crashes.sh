@@ -1,20 +1,20 @@
 #!/usr/bin/env bash
 # crashes.sh [OPTION...]
-# Kills the daemon at random moments and checks that no impairment is left behind or lost. --help says more.
+# Kills the daemon at random moments and checks that no impairment is left behind or lost. --help explains it.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/crashes.sh [OPTION...]
 
-Impairs two interfaces in private namespaces, for a short and for a long time, kills the daemon (SIGKILL) at a random
-moment, starts it again, and compares the interfaces with the replies. On failure it prints the seed. The kernel is one
-that has netem; see scripts/with-netem.sh --help.
+Impairs two interfaces in private namespaces, one for a short and one for a long time. Kills the daemon (SIGKILL) at a random
+moment, starts it again, and compares the interfaces with the replies. After a failure, prints the seed. Uses a kernel with netem;
+see scripts/with-netem.sh --help.
 
-  --crashes N   number of crashes (default 200)
-  -h, --help    print this text
+  --crashes N   Set the number of crashes (default 200)
+  -h, --help    Print this text
 
-Needs root. Exit status: 0 when nothing was left behind and nothing lost.
+Needs root. Exit status: 0 if no impairment was left behind and none was lost.
 END
 }
 

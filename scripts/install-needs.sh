@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # install-needs.sh COMMAND[=PACKAGE]...
-# Installs the Debian package of every command that is missing (PACKAGE defaults to COMMAND), through
-# sudo when not root. Says what it does; does nothing, silently, when nothing is missing.
+# Installs the Debian package of every missing command (PACKAGE defaults to COMMAND). Uses sudo if not root.
+# Prints what it installs. Prints nothing if all commands exist.
 set -euo pipefail
 
 missing=()

@@ -1,53 +1,50 @@
 #!/usr/bin/env bash
 # netns-latency.sh [OPTION...]
-# Measures how long it takes until a network namespace is known; --help says more.
+# Measures the time from a change of a network namespace to the list of a client. --help explains it.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/netns-latency.sh [OPTION...]
 
-Builds tcgui-backend and the measuring program (release), and measures on this machine how long after its
-mount a network namespace is known: to a bare poll on the mount table (the floor), to the watcher, and to
-a client of the running daemon on the bus. Takes about twelve minutes and wants a quiet machine. Everything
-happens in mount and network namespaces of its own: nothing of the machine is touched. Only the situation
-`process` runs in its network namespace and sees its processes.
+Builds tcgui-backend and the measuring program (release). Then measures how long after its mount a network namespace is known: to a bare poll on
+the mount table (the floor), to the watcher, and to a client of the running daemon on the bus. Needs about twelve minutes and a quiet machine. Runs in
+its own mount and network namespaces and does not change the machine. Only the situation `process` runs in the machine's network namespace and sees its
+processes.
 
-  --trials N             how often each operation is measured in each situation (200)
-  --situations A,B,...   of the following (all)
-  --json FILE            writes all figures and samples
-  --svg FILE             draws the cumulative distributions
-  --markdown FILE        writes the tables of docs/namespace-discovery.md
-  --baseline FILE        prints how the figures compare with those of an earlier --json
-  --from FILE            measures nothing: prints, checks, draws, compares the figures of an earlier --json
-  --check                fails when a limit in scripts/netns-latency/thresholds.json is exceeded
-  --check=ratios         the same, but only for misses and ratios to the floor: for noisy machines
-  --explain              says what the figures mean and how the JSON is made up (builds first)
-  -h, --help             this text
+  --trials N             Set the number of measurements of each operation in each situation (200)
+  --situations A,B,...   Measure these of the situations below (all)
+  --json FILE            Write all figures and samples
+  --svg FILE             Draw the cumulative distributions
+  --markdown FILE        Write the tables of docs/namespace-discovery.md
+  --baseline FILE        Print the comparison with an earlier --json. Never changes the exit status, because machines and loads differ
+  --from FILE            Print, check, draw and compare the figures of an earlier --json, without a measurement
+  --check                Fail if a limit in scripts/netns-latency/thresholds.json is exceeded
+  --check=ratios         Check only misses and ratios to the floor: for noisy machines
+  --explain              Print the meaning of the figures and the format of the JSON (builds first)
+  -h, --help             Print this text
 
 Situations:
-  present      the netns directory is there
-  fresh        it is not, as on a fresh boot: the first `ip netns add` makes it
-  recreated    it is removed and made anew in one breath
+  present      the netns directory exists
+  fresh        the netns directory does not exist, as after boot: the first `ip netns add` makes it
+  recreated    the netns directory is removed and recreated at once
   others200    200 other namespaces exist
-  others1000   1000 others exist; operations in one lab are 100 ms apart, as everywhere
-  link         a link made, brought up and deleted inside a namespace
+  others1000   1000 other namespaces exist; operations in one lab are 100 ms apart, as in all situations
+  link         a link is created, brought up and deleted inside a namespace
   iproute2     the real `ip netns add` and `del`
-  burst1000    1000 made, and removed, at once: from the last until all are seen, and how many lists
-               that takes; one trial for each 20 of --trials
-  degraded     no inotify, in a user namespace whose limits are 0: the mount table still rings
-  silent       nothing rings at all, only a sweep of each second finds it; one trial for each 10
+  burst1000    1000 namespaces are created, and removed, at once: the time from the last one until all are seen, and the
+               number of lists; one trial for each 20 of --trials
+  degraded     no inotify, in a user namespace with limits of 0: the mount table still notifies
+  silent       no doorbell: only the sweep of each second finds the namespace; one trial for each 10
   process      a program in a namespace without a name; the kernel announces the program
-  unannounced  the same where it does not, so that a sweep of each second finds it; one trial for each 10
-  moved        the same, but a link moves to the program, of which the kernel tells
+  unannounced  the same without an announcement, so that the sweep of each second finds it; one trial for each 10
+  moved        the same, but a link moves to the program, and the kernel announces this
   docker       a container of dockerd, from its event `start` or `die`; one trial for each 10
-  podman       the same of podman
+  podman       the same with podman
 
---baseline never changes the exit status, whatever it finds: machines and loads differ.
+Needs root to measure (uses sudo) and cargo to build. Installs missing programs with apt-get: iproute2, util-linux, a C compiler; for the situations
+docker and podman also docker.io (which may start its service), podman, runc, iptables, busybox-static.
 
-Needs root to measure (asks sudo for it) and cargo to build; other programs that are missing are installed
-with apt-get: iproute2, util-linux, a C compiler; for the situations docker
-and podman docker.io (which may start its service), podman, runc, iptables, busybox-static.
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
 Examples:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # run.sh [OPTIONS OF tcgui-backend]
-# Installs what is missing, builds a release and runs the daemon, through sudo when not root.
+# Installs missing packages, builds a release and runs the daemon. Uses sudo if not root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -1,30 +1,29 @@
 #!/usr/bin/env bash
 # tc-figures.sh [OPTION...]
-# Measures what impairing, switching and watching interfaces costs, and how true netem is; --help says more.
+# Measures the cost of impairing, switching and watching interfaces, and the accuracy of netem. --help explains it.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/tc-figures.sh [OPTION...]
 
-Builds tcgui-backend and the measuring program (release), and measures on this machine: an Apply against
-the bare netlink requests, bursts, Enable and Disable, what a diagnostics run holds up, the cost of counters
-and rates, and what becomes of packets. Takes about ten minutes and wants a quiet machine. Parts that need
-netem run on the kernel that scripts/with-netem.sh chooses, the others in private mount and network namespaces: the
-namespaces and links of the machine are neither seen nor touched.
+Builds tcgui-backend and the measuring program (release). Then measures on this machine: an Apply compared with the bare netlink requests, bursts,
+Enable and Disable, the delay that a diagnostics run causes, the cost of counters and rates, and the packets behind a netem. Needs about ten minutes and
+a quiet machine. Parts that need netem run on the kernel that scripts/with-netem.sh chooses. The other parts run in private mount and network namespaces. The
+namespaces and links of the machine are neither seen nor changed.
 
-  --parts A,B,...   of apply, burst, switch, diagnostics, bandwidth, fidelity (all)
-  --trials N        how often each time is taken (200)
-  --json FILE       writes all figures and samples
-  --baseline FILE   shows the figures of an earlier --json beside the new ones
-  --check           fails when a limit in scripts/tc-figures/thresholds.json is exceeded
-  --check=steady    the same, but only for limits that hold on a busy machine
-  --explain         says what the parts are and how the JSON is made up (builds first)
-  -h, --help        this text
+  --parts A,B,...   Measure these parts: apply, burst, switch, diagnostics, bandwidth, fidelity (all)
+  --trials N        Set the number of measurements of each time (200)
+  --json FILE       Write all figures and samples
+  --baseline FILE   Print the figures of an earlier --json beside the new ones
+  --check           Fail if a limit in scripts/tc-figures/thresholds.json is exceeded
+  --check=steady    Check only the limits that also hold on a busy machine
+  --explain         Print the parts and the format of the JSON (builds first)
+  -h, --help        Print this text
 
-Needs root to measure (asks sudo for it), and cargo to build into a directory outside /tmp, /run and /dev/shm;
-other programs that are missing are installed with apt-get: iproute2, util-linux, a C compiler, and QEMU if the kernel of
-this machine has no netem.
+Needs root to measure (uses sudo), and cargo to build into a directory outside /tmp, /run and /dev/shm. Installs missing programs with apt-get:
+iproute2, util-linux, a C compiler, and QEMU if the kernel of this machine has no netem.
+
 Exit status: 0 measured, 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
 Examples:

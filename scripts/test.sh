@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # test.sh [OPTION...] [ARGUMENTS OF cargo test]
-# Installs what the tests need, builds everything and runs all tests. --help says more.
+# Installs what the tests need, builds everything and runs all tests. --help explains it.
 set -euo pipefail
 
 usage() {
@@ -12,15 +12,15 @@ to end on the real kernel and bus. Each end-to-end test has private mount and ne
 and Podman in them. Your network, your /run/netns and your containers are not touched.
 
 Some suites need a kernel with netem. scripts/with-netem.sh chooses it: the kernel of this machine if it has netem or can
-load it, else a Debian kernel in QEMU. The choice and its reason are printed first. Two suites always use QEMU: they need an
-older kernel, or one without netem. If the kernel of this machine has netem and QEMU is not installed, these suites are
-listed as not run.
+load it, else a Debian kernel in QEMU. This script prints the choice and its reason first. Two suites always use QEMU: they
+need an older kernel, or one without netem. If the kernel of this machine has netem and QEMU is not installed, the script
+lists these suites as not run.
 
-  --kernel KIND  use this kernel: host, kvm or tcg (default: $TCGUI_NETEM_KERNEL, else the first that works)
-  --vm           install QEMU and run all suites, also if the kernel of this machine has netem
-  -h, --help     print this text
+  --kernel KIND  Use this kernel: host, kvm or tcg (default: $TCGUI_NETEM_KERNEL, else the first that works)
+  --vm           Install QEMU and run all suites, also if the kernel of this machine has netem
+  -h, --help     Print this text
 
-Needs root and a Rust toolchain. Programs are installed with apt-get.
+Needs root and a Rust toolchain. Installs programs with apt-get.
 
 Examples:
   sudo -E scripts/test.sh

@@ -1,23 +1,22 @@
 #!/usr/bin/env bash
 # torture.sh [OPTION...]
-# Random work on the netns directory, from seeds: what is listed must be what is. --help says more.
+# Changes the netns directory at random and compares the published list with the kernel. --help explains it.
 set -euo pipefail
 
 usage() {
     cat <<'END'
 Usage: scripts/torture.sh [OPTION...]
 
-Adds, deletes, attaches, binds, unmounts, renames, covers and removes network namespaces and what is around
-them at random, freezes the daemon now and then, and compares what it publishes with what the kernel has. All
-of it happens in mount and network namespaces of its own. On failure it prints the seed and the shortest
-beginning of its work that still fails.
+Adds, deletes, attaches, binds, unmounts, renames, covers and removes network namespaces and the directories around them at random. Sometimes freezes
+the daemon. Then compares the published list with the state of the kernel. Runs in its own mount and network namespaces. After a failure, prints the seed and
+the shortest beginning of its operations that still fails.
 
-  --seeds N     how many seeds (10)
-  --seconds N   how long each of them works (10)
-  --seed N      this seed only, as a failure printed it
-  -h, --help    this text
+  --seeds N     Set the number of seeds (10)
+  --seconds N   Set the duration of each seed (10)
+  --seed N      Run only this seed, for example the one that a failure printed
+  -h, --help    Print this text
 
-Needs root. Exit status: 0 when every seed ended with the truth.
+Needs root. Exit status: 0 if the list was correct for every seed.
 END
 }
 

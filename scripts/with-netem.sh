@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # with-netem.sh [OPTION...] [--] COMMAND [ARGUMENT...]
-# Runs a command as root on a kernel that has netem: the kernel of this machine, or one in QEMU. --help says more.
+# Runs a command as root on a kernel that has netem: the kernel of this machine, or one in QEMU. --help explains it.
 set -uo pipefail
 
 usage() {
@@ -8,8 +8,8 @@ usage() {
 Usage: scripts/with-netem.sh [OPTION...] [--] COMMAND [ARGUMENT...]
        scripts/with-netem.sh [OPTION...] --choose
 
-Runs a command as root on a kernel that has netem, and prints on standard error which kernel that is.
-It takes the first of these that works:
+Runs a command as root on a kernel with netem. Prints the kernel that it uses on standard error.
+It uses the first of these that works:
 
   host  the kernel of this machine, in private mount, network and process namespaces
   kvm   a Debian kernel in QEMU, on the processor (KVM)
@@ -20,22 +20,22 @@ The command sees the files of this machine. It cannot change those of the root f
 directory, environment, standard output, standard error and exit status pass through; standard input is empty.
 Processes that the command leaves behind are killed.
 
-  -k, --kernel KIND  use this kernel: host, kvm or tcg; vm chooses between kvm and tcg.
+  -k, --kernel KIND  Use this kernel: host, kvm or tcg; vm chooses between kvm and tcg.
                      Default: $TCGUI_NETEM_KERNEL, else the first that works
-  --load-modules     permit loading sch_netem and other modules into the kernel of this machine (kernel host).
+  --load-modules     Permit loading sch_netem and other modules into the kernel of this machine (kernel host).
                      Default: use that kernel only if sch_netem is loaded or built in
-  -m, --memory SIZE  memory of the virtual machine (default 1G)
-  -t, --time SECONDS kill the command after this time (default 300)
-  -w, --writable DIR permit the command to write to this directory
-  -q, --quiet        do not print which kernel is used
-  --choose           run no command: install what the chosen kernel needs, print its kind (host, kvm, tcg) on standard
-                     output and the reason on standard error
-  -h, --help         print this text
+  -m, --memory SIZE  Set the memory of the virtual machine (default 1G)
+  -t, --time SECONDS Kill the command after this time (default 300)
+  -w, --writable DIR Permit the command to write to this directory
+  -q, --quiet        Do not print the kernel that is used
+  --choose           Run no command. Install the programs for the chosen kernel. Print its kind (host, kvm, tcg) on
+                     standard output and the reason on standard error
+  -h, --help         Print this text
 
 Exit status: that of the command, or 128 + N after signal N; 125 if it could not be started or did not end in time.
 
-QEMU and the kernel come from Debian packages. QEMU is installed with apt-get. The kernel is downloaded and unpacked below
-the target directory of cargo (CARGO_TARGET_DIR), about 400 MB; it is not installed.
+QEMU and the kernel come from Debian packages. The script installs QEMU with apt-get. It downloads the kernel and unpacks it below
+the target directory of cargo (CARGO_TARGET_DIR), about 400 MB. It does not install the kernel.
 
 Examples:
   sudo scripts/with-netem.sh -- tc qdisc add dev lo root netem delay 10ms
