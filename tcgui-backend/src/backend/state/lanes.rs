@@ -62,13 +62,13 @@ impl Work {
         let (Self::Tc(new), Self::Tc(old)) = (self, waiting) else {
             return false;
         };
-        let is_newer_wish = match (new.kind(), old.kind()) {
-            // A change that stays is what a change with an end goes back to.
-            (Kind::Apply, Kind::Apply) => new.stays() || !old.stays(),
-            (Kind::Remove, Kind::Apply | Kind::Remove) => true,
-            _ => false,
-        };
-        is_newer_wish && new.names_the_same(old)
+        let is_newer_wish = matches!(
+            (new.kind(), old.kind()),
+            (Kind::Apply, Kind::Apply) | (Kind::Remove, Kind::Apply | Kind::Remove)
+        );
+        // A change that stays is what a change with an end goes back to.
+        let keeps_what_stays = new.stays() || !old.stays();
+        is_newer_wish && keeps_what_stays && new.names_the_same(old)
     }
 }
 

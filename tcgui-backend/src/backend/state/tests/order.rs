@@ -25,15 +25,24 @@ const NETNS: LeaseNetns = LeaseNetns::Own {
     cookie: None,
 };
 
+/// What ends a change of a client.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    TimeToLive,
+    Unconfirmed,
+}
+
 #[derive(Debug, Clone)]
 enum Event {
     Link {
         up: bool,
     },
     Apply {
-        ttl: bool,
+        end: Option<End>,
     },
-    Remove,
+    Remove {
+        end: Option<End>,
+    },
     /// A scenario looks at the interface, and has it from then on.
     Start,
     Step,
@@ -47,11 +56,19 @@ enum Event {
     Done,
 }
 
+fn end() -> impl Strategy<Value = Option<End>> {
+    prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(End::TimeToLive)),
+        1 => Just(Some(End::Unconfirmed)),
+    ]
+}
+
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         2 => any::<bool>().prop_map(|up| Event::Link { up }),
-        4 => any::<bool>().prop_map(|ttl| Event::Apply { ttl }),
-        2 => Just(Event::Remove),
+        4 => end().prop_map(|end| Event::Apply { end }),
+        2 => end().prop_map(|end| Event::Remove { end }),
         1 => Just(Event::Start),
         2 => Just(Event::Step),
         1 => any::<bool>().prop_map(|owed| Event::End { owed }),
@@ -177,14 +194,14 @@ impl Lab {
         })));
     }
 
-    fn tc(&mut self, delay: Option<u64>, ttl: bool) {
+    fn tc(&mut self, delay: Option<u64>, end: Option<End>) {
         let (reply, answer) = Reply::channel();
         let request = TcRequest {
             namespace: "default".to_owned(),
             interface: "v0".to_owned(),
             operation: operation(delay),
-            ttl_ms: ttl.then_some(1500),
-            confirm_within_ms: None,
+            ttl_ms: matches!(end, Some(End::TimeToLive)).then_some(1500),
+            confirm_within_ms: matches!(end, Some(End::Unconfirmed)).then_some(1500),
         };
         let operation = Operation::Tc(delay);
         let number = self.asked.len();
@@ -210,8 +227,8 @@ impl Lab {
                 self.answers.push(Answer::Link(*up, answer));
                 self.step(Input::Request(Request::Interface(request, reply)));
             }
-            Event::Apply { ttl } => self.tc(Some(number), *ttl),
-            Event::Remove => self.tc(None, false),
+            Event::Apply { end } => self.tc(Some(number), *end),
+            Event::Remove { end } => self.tc(None, *end),
             Event::Start => {
                 // One scenario runs on an interface.
                 self.call(Asked::Release { owed: true });
@@ -351,6 +368,21 @@ fn operation(delay_ms: Option<u64>) -> TcOperation {
 )]
 fn to_ms(delay: f64) -> u64 {
     delay as u64
+}
+
+#[test]
+fn a_removal_with_an_end_does_not_replace_one_that_stays() {
+    for end in [End::TimeToLive, End::Unconfirmed] {
+        let mut lab = Lab::new(true);
+        lab.take(&Event::Apply { end: None }, 1);
+        lab.finish_one();
+        lab.take(&Event::Link { up: false }, 2);
+        lab.take(&Event::Remove { end: None }, 3);
+        lab.take(&Event::Remove { end: Some(end) }, 4);
+        lab.finish_all();
+        assert_eq!(lab.delay, None, "{end:?}");
+        lab.check_answers();
+    }
 }
 
 proptest! {
