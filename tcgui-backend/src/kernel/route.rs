@@ -16,6 +16,8 @@ const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
+/// The number of a nexthop object, which may stand in place of links and gateways.
+const RTA_NH_ID: u16 = 30;
 /// A gateway of another address family: `struct rtvia`.
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
@@ -89,19 +91,24 @@ impl RequestSocket {
     }
 }
 
-/// Returns whether one `RTM_NEWROUTE` is a default route through a link.
+/// Returns whether one `RTM_NEWROUTE` is a default route through a link. A half of all addresses counts as one: VPNs set
+/// two of these. Where the route names only a nexthop object, any link may be its link.
 fn leads_through(message: Message<'_>, wanted: u32) -> Result<bool, RtnetlinkError> {
     let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
     let [_table, _protocol, _scope, kind] = take(message.payload, 4)?;
-    if destination_length != 0 || kind != RTN_UNICAST {
+    if destination_length > 1 || kind != RTN_UNICAST {
         return Ok(false);
     }
     let attributes = message.attributes(RTMSG);
     let wanted = wanted.to_ne_bytes();
-    if attributes.find(RTA_OIF) == Some(&wanted) {
+    let (link, hops) = (attributes.find(RTA_OIF), attributes.find(RTA_MULTIPATH));
+    if link.is_none() && hops.is_none() {
+        return Ok(attributes.find(RTA_NH_ID).is_some());
+    }
+    if link == Some(&wanted) {
         return Ok(true);
     }
-    let mut hops = attributes.find(RTA_MULTIPATH).unwrap_or_default();
+    let mut hops = hops.unwrap_or_default();
     while let Some((length, ifindex)) = hop(hops) {
         if ifindex == wanted {
             return Ok(true);
@@ -277,6 +284,78 @@ mod tests {
             netns.ip(&format!("-6 route del {route}"));
         }
         assert!(through(&netns, &LINKS).is_empty());
+    }
+
+    #[test]
+    fn a_default_route_in_two_halves_counts() {
+        let netns = lab();
+        netns.ip("link set lo up");
+        for (half, family) in [
+            ("0.0.0.0/1", "-4"),
+            ("128.0.0.0/1", "-4"),
+            ("::/1", "-6"),
+            ("8000::/1", "-6"),
+        ] {
+            netns.ip(&format!("{family} route add {half} dev v0"));
+            assert_eq!(through(&netns, &[1, 10]), [10], "{half}");
+            netns.ip(&format!("{family} route del {half} dev v0"));
+        }
+        netns.ip("-6 route add 2000::/3 dev v0");
+        netns.ip("route add 192.0.0.0/2 dev v0");
+        assert!(through(&netns, &[1, 10]).is_empty());
+    }
+
+    /// An `RTM_NEWROUTE` of unicast with these attributes.
+    fn route(destination_length: u8, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = vec![
+            2,
+            destination_length,
+            0,
+            0,
+            254,
+            3,
+            0,
+            RTN_UNICAST,
+            0,
+            0,
+            0,
+            0,
+        ];
+        for (kind, value) in attributes {
+            let length = u16::try_from(4 + value.len()).unwrap();
+            bytes.extend(length.to_ne_bytes());
+            bytes.extend(kind.to_ne_bytes());
+            bytes.extend_from_slice(value);
+        }
+        bytes
+    }
+
+    #[test]
+    fn a_default_route_that_names_only_a_nexthop_object_counts_for_every_link() {
+        let leads = |length, attributes: &[(u16, &[u8])]| {
+            let bytes = route(length, attributes);
+            leads_through(Message::sample(libc::RTM_NEWROUTE, &bytes), 10).unwrap()
+        };
+        let nexthop = (RTA_NH_ID, &7_u32.to_ne_bytes()[..]);
+        let link = |ifindex: u32| ifindex.to_ne_bytes();
+        assert!(leads(0, &[nexthop]));
+        assert!(!leads(24, &[nexthop]));
+        assert!(!leads(0, &[]));
+        // The link is known, with `net.ipv4.nexthop_compat_mode`.
+        assert!(leads(0, &[nexthop, (RTA_OIF, &link(10))]));
+        assert!(!leads(0, &[nexthop, (RTA_OIF, &link(11))]));
+    }
+
+    #[test]
+    fn a_nexthop_object_is_no_way_around_the_default_route() {
+        let netns = lab();
+        netns.ip("nexthop add id 7 via 192.0.2.254 dev v0");
+        netns.ip("route add default nhid 7");
+        for mode in ["1", "0"] {
+            netns
+                .inside(|| std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", mode).unwrap());
+            assert!(through(&netns, &[10]) == [10], "compat mode {mode}");
+        }
     }
 
     proptest::proptest! {
