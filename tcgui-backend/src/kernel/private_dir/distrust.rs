@@ -16,7 +16,6 @@ const ROOT: libc::uid_t = 0;
 pub(super) struct Inode {
     pub(super) kind: SFlag,
     pub(super) owner: libc::uid_t,
-    pub(super) group: libc::gid_t,
     pub(super) mode: Mode,
 }
 
@@ -49,7 +48,6 @@ impl Inode {
         Self {
             kind: SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT,
             owner: stat.st_uid,
-            group: stat.st_gid,
             mode: Mode::from_bits_truncate(stat.st_mode),
         }
     }
@@ -58,8 +56,7 @@ impl Inode {
     pub(super) fn flaw_as_directory(self, role: Role) -> Option<Flaw> {
         self.foreign_owner().or_else(|| match role {
             Role::Ancestor if self.mode.contains(Mode::S_ISVTX) => None,
-            // The group of root has nobody in it who is not trusted.
-            Role::Ancestor if self.group == ROOT => self.writable(Mode::S_IWOTH),
+            // Also if the group is root's: with an access control list, the bits of the group stand for other users.
             _ => self.writable(Mode::S_IWGRP | Mode::S_IWOTH),
         })
     }

@@ -117,9 +117,11 @@ fn ancestors_that_others_may_replace_are_refused() {
     lab.directory("sticky/planted", 0o755, OTHER);
     refusal(&lab.path("sticky/planted"));
     refusal(&lab.path("sticky/planted/state"));
-    // The group of root.
+    // With an access control list, this is how a user's right to write shows in the mode.
     lab.directory("group", 0o775, 0);
-    PrivateDir::create(&inside("group")).unwrap();
+    refusal(&inside("group"));
+    lab.directory("sticky-group", 0o1775, 0);
+    PrivateDir::create(&inside("sticky-group")).unwrap();
 }
 
 #[test]
