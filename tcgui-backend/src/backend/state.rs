@@ -35,6 +35,7 @@ use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
 use memory::Memory;
+use permits::RepeatedList;
 use tc::{PublishedTc, Target};
 
 pub(super) use executions::{Asked, TcCall};
@@ -171,8 +172,7 @@ pub(super) struct State {
     link_answered: Option<Instant>,
     /// The last list; `None` before the first one.
     listed: Option<Vec<Rendered>>,
-    /// The list is to be published again though it is the same.
-    repeat_list: bool,
+    repeat: RepeatedList,
     /// Namespaces and interfaces, as counted with the last list.
     counts: (usize, usize),
     memory: Memory,
@@ -205,7 +205,7 @@ impl State {
             pacing: LIST_PACING,
             link_answered: None,
             listed: None,
-            repeat_list: false,
+            repeat: RepeatedList::default(),
             counts: (0, 0),
             memory: Memory::default(),
             tc: PublishedTc::default(),
@@ -264,6 +264,7 @@ impl State {
         }
         self.end_leases(moment, &mut effects);
         effects.extend(self.claims.take_lost().map(Effect::Execution));
+        self.changed |= self.repeat.is_due(moment.now);
         let was_changed = self.changed;
         if was_changed {
             self.changed_since.get_or_insert(moment.now);
@@ -289,7 +290,7 @@ impl State {
         }
         let due = [
             begin,
-            self.list_due(),
+            self.list_due().or_else(|| self.repeat_due()),
             self.health_due,
             self.tc.publish_at(),
         ];
@@ -411,6 +412,11 @@ impl State {
         Some(answered.clamp(paced, paced + LIST_WAITS))
     }
 
+    /// Returns when the list is to be published again after a refusal.
+    fn repeat_due(&self) -> Option<Instant> {
+        self.repeat.due_at(self.last?.now)
+    }
+
     /// Returns what is to be published now, if anything.
     fn publish(&mut self, moment: Moment) -> Option<Publication> {
         if self.publishing || !self.awaited.is_empty() {
@@ -461,8 +467,8 @@ impl State {
             namespaces.extend(shown.json().cloned());
         }
         self.memory.listed(self.counts.0, moment.now);
-        let is_repeated = std::mem::take(&mut self.repeat_list);
-        if is_repeated || self.listed.as_ref() != Some(&namespaces) {
+        if self.repeat.is_due(moment.now) || self.listed.as_ref() != Some(&namespaces) {
+            self.repeat.published(moment.now);
             publication.list = Some(InterfaceListUpdate {
                 namespaces: namespaces.clone(),
                 timestamp: moment.unix_s,

@@ -85,7 +85,7 @@ impl State {
             reply,
         } = *change;
         if matches!(&result, Err((ErrorKind::Denied, _))) {
-            self.repeat_list();
+            self.repeat.wanted = true;
         }
         reply.send(response(&order, &request, result));
         self.link_answered = Some(moment.now);

@@ -2,6 +2,8 @@
 //!
 //! Leases that end are not asked about: they put back what was there before a change that was permitted.
 
+use std::time::{Duration, Instant};
+
 use tcgui_shared::control::InterfaceControlOperation;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::InterfaceName;
@@ -76,7 +78,11 @@ impl State {
                     self.tc.repeat(target);
                 }
             }
-            Request::Interface(..) => self.repeat_list(),
+            Request::Interface(request, _) => {
+                if self.find(&request.namespace, &request.interface).is_ok() {
+                    self.repeat.wanted = true;
+                }
+            }
             Request::Scenario(..)
             | Request::Execution(..)
             | Request::Diagnostics(..)
@@ -84,10 +90,34 @@ impl State {
         }
         request.refuse(ErrorKind::Denied, denial.to_string());
     }
+}
 
-    /// Lets the list be published again though it is the same.
-    pub(super) fn repeat_list(&mut self) {
-        self.repeat_list = true;
-        self.changed = true;
+/// The list is published again after refusals, at most so often.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
+
+/// When the list is published again though it is the same.
+#[derive(Debug, Default)]
+pub(super) struct RepeatedList {
+    pub(super) wanted: bool,
+    last: Option<Instant>,
+}
+
+impl RepeatedList {
+    /// Returns whether it is time.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due_at(now).is_some_and(|due| due <= now)
+    }
+
+    /// Returns when it is time; `None`: nobody was refused.
+    pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
+        let due = self.last.map_or(now, |last| last + REPEAT_INTERVAL);
+        self.wanted.then_some(due)
+    }
+
+    /// The list is being published.
+    pub(super) fn published(&mut self, now: Instant) {
+        if std::mem::take(&mut self.wanted) {
+            self.last = Some(now);
+        }
     }
 }

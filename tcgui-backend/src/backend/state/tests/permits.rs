@@ -305,3 +305,43 @@ fn a_lease_of_an_earlier_run_ends_under_stricter_options() {
     };
     assert!(effects.iter().any(is_restored), "{effects:?}");
 }
+
+#[test]
+fn refused_switches_repeat_the_list_once_a_second_and_the_last_one_counts() {
+    let mut bench = Bench::guarded(policy(true, &[], &[]));
+    let down = InterfaceControlOperation::Disable;
+    let count = |effects: &[Effect]| {
+        let is_list = |effect: &&Effect| matches!(effect, Effect::Publish(publication) if publication.list.is_some());
+        effects.iter().filter(is_list).count()
+    };
+    let mut lists = 0;
+    for _ in 0..30 {
+        let (effects, answer) = bench.switch("default", "v0", down);
+        assert_eq!(answer.unwrap().error_kind, Some(ErrorKind::Denied));
+        lists += count(&effects);
+        if bench.state.publishing {
+            lists += count(&bench.step(Input::Published(COST)));
+        }
+        bench.wait(Duration::from_millis(100));
+    }
+    assert!(bench.state.wake_at().unwrap() <= bench.moment.now + Duration::from_secs(1));
+    bench.wait(Duration::from_secs(1));
+    lists += count(&bench.step(Input::Timer));
+    // At 0, 1 and 2 s, and once for what was refused since.
+    assert_eq!(lists, 4);
+    bench.all_published_now();
+    bench.wait(Duration::from_secs(5));
+    lists += count(&bench.step(Input::Timer));
+    assert_eq!(lists, 4);
+}
+
+#[test]
+fn a_refused_switch_of_what_does_not_exist_publishes_nothing() {
+    let mut bench = Bench::guarded(policy(true, &[], &[]));
+    for (netns, interface) in [("nowhere", "v0"), ("default", "v9"), ("../x", "v0")] {
+        let down = InterfaceControlOperation::Disable;
+        let (effects, answer) = bench.switch(netns, interface, down);
+        assert_eq!(answer.unwrap().error_kind, Some(ErrorKind::Denied));
+        assert!(effects.is_empty(), "{effects:?}");
+    }
+}
