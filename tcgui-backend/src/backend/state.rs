@@ -307,6 +307,11 @@ impl State {
         effects
     }
 
+    /// Returns whether an interface is being restored or released, or will be after the work under way.
+    pub(super) fn has_restorations(&self) -> bool {
+        self.lanes.have_restorations()
+    }
+
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();

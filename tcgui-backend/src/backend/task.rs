@@ -172,10 +172,10 @@ impl Task {
     /// Finishes the work under way and answers its requesters; work that was not begun is refused.
     async fn finish_work(&mut self) {
         let effects = self.state.stop(moment());
-        let limit = if effects.is_empty() {
-            LAST_WORK
-        } else {
+        let limit = if self.state.has_restorations() {
             LAST_RESTORATIONS
+        } else {
+            LAST_WORK
         };
         for effect in effects {
             self.runner.carry_out(effect).await;

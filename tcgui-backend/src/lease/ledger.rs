@@ -73,6 +73,11 @@ impl Ledger {
         self.entries.get(&key).is_some_and(owed)
     }
 
+    /// Returns whether its owner is gone, so that what was there before is to be put back.
+    pub fn has_ended(&self, key: LeaseKey) -> bool {
+        self.entries.get(&key).is_some_and(|entry| entry.ended)
+    }
+
     /// Notes what holds for an interface after a change.
     pub fn settle(&mut self, key: LeaseKey, lease: Option<Lease>) {
         let Some(lease) = lease else {
@@ -220,11 +225,11 @@ impl Ledger {
         }
     }
 
-    /// Returns which interfaces are under leases of scenarios, and of which.
+    /// Returns which interfaces are under leases of scenarios that have not ended, and of which.
     pub fn scenarios(&self) -> Vec<(LeaseKey, String)> {
         let of = |(key, entry): (&LeaseKey, &Entry)| match &entry.lease.owner {
-            Owner::Scenario { id } => Some((*key, id.clone())),
-            Owner::Plain | Owner::Confirm => None,
+            Owner::Scenario { id } if !entry.ended => Some((*key, id.clone())),
+            Owner::Scenario { .. } | Owner::Plain | Owner::Confirm => None,
         };
         self.entries.iter().filter_map(of).collect()
     }

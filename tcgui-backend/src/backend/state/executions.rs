@@ -18,7 +18,7 @@ use tcgui_shared::tc::{TcOperation, TcResponse};
 
 use super::lanes::Work;
 use super::tc::{PendingTcChange, Requester};
-use super::{Effect, Moment, State};
+use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::orders::TcWork;
 use crate::bus::Reply;
 use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Start, Target};
@@ -236,6 +236,9 @@ impl State {
                     "what an earlier scenario left on {interface} in {netns} could not be taken back yet, which is tried again"
                 );
                 return reply.send(TcResponse::failure(message, ErrorKind::Busy));
+            }
+            if self.lanes.is_full(lane) {
+                return reply.send(TcResponse::failure(LANE_FULL, ErrorKind::Busy));
             }
             self.claims.claim(lane, &claim);
             // It begins where the client meant it to; after that it goes along with the namespace.

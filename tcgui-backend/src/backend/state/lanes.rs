@@ -10,8 +10,8 @@ use super::links::PendingLinkChange;
 use super::tc::PendingTcChange;
 use crate::lease::ledger::LeaseKey;
 
-/// How much may wait for one interface before requests of clients are refused. Work that the daemon begins itself
-/// (restorations, releases, steps of a scenario) is never refused; there is at most one of each.
+/// How much may wait for one interface before requests of clients and starts of scenarios are refused. Restorations,
+/// releases and steps of a scenario are never refused; there is at most one of each for a scenario.
 const LONGEST: usize = 32;
 
 /// Work on one interface, with what its requesters wait for.
@@ -57,6 +57,14 @@ impl Work {
         }
     }
 
+    /// Returns the scenario whose step it is, by the name of its lease.
+    fn step_of(&self) -> Option<&str> {
+        match self {
+            Self::Tc(change) => change.step_of(),
+            Self::Link(_) | Self::EndScenario { .. } => None,
+        }
+    }
+
     /// Returns whether `waiting`, the work right before this one, need not be carried out any more.
     fn replaces(&self, waiting: &Self) -> bool {
         let (Self::Tc(new), Self::Tc(old)) = (self, waiting) else {
@@ -76,6 +84,8 @@ impl Work {
 #[derive(Debug)]
 struct Lane {
     under_way: Kind,
+    /// The scenario of the step under way.
+    stepping: Option<String>,
     waiting: VecDeque<Work>,
 }
 
@@ -95,6 +105,7 @@ impl Lanes {
         let Some(lane) = self.0.get_mut(&work.lane()) else {
             let lane = Lane {
                 under_way: work.kind(),
+                stepping: work.step_of().map(str::to_owned),
                 waiting: VecDeque::new(),
             };
             self.0.insert(work.lane(), lane);
@@ -115,6 +126,7 @@ impl Lanes {
         match lane.waiting.pop_front() {
             Some(next) => {
                 lane.under_way = next.kind();
+                lane.stepping = next.step_of().map(str::to_owned);
                 Some(next)
             }
             None => {
@@ -139,6 +151,27 @@ impl Lanes {
     /// Returns whether such work is under way or waits.
     pub(super) fn has(&self, key: LeaseKey, is: impl Fn(Kind) -> bool) -> bool {
         self.0.get(&key).is_some_and(|lane| lane.kinds().any(is))
+    }
+
+    /// Returns whether a step of this scenario is under way or waits.
+    pub(super) fn has_step_of(&self, key: LeaseKey, id: &str) -> bool {
+        self.0.get(&key).is_some_and(|lane| {
+            let waiting = lane.waiting.iter().map(Work::step_of);
+            let mut steps = waiting.chain([lane.stepping.as_deref()]);
+            steps.any(|step| step == Some(id))
+        })
+    }
+
+    /// Returns how much waits.
+    #[cfg(test)]
+    pub(super) fn waiting(&self, key: LeaseKey) -> usize {
+        self.0.get(&key).map_or(0, |lane| lane.waiting.len())
+    }
+
+    /// Returns whether an interface is being restored or released, or will be after the work under way.
+    pub(super) fn have_restorations(&self) -> bool {
+        let mut kinds = self.0.values().flat_map(Lane::kinds);
+        kinds.any(|kind| matches!(kind, Kind::Restore | Kind::Release))
     }
 
     /// Returns whether a link is being changed anywhere.

@@ -80,6 +80,14 @@ impl PendingTcChange {
         }
     }
 
+    /// Returns the scenario whose step it is, by the name of its lease.
+    pub(super) fn step_of(&self) -> Option<&str> {
+        match &self.order.work {
+            TcWork::Change { terms, .. } => terms.scenario.as_deref(),
+            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => None,
+        }
+    }
+
     /// Returns whether nothing ends what it asks for.
     pub(super) fn stays(&self) -> bool {
         match &self.order.work {
@@ -233,7 +241,9 @@ impl State {
                 // The lease may have been renewed or replaced while this waited.
                 let is_needed = match &change.order.work {
                     TcWork::Restore => self.ledger.is_due(lane, moment.boot),
-                    TcWork::Release { id } => held.is_some_and(|lease| lease.is_of(id)),
+                    TcWork::Release { id } => {
+                        held.is_some_and(|lease| lease.is_of(id)) && !self.ledger.has_ended(lane)
+                    }
                     TcWork::Change { .. } | TcWork::Confirm | TcWork::Look => true,
                 };
                 if !is_needed {
@@ -258,6 +268,9 @@ impl State {
         let TcResult { lease, outcome } = result;
         let lane = change.lane();
         self.settle(&change, lease.clone(), outcome.is_err(), moment);
+        if outcome.is_err() && change.stopped.is_some() {
+            self.end_stopped(lane);
+        }
         if lease.is_some() {
             // More ways may have been found while the lease was written.
             self.amend_leases(lane.0, effects);

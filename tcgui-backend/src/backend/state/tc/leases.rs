@@ -8,7 +8,7 @@ use super::super::{Effect, Moment, State};
 use super::{PendingTcChange, TcWork};
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
-use crate::lease::{BootTime, Lease};
+use crate::lease::{BootTime, Lease, Owner};
 
 impl State {
     /// Takes in the leases that an earlier run left.
@@ -26,19 +26,27 @@ impl State {
         moment: Moment,
         effects: &mut Vec<Effect>,
     ) {
-        let held = self.ledger.get(lane).filter(|lease| lease.is_of(id));
-        let held = held.cloned();
-        // A step that is still under way may bring a lease of this scenario.
-        if held.is_none() && !self.lanes.is_busy(lane) {
+        let has_lease = self.ledger.get(lane).is_some_and(|lease| lease.is_of(id));
+        // A step that is not done yet may bring a lease of this scenario.
+        if !has_lease && !self.lanes.has_step_of(lane, id) {
             return;
         }
         let Some((target, found)) = self.inventory.locate(lane.0, lane.1) else {
-            self.ledger.settle(lane, None);
-            return forget(held.into_iter().collect(), effects);
+            // The namespace may only be out of sight. If it is seen again, the interface is restored.
+            let id = id.to_owned();
+            return self.enter(Work::EndScenario { lane, id }, moment, effects);
         };
         let order = self.order(found, TcWork::Release { id: id.to_owned() });
         let release = PendingTcChange::new(order, target, None);
         self.enter(Work::Tc(Box::new(release)), moment, effects);
+    }
+
+    /// The change that stopped a scenario has failed: what the scenario did is still there and is taken back.
+    pub(in crate::backend::state) fn end_stopped(&mut self, lane: LeaseKey) {
+        let owner = self.ledger.get(lane).map(|lease| lease.owner.clone());
+        if let Some(Owner::Scenario { id }) = owner {
+            self.ledger.end_scenario(Some(&id));
+        }
     }
 
     /// A namespace was looked at: the leases of links that are gone end with them.

@@ -13,6 +13,11 @@ use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Los
 use crate::held::{Holder, HolderKind};
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::HeldNamespaceId;
+use crate::lease::Owner;
+use crate::tc::perform::Outcome;
+use crate::tc::plan::Plan;
+
+const V0: (NetnsKey, u32) = (NetnsKey::Host, 2);
 
 type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
 
@@ -327,4 +332,170 @@ fn a_scenario_begins_by_the_way_that_was_named() {
         bench.done(change, None);
         bench.step(Input::Published(COST));
     }
+}
+
+fn scenario_lease(bench: &Bench) -> Lease {
+    let owner = Owner::Scenario {
+        id: "blip #1".to_owned(),
+    };
+    assert!(bench.state.ledger.is_empty());
+    leases::lease(owner, None)
+}
+
+fn only_work(mut effects: Vec<Effect>) -> Box<PendingTcChange> {
+    effects.retain(|effect| matches!(effect, Effect::ChangeTc(_)));
+    Bench::begun(effects)
+}
+
+/// The work is done, and the interface is under this lease.
+fn done_under(
+    bench: &mut Bench,
+    change: Box<PendingTcChange>,
+    lease: Option<Lease>,
+    outcome: Result<(), ErrorKind>,
+) -> Vec<Effect> {
+    let read_back = |()| {
+        let outcome = Outcome {
+            plan: Plan::Nothing,
+            observed: leases::observed_netem(Some(Netem::default())),
+            notes: Vec::new(),
+        };
+        (outcome, bench.moment.now)
+    };
+    let outcome = outcome.map(read_back);
+    let outcome = outcome.map_err(|kind| (kind, "no space left on device".to_owned()));
+    let result = TcResult { lease, outcome };
+    bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
+}
+
+/// A scenario has changed v0, and its lease holds.
+fn stepped(mine: &Claim) -> (Bench, Lease) {
+    let mut bench = Bench::claimed(mine);
+    let lease = scenario_lease(&bench);
+    let change = only_work(bench.call(mine, step()).0);
+    done_under(&mut bench, change, Some(lease.clone()), Ok(()));
+    bench.step(Input::Published(COST));
+    (bench, lease)
+}
+
+#[test]
+fn what_a_scenario_did_is_taken_back_if_the_change_that_ended_it_fails() {
+    let mine = claim(1, NetnsKey::Host);
+    for releases_early in [true, false] {
+        let (mut bench, lease) = stepped(&mine);
+        let (effects, _answer) = bench.tc("default", apply());
+        let change = only_work(effects);
+        let release = |bench: &mut Bench| bench.call(&mine, Asked::Release { owed: false }).0;
+        if releases_early {
+            release(&mut bench);
+        }
+        let failed = Err(ErrorKind::Internal);
+        let mut effects = done_under(&mut bench, change, Some(lease.clone()), failed);
+        if !releases_early {
+            let restoration = only_work(effects);
+            assert_eq!(restoration.order.work, TcWork::Restore);
+            effects = release(&mut bench);
+            assert!(effects.is_empty(), "{effects:?}");
+            effects.push(Effect::ChangeTc(restoration));
+        }
+        let restoration = only_work(effects);
+        assert_eq!(restoration.order.work, TcWork::Restore);
+        assert_eq!(restoration.order.held, Some(lease));
+        done_under(&mut bench, restoration, None, Ok(()));
+        assert!(bench.state.ledger.is_empty());
+    }
+}
+
+#[test]
+fn a_change_that_fails_ends_no_lease_of_another_kind() {
+    let mut bench = Bench::claimed(&claim(1, NetnsKey::Host));
+    let (effects, _answer) = bench.tc("default", apply());
+    let change = only_work(effects);
+    let plain = leases::lease(Owner::Plain, Some(bench.moment.boot.plus(COST * 1000)));
+    let effects = done_under(&mut bench, change, Some(plain), Err(ErrorKind::Internal));
+    let begins = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
+    assert!(!effects.iter().any(begins), "{effects:?}");
+}
+
+#[test]
+fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
+    let key = NetnsKey::Mounted(A);
+    let mine = claim(1, key);
+    // The namespace goes while the lease holds, and while the step that takes it is under way.
+    for is_under_way in [false, true] {
+        let mut bench = Bench::warm();
+        bench.step(added("a", A));
+        bench.step(links(key, &[link(2, "v0", false)]));
+        bench.step(Input::Published(COST));
+        let look = only_work(bench.call(&mine, Asked::Look).0);
+        done_under(&mut bench, look, None, Ok(()));
+        bench.step(Input::Published(COST));
+        let lease = scenario_lease(&bench);
+        let mut change = Some(only_work(bench.call(&mine, step()).0));
+        let mut finish = |bench: &mut Bench| {
+            if let Some(change) = change.take() {
+                done_under(bench, change, Some(lease.clone()), Ok(()));
+                bench.step(Input::Published(COST));
+            }
+        };
+        if !is_under_way {
+            finish(&mut bench);
+        }
+        let gone = NamespaceEvent::Removed {
+            name: "a".into(),
+            id: A,
+        };
+        let effects = bench.step(Input::Namespace(gone));
+        assert!(
+            effects.iter().any(|it| is_lost(it, Loss::Gone)),
+            "{effects:?}"
+        );
+        bench.step(Input::Published(COST));
+        let (effects, _answer) = bench.call(&mine, Asked::Release { owed: false });
+        assert!(effects.is_empty(), "{effects:?}");
+        finish(&mut bench);
+        bench.wait(Duration::from_secs(5));
+        bench.step(Input::Timer);
+        bench.step(added("a", A));
+        let effects = bench.step(links(key, &[link(2, "v0", true)]));
+        let restoration = only_work(effects);
+        assert_eq!(restoration.order.work, TcWork::Restore);
+        assert!(restoration.order.held.is_some());
+    }
+}
+
+#[test]
+fn starts_on_an_interface_whose_work_hangs_do_not_pile_up() {
+    let mut bench = Bench::claimed(&claim(1, NetnsKey::Host));
+    let _hangs = only_work(bench.call(&claim(1, NetnsKey::Host), step()).0);
+    let mut refused = 0;
+    let mut answers = Vec::new();
+    for number in 2..200 {
+        let other = claim(number, NetnsKey::Host);
+        let (effects, mut answer) = bench.call(&other, Asked::Look);
+        assert!(effects.is_empty(), "{effects:?}");
+        if let Ok(response) = answer.try_recv() {
+            assert_eq!(response.error_kind, Some(ErrorKind::Busy));
+            assert!(response.message.contains("too many requests"));
+            refused += 1;
+        }
+        answers.push(answer);
+        // The execution gives up.
+        bench.call(&other, Asked::Release { owed: false });
+    }
+    assert_eq!(refused, 198 - 32);
+    // That of the step under way is not forgotten.
+    bench.call(&claim(1, NetnsKey::Host), Asked::Release { owed: false });
+    assert_eq!(bench.state.lanes.waiting(V0), 33);
+}
+
+#[test]
+fn a_restoration_is_waited_for_at_the_end_though_it_has_not_begun() {
+    let mine = claim(1, NetnsKey::Host);
+    let (mut bench, _lease) = stepped(&mine);
+    assert!(!bench.state.has_restorations());
+    let (effects, _answer) = bench.request("default", "v0");
+    assert!(matches!(&effects[..], [Effect::ChangeLink(_)]));
+    assert!(bench.state.stop(bench.moment).is_empty());
+    assert!(bench.state.has_restorations());
 }
