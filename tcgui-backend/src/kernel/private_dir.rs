@@ -5,7 +5,7 @@
 //! could replace is refused, because the daemon would act on what that user wrote.
 //!
 //! A component is accepted when it belongs to root or to the user of the daemon. Ancestors must not be
-//! writable by others, unless the sticky bit keeps others from renaming what is in them (`/tmp`). The
+//! writable by group or others, unless the sticky bit keeps them from renaming what is in there (`/tmp`). The
 //! directory itself must not be writable by group or others at all. Symbolic links on the way are followed
 //! if they belong to root or to the user of the daemon: systemd makes `/var/lib/NAME` such a link for
 //! `DynamicUser=`.

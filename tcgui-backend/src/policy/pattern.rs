@@ -25,7 +25,7 @@ pub enum PatternError {
     /// It has no two parts.
     #[error("write NAMESPACE/INTERFACE, for example default/eth0 or lab*/*")]
     Parts,
-    /// A part without a star is no name.
+    /// A part is no name, or no name fits its stars.
     #[error("{part:?} matches nothing: {err}")]
     Name {
         /// As given.
@@ -34,6 +34,12 @@ pub enum PatternError {
         err: NameError,
     },
 }
+
+/// What the first and the last star of a pattern may stand for. If none of these makes a name, the pattern is refused:
+/// then no name matches, or a star cuts an escape like `\xff` apart.
+const FILLINGS: [&str; 8] = ["", "a", "1", "1(", "1(a)", "(a)", ")", "pid:1("];
+/// Says that an entry of the netns directory is meant. Names as listed have it only where they need it.
+const ENTRY_PREFIX: &str = "netns:";
 
 /// Returns a part as names are written on the wire: a name may be given in a longer form.
 fn part<N>(
@@ -44,15 +50,24 @@ fn part<N>(
     if text.is_empty() {
         return Err(PatternError::Parts);
     }
-    if text.contains('*') {
-        return Ok(text.to_owned());
-    }
-    match parse(text) {
-        Ok(name) => Ok(to_wire(&name)),
-        Err(err) => Err(PatternError::Name {
-            part: text.to_owned(),
-            err,
-        }),
+    let refused = |err| PatternError::Name {
+        part: text.to_owned(),
+        err,
+    };
+    let Some((before, rest)) = text.split_once('*') else {
+        let name = parse(text).map_err(refused)?;
+        return Ok(to_wire(&name));
+    };
+    // It is kept as it is if there is any name that it matches. A single star stands for both fillings.
+    let (middle, after) = rest.rsplit_once('*').unwrap_or(("", rest));
+    let middle = middle.replace('*', "");
+    let mut fillings = FILLINGS
+        .iter()
+        .flat_map(|first| FILLINGS.map(|last| (first, last)));
+    let fits = |(first, last)| parse(&format!("{before}{first}{middle}{last}{after}")).is_ok();
+    match parse(&text.replace('*', "")) {
+        Err(err) if !fillings.any(fits) => Err(refused(err)),
+        _ => Ok(text.to_owned()),
     }
 }
 
@@ -72,7 +87,17 @@ impl FromStr for Pattern {
 impl Pattern {
     /// Returns whether it matches an interface in a namespace, both as named on the wire.
     pub fn matches(&self, namespace: &str, interface: &str) -> bool {
-        glob(&self.namespace, namespace) && glob(&self.interface, interface)
+        let is_entry = || {
+            matches!(
+                NamespaceName::from_wire(namespace),
+                Ok(NamespaceName::Named(_))
+            )
+        };
+        let namespace_matches = glob(&self.namespace, namespace)
+            || self.namespace.starts_with(ENTRY_PREFIX)
+                && is_entry()
+                && glob(&self.namespace, &format!("{ENTRY_PREFIX}{namespace}"));
+        namespace_matches && glob(&self.interface, interface)
     }
 }
 

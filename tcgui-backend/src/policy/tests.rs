@@ -149,6 +149,62 @@ fn patterns_have_two_parts() {
 }
 
 #[test]
+fn a_starred_pattern_may_say_that_it_means_an_entry_of_the_directory() {
+    let pattern: Pattern = "netns:prod*/eth0".parse().unwrap();
+    assert!(pattern.matches("prod", "eth0") && pattern.matches("prod-1", "eth0"));
+    assert!(!pattern.matches("lab", "eth0") && !pattern.matches("prod", "eth1"));
+    let protects = policy(false, &[], &["netns:prod*/eth0"]);
+    ask(&protects, Change::Impair, &["prod-1"], "eth0").unwrap_err();
+    let all: Pattern = "netns:*/lo".parse().unwrap();
+    // The last is an entry with the name of the host.
+    for (name, expected) in [
+        ("lab", true),
+        ("default", false),
+        ("container:web", false),
+        ("pid:7(sh)", false),
+        ("netns:default", true),
+    ] {
+        assert_eq!(all.matches(name, "lo"), expected, "{name}");
+    }
+    let one: Pattern = "netns:lab/e*".parse().unwrap();
+    assert!(one.matches("lab", "eth0"));
+}
+
+#[test]
+fn a_starred_pattern_that_no_name_can_match_is_refused() {
+    for wrong in [
+        "lab\\x41*/eth0",
+        "*\\q/eth0",
+        "lab/e\\x41*",
+        "lab/nineteen-characters*",
+        "a/b*/eth0",
+        "pid:x*/lo",
+        "netns:*/x/lo",
+    ] {
+        let err = wrong.parse::<Pattern>().unwrap_err().to_string();
+        assert!(err.contains("matches nothing"), "{wrong}: {err}");
+    }
+    for right in [
+        "*/*",
+        "**/*",
+        "lab\\xff*/e*0",
+        ".*/.*",
+        "container:*/*",
+        "pid:*/lo",
+        "pid:7*/lo",
+        "pid:7(s*/lo",
+        "*(kworker/0:1)/lo",
+        "*kworker/*/lo",
+        "pid:*(kworker/*/lo",
+        "pi*/lo",
+        "netns:*/lo",
+        "netns:pid:*/lo",
+    ] {
+        right.parse::<Pattern>().expect(right);
+    }
+}
+
+#[test]
 fn stars_stand_for_any_text() {
     for (pattern, text, expected) in [
         ("", "", true),
