@@ -5,7 +5,7 @@ mod tests {
     use std::net::TcpListener;
     use std::time::{Duration, Instant};
 
-    use anyhow::{Context, ensure};
+    use anyhow::{Context, anyhow, ensure};
     use nix::sys::signal::Signal;
     use serde_json::json;
     use tcgui_tests::client::Options;
@@ -17,6 +17,7 @@ mod tests {
     use tcgui_tests::scene::{SOON, Scene};
     use tcgui_tests::wait::wait_for;
     use tcgui_tests::{lab_test, measure, netns};
+    use zenoh::Wait;
 
     const PROGRAM: &str = env!("CARGO_BIN_EXE_bus-peer");
 
@@ -209,6 +210,49 @@ mod tests {
                 ..UNDISTURBED
             };
             flooded(scene, "flood-plain", 1, (200, QUERY, 20), within)
+        }
+    );
+
+    /// How long somebody floods the bus with health messages, less than the daemon waits before it takes another.
+    const FLOOD: Duration = Duration::from_secs(3);
+
+    lab_test!(
+        a_flood_of_health_messages_gives_one_warning,
+        Kind::Alone,
+        |scene| {
+            scene.start()?;
+            scene.wait_for("health", |state| state.health().is_some())?;
+            let health = scene.client()?.state().health().cloned();
+            let mut health = health.context("no health")?;
+            let mut of_host = |host: &str| {
+                health["metadata"]["hostname"] = json!(host);
+                health.to_string()
+            };
+            let messages = [of_host("one"), of_host("two")];
+            let attacker = Options::default().deaf().open()?;
+            let began = Instant::now();
+            let mut sent = 0;
+            let mut answered = Times::default();
+            while began.elapsed() < FLOOD {
+                for _ in 0..100 {
+                    attacker
+                        .session()
+                        .put("tcgui/default/health", messages[sent % 2].as_str())
+                        .wait()
+                        .map_err(|error| anyhow!(error).context("put"))?;
+                    sent += 1;
+                }
+                answered.push(scene.ping()?);
+            }
+            let log = scene.daemon()?.stderr();
+            let about = |line: &&str| line.contains("another backend of this name");
+            let warnings = log.lines().filter(about).count();
+            measure::report(format!(
+                "{sent} messages, {warnings} warnings; answers: {answered}"
+            ))?;
+            attacker.close()?;
+            ensure!(warnings == 1, "{warnings} warnings of {sent} messages");
+            Ok(())
         }
     );
 

@@ -219,13 +219,14 @@ impl Task {
             // Cancel-safe: the set keeps a result until it is returned.
             result = self.runner.next_result() => result.map_or_else(work_failed, Event::Input),
             Some(call) = sources.calls.recv() => Event::Input(Input::TcCall(Box::new(call))),
-            // Cancel-safe: what was notified and not returned stays so.
-            () = sources.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a change that was not returned is still to come.
             library = sources.library.changed() => Event::Input(Input::Library(library)),
+            Some(request) = sources.requests.recv() => Event::Input(Input::Request(request)),
+            // Anybody on the bus can cause these two again and again, so they come after the requests.
+            // Cancel-safe: what was notified and not returned stays so.
+            () = sources.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a value that was not marked as seen is still to come.
             host = next_namesake(&mut sources.namesakes) => Event::Input(Input::Namesake(host)),
-            Some(request) = sources.requests.recv() => Event::Input(Input::Request(request)),
             // Cancel-safe: the deadline is computed anew each time. Every other input does what is due, too.
             () = wake => Event::Input(Input::Timer),
         }

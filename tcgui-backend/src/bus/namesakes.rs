@@ -19,6 +19,10 @@ use super::BusError;
 /// Health messages come every 10 s. Without one for so long the namesake is gone.
 pub const NAMESAKE_GONE: Duration = Duration::from_secs(30);
 
+/// One message in this time is taken, and others are passed over: anybody on the bus can send as many as the link
+/// carries. A backend sends one every 10 s, so each of an honest one is taken.
+const PAUSE: Duration = Duration::from_secs(9);
+
 /// A health message has a few hundred bytes.
 const LARGEST_MESSAGE: usize = 4096;
 /// The longest host name that Linux takes (`HOST_NAME_MAX`).
@@ -27,35 +31,55 @@ const LONGEST_HOST: usize = 64;
 /// The host of another backend of this name; each message marks the value as changed.
 pub type Namesakes = watch::Receiver<Option<String>>;
 
-/// Sends the host of each health message that another backend publishes under our name.
+/// Sends the host of a health message that another backend publishes under our name, one in each [`PAUSE`].
 pub(super) fn watch_namesakes(
     session: &Session,
     keys: &Keys,
     hosts: watch::Sender<Option<String>>,
 ) -> Result<Subscriber<()>, BusError> {
     let key = keys.health();
-    let last = Mutex::new(None);
+    let latest = Mutex::new(Latest::default());
     session
         .declare_subscriber(key.clone())
         .allowed_origin(Locality::Remote)
         .callback(move |sample| {
+            let now = Instant::now();
+            let mut latest = latest.lock().unwrap_or_else(PoisonError::into_inner);
+            if !latest.is_due(now) {
+                return;
+            }
             let Some(host) = host_of(&sample) else { return };
-            let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-            if is_news(last.as_ref(), &host) {
+            if latest.take(&host, now) {
                 warn!(
                     host,
                     "another backend of this name is on the bus: give one of them another --name"
                 );
             }
-            *last = Some((host.clone(), Instant::now()));
             hosts.send_replace(Some(host));
         })
         .wait()
         .map_err(|err| BusError::Declare { key, err })
 }
 
-fn is_news(last: Option<&(String, Instant)>, host: &str) -> bool {
-    last.is_none_or(|(known, at)| known != host || at.elapsed() > NAMESAKE_GONE)
+/// The host of the message that was taken last, and when that was.
+#[derive(Debug, Default)]
+struct Latest(Option<(String, Instant)>);
+
+impl Latest {
+    /// Returns whether a message that comes now is taken.
+    fn is_due(&self, now: Instant) -> bool {
+        let last = self.0.as_ref();
+        last.is_none_or(|(_, at)| now.duration_since(*at) >= PAUSE)
+    }
+
+    /// Takes a message and returns whether its host is news.
+    fn take(&mut self, host: &str, now: Instant) -> bool {
+        let last = self.0.as_ref();
+        let is_news =
+            last.is_none_or(|(known, at)| known != host || now.duration_since(*at) > NAMESAKE_GONE);
+        self.0 = Some((host.to_owned(), now));
+        is_news
+    }
 }
 
 /// Returns the printable part of the host's name; the message is not trusted.
@@ -80,12 +104,37 @@ mod tests {
 
     #[test]
     fn a_namesake_is_reported_once() {
-        assert!(is_news(None, "a"));
-        let now = Instant::now();
-        assert!(!is_news(Some(&("a".to_owned(), now)), "a"));
-        assert!(is_news(Some(&("a".to_owned(), now)), "b"));
-        if let Some(before) = now.checked_sub(NAMESAKE_GONE * 2) {
-            assert!(is_news(Some(&("a".to_owned(), before)), "a"));
+        let mut latest = Latest::default();
+        let start = Instant::now();
+        assert!(latest.take("a", start));
+        assert!(!latest.take("a", start + NAMESAKE_GONE));
+        assert!(latest.take("b", start + NAMESAKE_GONE));
+        assert!(latest.take("b", start + NAMESAKE_GONE * 3));
+    }
+
+    #[test]
+    fn of_a_flood_one_message_in_each_pause_is_taken() {
+        let mut latest = Latest::default();
+        let start = Instant::now();
+        let mut taken = 0;
+        for number in 0..30_000_u32 {
+            let now = start + Duration::from_millis(number.into());
+            if latest.is_due(now) {
+                latest.take(["a", "b"][number as usize % 2], now);
+                taken += 1;
+            }
+        }
+        assert_eq!(taken, 4, "within 30 s");
+    }
+
+    #[test]
+    fn each_message_of_an_honest_backend_is_taken() {
+        let mut latest = Latest::default();
+        let start = Instant::now();
+        for seconds in [0.0, 10.4, 19.6, 30.0] {
+            let now = start + Duration::from_secs_f64(seconds);
+            assert!(latest.is_due(now), "after {seconds} s");
+            latest.take("a", now);
         }
     }
 }
