@@ -16,6 +16,7 @@
 //! Nobody's query goes unanswered: what cannot be understood, taken in time or answered is answered
 //! with a failure of the form that its key promises.
 
+mod admission;
 mod cached;
 mod client;
 mod joining;
@@ -62,7 +63,7 @@ pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
 
-/// Queries that wait for the backend, which takes each in microseconds. More are answered "busy".
+/// Requests that wait for the backend, which takes each in microseconds. More are answered "busy".
 const REQUESTS: usize = 256;
 
 /// Blocking threads that may wait for clients: those of the replies, and those of the last samples.

@@ -12,7 +12,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
@@ -26,6 +26,7 @@ use zenoh::session::EntityGlobalId;
 use zenoh::{Session, Wait};
 
 use super::BusError;
+use super::admission::Admission;
 use super::replies::{Link, PROMPT, Replies, Turn, WAITING, strip};
 
 /// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
@@ -38,7 +39,7 @@ const REPEATS: u32 = 7;
 #[derive(Debug, Clone)]
 pub(super) struct History {
     replies: Replies,
-    waiting: Arc<Semaphore>,
+    waiting: Admission,
 }
 
 impl History {
@@ -46,7 +47,7 @@ impl History {
     pub(super) fn new(replies: Replies, waiting: usize) -> Self {
         Self {
             replies,
-            waiting: Arc::new(Semaphore::new(waiting)),
+            waiting: Admission::new(waiting),
         }
     }
 }
@@ -228,7 +229,7 @@ fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
     if shared.asked_for(&query).is_none() {
         return history.replies.discard(link, query);
     }
-    let Ok(permit) = Arc::clone(&history.waiting).try_acquire_owned() else {
+    let Some(permit) = history.waiting.admit(link) else {
         debug!(key = shared.key, "too many ask for the last sample");
         return history.replies.discard(link, query);
     };

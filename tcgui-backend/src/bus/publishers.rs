@@ -23,8 +23,9 @@ const TC_HEARTBEAT: Duration = Duration::from_millis(1000);
 /// Released backends did not keep these.
 const EXECUTION_HEARTBEAT: Duration = Duration::from_millis(1000);
 
-/// Questions for last samples that wait to be answered. A frontend that joins asks for each key once.
-const HISTORY_WAITING: usize = 256;
+/// Questions for last samples that wait to be answered, of which one link gets half. A frontend that joins asks for
+/// each key once.
+const HISTORY_WAITING: usize = 512;
 
 /// All publishers of a session.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! The queryables: decode within bounds, hand to the backend, reply whatever comes of it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -13,25 +12,29 @@ use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
 use tcgui_shared::tc::TcResponse;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tracing::{Level, debug, enabled, trace};
 use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
+use super::admission::{Admission, Permit};
 use super::replies::{Link, Replies, Turn, strip};
-use super::{BusError, REQUESTS, Reply, Request};
+use super::{BusError, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
 const LARGEST_REQUEST: usize = 64 * 1024;
 /// How much of an error text goes back; it may repeat what the client sent.
 const LARGEST_EXPLANATION: usize = 300;
-/// Checks that are under way or wait for their turn; more are answered "busy".
-const CHECKS: usize = 32;
+/// Queries that are not answered yet, or whose answer is not written yet; more are answered "busy". One link gets half
+/// of each of these, see [`Admission`].
+const OPEN: usize = 512;
+/// Checks that are under way or wait for their turn.
+const CHECKS: usize = 64;
 /// Explanations under way: each reads the mount table on a blocking thread, and only people ask.
-const EXPLANATIONS: usize = 4;
+const EXPLANATIONS: usize = 8;
 /// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
-/// its queries end at once without a reply.
+/// its queries end without a reply.
 const REFUSALS: usize = 1024;
 
 /// What is said beside [`ErrorKind::Busy`].
@@ -95,16 +98,16 @@ impl Queries {
         let desk = Desk {
             requests,
             replies,
-            open: Arc::new(Semaphore::new(REQUESTS)),
-            refusing: Arc::new(Semaphore::new(REFUSALS)),
+            open: Admission::new(OPEN),
+            refusing: Admission::new(REFUSALS),
         };
         // A check takes seconds; however many are asked for, other requests are taken.
         let checks = Desk {
-            open: Arc::new(Semaphore::new(CHECKS)),
+            open: Admission::new(CHECKS),
             ..desk.clone()
         };
         let explanations = Desk {
-            open: Arc::new(Semaphore::new(EXPLANATIONS)),
+            open: Admission::new(EXPLANATIONS),
             ..desk.clone()
         };
         Ok(Self {
@@ -127,8 +130,8 @@ impl Queries {
 struct Desk {
     requests: mpsc::Sender<Request>,
     replies: Replies,
-    open: Arc<Semaphore>,
-    refusing: Arc<Semaphore>,
+    open: Admission,
+    refusing: Admission,
 }
 
 impl Desk {
@@ -157,8 +160,9 @@ impl Desk {
         R: Refusal,
     {
         let received = Instant::now();
-        let Ok(permit) = Arc::clone(&self.open).try_acquire_owned() else {
-            return self.refuse_busy::<R>(query, key, received);
+        let link = Link::of_current_query();
+        let Some(permit) = self.open.admit(link) else {
+            return self.refuse_busy::<R>(link, query, key, received);
         };
         let body = read(&query).and_then(|payload| decode(&payload));
         let is_exact = query.key_expr().as_str() == key;
@@ -182,11 +186,12 @@ impl Desk {
         }
     }
 
-    fn refuse_busy<R: Refusal>(&self, query: Query, key: &str, received: Instant) {
-        if let Ok(permit) = Arc::clone(&self.refusing).try_acquire_owned() {
-            let reply = self.reply(query, key, received, permit);
-            reply.send(busy::<R>());
-        }
+    fn refuse_busy<R: Refusal>(&self, link: Link, query: Query, key: &str, received: Instant) {
+        let Some(permit) = self.refusing.admit(link) else {
+            return self.replies.discard(link, query);
+        };
+        let reply = self.reply(query, key, received, permit);
+        reply.send(busy::<R>());
     }
 
     /// Returns the way back to who asked. `permit` is given back when the answer is written. What the query
@@ -196,10 +201,10 @@ impl Desk {
         mut query: Query,
         key: &str,
         received: Instant,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Reply<R> {
         strip(&mut query);
-        let link = Link::of_current_query();
+        let link = permit.link();
         let (replies, key) = (self.replies.clone(), key.to_owned());
         Reply::new(move |answer, turn: Turn| {
             let answer = answer.unwrap_or_else(dropped);

@@ -1,0 +1,147 @@
+//! How many queries may be open at once, shared among the links on which they come.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::replies::Link;
+
+/// Places for open queries. Clones share them.
+///
+/// A link may have as many as are left free: the first one gets half of all places, the next one half of the rest.
+/// So a client that does not read its answers leaves places for others, and it takes several such
+/// links, ten with 512 places, to leave none.
+#[derive(Debug, Clone)]
+pub(super) struct Admission(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    places: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// A link is here while it has a place.
+    by_link: HashMap<Link, usize>,
+}
+
+impl Admission {
+    /// With so many places for all links together.
+    pub(super) fn new(places: usize) -> Self {
+        Self(Arc::new(Shared {
+            places,
+            taken: Mutex::default(),
+        }))
+    }
+
+    /// Takes a place for a query on this link, if it may have one more.
+    pub(super) fn admit(&self, link: Link) -> Option<Permit> {
+        let mut taken = self.0.lock();
+        let free = self.0.places - taken.all;
+        let own = taken.by_link.get(&link).copied().unwrap_or(0);
+        if own >= free {
+            return None;
+        }
+        taken.all += 1;
+        taken.by_link.insert(link, own + 1);
+        drop(taken);
+        Some(Permit {
+            shared: Arc::clone(&self.0),
+            link,
+        })
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place of a link, which is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Permit {
+    shared: Arc<Shared>,
+    link: Link,
+}
+
+impl Permit {
+    /// Returns the link whose place it is.
+    pub(super) fn link(&self) -> Link {
+        self.link
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut taken = self.shared.lock();
+        taken.all -= 1;
+        if let Some(own) = taken.by_link.get_mut(&self.link) {
+            *own -= 1;
+            if *own == 0 {
+                taken.by_link.remove(&self.link);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::task::TaskTracker;
+
+    use super::*;
+
+    const PLACES: usize = 512;
+
+    async fn links(count: usize) -> Vec<Link> {
+        // They all exist at the same time, so that no two have the same id.
+        let tracker = TaskTracker::new();
+        let (end, _) = tokio::sync::broadcast::channel::<()>(1);
+        let (tx, mut rx) = tokio::sync::mpsc::channel(count);
+        for _ in 0..count {
+            let (tx, mut end) = (tx.clone(), end.subscribe());
+            tracker.spawn(async move {
+                tx.send(Link::of_current_query()).await.unwrap();
+                end.recv().await.ok();
+            });
+        }
+        let mut links = Vec::new();
+        while links.len() < count {
+            links.push(rx.recv().await.unwrap());
+        }
+        links
+    }
+
+    fn take_all(admission: &Admission, link: Link) -> Vec<Permit> {
+        std::iter::from_fn(|| admission.admit(link)).collect()
+    }
+
+    #[tokio::test]
+    async fn a_link_that_takes_all_it_gets_leaves_places_for_others() {
+        let admission = Admission::new(PLACES);
+        let links = links(9).await;
+        let mut taken = Vec::new();
+        for link in links {
+            let permits = take_all(&admission, link);
+            taken.push(permits);
+        }
+        let counts: Vec<_> = taken.iter().map(Vec::len).collect();
+        assert_eq!(counts, [256, 128, 64, 32, 16, 8, 4, 2, 1]);
+    }
+
+    #[tokio::test]
+    async fn a_place_is_free_again_after_the_query() {
+        let admission = Admission::new(PLACES);
+        let [one, other] = links(2).await[..] else {
+            unreachable!()
+        };
+        let permits = take_all(&admission, one);
+        let fewer = take_all(&admission, other).len();
+        assert!(fewer < PLACES / 2);
+        drop(permits);
+        assert_eq!(take_all(&admission, other).len(), PLACES / 2);
+        let taken = admission.0.lock();
+        assert!(taken.all == 0 && taken.by_link.is_empty(), "{taken:?}");
+    }
+}
