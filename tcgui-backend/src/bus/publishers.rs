@@ -111,7 +111,7 @@ impl Publishers {
     }
 }
 
-/// What was published while there is no session: the newest of each key, so it is bounded by the interfaces.
+/// What was published while there is no session: the newest of each key, so it is bounded by the interfaces that are there.
 #[derive(Debug, Default)]
 struct Unsent {
     newest: Publication,
@@ -135,11 +135,15 @@ impl Unsent {
         newest.health = health.or(newest.health.take());
         for one in tc {
             let key = (one.netns.clone(), one.interface.clone());
-            self.tc.insert(key, one);
+            keep_at(&mut self.tc, key, one.update.is_some().then_some(one));
         }
         for one in executions {
             let key = (one.netns.clone(), one.interface.clone());
-            self.executions.insert(key, one);
+            keep_at(
+                &mut self.executions,
+                key,
+                one.update.is_some().then_some(one),
+            );
         }
         answers
     }
@@ -151,6 +155,19 @@ impl Unsent {
             ..self.newest
         }
     }
+}
+
+/// Keeps what is published about an interface. With `None` the interface is gone: no client has heard of it, so
+/// nothing is kept.
+fn keep_at<T>(
+    kept: &mut BTreeMap<(NamespaceName, InterfaceName), T>,
+    key: (NamespaceName, InterfaceName),
+    publication: Option<T>,
+) {
+    match publication {
+        Some(publication) => kept.insert(key, publication),
+        None => kept.remove(&key),
+    };
 }
 
 #[derive(Debug)]
@@ -171,7 +188,7 @@ impl SharedPublishers {
         Self(Arc::new(Mutex::new(Stage::Waiting(Box::default()))))
     }
 
-    /// Publishes what was kept, and from now on at once. Returns whether there was a list.
+    /// Publishes what was kept, and from now on at once. Returns whether there was a list. May wait for a slow link.
     pub(super) fn open(&self, mut publishers: Publishers) -> bool {
         let mut stage = self.lock();
         let Stage::Waiting(unsent) = &mut *stage else {
@@ -251,6 +268,7 @@ fn put(publisher: &CachedPublisher, message: &impl Serialize) {
 #[cfg(test)]
 mod tests {
     use tcgui_shared::preset::PresetList;
+    use tcgui_shared::tc::TcConfigUpdate;
 
     use super::*;
 
@@ -259,7 +277,28 @@ mod tests {
             netns: NamespaceName::named("lab").unwrap(),
             interface: InterfaceName::new(interface).unwrap(),
             is_kept: true,
+            update: Some(TcConfigUpdate {
+                namespace: "lab".to_owned(),
+                interface: interface.to_owned(),
+                backend_name: "default".to_owned(),
+                timestamp: 0,
+                configuration: None,
+                has_tc: false,
+            }),
+        }
+    }
+
+    fn gone(interface: &str) -> TcPublication {
+        TcPublication {
             update: None,
+            ..tc(interface)
+        }
+    }
+
+    fn publication(tc: Vec<TcPublication>) -> Publication {
+        Publication {
+            tc,
+            ..Publication::default()
         }
     }
 
@@ -269,13 +308,34 @@ mod tests {
         for (presets, interface) in [(Some(Vec::new()), "a"), (None, "b"), (None, "a")] {
             let kept = unsent.keep(Publication {
                 presets: presets.map(|presets| PresetList { presets }),
-                tc: vec![tc(interface)],
-                ..Publication::default()
+                ..publication(vec![tc(interface)])
             });
             assert!(kept.is_empty());
         }
         let publication = unsent.take();
         assert!(publication.presets.is_some() && publication.list.is_none());
         assert_eq!(publication.tc, [tc("a"), tc("b")]);
+    }
+
+    #[test]
+    fn nothing_is_kept_of_interfaces_that_are_gone() {
+        let mut unsent = Unsent::default();
+        for number in 0..100 {
+            let name = format!("v{number}");
+            unsent.keep(publication(vec![tc(&name)]));
+            unsent.keep(publication(vec![gone(&name), gone("never-there")]));
+        }
+        unsent.keep(publication(vec![tc("stays")]));
+        unsent.keep(Publication {
+            executions: vec![ExecutionPublication {
+                netns: NamespaceName::named("lab").unwrap(),
+                interface: InterfaceName::new("v0").unwrap(),
+                update: None,
+            }],
+            ..Publication::default()
+        });
+        let publication = unsent.take();
+        assert_eq!(publication.tc, [tc("stays")]);
+        assert!(publication.executions.is_empty());
     }
 }

@@ -76,7 +76,7 @@ pub async fn open(
     let handle = BusHandle { publications };
     let mut task = Task::new(declarations, publishers, publication_rx);
     match opened {
-        Ok(session) => task.declare(session)?,
+        Ok(session) => task.declare(session).await?,
         Err(joining) => task.wait_for(joining),
     }
     let clients = Clients {

@@ -65,10 +65,11 @@ impl Task {
     }
 
     /// Declares everything on a session, but for the token, and publishes what was kept for it.
-    pub(super) fn declare(&mut self, session: Session) -> Result<(), BusError> {
+    pub(super) async fn declare(&mut self, session: Session) -> Result<(), BusError> {
         let (declared, publishers) = self.declarations.declare(&session)?;
         self.declared = Some(declared);
-        self.has_list = self.publishers.open(publishers);
+        let shared = self.publishers.clone();
+        self.has_list = blocking::run(move || shared.open(publishers)).await;
         // It is declared once.
         self.session.set(session).ok();
         self.joining = None;
@@ -88,7 +89,7 @@ impl Task {
         loop {
             match self.next_event(&stop).await {
                 Event::Stop => break,
-                Event::Joined(session) => self.declare(session)?,
+                Event::Joined(session) => self.declare(session).await?,
                 Event::Order(order) => {
                     let (publication, reply) = *order;
                     let has_list = publication.list.is_some();
