@@ -109,7 +109,7 @@ mod tests {
         measure::report(format!(
             "changes seen: {seen}; answers: {answered}, {refused} of them refusals"
         ))?;
-        // Whoever does not read takes no place of others.
+        // Clients that do not read leave places for others.
         ensure!(refused == 0, "{refused} refusals");
         wait_for("a good answer", SOON, || scene.ping(), Result::is_ok)??;
         ensure!(seen.percentile(100)? < within.list, "changes seen: {seen}");
