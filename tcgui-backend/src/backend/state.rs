@@ -36,11 +36,13 @@ use executions::Claims;
 use lanes::Lanes;
 use memory::Memory;
 use permits::RepeatedList;
-use tc::{PublishedTc, Target};
+use tc::PublishedTc;
+use work::Target;
 
 pub(super) use executions::{Asked, TcCall};
-pub(super) use links::{LinkOutcome, PendingLinkChange};
-pub(super) use tc::{PendingTcChange, TcOutcome};
+pub(super) use links::LinkOutcome;
+pub(super) use tc::TcOutcome;
+pub(super) use work::{PendingLinkChange, PendingTcChange};
 
 mod executions;
 mod lanes;
@@ -49,6 +51,7 @@ mod memory;
 mod namespaces;
 mod permits;
 mod tc;
+mod work;
 
 /// The first change is published at once; more follow after ten times what the last list cost, and not
 /// sooner than this, while changes keep coming. Not later than a quarter of a second either: a

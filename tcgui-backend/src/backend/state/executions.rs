@@ -16,8 +16,7 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::tc::{TcOperation, TcResponse};
 
-use super::lanes::Work;
-use super::tc::{PendingTcChange, Requester};
+use super::work::{PendingTcChange, Requester, Work};
 use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::orders::TcWork;
 use crate::bus::Reply;

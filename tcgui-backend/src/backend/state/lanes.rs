@@ -6,78 +6,25 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::links::PendingLinkChange;
-use super::tc::PendingTcChange;
+use super::work::{Kind, Work};
 use crate::lease::ledger::LeaseKey;
 
 /// How much may wait for one interface before requests of clients and starts of scenarios are refused. Restorations,
 /// releases and steps of a scenario are never refused; there is at most one of each for a scenario.
 const LONGEST: usize = 32;
 
-/// Work on one interface, with what its requesters wait for.
-#[derive(Debug)]
-pub(super) enum Work {
-    Link(Box<PendingLinkChange>),
-    Tc(Box<PendingTcChange>),
-    /// A scenario has ended without restoring the interface: its lease ends now, which restores it.
-    EndScenario {
-        lane: LeaseKey,
-        /// The scenario's part of the lease.
-        id: String,
-    },
-}
-
-/// What matters to other work on the same interface.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    LinkChange,
-    Apply,
-    Remove,
-    ScenarioStep,
-    Confirm,
-    Release,
-    Restore,
-    Look,
-}
-
-impl Work {
-    pub(super) fn lane(&self) -> LeaseKey {
-        match self {
-            Self::Link(change) => change.lane(),
-            Self::Tc(change) => change.lane(),
-            Self::EndScenario { lane, .. } => *lane,
-        }
-    }
-
-    fn kind(&self) -> Kind {
-        match self {
-            Self::Link(_) => Kind::LinkChange,
-            Self::Tc(change) => change.kind(),
-            Self::EndScenario { .. } => Kind::Release,
-        }
-    }
-
-    /// Returns the scenario whose step it is, by the name of its lease.
-    fn step_of(&self) -> Option<&str> {
-        match self {
-            Self::Tc(change) => change.step_of(),
-            Self::Link(_) | Self::EndScenario { .. } => None,
-        }
-    }
-
-    /// Returns whether `waiting`, the work right before this one, need not be carried out any more.
-    fn replaces(&self, waiting: &Self) -> bool {
-        let (Self::Tc(new), Self::Tc(old)) = (self, waiting) else {
-            return false;
-        };
-        let is_newer_wish = matches!(
-            (new.kind(), old.kind()),
-            (Kind::Apply, Kind::Apply) | (Kind::Remove, Kind::Apply | Kind::Remove)
-        );
-        // A change that stays is what a change with an end goes back to.
-        let keeps_what_stays = new.stays() || !old.stays();
-        is_newer_wish && keeps_what_stays && new.names_the_same(old)
-    }
+/// Returns whether `waiting`, the work right before this one, need not be carried out any more.
+fn replaces(work: &Work, waiting: &Work) -> bool {
+    let (Work::Tc(new), Work::Tc(old)) = (work, waiting) else {
+        return false;
+    };
+    let is_newer_wish = matches!(
+        (new.kind(), old.kind()),
+        (Kind::Apply, Kind::Apply) | (Kind::Remove, Kind::Apply | Kind::Remove)
+    );
+    // A change that stays is what a change with an end goes back to.
+    let keeps_what_stays = new.stays() || !old.stays();
+    is_newer_wish && keeps_what_stays && new.names_the_same(old)
 }
 
 /// What happens to one interface. It has a lane only while work on it is under way.
@@ -111,7 +58,7 @@ impl Lanes {
             self.0.insert(work.lane(), lane);
             return Some(work);
         };
-        while let Some(replaced) = lane.waiting.pop_back_if(|waiting| work.replaces(waiting)) {
+        while let Some(replaced) = lane.waiting.pop_back_if(|waiting| replaces(&work, waiting)) {
             if let (Work::Tc(new), Work::Tc(old)) = (&mut work, replaced) {
                 new.take_requesters_of(*old);
             }

@@ -5,27 +5,12 @@ use tcgui_shared::control::{
 };
 use tcgui_shared::error_kind::ErrorKind;
 
-use super::lanes::Work;
+use super::work::{PendingLinkChange, Work};
 use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::orders::{LinkOrder, LinkResult};
 use crate::bus::Reply;
-use crate::lease::ledger::LeaseKey;
 use crate::policy::Permit;
 use crate::sockets::Place;
-
-/// A client's request to bring a link up or down.
-#[derive(Debug)]
-pub(in crate::backend) struct PendingLinkChange {
-    pub(in crate::backend) order: LinkOrder,
-    request: InterfaceControlRequest,
-    reply: Reply<InterfaceControlResponse>,
-}
-
-impl PendingLinkChange {
-    pub(super) fn lane(&self) -> LeaseKey {
-        (self.order.place.key, self.order.ifindex)
-    }
-}
 
 /// A change of a link that is done.
 #[derive(Debug)]

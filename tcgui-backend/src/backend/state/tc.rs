@@ -9,13 +9,10 @@
 mod leases;
 mod published;
 
-use std::sync::Arc;
-
 use tcgui_shared::error_kind::ErrorKind;
-use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
-use super::lanes::{Kind, Work};
+use super::work::{Kind, PendingTcChange, Requester, Target, Work};
 use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::inventory::{Found, Noted, ReadBack};
 use crate::backend::orders::{Failure, TcOrder, TcResult, TcWork};
@@ -30,90 +27,6 @@ use crate::tc::plan::Plan;
 use crate::tc::report;
 
 pub(super) use published::PublishedTc;
-
-/// An interface as clients name it.
-pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
-
-/// Who waits for the result of a change.
-#[derive(Debug)]
-pub(super) enum Requester {
-    /// A client. What is in force is published before it is answered.
-    Client(Reply<TcResponse>),
-    /// An execution. It is answered at once: its next step must not wait for a slow client of the bus.
-    Execution(Reply<TcResponse>),
-}
-
-/// Work on a qdisc that waits or is under way.
-#[derive(Debug)]
-pub(in crate::backend) struct PendingTcChange {
-    pub(in crate::backend) order: TcOrder,
-    target: Target,
-    /// Those that asked for it, or for changes that it replaces, the newest last.
-    requesters: Vec<Requester>,
-    /// The scenario that it has stopped.
-    stopped: Option<Arc<str>>,
-}
-
-impl PendingTcChange {
-    pub(super) fn new(order: TcOrder, target: Target, requester: Option<Requester>) -> Self {
-        Self {
-            order,
-            target,
-            requesters: requester.into_iter().collect(),
-            stopped: None,
-        }
-    }
-
-    pub(super) fn lane(&self) -> LeaseKey {
-        (self.order.place.key, self.order.link.ifindex)
-    }
-
-    pub(super) fn kind(&self) -> Kind {
-        match &self.order.work {
-            TcWork::Change { terms, .. } if terms.scenario.is_some() => Kind::ScenarioStep,
-            TcWork::Change { operation, .. } if **operation == TcOperation::Remove => Kind::Remove,
-            TcWork::Change { .. } => Kind::Apply,
-            TcWork::Confirm => Kind::Confirm,
-            TcWork::Release { .. } => Kind::Release,
-            TcWork::Restore => Kind::Restore,
-            TcWork::Look => Kind::Look,
-        }
-    }
-
-    /// Returns the scenario whose step it is, by the name of its lease.
-    pub(super) fn step_of(&self) -> Option<&str> {
-        match &self.order.work {
-            TcWork::Change { terms, .. } => terms.scenario.as_deref(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => None,
-        }
-    }
-
-    /// Returns whether nothing ends what it asks for.
-    pub(super) fn stays(&self) -> bool {
-        match &self.order.work {
-            TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
-        }
-    }
-
-    /// Returns whether both requests named the same interface by the same names. Under another name the
-    /// worker may have to refuse one of them.
-    pub(super) fn names_the_same(&self, other: &Self) -> bool {
-        let names = |change: &Self| {
-            (
-                change.order.place.named.clone(),
-                change.order.link.ifname.clone(),
-            )
-        };
-        self.target == other.target && names(self) == names(other)
-    }
-
-    /// Answers the requesters of `replaced` with the result of this change.
-    pub(super) fn take_requesters_of(&mut self, replaced: Self) {
-        self.requesters.splice(0..0, replaced.requesters);
-        self.stopped = self.stopped.take().or(replaced.stopped);
-    }
-}
 
 /// Work on a qdisc that is done.
 #[derive(Debug)]

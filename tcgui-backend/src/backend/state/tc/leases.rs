@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::super::lanes::{Kind, Work};
+use super::super::work::{Kind, Work};
 use super::super::{Effect, Moment, State};
 use super::{PendingTcChange, TcWork};
 use crate::kernel::netns::NetnsKey;
