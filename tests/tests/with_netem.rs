@@ -248,6 +248,7 @@ mod tests {
         let _turn = one_at_a_time();
         let inside = format!(
             "set -e
+            unset TCGUI_NETEM_KERNEL
             ip link add seen type dummy
             status=0
             {SCRIPT} -- bash -c 'ip -br link; echo $$; touch /run/a /tmp/a; echo error >&2; sleep 1000 & exit 7' || status=$?
