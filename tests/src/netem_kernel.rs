@@ -36,6 +36,28 @@ enum Kernel {
     Virtual,
 }
 
+/// Returns a command that runs a program through the script, with a time limit and longer deadlines. Arguments that are
+/// added are those of the program.
+///
+/// # Errors
+///
+/// When the program is in a directory that the script makes private.
+pub fn command(options: &[&str], limit: Duration, program: &Path) -> anyhow::Result<Command> {
+    let private = PRIVATE.iter().find(|private| program.starts_with(private));
+    ensure!(
+        private.is_none(),
+        "{} is not visible on the other kernel: choose another CARGO_TARGET_DIR",
+        program.display()
+    );
+    let mut command = bound_to_parent(SCRIPT);
+    command
+        .args(options)
+        .args(["--time", &limit.as_secs().to_string(), "--"])
+        .arg(program)
+        .env("TCGUI_PATIENCE", PATIENCE);
+    Ok(command)
+}
+
 /// Runs the ignored tests of a module of this test program on a kernel with netem, and reports what they measured.
 ///
 /// # Errors
@@ -65,22 +87,14 @@ fn run_tests(
     arguments: &[&str],
     count: usize,
 ) -> anyhow::Result<()> {
-    let private = PRIVATE.iter().find(|private| program.starts_with(private));
-    ensure!(
-        private.is_none(),
-        "{} is not visible on the other kernel: choose another CARGO_TARGET_DIR",
-        program.display()
-    );
-    let mut command = bound_to_parent(SCRIPT);
-    if let Kernel::Virtual = kernel {
-        command.args(["--kernel", "vm"]);
-    }
+    let options: &[&str] = match kernel {
+        Kernel::Any => &[],
+        Kernel::Virtual => &["--kernel", "vm"],
+    };
+    let mut command = command(options, limit, program)?;
     command
-        .args(["--time", &limit.as_secs().to_string(), "--"])
-        .arg(program)
         .args(["--color=never", "--test-threads=1"])
         .args(arguments)
-        .env("TCGUI_PATIENCE", PATIENCE)
         .stdin(Stdio::null());
     let Output {
         status,

@@ -6,10 +6,10 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use tcgui_tests::{daemon, lab, process};
+use tcgui_tests::{daemon, lab, netem_kernel};
 
 use crate::cli::{Arguments, EXCEEDED};
 use crate::figure::Figure;
@@ -18,18 +18,10 @@ use crate::progress;
 use crate::report::{Baseline, Machine, Report};
 use crate::thresholds::Thresholds;
 
-const WITH_NETEM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../with-netem.sh");
-
-/// Time limit in seconds of a part that runs on a kernel with netem, and the addition for each trial. A quiet machine
+/// Time limit of a part that runs on a kernel with netem, and the addition for each trial. A quiet machine
 /// with an emulated processor needs a fifth of it.
-const NETEM_LIMIT: u32 = 300;
-const NETEM_LIMIT_PER_TRIAL: u32 = 5;
-
-/// Factor for deadlines there, because an emulated processor is about ten times slower.
-const NETEM_PATIENCE: &str = "10";
-
-/// Directories that `with-netem.sh` makes private.
-const PRIVATE: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
+const NETEM_LIMIT: Duration = Duration::from_secs(300);
+const NETEM_LIMIT_PER_TRIAL: Duration = Duration::from_secs(5);
 
 /// Exit status after SIGINT, as shells give it.
 const INTERRUPTED: u8 = 130;
@@ -124,19 +116,8 @@ fn command(part: Part, trials: u32) -> anyhow::Result<Command> {
     match part.stage() {
         Stage::Lab => Ok(lab::command(program)),
         Stage::NetemKernel => {
-            let private = PRIVATE.iter().find(|private| program.starts_with(private));
-            ensure!(
-                private.is_none(),
-                "{} is not visible on the kernel with netem: choose another CARGO_TARGET_DIR",
-                program.display()
-            );
             let limit = NETEM_LIMIT + NETEM_LIMIT_PER_TRIAL * trials;
-            let mut command = process::bound_to_parent(WITH_NETEM);
-            command
-                .args(["--time", &limit.to_string(), "--"])
-                .arg(program)
-                .env("TCGUI_PATIENCE", NETEM_PATIENCE);
-            Ok(command)
+            netem_kernel::command(&[], limit, &program)
         }
     }
 }
