@@ -123,20 +123,26 @@ mod tests {
                 "client" => ["--zenoh-mode=client", "--zenoh-connect=tcp/127.0.0.1:1"],
                 _ => ["--zenoh-mode=peer", "--zenoh-listen=tcp/198.51.100.1:7448"],
             };
-            let mut daemon = Daemon::start(&[], &args)?;
-            wait_for(
-                "it waits",
-                SOON,
-                || daemon.stderr(),
-                |log| log.contains(" yet"),
-            )?;
-            daemon.signal(Signal::SIGTERM)?;
-            let status = daemon.wait(Duration::from_secs(1))?;
-            ensure!(
-                status.code() == Some(0),
-                "{mode}: {status}: {}",
-                daemon.stderr()
-            );
+            // The first ones meet the start at several points; after the last it is over.
+            for pause in [0, 2, 4, 8, 500].map(Duration::from_millis) {
+                let mut daemon = Daemon::start(&[], &args)?;
+                wait_for(
+                    "it waits",
+                    SOON,
+                    || daemon.stderr(),
+                    |log| log.contains(" yet"),
+                )?;
+                thread::park_timeout(pause);
+                daemon.signal(Signal::SIGTERM)?;
+                let status = daemon
+                    .wait(Duration::from_secs(1))
+                    .with_context(|| format!("{mode}, {pause:?} after the complaint"))?;
+                ensure!(
+                    status.code() == Some(0),
+                    "{mode}, {pause:?}: {status}: {}",
+                    daemon.stderr()
+                );
+            }
         }
         Ok(())
     });

@@ -1,5 +1,6 @@
 //! Opening the session with the released defaults, and declaring everything but the liveliness token.
 
+use std::mem;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -53,10 +54,7 @@ pub async fn open(
     let listen = listening::prepare(&config.listen).await?;
     let settings = zenoh_config(config, &listen)?;
     let opened = match config.mode {
-        ZenohMode::Peer => Ok(zenoh::open(settings).await.map_err(|err| BusError::Open {
-            hint: PEER_HINT,
-            err,
-        })?),
+        ZenohMode::Peer => Ok(open_peer(settings).await?),
         ZenohMode::Client => join(settings, &config.connect).await,
     };
     let (request_tx, requests) = mpsc::channel(REQUESTS);
@@ -85,6 +83,24 @@ pub async fn open(
         namesakes,
     };
     Ok((handle, clients, task))
+}
+
+/// Opens a session that only its `close()` closes.
+///
+/// Zenoh closes a session that is dropped, and the thread that drops it waits up to 10 s for a listener whose address is
+/// not there. A start that fails or is given up would wait as long. So the session is opened by a task of its own, which
+/// is not given up, and a clone of it is never dropped. The end of the process closes what was not closed before.
+async fn open_peer(settings: Config) -> Result<Session, BusError> {
+    let opening = tokio::spawn(async {
+        let session = zenoh::open(settings).await?;
+        mem::forget(session.clone());
+        Ok(session)
+    });
+    let opened = opening.await.unwrap_or_else(|panic| Err(panic.into()));
+    opened.map_err(|err| BusError::Open {
+        hint: PEER_HINT,
+        err,
+    })
 }
 
 /// What it takes to declare everything on a session.
