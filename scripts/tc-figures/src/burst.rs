@@ -79,9 +79,20 @@ impl Inside {
 struct Series {
     empty: Vec<Duration>,
     apply: Vec<Duration>,
-    burst: Vec<Duration>,
+    burst: Vec<Burst>,
     inside: Inside,
     replaces: Vec<f64>,
+}
+
+/// What one burst took.
+#[derive(Debug)]
+struct Burst {
+    /// From the first query sent to the last one answered.
+    total: Duration,
+    /// From the last Apply sent to its answer.
+    last: Duration,
+    /// The same for the empty query sent directly after it. It waits behind the same queries, and then for nothing.
+    after: Duration,
 }
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
@@ -136,7 +147,9 @@ fn round(
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
     /// One of the 200.
-    Apply,
+    Apply(u32),
+    /// Sent after the last of them.
+    After,
     /// Strewn into it, of the pair with this number.
     Empty(usize),
     Other(usize),
@@ -145,23 +158,23 @@ enum Asked {
 impl Asked {
     fn key(self) -> String {
         let what = match self {
-            Self::Empty(_) => EMPTY,
-            Self::Apply | Self::Other(_) => "tc",
+            Self::Empty(_) | Self::After => EMPTY,
+            Self::Apply(_) | Self::Other(_) => "tc",
         };
         format!("tcgui/default/query/{what}")
     }
 
     fn is_answered_by(self, reply: &Value) -> bool {
         match self {
-            Self::Empty(_) => is_nothing(reply),
-            Self::Apply | Self::Other(_) => reply["success"] == true,
+            Self::Empty(_) | Self::After => is_nothing(reply),
+            Self::Apply(_) | Self::Other(_) => reply["success"] == true,
         }
     }
 }
 
-/// Sends 200 and waits for every answer; returns how long that took. With something strewn into it, the
-/// other interfaces get that delay.
-fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Duration> {
+/// Sends 200 and an empty query, and waits for every answer. With something strewn into it, the other interfaces get
+/// that delay.
+fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Burst> {
     let (tx, answers) = mpsc::channel();
     let start = Instant::now();
     let send = |asked: Asked, request: &Value| {
@@ -183,7 +196,7 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Du
     let mut pairs = OTHERS.into_iter().enumerate();
     for number in 1..=BURST {
         let request = apply_request(LINK, &json!({"delay_ms": f64::from(number)}));
-        send(Asked::Apply, &request)?;
+        send(Asked::Apply(number), &request)?;
         if let Some((_, delay_ms)) = &strewn
             && number % STRIDE == STRIDE / 2
             && let Some((pair, other)) = pairs.next()
@@ -193,8 +206,10 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Du
             send(Asked::Other(pair), &request)?;
         }
     }
+    send(Asked::After, &empty_request())?;
     drop(tx);
     let mut answered = 0;
+    let (mut last, mut after) = (Duration::ZERO, Duration::ZERO);
     let (mut empty, mut other) = (BTreeMap::new(), BTreeMap::new());
     // Ends when every query has ended.
     for (asked, elapsed, payload) in answers {
@@ -202,7 +217,13 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Du
         let good = asked.is_answered_by(&reply);
         ensure!(good, "a query of the burst ({asked:?}): {reply}");
         match asked {
-            Asked::Apply => answered += 1,
+            Asked::Apply(number) => {
+                answered += 1;
+                if number == BURST {
+                    last = elapsed;
+                }
+            }
+            Asked::After => after = elapsed,
             Asked::Empty(pair) => drop(empty.insert(pair, elapsed)),
             Asked::Other(pair) => drop(other.insert(pair, elapsed)),
         }
@@ -219,7 +240,7 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Du
         inside.empty.extend(empty.into_values());
         inside.other.extend(other.into_values());
     }
-    Ok(total)
+    Ok(Burst { total, last, after })
 }
 
 fn figures(series: &Series) -> Vec<Figure> {
@@ -232,7 +253,11 @@ fn figures(series: &Series) -> Vec<Figure> {
     } = series;
     let (empty_p50, apply_p50) = (median(empty), median(apply));
     let allowed = f64::from(BURST) * empty_p50 + 10.0 * apply_p50;
-    let share = burst.iter().map(|it| milliseconds(*it) / allowed);
+    let totals: Vec<_> = burst.iter().map(|it| it.total).collect();
+    let share = totals.iter().map(|it| milliseconds(*it) / allowed);
+    let waits = burst
+        .iter()
+        .map(|it| (milliseconds(it.last) - milliseconds(it.after)) / apply_p50);
     let more = Figure::new(
         "Apply on another interface − the empty query before it",
         Unit::Milliseconds,
@@ -242,11 +267,16 @@ fn figures(series: &Series) -> Vec<Figure> {
     vec![
         Figure::times("empty query, quiet", empty),
         Figure::times("Apply, quiet", apply),
-        Figure::times("200 Apply, first sent to last answered", burst),
+        Figure::times("200 Apply, first sent to last answered", &totals),
         Figure::new(
             "200 Apply ÷ (200 empty queries + 10 Apply)",
             Unit::Times,
             share.collect(),
+        ),
+        Figure::new(
+            "(the last of 200 Apply − the empty query after it) ÷ Apply",
+            Unit::Times,
+            waits.collect(),
         ),
         Figure::new(
             "kernel replaces for 200 Apply",

@@ -21,6 +21,7 @@ use super::publishers::{Publishers, SharedPublishers};
 use super::queries::Queries;
 use super::replies::Replies;
 use super::{BusError, BusHandle, Clients, REQUESTS, Request, Task};
+use crate::blocking;
 use crate::cli::ZenohMode;
 use crate::config::{BusConfig, TlsFiles};
 
@@ -88,15 +89,15 @@ pub async fn open(
 /// Opens a session that only its `close()` closes.
 ///
 /// Zenoh closes a session that is dropped, and the thread that drops it waits up to 10 s for a listener whose address is
-/// not there. A start that fails or is given up would wait as long. So the session is opened by a task of its own, which
-/// is not given up, and a clone of it is never dropped. The end of the process closes what was not closed before.
+/// not there. A start that fails or is given up would wait as long. So the session is opened on a thread that does not
+/// give up, and a clone of it is never dropped. The end of the process closes what was not closed before.
 async fn open_peer(settings: Config) -> Result<Session, BusError> {
-    let opening = tokio::spawn(async {
-        let session = zenoh::open(settings).await?;
+    let opening = || {
+        let session = zenoh::open(settings).wait()?;
         mem::forget(session.clone());
         Ok(session)
-    });
-    let opened = opening.await.unwrap_or_else(|panic| Err(panic.into()));
+    };
+    let opened: zenoh::Result<_> = blocking::run(opening).await;
     opened.map_err(|err| BusError::Open {
         hint: PEER_HINT,
         err,
