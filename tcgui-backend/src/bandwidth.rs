@@ -1,7 +1,7 @@
 //! Counters and rates: what passes through every interface, published at a steady pace.
 //!
-//! The actor owns the last sample of every link. Inputs: a tick of the clock; the newest [`Roster`],
-//! which says what to read and under which names to publish it; finished readings. Outputs: batches of
+//! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`Roster`] and finished
+//! readings. The roster lists what to read, and the names under which it is published. Its outputs are batches of
 //! [`Sample`]s to the bus. It ends when it is told to stop, or when the bus is gone.
 //!
 //! ```text
@@ -49,7 +49,7 @@ pub struct Roster {
 /// One namespace of the roster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterEntry {
-    /// Which namespace; one made anew under the same name has another key.
+    /// The namespace. A new namespace of the same name has another key.
     pub key: NetnsKey,
     /// Its id; `None` for the host, and where there are no ids.
     pub nsid: Option<Nsid>,

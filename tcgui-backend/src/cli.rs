@@ -114,8 +114,8 @@ pub struct Args {
     #[arg(long)]
     pub process_namespaces: bool,
 
-    /// Replace root qdiscs that somebody else configured (an htb tree, a netem with children), which is
-    /// refused otherwise; they do not come back
+    /// Replace root qdiscs that were configured by other means (an htb tree, a netem with children).
+    /// Otherwise this is refused. A replaced qdisc is not restored
     #[arg(long)]
     pub replace_foreign_qdiscs: bool,
 
@@ -171,8 +171,8 @@ pub enum Command {
     },
     /// Restore interfaces whose impairment has ended while no daemon was running
     ///
-    /// That is what the daemon does at its start: what had expired, was not confirmed in time or belonged
-    /// to a scenario is undone, unless somebody has changed it since. No daemon may run.
+    /// The daemon does the same at its start. A change is undone if it has expired, was not confirmed in time or belonged
+    /// to a scenario, unless the interface was changed by other means since. The daemon must not run.
     Restore(RestoreArgs),
     /// List the network namespaces and their interfaces, or follow them
     ///
@@ -181,9 +181,9 @@ pub enum Command {
     Namespaces(NamespacesArgs),
     /// Say why a network namespace is listed, or why not
     ///
-    /// Asks the running daemon what it knows about the name: the entry and its mount, what makes the
-    /// daemon look and when that last happened, and which limits and capabilities are in the way. Where no daemon
-    /// answers, the command looks as a daemon would that was started like it, and says so.
+    /// Asks the running daemon what it knows about the name: the entry and its mount, the doorbells of the daemon and when
+    /// they last rang, and limits and capabilities that are too small. If no daemon answers, the command looks for itself,
+    /// with the options that it was given, and says so.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
 }

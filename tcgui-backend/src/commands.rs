@@ -23,7 +23,7 @@ use tracing::error;
 
 /// Exit status of commands whose status 1 is an answer.
 const TROUBLE: u8 = 2;
-/// How much is said besides the answer; part of it may come from whoever is on the bus.
+/// The longest message beside the answer, in bytes. Parts of it may come from other processes on the bus.
 const LONGEST: usize = 2000;
 /// How long daemons have to say that they are there.
 const PRESENCE: Duration = Duration::from_secs(1);
@@ -32,7 +32,7 @@ const PRESENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     let asks = matches!(command, Command::Explain(_) | Command::Namespaces(_));
     if asks {
-        // What is wrong is in the answer; what the bus has to say about it is of no use.
+        // The answer contains the error. Messages of the bus would only repeat it.
         telemetry::start_quietly(args.verbose);
     } else {
         telemetry::start(args.verbose);
@@ -103,7 +103,7 @@ pub(crate) fn check_capabilities() -> anyhow::Result<()> {
 /// Says something that is not the answer.
 fn tell(text: &str) {
     let text: String = printable(text).chars().take(LONGEST).collect();
-    // Without standard error there is nobody to tell.
+    // Standard error may be closed.
     writeln!(io::stderr(), "tcgui-backend: {text}").ok();
 }
 

@@ -1,9 +1,8 @@
 //! Looking at an interface from inside its namespace: link, reachability, latency.
 //!
-//! Nothing is owned and nothing is kept: one check is one call of [`Diagnostics::run`], which always
-//! answers within [`LONGEST`] of being asked. What needs the namespace (`probe.rs`) is one visit of a
-//! throw-away thread that brings home an open ICMP socket; the echoes (`echo.rs`, pure) are then sent
-//! and awaited without any thread. The socket is closed with the check, or when the namespace goes.
+//! Nothing is kept between checks. One check is one call of [`Diagnostics::run`], which always returns within [`LONGEST`].
+//! A short-lived thread enters the namespace (`probe.rs`) and returns with an open ICMP socket. The echo requests (`echo.rs`,
+//! pure) are then sent and awaited without a thread. The socket is closed after the check, or when the namespace goes.
 //!
 //! ```text
 //!  Order ──▶ target.rs (pure) ──▶ probe.rs: link, gateway, socket ──▶ echo.rs (pure) ──▶ report.rs (pure)

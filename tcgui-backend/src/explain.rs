@@ -43,7 +43,7 @@ pub struct Facts {
     pub aliases: Vec<String>,
     /// What is known of its links.
     pub links: LinkFacts,
-    /// When the kernel said something about links the last time; `None` where nobody listens.
+    /// When the kernel last reported a change of a link. `None`: no events are received.
     pub netlink: Option<Option<Instant>>,
     /// When these were put together.
     pub now: Instant,

@@ -21,9 +21,9 @@ use tracing::{debug, error};
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// More would not be busy; and on one processor, a second one would only be woken for nothing.
 const MOST_WORKERS: usize = 4;
-/// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3),
-/// the publication, the samples, and some room; and one for each client that is written to. Each is bounded where
-/// it begins, and started when it is needed.
+/// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3), the
+/// publication, the samples, and some reserve. One more for each client that is written to. The code that starts such work
+/// bounds its number. Threads are started when they are needed.
 const BLOCKING_THREADS: usize = 32 + bus::WRITERS;
 /// How long an idle blocking thread stays: longer than from one reading of counters to the next, so that one
 /// is always warm, and not so long that those readings keep all the threads of a burst alive.

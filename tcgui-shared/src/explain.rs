@@ -76,11 +76,11 @@ pub struct Explanation {
     pub entry: Option<EntryReport>,
     /// Other names of the same namespace, as wire texts.
     pub aliases: Vec<String>,
-    /// The wire texts of the interfaces that are shown; `None` while nobody has seen them.
+    /// The wire names of the interfaces that are shown. `None` until the first look.
     pub interfaces: Option<Vec<String>>,
     /// How long ago the look began that saw them, in ms.
     pub looked_ms_ago: Option<u64>,
-    /// What makes the backend look; empty where nobody watches.
+    /// The doorbells that make the backend look. Empty if it watches nothing.
     pub doorbells: Vec<DoorbellReport>,
     /// Limits of the kernel that matter.
     pub limits: Vec<LimitReport>,

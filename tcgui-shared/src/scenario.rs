@@ -101,7 +101,7 @@ pub enum ScenarioResponse {
     },
     /// All scenarios; the only reply that ends the loading state of a frontend.
     Listed {
-        /// The scenarios in the order of display; shared with whoever else lists them.
+        /// The scenarios in the order of display. Other lists share them.
         #[serde(with = "shared")]
         scenarios: Vec<Arc<NetworkScenario>>,
         /// Files that could not be read.

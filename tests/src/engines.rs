@@ -35,7 +35,7 @@ const STOPPED: Duration = Duration::from_secs(60);
 pub enum Kind {
     /// `dockerd`, which has a process that owns its containers.
     Docker,
-    /// `podman system service`; its containers belong to nobody.
+    /// `podman system service`. Its containers go on without a daemon.
     Podman,
 }
 

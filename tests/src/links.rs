@@ -1,4 +1,4 @@
-//! What administrators do to links, and what the list then says. Only inside the lab.
+//! Changes of links as administrators make them, and the lists that follow. Only inside the lab.
 
 use std::time::{Duration, Instant};
 

@@ -1,6 +1,6 @@
 //! Members of the bus in processes of their own, which can be frozen and killed.
 //!
-//! What they do is written in `src/bin/bus-peer.rs`; they say line by line how far they got.
+//! Their code is in `src/bin/bus-peer.rs`. They write a line for each step that is done.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};

@@ -284,7 +284,7 @@ impl Scene {
         let log = self.daemon.as_ref().map(Daemon::stderr).unwrap_or_default();
         let first = log.lines().count().saturating_sub(80);
         let tail: Vec<_> = log.lines().skip(first).collect();
-        // Without standard error there is nobody to tell.
+        // Standard error may be closed.
         writeln!(
             io::stderr(),
             "client: {:?}\ndaemon's log from line {first}:\n{}",

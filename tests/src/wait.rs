@@ -113,7 +113,7 @@ pub fn at_rate(
     Ok(count)
 }
 
-/// Nobody unparks these threads; an early return would only mean one more look.
+/// These threads are not unparked. An early return would only mean one more look.
 fn pause(duration: Duration) {
     thread::park_timeout(duration);
 }

@@ -78,7 +78,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) trials: u32,
 
-    /// What to measure, separated by commas; everything unless said.
+    /// The situations to measure, separated by commas
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_enum, hide_possible_values = true,
         default_values_t = Situation::ALL)]
     pub(crate) situations: Vec<Situation>,
@@ -118,7 +118,7 @@ pub(crate) struct Arguments {
     #[arg(long, hide = true)]
     pub(crate) role: Option<Role>,
 
-    /// What it hears there; given by the program to itself.
+    /// The doorbells that exist there; the program sets it for its own child processes.
     #[arg(long, hide = true, default_value = "usual")]
     pub(crate) surroundings: Surroundings,
 }

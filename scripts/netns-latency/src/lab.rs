@@ -19,13 +19,13 @@ use crate::plan::{Observer, Surroundings};
 use crate::protocol::{Message, Order, Thing};
 use crate::role::Role;
 
-/// Whoever does not answer in this time hangs; the daemon's start and a burst are the longest.
+/// A process that does not answer in this time hangs. The start of the daemon and a burst take longest.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// What was not seen in this time is missed.
 const MISSED: Duration = Duration::from_secs(5);
 
-/// Lines that wait to be read; whoever has more to say, as about a thousand namespaces, waits.
+/// Lines that wait to be read. A process that writes more waits, as it does with a thousand namespaces.
 const EVENTS: usize = 1024;
 
 /// The run was interrupted by a signal.
@@ -237,7 +237,7 @@ impl Labs {
             lab.mounter.dismiss();
             lab.observer.dismiss();
         }
-        // Whoever still has something to say would not end; and nobody hears of the old labs later.
+        // A process that still writes would not end. Events of the old labs must not reach the new ones.
         let mut talking = self.labs.len() * 2;
         while talking > 0 {
             match self.events.recv_timeout(END) {

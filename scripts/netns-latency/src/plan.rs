@@ -81,7 +81,7 @@ pub(crate) enum Op {
     LinkDel,
 }
 
-/// Who sees it; each has a lab of its own, so that they do not wake each other.
+/// The observer of a change. Each observer has a lab of its own, so that they do not wake each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Observer {

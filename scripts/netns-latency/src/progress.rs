@@ -76,7 +76,7 @@ pub(crate) fn say(text: impl fmt::Display) {
     write(format_args!("{start}{text}\n"));
 }
 
-/// Without standard error there is nobody to tell.
+/// Errors are ignored: standard error may be closed.
 fn write(text: fmt::Arguments<'_>) {
     let mut stderr = io::stderr().lock();
     stderr.write_fmt(text).and_then(|()| stderr.flush()).ok();

@@ -140,7 +140,7 @@ pub(crate) fn say(message: &Message) -> anyhow::Result<()> {
     say_all(std::slice::from_ref(message))
 }
 
-/// Says many things with one system call, so that they hold up nobody.
+/// Writes many messages with one system call, which delays the writer least.
 pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for message in messages {

@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Prints and writes whatever was asked for. The JSON first: all else can be made of it later.
+/// Prints the report and writes the files of the options. The JSON is written first, because everything else can be made from it.
 fn publish(
     report: &Report,
     arguments: &Arguments,

@@ -1,8 +1,8 @@
 //! One Apply after the other, beside the floor and the empty query, in turns.
 //!
-//! The daemon says how long it had each query: from the call of its queryable until the reply was handed to
-//! the session. The client says how long it waited; less the empty query of the same run, that is the
-//! same but for what wakes whom. Both are shown; the first is judged, because it holds no client.
+//! The daemon logs how long it had each query: from the call of its queryable until the reply was passed to
+//! the session. The client measures how long it waited. Both are shown. The limits apply to the first one, because it
+//! does not depend on the client.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
 //! Counters and rates of a thousand interfaces: processor time, and how long a tick takes.
 //!
-//! When the daemon's clock ticks is not said on the bus. Ticks are exactly an interval apart, so the
-//! soonest first arrival of all ticks tells when they were, but for the time of the first reading, which
-//! is that of one chunk of namespaces; every last arrival is measured from there.
+//! The daemon does not publish when its clock ticks. Ticks are exactly one interval apart, so the earliest first arrival
+//! of all ticks gives their times. Only the time to read the first chunk of namespaces is missing. The last arrival of each
+//! tick is measured from there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};

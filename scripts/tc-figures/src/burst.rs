@@ -1,9 +1,8 @@
 //! Two hundred Apply at once on one interface, and what queries about others feel of them.
 //!
-//! A frontend that drags a slider sends one Apply for each step and waits for none. What is asked in the
-//! middle of a burst waits in the link and for the processor, whatever it asks for, and longer the earlier it
-//! comes. So each Apply on another interface follows an empty query at once: what it takes more than that one is
-//! compared with the same when it is quiet, and the rest is what the interface of the burst makes it wait.
+//! A frontend sends one Apply for each step of a slider and waits for none of them. Any query in a burst waits in the link
+//! and for the processor. So each Apply on another interface directly follows an empty query, which waits as long. Their
+//! difference in a burst, minus their difference at rest, is the delay that the burst adds to work on another interface.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd};

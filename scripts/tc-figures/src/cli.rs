@@ -40,7 +40,7 @@ machine has of its own (scripts/tc-figures.sh sees to all that), and a quiet mac
 #[derive(Debug, Parser)]
 #[command(name = "tc-figures", after_help = MORE)]
 pub(crate) struct Arguments {
-    /// What to measure, separated by commas; everything unless said.
+    /// The parts to measure, separated by commas
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_enum, hide_possible_values = true,
         default_values_t = Part::ALL)]
     pub(crate) parts: Vec<Part>,

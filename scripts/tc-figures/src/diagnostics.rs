@@ -1,7 +1,7 @@
 //! A diagnostics run against a target that never answers, and everything beside it.
 //!
-//! The target is an address in the subnet of a veth whose link address is known and nobody's: what is
-//! sent is delivered and dropped in silence, so the run takes all the time that it was given.
+//! The target is an address in the subnet of a veth. It has a neighbour entry, and no host has its link address. So
+//! packets to it are sent and dropped, and the run lasts until its timeout.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;

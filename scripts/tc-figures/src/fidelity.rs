@@ -59,8 +59,7 @@ pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
     })
 }
 
-/// Joins the two namespaces by a veth pair. Who has which link address is known, so that no question
-/// for it is ever lost.
+/// Joins the two namespaces by a veth pair. Both have permanent neighbour entries, so that no neighbour request is lost.
 fn join() -> anyhow::Result<()> {
     let mac = |last: u8| format!("02:00:00:00:07:0{last}");
     let end = |link: &str, own: &str, other: &str, other_mac: u8| {

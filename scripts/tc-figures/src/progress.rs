@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// Says something to the person, on lines of its own.
 pub(crate) fn say(text: impl fmt::Display) {
-    // Without standard error there is nobody to tell.
+    // Standard error may be closed.
     writeln!(io::stderr(), "{text}").ok();
 }
 

@@ -68,10 +68,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// For the process that measures how links are switched, and reads a list of a thousand namespaces after each.
-/// Thousands of small pieces of freed memory would wait for the next large one to be asked for, which then takes a
-/// millisecond (`malloc_consolidate`; glibc manual, "Memory Allocation Tunables"): mostly that for an answer. The
-/// daemon is started without.
+/// For the process that switches links and reads a list of a thousand namespaces after each change.
+/// It frees thousands of small pieces of memory. With fastbins, the next large allocation merges them, which takes a
+/// millisecond (`malloc_consolidate`; glibc manual, "Memory Allocation Tunables"), mostly while a reply is read. The daemon is
+/// started without this setting.
 pub(crate) const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.mxfast=0");
 
 /// Measures one part in a process where it belongs.

@@ -92,7 +92,7 @@ impl<K: CounterKernel> Task<K> {
                 Input::ReaderEnded(ended) => {
                     if let Err(err) = ended {
                         self.desk.close();
-                        // Nobody aborts a reader, so it panicked; the supervisor is told.
+                        // A reader is never aborted, so it panicked. The panic goes on to the supervisor.
                         std::panic::resume_unwind(err.into_panic());
                     }
                     self.collect();

@@ -17,8 +17,8 @@ pub(super) struct Stamp<'a> {
 
 /// Adds the samples of one namespace: those of all its links first, those of its qdiscs after them.
 ///
-/// Only what the roster shows is published, and only while index and name agree: what was renamed or
-/// made anew is for the next roster. `rated` is in the order of the indices.
+/// Only links of the roster are published, and only if index and name agree. The next roster has the links that were
+/// renamed or made anew. `rated` is in the order of the indices.
 pub(super) fn add_samples(
     samples: &mut Vec<Sample>,
     entry: &RosterEntry,

@@ -1,9 +1,8 @@
 //! A publisher whose last sample reaches clients that join late or missed it.
 //!
-//! What crosses the bus is that of zenoh-ext's `AdvancedPublisher` with a cache of one, miss detection
-//! and publisher detection: samples are numbered by source from 0 on; `KEY/@adv/pub/ZID/EID/_` is at
-//! the same time the liveliness token of the publisher, the key on which the last number is told
-//! some time after a change, and a queryable that answers with the last sample.
+//! The format is that of zenoh-ext's `AdvancedPublisher` with a cache of one sample, miss detection and publisher detection.
+//! Samples are numbered for each source, from 0. The key `KEY/@adv/pub/ZID/EID/_` has three uses: the liveliness token of the
+//! publisher, the heartbeats with the last number, and a queryable that replies with the last sample.
 //!
 //! Its own publisher keeps the cache locked while it replies, and its heartbeats wait for clients in the
 //! queue of the publications. Here both wait apart ([`Replies`]): a client that asks and does not

@@ -86,7 +86,7 @@ impl BusClient {
     /// Joins the bus through one endpoint.
     ///
     /// # Errors
-    /// [`AskError::Bus`] when nobody listens there, or whoever does says nothing within two seconds.
+    /// [`AskError::Bus`]: nothing listens there, or it does not answer within two seconds.
     pub async fn connect(endpoint: &str) -> Result<Self, AskError> {
         let opened = zenoh::open(config(endpoint)?).await;
         let session = opened.map_err(|err| BusError::Open { hint: HINT, err })?;
@@ -193,7 +193,7 @@ fn sending(key: &str, err: BoxError) -> AskError {
     }
 }
 
-/// Keeps a list. What cannot be read is of no use to anybody.
+/// Keeps a list. A message that cannot be read is ignored.
 fn take(lists: &watch::Sender<Lists>, sample: &Sample) {
     let key = sample.key_expr().as_str();
     let Some(backend) = keys::backend_of(key) else {

@@ -104,7 +104,7 @@ fn put(session: &Session, key: String, message: &impl Serialize) {
         warn!(%error, key, "message not serialised");
         return;
     }
-    // Who does not keep up misses samples; nobody waits for him.
+    // A client that reads too slowly misses samples. It delays no other client.
     let sent = session
         .put(key, json)
         .congestion_control(CongestionControl::Drop)

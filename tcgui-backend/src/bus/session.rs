@@ -176,7 +176,7 @@ fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusErro
         ("mode", serde_json::json!(mode).to_string()),
         ("connect/endpoints", list(&config.connect)),
         ("scouting/multicast/enabled", config.multicast.to_string()),
-        // Clients that come later get the cached list; nobody is waited for.
+        // The session does not wait for clients: those that join later get the cached list.
         ("open/return_conditions/connect_scouted", "false".to_owned()),
         ("open/return_conditions/declares", "false".to_owned()),
         // Requests are small; without a bound a client could make the daemon assemble gigabytes.

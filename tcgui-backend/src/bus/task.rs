@@ -100,7 +100,7 @@ impl Task {
                     // A put waits for a slow link.
                     let publishers = self.publishers.clone();
                     send(blocking::run(move || publishers.publish(publication)).await);
-                    // The backend may be stopping; then nobody wants to know.
+                    // The backend may be stopping, and not wait for it any more.
                     reply.send(started.elapsed()).ok();
                     self.has_list |= has_list && self.session.get().is_some();
                 }

@@ -38,7 +38,7 @@ pub(super) enum Command {
     },
 }
 
-/// What the desk has done; it comes back with it.
+/// The result of a piece of work, with the desk that did it.
 #[derive(Debug)]
 struct Done {
     desk: Desk,

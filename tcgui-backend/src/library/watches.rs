@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::files::EXTENSION;
 
-/// What [`ring`] tells apart: looking itself opens directories, which must not wake anybody.
+/// The kinds of events that [`ring`] distinguishes. A look opens directories itself, and must not cause an event.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME)
@@ -101,7 +101,7 @@ fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
         return None;
     }
     match kind {
-        // Who writes a file has not finished yet; closing it rings. A link is complete at once.
+        // A file that is being written is not complete; closing it rings. A link is complete at once.
         EventKind::Create(CreateKind::File) => is_link(path).then_some(Ring::File),
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
             (path.extension() == Some(OsStr::new(EXTENSION))).then_some(Ring::File)

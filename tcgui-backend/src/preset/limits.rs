@@ -1,4 +1,4 @@
-//! What presets and scenarios may hold, from whatever source; so that a list of them stays sendable.
+//! Limits for presets and scenarios of every source. They keep a list of them small enough to send.
 
 use std::ops::RangeInclusive;
 

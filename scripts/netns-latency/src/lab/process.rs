@@ -117,7 +117,7 @@ impl Drop for Process {
     }
 }
 
-/// Passes on what a process says, until nobody listens or it ends.
+/// Passes on what a process writes, until the receiver is gone or the process ends.
 fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
     for line in BufReader::new(stdout).lines() {
         let message = line

@@ -12,7 +12,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::{LEFT, LEFT_ADDRESS, RIGHT, RIGHT_ADDRESS};
 use crate::bench::{inside_named, rest};
 
-/// Where packets go; nobody else is there.
+/// The port of the packets. No other program uses it in these namespaces.
 const PORT: u16 = 7001;
 
 /// The bytes of a packet after its number, each this: what differs was corrupted.

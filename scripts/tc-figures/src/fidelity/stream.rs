@@ -45,7 +45,7 @@ pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result
     })?;
     let wire = bytes_per_s * f64::from(segment + HEADERS) / f64::from(segment);
     let statistics = statistics()?;
-    // What is still in the queue belongs to nobody.
+    // Discards the packets that are still in the queue.
     bench.remove(LINK)?;
     let name = format!("{} Mbit/s", kbps / 1000);
     let drops = f64::from(statistics.drops);

@@ -1,4 +1,4 @@
-//! What hides what, and what stays when files break: without any directory.
+//! Which file hides which other one, and what stays when files break. No directory is used.
 
 use proptest::prelude::*;
 
@@ -95,7 +95,7 @@ fn steps_and_errors_are_bounded() {
 }
 
 proptest! {
-    /// Whatever came before, what is read is what a first reading would give, but for last good ones.
+    /// A reading gives the same as a first reading would, except for last good versions.
     #[test]
     fn reading_twice_is_reading_once(ids in proptest::collection::vec(("[a-d]", "[a-z]{1,3}"), 0..8)) {
         let files: Vec<_> = ids

@@ -225,7 +225,7 @@ async fn what_says_the_same_is_the_same() {
 
 #[tokio::test]
 async fn an_order_to_reload_is_obeyed_when_nothing_rang() {
-    // A directory that is mounted over is one way to change without a ring; here nobody watches.
+    // Nothing rings if a directory is mounted over. Here nothing is watched.
     let root = tempfile::tempdir().unwrap();
     let link = root.path().join("scenarios");
     for target in ["v1", "v2"] {
