@@ -22,7 +22,7 @@ Parts:
   fidelity     packets counted and timed on the other side of the netem (virtual machine)
 
 Parts on this machine have mount and network namespaces of their own, the others a kernel of their own:
-nothing outside is touched. docs/figures.md says what each figure means and how it is taken.
+nothing outside is touched. docs/measurements.md says what each figure means and how it is taken.
 
 The JSON of --json is one object; --baseline reads the same:
   schema       1; another number when members change their meaning
