@@ -18,6 +18,7 @@
 //! | [`engines`] | Docker and Podman, started by hand |
 //! | [`containers`] | which of their containers are shown |
 //! | [`netem_kernel`] | runs tests on a kernel that has netem, or on an older one |
+//! | [`machine`] | the machine on which something is measured |
 //! | [`measure`] | times, summarised and reported |
 //! | [`random`] | numbers from a seed |
 //! | [`wait`] | the only way to wait |
@@ -33,6 +34,7 @@ pub mod frontend;
 pub mod fuse;
 pub mod lab;
 pub mod links;
+pub mod machine;
 pub mod measure;
 pub mod names;
 pub mod netem_kernel;

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use tcgui_tests::machine::Machine;
 
 use crate::plan::{Observer, Op, Situation};
 use crate::stats::{self, Samples};
@@ -25,16 +26,6 @@ pub(crate) struct Report {
     pub(crate) machine: Machine,
     pub(crate) options: RunOptions,
     pub(crate) rows: Vec<Row>,
-}
-
-/// What figures depend on.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) kernel: String,
-    pub(crate) cpus: usize,
-    pub(crate) cpu: Option<String>,
-    memory_kib: Option<u64>,
-    pub(crate) load: Option<String>,
 }
 
 /// What was asked for.
@@ -111,31 +102,6 @@ pub(crate) fn rows(measured: &[Measured]) -> Vec<Row> {
     measured.iter().map(row).collect()
 }
 
-impl Machine {
-    /// This machine, now.
-    pub(crate) fn read() -> anyhow::Result<Self> {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("read the release of the kernel")?;
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load: Vec<_> = load.split_whitespace().take(3).collect();
-        Ok(Self {
-            kernel: kernel.trim().to_owned(),
-            cpus: std::thread::available_parallelism()?.get(),
-            cpu: proc_value("/proc/cpuinfo", "model name"),
-            memory_kib: proc_value("/proc/meminfo", "MemTotal")
-                .and_then(|it| it.split_whitespace().next()?.parse().ok()),
-            load: (load.len() == 3).then(|| load.join(" ")),
-        })
-    }
-}
-
-/// The first `key: value` of a file of /proc.
-fn proc_value(file: &str, key: &str) -> Option<String> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
 impl Report {
     /// Puts a run together.
     pub(crate) fn new(
@@ -196,11 +162,7 @@ impl Report {
 
     /// The table for people, in milliseconds.
     pub(crate) fn table(&self) -> String {
-        let Machine {
-            kernel, cpus, load, ..
-        } = &self.machine;
-        let load = load.as_deref().unwrap_or("unknown");
-        let mut table = format!("Linux {kernel}, {cpus} cpus, load {load}; milliseconds\n\n");
+        let mut table = format!("{}; milliseconds\n\n", self.machine);
         table += "situation  measure                 n      p50      p90      p99      max  missed  ratio  lists/s\n";
         for row in &self.rows {
             let measure = format!("{} → {}", row.op, row.observer);

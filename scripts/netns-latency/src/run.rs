@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use anyhow::{Context, ensure};
+use tcgui_tests::machine::Machine;
 
 use crate::baseline::Comparison;
 use crate::cli::{Arguments, EXCEEDED};
@@ -18,7 +19,7 @@ use crate::lab::{Interrupted, Labs, NOTHING, Outcome};
 use crate::plan::{Observer, Situation, Step};
 use crate::progress::{self, Progress};
 use crate::protocol::{Order, Thing};
-use crate::report::{Machine, Measured, Report, RunOptions};
+use crate::report::{Measured, Report, RunOptions};
 use crate::stats::Samples;
 use crate::thresholds::Thresholds;
 use crate::{markdown, picture};

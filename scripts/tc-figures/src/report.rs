@@ -6,8 +6,9 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, ensure};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use tcgui_tests::machine::Machine;
 
 use crate::figure::Figure;
 use crate::thresholds::Thresholds;
@@ -23,16 +24,6 @@ pub(crate) struct Report {
     trials: u32,
     optimised: bool,
     pub(crate) figures: Vec<Figure>,
-}
-
-/// What figures depend on.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Machine {
-    kernel: String,
-    cpus: usize,
-    cpu: Option<String>,
-    memory_kib: Option<u64>,
-    load: Option<String>,
 }
 
 /// The figures of an earlier run.
@@ -61,31 +52,6 @@ impl Baseline {
         let same = |it: &&Figure| it.part == figure.part && it.name == figure.name;
         Some(self.figures.iter().find(same)?.summary()?.p50)
     }
-}
-
-impl Machine {
-    /// This machine, now.
-    pub(crate) fn read() -> anyhow::Result<Self> {
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")
-            .context("read the release of the kernel")?;
-        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let load: Vec<_> = load.split_whitespace().take(3).collect();
-        Ok(Self {
-            kernel: kernel.trim().to_owned(),
-            cpus: std::thread::available_parallelism()?.get(),
-            cpu: proc_value("/proc/cpuinfo", "model name"),
-            memory_kib: proc_value("/proc/meminfo", "MemTotal")
-                .and_then(|it| it.split_whitespace().next()?.parse().ok()),
-            load: (load.len() == 3).then(|| load.join(" ")),
-        })
-    }
-}
-
-/// The first `key: value` of a file of /proc.
-fn proc_value(file: &str, key: &str) -> Option<String> {
-    let text = fs::read_to_string(file).ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
 }
 
 impl Report {
@@ -135,16 +101,12 @@ impl Report {
 
     /// The table for people; with a baseline, its medians stand beside the new ones.
     pub(crate) fn table(&self, limits: &Thresholds, baseline: Option<&Baseline>) -> String {
-        let Machine {
-            kernel, cpus, load, ..
-        } = &self.machine;
-        let load = load.as_deref().unwrap_or("unknown");
         let build = if self.optimised {
             ""
         } else {
             "; NOT OPTIMISED"
         };
-        let mut table = format!("Linux {kernel}, {cpus} cpus, load {load}{build}\n\n");
+        let mut table = format!("{}{build}\n\n", self.machine);
         let before = if baseline.is_some() { "    before" } else { "" };
         let wide = self.figures.iter().map(|it| it.name.chars().count());
         let wide = wide.max().unwrap_or_default().max(6);

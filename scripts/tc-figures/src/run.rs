@@ -9,13 +9,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use tcgui_tests::machine::Machine;
 use tcgui_tests::{daemon, lab, netem_kernel};
 
 use crate::cli::{Arguments, EXCEEDED};
 use crate::figure::Figure;
 use crate::part::{Part, Stage};
 use crate::progress;
-use crate::report::{Baseline, Machine, Report};
+use crate::report::{Baseline, Report};
 use crate::thresholds::Thresholds;
 
 /// Time limit of a part that runs on a kernel with netem, and the addition for each trial. A quiet machine
