@@ -1,4 +1,4 @@
-//! What an engine may cost, whatever it says. Engines are programs of others, some of them of users.
+//! Limits for the cost of an engine, which hold for any answer. Engines are not trusted; some belong to users.
 
 use std::time::Duration;
 

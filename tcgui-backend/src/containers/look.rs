@@ -40,7 +40,7 @@ pub(super) struct Sighting {
     pub(super) process: io::Result<ProcessHandle>,
 }
 
-/// Looks at a container; `None` when it holds no namespace of its own, for whatever reason.
+/// Looks at a container. `None`: it has no network namespace of its own, for any reason.
 pub(super) async fn look(
     client: Client,
     (runtime, of_root): (Runtime, bool),

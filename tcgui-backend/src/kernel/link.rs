@@ -57,7 +57,7 @@ pub struct Link {
     pub tap: bool,
     /// A netem is the root qdisc. One deeper in somebody's tree does not count.
     pub root_netem: bool,
-    /// What that netem does; a dump of links does not tell.
+    /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,
 }
 

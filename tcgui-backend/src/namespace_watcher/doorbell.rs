@@ -314,8 +314,8 @@ impl Doorbells {
 
     /// Puts the watch on the directory that is at the path now, which `key` names.
     ///
-    /// The old watch goes first: notify takes a path that it watches for watched, whatever is at it now,
-    /// and events of a hidden directory would go on arriving.
+    /// The old watch is removed first. notify does nothing for a path that it already watches, also if another directory is at
+    /// the path now, and events of the old directory would still arrive.
     pub(super) fn watch_directory(&mut self, key: Option<DirectoryKey>) {
         self.watched = None;
         let Some(watcher) = &mut self.watcher else {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 const SHARE: u32 = 80;
 /// What may be spent at once after quiet: ten looks at 600 processes, or two thousand at one.
 const BURST: Duration = Duration::from_millis(25);
-/// What must be earned before anything is spent again when all is spent: being woken up costs too, so who
-/// comes back for nothing more than that would never come to work.
+/// The time that must be earned before work goes on after all was spent. A wakeup costs time too, so a task that returned earlier
+/// would only pay for its wakeups.
 const RESUME: Duration = Duration::from_micros(500);
 
 /// Spaces work in proportion to what it costs.

@@ -36,7 +36,7 @@ impl Ends {
         }
         let end = ProcessEnd::open(self.files, id)?;
         let wait = self.waits.spawn(async move {
-            // It fails when the runtime shuts down; then nobody is interested.
+            // It fails only while the runtime shuts down.
             end.wait().await.ok();
             id
         });

@@ -81,8 +81,8 @@ impl EventSocket {
             unsafe_code,
             reason = "tokio asks its callers to vouch for the descriptor"
         )]
-        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and
-        // closes it when it is dropped; until then it stays open and belongs to nobody else.
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which gives out only shared references and closes it when it is
+        // dropped. Until then it is open and has no other owner.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
         fd.map(|fd| Self { fd })
             .map_err(|err| RtnetlinkError::Open(err.into()))
@@ -167,7 +167,7 @@ fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
         RTM_DELNSID if origin.is_none() => {
             message.nsid().ok().map(|id| KernelEvent::Died(Nsid(id)))
         }
-        // What somebody asked for is this daemon's own doing, or that of who has a name for it.
+        // An id that was requested comes from this daemon, or from a program that has a name for the namespace.
         RTM_NEWNSID if origin.is_none() && message.port == 0 => {
             message.nsid().ok().map(|id| KernelEvent::Met(Nsid(id)))
         }
@@ -181,7 +181,7 @@ mod tests {
 
     const ID: i32 = 7;
 
-    /// What the kernel's message about the id means to who hears it, with `port` in its header.
+    /// Returns the event for a message of the kernel about an id, with `port` in its header.
     fn heard(kind: u16, port: u32, origin: Option<Nsid>) -> Option<KernelEvent> {
         const NETNSA_NSID: u16 = 1;
         let mut bytes = 28_u32.to_ne_bytes().to_vec();
