@@ -61,4 +61,6 @@ pub mod tc;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
 #[cfg(feature = "daemon")]
+mod token_bucket;
+#[cfg(feature = "daemon")]
 pub mod unix_socket;

@@ -28,12 +28,12 @@ use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
-use crate::pacing::Pacing;
 use crate::policy::Policy;
 use crate::sockets::Place;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
+use list_pacing::ListPacing;
 use memory::Memory;
 use permits::RepeatedList;
 use tc::PublishedTc;
@@ -47,18 +47,13 @@ pub(super) use work::{PendingLinkChange, PendingTcChange};
 mod executions;
 mod lanes;
 mod links;
+mod list_pacing;
 mod memory;
 mod namespaces;
 mod permits;
 mod tc;
 mod work;
 
-/// The first change is published at once; more follow after ten times what the last list cost, and not
-/// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
-/// publication that was preempted must not hold up the next one for ten times as long. The first few changes
-/// wait for nothing but the shortest time: the start of one container is four or five.
-const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250))
-    .with_allowance(Duration::from_millis(250));
 /// The list waits while a link is switched, and so long after it: with a thousand namespaces it takes the main
 /// loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which would
 /// be behind both.
@@ -170,7 +165,7 @@ pub(super) struct State {
     publishing: bool,
     /// The list was made up anew for the publication under way.
     listing: bool,
-    pacing: Pacing,
+    pacing: ListPacing,
     /// When a change of a link was answered last.
     link_answered: Option<Instant>,
     /// The last list; `None` before the first one.
@@ -205,7 +200,7 @@ impl State {
             changed_since: None,
             publishing: false,
             listing: false,
-            pacing: LIST_PACING,
+            pacing: ListPacing::new(),
             link_answered: None,
             listed: None,
             repeat: RepeatedList::default(),

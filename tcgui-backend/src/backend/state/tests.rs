@@ -274,8 +274,37 @@ fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
         let last = bench.publication(Input::Timer);
         assert_eq!(namespaces(&last)[0].interfaces[0].name, name);
     }
-    assert_eq!(gaps[0], Duration::from_millis(25), "the first ones follow");
-    assert_eq!(gaps[29], COST * 10, "ten times the cost of the last one");
+    assert_eq!(gaps, [COST * 10; 30], "ten times the cost of the last one");
+}
+
+#[test]
+fn ten_changes_in_quick_succession_are_published_at_once() {
+    let cost = Duration::from_micros(300);
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    for number in 0..10 {
+        let name = format!("b{number}");
+        let change = links(NetnsKey::Host, &[link(1, &name, false)]);
+        let publication = bench.publication(change);
+        assert_eq!(namespaces(&publication)[0].interfaces[0].name, name);
+        bench.step(Input::Published(cost));
+        bench.wait(Duration::from_millis(5));
+    }
+    // Two tokens were earned during the 50 ms of the first ten. Then 40 lists a second are allowed.
+    let mut waits = Vec::new();
+    for number in 0..5 {
+        let name = format!("c{number}");
+        let before = bench.moment.now;
+        let change = links(NetnsKey::Host, &[link(1, &name, false)]);
+        if bench.step(change).is_empty() {
+            bench.moment.now = bench.state.wake_at().expect("a list is due");
+            bench.publication(Input::Timer);
+        }
+        waits.push(bench.moment.now - before);
+        bench.step(Input::Published(cost));
+    }
+    let ms = Duration::from_millis;
+    assert_eq!(waits, [ms(0), ms(3), ms(22), ms(25), ms(25)]);
 }
 
 #[test]
