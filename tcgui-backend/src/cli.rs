@@ -142,7 +142,7 @@ pub struct Args {
     #[arg(long)]
     pub keep_on_exit: bool,
 
-    /// How often to look at everything though nothing was announced
+    /// How often to look at everything though nothing was announced, and to list containers again
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     pub sweep_interval: Duration,
 

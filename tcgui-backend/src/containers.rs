@@ -7,6 +7,7 @@
 //! ```text
 //!  directories of sockets ──notify──▶ watches.rs ─▶ places.rs: which sockets, when to try
 //!  engine ◀── session.rs: /events, then /containers/json, then events as they come
+//!  engine ◀── /containers/json again at every interval, for events that were lost
 //!     ▲              │ doorbells                                        ┌───────────────┐ HeldEvent
 //!     │              └─────────────────────▶ task.rs: select ──────────▶│ registry.rs   │─────────▶ backend
 //!     └── look.rs: inspect ONE container ◀───────┘  ▲   what to look at │ (pure)        │
@@ -23,6 +24,7 @@
 mod allowance;
 mod answers;
 mod client;
+mod engine_log;
 mod events_file;
 mod limits;
 mod lines;
@@ -34,7 +36,6 @@ mod sockets;
 mod task;
 #[cfg(test)]
 mod tests;
-mod voices;
 mod watches;
 
 use tokio::sync::mpsc;

@@ -5,6 +5,7 @@
 mod tests {
     use std::collections::BTreeSet;
     use std::ffi::OsStr;
+    use std::os::unix::fs::chown;
     use std::sync::mpsc::Receiver;
     use std::time::Duration;
 
@@ -549,11 +550,37 @@ mod tests {
         |scene| {
             let podman = Engine::start(Which::Podman)?;
             let tap = Tap::start(Which::Podman)?;
-            std::os::unix::fs::chown(tap.socket(), Some(1000), None)?;
+            chown(tap.socket(), Some(1000), None)?;
             let options = [OsStr::new("--container-socket"), tap.socket().as_os_str()];
             let view = View::start(scene, &options)?;
             let cycles = cycle(&podman, &view, tap.events(), (20, NONE))?;
             check_cycles("podman without its file", &cycles)?;
+            podman.stop()
+        }
+    );
+
+    // The tap's socket is not root's: Podman's own file of events is not read.
+    lab_test!(
+        a_container_whose_start_was_not_reported_is_found,
+        Kind::Engines,
+        |scene| {
+            let podman = Engine::start(Which::Podman)?;
+            let tap = Tap::start(Which::Podman)?;
+            chown(tap.socket(), Some(1000), None)?;
+            let socket = tap.socket().as_os_str();
+            let interval = ["--sweep-interval", "1s"].map(OsStr::new);
+            let options = [OsStr::new("--container-socket"), socket];
+            let view = View::start(scene, &[options, interval].concat())?;
+            podman.start_container("reported", NONE)?;
+            view.wait_names(&["reported"])?;
+            tap.lose_events();
+            podman.start_container("lost", NONE)?;
+            view.wait_names(&["lost", "reported"])?;
+            check(&podman, "lost", &view)?;
+            podman.run(&["rename", "lost", "renamed"])?;
+            view.wait_names(&["renamed", "reported"])?;
+            podman.remove(&["reported", "renamed"])?;
+            view.wait_names(&[])?;
             podman.stop()
         }
     );

@@ -26,12 +26,18 @@ pub(super) const MAX_NAME: usize = 255;
 /// Names of one container in a list that are compared.
 pub(super) const MAX_NAMES: usize = 8;
 
-/// How long an engine may take to answer; what takes longer hangs.
+/// How long an engine may take to answer a question; what takes longer hangs. Events are different: an engine may
+/// be silent for as long as nothing happens.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// How long the first list waits for the answer to the subscription. Engines answer within milliseconds, or not before
+/// the first event.
+pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(100);
 /// First and longest pause before the next attempt to talk to an engine that failed.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// A session that lasted this long was none of a series of failures.
 pub(super) const STABLE: Duration = Duration::from_secs(5);
+/// The shortest interval between two lists of one engine, whatever `--sweep-interval` is.
+pub(super) const SHORTEST_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon is listed again what did not fit or could not be inspected.
 pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two looks for sockets while the kernel cannot announce them.

@@ -24,7 +24,7 @@ pub(super) struct Key {
 /// What a look at a container has found.
 #[derive(Debug)]
 pub(super) enum Outcome<W> {
-    /// A process in a network namespace that is not the daemon's own.
+    /// A process in a network namespace.
     Holds {
         /// The process and its namespace.
         id: HeldNamespaceId,
@@ -32,8 +32,11 @@ pub(super) enum Outcome<W> {
         container: Container,
         /// Waits for the end of the process for as long as it exists; `None` where it cannot be had.
         watch: Option<W>,
+        /// The namespace is the daemon's own: the container is remembered, so that it is not inspected after every
+        /// list, and never told.
+        own: bool,
     },
-    /// No such container, no process, or one in the daemon's own namespace.
+    /// No such container, or no process.
     Nothing,
     /// It could not be found out. What was known stays.
     Failed,
@@ -147,14 +150,20 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes the list with which a session begins.
+    /// Notes that a list is asked for, and returns whether nothing was missed since the last one. What is missed
+    /// from now on makes another list necessary.
+    pub(super) fn begin_list(&mut self, engine: usize) -> bool {
+        !std::mem::take(&mut self.engines[engine].incomplete)
+    }
+
+    /// Takes a list, the first of a session or a later one.
     ///
     /// A container that is listed under the name it is known by, and whose end the kernel will tell, is the
     /// same and not looked at again: a restarted engine with a thousand containers costs one list.
     pub(super) fn listed(&mut self, engine: usize, list: &Listing) {
         let engine = &mut self.engines[engine];
         engine.connected = true;
-        engine.incomplete = list.more;
+        engine.incomplete |= list.more;
         let mut unlisted: BTreeSet<_> = engine.containers.keys().cloned().collect();
         for (id, names) in &list.containers {
             unlisted.remove(id);
@@ -239,13 +248,13 @@ impl<W> Registry<W> {
                 id,
                 container,
                 watch,
+                own,
             } => {
                 let container = Arc::new(container);
-                let claim = Arc::clone(&container);
-                self.claims
-                    .entry(id)
-                    .or_default()
-                    .insert(key.clone(), claim);
+                if !own {
+                    let claims = self.claims.entry(id).or_default();
+                    claims.insert(key.clone(), Arc::clone(&container));
+                }
                 let held = Held {
                     id,
                     container,

@@ -1,13 +1,15 @@
-//! One session with an engine: subscribe, list, then tell what the events say, until it fails.
+//! One session with an engine: subscribe, list, then report what the events say, until it fails.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::answers::{self, Event, Listing};
 use super::client::{Client, EngineError};
-use super::limits::{BUDGET, BUDGET_WINDOW};
+use super::limits::{BUDGET, BUDGET_WINDOW, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
 use crate::held::Runtime;
@@ -73,11 +75,16 @@ pub(super) async fn run(client: Client, reporter: Reporter) {
 async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let runtime = client.ping().await?;
     // The clock may be set meanwhile, and events carry whole seconds.
-    let stream = client.events(unix_seconds().saturating_sub(1)).await;
-    // An engine that tells no events is listed at every attempt.
+    let mut subscription = pin!(client.events(unix_seconds().saturating_sub(1)));
+    // The list comes after the subscription, so that nothing is missed between them. An engine may be silent until
+    // the first event: the list does not wait for that. An engine without events is listed at every attempt.
+    let stream = timeout(SUBSCRIPTION, &mut subscription).await;
     let list = client.list().await?;
     reporter.send(News::Listed(runtime, list)).await;
-    let mut stream = stream?;
+    let mut stream = match stream {
+        Ok(stream) => stream?,
+        Err(_) => subscription.await?,
+    };
     let mut lines = Lines::default();
     let mut budget = Budget::new(now());
     loop {

@@ -38,6 +38,7 @@ fn holds(pid: i32, name: &str) -> Outcome<()> {
         id: process(pid),
         container: container(name),
         watch: Some(()),
+        own: false,
     }
 }
 
@@ -172,6 +173,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
         id: process(7),
         container: container("web"),
         watch: None,
+        own: false,
     };
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, unwatched);
@@ -228,6 +230,8 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
         registry.wants_list(0),
         "the true ones may have been dropped"
     );
+    registry.begin_list(0);
+    assert!(!registry.wants_list(0), "one is under way");
     registry.listed(0, &list(&[]));
     assert!(!registry.wants_list(0));
 }
@@ -240,6 +244,37 @@ fn what_could_not_be_inspected_is_kept_and_tried_again() {
     registry.looked(&key, Outcome::Failed);
     assert_eq!(take(&mut registry, &mut told), []);
     assert!(registry.wants_list(0));
+}
+
+#[test]
+fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
+    let (mut registry, _) = with_one();
+    registry.begin_list(0);
+    registry.mark_incomplete(0);
+    registry.listed(0, &list(&[(1, "web")]));
+    assert!(registry.wants_list(0));
+}
+
+#[test]
+fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
+    let (mut registry, mut told) = with_one();
+    let both = list(&[(1, "web"), (2, "host")]);
+    registry.listed(0, &both);
+    let key = registry.next_look(|_| true).expect("it is new");
+    let mut host = holds(8, "host");
+    if let Outcome::Holds { own, .. } = &mut host {
+        *own = true;
+    }
+    registry.looked(&key, host);
+    for _ in 0..3 {
+        registry.listed(0, &both);
+        assert_eq!(registry.next_look(|_| true), None);
+    }
+    registry.ended(&key, process(8));
+    assert_eq!(registry.next_look(|_| true), Some(key.clone()), "it ended");
+    registry.looked(&key, Outcome::Nothing);
+    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(registry.engines[0].containers.len(), 1, "and is forgotten");
 }
 
 /// What may happen to one of a few containers of two engines.
