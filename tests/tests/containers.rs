@@ -5,7 +5,9 @@
 mod tests {
     use std::collections::BTreeSet;
     use std::ffi::OsStr;
-    use std::os::unix::fs::chown;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::path::Path;
     use std::sync::mpsc::Receiver;
     use std::time::Duration;
 
@@ -580,6 +582,55 @@ mod tests {
             podman.run(&["rename", "lost", "renamed"])?;
             view.wait_names(&["renamed", "reported"])?;
             podman.remove(&["reported", "renamed"])?;
+            view.wait_names(&[])?;
+            podman.stop()
+        }
+    );
+
+    /// The packaged unit.
+    const UNIT: &str = include_str!("../../tcgui-backend/assets/packaging/tcgui-backend.service");
+
+    /// A program that becomes the daemon with the capabilities of the packaged unit and these groups.
+    fn as_unit(groups: &'static str) -> anyhow::Result<&'static [&'static str]> {
+        let set = UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+            .context("the unit bounds the capabilities")?;
+        let set = set.replace("CAP_", "+").replace(' ', ",").to_lowercase();
+        let set: &'static str = format!("--bounding-set=-all,{set}").leak();
+        let wrapper = vec!["setpriv", groups, set, "--no-new-privs", "--"];
+        Ok(wrapper.leak())
+    }
+
+    lab_test!(
+        the_packaged_unit_uses_the_socket_of_a_user_by_its_group,
+        Kind::Engines,
+        |scene| {
+            let podman = Engine::start(Which::Podman)?;
+            let tap = Tap::start(Which::Podman)?;
+            // As systemd makes it for the user 1000: nobody else may enter the directory.
+            let socket = Path::new("/run/user/1000/podman.sock");
+            let directory = socket.parent().context("it has a directory")?;
+            fs::create_dir_all(directory)?;
+            fs::rename(tap.socket(), socket)?;
+            for (path, mode) in [(directory, 0o700), (socket, 0o660)] {
+                chown(path, Some(1000), Some(1000))?;
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            }
+            podman.start_container("web", NONE)?;
+            let options = [OsStr::new("--container-socket"), socket.as_os_str()];
+
+            scene.wrap_daemon(as_unit("--clear-groups")?);
+            let view = View::start(scene, &options)?;
+            stays(&view, "the socket is closed to the daemon")?;
+            ensure!(view.history().is_empty(), "{:?}", view.history());
+            scene.take_daemon()?.stop()?;
+
+            scene.wrap_daemon(as_unit("--groups=1000")?);
+            let view = View::start(scene, &options)?;
+            view.wait_names(&["web"])?;
+            check(&podman, "web", &view)?;
+            podman.remove(&["web"])?;
             view.wait_names(&[])?;
             podman.stop()
         }

@@ -33,6 +33,12 @@ pub(super) enum EngineError {
     /// No program listens, or the process has no descriptor left.
     #[error("cannot connect to the socket")]
     Connect(#[source] io::Error),
+    /// The socket is closed to the user and the groups of the daemon.
+    #[error(
+        "no permission to connect to the socket: add its group to the daemon (SupplementaryGroups= in the \
+         unit), see \"Engines of users\" in docs/containers.md"
+    )]
+    Permission(#[source] io::Error),
     /// The request was refused or cut off, or the answer is no HTTP.
     #[error("cannot ask for {question}")]
     Ask {
@@ -177,7 +183,10 @@ impl Client {
 
     async fn connect(&self) -> Result<UnixStream, EngineError> {
         let stream = UnixStream::connect(&self.socket).await;
-        stream.map_err(EngineError::Connect)
+        stream.map_err(|err| match err.kind() {
+            io::ErrorKind::PermissionDenied => EngineError::Permission(err),
+            _ => EngineError::Connect(err),
+        })
     }
 
     async fn get(
