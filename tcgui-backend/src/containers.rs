@@ -21,7 +21,6 @@
 //! was told, at its pace. It ends when its token is cancelled or the consumer is gone. It never fails: an
 //! engine that lies, hangs or floods costs what `limits.rs` says, and others nothing.
 
-mod allowance;
 mod answers;
 mod client;
 mod engine_log;

@@ -21,7 +21,6 @@
 //! sweeps. However much happens, looking takes under 2 % of a processor after the first moment; then it comes later.
 
 mod agenda;
-mod budget;
 mod doorbell;
 mod ends;
 mod holders;

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 pub(crate) struct TokenBucket {
     burst: u32,
     refill: Duration,
+    resume: u32,
     /// When all tokens that were spent are earned again.
     full_at: Option<Instant>,
     /// Until when nothing may be spent.
@@ -22,8 +23,17 @@ impl TokenBucket {
         Self {
             burst,
             refill,
+            resume: 1,
             full_at: None,
             closed_until: None,
+        }
+    }
+
+    /// Keeps an empty bucket closed until it has `tokens`, instead of one.
+    pub(crate) const fn resume_with(self, tokens: u32) -> Self {
+        Self {
+            resume: tokens,
+            ..self
         }
     }
 
@@ -37,14 +47,19 @@ impl TokenBucket {
         self.closed_until
     }
 
+    /// Returns whether less than half of the burst is left.
+    pub(crate) fn is_below_half(&self, now: Instant) -> bool {
+        self.debt(now) > self.refill / 2
+    }
+
     /// Takes tokens out. It may take more than there are, because some costs are known only afterwards. What
     /// was taken too much is earned before the bucket opens again.
     pub(crate) fn spend(&mut self, now: Instant, tokens: u32) {
         let debt = self.debt(now) + self.time(tokens);
         self.full_at = Some(now + debt);
-        // The time until one token is there.
-        let pause = (debt + self.time(1)).saturating_sub(self.refill);
-        if !pause.is_zero() {
+        let is_empty = debt + self.time(1) > self.refill;
+        let pause = (debt + self.time(self.resume)).saturating_sub(self.refill);
+        if is_empty || !self.allows(now) {
             self.closed_until = Some(now + pause);
         }
     }
@@ -108,5 +123,26 @@ mod tests {
         assert_eq!(bucket.not_before(), Some(now + 50 * MS));
         bucket.spend(now, 1);
         assert_eq!(bucket.not_before(), Some(now + 60 * MS), "while closed");
+    }
+
+    #[test]
+    fn an_empty_bucket_opens_with_as_many_tokens_as_it_was_told() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(10, 100 * MS).resume_with(10);
+        bucket.spend(now, 10);
+        assert!(!bucket.allows(now + 99 * MS) && bucket.allows(now + 100 * MS));
+        bucket.spend(now + 100 * MS, 9);
+        assert!(bucket.allows(now + 100 * MS), "one is left");
+    }
+
+    #[test]
+    fn it_is_below_half_before_it_is_empty() {
+        let now = Instant::now();
+        let mut bucket = TokenBucket::new(10, 100 * MS);
+        bucket.spend(now, 5);
+        assert!(!bucket.is_below_half(now));
+        bucket.spend(now, 1);
+        assert!(bucket.is_below_half(now) && bucket.allows(now));
+        assert!(!bucket.is_below_half(now + 10 * MS));
     }
 }

@@ -9,15 +9,16 @@ use tracing::{debug, info, warn};
 
 use super::answers::Listing;
 use super::client::EngineError;
-use super::limits::{LINES, LINES_WINDOW, MAX_CONTAINERS};
+use super::limits::{LINES, MAX_CONTAINERS};
 use super::look::LookError;
 use super::places::{Ended, SocketKey};
 use super::registry::Key;
 use crate::error::chain;
 use crate::held::Runtime;
+use crate::token_bucket::TokenBucket;
 
 /// What was logged last about one engine.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Logged {
     connected: bool,
     /// Sessions begin well and end soon. The engine is back when one of them is stable.
@@ -25,18 +26,26 @@ struct Logged {
     failed: bool,
     full: bool,
     look_failed: bool,
-    /// When the present window began, and how many lines there were in it.
-    lines: Option<(Instant, u32)>,
+    lines: TokenBucket,
 }
 
 impl Logged {
+    const NEW: Self = Self {
+        connected: false,
+        flapping: false,
+        failed: false,
+        full: false,
+        look_failed: false,
+        lines: LINES,
+    };
+
     /// Returns whether another line may be written, and counts it.
     fn may_log(&mut self, now: Instant) -> bool {
-        let recent =
-            |(since, _): &(Instant, u32)| now.saturating_duration_since(*since) < LINES_WINDOW;
-        let (since, count) = self.lines.filter(recent).unwrap_or((now, 0));
-        self.lines = Some((since, count.saturating_add(1)));
-        count < LINES
+        let may_log = self.lines.allows(now);
+        if may_log {
+            self.lines.spend(now, 1);
+        }
+        may_log
     }
 
     /// The engine has listed its containers. Returns whether that is news.
@@ -77,7 +86,7 @@ pub(super) struct EngineLog {
 impl EngineLog {
     pub(super) fn new(sockets: Vec<PathBuf>) -> Self {
         Self {
-            engines: vec![Logged::default(); sockets.len()],
+            engines: vec![Logged::NEW; sockets.len()],
             sockets,
             none: false,
             unwatched_sockets: false,
@@ -188,8 +197,6 @@ impl EngineLog {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const REFUSED: Ended = Ended {
@@ -208,7 +215,7 @@ mod tests {
     #[test]
     fn an_engine_that_restarts_is_lost_once_and_back_once() {
         let now = Instant::now();
-        let mut logged = Logged::default();
+        let mut logged = Logged::NEW;
         assert!(logged.listed(now) && !logged.listed(now), "later lists");
         assert!(logged.lost(LONG, now));
         for _ in 0..10 {
@@ -221,7 +228,7 @@ mod tests {
     #[test]
     fn an_engine_whose_sessions_end_soon_is_back_when_one_is_stable() {
         let now = Instant::now();
-        let mut logged = Logged::default();
+        let mut logged = Logged::NEW;
         assert!(logged.listed(now));
         assert!(logged.lost(SHORT, now));
         for _ in 0..100 {
@@ -230,17 +237,5 @@ mod tests {
         assert!(!logged.listed(now) && logged.stable(now));
         assert!(!logged.listed(now) && !logged.stable(now));
         assert!(logged.lost(LONG, now) && logged.listed(now));
-    }
-
-    #[test]
-    fn an_engine_that_comes_and_goes_fills_no_log() {
-        let begin = Instant::now();
-        let mut logged = Logged::default();
-        let lines = |logged: &mut Logged, from: Instant| {
-            let at = (0..500).map(|n| from + Duration::from_millis(100) * n);
-            at.filter(|at| logged.may_log(*at)).count()
-        };
-        assert_eq!(lines(&mut logged, begin), LINES as usize);
-        assert_eq!(lines(&mut logged, begin + LINES_WINDOW), LINES as usize);
     }
 }

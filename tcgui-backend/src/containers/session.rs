@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::answers::{self, Event, Listing};
 use super::client::{Client, EngineError};
-use super::limits::{BUDGET, BUDGET_WINDOW, SUBSCRIPTION};
+use super::limits::{EVENT_BYTES, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
 use crate::held::Runtime;
@@ -86,7 +86,7 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
         Err(_) => subscription.await?,
     };
     let mut lines = Lines::default();
-    let mut budget = Budget::new(now());
+    let mut bytes = EVENT_BYTES;
     loop {
         let piece = stream.next().await?;
         let mut events = Vec::new();
@@ -101,7 +101,9 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
         if !events.is_empty() {
             reporter.send(News::Events(events)).await;
         }
-        if let Some(until) = budget.spend(now(), piece.len()) {
+        let now = now();
+        bytes.spend(now, u32::try_from(piece.len()).unwrap_or(u32::MAX));
+        if let Some(until) = bytes.not_before().filter(|until| *until > now) {
             reporter.send(News::Flooding).await;
             // Not a wait for something: it bounds what reading may cost.
             tokio::time::sleep_until(until.into()).await;
@@ -109,47 +111,6 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
     }
 }
 
-/// How much may be read without a pause.
-#[derive(Debug)]
-struct Budget {
-    window: Instant,
-    left: usize,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self {
-            window: now,
-            left: BUDGET,
-        }
-    }
-
-    /// Takes note of what was read, and returns until when nothing more may be.
-    fn spend(&mut self, now: Instant, len: usize) -> Option<Instant> {
-        if now.saturating_duration_since(self.window) >= BUDGET_WINDOW {
-            *self = Self::new(now);
-        }
-        self.left = self.left.saturating_sub(len);
-        (self.left == 0).then_some(self.window + BUDGET_WINDOW)
-    }
-}
-
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_read_in_bounded_portions() {
-        let begin = Instant::now();
-        let mut budget = Budget::new(begin);
-        assert_eq!(budget.spend(begin, BUDGET - 1), None);
-        assert_eq!(budget.spend(begin, 1), Some(begin + BUDGET_WINDOW));
-        let later = begin + BUDGET_WINDOW;
-        assert_eq!(budget.spend(later, BUDGET - 1), None, "a new window");
-        assert_eq!(budget.spend(later, BUDGET), Some(later + BUDGET_WINDOW));
-    }
 }

@@ -10,12 +10,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ContainersConfig;
-use super::allowance::Allowance;
 use super::answers::Listing;
 use super::client::{Client, EngineError};
 use super::engine_log::EngineLog;
 use super::events_file;
-use super::limits::{LIST_AGAIN, REPORTS, SHORTEST_LIST_INTERVAL, UNWATCHED};
+use super::limits::{LIST_AGAIN, LOOKS, REPORTS, SHORTEST_LIST_INTERVAL, UNWATCHED};
 use super::look::{LookError, Sighting, look};
 use super::places::{Places, SocketKey};
 use super::registry::{Key, Outcome, Registry};
@@ -24,6 +23,7 @@ use super::watches::SocketWatches;
 use crate::held::{HeldEvent, Runtime};
 use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
 use crate::kernel::pidfd::ProcessHandle;
+use crate::token_bucket::TokenBucket;
 
 /// Ends the task that waits for a process, when the container is forgotten.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ struct Followed {
     /// Follows the engine's file of events, if there is one.
     events_file: Option<Watch>,
     runtime: Runtime,
-    looks: Allowance,
+    /// How many looks may begin.
+    looks: TokenBucket,
 }
 
 impl Followed {
@@ -68,7 +69,7 @@ impl Followed {
             list: None,
             events_file: None,
             runtime: Runtime::Docker,
-            looks: Allowance::new(now()),
+            looks: LOOKS,
         }
     }
 
@@ -217,7 +218,9 @@ impl Task {
         let list = engines().filter_map(|it| self.list_at(it)).min();
         let stable = engines().filter_map(|it| self.stable_at(it)).min();
         let waiting = engines().filter(|it| self.registry.is_waiting(*it));
-        let allowed = waiting.map(|it| self.followed[it].looks.next_at()).min();
+        let allowed = waiting
+            .filter_map(|it| self.followed[it].looks.not_before())
+            .min();
         let all = [look, retry, list, stable, allowed];
         all.into_iter().flatten().min()
     }
@@ -271,8 +274,9 @@ impl Task {
         let now = now();
         while let Some(key) = self
             .registry
-            .next_look(|engine| self.followed[engine].looks.take(now))
+            .next_look(|engine| self.followed[engine].looks.allows(now))
         {
+            self.followed[key.engine].looks.spend(now, 1);
             let client = Client::new(&self.sockets[key.engine]);
             let runtime = self.followed[key.engine].runtime;
             let engine = (runtime, self.places.is_roots(key.engine));
