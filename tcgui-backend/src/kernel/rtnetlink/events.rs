@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::message::{Message, for_each, take};
-use super::socket::{DATAGRAM, is_own_port, open, set_option};
+use super::socket::{DATAGRAM, is_kernel, is_own_port, open, set_option};
 use super::{Nsid, RtnetlinkError};
 
 /// Room for bursts: 1 000 namespaces made at once ring a few thousand times, each under 2 KiB. The
@@ -115,7 +115,7 @@ fn receive(fd: &OwnedFd) -> io::Result<Vec<KernelEvent>> {
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
-    let from_kernel = received.address.is_some_and(|sender| sender.pid() == 0);
+    let from_kernel = is_kernel(received.address);
     let whole = !received
         .flags
         .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, MultiHeaders, NetlinkAddr, SockFlag, SockProtocol, SockType, bind,
-    recvmmsg, send, setsockopt, socket, sockopt,
+    connect, recvmmsg, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -84,6 +84,13 @@ impl RequestSocket {
     /// # Errors
     /// The kernel gives no rtnetlink socket.
     pub fn open() -> Result<Self, RtnetlinkError> {
+        let socket = Self::open_to_all()?;
+        connect_to_kernel(&socket.fd).map_err(RtnetlinkError::Open)?;
+        Ok(socket)
+    }
+
+    /// Opens a socket to which other programs can send.
+    pub(super) fn open_to_all() -> Result<Self, RtnetlinkError> {
         let fd = unbound(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
         bind_own(&fd).map_err(RtnetlinkError::Open)?;
         let limit = TimeVal::seconds(TIMEOUT_S);
@@ -346,13 +353,14 @@ fn failed(errno: Errno) -> RtnetlinkError {
     RtnetlinkError::Exchange(errno.into())
 }
 
-/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call.
+/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call. Ignores datagrams
+/// of other programs.
 fn receive(
     fd: &OwnedFd,
     buffer: &mut [u8],
     mut each: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
 ) -> Result<(), RtnetlinkError> {
-    let mut headers = MultiHeaders::<()>::preallocate(DATAGRAMS, None);
+    let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(DATAGRAMS, None);
     let parts = buffer.chunks_exact_mut(DATAGRAM);
     let mut parts: Vec<_> = parts.map(|part| [IoSliceMut::new(part)]).collect();
     let flags = MsgFlags::MSG_WAITFORONE;
@@ -361,6 +369,9 @@ fn receive(
         received => received.map_err(failed)?,
     };
     for datagram in received {
+        if !is_kernel(datagram.address) {
+            continue;
+        }
         if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
             return Err(RtnetlinkError::Malformed);
         }
@@ -371,15 +382,28 @@ fn receive(
     Ok(())
 }
 
+/// Returns whether the kernel has sent a datagram (`man 7 netlink`, `nl_pid`).
+pub(super) fn is_kernel(sender: Option<NetlinkAddr>) -> bool {
+    sender.is_some_and(|sender| sender.pid() == 0)
+}
+
+/// Refuses what other programs send to the port of a socket: `CAP_NET_ADMIN` in the namespace is enough to send, and
+/// the root of a container has it. The kernel delivers to a connected socket only what its peer sends to it
+/// (`netlink_getsockbyportid`, `net/netlink/af_netlink.c`). Multicasts still arrive, whoever sends them.
+fn connect_to_kernel(fd: &OwnedFd) -> io::Result<()> {
+    connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
+}
+
 /// Returns whether a port is that of a request socket of this program. Another one may have it by chance.
 pub(super) fn is_own_port(port: u32) -> bool {
     port & OWN_PORTS_MASK == OWN_PORTS
 }
 
-/// Opens an rtnetlink socket, and lets the kernel choose its port.
+/// Opens an rtnetlink socket for events, and lets the kernel choose its port.
 pub(super) fn open(flags: SockFlag) -> io::Result<OwnedFd> {
     let fd = unbound(flags)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    connect_to_kernel(&fd)?;
     Ok(fd)
 }
 
