@@ -54,10 +54,19 @@ impl PrivateNetns {
 
     /// Runs `ip` with the words of a line inside.
     pub(crate) fn ip(&self, line: &str) {
-        let output = self.inside(|| Command::new("ip").args(line.split_whitespace()).output());
+        self.run("ip", line);
+    }
+
+    /// Runs `tc` with the words of a line inside.
+    pub(crate) fn tc(&self, line: &str) {
+        self.run("tc", line);
+    }
+
+    fn run(&self, program: &str, line: &str) {
+        let output = self.inside(|| Command::new(program).args(line.split_whitespace()).output());
         let output = output.expect("iproute2 is installed");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {line}: {error}");
+        assert!(output.status.success(), "{program} {line}: {error}");
     }
 }
 

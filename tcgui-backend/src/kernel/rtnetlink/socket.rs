@@ -44,6 +44,7 @@ thread_local! {
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_ECHO: u16 = 8;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
@@ -56,7 +57,7 @@ pub(in crate::kernel) enum Change {
     Existing,
     /// Make it; it must not exist.
     Create,
-    /// Make it in place of what is there.
+    /// Make it in place of what is there. The answer contains the notifications of the change, which say what that was.
     Replace,
 }
 
@@ -65,10 +66,13 @@ impl Change {
         match self {
             Self::Existing => 0,
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
-            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ECHO,
         }
     }
 }
+
+/// What was read of the notifications of a change, and the dump after it.
+type ReportedAndDumped<T, U> = (Vec<T>, Result<Vec<U>, RtnetlinkError>);
 
 /// A blocking rtnetlink socket, bound to the namespace it was opened in.
 #[derive(Debug)]
@@ -120,9 +124,19 @@ impl RequestSocket {
         change: Change,
         body: &impl Emitable,
     ) -> Result<(), RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
+        let reported = self.change_and_report((kind, change, body), |_| Ok(()));
+        reported.map(drop)
+    }
+
+    /// Sends a request for a change, and returns what `read` makes of each of its notifications.
+    pub(in crate::kernel) fn change_and_report<T>(
+        &mut self,
+        (kind, change, body): (u16, Change, &impl Emitable),
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+    ) -> Result<Vec<T>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body, read);
         self.exchange(&mut [&mut changing])?;
-        changing.done()
+        changing.objects()
     }
 
     /// Sends a request for one object and returns what `read` makes of it.
@@ -156,24 +170,25 @@ impl RequestSocket {
         (get_kind, get_body): (u16, &impl Emitable),
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<Result<T, RtnetlinkError>, RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
+        let mut changing = Pending::change(kind, change, body, |_| Ok(()));
         let mut getting = Pending::get(get_kind, get_body, read);
         let exchanged = self.exchange(&mut [&mut changing, &mut getting]);
         let (_, exchanged) = changing.objects_and(exchanged)?;
         Ok(exchanged.and_then(|()| getting.object()))
     }
 
-    /// Sends a request that is only acknowledged, and with it one for all objects, as they are after that. Returns
-    /// what became of the first, and of the second if it has succeeded.
-    pub(in crate::kernel) fn change_and_dump<T>(
+    /// Sends a request for a change, and with it one for all objects, as they are after that. Returns what `read` makes
+    /// of each notification of the first, and what became of the second if the first has succeeded.
+    pub(in crate::kernel) fn change_and_dump<T, U>(
         &mut self,
         (kind, change, body): (u16, Change, &impl Emitable),
-        (dump_kind, dump_body): (u16, &impl Emitable),
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
-    ) -> Result<Result<Vec<T>, RtnetlinkError>, RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
-        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read);
-        changing.objects_and(dumped).map(|(_, dumped)| dumped)
+        (dump_kind, dump_body): (u16, &impl Emitable),
+        read_each: impl FnMut(Message<'_>) -> Result<U, RtnetlinkError>,
+    ) -> Result<ReportedAndDumped<T, U>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body, read);
+        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read_each);
+        changing.objects_and(dumped)
     }
 
     /// Sends a request for one object, and with it one for all of another kind. Returns what became of the
@@ -276,13 +291,11 @@ struct Pending<'a, T, F> {
     result: Option<Result<(), RtnetlinkError>>,
 }
 
-impl<'a> Pending<'a, (), fn(Message<'_>) -> Result<(), RtnetlinkError>> {
-    fn change(kind: u16, change: Change, body: &'a dyn Emitable) -> Self {
-        Self::new(kind, NLM_F_ACK | change.flags(), body, |_| Ok(()))
-    }
-}
-
 impl<'a, T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Pending<'a, T, F> {
+    fn change(kind: u16, change: Change, body: &'a dyn Emitable, read: F) -> Self {
+        Self::new(kind, NLM_F_ACK | change.flags(), body, read)
+    }
+
     fn get(kind: u16, body: &'a dyn Emitable, read: F) -> Self {
         Self::new(kind, NLM_F_ACK, body, read)
     }
