@@ -177,7 +177,7 @@ async fn start(
     // Before anything is read that another user could have written.
     let (leases, left) = open_state(&config, files).await?;
     // Listening begins before looking, for links as for namespaces.
-    let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
+    let sockets = open_sockets(files, supervisor)?;
     let links = open_links(config.namespace_ids, files, &sockets)?;
     let (tracker, link_events, interfaces) =
         interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
@@ -252,6 +252,17 @@ async fn start(
         library,
     };
     Ok((state, sources, handles, namespaces))
+}
+
+/// Opens the sockets for changes, and starts what closes those inside namespaces that nobody uses.
+fn open_sockets(
+    files: NetnsFiles,
+    supervisor: &mut Supervisor,
+) -> Result<NetnsSockets, RtnetlinkError> {
+    let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
+    let closing = sockets.clone().close_unused(supervisor.child_token());
+    supervisor.watch_over("sockets", closing);
+    Ok(sockets)
 }
 
 /// Opens the way to read and hear links.

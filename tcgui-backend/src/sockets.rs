@@ -2,16 +2,17 @@
 //!
 //! What the kernel does not do by namespace id (qdiscs, switching links) needs a socket inside. Such a
 //! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
-//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used), and it is closed the moment the last
-//! way to it is gone.
+//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used). It is closed when the last way to the
+//! namespace is gone, or when its time is over ([`NetnsSockets::close_unused`]).
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
@@ -89,7 +90,7 @@ impl Inside {
 
     /// Reads the clock only where it matters: it is a system call on machines without vDSO.
     fn is_wanted_now(&self) -> bool {
-        self.kept || self.used_until.is_some() && self.is_used(Instant::now())
+        self.kept || self.used_until.is_some() && self.is_used(now())
     }
 }
 
@@ -100,6 +101,8 @@ pub struct NetnsSockets {
     files: NetnsFiles,
     others: Arc<Mutex<HashMap<NetnsKey, Inside>>>,
     running: Arc<Semaphore>,
+    /// Rings when a namespace is used while no other one is.
+    first_used: Arc<Notify>,
     /// How many links are being switched.
     switching: Arc<AtomicUsize>,
 }
@@ -124,6 +127,7 @@ impl NetnsSockets {
             files,
             others: Arc::default(),
             running: Arc::new(Semaphore::new(parallel)),
+            first_used: Arc::default(),
             switching: Arc::default(),
         }
     }
@@ -152,24 +156,65 @@ impl NetnsSockets {
         }
     }
 
-    /// Keeps an idle socket inside for a while, as long as that is so in few others: somebody works there. It is
-    /// closed by the first look after that, or when another takes its place.
+    /// Keeps an idle socket inside for 10 s, if that is so in fewer than 16 other namespaces.
     pub fn used(&self, key: NetnsKey) {
-        let now = Instant::now();
+        let now = now();
         let mut others = self.lock();
         let used = others
             .iter()
             .filter(|(it, inside)| **it != key && inside.is_used(now));
-        if used.count() >= MOST_USED {
+        let used = used.count();
+        if used >= MOST_USED {
             return;
         }
         if let Some(inside) = others.get_mut(&key) {
             inside.used_until = Some(now + USED);
         }
-        let unwanted = others.values_mut().filter(|inside| !inside.is_wanted(now));
-        let closed: Vec<_> = unwanted.filter_map(|inside| inside.idle.take()).collect();
+        drop(others);
+        // Otherwise the timer is set already, and for an earlier time.
+        if used == 0 {
+            self.first_used.notify_one();
+        }
+    }
+
+    /// Closes each idle socket when its time is over, until `stop` is cancelled.
+    pub async fn close_unused(self, stop: CancellationToken) {
+        loop {
+            let next = self.close_expired(now());
+            let expired = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Cancel-safe: cancellation is a state.
+                () = stop.cancelled() => return,
+                // Cancel-safe: a ring stays until it is taken.
+                () = self.first_used.notified() => {}
+                // Cancel-safe: the deadline is computed anew each time.
+                () = expired => {}
+            }
+        }
+    }
+
+    /// Closes the idle sockets whose time is over, and returns when the next one's is.
+    fn close_expired(&self, now: Instant) -> Option<Instant> {
+        let mut others = self.lock();
+        let mut closed = Vec::new();
+        for inside in others.values_mut() {
+            if !inside.is_used(now) {
+                inside.used_until = None;
+            }
+            if !inside.is_wanted(now) {
+                closed.extend(inside.idle.take());
+            }
+        }
+        let next = others.values().filter_map(|it| it.used_until).min();
         drop(others);
         drop(closed);
+        next
     }
 
     /// Says whether an idle socket inside is worth having: there is something to be read again and again.
@@ -281,9 +326,15 @@ impl NetnsSockets {
     }
 }
 
+/// The clock that also tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::lab::PrivateNetns;
     use crate::kernel::netns::MountedNamespaceId;
 
     #[test]
@@ -300,10 +351,43 @@ mod tests {
             let others = sockets.lock();
             others.values().filter(|it| it.is_wanted(now)).count()
         };
-        let now = Instant::now();
+        let now = now();
         assert_eq!(wanted(now), MOST_USED);
         assert_eq!(wanted(now + USED), 0);
         sockets.keep(key(0), true);
         assert_eq!(wanted(now + USED), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_socket_is_closed_when_its_time_is_over_without_any_other_work() {
+        let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
+        let netns = PrivateNetns::new();
+        let (path, id) = netns.path();
+        let (key, ways) = (NetnsKey::Mounted(id), [Way::Name { path, id }]);
+        let switch = || {
+            sockets.used(key);
+            sockets.inside::<_, SocketError>(key, &ways, |socket| Ok(socket.link(1).map(drop)?))
+        };
+        let is_open = || sockets.lock()[&key].idle.is_some();
+        let (stop, moment) = (CancellationToken::new(), Duration::from_millis(10));
+        let mut actor = tokio::task::JoinSet::new();
+        actor.spawn(sockets.clone().close_unused(stop.clone()));
+        sockets.admit(key);
+        // Again after it was closed, and with the time counted from the last use.
+        for _ in 0..2 {
+            switch().unwrap();
+            tokio::time::sleep(USED / 2).await;
+            switch().unwrap();
+            tokio::time::sleep(USED - moment).await;
+            assert!(is_open());
+            tokio::time::sleep(moment * 2).await;
+            assert!(!is_open());
+        }
+        sockets.keep(key, true);
+        switch().unwrap();
+        tokio::time::sleep(USED * 2).await;
+        assert!(is_open(), "there is something to be read again and again");
+        stop.cancel();
+        actor.join_next().await.unwrap().unwrap();
     }
 }
