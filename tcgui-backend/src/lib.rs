@@ -29,6 +29,7 @@ pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod execution;
+mod exit_watches;
 #[cfg(feature = "daemon")]
 pub mod explain;
 #[cfg(feature = "daemon")]

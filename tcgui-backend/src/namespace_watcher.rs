@@ -1,8 +1,8 @@
 //! Which named network namespaces exist and are usable, known the moment it becomes true.
 //!
 //! One actor owns the two `notify` watches (on the netns directory and on its parent), the mount-table
-//! doorbell and the fallback poll. Every event is only a doorbell: the actor looks again, compares with
-//! what it knew, and reports the difference.
+//! doorbell, the watches on the ends of processes behind symbolic links, and the fallback poll. Every event is
+//! only a doorbell: the actor looks again, compares with what it knew, and reports the difference.
 //!
 //! ```text
 //!  /run            notify ─┐
@@ -72,12 +72,14 @@
 //!
 //! None of the capabilities is needed to learn names and identities of a directory that may be read. The
 //! watcher takes one inotify instance with two watches, the thread that notify reads it on, and a handful of
-//! descriptors; without the inotify instance (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux
-//! 4.11 or later, in a tokio runtime with I/O and time enabled.
+//! descriptors, and one more for each process behind a symbolic link (at most 256). Without the inotify instance
+//! (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux 4.11 or later (the ends of processes need 5.3),
+//! in a tokio runtime with I/O and time enabled.
 
 mod directory;
 mod doorbell;
 mod handle;
+mod link_processes;
 mod probe;
 mod status;
 mod task;

@@ -11,6 +11,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use super::proc_link::ProcTask;
+
+/// `PIDFD_THREAD` (`include/uapi/linux/pidfd.h`).
+const PIDFD_THREAD: libc::c_uint = libc::O_EXCL.cast_unsigned();
 
 /// A process whose end can be waited for.
 #[derive(Debug)]
@@ -22,13 +26,28 @@ impl ProcessHandle {
     /// # Errors
     /// `ESRCH` when there is none, `EINVAL` or `ENOENT` when the id is that of a thread, `ENOSYS` on an old
     /// kernel, `EMFILE` at the limit of descriptors.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        Self::open_with(pid, 0)
+    }
+
+    /// Takes hold of the process or thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. Threads need Linux 6.9 (`PIDFD_THREAD`); older kernels say `EINVAL`.
+    pub fn of_task(task: ProcTask) -> io::Result<Self> {
+        match task {
+            ProcTask::Process(pid) => Self::open(pid),
+            ProcTask::Thread(tid) => Self::open_with(tid, PIDFD_THREAD),
+        }
+    }
+
     #[expect(
         unsafe_code,
         reason = "libc has the number of the call, but no wrapper"
     )]
-    pub fn open(pid: i32) -> io::Result<Self> {
+    fn open_with(id: i32, flags: libc::c_uint) -> io::Result<Self> {
         // SAFETY: the call takes two integers and touches no memory of this process.
-        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, id, flags) };
         let fd = nix::errno::Errno::result(answer)?;
         let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         // SAFETY: the kernel has just made this descriptor, close-on-exec, and nothing else owns it.

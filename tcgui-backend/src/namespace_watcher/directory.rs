@@ -189,6 +189,23 @@ impl Directory {
         self.namespaces.get(name).copied()
     }
 
+    /// Returns what the entry leads to if it is a symbolic link to a network namespace.
+    pub(super) fn link(&self, name: &OsStr) -> Option<MountedNamespaceId> {
+        match self.namespaces.get(name) {
+            Some(Entry::Network(id)) if id.is_link() => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Returns the names of all symbolic links to network namespaces.
+    pub(super) fn links(&self) -> Vec<OsString> {
+        let names = self.namespaces.keys();
+        names
+            .filter(|name| self.link(name).is_some())
+            .cloned()
+            .collect()
+    }
+
     /// Returns what is known of an entry, in the words of the status.
     pub(super) fn entry_status(&self, name: &OsStr) -> EntryStatus {
         match self.namespaces.get(name) {

@@ -9,6 +9,8 @@ use std::time::SystemTime;
 
 use crate::kernel::inode::{FileKind, Inode, Links};
 use crate::kernel::netns::{Entry, NetnsDirectory, NetnsFiles};
+use crate::kernel::pidfd::{ProcessEnd, ProcessHandle};
+use crate::kernel::proc_link::ProcTask;
 
 /// Which directory the path names at the moment.
 ///
@@ -64,6 +66,18 @@ impl Probe {
     /// Returns what the entry `name` is now.
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look(&self.directory.join(name), known)
+    }
+
+    /// Returns the end of the process that the symbolic link `name` leads through. `None`: it leads through no
+    /// other process.
+    ///
+    /// # Errors
+    /// The process cannot be watched, or has ended.
+    pub(super) fn process_behind(&self, name: &OsStr) -> io::Result<Option<ProcessEnd>> {
+        let Some(task) = ProcTask::behind(&self.directory.join(name)) else {
+            return Ok(None);
+        };
+        ProcessHandle::of_task(task)?.end().map(Some)
     }
 
     /// Returns whether `name` is an empty file as `ip netns add` makes it to mount a namespace on.

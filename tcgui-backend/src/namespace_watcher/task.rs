@@ -1,7 +1,7 @@
 //! The actor: waits for a doorbell, looks, and hands out what differs.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::directory::{Directory, Hints, Look};
 use super::doorbell::{self, Doorbell, Doorbells};
+use super::link_processes::LinkProcesses;
 use super::probe::Probe;
 use super::status::{EntryStatus, Question, WatcherStatus};
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
@@ -35,6 +36,7 @@ enum Input<'a> {
     Question(Question),
     Rings,
     MountTable,
+    ProcessEnded(OsString),
     Timer,
 }
 
@@ -54,6 +56,7 @@ pub struct Task {
     directory: Directory,
     doorbells: Doorbells,
     probe: Probe,
+    links: LinkProcesses,
     events: mpsc::Sender<NamespaceEvent>,
     /// What others want to know of it; each handle holds an end.
     questions: mpsc::Receiver<Question>,
@@ -88,6 +91,7 @@ impl Task {
             directory: Directory::new(now(), config.sweep_interval),
             doorbells: Doorbells::new(parent, &name),
             probe,
+            links: LinkProcesses::new(),
             events,
             questions,
             last_sweep: None,
@@ -132,6 +136,8 @@ impl Task {
                     let by_name = self.doorbells.ring_by_name();
                     self.directory.ring_mount_table(now(), by_name);
                 }
+                // Sweeps follow the link again if it still leads to a namespace.
+                Input::ProcessEnded(name) => self.look_at(name),
                 Input::Timer => {}
             }
             if self.retry_at.is_some_and(|at| at <= now()) {
@@ -171,6 +177,8 @@ impl Task {
             () = self.doorbells.mount_table_changed() => Input::MountTable,
             // Cancel-safe: rings stay in their box until they are taken.
             () = self.doorbells.notified() => Input::Rings,
+            // Cancel-safe: an end stays in its set until it is taken.
+            name = self.links.next() => Input::ProcessEnded(name),
             // Cancel-safe: the deadline is computed anew each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
@@ -195,10 +203,42 @@ impl Task {
     fn look_at_names(&mut self) -> bool {
         let Look { names, sweep } = self.directory.next_look(now());
         for name in names {
-            let entry = self.probe.entry(&name, self.directory.known(&name));
-            self.directory.observe_entry(now(), name, entry);
+            self.look_at(name.clone());
+            self.follow_link(&name);
         }
         sweep
+    }
+
+    fn look_at(&mut self, name: OsString) {
+        let entry = self.probe.entry(&name, self.directory.known(&name));
+        self.directory.observe_entry(now(), name, entry);
+    }
+
+    /// Watches the process that an entry leads through, if the entry is a symbolic link.
+    fn follow_link(&mut self, name: &OsStr) {
+        for _ in 0..RACES {
+            let Some(id) = self.directory.link(name) else {
+                return self.links.forget(name);
+            };
+            if !self.links.wants(name, id) {
+                return;
+            }
+            let process = self.probe.process_behind(name);
+            // The process may have ended before it was watched. From here on its end is reported.
+            self.look_at(name.to_owned());
+            if self.directory.link(name) == Some(id) {
+                return self.links.follow(name, id, process);
+            }
+        }
+    }
+
+    /// Watches the processes of all symbolic links, and no others.
+    fn follow_links(&mut self) {
+        self.links
+            .retain(|name| self.directory.link(name).is_some());
+        for name in self.directory.links() {
+            self.follow_link(&name);
+        }
     }
 
     /// Looks at everything, again if the directory was changed for another one meanwhile.
@@ -209,6 +249,7 @@ impl Task {
                 Ok(Some(Swept { entries, live })) => {
                     self.directory
                         .observe_directory(started, now(), entries, &live);
+                    self.follow_links();
                     self.last_sweep = Some(now());
                     self.report_readable(None);
                     return self.report_doorbells();
@@ -252,8 +293,7 @@ impl Task {
     /// thousand is known before the thousand were looked at.
     async fn serve_names(&mut self, live: &mut HashSet<OsString>) {
         for name in self.doorbells.take_names() {
-            let entry = self.probe.entry(&name, self.directory.known(&name));
-            self.directory.observe_entry(now(), name.clone(), entry);
+            self.look_at(name.clone());
             live.insert(name);
         }
         if self.deliver() {
