@@ -34,7 +34,7 @@ const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_mill
 pub(super) struct Hints {
     /// Entries that something happened to.
     pub(super) names: HashSet<OsString>,
-    /// Something happened to the directory itself: the watch on it must be placed anew.
+    /// Something happened to the directory itself, or on the way to it.
     pub(super) directory: bool,
     /// Something happened that has no name, or events were lost.
     pub(super) sweep: bool,

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::directory::{Directory, Hints, Look};
-use super::doorbell::{self, Doorbell, Doorbells};
+use super::doorbell::{Doorbell, Doorbells};
 use super::link_processes::LinkProcesses;
 use super::probe::Probe;
 use super::status::{EntryStatus, Question, WatcherStatus};
@@ -69,18 +69,17 @@ pub struct Task {
 }
 
 impl Task {
-    /// Hangs up the doorbells, looks for the first time, and resolves the directory's path.
+    /// Hangs up the doorbells, looks for the first time, and returns what is there with the directory's path.
     pub(super) async fn open(
         config: WatchConfig,
         events: mpsc::Sender<NamespaceEvent>,
         questions: mpsc::Receiver<Question>,
     ) -> Result<(Vec<Namespace>, PathBuf, Self), WatchError> {
-        let (parent, name) =
-            doorbell::split(&config.directory).ok_or_else(|| WatchError::Unwatchable {
-                directory: config.directory.clone(),
-            })?;
+        let path = config.directory.clone();
+        if !(path.is_absolute() && path.file_name().is_some()) {
+            return Err(WatchError::Unwatchable { directory: path });
+        }
         let files = NetnsFiles::new().map_err(WatchError::OwnNamespace)?;
-        let path = parent.join(&name);
         let probe = Probe::new(path.clone(), files);
         // What is there must be a readable directory now; what goes wrong later is waited out.
         probe.check().map_err(|err| WatchError::ReadDirectory {
@@ -89,7 +88,7 @@ impl Task {
         })?;
         let mut task = Self {
             directory: Directory::new(now(), config.sweep_interval),
-            doorbells: Doorbells::new(parent, &name),
+            doorbells: Doorbells::new(),
             probe,
             links: LinkProcesses::new(),
             events,
@@ -126,9 +125,6 @@ impl Task {
                 Input::Question(question) => self.answer(question),
                 Input::Rings => {
                     let hints = self.doorbells.take_hints();
-                    if hints.directory {
-                        self.doorbells.distrust_directory_watch();
-                    }
                     self.directory.ring(hints);
                 }
                 Input::MountTable => {
@@ -265,15 +261,11 @@ impl Task {
         self.directory.observe_failure(now(), RACE_PAUSE);
     }
 
-    /// Lists the directory with the watches on it: place them, list, and check that the path still
-    /// names the watched directory (`None`: it does not). Without that order, the first name in a new
-    /// directory is missed.
+    /// Lists the directory with the watches on it and on the way to it: place them, list, and check that the path still
+    /// leads there by that way (`None`: it does not). Without that order, the first name in a new directory is missed.
     async fn sweep_once(&mut self) -> io::Result<Option<Swept>> {
-        self.doorbells.watch_parent(self.probe.parent_key());
-        let key = self.probe.directory_key()?;
-        if !self.doorbells.watches(key) {
-            self.doorbells.watch_directory(key);
-        }
+        let route = self.probe.route()?;
+        self.doorbells.watch(&route);
         let mut swept = Swept::default();
         if let Some(mut listing) = self.probe.list()? {
             let mut entries = Vec::with_capacity(listing.names.len());
@@ -286,7 +278,7 @@ impl Task {
             }
             swept.entries = Some(entries);
         }
-        Ok((key == self.probe.directory_key()?).then_some(swept))
+        Ok((route == self.probe.route()?).then_some(swept))
     }
 
     /// Serves, in the middle of a sweep, the entries that ring by name: one deleted namespace among a
