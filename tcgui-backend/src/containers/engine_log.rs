@@ -157,6 +157,14 @@ impl EngineLog {
         }
     }
 
+    /// An engine refuses to send events. A session reports it once.
+    pub(super) fn no_events(&mut self, engine: usize, err: &EngineError, now: Instant) {
+        if self.engines[engine].may_log(now) {
+            let (socket, error) = (self.sockets[engine].display(), chain(err));
+            warn!(%socket, %error, "container engine sends no events, listing its containers every 2 s");
+        }
+    }
+
     /// There are more containers than are followed.
     pub(super) fn full(&mut self, engine: usize, now: Instant) {
         let logged = &mut self.engines[engine];

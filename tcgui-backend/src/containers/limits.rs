@@ -38,6 +38,10 @@ pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(100);
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// A session that lasted this long was none of a series of failures.
 pub(super) const STABLE: Duration = Duration::from_secs(5);
+/// How often an engine is listed that refuses to send events.
+pub(super) const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(2);
+/// How soon such an engine is asked for events again.
+pub(super) const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(30);
 /// The shortest interval between two lists of one engine, whatever `--sweep-interval` is.
 pub(super) const SHORTEST_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon is listed again what did not fit or could not be inspected.

@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::answers::{self, Event, Listing};
-use super::client::{Client, EngineError};
-use super::limits::{EVENT_BYTES, SUBSCRIPTION};
+use super::client::{Client, EngineError, EventStream};
+use super::limits::{EVENT_BYTES, LIST_WITHOUT_EVENTS, SUBSCRIBE_AGAIN, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
 use crate::held::Runtime;
@@ -36,6 +36,8 @@ pub(super) enum News {
     /// It is this engine, and these containers run. Events that follow are later than this list, or about
     /// what is in it.
     Listed(Runtime, Listing),
+    /// The engine refuses to send events: it is only listed.
+    NoEvents(EngineError),
     /// Something happened, in this order.
     Events(Vec<Event>),
     /// It says more than can be read: something may be lost.
@@ -74,17 +76,62 @@ pub(super) async fn run(client: Client, reporter: Reporter) {
 
 async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let runtime = client.ping().await?;
+    let mut is_reported = false;
+    loop {
+        match subscribe(client, reporter, runtime).await? {
+            Ok(stream) => return read(stream, reporter).await,
+            Err(err @ EngineError::Refused { .. }) => {
+                if !std::mem::replace(&mut is_reported, true) {
+                    reporter.send(News::NoEvents(err)).await;
+                }
+                list_instead(client, reporter, runtime).await?;
+            }
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// Subscribes to events, then lists. The outer error is that of the list, the inner one that of the subscription.
+///
+/// The list comes after the subscription, so that nothing is missed between them. An engine may be silent until the
+/// first event: the list does not wait for that.
+async fn subscribe(
+    client: &Client,
+    reporter: &Reporter,
+    runtime: Runtime,
+) -> Result<Result<EventStream, EngineError>, EngineError> {
     // The clock may be set meanwhile, and events carry whole seconds.
     let mut subscription = pin!(client.events(unix_seconds().saturating_sub(1)));
-    // The list comes after the subscription, so that nothing is missed between them. An engine may be silent until
-    // the first event: the list does not wait for that. An engine without events is listed at every attempt.
     let stream = timeout(SUBSCRIPTION, &mut subscription).await;
-    let list = client.list().await?;
-    reporter.send(News::Listed(runtime, list)).await;
-    let mut stream = match stream {
-        Ok(stream) => stream?,
-        Err(_) => subscription.await?,
-    };
+    reporter
+        .send(News::Listed(runtime, client.list().await?))
+        .await;
+    Ok(match stream {
+        Ok(stream) => stream,
+        Err(_) => subscription.await,
+    })
+}
+
+/// Lists an engine that refuses to send events, until it is time to subscribe again.
+async fn list_instead(
+    client: &Client,
+    reporter: &Reporter,
+    runtime: Runtime,
+) -> Result<(), EngineError> {
+    let until = now() + SUBSCRIBE_AGAIN;
+    loop {
+        tokio::time::sleep(LIST_WITHOUT_EVENTS).await;
+        if now() >= until {
+            return Ok(());
+        }
+        reporter
+            .send(News::Listed(runtime, client.list().await?))
+            .await;
+    }
+}
+
+/// Reports events until that fails.
+async fn read(mut stream: EventStream, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let mut lines = Lines::default();
     let mut bytes = EVENT_BYTES;
     loop {

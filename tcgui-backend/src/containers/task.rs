@@ -392,6 +392,7 @@ impl Task {
                 }
                 self.follow_events_file(session);
             }
+            News::NoEvents(err) => self.log.no_events(engine, &err, now()),
             News::Flooding => self.registry.mark_incomplete(engine),
             News::Ended(err) => self.session_ended(engine, &err, now()),
         }

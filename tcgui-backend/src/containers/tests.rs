@@ -375,6 +375,30 @@ async fn an_engine_without_events_is_listed_now_and_then() {
             assert!(matches!(follower.next().await, HeldEvent::Removed(_)));
         }
     }
+    until("it lists again", || {
+        engine.requests("/containers/json") >= 4
+    })
+    .await;
+    let asked = ["/_ping", "/events"].map(|path| engine.requests(path));
+    assert_eq!(asked, [1, 1], "in one session");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_refuses_a_list_is_asked_anew() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    engine.answer("/containers/json", Answer::Raw(refusal.to_vec()));
+    let mut follower = Follower::start(&[&socket]);
+    until("it tries again", || engine.requests("/_ping") > 1).await;
+    let asked = ["/_ping", "/containers/json"].map(|path| engine.requests(path));
+    assert!(asked[1] <= asked[0], "one list in each session: {asked:?}");
+    engine.state().answers.clear();
+    let web = Process::start();
+    engine.put(WEB, "web", web.pid());
+    engine.tell(WEB, "start");
+    follower.expect("web", &web).await;
     follower.stop().await;
 }
 
