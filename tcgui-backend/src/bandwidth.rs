@@ -51,7 +51,7 @@ pub struct Roster {
 pub struct RosterEntry {
     /// The namespace. A new namespace of the same name has another key.
     pub key: NetnsKey,
-    /// Its id; `None` for the host, and where there are no ids.
+    /// The id by which it is read; `None` for the host, and for one that is entered.
     pub nsid: Option<Nsid>,
     /// The name under which it is shown.
     pub name: NamespaceName,

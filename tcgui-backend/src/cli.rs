@@ -96,8 +96,8 @@ pub struct Args {
     #[arg(long)]
     pub create_netns_dir: bool,
 
-    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids;
-    /// keeps two sockets open in each
+    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids or
+    /// a private namespace; keeps two sockets open in each
     #[arg(long)]
     pub no_namespace_ids: bool,
 

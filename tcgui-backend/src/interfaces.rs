@@ -13,6 +13,7 @@
 
 mod inside;
 mod kernel;
+mod strangers;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use crate::sockets::SocketError;
 
 pub use crate::kernel::netns::NetnsKey;
 pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
+pub use strangers::Strangers;
 pub use task::Task;
 
 /// Commands that wait while the actor works through a burst; the sender then waits, which is safe
@@ -45,7 +47,7 @@ pub type Links = Arc<[Link]>;
 /// What a look has seen.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// The id by which the namespace can be read; `None` for the host, and where there are no ids.
+    /// The id by which the namespace can be read; `None` for the host, and for one that is entered.
     pub nsid: Option<Nsid>,
     /// All its links.
     pub links: Links,
@@ -69,7 +71,7 @@ pub enum InterfacesEvent {
         /// Which namespace.
         key: NetnsKey,
     },
-    /// There is a namespace to which no way is tracked.
+    /// There is a namespace to which no way is tracked. Only with [`Strangers::Report`].
     Stranger,
 }
 
@@ -190,10 +192,18 @@ impl InterfacesHandle {
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,
+    strangers: Strangers,
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (heard_tx, heard) = watch::channel(None);
-    let task = Task::new(kernel, sweep_interval, command_rx, event_tx, heard_tx);
+    let task = Task::new(
+        kernel,
+        sweep_interval,
+        strangers,
+        command_rx,
+        event_tx,
+        heard_tx,
+    );
     (InterfacesHandle { commands, heard }, events, task)
 }

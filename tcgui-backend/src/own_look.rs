@@ -21,10 +21,10 @@ use tracing::debug;
 use crate::backend::network_namespace;
 use crate::error::{BoxError, chain};
 use crate::interfaces::{
-    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot,
+    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot, Strangers,
 };
 use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, Way};
-use crate::kernel::rtnetlink::Rtnetlink;
+use crate::kernel::rtnetlink::{Observer, Rtnetlink};
 use crate::namespace_watcher::{
     self, Namespace, NamespaceEvent, NamespaceWatcherHandle, WatchConfig, WatchError,
 };
@@ -125,8 +125,9 @@ impl LinkSource {
         BoxError,
     > {
         let sockets = NetnsSockets::new(Rtnetlink::open(REQUESTS)?, files, REQUESTS);
-        let kernel = KernelLinks::open(Rtnetlink::open(REQUESTS)?, files, sockets, true)?;
-        Ok(interfaces::open(kernel, LINK_SWEEP))
+        let looks = Rtnetlink::open_from(Some(Observer::open()?), REQUESTS)?;
+        let kernel = KernelLinks::open(looks, files, sockets)?;
+        Ok(interfaces::open(kernel, LINK_SWEEP, Strangers::Ignore))
     }
 }
 
@@ -204,7 +205,7 @@ impl OwnLook {
                     *seen = Seen::InVain;
                 }
             }
-            // Only names are looked for.
+            // Never reported: only names are looked for.
             Input::Links(InterfacesEvent::Stranger) => {}
         }
         Some(())

@@ -4,6 +4,12 @@
 //! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
 //! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used). It is closed when the last way to the
 //! namespace is gone, or when its time is over ([`NetnsSockets::close_unused`]).
+//!
+//! Reading a link over such a socket has one side effect: if the other end of a veth is in another namespace, the kernel
+//! gives that namespace an id in the table of the socket's namespace (`rtnl_fill_link_netnsid`,
+//! `net/core/rtnetlink.c`). `ip link` does the same, and almost always the kernel has done it when it announced the link.
+//! So links are read over these sockets only before and after a change. Looks read them from the
+//! [`Observer`](crate::kernel::rtnetlink::Observer); a dump of qdiscs gives no ids.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -266,11 +272,8 @@ impl NetnsSockets {
     where
         E: From<SocketError> + From<RtnetlinkError>,
     {
-        if place.key == NetnsKey::Host {
-            return self.host.run_here(request);
-        }
         self.inside(place.key, &place.ways, |socket| {
-            if place.is_named(&self.files) {
+            if place.key == NetnsKey::Host || place.is_named(&self.files) {
                 request(socket)
             } else {
                 Err(SocketError::Gone.into())
@@ -278,17 +281,23 @@ impl NetnsSockets {
         })
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside another namespace than the
-    /// daemon's own.
+    /// Runs `request` on this thread, which may block, with a socket inside a namespace. `ways` lead to it, unless it
+    /// is the host's.
     ///
     /// # Errors
     /// As [`Self::run_here`].
-    pub fn inside<T, E: From<SocketError>>(
+    pub fn inside<T, E>(
         &self,
         key: NetnsKey,
         ways: &[Way],
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
-    ) -> Result<T, E> {
+    ) -> Result<T, E>
+    where
+        E: From<SocketError> + From<RtnetlinkError>,
+    {
+        if key == NetnsKey::Host {
+            return self.host.run_here(request);
+        }
         let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,

@@ -39,7 +39,7 @@ pub struct LookOrder {
 /// What one look has seen.
 #[derive(Debug)]
 pub struct Seen {
-    /// The id by which the namespace was dumped; `None` for the host, and where there are no ids.
+    /// The id by which the namespace was dumped; `None` for the host, and for one that was entered.
     pub nsid: Option<Nsid>,
     /// Its links.
     pub links: Vec<Link>,
@@ -62,6 +62,10 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
 
+    /// Returns the namespaces to which the host's has given these ids, each by the id that this daemon reads it by;
+    /// `None`: it has none here. Those that are gone are left out.
+    fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
+
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
 }
@@ -80,8 +84,8 @@ pub struct KernelLinks {
 impl KernelLinks {
     /// Listens from now on: what is looked at later cannot have changed unheard.
     ///
-    /// Qdiscs are read over `sockets`. Without `ids`, namespaces are entered as if the kernel gave them no
-    /// ids.
+    /// Qdiscs are read over `sockets`. If `requests` are not made in an observer, no ids are given and namespaces are
+    /// entered.
     ///
     /// # Errors
     /// The event socket is refused.
@@ -89,10 +93,13 @@ impl KernelLinks {
         requests: Rtnetlink,
         files: NetnsFiles,
         sockets: NetnsSockets,
-        ids: bool,
     ) -> Result<Self, RtnetlinkError> {
+        let (events, ids) = match requests.observer() {
+            Some(observer) => (EventSocket::open_in(observer)?, true),
+            None => (EventSocket::open_here()?, false),
+        };
         Ok(Self {
-            events: EventSocket::open()?,
+            events,
             requests,
             files,
             inside: InsideSockets::default(),
@@ -108,6 +115,7 @@ impl LinkKernel for KernelLinks {
             files: self.files,
             inside: self.inside.clone(),
             sockets: self.sockets.clone(),
+            host: self.requests.host(),
             ids: Arc::clone(&self.ids),
             runtime: Handle::current(),
         };
@@ -121,6 +129,26 @@ impl LinkKernel for KernelLinks {
             // Cancel-safe, both: what was not returned was not taken.
             events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
             rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
+        }
+    }
+
+    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+        let Some(host) = self.requests.host() else {
+            return vec![None; ids.len()];
+        };
+        let given = self
+            .requests
+            .run(move |socket| socket.ids_given_by(host))
+            .await;
+        match given {
+            Ok(given) => {
+                let met = given.into_iter().filter(|(id, _)| ids.contains(id));
+                met.map(|(_, here)| here).collect()
+            }
+            Err(err) => {
+                debug!(error = %chain(&err), "namespace ids of the host not read");
+                vec![None; ids.len()]
+            }
         }
     }
 
@@ -148,6 +176,8 @@ struct Look {
     files: NetnsFiles,
     inside: InsideSockets,
     sockets: NetnsSockets,
+    /// The id by which the request socket reaches the host's namespace; `None`: it is there.
+    host: Option<Nsid>,
     ids: Arc<AtomicBool>,
     runtime: Handle,
 }
@@ -155,12 +185,12 @@ struct Look {
 impl Look {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
         let mut seen = self.links(socket, order)?;
-        self.netems(socket, order, &mut seen.links);
+        self.netems(order, &mut seen.links);
         Ok(seen)
     }
 
-    /// Reads what the root netems do, if there is any; that takes a socket inside, which is kept then.
-    fn netems(&self, socket: &mut RequestSocket, order: &LookOrder, links: &mut [Link]) {
+    /// Reads what the root netems do, if there is any; that takes a socket in the namespace, which is kept then.
+    fn netems(&self, order: &LookOrder, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
         if order.key != NetnsKey::Host {
             self.sockets.keep(order.key, any);
@@ -168,13 +198,8 @@ impl Look {
         if !any {
             return;
         }
-        let qdiscs: Result<_, LookError> = match order.key {
-            NetnsKey::Host => socket.qdiscs().map_err(LookError::from),
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
-                let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-                self.sockets.inside(order.key, &order.ways, dump)
-            }
-        };
+        let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
+        let qdiscs: Result<_, LookError> = self.sockets.inside(order.key, &order.ways, dump);
         match qdiscs {
             Ok(qdiscs) => {
                 for link in links.iter_mut().filter(|link| link.root_netem) {
@@ -190,7 +215,7 @@ impl Look {
         if order.key == NetnsKey::Host {
             return Ok(Seen {
                 nsid: None,
-                links: socket.links(None)?,
+                links: socket.links(self.host)?,
             });
         }
         if let Some(nsid) = order.nsid {

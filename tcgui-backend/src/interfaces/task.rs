@@ -9,12 +9,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
+use super::strangers::Strangers;
 use super::tracker::{Looked, Tracker};
 use super::{Command, InterfacesEvent, LookError, Snapshot};
 use crate::error::chain;
-use crate::kernel::rtnetlink::RtnetlinkError;
+use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
+
+/// What became of a question about ids that the host's namespace gave.
+#[derive(Debug)]
+struct Answered {
+    cost: Duration,
+    met: Vec<Option<Nsid>>,
+}
 
 enum Input<'a> {
     Stop,
@@ -24,6 +32,7 @@ enum Input<'a> {
     ConsumerGone,
     Kernel(Result<Vec<LinkEvent>, RtnetlinkError>),
     Looked(Looked),
+    Answered(Answered),
     Timer,
 }
 
@@ -33,6 +42,8 @@ pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
     looks: JoinSet<Looked>,
+    /// At most one question to the kernel.
+    questions: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
     /// When the kernel was heard the last time; those who ask hold the other ends.
@@ -43,15 +54,17 @@ impl<K: LinkKernel> Task<K> {
     pub(super) fn new(
         kernel: K,
         sweep_interval: Duration,
+        strangers: Strangers,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
         heard: watch::Sender<Option<Instant>>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval);
+        let tracker = Tracker::new(now(), sweep_interval, strangers);
         Self {
             kernel: Arc::new(kernel),
             tracker,
             looks: JoinSet::new(),
+            questions: JoinSet::new(),
             commands,
             events,
             heard,
@@ -83,22 +96,40 @@ impl<K: LinkKernel> Task<K> {
                     }
                 }
                 Input::Looked(looked) => self.finish(looked),
+                Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
                 Input::Timer => {}
             }
-            for order in self.tracker.next_looks(now()) {
-                let kernel = Arc::clone(&self.kernel);
-                self.looks.spawn(async move {
-                    let (key, generation, started) = (order.key, order.generation, now());
-                    let result = kernel.look(order).await;
-                    Looked {
-                        key,
-                        generation,
-                        began: started,
-                        cost: now().saturating_duration_since(started),
-                        result,
-                    }
-                });
-            }
+            self.begin();
+        }
+    }
+
+    /// Begins what is due.
+    fn begin(&mut self) {
+        for order in self.tracker.next_looks(now()) {
+            let kernel = Arc::clone(&self.kernel);
+            self.looks.spawn(async move {
+                let (key, generation, started) = (order.key, order.generation, now());
+                let result = kernel.look(order).await;
+                Looked {
+                    key,
+                    generation,
+                    began: started,
+                    cost: now().saturating_duration_since(started),
+                    result,
+                }
+            });
+        }
+        let met = self.tracker.next_question(now());
+        if !met.is_empty() {
+            let kernel = Arc::clone(&self.kernel);
+            self.questions.spawn(async move {
+                let started = now();
+                let met = kernel.met_by_host(met).await;
+                Answered {
+                    cost: now().saturating_duration_since(started),
+                    met,
+                }
+            });
         }
     }
 
@@ -121,6 +152,9 @@ impl<K: LinkKernel> Task<K> {
             // Cancel-safe: the set keeps a result until it is returned.
             Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Looked),
+            // Cancel-safe: as above.
+            Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
+                |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
             rung = self.kernel.events() => Input::Kernel(rung),
             // Cancel-safe: the deadline is computed anew each time.

@@ -14,6 +14,7 @@ use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 mod held;
+mod strangers;
 
 const SWEEP: Duration = Duration::from_secs(30);
 /// The first namespace is not swept before this has passed twice.
@@ -35,6 +36,9 @@ struct Fake {
 struct FakeState {
     links: BTreeMap<NetnsKey, Vec<&'static str>>,
     nsids: BTreeMap<NetnsKey, i32>,
+    /// Ids that the host has given, with those of the observer.
+    given_by_host: BTreeMap<i32, Option<i32>>,
+    questions: usize,
     events: VecDeque<KernelEvent>,
     lose_events: bool,
     fail_looks: usize,
@@ -110,6 +114,15 @@ impl LinkKernel for FakeKernel {
         }
     }
 
+    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        let mut state = self.0.state.lock().unwrap();
+        state.questions += 1;
+        let given = state.given_by_host.iter();
+        let met = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
+        met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
+    }
+
     fn forget(&self, key: NetnsKey) {
         self.set(|state| state.forgotten.push(key));
     }
@@ -123,10 +136,14 @@ struct Actor {
     running: JoinHandle<Result<(), RtnetlinkError>>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
 fn start() -> Actor {
+    start_with(Strangers::Report)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+fn start_with(strangers: Strangers) -> Actor {
     let kernel = FakeKernel::default();
-    let (handle, events, task) = open(kernel.clone(), SWEEP);
+    let (handle, events, task) = open(kernel.clone(), SWEEP, strangers);
     let stop = CancellationToken::new();
     let running = tokio::spawn(task.run(stop.clone()));
     Actor {
@@ -364,7 +381,7 @@ async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
 fn waits_for_a_look_to_end_when_no_more_may_begin() {
     const NAMESPACES: u64 = 2 * LOOKS as u64;
     let mut now = Instant::now();
-    let mut tracker = Tracker::<()>::new(now, SWEEP);
+    let mut tracker = Tracker::<()>::new(now, SWEEP, Strangers::Ignore);
     for inode in 0..NAMESPACES {
         let id = MountedNamespaceId::from_parts(4, inode, 1, 1);
         tracker.track(NetnsKey::Mounted(id), Some(name(id, "/run/netns/x")));
@@ -462,29 +479,6 @@ async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
         }
     }
     assert!(reports <= EVENTS + 2, "{reports} reports");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_id_of_a_namespace_that_is_not_known_is_news_once() {
-    let mut actor = start();
-    actor.kernel.set(|state| {
-        state.links.insert(NetnsKey::Mounted(A), vec!["lo"]);
-        state.nsids.insert(NetnsKey::Mounted(A), 7);
-    });
-    actor.track(A, "a").await;
-    while actor.report().await.0 != NetnsKey::Mounted(A) {}
-    actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(7)));
-    actor.nothing_for(UNSWEPT).await;
-    // Several at once are one reason to look for them.
-    for id in [8, 9] {
-        actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(id)));
-    }
-    let event = timeout(SWEEP, actor.events.recv()).await.expect("news");
-    assert!(
-        matches!(event, Some(InterfacesEvent::Stranger)),
-        "{event:?}"
-    );
-    actor.nothing_for(UNSWEPT).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kernel::{LookOrder, Seen};
+use super::strangers::{StrangerWatch, Strangers};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
 use crate::kernel::netns::{NetnsKey, Way};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
@@ -75,8 +76,7 @@ pub(super) struct Tracker<W> {
     generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
-    /// An id was given to a namespace that is not known here, and nobody was told.
-    stranger: bool,
+    strangers: StrangerWatch,
     started: Instant,
     /// From one part of a sweep to the next.
     sweep_step: Duration,
@@ -84,7 +84,7 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+    pub(super) fn new(now: Instant, sweep_interval: Duration, strangers: Strangers) -> Self {
         let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
@@ -93,7 +93,7 @@ impl<W> Tracker<W> {
             generation: 0,
             looking: 0,
             news: VecDeque::new(),
-            stranger: false,
+            strangers: StrangerWatch::new(strangers),
             started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
@@ -183,7 +183,8 @@ impl<W> Tracker<W> {
                     self.ring_later(key, now);
                 }
             }
-            KernelEvent::Met(nsid) => self.stranger |= !self.by_nsid.contains_key(&nsid),
+            KernelEvent::Met(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
+            KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
             KernelEvent::Died(nsid) => {
                 // The id may belong to another namespace from now on.
                 for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
@@ -204,7 +205,21 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Returns the namespaces with an id, of which two may be one; `None` is that of the daemon.
+    /// Returns the ids of the host's table about which to ask the kernel now; empty: none.
+    pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
+        self.strangers.next_question(now)
+    }
+
+    /// Takes in by which ids the namespaces are read to which the host's has given ids.
+    pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
+        self.strangers.answered(now, cost);
+        for id in met {
+            let is_tracked = id.is_some_and(|id| self.by_nsid.contains_key(&id));
+            self.strangers.met(is_tracked);
+        }
+    }
+
+    /// Returns the namespaces with an id, of which two may be one; `None` is the host's.
     fn keys(&self, nsid: Option<Nsid>) -> Vec<NetnsKey> {
         match nsid {
             None => vec![NetnsKey::Host],
@@ -376,9 +391,14 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next look is due if nothing rings before. While as many are under way as may be, that
-    /// is when one of them ends, not a time.
+    /// Returns when the next look or question is due if nothing rings before. While as many looks are under way as may
+    /// be, the next one is due when one of them ends, not at a time.
     pub(super) fn wake_at(&self) -> Instant {
+        let at = self.next_part.0.min(self.next_look_at());
+        self.strangers.wake_at().map_or(at, |asks| asks.min(at))
+    }
+
+    fn next_look_at(&self) -> Instant {
         if self.looking >= LOOKS {
             return self.next_part.0;
         }
@@ -386,14 +406,11 @@ impl<W> Tracker<W> {
         let looks = due
             .filter(|tracked| !tracked.looking)
             .filter_map(Tracked::not_before);
-        looks
-            .chain([self.next_part.0])
-            .min()
-            .unwrap_or(self.next_part.0)
+        looks.min().unwrap_or(self.next_part.0)
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.stranger || !self.news.is_empty()
+        self.strangers.has_news() || !self.news.is_empty()
     }
 
     /// Returns the next difference between what was reported and what is.
@@ -413,7 +430,7 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        std::mem::take(&mut self.stranger).then_some(InterfacesEvent::Stranger)
+        self.strangers.take().then_some(InterfacesEvent::Stranger)
     }
 }
 

@@ -149,12 +149,30 @@ impl RequestSocket {
         }
         body.attributes = vec![NsidAttribute::Fd(fd)];
         let id = self.get(RTM_GETNSID, &body, |message| message.nsid())?;
-        if id == NOT_ASSIGNED {
-            Err(RtnetlinkError::Malformed)
-        } else {
-            Ok(Nsid(id))
-        }
+        assigned(id).ok_or(RtnetlinkError::Malformed)
     }
+
+    /// Returns the ids in the table of the namespace `nsid`, each with the id of the same namespace in the table of
+    /// the socket's own. Gives no ids. Linux 5.0 (`rtnl_net_dumpid`, `net/core/net_namespace.c`).
+    ///
+    /// # Errors
+    /// Refused with `EACCES` without `CAP_NET_ADMIN` over that namespace, and with `EINVAL` when the id names none.
+    pub fn ids_given_by(
+        &mut self,
+        nsid: Nsid,
+    ) -> Result<Vec<(Nsid, Option<Nsid>)>, RtnetlinkError> {
+        let mut body = NsidMessage::default();
+        body.attributes = vec![NsidAttribute::TargetNsid(nsid.0)];
+        self.dump(RTM_GETNSID, &body, |message| {
+            let there = assigned(message.nsid()?).ok_or(RtnetlinkError::Malformed)?;
+            Ok((there, assigned(message.current_nsid()?)))
+        })
+    }
+}
+
+/// Returns an id unless the kernel says that there is none.
+fn assigned(id: i32) -> Option<Nsid> {
+    (id != NOT_ASSIGNED).then_some(Nsid(id))
 }
 
 /// Asks for one link, without its counters.

@@ -4,7 +4,7 @@ use super::*;
 use crate::blocking;
 use crate::kernel::lab::HeldNetns;
 use crate::kernel::netns::NetnsFiles;
-use crate::kernel::rtnetlink::{EventSocket, RequestSocket, Rtnetlink};
+use crate::kernel::rtnetlink::{EventSocket, Observer, RequestSocket, Rtnetlink};
 use crate::sockets::{NetnsSockets, Place, SocketError};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -14,23 +14,26 @@ struct Real {
     handle: InterfacesHandle,
     events: mpsc::Receiver<InterfacesEvent>,
     sockets: NetnsSockets,
+    observer: Option<Observer>,
     stop: CancellationToken,
 }
 
 impl Real {
     #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
     fn start(ids: bool) -> Self {
+        let observer = ids.then(|| Observer::open().unwrap());
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
-        let looks = Rtnetlink::open(1).unwrap();
-        let kernel = KernelLinks::open(looks, files, sockets.clone(), ids).unwrap();
-        let (handle, events, task) = open(kernel, SWEEP);
+        let looks = Rtnetlink::open_from(observer.clone(), 1).unwrap();
+        let kernel = KernelLinks::open(looks, files, sockets.clone()).unwrap();
+        let (handle, events, task) = open(kernel, SWEEP, Strangers::Ignore);
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
         Self {
             handle,
             events,
             sockets,
+            observer,
             stop,
         }
     }
@@ -142,7 +145,7 @@ async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
 /// That it is `kept` or else was used is the only reason for it.
 async fn is_closed_with_the_last_way(kept: bool) {
     let mut real = Real::start(true);
-    let kernel = EventSocket::open().unwrap();
+    let kernel = EventSocket::open_in(real.observer.as_ref().unwrap()).unwrap();
     let (holder, way) = real.inhabit().await;
     let key = way.key();
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
