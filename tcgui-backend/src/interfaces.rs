@@ -11,6 +11,7 @@
 //!                      └──▶ InterfacesEvent to the backend
 //! ```
 
+mod generations;
 mod inside;
 mod kernel;
 mod strangers;

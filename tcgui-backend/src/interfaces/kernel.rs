@@ -52,6 +52,8 @@ pub enum LinkEvent {
     Kernel(KernelEvent),
     /// On a socket inside this namespace.
     Inside(NetnsKey),
+    /// The same: the link with this index is gone.
+    DeletedInside(NetnsKey, u32),
 }
 
 /// The kernel as the actor uses it; tests put a small one in its place.
@@ -65,6 +67,9 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// Returns the namespaces to which the host's has given these ids, each by the id that this daemon reads it by;
     /// `None`: it has none here. Those that are gone are left out.
     fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
+
+    /// Returns the events that the kernel has queued by now, at least those of namespace `key`. Does not wait.
+    fn pending(&self, key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError>;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
@@ -128,7 +133,7 @@ impl LinkKernel for KernelLinks {
         tokio::select! {
             // Cancel-safe, both: what was not returned was not taken.
             events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
-            rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
+            rung = self.inside.rung() => Ok(rung),
         }
     }
 
@@ -150,6 +155,12 @@ impl LinkKernel for KernelLinks {
                 vec![None; ids.len()]
             }
         }
+    }
+
+    fn pending(&self, key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError> {
+        let mut events = told(self.events.pending()?, self.sockets.is_switching());
+        events.extend(self.inside.pending(key));
+        Ok(events)
     }
 
     fn forget(&self, key: NetnsKey) {

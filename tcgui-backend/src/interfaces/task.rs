@@ -86,16 +86,14 @@ impl<K: LinkKernel> Task<K> {
                         permit.send(event);
                     }
                 }
-                Input::Kernel(rung) => {
-                    self.heard.send_replace(Some(now()));
-                    for event in rung? {
-                        match event {
-                            LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
-                            LinkEvent::Inside(key) => self.tracker.ring(key),
-                        }
-                    }
+                Input::Kernel(rung) => self.take_events(rung?),
+                Input::Looked(looked) => {
+                    // What the look has seen may come after events that wait: a link that was deleted before must
+                    // not give its generation to one that was made since.
+                    let events = self.kernel.pending(looked.key)?;
+                    self.take_events(events);
+                    self.finish(looked);
                 }
-                Input::Looked(looked) => self.finish(looked),
                 Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
                 Input::Timer => {}
             }
@@ -159,6 +157,20 @@ impl<K: LinkKernel> Task<K> {
             rung = self.kernel.events() => Input::Kernel(rung),
             // Cancel-safe: the deadline is computed anew each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
+        }
+    }
+
+    fn take_events(&mut self, events: Vec<LinkEvent>) {
+        if events.is_empty() {
+            return;
+        }
+        self.heard.send_replace(Some(now()));
+        for event in events {
+            match event {
+                LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
+                LinkEvent::Inside(key) => self.tracker.ring(key),
+                LinkEvent::DeletedInside(key, ifindex) => self.tracker.deleted(key, ifindex),
+            }
         }
     }
 

@@ -13,6 +13,7 @@ use super::*;
 use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
+mod generations;
 mod held;
 mod strangers;
 
@@ -90,8 +91,8 @@ impl LinkKernel for FakeKernel {
             .get(&order.key)
             .ok_or(LookError::Gone)?
             .iter()
-            .copied()
-            .map(|name| Link::sample(1, name))
+            .zip(1..)
+            .map(|(name, ifindex)| Link::sample(ifindex, name))
             .collect();
         let next = i32::try_from(state.nsids.len()).unwrap();
         let nsid = match order.key {
@@ -121,6 +122,10 @@ impl LinkKernel for FakeKernel {
         let given = state.given_by_host.iter();
         let met = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
         met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
+    }
+
+    fn pending(&self, _key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError> {
+        Ok(self.take_events())
     }
 
     fn forget(&self, key: NetnsKey) {

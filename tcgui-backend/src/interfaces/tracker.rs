@@ -6,9 +6,11 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::generations::number;
 use super::kernel::{LookOrder, Seen};
 use super::strangers::{StrangerWatch, Strangers};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
+use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, Way};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
@@ -58,6 +60,12 @@ struct Tracked<W> {
     pacing: Pacing,
     retry: Option<(Instant, Duration)>,
     links: Option<Links>,
+    /// The links that were seen last, also when nothing leads to the namespace now: their generations go on.
+    last: Links,
+    /// The indexes of links that the kernel has deleted since then.
+    deleted: Vec<u32>,
+    /// It may have deleted others: events were lost.
+    is_unsure: bool,
     /// When the look began that saw them last.
     began: Instant,
     /// Waiting for the look under way, and for the one after it.
@@ -74,6 +82,8 @@ pub(super) struct Tracker<W> {
     /// To be looked at, in the order in which they rang; one that is being looked at may be here again.
     due: VecDeque<NetnsKey>,
     generation: u64,
+    /// The last generation that a link got.
+    link_generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
     strangers: StrangerWatch,
@@ -91,6 +101,7 @@ impl<W> Tracker<W> {
             by_nsid: HashMap::new(),
             due: VecDeque::new(),
             generation: 0,
+            link_generation: 0,
             looking: 0,
             news: VecDeque::new(),
             strangers: StrangerWatch::new(strangers),
@@ -115,6 +126,9 @@ impl<W> Tracker<W> {
             pacing: LOOK_PACING,
             retry: None,
             links: None,
+            last: Links::from([]),
+            deleted: Vec::new(),
+            is_unsure: false,
             began: self.started,
             served: Vec::new(),
             waiting: Vec::new(),
@@ -183,6 +197,11 @@ impl<W> Tracker<W> {
                     self.ring_later(key, now);
                 }
             }
+            KernelEvent::Deleted(origin, ifindex) => {
+                for key in self.keys(origin) {
+                    self.deleted(key, ifindex);
+                }
+            }
             KernelEvent::Met(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
             KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
             KernelEvent::Died(nsid) => {
@@ -197,9 +216,10 @@ impl<W> Tracker<W> {
             KernelEvent::Lost => {
                 // The death of an id may be among what was lost.
                 self.by_nsid.clear();
-                self.tracked
-                    .values_mut()
-                    .for_each(|tracked| tracked.nsid = None);
+                for tracked in self.tracked.values_mut() {
+                    tracked.nsid = None;
+                    tracked.is_unsure = true;
+                }
                 self.resync();
             }
         }
@@ -217,6 +237,17 @@ impl<W> Tracker<W> {
             let is_tracked = id.is_some_and(|id| self.by_nsid.contains_key(&id));
             self.strangers.met(is_tracked);
         }
+    }
+
+    /// The kernel has deleted a link: another one with its index gets another generation.
+    pub(super) fn deleted(&mut self, key: NetnsKey, ifindex: u32) {
+        if let Some(tracked) = self.tracked.get_mut(&key) {
+            let was_seen = tracked.last.iter().any(|link| link.ifindex == ifindex);
+            if was_seen && !tracked.deleted.contains(&ifindex) {
+                tracked.deleted.push(ifindex);
+            }
+        }
+        self.ring(key);
     }
 
     /// Returns the namespaces with an id, of which two may be one; `None` is the host's.
@@ -319,10 +350,23 @@ impl<W> Tracker<W> {
         Some(Answer { waiters, result })
     }
 
-    fn note_links(&mut self, key: NetnsKey, links: Vec<crate::kernel::link::Link>) -> Links {
+    fn note_links(&mut self, key: NetnsKey, mut links: Vec<Link>) -> Links {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return links.into();
         };
+        let deleted = std::mem::take(&mut tracked.deleted);
+        let is_unsure = std::mem::take(&mut tracked.is_unsure);
+        let is_same = |known: &Link, link: &Link| {
+            known.kind == link.kind
+                && !deleted.contains(&link.ifindex)
+                && (!is_unsure || known.fingerprint == link.fingerprint)
+        };
+        number(
+            &mut links,
+            &tracked.last,
+            is_same,
+            &mut self.link_generation,
+        );
         tracked.unreadable = false;
         let is_told = !std::mem::take(&mut tracked.rechecking);
         match &tracked.links {
@@ -330,6 +374,7 @@ impl<W> Tracker<W> {
             _ => {
                 let links = Links::from(links);
                 tracked.links = Some(Arc::clone(&links));
+                tracked.last = Arc::clone(&links);
                 self.note_news(key);
                 links
             }

@@ -24,6 +24,10 @@ const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
 const RTNLGRP_NSID: u32 = 28;
 const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
+/// The family of messages about the link itself.
+const AF_UNSPEC: u8 = 0;
+/// The most datagrams that are taken in one go. The queue holds about as many.
+const MOST_PENDING: usize = 65_536;
 
 /// What the event socket heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +37,9 @@ pub enum KernelEvent {
     /// The same, by ourselves: a qdisc was changed over a [`RequestSocket`](super::RequestSocket), and whoever
     /// did so reads it back.
     ChangedHere(Option<Nsid>),
+    /// The link with this index is gone from the namespace: deleted, or moved to another one. A link that has the
+    /// index later is another link.
+    Deleted(Option<Nsid>, u32),
     /// The kernel itself gave a namespace an id in the observer's table, because a dump showed a link whose other
     /// end is there.
     Met(Nsid),
@@ -124,6 +131,35 @@ impl EventSocket {
             Err(err) => Err(RtnetlinkError::Exchange(err)),
         }
     }
+
+    /// Returns the events that the kernel has queued by now, without waiting.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn pending(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
+        let mut events = Vec::new();
+        for _ in 0..MOST_PENDING {
+            match receive(self.fd.get_ref(), self.ids) {
+                Ok(more) => events.extend(more),
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
+                    events.push(KernelEvent::Lost);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) => return Err(RtnetlinkError::Exchange(err)),
+            }
+        }
+        Ok(events)
+    }
+
+    /// Waits until there may be events for [`Self::pending`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub async fn readable(&self) -> Result<(), RtnetlinkError> {
+        let ready = self.fd.readable().await;
+        ready.map_err(RtnetlinkError::Exchange)?.clear_ready();
+        Ok(())
+    }
 }
 
 /// Takes one datagram from the socket.
@@ -205,6 +241,15 @@ fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
         libc::RTM_NEWQDISC | libc::RTM_DELQDISC if is_own_port(message.port) => {
             origin.namespace().map(KernelEvent::ChangedHere)
         }
+        // A bridge tells with the same message, of its own family, that a port has left it
+        // (`br_ifinfo_notify`, `net/bridge/br_netlink.c`).
+        libc::RTM_DELLINK if message.payload.first() == Some(&AF_UNSPEC) => {
+            let netns = origin.namespace()?;
+            let ifindex = take(message.payload, 4).map(u32::from_ne_bytes);
+            Some(ifindex.map_or(KernelEvent::Lost, |ifindex| {
+                KernelEvent::Deleted(netns, ifindex)
+            }))
+        }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
             origin.namespace().map(KernelEvent::Changed)
         }
@@ -259,6 +304,24 @@ mod tests {
         .unwrap();
         assert_eq!(events.len(), 1, "one message");
         events.pop().flatten()
+    }
+
+    /// What a message about a link means, with `family` in its `struct ifinfomsg`.
+    fn told_of_link(kind: u16, family: u8) -> Option<KernelEvent> {
+        let mut payload = [0; 16];
+        payload[0] = family;
+        payload[4..8].copy_from_slice(&5_u32.to_ne_bytes());
+        event(Message::sample(kind, &payload), Origin::Host)
+    }
+
+    #[test]
+    fn a_deleted_link_is_told_with_its_index_but_a_port_that_leaves_a_bridge_is_not_deleted() {
+        const AF_BRIDGE: u8 = 7;
+        let changed = Some(KernelEvent::Changed(None));
+        let deleted = Some(KernelEvent::Deleted(None, 5));
+        assert_eq!(told_of_link(libc::RTM_DELLINK, AF_UNSPEC), deleted);
+        assert_eq!(told_of_link(libc::RTM_DELLINK, AF_BRIDGE), changed);
+        assert_eq!(told_of_link(libc::RTM_NEWLINK, AF_UNSPEC), changed);
     }
 
     #[test]
