@@ -20,13 +20,13 @@ use crate::diagnostics::Diagnostics;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::InterfacesHandle;
 use crate::kernel::netns::{NetnsFiles, NetnsKey};
-use crate::kernel::process;
+use crate::kernel::{boot, process};
 use crate::lease::Lease;
-use crate::lease::journal::Late;
+use crate::lease::journal::{Late, Whereabouts};
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::StatusHandle;
 use crate::processes::ProcessesHandle;
-use crate::sockets::NetnsSockets;
+use crate::sockets::{NetnsSockets, SocketError};
 
 /// Carries out effects, and holds the work under way.
 #[derive(Debug)]
@@ -108,8 +108,8 @@ impl EffectRunner {
             }
             Effect::ForgetLease(lease) => self.update_lease_file(*lease, Late::Erase),
             Effect::AmendLease(lease) => {
-                let also = lease.also.clone();
-                self.update_lease_file(*lease, Late::Amend(also));
+                let whereabouts = Whereabouts::of(&lease);
+                self.update_lease_file(*lease, Late::Amend(whereabouts));
             }
             Effect::Diagnose(order, reply) => {
                 let diagnostics = self.handles.diagnostics.clone();
@@ -126,6 +126,16 @@ impl EffectRunner {
             Effect::Scenario(request, reply) => {
                 let library = self.handles.library.clone();
                 self.run_beside(async move { reply.send(library.request(request).await) });
+            }
+            Effect::Identify(key, ways) => {
+                let sockets = self.handles.sockets.clone();
+                self.operate(key, move || {
+                    let cookie = sockets.inside(key, &ways, |socket| {
+                        Ok::<_, SocketError>(boot::netns_cookie_of(socket))
+                    });
+                    let cookie = cookie.unwrap_or_default();
+                    Input::Identified { key, cookie }
+                });
             }
             // As for the interfaces actor.
             Effect::Execution(command) => self.handles.scenarios.send(command).await,

@@ -12,14 +12,15 @@ mod views;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::names::{InterfaceName, NamespaceName, wire_text};
 
 use super::wire::Shown;
 use crate::bandwidth::Roster;
 use crate::explain::LinkFacts;
 use crate::held::{Finder, Holder, HolderKind};
-use crate::interfaces::{NetnsKey, Snapshot};
+use crate::interfaces::{Links, NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
@@ -51,6 +52,16 @@ pub(super) struct Inventory {
     container_names: ContainerNames,
     /// Where each process was last seen: it is in one namespace at a time.
     processes: HashMap<(Finder, i32), HeldNamespaceId>,
+    /// What was known of namespaces that have gone with their last way, until it is taken.
+    departed: HashMap<NetnsKey, Departed>,
+}
+
+/// What was known of a namespace to which nothing leads any more.
+#[derive(Debug)]
+pub(super) struct Departed {
+    /// The name under which it was shown.
+    pub(super) title: NamespaceName,
+    pub(super) links: Links,
 }
 
 /// What another view of a namespace means to those who look at it, and to clients. What is gone went
@@ -120,6 +131,7 @@ impl Inventory {
             by_title: BTreeMap::from([(NamespaceName::host(), own)]),
             container_names: ContainerNames::default(),
             processes: HashMap::new(),
+            departed: HashMap::new(),
         }
     }
 
@@ -240,6 +252,7 @@ impl Inventory {
             return;
         };
         let key = netns.key;
+        let title = netns.names.first().cloned();
         let mut is_gone = false;
         if key != NetnsKey::Host {
             let after = netns.views.ways(&self.setting.directory);
@@ -254,8 +267,12 @@ impl Inventory {
             change.gone.extend(is_gone.then_some(key));
         }
         self.retitle([inode], change);
-        if is_gone {
-            self.all.remove(&inode);
+        if is_gone
+            && let Some(netns) = self.all.remove(&inode)
+            && let (Some(title), Some(snapshot)) = (title, netns.snapshot)
+        {
+            let links = snapshot.links;
+            self.departed.insert(key, Departed { title, links });
         }
     }
 
@@ -330,6 +347,30 @@ impl Inventory {
         } else {
             Noted::Same
         }
+    }
+
+    /// Returns what was known of namespaces that have gone since the last time.
+    pub(super) fn take_departed(&mut self) -> HashMap<NetnsKey, Departed> {
+        std::mem::take(&mut self.departed)
+    }
+
+    /// Returns the links of a namespace; none if they are not known.
+    pub(super) fn links(&self, key: NetnsKey) -> Links {
+        let snapshot = self.get(key).and_then(|netns| netns.snapshot.as_ref());
+        snapshot.map_or_else(|| Links::from([]), |snapshot| Arc::clone(&snapshot.links))
+    }
+
+    /// Returns the interface that has another name, given as wire text, in the namespace of this name.
+    pub(super) fn interface_of_altname(
+        &self,
+        netns: &NamespaceName,
+        altname: &str,
+    ) -> Option<InterfaceName> {
+        let netns = self.all.get(self.by_name.get(netns)?)?;
+        let links = &netns.snapshot.as_ref()?.links;
+        let mut links = links.iter();
+        let is_its = |link: &&Link| link.altnames.iter().any(|it| wire_text(it) == altname);
+        InterfaceName::new(&links.find(is_its)?.ifname).ok()
     }
 
     /// Returns the name under which a namespace is shown.

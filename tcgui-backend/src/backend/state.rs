@@ -1,21 +1,20 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
-use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
-use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
+use tcgui_shared::names::{BackendName, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::explaining::Question;
-use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
+use super::inventory::{Departed, Inventory, Noted, Setting};
 use crate::bandwidth::Roster;
 use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
 use crate::diagnostics;
@@ -37,13 +36,14 @@ use list_pacing::ListPacing;
 use memory::Memory;
 use permits::RepeatedList;
 use tc::PublishedTc;
-use work::Target;
 
 pub(super) use executions::{Asked, TcCall};
 pub(super) use links::LinkOutcome;
 pub(super) use tc::TcOutcome;
 pub(super) use work::{PendingLinkChange, PendingTcChange};
 
+mod addressing;
+mod departures;
 mod executions;
 mod lanes;
 mod links;
@@ -101,6 +101,11 @@ pub(super) enum Input {
     Published(Duration),
     /// Presets, scenarios or what is wrong with their files changed.
     Library(Arc<Library>),
+    /// The kernel's number for a namespace; `None`: it cannot be read.
+    Identified {
+        key: NetnsKey,
+        cookie: Option<u64>,
+    },
     /// Another backend of this name is on the bus; its host.
     Namesake(String),
     Timer,
@@ -117,8 +122,10 @@ pub(super) enum Effect {
     ChangeTc(Box<PendingTcChange>),
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
-    /// Write by which ways the namespace of a lease is known.
+    /// Write by which ways and which name the interface of a lease is known.
     AmendLease(Box<Lease>),
+    /// Read the kernel's number for a namespace: leases that were taken there under another name may be found again.
+    Identify(NetnsKey, Vec<Way>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Say why a name is or is not listed.
     Explain(Box<Question>, Reply<ExplainResponse>),
@@ -180,6 +187,8 @@ pub(super) struct State {
     last: Option<Moment>,
     stopping: bool,
     claims: Claims,
+    /// Namespaces to which nothing leads any more, until what is under a lease there is restored.
+    departing: HashMap<NetnsKey, Departed>,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
     /// The host of another backend of this name, and until when that is true.
@@ -211,6 +220,7 @@ impl State {
             last: None,
             stopping: false,
             claims: Claims::default(),
+            departing: HashMap::new(),
             health_counts: None,
             health_due: None,
             namesake: None,
@@ -242,7 +252,7 @@ impl State {
                 self.links(key, snapshot, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
-                self.unreadable(key);
+                self.unreadable(key, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Stranger) => effects.push(Effect::LookForHolders),
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
@@ -257,11 +267,13 @@ impl State {
                 }
             }
             Input::Library(library) => self.library = library,
+            Input::Identified { key, cookie } => self.identified(key, cookie, &mut effects),
             Input::Namesake(host) => self.namesake(host, moment),
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
-        effects.extend(self.claims.take_lost().map(Effect::Execution));
+        self.let_go(&mut effects);
+        effects.extend(self.claims.take_news().map(Effect::Execution));
         self.changed |= self.repeat.is_due(moment.now);
         let was_changed = self.changed;
         if was_changed {
@@ -313,10 +325,12 @@ impl State {
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
-        self.claims.links_are(key, &snapshot.links);
+        let links = Arc::clone(&snapshot.links);
         let noted = self.inventory.set_links(key, snapshot);
+        self.follow_claims(key, &links, effects);
         if noted != Noted::Unknown {
             self.leases_of(key, &present, effects);
+            self.follow_links(key, effects);
         }
         match noted {
             Noted::Unknown => {}
@@ -347,18 +361,6 @@ impl State {
                 self.diagnose(request, reply, moment, effects);
             }
             Request::Explain(request, reply) => self.explain(&request, reply, effects),
-        }
-    }
-
-    /// Returns where an interface is that a client named, under the names by which it is shown, or what to
-    /// tell the client.
-    fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
-        let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
-        let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
-        let interface = InterfaceName::from_wire(interface).map_err(invalid)?;
-        match self.inventory.find(&netns, &interface) {
-            Ok(found) => Ok(((found.name.clone(), interface), found)),
-            Err(reason) => Err((ErrorKind::NotFound, not_found(reason, &netns, &interface))),
         }
     }
 
@@ -511,13 +513,6 @@ impl State {
             interface_count,
             name_conflict: self.name_conflict(moment).cloned(),
         }
-    }
-}
-
-fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName) -> String {
-    match reason {
-        NotFound::Namespace => format!("no network namespace {netns}"),
-        NotFound::Interface => format!("no interface {interface} in network namespace {netns}"),
     }
 }
 

@@ -9,6 +9,7 @@ use super::journal::{Journal, JournalError};
 use super::restore::{self, Restored};
 use super::{BootTime, Home, Lease, LeaseNetns, Owner};
 use crate::error::BoxError;
+use crate::kernel::boot;
 use crate::kernel::netns::{
     Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, Way, inside,
 };
@@ -117,7 +118,10 @@ pub fn restore(
             (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
                 .and_then(|mut socket| end(&mut socket, &journal, ending(lease))),
-            (true, false) if ways.is_empty() => Ok(Fate::NotSeen),
+            (true, false) if ways.is_empty() => {
+                let ways = other_names(&files, &names, lease);
+                end_elsewhere(&files, &ways, &journal, ending(lease))
+            }
             (true, false) => end_inside(&files, &ways, &journal, ending(lease)),
         };
         tell(&what, fate.map_err(Into::into));
@@ -145,7 +149,37 @@ fn ways(
     names: &HashMap<MountedNamespaceId, PathBuf>,
     lease: &Lease,
 ) -> Vec<Way> {
-    let way = |known: LeaseNetns| match known.key()? {
+    let known = lease.ways().filter_map(|known| way(files, names, known));
+    known.collect()
+}
+
+/// Returns the names of namespaces that have the inode number of the namespace of a lease, if that has a cookie by
+/// which the right one is recognised.
+fn other_names(
+    files: &NetnsFiles,
+    names: &HashMap<MountedNamespaceId, PathBuf>,
+    lease: &Lease,
+) -> Vec<Way> {
+    let inodes: Vec<_> = lease.ways().filter_map(LeaseNetns::inode).collect();
+    let may_be = |id: &MountedNamespaceId| {
+        let (device, inode, ..) = id.parts();
+        id.inode() != files.own_inode() && inodes.contains(&(device, inode))
+    };
+    let ways = names.iter().filter(|(id, _)| may_be(id));
+    let ways = ways.map(|(id, path)| Way::Name {
+        path: path.clone(),
+        id: *id,
+    });
+    ways.filter(|_| lease.cookie.is_some()).collect()
+}
+
+/// Returns a way that a lease names, if it still leads there.
+fn way(
+    files: &NetnsFiles,
+    names: &HashMap<MountedNamespaceId, PathBuf>,
+    known: LeaseNetns,
+) -> Option<Way> {
+    match known.key()? {
         NetnsKey::Mounted(id) => {
             let path = names.get(&id)?.clone();
             Some(Way::Name { path, id })
@@ -155,8 +189,7 @@ fn ways(
             holds.then_some(Way::Process(id))
         }
         NetnsKey::Host => None,
-    };
-    lease.ways().filter_map(way).collect()
+    }
 }
 
 /// Returns what people may call the namespace.
@@ -187,6 +220,32 @@ fn end_inside(
     ended.map_err(|err| LeaseError::Enter(err.into()))?
 }
 
+/// Ends a lease in the first of these namespaces that is its own, by the cookie.
+fn end_elsewhere(
+    files: &NetnsFiles,
+    ways: &[Way],
+    journal: &Journal,
+    (lease, left): (Lease, Option<Lease>),
+) -> Result<Fate, LeaseError> {
+    for way in ways {
+        let netns = files
+            .open_any(std::slice::from_ref(way))
+            .map_err(|err| LeaseError::Enter(err.into()))?;
+        let ended = inside(netns, || {
+            let mut socket = RequestSocket::open()?;
+            if boot::netns_cookie_of(&socket) != lease.cookie {
+                return Ok(Fate::NotSeen);
+            }
+            end(&mut socket, journal, (lease.clone(), left.clone()))
+        });
+        match ended.map_err(|err| LeaseError::Enter(err.into()))?? {
+            Fate::NotSeen => {}
+            fate => return Ok(fate),
+        }
+    }
+    Ok(Fate::NotSeen)
+}
+
 /// Ends a lease over a socket in its namespace; another one may go on.
 fn end(
     socket: &mut RequestSocket,
@@ -196,8 +255,9 @@ fn end(
     let fate = match socket.link(lease.ifindex) {
         Err(err) if err.refused() == Some(Refused::NoDevice) => Fate::NoInterface,
         Err(err) => return Err(err.into()),
-        Ok(_) => {
-            let decide = |observed: &_| restore::decide(&lease, observed);
+        Ok(link) => {
+            let link = lease.compare(link.identity.as_deref());
+            let decide = |observed: &_| restore::decide(&lease, observed, link);
             match (take_steps(socket, lease.ifindex, decide)?.0, left) {
                 (Restored::Back { .. } | Restored::Already, Some(left)) => {
                     journal.write(&left)?;

@@ -139,8 +139,27 @@ pub struct Loaded {
 pub enum Late {
     /// Remove it: nothing is left of the lease.
     Erase,
-    /// Write that these ways lead to the namespace too, and nothing else.
-    Amend(Vec<LeaseNetns>),
+    /// Write where the interface is to be found, and nothing else.
+    Amend(Whereabouts),
+}
+
+/// What may change in a lease without a change of the qdisc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The ways that lead to the namespace beside the first one.
+    pub also: Vec<LeaseNetns>,
+    /// The name of the interface, as on the wire.
+    pub ifname: String,
+}
+
+impl Whereabouts {
+    /// Returns those of a lease.
+    pub fn of(lease: &Lease) -> Self {
+        Self {
+            also: lease.also.clone(),
+            ifname: lease.ifname.clone(),
+        }
+    }
 }
 
 /// The leases of one state directory, held by this process alone.
@@ -293,7 +312,7 @@ impl Journal {
         match self.take_late(lease) {
             None => Ok(()),
             Some(Late::Erase) => self.remove(lease),
-            Some(Late::Amend(also)) => self.amend(lease, also),
+            Some(Late::Amend(whereabouts)) => self.amend(lease, whereabouts),
         }
     }
 
@@ -302,13 +321,14 @@ impl Journal {
         all.remove(&file_name(lease))
     }
 
-    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
-    /// may have changed since.
-    fn amend(&self, lease: &Lease, also: Vec<LeaseNetns>) -> Result<(), JournalError> {
+    /// Writes where the interface of a lease is to be found, if the lease is still there, and nothing else of it:
+    /// it may have changed since.
+    fn amend(&self, lease: &Lease, whereabouts: Whereabouts) -> Result<(), JournalError> {
         let file = file_name(lease);
         match self.read(Path::new(&file)) {
             Ok(record) => self.replace(&Lease {
-                also,
+                also: whereabouts.also,
+                ifname: whereabouts.ifname,
                 ..record.lease
             }),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),

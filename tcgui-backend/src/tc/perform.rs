@@ -56,17 +56,18 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     }
 }
 
-/// Returns a link if it still has this name, which is all that who asked for it knows, and what is at its root.
+/// Returns a link, and what is at its root. With `ifname` only if it still has this name: a client that named it
+/// knows no more of it.
 ///
 /// # Errors
 /// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`], [`TcError::Observe`].
-pub fn named_link(
+pub fn find(
     socket: &mut RequestSocket,
     ifindex: u32,
-    ifname: &OsStr,
+    ifname: Option<&OsStr>,
 ) -> Result<(Link, Observed), TcError> {
     let (link, qdiscs) = socket.link_and_qdiscs(ifindex).map_err(not_found)?;
-    if link.ifname == ifname {
+    if ifname.is_none_or(|ifname| link.ifname == ifname) {
         Ok((link, observed(qdiscs, ifindex)?))
     } else {
         Err(TcError::NoInterface)

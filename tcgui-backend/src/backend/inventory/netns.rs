@@ -133,6 +133,11 @@ impl Netns {
             return;
         }
         self.read_back.retain(|_, it| it.at > snapshot.began);
+        if let Some(stored) = stored {
+            // What was read back may be of the link of before.
+            self.read_back
+                .retain(|ifindex, _| !is_replaced(*ifindex, &stored.links, &snapshot.links));
+        }
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
             newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
@@ -148,6 +153,16 @@ impl Netns {
         }
         self.snapshot = Some(snapshot);
     }
+}
+
+/// Returns whether another link has taken an index.
+fn is_replaced(ifindex: u32, before: &[Link], now: &[Link]) -> bool {
+    let generation = |links: &[Link]| {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        link.map(|link| link.generation)
+    };
+    let (before, now) = (generation(before), generation(now));
+    before.is_some() && now.is_some() && before != now
 }
 
 impl ReadBack {

@@ -33,12 +33,12 @@ impl State {
 
     /// Nothing is known of a namespace. If something was, it has died and is not to be seen any more, though
     /// those who watch its ways have not said so yet.
-    pub(super) fn unreadable(&mut self, key: NetnsKey) {
+    pub(super) fn unreadable(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         if self.inventory.forget_links(key) {
             self.tc.links_changed(self.inventory.title(key));
             self.namespace_lost(key);
-            self.claims.links_are(key, &[]);
+            self.follow_claims(key, &[], effects);
             self.changed = true;
         }
     }
@@ -55,15 +55,17 @@ impl State {
             let renamed = execution::Command::Renamed { netns, name };
             effects.push(Effect::Execution(renamed));
         }
+        let mut departed = self.inventory.take_departed();
         for key in change.gone {
             self.awaited.remove(&key);
-            self.namespace_lost(key);
-            self.claims.links_are(key, &[]);
-            effects.push(Effect::Forget(key));
+            self.follow_claims(key, &[], effects);
+            self.depart(key, departed.remove(&key), effects);
         }
         let untracked = change.untracked.into_iter();
         effects.extend(untracked.map(|(key, way)| Effect::Untrack(key, way)));
         for (key, way) in change.tracked {
+            // It has come back before the daemon let go of it.
+            self.departing.remove(&key);
             self.leases_met(key, effects);
             effects.push(Effect::Track(key, way));
         }

@@ -3,7 +3,9 @@
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
 };
+use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::interface::NetworkNamespace;
+use tcgui_shared::names::InterfaceName;
 use tcgui_shared::netem::TcNetemConfig;
 use tcgui_shared::tc::TcOperation;
 
@@ -13,8 +15,11 @@ use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 use crate::kernel::netns::MountedNamespaceId;
 
+mod departures;
 mod executions;
 mod held;
+mod histories;
+mod identity;
 mod leases;
 mod order;
 mod permits;

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::super::journal::{Journal, JournalError, Late};
+use super::super::journal::{Journal, JournalError, Late, Whereabouts};
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, Probability, Random, Rate, Slot};
 
@@ -13,6 +13,11 @@ fn files(state: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
+}
+
+fn amend(also: Vec<LeaseNetns>) -> Late {
+    let ifname = "far".to_owned();
+    Late::Amend(Whereabouts { also, ifname })
 }
 
 fn open(state: &Path) -> Journal {
@@ -111,11 +116,12 @@ fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
     };
     let amended = Lease {
         also: vec![NETNS],
+        ifname: "renamed".to_owned(),
         set: vec![None],
         ..lease.clone()
     };
     let amend = || {
-        journal.intend(&amended, Late::Amend(amended.also.clone()));
+        journal.intend(&amended, Late::Amend(Whereabouts::of(&amended)));
         journal.catch_up(&amended).unwrap();
     };
     amend();
@@ -124,6 +130,7 @@ fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
     amend();
     let expected = Lease {
         also: vec![NETNS],
+        ifname: "renamed".to_owned(),
         ..lease.clone()
     };
     assert_eq!(journal.load().unwrap().leases, [expected]);
@@ -140,7 +147,7 @@ fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
         expires: Some(at(20)),
         ..lease(7)
     };
-    for late in [Late::Erase, Late::Amend(vec![NETNS])] {
+    for late in [Late::Erase, amend(vec![NETNS])] {
         journal.write(&old).unwrap();
         journal.intend(&old, late.clone());
         journal.write(&new).unwrap();
@@ -149,8 +156,8 @@ fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
         assert_eq!(left, std::slice::from_ref(&new), "{late:?}");
     }
     // Of two that come in the wrong order the newer one holds.
-    journal.intend(&new, Late::Amend(vec![]));
-    journal.intend(&new, Late::Amend(vec![NETNS]));
+    journal.intend(&new, amend(vec![]));
+    journal.intend(&new, amend(vec![NETNS]));
     journal.catch_up(&new).unwrap();
     journal.catch_up(&new).unwrap();
     assert_eq!(journal.load().unwrap().leases[0].also, [NETNS]);

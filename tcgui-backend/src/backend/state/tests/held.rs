@@ -89,7 +89,8 @@ fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
     let dead = || Input::Interfaces(InterfacesEvent::Unreadable { key });
     let gone = bench.publication(dead());
     assert_eq!(listed(&gone), ["default"]);
-    assert_eq!(tc(&gone), [("container:web".to_owned(), None)]);
+    let web = |has_tc| ("container:web".to_owned(), has_tc);
+    assert_eq!(tc(&gone), [web(Some(false)), web(None)]);
     let (_, mut answer) = bench.request("container:web", "eth0");
     let answer = answer.try_recv().unwrap();
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
@@ -136,6 +137,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
         changes,
         [
             ("container:web".to_owned(), None),
+            ("container:web".to_owned(), Some(false)),
             ("lab".to_owned(), Some(true))
         ]
     );
@@ -169,6 +171,8 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
         also,
         ifindex: 2,
         ifname: "eth0".to_owned(),
+        link: None,
+        cookie: None,
         before: Before::default(),
         set: vec![None],
         owner: Owner::Plain,
