@@ -104,6 +104,22 @@ mod tests {
     );
 
     lab_test!(
+        two_sockets_inside_do_not_hold_a_namespace_back_either,
+        |scene| {
+            scene.start_with(&["--no-namespace-ids"])?;
+            fs::create_dir_all(netns::DIR)?;
+            let holder = netns::holder()?;
+            let target = netns::of_process(holder.pid());
+            let (unlisted, gone) = ends(scene, &target, holder)?;
+            ensure!(
+                unlisted < AT_ONCE && gone < AT_ONCE,
+                "{unlisted:?} {gone:?}"
+            );
+            Ok(())
+        }
+    );
+
+    lab_test!(
         a_link_that_is_replaced_is_followed_to_its_new_process,
         |scene| {
             scene.start()?;

@@ -130,6 +130,25 @@ mod tests {
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
     }
 
+    #[tokio::test]
+    async fn the_end_of_a_thread_is_told_while_its_process_goes_on() {
+        let (ids, id) = std::sync::mpsc::channel();
+        let (end, ending) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            ids.send(nix::unistd::gettid().as_raw()).unwrap();
+            ending.recv().ok();
+        });
+        let task = ProcTask::Thread(id.recv().unwrap());
+        // Needs Linux 6.9.
+        let told = ProcessHandle::of_task(task).unwrap().end().unwrap();
+        let early = timeout(Duration::from_millis(20), told.wait()).await;
+        assert!(early.is_err(), "it still runs");
+        drop(end);
+        let told = timeout(Duration::from_secs(5), told.wait()).await;
+        told.expect("told in time").unwrap();
+        thread.join().unwrap();
+    }
+
     #[test]
     fn what_is_no_process_is_refused() {
         for wrong in [0, -1, i32::MIN, i32::MAX] {
