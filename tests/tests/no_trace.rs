@@ -22,7 +22,7 @@ mod tests {
     use tcgui_tests::links::{attribute, gone, ip, life_of_a_link};
     use tcgui_tests::process::run;
     use tcgui_tests::scene::{SOON, Scene};
-    use tcgui_tests::wait::{holds_for, wait_every, wait_for};
+    use tcgui_tests::wait::{holds_for, patience, wait_every, wait_for};
     use tcgui_tests::{lab_test, netns};
 
     /// A command of the daemon takes milliseconds; on an emulated processor a hundred times as long.
@@ -31,8 +31,13 @@ mod tests {
     /// Time for what the daemon may do by itself: looks after events, and readings of counters.
     const SETTLED: Duration = Duration::from_millis(700);
 
-    /// Counters are read within [`SETTLED`].
-    const OFTEN: [&str; 2] = ["--bandwidth-interval", "200ms"];
+    /// Options with which counters are read within [`SETTLED`]. An emulated processor would do nothing else.
+    fn often() -> &'static [&'static str] {
+        match patience() {
+            1 => &["--bandwidth-interval", "200ms"],
+            _ => &[],
+        }
+    }
 
     /// What iproute2 said at each step.
     #[derive(Debug, Default)]
@@ -218,7 +223,7 @@ mod tests {
         let mut with = Record::default();
         build()?;
         with.tables("before the daemon")?;
-        scene.start_with(&[&OFTEN, options].concat())?;
+        scene.start_with(&[often(), options].concat())?;
         scene.wait_named(&["a", "b", "c"])?;
         for link in [("a", "v0"), ("b", "v1"), ("a", "w1"), ("b", "w0")] {
             attribute(scene, link, "is_up", false)?;
@@ -298,7 +303,7 @@ mod tests {
         connect_host()?;
         let before = tables()?;
         let listen = ["--no-multicast", "--zenoh-listen", ENDPOINT];
-        let daemon = Daemon::start(&[], &[&OFTEN[..], &listen].concat())?;
+        let daemon = Daemon::start(&[], &[often(), &listen].concat())?;
         let connect = ["--zenoh-connect", ENDPOINT];
         wait_for(
             "the daemon answers",
