@@ -16,7 +16,7 @@ processes.
   --situations A,B,...   Measure these of the situations below (all)
   --json FILE            Write all figures and samples
   --svg FILE             Draw the cumulative distributions
-  --markdown FILE        Write the tables of docs/namespace-discovery.md
+  --markdown FILE        Write the tables of docs/measurements.md
   --baseline FILE        Print the comparison with an earlier --json. Never changes the exit status, because machines and loads differ
   --from FILE            Print, check, draw and compare the figures of an earlier --json, without a measurement
   --check                Fail if a limit in scripts/netns-latency/thresholds.json is exceeded

@@ -76,10 +76,10 @@ pub(crate) use wire::network_namespace;
 /// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
 /// namespace files and reading dumps.
 const LOOKS: usize = 4;
-/// Links are swept so much more seldom than the netns directory: the kernel says when it lost an event
-/// about them, and a look at a namespace costs a hundred times one at a directory entry.
+/// The interval of link sweeps is this many times that of the netns directory. The kernel reports lost link events, and a
+/// dump of a namespace costs a hundred times a look at a directory entry.
 const LINK_SWEEP: u32 = 4;
-/// Operations on links and qdiscs at once; apart from the looks, which must not wait for them.
+/// Operations on links and qdiscs at once. They are separate from the dumps, which must not wait for them.
 const OPERATIONS: usize = 4;
 /// Sockets kept for reading counters; one reading at a time is the rule.
 const READINGS: usize = 2;

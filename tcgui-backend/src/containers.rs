@@ -1,8 +1,7 @@
 //! Which containers run, and which process holds the network namespace of each.
 //!
-//! One actor follows every engine (Docker, Podman) whose socket it finds. What it reports are holders of
-//! namespaces ([`HeldEvent`]); that two containers share one, or that it has a name too, is for the
-//! inventory to see.
+//! One actor follows every engine (Docker, Podman) whose socket it finds. It reports holders of namespaces ([`HeldEvent`]).
+//! The inventory finds out that two containers share a namespace, or that a namespace also has a name.
 //!
 //! ```text
 //!  directories of sockets ──notify──▶ watches.rs ─▶ places.rs: which sockets, when to try

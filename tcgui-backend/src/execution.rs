@@ -39,7 +39,7 @@ pub use task::Task;
 /// Commands that wait for the actor, which takes each in microseconds.
 const COMMANDS: usize = 64;
 
-/// An interface as the kernel knows it: one made anew under the same name is another one.
+/// An interface as the kernel knows it. A new interface of the same name is another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InterfaceKey {
     /// The namespace.

@@ -1,9 +1,9 @@
 //! What each namespace holds: its links, kept true by one event socket for all namespaces.
 //!
-//! The actor owns the list of tracked namespaces. A kernel event says which namespace rang; its links
-//! are then dumped anew and reported if they differ. Inputs: [`InterfacesHandle`] commands, kernel
-//! events, finished looks, a slow sweep. Outputs: [`InterfacesEvent`]s, merged while the consumer is
-//! busy. It ends when it is told to stop, when its handles are gone, or when the event socket breaks.
+//! The actor owns the list of tracked namespaces. A kernel event names a namespace; its links are then dumped again, and
+//! reported if they differ. The inputs are commands of the [`InterfacesHandle`], kernel events, finished dumps and a slow sweep.
+//! The outputs are [`InterfacesEvent`]s, which are merged while the consumer is busy. The actor ends when it is told to stop,
+//! when its handles are gone, or when the event socket fails.
 //!
 //! ```text
 //!  kernel events ──▶ task.rs ──input──▶ tracker.rs (pure) ──▶ look at K ──▶ kernel (blocking thread)
@@ -172,13 +172,13 @@ impl InterfacesHandle {
             .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
     }
 
-    /// Looks again within a few milliseconds, and reports what it sees also if that is what it reported last:
-    /// after a change nothing else says that what was read back is no longer so.
+    /// Dumps the links again within a few milliseconds, and reports them even if they equal the last report. The consumer has
+    /// read back a change since, and must hear if that is no longer true.
     pub async fn recheck(&self, key: NetnsKey) {
         self.send(Command::Recheck { key }).await;
     }
 
-    /// Returns when the kernel was heard the last time, about whatever namespace; `None`: never yet.
+    /// Returns the time of the last kernel event, of any namespace. `None`: there was none yet.
     pub fn last_heard(&self) -> Option<Instant> {
         *self.heard.borrow()
     }

@@ -1,8 +1,8 @@
 //! Leases: nothing that the daemon does to an interface outlives its reason.
 //!
-//! A lease is written to the state directory before the first change reaches the kernel. It says what was
-//! there before, what was set since, whose it is and when it ends. When it ends, what was there before is
-//! put back, unless somebody else has changed it since: then it is left, and said so.
+//! A lease is written to the state directory before the first change reaches the kernel. It has the configuration before the
+//! change, the configurations set since, its owner and its end. At its end the earlier configuration is restored. If the
+//! interface was changed by other means since, it is left as it is, and the log says so.
 //!
 //! ```text
 //!  request ──terms──▶ Grant ─┐                 ┌─▶ journal: one file per lease
@@ -106,7 +106,7 @@ impl Before {
         let children = observed.children.iter().map(ToString::to_string);
         match &observed.root {
             Root::Absent | Root::Default { .. } => Self::default(),
-            // What somebody hung below ours stays there when it is changed in place.
+            // Children that others have added to our netem stay when it is changed in place.
             Root::Own { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
                 lost: Vec::new(),
@@ -184,8 +184,8 @@ pub struct Lease {
 }
 
 impl Lease {
-    /// Returns the lease under which `wanted` is set where `observed` is: that which holds already goes on,
-    /// with what was there before it, unless somebody else has changed the root since.
+    /// Returns the lease for setting `wanted` where `observed` is. A lease that exists already goes on, with its previous
+    /// configuration, unless the root was changed by other means since.
     pub fn record(
         held: Option<&Self>,
         (netns, ifindex, ifname): (LeaseNetns, u32, String),

@@ -8,7 +8,7 @@ use tcgui_shared::interface::{NamespaceType, NetworkInterface, NetworkNamespace}
 /// Where a namespace is. Ordered as it is printed: by backend, the host first, then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// The backend that shows it; `None`: nobody, it was looked at directly.
+    /// The backend that lists it. `None`: it was looked at directly.
     backend: Option<String>,
     is_named: bool,
     name: String,

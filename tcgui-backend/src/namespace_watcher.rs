@@ -24,9 +24,9 @@
 //!
 //! # As a library
 //!
-//! The module needs neither the bus nor the rest of the daemon. A program that wants only this depends on
-//! the crate with `default-features = false`: tokio, tokio-util, notify, tracing and nix, 31 crates with all
-//! that they need, built from nothing in about 20 s of processor time (a debug build, measured).
+//! The module needs neither the bus nor the rest of the daemon. A program that uses only the watcher depends on the crate with
+//! `default-features = false`. It then needs tokio, tokio-util, notify, tracing and nix, with their dependencies 31 crates. A
+//! debug build of them takes about 20 s of processor time.
 //!
 //! | function | who runs the actor | for |
 //! |---|---|---|
@@ -65,9 +65,9 @@
 //!   another type. When the event is read it may be gone again; its `Removed` is then still to come.
 //! - A consumer that is slow gets the difference to the present when it comes back, not each step; nothing
 //!   grows meanwhile. An entry that came and went between two of its looks is not told.
-//! - What the kernel does not announce, or only to others (inotify limits, a mount table that is not
-//!   propagated to), is found by sweeps: within [`degraded_sweep_interval`](WatchConfig) while a doorbell is
-//!   missing, within [`sweep_interval`](WatchConfig) otherwise. [`StatusHandle::ask`] says which are missing.
+//! - A doorbell may be missing, because of inotify limits or a mount table without propagation. Sweeps then find the changes:
+//!   within [`degraded_sweep_interval`](WatchConfig) while a doorbell is missing, within [`sweep_interval`](WatchConfig)
+//!   otherwise. [`StatusHandle::ask`] names the missing ones.
 //! - Nothing that is found is kept open: `ip netns del` frees a namespace at once.
 //!
 //! ## Privileges and limits
@@ -115,7 +115,7 @@ const QUESTIONS: usize = 4;
 pub struct Namespace {
     /// The bytes of the directory entry: any but `/` and NUL, at most 255.
     pub name: OsString,
-    /// Which namespace it is: a name made anew has another identity.
+    /// The identity of the namespace. A new namespace of the same name has another one.
     pub id: MountedNamespaceId,
 }
 
@@ -246,8 +246,8 @@ pub async fn open(
 
 /// Snapshot and stream with nothing lost and nothing twice between them.
 ///
-/// The actor runs as a task of the current runtime, which the handle owns: it ends when `stop` is
-/// cancelled or the handle is dropped, and a panic of it goes on in whoever waits for its events.
+/// The actor runs as a task of the current runtime, owned by the handle. It ends when `stop` is cancelled or the handle is
+/// dropped. If it panics, the call that waits for its events panics too.
 ///
 /// # Errors
 /// As [`open`].

@@ -166,7 +166,7 @@ impl OwnLook {
     /// Waits until every namespace was looked at and something has changed since the last picture, and
     /// returns them all, the host first; `None` once the watcher has ended.
     ///
-    /// Not cancel-safe: an event may be lost. Whoever wants to stop drops the look too.
+    /// Not cancel-safe: an event may be lost. To stop, drop the scan too.
     pub async fn next_picture(&mut self) -> Option<Vec<NetworkNamespace>> {
         while !self.links.events.is_empty() || !self.is_complete() {
             self.take_one().await?;

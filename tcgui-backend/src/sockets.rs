@@ -24,13 +24,13 @@ use tokio_util::sync::CancellationToken;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
-/// Whoever has switched a link soon switches another; going inside takes longer than switching (measured: 0.3
-/// of 1.1 ms).
+/// How long a socket is kept after its use. A client that has switched a link often switches another one soon, and entering the
+/// namespace takes 0.3 of 1.1 ms.
 const USED: Duration = Duration::from_secs(10);
 /// In so many namespaces at once.
 const MOST_USED: usize = 16;
 
-/// Which namespace, and what may lead to it; the host needs nothing.
+/// A namespace and the references to it. The host needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The namespace.

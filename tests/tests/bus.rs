@@ -82,7 +82,7 @@ mod tests {
     /// Long enough for every writer to have met every frozen link.
     const WHILE: Duration = Duration::from_secs(10);
 
-    /// What the daemon does for others while somebody is in the way.
+    /// The daemon serves other clients while one client blocks.
     fn others_are_served(scene: &Scene, period: Duration, within: Bounds) -> anyhow::Result<()> {
         let client = scene.client()?;
         let mut seen = Times::default();

@@ -329,7 +329,7 @@ mod tests {
         wait_for(&what, SOON, || events(&watch.stdout()), seen)?.map(drop)
     }
 
-    /// There is a namespace `old`, and whoever is asked knows it.
+    /// The namespace `old` exists before the start.
     fn follows_what_comes_and_goes() -> anyhow::Result<()> {
         let mut watch = Daemon::start(&[], &["namespaces", "--watch", "--json"])?;
         wait_event(&watch, "present", "default", Some("lo"))?;

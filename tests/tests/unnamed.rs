@@ -1,7 +1,7 @@
 //! Namespaces that only processes hold, as a frontend sees them.
 //!
-//! Most of it runs where new processes are *not* announced (the kernel does that in the network namespace of
-//! the machine alone), so everything is found by sweeps, by ends and by what the kernel says of ids.
+//! Most tests run where new processes are *not* announced: the kernel announces them only in the initial network namespace. So
+//! namespaces are found by sweeps, by the ends of processes, and by the kernel's messages about namespace ids.
 //! With netem: `unnamed` in `netem/`.
 
 #[cfg(test)]

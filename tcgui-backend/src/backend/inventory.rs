@@ -1,7 +1,7 @@
 //! What exists now: namespaces, the names and processes that lead to them, and their links. Pure.
 //!
-//! Namespaces that live at the same time differ by inode number, so whatever has the same one is one
-//! namespace: it has one entry, which goes with the last way to it. Its key is the way that was seen first.
+//! Namespaces that exist at the same time have different inode numbers. So references with the same inode number belong to
+//! one namespace. It has one entry, which is removed with its last reference. Its key is the reference that was seen first.
 
 mod container_names;
 mod netns;
@@ -64,8 +64,8 @@ pub(super) struct Departed {
     pub(super) links: Links,
 }
 
-/// What another view of a namespace means to those who look at it, and to clients. What is gone went
-/// before anything new came: a namespace that was made anew may have the same key.
+/// What changes for observers and for clients. Removals come before additions, because a new namespace may have the key of
+/// a removed one.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Change {
     /// Nothing leads there any more.
@@ -84,7 +84,7 @@ pub(super) struct Found {
     pub(super) key: NetnsKey,
     /// What leads to the namespace; the host needs nothing.
     pub(super) ways: Vec<Way>,
-    /// The way that has the name that the client used; `None`: the host's, or nobody named it.
+    /// The reference of the name that the client used. `None`: the host's namespace, or no client asked.
     pub(super) named: Option<Way>,
     /// The name under which it is shown.
     pub(super) name: NamespaceName,
@@ -165,8 +165,8 @@ impl Inventory {
         change
     }
 
-    /// Takes in a process that holds a namespace, or its new name. Whoever is in the daemon's own namespace
-    /// is nobody: to impair a container there would impair the host.
+    /// Adds a process that holds a namespace, or changes its name. Processes in the daemon's own namespace are ignored: to
+    /// impair a container there would impair the host.
     pub(super) fn add_holder(&mut self, holder: Holder) -> Change {
         let Holder { id, kind } = holder;
         let mut change = Change::default();
@@ -276,7 +276,7 @@ impl Inventory {
         }
     }
 
-    /// Names namespaces anew, and makes anew what is shown of them.
+    /// Chooses the display names of namespaces again, and what is shown of them.
     fn retitle(&mut self, inodes: impl IntoIterator<Item = u64>, change: &mut Change) {
         for inode in inodes {
             let Some(netns) = self.all.get_mut(&inode) else {

@@ -54,13 +54,13 @@ mod permits;
 mod tc;
 mod work;
 
-/// The list waits while a link is switched, and so long after it: with a thousand namespaces it takes the main
-/// loop a millisecond to make up, and whoever asked longer to read than the answer takes to come, which would
-/// be behind both.
+/// The list waits while a link is switched, and this long after it. With a thousand namespaces the main loop needs a
+/// millisecond to make the list, and the client that asked needs longer to read it than the reply takes. The reply would wait
+/// behind both.
 const ANSWER_FIRST: Duration = Duration::from_millis(5);
 /// However many are switched one after the other, that adds no more than this to what the list waits anyway.
 const LIST_WAITS: Duration = Duration::from_millis(20);
-/// What a client is told whose request finds a full lane.
+/// The reply to a request for a lane that is full.
 const LANE_FULL: &str = "too many requests wait for this interface, try again";
 /// Health is repeated this often though nothing changed.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
@@ -133,7 +133,7 @@ pub(super) enum Effect {
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// For the executions of scenarios.
     Execution(execution::Command),
-    /// Look at a namespace soon, whatever rings.
+    /// Look at a namespace soon, without an event.
     Recheck(NetnsKey),
     Publish(Publication),
     /// What is published at a steady pace from now on.
@@ -307,8 +307,8 @@ impl State {
         due.into_iter().flatten().min()
     }
 
-    /// Gives up what was asked for and not begun; those who asked hear that the backend stops. Returns
-    /// what is to be done for the leases that end with the daemon.
+    /// Drops work that was not begun; its requesters are told that the backend stops. Returns the effects for the leases that
+    /// end with the daemon.
     pub(super) fn stop(&mut self, moment: Moment) -> Vec<Effect> {
         self.lanes.clear_waiting();
         self.stopping = true;

@@ -248,7 +248,7 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
     match perform::take_steps(socket, order.link.ifindex, decide) {
         Ok((restored, observed)) => {
             tell(order, &restored);
-            // What somebody else has changed is theirs.
+            // A configuration that was changed by other means stays.
             let left = left.filter(|_| !matches!(restored, Restored::Left { .. }));
             match &left {
                 Some(left) => keep(leases, left),

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::limits::{RETRY, STABLE};
 
-/// What tells sockets apart that are there at the same time, and whose they are.
+/// Identifies a socket among those that exist at the same time, with its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SocketKey {
     pub(super) device: u64,

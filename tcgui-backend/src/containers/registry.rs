@@ -1,8 +1,8 @@
-//! Which containers there are, what is to be inspected, and what the consumer does not know yet. Pure.
+//! The known containers, those to be inspected, and the changes that the consumer has not been told yet. Pure.
 //!
-//! Events and lists are doorbells: they make a container worth looking at, and the look decides. Only the end
-//! of a process is believed at once, as the kernel tells it. So an event that is late, lost, repeated or
-//! invented costs a look at one container and changes nothing else.
+//! Events and lists are doorbells: a container is inspected because of them, and only the inspection changes the state. Only the
+//! end of a process counts at once, because the kernel reports it. So an event that is late, lost, repeated or invented costs
+//! one inspection and changes nothing else.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::limits::{MAX_CONTAINERS, MAX_LOOKS};
 use crate::held::{Container, HeldEvent, Holder, HolderKind};
 use crate::kernel::netns::HeldNamespaceId;
 
-/// Which container of which engine; ids of different engines need not differ.
+/// A container of an engine. Two engines may use the same id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
     /// The socket of the engine, by its number.
@@ -158,8 +158,8 @@ impl<W> Registry<W> {
 
     /// Takes a list, the first of a session or a later one.
     ///
-    /// A container that is listed under the name it is known by, and whose end the kernel will tell, is the
-    /// same and not looked at again: a restarted engine with a thousand containers costs one list.
+    /// A container is not inspected again if it is listed under its known name and the kernel will report its end. So an
+    /// engine that restarts with a thousand containers costs one list.
     pub(super) fn listed(&mut self, engine: usize, list: &Listing) {
         let engine = &mut self.engines[engine];
         engine.connected = true;

@@ -67,7 +67,7 @@ const WELL_KNOWN: [&str; 4] = [
     "/var/run/podman/podman.sock",
 ];
 
-/// What `loginuid` is when nobody has logged in.
+/// The `loginuid` of a process without a login.
 const NOBODY: u32 = u32::MAX;
 
 impl ContainersConfig {

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::places::SocketKey;
 
-/// What comes or goes, or changes what it allows; who merely opens something wakes nobody.
+/// Creation, removal, and changes of names and permissions. Opening a file causes no event.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME)

@@ -28,8 +28,8 @@ const RETIRE_AFTER: Duration = Duration::from_secs(10);
 /// So many steps are begun before those who carry them out have a turn: of hundreds that are due at once the first
 /// does not wait for all.
 pub(super) const AT_ONCE: usize = 16;
-/// What is due within this time is due: the runtime's clock has milliseconds and rounds up, so that what comes next
-/// would be later than this is early.
+/// A step that is due within this time is taken at once. Timers of the runtime have whole milliseconds and round up, so
+/// otherwise the step would be later than it is early now.
 pub(super) const EARLY: Duration = Duration::from_millis(1);
 /// A pass that starts over sooner would only be a load.
 const SHORTEST_LOOP: Duration = Duration::from_millis(100);

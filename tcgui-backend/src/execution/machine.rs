@@ -256,7 +256,7 @@ impl Machine {
             }
         };
         match failure {
-            // What is gone cannot be restored, whoever waits for that.
+            // An interface that is gone cannot be restored.
             Some(err) if err.is_gone() => self.end(self.failed(&err, APPLYING)),
             _ if self.stopping => self.restore(ExecutionState::Stopped),
             Some(err) if self.scenario.cleanup_on_failure => {

@@ -105,6 +105,6 @@ pub trait TcPort: Clone + Send + Sync + 'static {
 
 /// Where updates of executions go.
 pub trait UpdateSink: Clone + Send + Sync + 'static {
-    /// Publishes them all; returns when that is done, or when nobody is there to do it.
+    /// Publishes them all. Returns when that is done, or when the main loop is gone.
     fn publish(&self, updates: Vec<ExecutionPublication>) -> impl Future<Output = ()> + Send;
 }

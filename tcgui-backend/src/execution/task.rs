@@ -83,7 +83,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
                 self.call(claim, call);
             }
             if called {
-                // What is due in the kernel goes before what is said of it. Cancel-safe: nothing is held.
+                // Changes in the kernel come before their publication. Cancel-safe: nothing is held.
                 tokio::task::yield_now().await;
             }
             self.publish(moment);
@@ -124,7 +124,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
             }
             Ok(Done::Released) => self.releasing -= 1,
             Ok(Done::Published) => self.publishing = false,
-            // Nobody aborts it, so it panicked; the supervisor is told.
+            // It is never aborted, so it panicked. The panic goes on to the supervisor.
             Err(err) => std::panic::resume_unwind(err.into_panic()),
         }
         Vec::new()

@@ -168,8 +168,9 @@ impl LinkKernel for KernelLinks {
     }
 }
 
-/// Tells changes of ours, while a link is switched: their events do not say whose they are, and come before whoever
-/// makes them has read them back. Looks, there and at the other end of a veth, would hold the rtnl lock that it waits for.
+/// Marks events as our own changes while a link is switched. An event does not say who made the change, and it comes before the
+/// change was read back. Dumps of this namespace and of the other end of a veth would hold the rtnl lock that the read-back
+/// waits for.
 fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
     let told = |event| match event {
         KernelEvent::Changed(origin) if switching => KernelEvent::ChangedHere(origin),

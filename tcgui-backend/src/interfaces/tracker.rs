@@ -19,8 +19,8 @@ use crate::pacing::Pacing;
 pub(super) const LOOKS: usize = 2;
 /// A namespace that rings without end is looked at for a tenth of the time.
 const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
-/// How long a look after a change of our own waits: whoever made it reads it back, and has an answer to give,
-/// which takes a millisecond or two on one slow processor. A refresh does not wait.
+/// How long a dump waits after a change of our own. The change is read back and answered first, which takes a millisecond or two
+/// on one slow processor. A refresh does not wait.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
 /// First and longest pause after a look that failed.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
@@ -111,8 +111,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes a namespace in, or one more way to it. What is known may be that of a dead one, of which nobody
-    /// has said so yet, or the new way may work where the others failed.
+    /// Adds a namespace, or one more reference to it. It is dumped again: the known links may belong to a dead namespace whose
+    /// end was not reported yet, or the new reference may work where the others failed.
     pub(super) fn track(&mut self, key: NetnsKey, way: Option<Way>) {
         self.generation += 1;
         let generation = self.generation;
@@ -381,7 +381,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Where nothing leads there is nothing, whoever will say so later; other failures leave what is known.
+    /// Without a reference that works, the namespace is gone. Other failures leave the known links as they are.
     fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
@@ -400,8 +400,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Returns the looks to begin now: first what was never seen, of which nobody knows yet that it
-    /// exists, then what somebody waits for, then what rang first.
+    /// Returns the dumps to begin now: first namespaces that were never dumped, then those that a request waits for, then the
+    /// others in the order of their events.
     pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
         self.sweep(now);
         let mut orders = Vec::new();

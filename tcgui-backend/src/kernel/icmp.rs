@@ -90,8 +90,8 @@ impl EchoSocket {
             unsafe_code,
             reason = "tokio asks its callers to vouch for the descriptor"
         )]
-        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and
-        // closes it when it is dropped; until then it stays open and belongs to nobody else.
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which gives out only shared references and closes it when it is
+        // dropped. Until then it is open and has no other owner.
         let fd = unsafe { AsyncFd::register_with_interest(self.fd, Interest::READABLE) };
         Ok(EchoChannel {
             fd: fd.map_err(|err| IcmpError::Register(err.into()))?,

@@ -179,7 +179,7 @@ impl HeldNetns {
         self.id
     }
 
-    /// Ends the process; the namespace goes unless somebody else keeps it.
+    /// Ends the process. The namespace goes unless something else keeps it.
     pub(crate) fn end(self) {
         drop(self.process);
     }

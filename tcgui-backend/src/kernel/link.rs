@@ -65,7 +65,7 @@ pub struct Link {
     pub tap: bool,
     /// A netem is the root qdisc. One deeper in somebody's tree does not count.
     pub root_netem: bool,
-    /// What that netem does; a dump of links does not tell.
+    /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,
     /// Its other names (`ip link property add … altname`), as bytes, of up to 127 bytes each. At most 16.
     pub altnames: Vec<OsString>,

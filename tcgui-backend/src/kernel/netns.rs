@@ -29,10 +29,9 @@ mod way;
 
 /// The kernel identity of a namespace as its entry shows it.
 ///
-/// Inode numbers are reused within microseconds after a delete, so the change time of the nsfs inode
-/// belongs to the identity; it is stable for as long as the mount lives. For a symbolic link (to
-/// `/proc/PID/ns/net`, say) it is the change time of the link itself: the nsfs inode behind it has no
-/// mount to keep it in memory and gets a new time whenever it is looked up again.
+/// Inode numbers are reused within microseconds after a delete, so the change time of the nsfs inode belongs to the
+/// identity. It is stable while the mount exists. For a symbolic link, for instance to `/proc/PID/ns/net`, it is the change time
+/// of the link itself. The nsfs inode behind such a link has no mount that keeps it in memory, and gets a new time at each lookup.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountedNamespaceId {
     device: u64,

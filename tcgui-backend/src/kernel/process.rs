@@ -62,11 +62,11 @@ pub fn raise_descriptor_limit() -> io::Result<u64> {
 
 /// Keeps the allocator's memory about the same after the tenth burst as after the first (`man 3 mallopt`).
 ///
-/// Publications and kernel requests run on whatever blocking thread is free, so with glibc's default of
-/// eight arenas a core each of these keeps its own share of what was freed. With two of them ten bursts of a
-/// thousand namespaces leave 5.3 % more than one. And once a list of a thousand namespaces was freed, glibc
-/// would take the next ones from the heap, between what stays; with a threshold that is set, they come from
-/// the kernel and go back there. See also [`without_thread_caches`].
+/// Publications and kernel requests run on any free blocking thread. glibc has up to eight arenas for each processor, and each
+/// arena keeps a share of the freed memory. With two arenas, ten bursts of a thousand namespaces leave 5.3 % more than one
+/// burst. After the first list of a thousand namespaces is freed, glibc would raise its threshold and put the next lists on the
+/// heap, between blocks that stay. With a fixed threshold they are mapped, and unmapped again. See also
+/// [`without_thread_caches`].
 pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
@@ -84,10 +84,10 @@ pub fn tune_allocator() {
 
 /// Runs the program anew, as the same process, if each of its threads would keep freed memory for itself.
 ///
-/// Such a cache holds up to seven pieces of each small size, no call gives them back while the thread lives,
-/// and they keep the pages around them: with them a burst of a thousand namespaces leaves 2 MB more, and later
-/// ones add to that (docs/namespace-discovery.md). Only the environment at the start can turn them off (glibc
-/// manual, "Memory Allocation Tunables"). To be called while there is no other thread.
+/// Such a cache holds up to seven blocks of each small size. No call empties it while the thread lives, and its blocks keep
+/// their pages in use. With caches, a burst of a thousand namespaces leaves 2 MB more, and later bursts add to that. Only the
+/// environment at the start can switch them off (glibc manual, "Memory Allocation Tunables"). To be called while there is
+/// no other thread.
 ///
 /// Returns when there is nothing to do: after that start, with tunables of the operator's own, in secure
 /// execution (`AT_SECURE`, `man 3 getauxval`), where the loader ignores them, or without glibc.

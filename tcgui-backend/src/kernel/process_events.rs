@@ -82,8 +82,8 @@ impl ProcessEvents {
             unsafe_code,
             reason = "tokio asks its callers to vouch for the descriptor"
         )]
-        // SAFETY: the descriptor is borrowed from `self`, which keeps it open for longer than the `AsyncFd`
-        // lives; nobody else waits for it.
+        // SAFETY: the descriptor is borrowed from `self`, which keeps it open for longer than the `AsyncFd` exists. Nothing
+        // else waits for it.
         let fd = unsafe { AsyncFd::register_with_interest(self.fd.as_fd(), Interest::READABLE) }?;
         let receive = |_: &BorrowedFd<'_>| receive_batch(&self.fd);
         fd.async_io(Interest::READABLE, receive).await
@@ -104,11 +104,11 @@ fn connector_socket() -> io::Result<OwnedFd> {
     // SAFETY: the call takes three numbers, and no pointer.
     let answer = unsafe { libc::socket(libc::AF_NETLINK, kind, libc::NETLINK_CONNECTOR) };
     let fd = Errno::result(answer)?;
-    // SAFETY: the kernel has just made the descriptor for the caller, and nobody else knows it.
+    // SAFETY: the kernel has just opened the descriptor for the caller, and it has no other owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Lets the kernel throw away what is of no use before it wakes anybody: most events are threads and
+/// Lets the kernel drop useless events before they wake the daemon: most events are threads and
 /// ends. `proc_input` of Linux 6.6 could leave out ends, but not threads.
 #[expect(unsafe_code, reason = "nix has no wrapper for this option")]
 fn attach_filter(fd: &OwnedFd) -> io::Result<()> {

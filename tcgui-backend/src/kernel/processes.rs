@@ -60,8 +60,8 @@ impl From<Errno> for Unseen {
     }
 }
 
-/// The namespace that was described last, kept open so that nobody else gets its inode number: many processes are
-/// in one namespace, and what is to be known of it is asked once. For one look at all processes, no longer.
+/// The namespace that was described last. It is kept open, so that no other namespace gets its inode number. Many processes are in
+/// one namespace, which is then described once. Use it for one scan of all processes only.
 #[derive(Debug, Default)]
 pub struct Recent(Option<Netns>);
 
@@ -176,8 +176,8 @@ impl ProcessTable {
 /// Returns whether a network namespace with this number and inode number is there, wherever (`struct
 /// nsfs_file_handle`, `include/uapi/linux/nsfs.h`, Linux 6.18). For a moment this holds it.
 ///
-/// It answers no too where the kernel is older, or does not let the caller find that namespace: who wants to know
-/// of its end must have got the other answer before.
+/// The result is also `false` if the kernel is older, or does not let the caller find that namespace. So `false` means the end of the
+/// namespace only after an earlier `true`.
 #[expect(unsafe_code, reason = "nix has no handles of files")]
 pub fn netns_lives(number: u64, inode: u64) -> bool {
     const FD_NSFS_ROOT: libc::c_int = -10003;
@@ -208,7 +208,7 @@ pub fn netns_lives(number: u64, inode: u64) -> bool {
     if answer < 0 {
         return false;
     }
-    // SAFETY: the kernel has just made the descriptor for the caller, and nobody else knows it.
+    // SAFETY: the kernel has just opened the descriptor for the caller, and it has no other owner.
     drop(unsafe { OwnedFd::from_raw_fd(answer) });
     true
 }

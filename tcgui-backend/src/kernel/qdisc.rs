@@ -102,8 +102,8 @@ pub enum Install {
 /// What the root qdisc of a link is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RootChange {
-    /// This netem. Refused with `ENODEV` when the link is gone, `ENOENT` when the kernel has no netem (or there is
-    /// none to change; the text tells which), and as [`Install`] says.
+    /// This netem. Refused with `ENODEV` if the link is gone, and with `ENOENT` if the kernel has no netem or there is no netem to
+    /// change; the error text tells which. For other refusals see [`Install`].
     Install {
         /// How.
         install: Install,

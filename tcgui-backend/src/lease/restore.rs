@@ -12,7 +12,7 @@ use crate::tc::plan::{ForeignQdiscs, Plan, is_same, plan, steps};
 /// What became of an interface whose lease ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
-    /// What was there before is there again, but for what cannot be put back.
+    /// The earlier configuration is restored, except for the parts that cannot be.
     Back {
         /// As `tc` names it.
         lost: Vec<String>,

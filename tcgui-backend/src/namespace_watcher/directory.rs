@@ -71,7 +71,7 @@ pub(super) struct Directory {
     told: Told,
 }
 
-/// What the consumer knows, and which names differ from that.
+/// The state that the consumer was told, and the names that differ from it.
 #[derive(Debug, Default)]
 struct Told {
     exists: bool,

@@ -306,8 +306,8 @@ impl Doorbells {
 
     /// Puts watches on the directories of a route, where they are not yet, and takes back all others.
     ///
-    /// The old watch goes first: notify takes a path that it watches for watched, whatever is at it now,
-    /// and events of a hidden directory would go on arriving.
+    /// The old watch is removed first. notify does nothing for a path that it already watches, also if another directory is at
+    /// the path now, and events of the old directory would still arrive.
     pub(super) fn watch(&mut self, route: &Route) {
         *self.rings.route() = route.clone();
         let Some(mut watcher) = self.watcher.take() else {

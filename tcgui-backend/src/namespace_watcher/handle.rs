@@ -40,7 +40,7 @@ pub struct NamespaceWatcherHandle {
     events: mpsc::Receiver<NamespaceEvent>,
     directory: PathBuf,
     status: StatusHandle,
-    /// The actor, where nobody else supervises it; it goes with the set.
+    /// The actor, if it has no other supervisor. It is aborted when the set is dropped.
     actor: JoinSet<()>,
 }
 

@@ -1,4 +1,4 @@
-//! What the watcher says about itself: which doorbells it has, when they rang, what it makes of a name.
+//! The status of the watcher: its doorbells, when they rang, and its view of a name.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -45,7 +45,7 @@ impl StatusHandle {
     /// Asks for the status, with what is known of the entry `name`; `None` once the watcher has ended.
     ///
     /// A watcher answers while [`Task::run`](super::Task::run) is polled, and not before. It does so between two looks, so while it sweeps a directory of thousands this takes milliseconds.
-    /// Cancel-safe: a question that nobody waits for any more is answered to nobody.
+    /// Cancel-safe: the reply to a cancelled question is dropped.
     pub async fn ask(&self, name: Option<OsString>) -> Option<WatcherStatus> {
         let (reply, answer) = oneshot::channel();
         self.questions.send(Question { name, reply }).await.ok()?;
@@ -77,7 +77,7 @@ pub struct DoorbellStatus {
     pub doorbell: Doorbell,
     /// Whether it can ring.
     pub state: DoorbellState,
-    /// When it rang the last time, for whatever reason.
+    /// When it last rang, for any reason.
     pub last_rang: Option<Instant>,
 }
 

@@ -58,7 +58,7 @@ pub struct Task {
     probe: Probe,
     links: LinkProcesses,
     events: mpsc::Sender<NamespaceEvent>,
-    /// What others want to know of it; each handle holds an end.
+    /// Questions about its status; each handle has a sender.
     questions: mpsc::Receiver<Question>,
     last_sweep: Option<Instant>,
     missing: Vec<Doorbell>,
@@ -81,7 +81,7 @@ impl Task {
         }
         let files = NetnsFiles::new().map_err(WatchError::OwnNamespace)?;
         let probe = Probe::new(path.clone(), files);
-        // What is there must be a readable directory now; what goes wrong later is waited out.
+        // An existing path must be a readable directory at the start. Later errors are retried.
         probe.check().map_err(|err| WatchError::ReadDirectory {
             directory: config.directory.clone(),
             err,

@@ -1,7 +1,7 @@
 //! The actor's life: cancelling, a consumer that goes away, directories that cannot be watched.
 //!
-//! What it sees of real namespaces is tested end to end in the `tests` crate, in mount namespaces of
-//! its own; here it watches temporary directories, into which nothing is mounted.
+//! These tests watch temporary directories without mounts. The `tests` crate tests real namespaces end to end, in private mount
+//! namespaces.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;

@@ -87,7 +87,7 @@ impl Agenda {
         }
     }
 
-    /// Something happened to nobody knows whom.
+    /// Something happened to an unknown process.
     pub(super) fn ring_all(&mut self) {
         self.everything = true;
     }

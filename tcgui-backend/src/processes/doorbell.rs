@@ -8,8 +8,8 @@ use tracing::{debug, info};
 
 use crate::kernel::process_events::{Heard, ProcessEvents};
 
-/// How long nobody listens after events were lost: in a storm, whoever makes processes pays for each
-/// announcement, and the queue would be full again before all processes are looked at.
+/// How long events are not received after some were lost. In a storm, programs that start processes pay for each
+/// event, and the queue would be full again before all processes are scanned.
 const STORM: Duration = Duration::from_millis(250);
 /// How soon to try again what was refused: it takes seven system calls.
 const RETRY: Duration = Duration::from_secs(60);

@@ -1,8 +1,8 @@
-//! Who holds which namespace, and what the consumer is to be told of it.
+//! The processes that hold each namespace, and the events for the consumer.
 //!
-//! Pure: looks at processes go in, events come out. Whatever is looked at in whatever order, two looks at
-//! everything make it right. For one namespace the successor is added before its predecessor is removed;
-//! another namespace that got the same inode number is added after the old one is removed.
+//! Pure: scans of processes go in, events come out. Two scans of all processes make the state right after scans of any parts
+//! in any order. A new holder of a namespace is added before the old one is removed. Another namespace with the same inode
+//! number is added after the old one is removed.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -45,7 +45,7 @@ pub(super) struct Holders {
     spaces: BTreeMap<u64, Space>,
     /// Where each remembered process is.
     members: HashMap<i32, (u64, Age)>,
-    /// Namespaces in which nobody is known to be, though somebody was.
+    /// Namespaces that had processes, and have no known one now.
     doubtful: BTreeSet<u64>,
     /// Those of which it was not asked yet whether they live.
     unasked: Vec<u64>,
@@ -58,8 +58,8 @@ pub(super) struct Holders {
 impl Holders {
     /// Takes in a look at every process: those that are away from home.
     ///
-    /// A namespace is gone when nobody was known to be in it before the look either: a process that moves
-    /// may be missed by one look, where it was and where it is.
+    /// A namespace is gone if it had no known process before this scan either. One scan may miss a process that moves, both
+    /// in its old and in its new namespace.
     pub(super) fn observe_all(&mut self, away: Vec<Process>) {
         self.members.clear();
         self.beyond_limit = false;
@@ -131,7 +131,7 @@ impl Holders {
         }
     }
 
-    /// Returns whether a look at everything must tell whether somebody is left in a namespace.
+    /// Returns whether a scan of all processes must tell if a namespace has processes left.
     pub(super) fn in_doubt(&self) -> bool {
         !self.doubtful.is_empty()
     }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crate::kernel::processes::thread_cpu_time;
 
-/// What a poll takes that cannot be measured from inside: a thread wakes up for it, asks the kernel what
-/// is ready, and goes to sleep again.
+/// The cost of a poll that cannot be measured from inside. A thread wakes up, asks the kernel which descriptors are ready, and
+/// sleeps again.
 const WAKING: Duration = Duration::from_micros(30);
 
 /// Adds up what was used and not taken yet.

@@ -24,8 +24,8 @@ use crate::kernel::process::may_trace;
 use crate::kernel::process_events::Heard;
 use crate::kernel::processes::netns_lives;
 
-/// A process that was made while nobody listened may still be about to enter a namespace: everything is
-/// looked at again after this, as a process that rang is.
+/// A process that was started while no events were received may still be about to enter a namespace. So all processes
+/// are scanned again after this time, as one process is after its event.
 const AFTER_SILENCE: Duration = Duration::from_secs(1);
 
 enum Input<'a> {

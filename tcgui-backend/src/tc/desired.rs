@@ -121,8 +121,8 @@ pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     }
 }
 
-/// Fills a netem feature by feature. What is off is checked all the same, but for gap and rate, of which
-/// released frontends may send anything then.
+/// Fills a netem feature by feature. Values of features that are off are checked too, except gap and rate: released
+/// frontends may send any value for these.
 struct Builder {
     fields: &'static Fields,
     netem: Netem,

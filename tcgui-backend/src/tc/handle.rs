@@ -1,9 +1,8 @@
 //! The handles by which our own netems are known, also after a restart.
 //!
-//! A kernel that picks handles begins at 8000: and people choose small ones, so the majors from 7c60 to
-//! 7c7f are free in practice. The kernel neither gives distribution tables back nor clears them, so which
-//! tables a netem has is written into its handle: a change of tables is a change of handle, which the
-//! kernel does as one replacement, without a moment in between.
+//! The kernel chooses handles from 8000: on, and people choose small ones, so the majors from 7c60 to 7c7f are free in practice.
+//! The kernel neither returns nor clears distribution tables. So the handle of a netem says which tables it has. A change of
+//! tables is a change of the handle, which the kernel does as one replacement, without a moment in between.
 
 use crate::kernel::netem::{Distribution, Netem};
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Something that whoever asked should know.
+/// A hint for the client that asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
     /// Packets cannot overtake where none is held.

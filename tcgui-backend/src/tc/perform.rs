@@ -16,7 +16,7 @@ use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Install, Qdisc, RootChange};
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 
-/// How often it is begun anew when somebody else changes the root between reading and changing.
+/// The number of attempts if another program changes the root between reading and changing.
 const ATTEMPTS: u32 = 3;
 
 /// What the root of a link is to become.
@@ -43,8 +43,8 @@ pub struct Outcome {
 
 /// Returns what of a link decides how long the queue in front of it has to be.
 ///
-/// A tun or tap says 10 Mbit/s unless somebody set another number (`drivers/net/tun.c`), and is not slowed
-/// down to it.
+/// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). Its traffic is not limited to
+/// that.
 pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     let speed = match link.kind.as_deref() {
         Some("tun") => None,
@@ -111,7 +111,7 @@ pub fn look(
 /// Makes the root of a link what it should be.
 ///
 /// # Errors
-/// As [`TcError`] says; what is there is then what was there, but for [`TcError::NotTaken`].
+/// See [`TcError`]. After an error the root is as before, except for [`TcError::NotTaken`].
 pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcError> {
     let before = observe(socket, order.ifindex)?;
     perform_recorded(socket, order, before, |_| Ok(()))
@@ -122,7 +122,7 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
 /// the root meanwhile. What that program has installed is then treated like what was there from the start.
 ///
 /// # Errors
-/// As [`perform`], and what `record` returns, which keeps the change from being made.
+/// As [`perform`], and an error of `record`, after which nothing is changed.
 pub fn perform_recorded<E: From<TcError>>(
     socket: &mut RequestSocket,
     order: Order,
@@ -180,8 +180,8 @@ pub fn perform_recorded<E: From<TcError>>(
     Err(TcError::Raced { attempts: ATTEMPTS }.into())
 }
 
-/// Takes the steps that `decide` finds right for what is there, and returns what it said beside them,
-/// with what is there then. Begins anew when somebody else comes in between.
+/// Takes the steps that `decide` chooses for the observed root. Returns its other result, with the root after the steps. Starts again
+/// if another program changes the root in between.
 ///
 /// # Errors
 /// As [`TcError`] says.

@@ -1,4 +1,4 @@
-//! What ends, what comes back, and what is left to whom it belongs.
+//! Leases that end, configurations that are restored, and those that are left alone.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -344,7 +344,7 @@ lab_test!(
         scene.start_daemon::<&str>(&[])?;
         ensure!(leases() == 0, "a lease of another boot is left");
         wait_out("delay 41ms")?;
-        // What cannot be read is kept for people, and in nobody's way.
+        // An unreadable lease is kept for the administrator, and does not block others.
         delay(scene, FAR, 42, &long)?;
         scene.take_daemon()?.crash()?;
         edit_lease(|it| it["lease"] = json!("unreadable"))?;

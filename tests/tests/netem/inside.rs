@@ -1,4 +1,4 @@
-//! What a released frontend does to interfaces, and what the kernel says it did.
+//! Changes as released frontends make them, compared with the state of the kernel.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant};
@@ -355,7 +355,7 @@ lab_test!(
         )?;
         refused(scene, FAR, &slow, "Busy", "tbf 3:")?;
         tc("blue", "qdisc del dev far root")?;
-        // The kernel's own are nobody's configuration, and come back.
+        // Default qdiscs of the kernel are not a configuration, and come back.
         let default = root("blue", "far")?;
         change(scene, FAR, &slow)?;
         change(scene, FAR, &json!("Remove"))?;

@@ -136,8 +136,7 @@ fn record(client: &Client) -> anyhow::Result<Arc<Mutex<Vec<Value>>>> {
     Ok(heard)
 }
 
-/// How long an answer takes that leaves through the far end: nobody listens there, which an ICMP message
-/// says.
+/// The round-trip time through the far end. No program listens there, so the reply is an ICMP message.
 fn round_trip() -> anyhow::Result<Duration> {
     let socket = UdpSocket::bind("192.0.2.1:0")?;
     socket.connect("192.0.2.2:9")?;
@@ -230,7 +229,7 @@ lab_test!(
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
         started_with_pair(scene)?;
-        // What somebody configured before is what comes back, seeds and all.
+        // The earlier configuration of an administrator comes back, with its seeds.
         run(Command::new("tc").args([
             "-n", "blue", "qdisc", "add", "dev", "far", "root", "netem", "delay", "7ms", "2ms",
             "loss", "1%", "limit", "777",

@@ -1,8 +1,8 @@
 //! Which container has a name for itself when several have the same. Pure.
 //!
-//! Every engine has names of its own, so Docker and Podman may each have a `web`. Engines of root come before
-//! those of users, who must not take a name over; then the one whose engine and short id come first is `web`, whoever was seen first, and the others are `web@SHORTID`: no engine
-//! allows `@` in a name, so that nobody else can be called so.
+//! Each engine has its own names, so Docker and Podman may both have a container `web`. One of them is listed as `web`, and the
+//! others as `web@SHORTID`; no engine allows `@` in a name. Engines of root come before those of users, who must not take over
+//! a name. Then the order is that of engine and short id. The order in which they were seen does not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,7 +17,7 @@ const LAST: HeldNamespaceId = HeldNamespaceId::from_parts(u64::MAX, u64::MAX, i3
 /// A container that would like to have a name.
 type Claim = (Rank, String, HeldNamespaceId);
 
-/// A user's engine comes after root's, whatever it says it is.
+/// The engine of a user comes after that of root, whichever program it claims to be.
 type Rank = (bool, Runtime);
 
 /// The names of all containers.

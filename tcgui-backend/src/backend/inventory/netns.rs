@@ -96,7 +96,7 @@ impl Netns {
         })
     }
 
-    /// Makes anew what is shown of it; returns whether the list or the roster changes by that.
+    /// Updates what is shown of it. Returns whether that changes the list or the roster.
     pub(super) fn show(&mut self, setting: &Setting) -> bool {
         let (shown, roster) = (self.shown.take(), self.roster.take());
         self.make_shown(setting);

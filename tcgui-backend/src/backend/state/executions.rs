@@ -1,10 +1,9 @@
 //! Decisions about executions of scenarios: which interface a client means, and whose an interface is. Pure.
 //!
-//! An execution claims its interface when it looks at it, by what the interface is and not by its name. The
-//! claim ends when the interface goes, or when a client changes it: released frontends ignore
-//! most replies, so a refusal would look like a slider that does nothing, and the newest wish is the
-//! one that counts. What an execution asks for without a claim is refused here, before it can meet the wish
-//! of somebody else.
+//! An execution claims its interface when it first looks at it, by the identity of the interface and not by its name. The claim ends
+//! when the interface goes, or when a client changes it. The client is not refused, because released frontends ignore most
+//! replies, and a slider would seem to do nothing. A request of an execution without a claim is refused here, so that it cannot
+//! overwrite the change of a client.
 
 use std::collections::HashMap;
 use std::ffi::OsString;

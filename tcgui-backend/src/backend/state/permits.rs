@@ -108,7 +108,7 @@ impl RepeatedList {
         self.due_at(now).is_some_and(|due| due <= now)
     }
 
-    /// Returns when it is time; `None`: nobody was refused.
+    /// Returns when it is due. `None`: no request was refused.
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
         let due = self.last.map_or(now, |last| last + REPEAT_INTERVAL);
         self.wanted.then_some(due)

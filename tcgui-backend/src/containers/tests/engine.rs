@@ -117,7 +117,7 @@ impl FakeEngine {
         self.state().containers.insert(id.to_owned(), described);
     }
 
-    /// Tells an event to those who have subscribed; to nobody, if nobody has.
+    /// Sends an event to all subscribers, if there are any.
     pub(super) fn tell(&self, id: &str, action: &str) {
         self.events.send(event(id, action)).ok();
     }

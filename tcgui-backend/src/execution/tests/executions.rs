@@ -1,4 +1,4 @@
-//! Which execution a request is for, who is answered when, what is published.
+//! The execution that a request is for, the time of its reply, and the publications.
 
 use std::time::{Duration, Instant};
 

@@ -124,7 +124,7 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
         );
         holder.end();
         if ids {
-            // Before anybody said so: nothing was kept inside, and the kernel tells of the death.
+            // Before any other report: no descriptor was kept inside, and the kernel reports the end.
             real.is_unreadable(key).await;
             real.dies(key).await;
         }

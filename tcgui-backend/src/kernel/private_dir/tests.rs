@@ -1,4 +1,4 @@
-//! What is accepted, what is refused, and what a refusal says. Needs root, to make files of other users.
+//! Accepted and refused directories and files, and the messages of refusals. Needs root, to make files of other users.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};

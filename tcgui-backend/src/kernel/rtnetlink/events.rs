@@ -110,8 +110,8 @@ impl EventSocket {
             unsafe_code,
             reason = "tokio asks its callers to vouch for the descriptor"
         )]
-        // SAFETY: the descriptor is moved into the `AsyncFd`, which lends it out only shared and
-        // closes it when it is dropped; until then it stays open and belongs to nobody else.
+        // SAFETY: the descriptor is moved into the `AsyncFd`, which gives out only shared references and closes it when it is
+        // dropped. Until then it is open and has no other owner.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
         fd.map(|fd| Self { fd, ids })
             .map_err(|err| RtnetlinkError::Open(err.into()))
@@ -281,7 +281,7 @@ mod tests {
     };
     const ELSEWHERE: Nsid = Nsid(3);
 
-    /// What the kernel's message about the id means to who hears it, with `port` in its header.
+    /// Returns the event for a message of the kernel about an id, with `port` in its header.
     fn heard(kind: u16, port: u32, origin: Origin) -> Option<KernelEvent> {
         const NETNSA_NSID: u16 = 1;
         let mut bytes = 28_u32.to_ne_bytes().to_vec();

@@ -56,7 +56,7 @@ pub(in crate::kernel) struct Message<'a> {
     pub(in crate::kernel) kind: u16,
     pub(in crate::kernel) payload: &'a [u8],
     pub(super) sequence: u32,
-    /// The socket that asked for it; 0: nobody did.
+    /// The port id of the socket that requested it. 0: it was not requested.
     pub(super) port: u32,
     flags: u16,
 }

@@ -185,8 +185,8 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// Whatever happens: once the namespace is seen, what has ended is restored within the step, what has
-    /// not is left, and what was made permanent is never touched.
+    /// After any history: once the namespace is seen, leases that have ended are restored within the step, others are left,
+    /// and permanent changes are never touched.
     #[test]
     fn nothing_is_left_behind_and_nothing_is_lost(events in prop::collection::vec(event(), 1..60)) {
         let mut ledger = Ledger::default();

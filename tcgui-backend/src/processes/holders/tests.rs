@@ -241,7 +241,7 @@ impl Consumer {
                 of_inode.retain(|(id, _)| *id != holder.id);
                 of_inode.push((holder.id, self.numbers[&holder.id]));
                 assert!(of_inode.len() <= 2, "one holder, or two: {of_inode:?}");
-                // Without numbers, nobody can tell a namespace from the next one with its inode number.
+                // Without unique numbers, a namespace cannot be told from the next one with its inode number.
                 let one =
                     !world.numbered || of_inode.iter().all(|(_, netns)| *netns == of_inode[0].1);
                 assert!(one, "of one namespace: {of_inode:?}");

@@ -6,7 +6,7 @@ use tcgui_shared::error_kind::ErrorKind;
 
 use crate::kernel::netem::Probability;
 
-/// Why a request cannot be fulfilled, whatever the link: which field, and what it may be.
+/// Why a request cannot be fulfilled on any link: the field, and its allowed values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TcInputError {
     /// NaN or an infinity.

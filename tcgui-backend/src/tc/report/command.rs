@@ -1,6 +1,6 @@
 //! The `tc` command line that makes the same netem, for people to read and to use elsewhere.
 //!
-//! Without the seed, which `tc` takes only since 6.6 and which the kernel reports also when nobody set it.
+//! Without the seed: `tc` accepts it only since 6.6, and the kernel reports one also if none was set.
 
 use crate::kernel::netem::{Loss, Netem, Probability, Random, Rate, Slot};
 

@@ -1,7 +1,7 @@
 //! Requests about one interface take effect in the order in which they came, whatever their kind.
 //!
-//! The same random requests go to two states: one in which work takes a while, so that requests wait in the lane, and
-//! one in which every piece of work is done before the next request comes. Both have to end with the same kernel.
+//! The same random requests go to two states. In one of them work takes time, so that requests wait in the lane. In the other
+//! one each piece of work is done before the next request comes. The kernel must be the same at the end.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -117,7 +117,7 @@ struct Lab {
     under_way: Option<Effect>,
     up: bool,
     delay: Option<u64>,
-    /// What clients asked for and what was done about it; without scenarios, restorations and refusals.
+    /// The requests of clients and the work that was done, without scenarios, restorations and refusals.
     asked: Vec<Operation>,
     done: Vec<Operation>,
     answers: Vec<Answer>,
