@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tcgui_shared::names::BackendName;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -41,7 +42,7 @@ use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::bandwidth::{self, KernelCounters};
+use crate::bandwidth::{self, CounterTargets, KernelCounters};
 use crate::blocking;
 use crate::bus::{self, BusError};
 use crate::clock;
@@ -194,13 +195,9 @@ async fn start(
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
     supervisor.watch_over("library", librarian.run(supervisor.child_token()));
-    let (roster, roster_rx) = watch::channel(Arc::default());
-    let (samples, sampler) = bus.samples();
     let counters = open_counters(observer, &sockets)?;
     let interval = config.bandwidth_interval;
-    let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
-    supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
-    supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    let counter_targets = start_bandwidth(&config.name, interval, counters, &bus, supervisor);
     let (held, processes) = find_holders(config.containers, config.processes, files, supervisor)?;
     let (port, calls) = MainLoopPort::channel();
     let known = library.clone();
@@ -237,7 +234,7 @@ async fn start(
         diagnostics: Diagnostics::new(files),
         library: library.clone(),
         leases,
-        roster,
+        counter_targets,
         directory,
         watcher: watcher.status(),
     };
@@ -252,6 +249,22 @@ async fn start(
         library,
     };
     Ok((state, sources, handles, namespaces))
+}
+
+/// Starts the actors that read counters and publish them, and returns the way to tell them what to read.
+fn start_bandwidth(
+    name: &BackendName,
+    interval: Duration,
+    counters: KernelCounters,
+    bus: &bus::Task,
+    supervisor: &mut Supervisor,
+) -> watch::Sender<Arc<CounterTargets>> {
+    let (targets, targets_rx) = watch::channel(Arc::default());
+    let (samples, sampler) = bus.samples();
+    let bandwidth = bandwidth::open(counters, name, interval, targets_rx, samples);
+    supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
+    supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    targets
 }
 
 /// Opens the sockets for changes, and starts what closes those inside namespaces that nobody uses.

@@ -23,11 +23,11 @@
 mod answers;
 mod client;
 mod engine_log;
+mod engine_sockets;
 mod events_file;
 mod limits;
 mod lines;
 mod look;
-mod places;
 mod registry;
 mod session;
 mod sockets;
@@ -38,8 +38,8 @@ mod watches;
 
 use tokio::sync::mpsc;
 
-use crate::held::HeldEvent;
 use crate::kernel::netns::NetnsFiles;
+use crate::netns_holders::HeldEvent;
 
 pub use sockets::{ContainersConfig, Environment, UnusableHost};
 pub use task::Task;

@@ -24,7 +24,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> ExitWatches<K> {
     }
 
     /// Returns whether a process is watched under this key.
-    #[cfg(feature = "daemon")]
+    #[cfg(any(feature = "daemon", test))]
     pub(crate) fn contains(&self, key: &K) -> bool {
         self.watched.contains_key(key)
     }

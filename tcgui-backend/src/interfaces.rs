@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::link::Link;
-use crate::kernel::netns::{OpenError, Way};
+use crate::kernel::netns::{NetnsRef, OpenError};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
@@ -73,7 +73,7 @@ pub enum InterfacesEvent {
         key: NetnsKey,
     },
     /// There is a namespace to which no way is tracked. Only with [`Strangers::Report`].
-    Stranger,
+    UnknownNsid,
 }
 
 /// Why the links of a namespace could not be read.
@@ -117,11 +117,11 @@ impl From<SocketError> for LookError {
 enum Command {
     Track {
         key: NetnsKey,
-        way: Option<Way>,
+        netns_ref: Option<NetnsRef>,
     },
     Untrack {
         key: NetnsKey,
-        way: Way,
+        netns_ref: NetnsRef,
     },
     Refresh {
         key: NetnsKey,
@@ -144,20 +144,20 @@ impl InterfacesHandle {
     pub async fn track_host(&self) {
         self.send(Command::Track {
             key: NetnsKey::Host,
-            way: None,
+            netns_ref: None,
         })
         .await;
     }
 
     /// Reports the links of a namespace from now on; `way` is one of those that lead to it.
-    pub async fn track(&self, key: NetnsKey, way: Way) {
-        let way = Some(way);
-        self.send(Command::Track { key, way }).await;
+    pub async fn track(&self, key: NetnsKey, netns_ref: NetnsRef) {
+        let netns_ref = Some(netns_ref);
+        self.send(Command::Track { key, netns_ref }).await;
     }
 
     /// Takes a way back; with the last one the namespace is forgotten.
-    pub async fn untrack(&self, key: NetnsKey, way: Way) {
-        self.send(Command::Untrack { key, way }).await;
+    pub async fn untrack(&self, key: NetnsKey, netns_ref: NetnsRef) {
+        self.send(Command::Untrack { key, netns_ref }).await;
     }
 
     /// Looks again, at once, and returns what a look that began after this call has seen.

@@ -11,13 +11,13 @@
 //! ```
 //!
 //! A lease is bound to the kernel's identity of a namespace and to an ifindex, never to names, and to one
-//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`by_hand`] is pure.
+//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`offline_restore`] is pure.
 
-pub mod by_hand;
 pub mod failed_change;
 pub mod journal;
 pub mod ledger;
 mod netns;
+pub mod offline_restore;
 pub mod restore;
 pub mod terms;
 #[cfg(test)]
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::boot;
 use crate::kernel::link::LinkIdentity;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::Way;
+use crate::kernel::netns::NetnsRef;
 use crate::tc::observed::{Observed, Root};
 pub use netns::{Home, LeaseNetns};
 use terms::Grant;
@@ -322,12 +322,12 @@ impl Lease {
     }
 
     /// Notes which ways lead to the namespace now, at most `MAX_WAYS`; returns whether that is news.
-    pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
-        let also = ways.iter().map(|way| match way {
-            Way::Name { id, .. } => LeaseNetns::from(*id),
-            Way::Process(id) => LeaseNetns::from(*id),
+    pub fn led_to_by(&mut self, netns_refs: &[NetnsRef]) -> bool {
+        let also = netns_refs.iter().map(|netns_ref| match netns_ref {
+            NetnsRef::Name { id, .. } => LeaseNetns::from(*id),
+            NetnsRef::Process(id) => LeaseNetns::from(*id),
         });
-        let mut also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        let mut also: Vec<_> = also.filter(|netns_ref| *netns_ref != self.netns).collect();
         // Mounts of one namespace have one identity.
         also.dedup();
         also.truncate(MAX_WAYS);
@@ -337,7 +337,7 @@ impl Lease {
     }
 
     /// Returns all ways by which the namespace may be known.
-    pub fn ways(&self) -> impl Iterator<Item = LeaseNetns> {
+    pub fn netns_refs(&self) -> impl Iterator<Item = LeaseNetns> {
         [self.netns].into_iter().chain(self.also.iter().copied())
     }
 

@@ -33,8 +33,6 @@ mod exit_watches;
 #[cfg(feature = "daemon")]
 pub mod explain;
 #[cfg(feature = "daemon")]
-pub mod held;
-#[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
 #[cfg(feature = "daemon")]
@@ -45,7 +43,7 @@ pub mod library;
 pub mod listing;
 pub mod namespace_watcher;
 #[cfg(feature = "daemon")]
-pub mod own_look;
+pub mod netns_holders;
 mod pacing;
 #[cfg(feature = "daemon")]
 pub mod policy;
@@ -57,6 +55,8 @@ pub mod processes;
 pub mod scenario;
 #[cfg(feature = "daemon")]
 pub mod sockets;
+#[cfg(feature = "daemon")]
+pub mod standalone;
 #[cfg(feature = "daemon")]
 pub mod tc;
 #[cfg(feature = "daemon")]

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
 /// How long a socket is kept after its use. A client that has switched a link often switches another one soon, and entering the
@@ -32,21 +32,23 @@ const MOST_USED: usize = 16;
 
 /// A namespace and the references to it. The host needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct NetnsTarget {
     /// The namespace.
     pub key: NetnsKey,
     /// Ways to try.
-    pub ways: Vec<Way>,
+    pub netns_refs: Vec<NetnsRef>,
     /// The way that whoever asked has named. The kernel may have given the inode number to another namespace
     /// to which other ways lead, while nobody has said so of this one.
-    pub named: Option<Way>,
+    pub named: Option<NetnsRef>,
 }
 
-impl Place {
+impl NetnsTarget {
     /// Returns whether the namespace that is open is the one that was named. While it is open, no other
     /// one can have its inode number.
     pub fn is_named(&self, files: &NetnsFiles) -> bool {
-        self.named.as_ref().is_none_or(|way| files.leads(way))
+        self.named
+            .as_ref()
+            .is_none_or(|netns_ref| files.leads(netns_ref))
     }
 }
 
@@ -266,13 +268,13 @@ impl NetnsSockets {
     /// What `request` returns, or [`SocketError`] when no socket is to be had.
     pub fn run_here<T, E>(
         &self,
-        place: &Place,
+        place: &NetnsTarget,
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<SocketError> + From<RtnetlinkError>,
     {
-        self.inside(place.key, &place.ways, |socket| {
+        self.inside(place.key, &place.netns_refs, |socket| {
             if place.key == NetnsKey::Host || place.is_named(&self.files) {
                 request(socket)
             } else {
@@ -289,7 +291,7 @@ impl NetnsSockets {
     pub fn inside<T, E>(
         &self,
         key: NetnsKey,
-        ways: &[Way],
+        netns_refs: &[NetnsRef],
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
     ) -> Result<T, E>
     where
@@ -301,15 +303,15 @@ impl NetnsSockets {
         let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,
-            None => self.open(ways)?,
+            None => self.open(netns_refs)?,
         };
         let answer = request(&mut socket);
         self.put_back(key, socket);
         answer
     }
 
-    fn open(&self, ways: &[Way]) -> Result<RequestSocket, SocketError> {
-        let netns = self.files.open_any(ways)?;
+    fn open(&self, netns_refs: &[NetnsRef]) -> Result<RequestSocket, SocketError> {
+        let netns = self.files.open_any(netns_refs)?;
         let socket = inside(netns, RequestSocket::open).map_err(SocketError::Enter)?;
         Ok(socket?)
     }
@@ -372,10 +374,12 @@ mod tests {
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
         let netns = PrivateNetns::new();
         let (path, id) = netns.path();
-        let (key, ways) = (NetnsKey::Mounted(id), [Way::Name { path, id }]);
+        let (key, netns_refs) = (NetnsKey::Mounted(id), [NetnsRef::Name { path, id }]);
         let switch = || {
             sockets.used(key);
-            sockets.inside::<_, SocketError>(key, &ways, |socket| Ok(socket.link(1).map(drop)?))
+            sockets.inside::<_, SocketError>(key, &netns_refs, |socket| {
+                Ok(socket.link(1).map(drop)?)
+            })
         };
         let is_open = || sockets.lock()[&key].idle.is_some();
         let (stop, moment) = (CancellationToken::new(), Duration::from_millis(10));

@@ -14,21 +14,21 @@ use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::explaining::Question;
-use super::inventory::{Departed, Inventory, Noted, Setting};
-use crate::bandwidth::Roster;
+use super::inventory::{ChangeResult, Departed, Inventory, Setting};
+use crate::bandwidth::CounterTargets;
 use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
 use crate::explain::explain_invalid;
-use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
-use crate::kernel::netns::Way;
+use crate::kernel::netns::NetnsRef;
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
+use crate::netns_holders::{HeldEvent, HolderSource};
 use crate::policy::Policy;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
@@ -90,7 +90,7 @@ pub(super) struct Identity {
 pub(super) enum Input {
     Namespace(NamespaceEvent),
     /// A process that holds a namespace was found, or is gone.
-    Held(Finder, HeldEvent),
+    Held(HolderSource, HeldEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
@@ -114,8 +114,8 @@ pub(super) enum Input {
 /// What to do about it.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Track(NetnsKey, Way),
-    Untrack(NetnsKey, Way),
+    Track(NetnsKey, NetnsRef),
+    Untrack(NetnsKey, NetnsRef),
     /// The last way to the namespace is gone.
     Forget(NetnsKey),
     ChangeLink(Box<PendingLinkChange>),
@@ -125,7 +125,7 @@ pub(super) enum Effect {
     /// Write by which ways and which name the interface of a lease is known.
     AmendLease(Box<Lease>),
     /// Read the kernel's number for a namespace: leases that were taken there under another name may be found again.
-    Identify(NetnsKey, Vec<Way>),
+    Identify(NetnsKey, Vec<NetnsRef>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Say why a name is or is not listed.
     Explain(Box<Question>, Reply<ExplainResponse>),
@@ -137,7 +137,7 @@ pub(super) enum Effect {
     Recheck(NetnsKey),
     Publish(Publication),
     /// What is published at a steady pace from now on.
-    Roster(Roster),
+    CounterTargets(CounterTargets),
     /// Somewhere is a namespace to which no way is known.
     LookForHolders,
     /// Much memory was freed.
@@ -254,7 +254,7 @@ impl State {
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
                 self.unreadable(key, &mut effects);
             }
-            Input::Interfaces(InterfacesEvent::Stranger) => effects.push(Effect::LookForHolders),
+            Input::Interfaces(InterfacesEvent::UnknownNsid) => effects.push(Effect::LookForHolders),
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
@@ -282,7 +282,7 @@ impl State {
         let publication = self.publish(moment);
         if was_changed && !self.changed {
             // Also when the list is the same: a namespace made anew may look like the one before.
-            effects.push(Effect::Roster(self.inventory.roster()));
+            effects.push(Effect::CounterTargets(self.inventory.counter_targets()));
         }
         effects.extend(publication.map(Effect::Publish));
         if self.memory.take_due(self.counts.0, moment.now) {
@@ -328,16 +328,16 @@ impl State {
         let links = Arc::clone(&snapshot.links);
         let noted = self.inventory.set_links(key, snapshot);
         self.follow_claims(key, &links, effects);
-        if noted != Noted::Unknown {
+        if noted != ChangeResult::Unknown {
             self.leases_of(key, &present, effects);
             self.follow_links(key, effects);
         }
         match noted {
-            Noted::Unknown => {}
-            Noted::Same => self.tc.netem_changed(self.inventory.title(key)),
-            Noted::New => {
+            ChangeResult::Unknown => {}
+            ChangeResult::Same => self.tc.netem_changed(self.inventory.display_name(key)),
+            ChangeResult::New => {
                 self.changed = true;
-                self.tc.links_changed(self.inventory.title(key));
+                self.tc.links_changed(self.inventory.display_name(key));
             }
         }
     }
@@ -376,9 +376,9 @@ impl State {
             Err((kind, message)) => return reply.send(DiagnosticsResponse::failure(message, kind)),
         };
         let order = diagnostics::Order {
-            place: Place {
+            place: NetnsTarget {
                 key: found.key,
-                ways: found.ways,
+                netns_refs: found.netns_refs,
                 named: found.named,
             },
             netns,

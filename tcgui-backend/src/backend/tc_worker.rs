@@ -134,7 +134,7 @@ fn change(
         let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
         let mut lease = Lease::record(held, of, observed, wanted, grant.clone());
-        lease.led_to_by(&order.place.ways);
+        lease.led_to_by(&order.place.netns_refs);
         lease.link = identity.clone();
         lease.cookie = cookie;
         journal.write(&lease)?;
@@ -320,8 +320,8 @@ fn forget(leases: &Leases, lease: Option<&Lease>) {
 }
 
 fn tell(order: &TcOrder, restored: &Restored) {
-    let way = order.place.ways.first().map(ToString::to_string);
-    let (netns, ifname) = (way, &order.link.ifname);
+    let netns_ref = order.place.netns_refs.first().map(ToString::to_string);
+    let (netns, ifname) = (netns_ref, &order.link.ifname);
     match restored {
         Restored::Back { lost } if lost.is_empty() => {
             info!(

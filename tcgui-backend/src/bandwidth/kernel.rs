@@ -50,7 +50,7 @@ impl KernelCounters {
         entry: &RosterEntry,
         read: impl FnOnce(&mut RequestSocket) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        self.sockets.inside(entry.key, &entry.ways, read)
+        self.sockets.inside(entry.key, &entry.netns_refs, read)
     }
 }
 

@@ -25,7 +25,7 @@ use super::limits::{ANSWER, MAX_BUFFER, MAX_HEADERS, MAX_INSPECT, MAX_LIST, MAX_
 use super::lines::LineTooLong;
 use crate::blocking;
 use crate::error::BoxError;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 
 /// Why an engine could not be asked, or gave no usable answer.
 #[derive(Debug, thiserror::Error)]

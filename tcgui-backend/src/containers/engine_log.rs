@@ -9,12 +9,12 @@ use tracing::{debug, info, warn};
 
 use super::answers::Listing;
 use super::client::EngineError;
+use super::engine_sockets::{Ended, SocketKey};
 use super::limits::{LINES, MAX_CONTAINERS};
 use super::look::LookError;
-use super::places::{Ended, SocketKey};
 use super::registry::Key;
 use crate::error::chain;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 use crate::token_bucket::TokenBucket;
 
 /// What was logged last about one engine.

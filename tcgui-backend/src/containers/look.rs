@@ -7,9 +7,9 @@ use nix::libc;
 use super::answers::{self, ContainerId};
 use super::client::{Client, EngineError};
 use crate::blocking;
-use crate::held::{Container, Runtime};
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
+use crate::netns_holders::{Container, Runtime};
 
 /// Why a look found nothing out.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub(super) enum LookError {
 /// A container that has a process.
 #[derive(Debug)]
 pub(super) struct Sighting {
-    pub(super) id: HeldNamespaceId,
+    pub(super) id: ProcessNetnsId,
     /// The namespace is the daemon's own: the network of the host is not the container's.
     pub(super) own: bool,
     pub(super) container: Container,

@@ -12,7 +12,7 @@ use super::client::{Client, EngineError, EventStream};
 use super::limits::{EVENT_BYTES, LIST_WITHOUT_EVENTS, SUBSCRIBE_AGAIN, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 
 /// Which session; those of the past are not listened to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

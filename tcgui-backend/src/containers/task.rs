@@ -13,16 +13,16 @@ use super::ContainersConfig;
 use super::answers::Listing;
 use super::client::{Client, EngineError};
 use super::engine_log::EngineLog;
+use super::engine_sockets::{Places, SocketKey};
 use super::events_file;
 use super::limits::{LIST_AGAIN, LOOKS, REPORTS, SHORTEST_LIST_INTERVAL, UNWATCHED};
 use super::look::{LookError, Sighting, look};
-use super::places::{Places, SocketKey};
 use super::registry::{Key, Outcome, Registry};
 use super::session::{self, News, Report, Reporter, SessionId};
 use super::watches::SocketWatches;
-use crate::held::{HeldEvent, Runtime};
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
+use crate::netns_holders::{HeldEvent, Runtime};
 use crate::token_bucket::TokenBucket;
 
 /// Ends the task that waits for a process, when the container is forgotten.
@@ -46,7 +46,7 @@ enum Done {
     /// The file of events of this engine is followed no longer.
     EventsFile(SessionId),
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
-    Ended(Key, HeldNamespaceId),
+    Ended(Key, ProcessNetnsId),
 }
 
 /// What runs for one socket, and what is known of the engine behind it.
@@ -438,7 +438,7 @@ impl Task {
     fn wait_for_end(
         &mut self,
         key: &Key,
-        id: HeldNamespaceId,
+        id: ProcessNetnsId,
         process: std::io::Result<ProcessHandle>,
     ) -> Option<Watch> {
         let end = match process.and_then(ProcessHandle::end) {

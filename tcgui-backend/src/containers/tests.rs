@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::limits::{ANSWER, SHORTEST_LIST_INTERVAL};
 use super::*;
-use crate::held::{Container, Holder, HolderKind, Runtime};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
+use crate::netns_holders::{Container, Holder, HolderKind, Runtime};
 use engine::{Answer, Described, FakeEngine};
 
 /// Generous: other tests run at the same time.
@@ -55,7 +55,7 @@ impl Process {
         i32::try_from(self.0.id()).unwrap()
     }
 
-    fn id(&self) -> HeldNamespaceId {
+    fn id(&self) -> ProcessNetnsId {
         NetnsFiles::new().unwrap().held_by(self.pid()).unwrap()
     }
 }
@@ -103,7 +103,7 @@ impl Follower {
         next.expect("an event in time").expect("the actor runs")
     }
 
-    async fn added(&mut self) -> (HeldNamespaceId, std::sync::Arc<Container>) {
+    async fn added(&mut self) -> (ProcessNetnsId, std::sync::Arc<Container>) {
         match self.next().await {
             HeldEvent::Added(Holder {
                 id,

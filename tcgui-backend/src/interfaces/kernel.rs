@@ -10,7 +10,7 @@ use super::inside::InsideSockets;
 use super::{LookError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
-use crate::kernel::netns::{NetnsFiles, Way};
+use crate::kernel::netns::{NetnsFiles, NetnsRef};
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
@@ -33,7 +33,7 @@ pub struct LookOrder {
     /// Its id, once known.
     pub nsid: Option<Nsid>,
     /// What may still lead to it.
-    pub ways: Vec<Way>,
+    pub netns_refs: Vec<NetnsRef>,
 }
 
 /// What one look has seen.
@@ -116,7 +116,7 @@ impl KernelLinks {
 
 impl LinkKernel for KernelLinks {
     async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
-        let look = Look {
+        let look = Dump {
             files: self.files,
             inside: self.inside.clone(),
             sockets: self.sockets.clone(),
@@ -184,7 +184,7 @@ fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
 }
 
 /// One look, on a blocking thread.
-struct Look {
+struct Dump {
     files: NetnsFiles,
     inside: InsideSockets,
     sockets: NetnsSockets,
@@ -194,7 +194,7 @@ struct Look {
     runtime: Handle,
 }
 
-impl Look {
+impl Dump {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
         let mut seen = self.links(socket, order)?;
         self.netems(order, &mut seen.links);
@@ -211,7 +211,7 @@ impl Look {
             return;
         }
         let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-        let qdiscs: Result<_, LookError> = self.sockets.inside(order.key, &order.ways, dump);
+        let qdiscs: Result<_, LookError> = self.sockets.inside(order.key, &order.netns_refs, dump);
         match qdiscs {
             Ok(qdiscs) => {
                 for link in links.iter_mut().filter(|link| link.root_netem) {
@@ -239,7 +239,7 @@ impl Look {
                 links: links?,
             });
         }
-        let netns = self.files.open_any(&order.ways)?;
+        let netns = self.files.open_any(&order.netns_refs)?;
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {

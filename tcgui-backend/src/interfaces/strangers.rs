@@ -15,7 +15,7 @@ const QUESTION_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_m
 /// Whether namespaces to which no way is tracked are reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strangers {
-    /// As [`InterfacesEvent::Stranger`](super::InterfacesEvent).
+    /// As [`InterfacesEvent::UnknownNsid`](super::InterfacesEvent).
     Report,
     /// Nobody looks for them.
     Ignore,

@@ -10,7 +10,7 @@ use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
 use super::strangers::Strangers;
-use super::tracker::{Looked, Tracker};
+use super::tracker::{DumpDone, Tracker};
 use super::{Command, InterfacesEvent, LookError, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
@@ -31,7 +31,7 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, InterfacesEvent>),
     ConsumerGone,
     Kernel(Result<Vec<LinkEvent>, RtnetlinkError>),
-    Looked(Looked),
+    DumpDone(DumpDone),
     Answered(Answered),
     Timer,
 }
@@ -41,7 +41,7 @@ enum Input<'a> {
 pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
-    looks: JoinSet<Looked>,
+    looks: JoinSet<DumpDone>,
     /// At most one question to the kernel.
     questions: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
@@ -87,7 +87,7 @@ impl<K: LinkKernel> Task<K> {
                     }
                 }
                 Input::Kernel(rung) => self.take_events(rung?),
-                Input::Looked(looked) => {
+                Input::DumpDone(looked) => {
                     // What the look has seen may come after events that wait: a link that was deleted before must
                     // not give its generation to one that was made since.
                     let events = self.kernel.pending(looked.key)?;
@@ -108,7 +108,7 @@ impl<K: LinkKernel> Task<K> {
             self.looks.spawn(async move {
                 let (key, generation, started) = (order.key, order.generation, now());
                 let result = kernel.look(order).await;
-                Looked {
+                DumpDone {
                     key,
                     generation,
                     began: started,
@@ -149,7 +149,7 @@ impl<K: LinkKernel> Task<K> {
             }
             // Cancel-safe: the set keeps a result until it is returned.
             Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
-                |err| std::panic::resume_unwind(err.into_panic()), Input::Looked),
+                |err| std::panic::resume_unwind(err.into_panic()), Input::DumpDone),
             // Cancel-safe: as above.
             Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
@@ -176,9 +176,9 @@ impl<K: LinkKernel> Task<K> {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Track { key, way } => self.tracker.track(key, way),
-            Command::Untrack { key, way } => {
-                if self.tracker.untrack(key, &way) {
+            Command::Track { key, netns_ref } => self.tracker.track(key, netns_ref),
+            Command::Untrack { key, netns_ref } => {
+                if self.tracker.untrack(key, &netns_ref) {
                     self.kernel.forget(key);
                 }
             }
@@ -187,7 +187,7 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    fn finish(&mut self, looked: Looked) {
+    fn finish(&mut self, looked: DumpDone) {
         let key = looked.key;
         if let Err(err) = &looked.result {
             debug!(?key, error = %chain(err), "namespace not read");

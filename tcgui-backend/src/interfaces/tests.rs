@@ -8,9 +8,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::tracker::{AFTER_OWN, LOOKS, Looked, Tracker};
+use super::tracker::{AFTER_OWN, DumpDone, LOOKS, Tracker};
 use super::*;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
+use crate::kernel::netns::{MountedNamespaceId, ProcessNetnsId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 mod generations;
@@ -176,7 +176,7 @@ impl Actor {
                 let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
                 (key, Some(snapshot.links.iter().map(name).collect()))
             }
-            InterfacesEvent::Stranger => panic!("nobody said so"),
+            InterfacesEvent::UnknownNsid => panic!("nobody said so"),
             InterfacesEvent::Unreadable { key } => (key, None),
         }
     }
@@ -189,9 +189,9 @@ impl Actor {
     }
 }
 
-fn name(id: MountedNamespaceId, path: &str) -> Way {
+fn name(id: MountedNamespaceId, path: &str) -> NetnsRef {
     let path = path.into();
-    Way::Name { path, id }
+    NetnsRef::Name { path, id }
 }
 
 fn names(names: &[&str]) -> Option<Vec<String>> {
@@ -259,7 +259,9 @@ async fn a_stale_id_is_asked_for_anew() {
     actor.kernel.set(|state| {
         state.nsids.insert(key, 77);
     });
-    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    actor
+        .kernel
+        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     actor.kernel.change(key, &["lo", "later"]);
     assert_eq!(actor.report().await, (key, names(&["lo", "later"])));
     actor.kernel.change(key, &["lo"]);
@@ -295,7 +297,7 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
 async fn a_process_keeps_a_namespace_whose_name_is_gone() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
-    let process = Way::Process(HeldNamespaceId::from_parts(4, A.inode(), 7, 1));
+    let process = NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), 7, 1));
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;
     assert_eq!(actor.report().await, (key, names(&["lo"])));
@@ -318,7 +320,9 @@ async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() 
     actor.kernel.set(|state| {
         state.links.remove(&key);
     });
-    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    actor
+        .kernel
+        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     let report = timeout(UNSWEPT, actor.report()).await;
     assert_eq!(report.expect("before the sweep"), (key, None));
     actor.kernel.change(key, &["lo"]);
@@ -336,7 +340,7 @@ async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() 
 #[tokio::test(start_paused = true)]
 async fn another_way_is_tried_at_once_where_the_others_fail() {
     let mut actor = start();
-    let process = |pid| Way::Process(HeldNamespaceId::from_parts(4, A.inode(), pid, 1));
+    let process = |pid| NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), pid, 1));
     let key = process(7).key();
     actor.handle.track(key, process(7)).await;
     assert_eq!(actor.report().await, (key, None));
@@ -399,7 +403,7 @@ fn waits_for_a_look_to_end_when_no_more_may_begin() {
         {
             tracker.looked(
                 now,
-                Looked {
+                DumpDone {
                     key: *key,
                     generation: *generation,
                     began: now,

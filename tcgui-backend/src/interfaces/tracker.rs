@@ -11,7 +11,7 @@ use super::kernel::{LookOrder, Seen};
 use super::strangers::{StrangerWatch, Strangers};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
 use crate::kernel::link::Link;
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
 
@@ -31,7 +31,7 @@ const SWEEP_PARTS: u16 = 16;
 
 /// A look that finished.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct DumpDone {
     pub(super) key: NetnsKey,
     pub(super) generation: u64,
     pub(super) began: Instant,
@@ -50,7 +50,7 @@ pub(super) struct Answer<W> {
 struct Tracked<W> {
     /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
     generation: u64,
-    ways: Vec<Way>,
+    netns_refs: Vec<NetnsRef>,
     nsid: Option<Nsid>,
     looking: bool,
     /// What the next look sees is to be reported, be it news or not …
@@ -113,12 +113,12 @@ impl<W> Tracker<W> {
 
     /// Adds a namespace, or one more reference to it. It is dumped again: the known links may belong to a dead namespace whose
     /// end was not reported yet, or the new reference may work where the others failed.
-    pub(super) fn track(&mut self, key: NetnsKey, way: Option<Way>) {
+    pub(super) fn track(&mut self, key: NetnsKey, netns_ref: Option<NetnsRef>) {
         self.generation += 1;
         let generation = self.generation;
         let tracked = self.tracked.entry(key).or_insert_with(|| Tracked {
             generation,
-            ways: Vec::new(),
+            netns_refs: Vec::new(),
             nsid: None,
             looking: false,
             recheck: false,
@@ -135,18 +135,18 @@ impl<W> Tracker<W> {
             unreadable: false,
         });
         tracked.retry = None;
-        tracked.ways.extend(way);
+        tracked.netns_refs.extend(netns_ref);
         self.ring(key);
     }
 
     /// Takes a way back, and with the last one the namespace; returns whether it went. Those who
     /// wait for it hear that by being dropped.
-    pub(super) fn untrack(&mut self, key: NetnsKey, way: &Way) -> bool {
+    pub(super) fn untrack(&mut self, key: NetnsKey, netns_ref: &NetnsRef) -> bool {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return false;
         };
-        tracked.ways.retain(|known| known != way);
-        let gone = tracked.ways.is_empty();
+        tracked.netns_refs.retain(|known| known != netns_ref);
+        let gone = tracked.netns_refs.is_empty();
         if gone {
             let nsid = tracked.nsid;
             self.looking -= usize::from(tracked.looking);
@@ -202,9 +202,9 @@ impl<W> Tracker<W> {
                     self.deleted(key, ifindex);
                 }
             }
-            KernelEvent::Met(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
+            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
             KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
-            KernelEvent::Died(nsid) => {
+            KernelEvent::NsidRemoved(nsid) => {
                 // The id may belong to another namespace from now on.
                 for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
                     if let Some(tracked) = self.tracked.get_mut(&key) {
@@ -297,8 +297,8 @@ impl<W> Tracker<W> {
     }
 
     /// Takes in a look and returns those who waited for it.
-    pub(super) fn looked(&mut self, now: Instant, looked: Looked) -> Option<Answer<W>> {
-        let Looked {
+    pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
+        let DumpDone {
             key,
             generation,
             began,
@@ -423,7 +423,7 @@ impl<W> Tracker<W> {
                         key,
                         generation: tracked.generation,
                         nsid: tracked.nsid,
-                        ways: tracked.ways.clone(),
+                        netns_refs: tracked.netns_refs.clone(),
                     });
                 }
             }
@@ -475,7 +475,9 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        self.strangers.take().then_some(InterfacesEvent::Stranger)
+        self.strangers
+            .take()
+            .then_some(InterfacesEvent::UnknownNsid)
     }
 }
 

@@ -10,7 +10,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use super::netns::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, inside};
+use super::netns::{Entry, MountedNamespaceId, NetnsFiles, ProcessNetnsId, inside};
 
 /// A namespace that lives as long as this does. Needs root, and says so.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Inhabitant {
     }
 
     /// Returns the namespace, once it is not that of the calling thread, in which processes begin.
-    pub(crate) fn away(&self) -> HeldNamespaceId {
+    pub(crate) fn away(&self) -> ProcessNetnsId {
         let files = NetnsFiles::new().expect("/proc");
         let here = std::fs::metadata("/proc/thread-self/ns/net").expect("/proc");
         loop {
@@ -163,7 +163,7 @@ impl Drop for Inhabitant {
 #[derive(Debug)]
 pub(crate) struct HeldNetns {
     process: Inhabitant,
-    id: HeldNamespaceId,
+    id: ProcessNetnsId,
 }
 
 impl HeldNetns {
@@ -175,7 +175,7 @@ impl HeldNetns {
     }
 
     /// Returns who holds it.
-    pub(crate) fn id(&self) -> HeldNamespaceId {
+    pub(crate) fn id(&self) -> ProcessNetnsId {
         self.id
     }
 

@@ -10,7 +10,7 @@ use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use super::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use super::proc_link::ProcTask;
 
 /// `PIDFD_THREAD` (`include/uapi/linux/pidfd.h`).
@@ -80,7 +80,7 @@ impl ProcessEnd {
     /// # Errors
     /// [`OpenError::Gone`] when it has ended or left; [`OpenError::Open`] when descriptors have run out, or
     /// the kernel does not know how.
-    pub fn open(files: NetnsFiles, id: HeldNamespaceId) -> Result<Self, OpenError> {
+    pub fn open(files: NetnsFiles, id: ProcessNetnsId) -> Result<Self, OpenError> {
         let process = ProcessHandle::open(id.pid()).map_err(|err| match err.raw_os_error() {
             Some(libc::ESRCH) => OpenError::Gone,
             _ => OpenError::Open(err),
@@ -167,7 +167,7 @@ mod tests {
         assert!(early.is_err(), "it lives");
 
         let (device, inode, pid, started) = id.parts();
-        let other = HeldNamespaceId::from_parts(device, inode + 1, pid, started);
+        let other = ProcessNetnsId::from_parts(device, inode + 1, pid, started);
         assert!(matches!(
             ProcessEnd::open(files, other),
             Err(OpenError::Gone)

@@ -136,7 +136,7 @@ pub struct Loaded {
 
 /// What is to be done to the file of a lease at some time, unless something newer is done to it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Late {
+pub enum DeferredWrite {
     /// Remove it: nothing is left of the lease.
     Erase,
     /// Write where the interface is to be found, and nothing else.
@@ -170,7 +170,7 @@ pub struct Journal {
     /// Whoever reads a lease in order to change it keeps all others from changing any.
     amending: RwLock<()>,
     /// What is still to be done to which file.
-    late: Mutex<HashMap<String, Late>>,
+    late: Mutex<HashMap<String, DeferredWrite>>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -295,7 +295,7 @@ impl Journal {
     }
 
     /// Notes what is to be done to the file of a lease, for [`Self::catch_up`]. Does not block for the disk.
-    pub fn intend(&self, lease: &Lease, late: Late) {
+    pub fn intend(&self, lease: &Lease, late: DeferredWrite) {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(file_name(lease), late);
     }
@@ -311,12 +311,12 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner);
         match self.take_late(lease) {
             None => Ok(()),
-            Some(Late::Erase) => self.remove(lease),
-            Some(Late::Amend(whereabouts)) => self.amend(lease, whereabouts),
+            Some(DeferredWrite::Erase) => self.remove(lease),
+            Some(DeferredWrite::Amend(whereabouts)) => self.amend(lease, whereabouts),
         }
     }
 
-    fn take_late(&self, lease: &Lease) -> Option<Late> {
+    fn take_late(&self, lease: &Lease) -> Option<DeferredWrite> {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&file_name(lease))
     }

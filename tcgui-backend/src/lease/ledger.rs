@@ -9,7 +9,7 @@ use tcgui_shared::names::InterfaceName;
 use super::{BootTime, Lease, LeaseNetns, Owner};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::tc::plan::is_same;
 
 /// A namespace that has not been seen for so long does not come back: a directory that was mounted over is
@@ -257,7 +257,7 @@ impl Ledger {
             key.0 != netns && entry.missing.is_some() && entry.lease.cookie.is_some()
         });
         strays.any(|(_, entry)| {
-            let mut inodes = entry.lease.ways().filter_map(LeaseNetns::inode);
+            let mut inodes = entry.lease.netns_refs().filter_map(LeaseNetns::inode);
             inodes.any(|known| inode(netns) == Some(known))
         })
     }
@@ -294,11 +294,12 @@ impl Ledger {
 
     /// A namespace is there, and these ways lead to it. Leases that were taken when another one was seen
     /// first are found again. Returns those of interfaces that have one already.
-    pub fn met(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
-        let ways: Vec<_> = ways.iter().map(Way::key).collect();
+    pub fn met(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
+        let netns_refs: Vec<_> = netns_refs.iter().map(NetnsRef::key).collect();
         let is_its = |(key, entry): (&LeaseKey, &Entry)| {
-            let mut known = entry.lease.ways().filter_map(LeaseNetns::key);
-            let leads_there = ways.contains(&key.0) || known.any(|way| ways.contains(&way));
+            let mut known = entry.lease.netns_refs().filter_map(LeaseNetns::key);
+            let leads_there = netns_refs.contains(&key.0)
+                || known.any(|netns_ref| netns_refs.contains(&netns_ref));
             (key.0 != netns && entry.missing.is_some() && leads_there).then_some(*key)
         };
         let strays = self.entries.iter().filter_map(is_its).collect();
@@ -319,13 +320,13 @@ impl Ledger {
     }
 
     /// Notes which ways lead to a namespace, and returns the leases of which something else is written.
-    pub fn led_to_by(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
+    pub fn led_to_by(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
         let leases = self
             .entries
             .range_mut(all_of(netns))
             .map(|(_, entry)| &mut entry.lease);
         leases
-            .filter_map(|lease| lease.led_to_by(ways).then(|| lease.clone()))
+            .filter_map(|lease| lease.led_to_by(netns_refs).then(|| lease.clone()))
             .collect()
     }
 

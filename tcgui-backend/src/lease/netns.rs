@@ -6,7 +6,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::boot;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsFiles, NetnsKey};
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey, ProcessNetnsId};
 
 /// A namespace as the kernel tells it from all others of one boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +79,7 @@ impl LeaseNetns {
                 inode,
                 pid,
                 started,
-            } => Some(NetnsKey::Held(HeldNamespaceId::from_parts(
+            } => Some(NetnsKey::Held(ProcessNetnsId::from_parts(
                 device, inode, pid, started,
             ))),
         }
@@ -99,8 +99,8 @@ impl From<MountedNamespaceId> for LeaseNetns {
     }
 }
 
-impl From<HeldNamespaceId> for LeaseNetns {
-    fn from(id: HeldNamespaceId) -> Self {
+impl From<ProcessNetnsId> for LeaseNetns {
+    fn from(id: ProcessNetnsId) -> Self {
         let (device, inode, pid, started) = id.parts();
         Self::Held {
             device,

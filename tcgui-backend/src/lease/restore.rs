@@ -61,7 +61,7 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
     }
     let before = lease.before.netem;
     let netem = before.map(|(_, netem)| netem);
-    let way = match before {
+    let netns_ref = match before {
         // A netem of somebody else gets its handle back, too.
         Some((handle, _)) if handle::tables(handle).is_none() => match observed.root {
             Root::Absent | Root::Default { .. } => Ok(Plan::Add { handle }),
@@ -72,7 +72,7 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
         },
         _ => plan(netem.as_ref(), observed, ForeignQdiscs::Keep),
     };
-    match way {
+    match netns_ref {
         Err(refusal) => left(refusal.to_string()),
         Ok(plan) => {
             let lost = lease.before.lost.clone();

@@ -1,10 +1,10 @@
 //! Leases without a daemon: what is put back, which end when, what is on disk.
 
-mod by_hand;
 mod crash;
 mod failed_change;
 mod journal;
 mod ledger;
+mod offline_restore;
 mod restore;
 
 use std::time::Duration;

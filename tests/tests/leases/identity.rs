@@ -238,7 +238,7 @@ lab_test!(
             remake()?;
             if is_stopped {
                 // A step is due by then.
-                std::thread::sleep(Duration::from_secs(1));
+                std::thread::park_timeout(Duration::from_secs(1));
                 scene.daemon()?.signal(Signal::SIGCONT)?;
             }
             scene.wait_for("the scenario has failed", |state| {

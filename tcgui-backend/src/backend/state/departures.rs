@@ -13,7 +13,7 @@ use crate::backend::orders::{TcOrder, TcWork};
 use crate::interfaces::NetnsKey;
 use crate::lease::BootTime;
 use crate::lease::ledger::LeaseKey;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 
 impl State {
     /// The last way to a namespace is gone.
@@ -44,7 +44,11 @@ impl State {
         moment: Moment,
         effects: &mut Vec<Effect>,
     ) -> bool {
-        let Some(Departed { title, links }) = self.departing.get(&lane.0) else {
+        let Some(Departed {
+            display_name,
+            links,
+        }) = self.departing.get(&lane.0)
+        else {
             return false;
         };
         let link = links.iter().find(|link| link.ifindex == lane.1);
@@ -53,12 +57,12 @@ impl State {
             self.ledger.put_off(lane, moment.boot);
             return true;
         };
-        let target = (title.clone(), interface);
+        let target = (display_name.clone(), interface);
         let order = TcOrder {
             // Nothing leads there. The socket that is kept needs no way.
-            place: Place {
+            place: NetnsTarget {
                 key: lane.0,
-                ways: Vec::new(),
+                netns_refs: Vec::new(),
                 named: None,
             },
             link,

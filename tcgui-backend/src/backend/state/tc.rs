@@ -14,13 +14,13 @@ use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
 use super::work::{Kind, PendingTcChange, Requester, Target, Work};
 use super::{Effect, LANE_FULL, Moment, State};
-use crate::backend::inventory::{Found, Noted, ReadBack};
+use crate::backend::inventory::{ChangeResult, Found, ReadBack};
 use crate::backend::orders::{Failure, TcOrder, TcResult, TcWork};
 use crate::bus::Reply;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease};
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use crate::tc::desired::{Desired, LinkFacts};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
@@ -108,9 +108,9 @@ impl State {
     /// Returns the order for work on a link.
     pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
-            place: Place {
+            place: NetnsTarget {
                 key: found.key,
-                ways: found.ways,
+                netns_refs: found.netns_refs,
                 named: found.named,
             },
             link: found.link,
@@ -215,8 +215,8 @@ impl State {
                 let netem = outcome.observed.netem().copied();
                 let read_back = ReadBack { netem, at };
                 let noted = self.inventory.set_netem(lane.0, lane.1, read_back);
-                self.changed |= noted == Noted::New;
-                self.tc.netem_changed(self.inventory.title(lane.0));
+                self.changed |= noted == ChangeResult::New;
+                self.tc.netem_changed(self.inventory.display_name(lane.0));
                 response(&change, &outcome, lease.as_ref(), moment)
             }
             Err((kind, message)) => TcResponse::failure(message, kind),

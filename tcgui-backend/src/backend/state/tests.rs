@@ -62,7 +62,7 @@ fn added(name: &str, id: MountedNamespaceId) -> Input {
 struct Bench {
     state: State,
     moment: Moment,
-    roster: Roster,
+    counter_targets: CounterTargets,
 }
 
 impl Bench {
@@ -102,7 +102,7 @@ impl Bench {
                 unix_ms: 2_000_000,
                 boot: BootTime::after_boot(Duration::from_secs(100)),
             },
-            roster: Roster::default(),
+            counter_targets: CounterTargets::default(),
         }
     }
 
@@ -120,9 +120,11 @@ impl Bench {
     /// Keeps the newest roster, which comes with every list, and returns the other effects.
     fn step(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = self.state.step(input, self.moment);
-        for roster in effects.extract_if(.., |effect| matches!(effect, Effect::Roster(_))) {
-            if let Effect::Roster(roster) = roster {
-                self.roster = roster;
+        for counter_targets in
+            effects.extract_if(.., |effect| matches!(effect, Effect::CounterTargets(_)))
+        {
+            if let Effect::CounterTargets(counter_targets) = counter_targets {
+                self.counter_targets = counter_targets;
             }
         }
         effects
@@ -218,7 +220,7 @@ fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(added("a", A));
     assert!(
-        matches!(&effects[..], [Effect::Track(NetnsKey::Mounted(A), Way::Name { path, id: A })]
+        matches!(&effects[..], [Effect::Track(NetnsKey::Mounted(A), NetnsRef::Name { path, id: A })]
             if path.ends_with("a")),
         "{effects:?}"
     );
@@ -249,7 +251,13 @@ fn a_namespace_made_anew_is_followed_though_the_list_is_the_same() {
         bench.wait(Duration::from_secs(1));
         bench.step(links(NetnsKey::Mounted(id), &[link(1, "lo", false)]));
         bench.step(Input::Published(COST));
-        keys.extend(bench.roster.namespaces.iter().map(|entry| entry.key));
+        keys.extend(
+            bench
+                .counter_targets
+                .namespaces
+                .iter()
+                .map(|entry| entry.key),
+        );
         let name = "a".into();
         bench.step(Input::Namespace(NamespaceEvent::Removed { name, id }));
     }

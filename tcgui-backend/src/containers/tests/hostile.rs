@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::engine::{Answer, FakeEngine};
 use super::{DB, Follower, Process, WEB, place, until};
 use crate::containers::limits::{ANSWER, MAX_EVENT, MAX_LIST};
-use crate::held::HeldEvent;
+use crate::netns_holders::HeldEvent;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lies_are_told_to_nobody() {

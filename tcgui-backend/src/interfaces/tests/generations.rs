@@ -32,7 +32,7 @@ impl Bench {
         for event in events {
             self.tracker.kernel(*event, self.now);
         }
-        let looked = Looked {
+        let looked = DumpDone {
             key: NetnsKey::Host,
             generation: order.generation,
             began: self.now,
@@ -116,10 +116,10 @@ async fn the_kernel_tells_that_a_link_was_made_anew_however_quickly() {
         let (handle, _events, task) = open(kernel, SWEEP, Strangers::Ignore);
         tokio::spawn(task.run(CancellationToken::new()));
         let holder = HeldNetns::new();
-        let way = Way::Process(holder.id());
-        let (key, pid) = (way.key(), holder.id().pid());
+        let netns_ref = NetnsRef::Process(holder.id());
+        let (key, pid) = (netns_ref.key(), holder.id().pid());
         sockets.admit(key);
-        handle.track(key, way.clone()).await;
+        handle.track(key, netns_ref.clone()).await;
         let make = "link add d0 index 7 address 02:00:00:00:00:07 type veth peer name p0 index 8";
         ip(pid, make);
         let d0 = async || {
@@ -164,7 +164,7 @@ async fn the_kernel_tells_that_a_link_was_made_anew_however_quickly() {
         ip(pid, "link set d0 master b0");
         ip(pid, "link set d0 nomaster");
         assert_eq!(d0().await.generation, before.generation);
-        handle.untrack(key, way).await;
+        handle.untrack(key, netns_ref).await;
         sockets.forget(key);
     }
 }

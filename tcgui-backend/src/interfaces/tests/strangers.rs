@@ -17,14 +17,14 @@ async fn start_tracking(strangers: Strangers) -> Actor {
 async fn expect_stranger(actor: &mut Actor) {
     let event = timeout(SWEEP, actor.events.recv()).await.expect("news");
     assert!(
-        matches!(event, Some(InterfacesEvent::Stranger)),
+        matches!(event, Some(InterfacesEvent::UnknownNsid)),
         "{event:?}"
     );
     actor.nothing_for(UNSWEPT / 2).await;
 }
 
 fn met(id: i32) -> KernelEvent {
-    KernelEvent::Met(Nsid::from_raw(id))
+    KernelEvent::NsidAssigned(Nsid::from_raw(id))
 }
 
 fn met_by_host(id: i32) -> KernelEvent {

@@ -42,12 +42,12 @@ pub enum KernelEvent {
     Deleted(Option<Nsid>, u32),
     /// The kernel itself gave a namespace an id in the observer's table, because a dump showed a link whose other
     /// end is there.
-    Met(Nsid),
+    NsidAssigned(Nsid),
     /// The kernel itself gave a namespace an id in the host's table, because a link moved there, for instance. The
     /// id is from the host's table.
     MetByHost(Nsid),
     /// The namespace is truly gone and its id may be given to another one.
-    Died(Nsid),
+    NsidRemoved(Nsid),
     /// Events were lost: anything may have changed.
     Lost,
 }
@@ -253,14 +253,15 @@ fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
             origin.namespace().map(KernelEvent::Changed)
         }
-        RTM_DELNSID if origin == Origin::Observer => {
-            message.nsid().ok().map(|id| KernelEvent::Died(Nsid(id)))
-        }
+        RTM_DELNSID if origin == Origin::Observer => message
+            .nsid()
+            .ok()
+            .map(|id| KernelEvent::NsidRemoved(Nsid(id))),
         // What was asked for is this daemon's own doing, or that of somebody who has a name for it.
         RTM_NEWNSID if message.port == 0 => {
             let id = message.nsid().ok().map(Nsid)?;
             match origin {
-                Origin::Observer => Some(KernelEvent::Met(id)),
+                Origin::Observer => Some(KernelEvent::NsidAssigned(id)),
                 Origin::Host => Some(KernelEvent::MetByHost(id)),
                 // Ids that another namespace has given are of no interest here.
                 Origin::Other(_) => None,
@@ -342,9 +343,9 @@ mod tests {
     #[test]
     fn only_ids_that_the_kernel_gives_by_itself_are_met() {
         let elsewhere = Origin::Other(ELSEWHERE);
-        let met = Some(KernelEvent::Met(Nsid(ID)));
+        let met = Some(KernelEvent::NsidAssigned(Nsid(ID)));
         let met_by_host = Some(KernelEvent::MetByHost(Nsid(ID)));
-        let died = Some(KernelEvent::Died(Nsid(ID)));
+        let died = Some(KernelEvent::NsidRemoved(Nsid(ID)));
         for (kind, port, origin, expected) in [
             (RTM_NEWNSID, 0, Origin::Observer, met),
             (RTM_NEWNSID, 4711, Origin::Observer, None),

@@ -112,20 +112,23 @@ impl State {
         if self.ledger.is_empty() {
             return;
         }
-        forget(self.ledger.met(key, &self.inventory.ways(key)), effects);
+        forget(
+            self.ledger.met(key, &self.inventory.netns_refs(key)),
+            effects,
+        );
         self.amend_leases(key, effects);
         if self.ledger.may_be_in(key) {
-            effects.push(Effect::Identify(key, self.inventory.ways(key)));
+            effects.push(Effect::Identify(key, self.inventory.netns_refs(key)));
         }
     }
 
     /// Lets leases say by which ways their namespace is known, unless it is gone.
     pub(super) fn amend_leases(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
-        let ways = self.inventory.ways(key);
-        if ways.is_empty() {
+        let netns_refs = self.inventory.netns_refs(key);
+        if netns_refs.is_empty() {
             return;
         }
-        let amended = self.ledger.led_to_by(key, &ways);
+        let amended = self.ledger.led_to_by(key, &netns_refs);
         let amended = amended.into_iter().map(Box::new);
         effects.extend(amended.map(Effect::AmendLease));
     }

@@ -58,7 +58,7 @@ fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
         let change = work(effects);
         assert_eq!(change.order.work, TcWork::Restore);
         assert_eq!(change.order.place.key, KEY);
-        assert!(change.order.place.ways.is_empty());
+        assert!(change.order.place.netns_refs.is_empty());
         let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
         assert!(lets_go(&effects), "{effects:?}");
         assert!(bench.state.ledger.is_empty());
@@ -134,8 +134,8 @@ fn a_namespace_under_another_name_is_recognised_by_its_cookie() {
         bench.state.adopt(vec![((KEY, 2), left)], bench.moment.boot);
         let effects = bench.step(added("again", AGAIN));
         let asks = |effect: &Effect| {
-            matches!(effect, Effect::Identify(key, ways)
-            if *key == again && ways.len() == 1)
+            matches!(effect, Effect::Identify(key, netns_refs)
+            if *key == again && netns_refs.len() == 1)
         };
         assert!(effects.iter().any(asks), "{effects:?}");
         bench.step(links(again, &[link(2, "v0", true)]));

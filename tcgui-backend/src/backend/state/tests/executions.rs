@@ -10,10 +10,10 @@ use tcgui_shared::tc::{TcOperation, TcResponse};
 use super::*;
 use crate::backend::state::executions::Asked;
 use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Target};
-use crate::held::{Holder, HolderKind};
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
 use crate::lease::Owner;
+use crate::netns_holders::{Holder, HolderKind};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
 
@@ -266,17 +266,20 @@ fn what_goes_is_lost() {
 
 #[test]
 fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
-    let web = HeldNamespaceId::from_parts(4, A.inode(), 20, 5);
+    let web = ProcessNetnsId::from_parts(4, A.inode(), 20, 5);
     let key = NetnsKey::Held(web);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sleep").into());
     let mut bench = Bench::warm();
     let holder = Holder { id: web, kind };
-    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    bench.step(Input::Held(
+        HolderSource::Processes,
+        HeldEvent::Added(holder),
+    ));
     bench.step(links(key, &[link(2, "v0", false)]));
     let (effects, _answer) = bench.call(&claim(1, key), Asked::Look);
     let is_look = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
     assert!(effects.iter().any(is_look), "{effects:?}");
-    let removed = || Input::Held(Finder::Processes, HeldEvent::Removed(web));
+    let removed = || Input::Held(HolderSource::Processes, HeldEvent::Removed(web));
     for step in [added("a", A), removed()] {
         let effects = bench.step(step);
         assert!(
@@ -315,17 +318,20 @@ fn what_goes_with_its_namespace_is_lost() {
 
 #[test]
 fn a_scenario_begins_by_the_way_that_was_named() {
-    let id = HeldNamespaceId::from_parts(4, 1, 20, 5);
+    let id = ProcessNetnsId::from_parts(4, 1, 20, 5);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sh").into());
     let mut bench = Bench::warm();
     let holder = Holder { id, kind };
-    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    bench.step(Input::Held(
+        HolderSource::Processes,
+        HeldEvent::Added(holder),
+    ));
     let key = NetnsKey::Held(id);
     bench.step(links(key, &[link(2, "v0", true)]));
     bench.step(Input::Published(COST));
     let mut claim = claim(1, key);
     claim.target.names.netns = NamespaceName::from_wire("pid:20(sh)").unwrap();
-    for (asked, named) in [(Asked::Look, Some(Way::Process(id))), (step(), None)] {
+    for (asked, named) in [(Asked::Look, Some(NetnsRef::Process(id))), (step(), None)] {
         let (effects, _answer) = bench.call(&claim, asked);
         let change = Bench::begun(effects);
         assert_eq!(change.order.place.named, named);

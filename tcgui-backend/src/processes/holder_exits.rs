@@ -1,17 +1,17 @@
 //! Watches on the ends of the holders that the consumer was told of.
 
 use crate::exit_watches::ExitWatches;
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use crate::kernel::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessEnd;
 
 /// One descriptor and one task for each holder, of which there is one for each reported namespace.
 #[derive(Debug)]
-pub(super) struct Ends {
+pub(super) struct HolderExits {
     files: NetnsFiles,
-    watches: ExitWatches<HeldNamespaceId>,
+    watches: ExitWatches<ProcessNetnsId>,
 }
 
-impl Ends {
+impl HolderExits {
     pub(super) fn new(files: NetnsFiles) -> Self {
         Self {
             files,
@@ -24,7 +24,7 @@ impl Ends {
     /// # Errors
     /// [`OpenError::Gone`] when it is not a holder any more; otherwise it cannot be watched, and its end is
     /// found by a sweep.
-    pub(super) fn watch(&mut self, id: HeldNamespaceId) -> Result<(), OpenError> {
+    pub(super) fn watch(&mut self, id: ProcessNetnsId) -> Result<(), OpenError> {
         if !self.watches.contains(&id) {
             self.watches.watch(id, ProcessEnd::open(self.files, id)?);
         }
@@ -32,12 +32,12 @@ impl Ends {
     }
 
     /// Forgets a holder.
-    pub(super) fn forget(&mut self, id: HeldNamespaceId) {
+    pub(super) fn forget(&mut self, id: ProcessNetnsId) {
         self.watches.forget(&id);
     }
 
     /// Waits for the end of a holder. Cancel-safe.
-    pub(super) async fn next(&mut self) -> HeldNamespaceId {
+    pub(super) async fn next(&mut self) -> ProcessNetnsId {
         self.watches.next().await
     }
 }

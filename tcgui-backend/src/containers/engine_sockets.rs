@@ -39,7 +39,7 @@ pub(super) struct Ended {
 }
 
 #[derive(Debug)]
-struct Place {
+struct EngineSocket {
     seen: Option<SocketKey>,
     phase: Phase,
     pause: Duration,
@@ -47,11 +47,11 @@ struct Place {
 
 /// The places where an engine may listen, by their number.
 #[derive(Debug)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct Places(Vec<EngineSocket>);
 
 impl Places {
     pub(super) fn new(count: usize) -> Self {
-        let place = || Place {
+        let place = || EngineSocket {
             seen: None,
             phase: Phase::Idle,
             pause: RETRY.0,
@@ -84,15 +84,16 @@ impl Places {
 
     /// Returns whether another place has a session with this socket.
     fn is_served(&self, number: usize, socket: Option<SocketKey>) -> bool {
-        let served =
-            |place: &Place| matches!(place.phase, Phase::Running { .. }) && place.seen == socket;
+        let served = |place: &EngineSocket| {
+            matches!(place.phase, Phase::Running { .. }) && place.seen == socket
+        };
         let mut others = self.0.iter().enumerate().filter(|(it, _)| *it != number);
         others.any(|(_, place)| served(place))
     }
 
     /// Returns a place where a session is to begin now.
     pub(super) fn next_due(&self, now: Instant) -> Option<usize> {
-        let due = |place: &Place| matches!(place.phase, Phase::Due(at) if at <= now);
+        let due = |place: &EngineSocket| matches!(place.phase, Phase::Due(at) if at <= now);
         self.0.iter().position(due)
     }
 
@@ -185,7 +186,7 @@ impl Places {
 
     /// Returns when the next attempt is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let due = |place: &Place| match place.phase {
+        let due = |place: &EngineSocket| match place.phase {
             Phase::Due(at) => Some(at),
             _ => None,
         };

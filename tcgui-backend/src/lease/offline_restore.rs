@@ -11,7 +11,7 @@ use super::{BootTime, Home, Lease, LeaseNetns, Owner};
 use crate::error::BoxError;
 use crate::kernel::boot;
 use crate::kernel::netns::{
-    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, Way, inside,
+    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, NetnsRef, inside,
 };
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 use crate::tc::error::TcError;
@@ -108,8 +108,8 @@ pub fn restore(
     };
     for lease in &loaded.leases {
         let is_own = journal.home().key(lease.netns) == Some(NetnsKey::Host);
-        let ways = ways(&files, &names, lease);
-        let what = format!("{} in {}", lease.ifname, place(&ways, lease));
+        let netns_refs = netns_refs(&files, &names, lease);
+        let what = format!("{} in {}", lease.ifname, place(&netns_refs, lease));
         let has_ended = wanted.all
             || matches!(lease.owner, Owner::Scenario { .. })
             || lease.ends().is_some_and(|ends| ends <= now);
@@ -118,11 +118,11 @@ pub fn restore(
             (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
                 .and_then(|mut socket| end(&mut socket, &journal, ending(lease))),
-            (true, false) if ways.is_empty() => {
-                let ways = other_names(&files, &names, lease);
-                end_elsewhere(&files, &ways, &journal, ending(lease))
+            (true, false) if netns_refs.is_empty() => {
+                let netns_refs = other_names(&files, &names, lease);
+                end_elsewhere(&files, &netns_refs, &journal, ending(lease))
             }
-            (true, false) => end_inside(&files, &ways, &journal, ending(lease)),
+            (true, false) => end_inside(&files, &netns_refs, &journal, ending(lease)),
         };
         tell(&what, fate.map_err(Into::into));
     }
@@ -144,12 +144,14 @@ fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, Pa
 }
 
 /// Returns what leads to the namespace of a lease.
-fn ways(
+fn netns_refs(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
     lease: &Lease,
-) -> Vec<Way> {
-    let known = lease.ways().filter_map(|known| way(files, names, known));
+) -> Vec<NetnsRef> {
+    let known = lease
+        .netns_refs()
+        .filter_map(|known| netns_ref(files, names, known));
     known.collect()
 }
 
@@ -159,44 +161,44 @@ fn other_names(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
     lease: &Lease,
-) -> Vec<Way> {
-    let inodes: Vec<_> = lease.ways().filter_map(LeaseNetns::inode).collect();
+) -> Vec<NetnsRef> {
+    let inodes: Vec<_> = lease.netns_refs().filter_map(LeaseNetns::inode).collect();
     let may_be = |id: &MountedNamespaceId| {
         let (device, inode, ..) = id.parts();
         id.inode() != files.own_inode() && inodes.contains(&(device, inode))
     };
-    let ways = names.iter().filter(|(id, _)| may_be(id));
-    let ways = ways.map(|(id, path)| Way::Name {
+    let netns_refs = names.iter().filter(|(id, _)| may_be(id));
+    let netns_refs = netns_refs.map(|(id, path)| NetnsRef::Name {
         path: path.clone(),
         id: *id,
     });
-    ways.filter(|_| lease.cookie.is_some()).collect()
+    netns_refs.filter(|_| lease.cookie.is_some()).collect()
 }
 
 /// Returns a way that a lease names, if it still leads there.
-fn way(
+fn netns_ref(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
     known: LeaseNetns,
-) -> Option<Way> {
+) -> Option<NetnsRef> {
     match known.key()? {
         NetnsKey::Mounted(id) => {
             let path = names.get(&id)?.clone();
-            Some(Way::Name { path, id })
+            Some(NetnsRef::Name { path, id })
         }
         NetnsKey::Held(id) => {
             let holds = files.held_by(id.pid()).is_ok_and(|held| held == id);
-            holds.then_some(Way::Process(id))
+            holds.then_some(NetnsRef::Process(id))
         }
         NetnsKey::Host => None,
     }
 }
 
 /// Returns what people may call the namespace.
-fn place(ways: &[Way], lease: &Lease) -> String {
-    let name = ways.iter().find_map(|way| match way {
-        Way::Name { path, .. } => path.file_name(),
-        Way::Process(_) => None,
+fn place(netns_refs: &[NetnsRef], lease: &Lease) -> String {
+    let name = netns_refs.iter().find_map(|netns_ref| match netns_ref {
+        NetnsRef::Name { path, .. } => path.file_name(),
+        NetnsRef::Process(_) => None,
     });
     match name {
         Some(name) => name.display().to_string(),
@@ -206,12 +208,12 @@ fn place(ways: &[Way], lease: &Lease) -> String {
 
 fn end_inside(
     files: &NetnsFiles,
-    ways: &[Way],
+    netns_refs: &[NetnsRef],
     journal: &Journal,
     ending: (Lease, Option<Lease>),
 ) -> Result<Fate, LeaseError> {
     let netns = files
-        .open_any(ways)
+        .open_any(netns_refs)
         .map_err(|err| LeaseError::Enter(err.into()))?;
     let ended = inside(netns, || {
         let mut socket = RequestSocket::open()?;
@@ -223,13 +225,13 @@ fn end_inside(
 /// Ends a lease in the first of these namespaces that is its own, by the cookie.
 fn end_elsewhere(
     files: &NetnsFiles,
-    ways: &[Way],
+    netns_refs: &[NetnsRef],
     journal: &Journal,
     (lease, left): (Lease, Option<Lease>),
 ) -> Result<Fate, LeaseError> {
-    for way in ways {
+    for netns_ref in netns_refs {
         let netns = files
-            .open_any(std::slice::from_ref(way))
+            .open_any(std::slice::from_ref(netns_ref))
             .map_err(|err| LeaseError::Enter(err.into()))?;
         let ended = inside(netns, || {
             let mut socket = RequestSocket::open()?;
