@@ -1,7 +1,7 @@
 //! A look at this host without a daemon: the same actors as the daemon's, without bus and inventory.
 //!
 //! It owns the watcher, the interfaces actor (where the kernel gives one) and what they have said. Inputs:
-//! their events. Output: a [picture](OwnLook::next_picture) whenever it has changed. It ends when it is
+//! their events. Output: a [picture](StandaloneScan::next_picture) whenever it has changed. It ends when it is
 //! dropped. It only reads: nothing is impaired, restored, created or kept open in a namespace.
 
 mod explain;

@@ -2,7 +2,7 @@
 //!
 //! Blocks its thread for as long as the kernel takes. Two datagrams with few exceptions: one asks for the link and
 //! the qdiscs, one makes the change and asks for the qdiscs again. Before a replacement a third one asks for the qdiscs
-//! once more: see [`is_expected`](super::plan::is_expected).
+//! once more: see [`is_expected`].
 
 use std::ffi::OsStr;
 
