@@ -237,8 +237,14 @@ lab_test!(
             }
             remake()?;
             if is_stopped {
-                // A step is due by then.
-                std::thread::park_timeout(Duration::from_secs(1));
+                // A step is due by then, and nobody carries it out.
+                let period = Duration::from_secs(1);
+                holds_for(
+                    "it is clean",
+                    period,
+                    || root(FAR),
+                    |root| root.as_ref().is_ok_and(|root| !root.contains("netem")),
+                )?;
                 scene.daemon()?.signal(Signal::SIGCONT)?;
             }
             scene.wait_for("the scenario has failed", |state| {
