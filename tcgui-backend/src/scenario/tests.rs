@@ -61,8 +61,8 @@ fn mistakes_are_told_with_their_place() {
             "line 3, column 13: steps[1].duration: is shorter",
         ),
         (
-            "{ duration: '1 sec', description: '' }",
-            "line 3, column 13: steps[1].duration: \"sec\"",
+            "{ duration: '1 parsec', description: '' }",
+            "line 3, column 13: steps[1].duration: \"1 parsec\" is not a duration",
         ),
         (
             "{ duration: 5, description: '' }",

@@ -50,7 +50,7 @@ enum Event {
     End {
         owed: bool,
     },
-    /// A second passes.
+    /// A second passes, after all work is done.
     Tick,
     /// The work under way is done.
     Done,
@@ -238,6 +238,10 @@ impl Lab {
             Event::Step => self.call(Asked::Change(Box::new(operation(Some(number))))),
             Event::End { owed } => self.call(Asked::Release { owed: *owed }),
             Event::Tick => {
+                // The kernel needs milliseconds. A change must not end while it is carried out in one state only.
+                while self.under_way.is_some() {
+                    self.finish_one();
+                }
                 self.bench.wait(Duration::from_secs(1));
                 self.step(Input::Timer);
             }
