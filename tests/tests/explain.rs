@@ -18,6 +18,7 @@ mod tests {
     use tcgui_tests::engines::{Engine, Kind as Which};
     use tcgui_tests::frontend::Route;
     use tcgui_tests::lab::Kind;
+    use tcgui_tests::links::attribute;
     use tcgui_tests::process::run;
     use tcgui_tests::scene::{SOON, Scene};
     use tcgui_tests::wait::wait_for;
@@ -185,6 +186,9 @@ mod tests {
         scene.start()?;
         furnish()?;
         scene.wait_named(&["lab"])?;
+        // An event of a link, so that each doorbell has rung.
+        netns::ip_line("-n lab link set lo up")?;
+        attribute(scene, ("lab", "lo"), "is_up", true)?;
         each_kind_is_explained(&json!("default"))?;
         let answer = command(&["explain", "lab"])?;
         ensure!(answer.err.is_empty(), "{answer:?}");

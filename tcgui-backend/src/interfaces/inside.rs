@@ -38,7 +38,7 @@ impl State {
     /// Takes what the kernel has queued. The lock is held meanwhile, so that nobody misses what another thread has
     /// taken and not noted yet.
     fn take_events(&mut self, key: NetnsKey, socket: &EventSocket) {
-        for event in socket.pending().unwrap_or_default() {
+        for event in socket.pending().ok().flatten().unwrap_or_default() {
             self.rung.insert(key);
             if let KernelEvent::Deleted(_, ifindex) = event {
                 self.deleted.insert((key, ifindex));

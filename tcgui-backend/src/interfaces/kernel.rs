@@ -68,8 +68,9 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// `None`: it has none here. Those that are gone are left out.
     fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
 
-    /// Returns the events that the kernel has queued by now, at least those of namespace `key`. Does not wait.
-    fn pending(&self, key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError>;
+    /// Returns the events that the kernel has queued by now, at least those of namespace `key`. Does not wait. `None`: no
+    /// message was queued.
+    fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError>;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
@@ -157,10 +158,14 @@ impl LinkKernel for KernelLinks {
         }
     }
 
-    fn pending(&self, key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError> {
-        let mut events = told(self.events.pending()?, self.sockets.is_switching());
-        events.extend(self.inside.pending(key));
-        Ok(events)
+    fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
+        let (queued, inside) = (self.events.pending()?, self.inside.pending(key));
+        if queued.is_none() && inside.is_empty() {
+            return Ok(None);
+        }
+        let mut events = told(queued.unwrap_or_default(), self.sockets.is_switching());
+        events.extend(inside);
+        Ok(Some(events))
     }
 
     fn forget(&self, key: NetnsKey) {

@@ -90,8 +90,9 @@ impl<K: LinkKernel> Task<K> {
                 Input::DumpDone(looked) => {
                     // What the look has seen may come after events that wait: a link that was deleted before must
                     // not give its generation to one that was made since.
-                    let events = self.kernel.pending(looked.key)?;
-                    self.take_events(events);
+                    if let Some(events) = self.kernel.pending(looked.key)? {
+                        self.take_events(events);
+                    }
                     self.finish(looked);
                 }
                 Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
@@ -161,9 +162,7 @@ impl<K: LinkKernel> Task<K> {
     }
 
     fn take_events(&mut self, events: Vec<LinkEvent>) {
-        if events.is_empty() {
-            return;
-        }
+        // A message that is no event was heard too.
         self.heard.send_replace(Some(now()));
         for event in events {
             match event {

@@ -124,8 +124,9 @@ impl LinkKernel for FakeKernel {
         met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
     }
 
-    fn pending(&self, _key: NetnsKey) -> Result<Vec<LinkEvent>, RtnetlinkError> {
-        Ok(self.take_events())
+    fn pending(&self, _key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
+        let events = self.take_events();
+        Ok((!events.is_empty()).then_some(events))
     }
 
     fn forget(&self, key: NetnsKey) {

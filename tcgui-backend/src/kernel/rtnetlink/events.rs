@@ -132,17 +132,18 @@ impl EventSocket {
         }
     }
 
-    /// Returns the events that the kernel has queued by now, without waiting.
+    /// Returns the events that the kernel has queued by now, without waiting. `None`: it has queued no message. A message
+    /// need not be an event.
     ///
     /// # Errors
     /// As [`Self::next`].
-    pub fn pending(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
-        let mut events = Vec::new();
+    pub fn pending(&self) -> Result<Option<Vec<KernelEvent>>, RtnetlinkError> {
+        let mut events = None;
         for _ in 0..MOST_PENDING {
             match receive(self.fd.get_ref(), self.ids) {
-                Ok(more) => events.extend(more),
+                Ok(more) => events.get_or_insert_with(Vec::new).extend(more),
                 Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
-                    events.push(KernelEvent::Lost);
+                    events.get_or_insert_with(Vec::new).push(KernelEvent::Lost);
                 }
                 Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
                 Err(err) => return Err(RtnetlinkError::Exchange(err)),
