@@ -83,7 +83,7 @@ else
     # Suites on a kernel with netem compute, if it is emulated. Suites of the second list wait most of the time. So the two
     # groups run at the same time, and the first one yields to the second. All other suites run without company.
     computing=(leases netem netem_kernel old_kernel scenario with_netem)
-    waiting=(bus containers hostile late_network slow_clients unnamed)
+    waiting=(bus hostile late_network slow_clients unnamed)
     alone=()
     # Without a name, --test lists all suites of the workspace, each indented.
     suites=$(cargo test --locked --workspace --test 2>&1 | sed -n 's/^    //p' || true)
