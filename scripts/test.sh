@@ -76,44 +76,12 @@ run() {
     esac
 }
 # End-to-end tests wait more than they compute, so more of them run at once than there are processors.
-end_to_end() { RUST_TEST_THREADS=${RUST_TEST_THREADS:-$((3 * $(nproc)))} run "$@"; }
+at_once=$((3 * $(nproc)))
 if [ $# -gt 0 ]; then
-    end_to_end "$@"
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run "$@"
 else
-    # Suites on a kernel with netem compute, if it is emulated. Suites of the second list wait most of the time. So the two
-    # groups run at the same time, and the first one yields to the second. All other suites run without company.
-    computing=(leases netem netem_kernel old_kernel scenario with_netem)
-    waiting=(bus hostile late_network slow_clients unnamed)
-    alone=()
-    # Without a name, --test lists all suites of the workspace, each indented.
-    suites=$(cargo test --locked --workspace --test 2>&1 | sed -n 's/^    //p' || true)
-    for suite in $suites; do
-        case " ${computing[*]} ${waiting[*]} " in
-        *" $suite "*) ;;
-        *) alone+=("$suite") ;;
-        esac
-    done
-    [ "${#alone[@]}" -gt 0 ] || { echo "test.sh: cargo names no suites" >&2 && exit 1; }
     run --lib --bins
-    end_to_end "${alone[@]/#/--test=}"
-    output=$(mktemp)
-    # A process group of its own, because Ctrl-C does not reach a job in the background.
-    set -m
-    (
-        renice -n 10 -p "$BASHPID" >/dev/null
-        end_to_end "${computing[@]/#/--test=}"
-    ) >"$output" 2>&1 &
-    set +m
-    job=$!
-    trap 'kill -- "-$job" 2>/dev/null || true; rm -f "$output"' EXIT
-    failed=
-    end_to_end "${waiting[@]/#/--test=}" || failed=yes
-    wait "$job" || failed=yes
-    cat "$output"
-    [ -z "$failed" ] || {
-        echo "test.sh: a suite failed, see above" >&2
-        exit 1
-    }
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run --test '*'
     cargo test --locked --workspace --doc
 fi
 if [ "${#skipped[@]}" -gt 0 ]; then
