@@ -8,7 +8,7 @@ usage() {
 Usage: scripts/netns-latency.sh [OPTION...]
 
 Builds tcgui-backend and the measuring program (release). Then measures how long after its mount a network namespace is known: to a bare poll on
-the mount table (the floor), to the watcher, and to a client of the running daemon on the bus. Needs about twelve minutes and a quiet machine. Runs in
+the mount table (the floor), to the watcher, and to a client of the running daemon on the bus. Needs about fifteen minutes and a quiet machine. Runs in
 its own mount and network namespaces and does not change the machine. Only the situation `process` runs in the machine's network namespace and sees its
 processes.
 
@@ -16,7 +16,7 @@ processes.
   --situations A,B,...   Measure these of the situations below (all)
   --json FILE            Write all figures and samples
   --svg FILE             Draw the cumulative distributions
-  --markdown FILE        Write the tables of docs/namespace-discovery.md
+  --markdown FILE        Write the tables of docs/measurements.md
   --baseline FILE        Print the comparison with an earlier --json. Never changes the exit status, because machines and loads differ
   --from FILE            Print, check, draw and compare the figures of an earlier --json, without a measurement
   --check                Fail if a limit in scripts/netns-latency/thresholds.json is exceeded
@@ -33,7 +33,9 @@ Situations:
   link         a link is created, brought up and deleted inside a namespace
   iproute2     the real `ip netns add` and `del`
   burst1000    1000 namespaces are created, and removed, at once: the time from the last one until all are seen, and the
-               number of lists; one trial for each 20 of --trials
+               number of lists beyond the ten that may follow at once; one trial for each 20 of --trials
+  sequence     ten changes 5 ms apart, without waiting for the list: five times, a namespace is deleted and another one
+               created
   degraded     no inotify, in a user namespace with limits of 0: the mount table still notifies
   silent       no doorbell: only the sweep of each second finds the namespace; one trial for each 10
   process      a program in a namespace without a name; the kernel announces the program

@@ -34,14 +34,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use tcgui_shared::names::BackendName;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info, info_span, warn};
 
-use crate::bandwidth::{self, KernelCounters};
+use crate::bandwidth::{self, CounterTargets, KernelCounters};
 use crate::blocking;
 use crate::bus::{self, BusError};
 use crate::clock;
@@ -50,11 +51,11 @@ use crate::containers::{self, ContainersConfig};
 use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
 use crate::execution;
-use crate::interfaces::{self, KernelLinks};
+use crate::interfaces::{self, InterfacesEvent, InterfacesHandle, KernelLinks, Strangers};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::private_dir::Distrust;
 use crate::kernel::process;
-use crate::kernel::rtnetlink::{Rtnetlink, RtnetlinkError};
+use crate::kernel::rtnetlink::{Observer, Rtnetlink, RtnetlinkError};
 use crate::lease::journal::{Damaged, Journal, JournalError};
 use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Home, Lease};
@@ -177,10 +178,10 @@ async fn start(
     // Before anything is read that another user could have written.
     let (leases, left) = open_state(&config, files).await?;
     // Listening begins before looking, for links as for namespaces.
-    let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
-    let links = open_links(config.namespace_ids, files, &sockets)?;
+    let sockets = open_sockets(files, supervisor)?;
+    let observer = open_observer(config.namespace_ids);
     let (tracker, link_events, interfaces) =
-        interfaces::open(links, config.watch.sweep_interval * LINK_SWEEP);
+        open_interfaces(&config, observer.clone(), files, &sockets)?;
     let (namespaces, watcher) = open_watcher(config.watch, supervisor).await?;
     let (library, librarian) = library::open(config.library).await;
     let (publisher, clients, bus) = bus::open(&config.bus, &config.name).await?;
@@ -194,13 +195,9 @@ async fn start(
     let links = interfaces.run(supervisor.child_token());
     supervisor.supervise("interfaces", async { links.await.map_err(Into::into) });
     supervisor.watch_over("library", librarian.run(supervisor.child_token()));
-    let (roster, roster_rx) = watch::channel(Arc::default());
-    let (samples, sampler) = bus.samples();
-    let counters = KernelCounters::new(Rtnetlink::open(READINGS)?, sockets.clone());
+    let counters = open_counters(observer, &sockets)?;
     let interval = config.bandwidth_interval;
-    let bandwidth = bandwidth::open(counters, &config.name, interval, roster_rx, samples);
-    supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
-    supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    let counter_targets = start_bandwidth(&config.name, interval, counters, &bus, supervisor);
     let (held, processes) = find_holders(config.containers, config.processes, files, supervisor)?;
     let (port, calls) = MainLoopPort::channel();
     let known = library.clone();
@@ -237,7 +234,7 @@ async fn start(
         diagnostics: Diagnostics::new(files),
         library: library.clone(),
         leases,
-        roster,
+        counter_targets,
         directory,
         watcher: watcher.status(),
     };
@@ -254,14 +251,77 @@ async fn start(
     Ok((state, sources, handles, namespaces))
 }
 
-/// Opens the way to read and hear links.
-fn open_links(
-    namespace_ids: bool,
+/// Starts the actors that read counters and publish them, and returns the way to tell them what to read.
+fn start_bandwidth(
+    name: &BackendName,
+    interval: Duration,
+    counters: KernelCounters,
+    bus: &bus::Task,
+    supervisor: &mut Supervisor,
+) -> watch::Sender<Arc<CounterTargets>> {
+    let (targets, targets_rx) = watch::channel(Arc::default());
+    let (samples, sampler) = bus.samples();
+    let bandwidth = bandwidth::open(counters, name, interval, targets_rx, samples);
+    supervisor.watch_over("bandwidth", bandwidth.run(supervisor.child_token()));
+    supervisor.watch_over("samples", sampler.run(supervisor.child_token()));
+    targets
+}
+
+/// Opens the sockets for changes, and starts what closes those inside namespaces that nobody uses.
+fn open_sockets(
+    files: NetnsFiles,
+    supervisor: &mut Supervisor,
+) -> Result<NetnsSockets, RtnetlinkError> {
+    let sockets = NetnsSockets::new(Rtnetlink::open(OPERATIONS)?, files, OPERATIONS);
+    let closing = sockets.clone().close_unused(supervisor.child_token());
+    supervisor.watch_over("sockets", closing);
+    Ok(sockets)
+}
+
+/// Makes the namespace from which links are read; `None`: namespaces are entered instead.
+fn open_observer(namespace_ids: bool) -> Option<Observer> {
+    if !namespace_ids {
+        return None;
+    }
+    match Observer::open() {
+        Ok(observer) => Some(observer),
+        Err(err) => {
+            warn!(error = %chain(&err), "no namespace ids, entering namespaces instead");
+            None
+        }
+    }
+}
+
+/// The actor of the interfaces, the way to ask it, and what it reports.
+type OpenedInterfaces = (
+    InterfacesHandle,
+    mpsc::Receiver<InterfacesEvent>,
+    interfaces::Task<KernelLinks>,
+);
+
+/// Builds the actor of the interfaces. It receives events from now on.
+fn open_interfaces(
+    config: &Config,
+    observer: Option<Observer>,
     files: NetnsFiles,
     sockets: &NetnsSockets,
-) -> Result<KernelLinks, RtnetlinkError> {
-    let looks = Rtnetlink::open(LOOKS)?;
-    KernelLinks::open(looks, files, sockets.clone(), namespace_ids)
+) -> Result<OpenedInterfaces, RtnetlinkError> {
+    let looks = Rtnetlink::open_from(observer, LOOKS)?;
+    let links = KernelLinks::open(looks, files, sockets.clone())?;
+    let strangers = match config.processes {
+        Some(_) => Strangers::Report,
+        None => Strangers::Ignore,
+    };
+    let sweep = config.watch.sweep_interval * LINK_SWEEP;
+    Ok(interfaces::open(links, sweep, strangers))
+}
+
+fn open_counters(
+    observer: Option<Observer>,
+    sockets: &NetnsSockets,
+) -> Result<KernelCounters, RtnetlinkError> {
+    let readings = Rtnetlink::open_from(observer, READINGS)?;
+    Ok(KernelCounters::new(readings, sockets.clone()))
 }
 
 /// Starts the watcher on a thread of its own, and returns what is there with the way to hear of changes.

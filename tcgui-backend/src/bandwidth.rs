@@ -1,6 +1,6 @@
 //! Counters and rates: what passes through every interface, published at a steady pace.
 //!
-//! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`Roster`] and finished
+//! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`CounterTargets`] and finished
 //! readings. The roster lists what to read, and the names under which it is published. Its outputs are batches of
 //! [`Sample`]s to the bus. It ends when it is told to stop, or when the bus is gone.
 //!
@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::bus::Sample;
 use crate::kernel::link::LinkCounters;
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 pub use kernel::KernelCounters;
@@ -41,7 +41,7 @@ pub use task::Task;
 
 /// What is to be read and published: every namespace that is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Roster {
+pub struct CounterTargets {
     /// The namespaces, each once whatever the number of its names.
     pub namespaces: Vec<Arc<RosterEntry>>,
 }
@@ -51,12 +51,12 @@ pub struct Roster {
 pub struct RosterEntry {
     /// The namespace. A new namespace of the same name has another key.
     pub key: NetnsKey,
-    /// Its id; `None` for the host, and where there are no ids.
+    /// The id by which it is read; `None` for the host, and for one that is entered.
     pub nsid: Option<Nsid>,
     /// The name under which it is shown.
     pub name: NamespaceName,
     /// What leads to it; the host needs nothing.
-    pub ways: Vec<Way>,
+    pub netns_refs: Vec<NetnsRef>,
     /// The interfaces that are shown.
     pub links: Arc<[RosterLink]>,
 }
@@ -130,8 +130,8 @@ pub fn open<K: CounterKernel>(
     kernel: K,
     name: &BackendName,
     interval: Duration,
-    roster: watch::Receiver<Arc<Roster>>,
+    counter_targets: watch::Receiver<Arc<CounterTargets>>,
     samples: mpsc::Sender<Vec<Sample>>,
 ) -> Task<K> {
-    Task::new(kernel, name, interval, roster, samples)
+    Task::new(kernel, name, interval, counter_targets, samples)
 }

@@ -54,7 +54,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use crate::error::BoxError;
 use crate::kernel::process;
 
-use replies::Turn;
+use replies::ReplyPriority;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
@@ -330,17 +330,17 @@ impl Request {
 
 /// The way back to the client. Dropped unanswered, the client gets a failure.
 pub struct Reply<R> {
-    turn: Turn,
+    turn: ReplyPriority,
     answer: Option<Box<Answer<R>>>,
 }
 
 /// Takes the answer, or `None` when there will be none. Never waits.
-type Answer<R> = dyn FnOnce(Option<R>, Turn) + Send;
+type Answer<R> = dyn FnOnce(Option<R>, ReplyPriority) + Send;
 
 impl<R> Reply<R> {
-    fn new(answer: impl FnOnce(Option<R>, Turn) + Send + 'static) -> Self {
+    fn new(answer: impl FnOnce(Option<R>, ReplyPriority) + Send + 'static) -> Self {
         Self {
-            turn: Turn::InOrder,
+            turn: ReplyPriority::InOrder,
             answer: Some(Box::new(answer)),
         }
     }
@@ -363,7 +363,7 @@ impl<R> Reply<R> {
     /// Lets the answers of others go first.
     #[must_use]
     pub fn yielding(mut self) -> Self {
-        self.turn = Turn::Last;
+        self.turn = ReplyPriority::Last;
         self
     }
 

@@ -96,8 +96,8 @@ pub struct Args {
     #[arg(long)]
     pub create_netns_dir: bool,
 
-    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids;
-    /// keeps two sockets open in each
+    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids or
+    /// a private namespace; keeps two sockets open in each
     #[arg(long)]
     pub no_namespace_ids: bool,
 
@@ -142,7 +142,7 @@ pub struct Args {
     #[arg(long)]
     pub keep_on_exit: bool,
 
-    /// How often to look at everything though nothing was announced
+    /// How often to look at everything though nothing was announced, and to list containers again
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     pub sweep_interval: Duration,
 

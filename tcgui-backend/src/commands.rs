@@ -81,7 +81,7 @@ impl Reach {
                 directory: directory.clone(),
                 ..WatchConfig::default()
             },
-            containers: config::containers(daemon.no_containers, daemon.container_socket.clone()),
+            containers: config::containers(daemon),
             processes: daemon.process_namespaces,
         }
     }

@@ -139,6 +139,7 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        let containers = containers(&args);
         let name: BackendName = args.name.parse().map_err(|err| ConfigError::Name {
             name: args.name.clone(),
             err,
@@ -184,7 +185,6 @@ impl TryFrom<Args> for Config {
                 .join("scenarios")
                 .join(name.as_str()),
         };
-        let containers = containers(args.no_containers, args.container_socket);
         Ok(Self {
             library,
             containers,
@@ -238,9 +238,10 @@ fn directories(defaults: Option<Vec<PathBuf>>, named: Vec<PathBuf>) -> Vec<PathB
 }
 
 /// Returns which container engines are asked; `None`: none.
-pub fn containers(none: bool, named: Vec<PathBuf>) -> Option<ContainersConfig> {
-    let named = named.into_iter().map(absolute);
-    (!none).then(|| ContainersConfig::new(&Environment::read(), named))
+pub fn containers(args: &Args) -> Option<ContainersConfig> {
+    let named = args.container_socket.iter().cloned().map(absolute);
+    let of = |environment| ContainersConfig::new(&environment, named, args.sweep_interval);
+    (!args.no_containers).then(Environment::read).map(of)
 }
 
 /// The working directory of the start counts, as it does for everything else on the command line.
@@ -308,8 +309,10 @@ mod tests {
     #[test]
     fn sockets_of_engines_are_absolute() {
         let here = std::env::current_dir().unwrap();
-        let config = config(&["--container-socket", "x.sock"]).unwrap();
-        let sockets = config.containers.unwrap().sockets;
+        let config = config(&["--container-socket", "x.sock", "--sweep-interval", "5s"]).unwrap();
+        let containers = config.containers.unwrap();
+        assert_eq!(containers.list_interval, Duration::from_secs(5));
+        let sockets = containers.sockets;
         assert!(sockets.contains(&"/run/podman/podman.sock".into()));
         assert_eq!(sockets.last(), Some(&here.join("x.sock")));
         let config = super::tests::config(&["--no-containers"]).unwrap();

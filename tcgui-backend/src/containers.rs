@@ -6,6 +6,7 @@
 //! ```text
 //!  directories of sockets ──notify──▶ watches.rs ─▶ places.rs: which sockets, when to try
 //!  engine ◀── session.rs: /events, then /containers/json, then events as they come
+//!  engine ◀── /containers/json again at every interval, for events that were lost
 //!     ▲              │ doorbells                                        ┌───────────────┐ HeldEvent
 //!     │              └─────────────────────▶ task.rs: select ──────────▶│ registry.rs   │─────────▶ backend
 //!     └── look.rs: inspect ONE container ◀───────┘  ▲   what to look at │ (pure)        │
@@ -19,27 +20,26 @@
 //! was told, at its pace. It ends when its token is cancelled or the consumer is gone. It never fails: an
 //! engine that lies, hangs or floods costs what `limits.rs` says, and others nothing.
 
-mod allowance;
 mod answers;
 mod client;
+mod engine_log;
+mod engine_sockets;
 mod events_file;
 mod limits;
 mod lines;
 mod look;
-mod places;
 mod registry;
 mod session;
 mod sockets;
 mod task;
 #[cfg(test)]
 mod tests;
-mod voices;
 mod watches;
 
 use tokio::sync::mpsc;
 
-use crate::held::HeldEvent;
 use crate::kernel::netns::NetnsFiles;
+use crate::netns_holders::HeldEvent;
 
 pub use sockets::{ContainersConfig, Environment, UnusableHost};
 pub use task::Task;

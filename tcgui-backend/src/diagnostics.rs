@@ -33,7 +33,7 @@ use crate::blocking;
 use crate::error::chain;
 use crate::kernel::icmp::EchoChannel;
 use crate::kernel::netns::NetnsFiles;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use echo::{Echoes, Step};
 use probe::{Asking, Found, ProbeError};
 use report::Reachability;
@@ -56,7 +56,7 @@ const ERRORS: usize = 32;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
     /// Where the namespace is.
-    pub place: Place,
+    pub place: NetnsTarget,
     /// Its name, for what is said about it.
     pub netns: NamespaceName,
     /// The kernel's index of the interface.

@@ -49,7 +49,7 @@ impl From<json5::Position> for Position {
 
 /// One turn on the way from the outermost value to the one that is meant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Turn {
+pub enum PathSegment {
     /// To the member of an object.
     Member(String),
     /// To an element of an array, from 0.
@@ -58,9 +58,9 @@ pub enum Turn {
 
 /// The way to a value, for instance `steps[2].tc_config.loss.percentage`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Place(Vec<Turn>);
+pub struct JsonPath(Vec<PathSegment>);
 
-impl Place {
+impl JsonPath {
     /// Returns the way to a member of the outermost object.
     pub fn member(name: &str) -> Self {
         Self::default().then(name)
@@ -68,14 +68,17 @@ impl Place {
 
     /// Goes on to a member, or to a member of a member: names with dots between them.
     pub fn then(mut self, names: &str) -> Self {
-        self.0
-            .extend(names.split('.').map(|name| Turn::Member(name.to_owned())));
+        self.0.extend(
+            names
+                .split('.')
+                .map(|name| PathSegment::Member(name.to_owned())),
+        );
         self
     }
 
     /// Goes on to an element.
     pub fn at(mut self, index: usize) -> Self {
-        self.0.push(Turn::Element(index));
+        self.0.push(PathSegment::Element(index));
         self
     }
 
@@ -88,19 +91,21 @@ impl Place {
     /// Returns the step of a scenario that the way leads through, from 0.
     pub fn step(&self) -> Option<usize> {
         match &self.0[..] {
-            [Turn::Member(steps), Turn::Element(index), ..] if steps == "steps" => Some(*index),
+            [PathSegment::Member(steps), PathSegment::Element(index), ..] if steps == "steps" => {
+                Some(*index)
+            }
             _ => None,
         }
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for JsonPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, turn) in self.0.iter().enumerate() {
             match turn {
-                Turn::Member(name) if index == 0 => f.write_str(name)?,
-                Turn::Member(name) => write!(f, ".{name}")?,
-                Turn::Element(index) => write!(f, "[{index}]")?,
+                PathSegment::Member(name) if index == 0 => f.write_str(name)?,
+                PathSegment::Member(name) => write!(f, ".{name}")?,
+                PathSegment::Element(index) => write!(f, "[{index}]")?,
             }
         }
         Ok(())
@@ -131,7 +136,7 @@ pub enum DocumentError {
         /// Where reading ended.
         at: Position,
         /// The value that was being read.
-        place: Place,
+        place: JsonPath,
         /// What the parser says.
         explanation: String,
     },
@@ -141,14 +146,14 @@ pub enum DocumentError {
         /// Where it is.
         at: Position,
         /// Which one.
-        place: Place,
+        place: JsonPath,
         /// What is wrong with it.
         explanation: String,
     },
 }
 
 /// Displays the place in front of an explanation; the outermost value needs none.
-struct Label<'a>(&'a Place);
+struct Label<'a>(&'a JsonPath);
 
 impl fmt::Display for Label<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,7 +237,7 @@ impl<'a> Document<'a> {
         match Tokens::new(self.text).after_first_value() {
             Some(offset) => Err(DocumentError::Read {
                 at: Position::of(offset, self.text),
-                place: Place::default(),
+                place: JsonPath::default(),
                 explanation: "nothing may follow the closing brace".to_owned(),
             }),
             None => Ok(value),
@@ -241,11 +246,11 @@ impl<'a> Document<'a> {
 
     /// Returns whether the outermost object has a member of this name.
     pub fn has_member(&self, name: &str) -> bool {
-        find(self.text, &Place::member(name).0).1 == 1
+        find(self.text, &JsonPath::member(name).0).1 == 1
     }
 
     /// Says where the value is that is wrong: the innermost of its place that the text has.
-    pub fn error(&self, place: Place, explanation: &impl ToString) -> DocumentError {
+    pub fn error(&self, place: JsonPath, explanation: &impl ToString) -> DocumentError {
         let (offset, _) = find(self.text, &place.0);
         DocumentError::Value {
             at: Position::of(offset, self.text),
@@ -254,7 +259,7 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn read_error(&self, place: Place, err: &json5::Error) -> DocumentError {
+    fn read_error(&self, place: JsonPath, err: &json5::Error) -> DocumentError {
         let mut explanation = err.to_string();
         if let Some(position) = err.position() {
             let suffix = format!(" at {position}");
@@ -274,14 +279,14 @@ impl<'a> Document<'a> {
     }
 }
 
-fn place_of(path: &serde_path_to_error::Path) -> Place {
+fn place_of(path: &serde_path_to_error::Path) -> JsonPath {
     let turns = path.iter().filter_map(|segment| match segment {
-        Segment::Seq { index } => Some(Turn::Element(*index)),
-        Segment::Map { key } => Some(Turn::Member(shortened(key.clone()))),
-        Segment::Enum { variant } => Some(Turn::Member(variant.clone())),
+        Segment::Seq { index } => Some(PathSegment::Element(*index)),
+        Segment::Map { key } => Some(PathSegment::Member(shortened(key.clone()))),
+        Segment::Enum { variant } => Some(PathSegment::Member(variant.clone())),
         Segment::Unknown => None,
     });
-    Place(turns.collect())
+    JsonPath(turns.collect())
 }
 
 /// Bounds a text that may hold what somebody else wrote, and keeps it on one line.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The daemon explains what it knows itself; where none runs, the command line looks in the same way
-//! ([`crate::own_look`]). Nothing here opens a file that might block, and nothing is kept open.
+//! ([`crate::standalone`]). Nothing here opens a file that might block, and nothing is kept open.
 
 mod look;
 mod reasons;

@@ -11,8 +11,10 @@
 //!                      └──▶ InterfacesEvent to the backend
 //! ```
 
+mod generations;
 mod inside;
 mod kernel;
+mod strangers;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -25,12 +27,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::kernel::link::Link;
-use crate::kernel::netns::{OpenError, Way};
+use crate::kernel::netns::{NetnsRef, OpenError};
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
 pub use crate::kernel::netns::NetnsKey;
 pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
+pub use strangers::Strangers;
 pub use task::Task;
 
 /// Commands that wait while the actor works through a burst; the sender then waits, which is safe
@@ -45,7 +48,7 @@ pub type Links = Arc<[Link]>;
 /// What a look has seen.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// The id by which the namespace can be read; `None` for the host, and where there are no ids.
+    /// The id by which the namespace can be read; `None` for the host, and for one that is entered.
     pub nsid: Option<Nsid>,
     /// All its links.
     pub links: Links,
@@ -69,8 +72,8 @@ pub enum InterfacesEvent {
         /// Which namespace.
         key: NetnsKey,
     },
-    /// There is a namespace to which no way is tracked.
-    Stranger,
+    /// There is a namespace to which no way is tracked. Only with [`Strangers::Report`].
+    UnknownNsid,
 }
 
 /// Why the links of a namespace could not be read.
@@ -114,11 +117,11 @@ impl From<SocketError> for LookError {
 enum Command {
     Track {
         key: NetnsKey,
-        way: Option<Way>,
+        netns_ref: Option<NetnsRef>,
     },
     Untrack {
         key: NetnsKey,
-        way: Way,
+        netns_ref: NetnsRef,
     },
     Refresh {
         key: NetnsKey,
@@ -141,20 +144,20 @@ impl InterfacesHandle {
     pub async fn track_host(&self) {
         self.send(Command::Track {
             key: NetnsKey::Host,
-            way: None,
+            netns_ref: None,
         })
         .await;
     }
 
     /// Reports the links of a namespace from now on; `way` is one of those that lead to it.
-    pub async fn track(&self, key: NetnsKey, way: Way) {
-        let way = Some(way);
-        self.send(Command::Track { key, way }).await;
+    pub async fn track(&self, key: NetnsKey, netns_ref: NetnsRef) {
+        let netns_ref = Some(netns_ref);
+        self.send(Command::Track { key, netns_ref }).await;
     }
 
     /// Takes a way back; with the last one the namespace is forgotten.
-    pub async fn untrack(&self, key: NetnsKey, way: Way) {
-        self.send(Command::Untrack { key, way }).await;
+    pub async fn untrack(&self, key: NetnsKey, netns_ref: NetnsRef) {
+        self.send(Command::Untrack { key, netns_ref }).await;
     }
 
     /// Looks again, at once, and returns what a look that began after this call has seen.
@@ -190,10 +193,18 @@ impl InterfacesHandle {
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,
+    strangers: Strangers,
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
     let (heard_tx, heard) = watch::channel(None);
-    let task = Task::new(kernel, sweep_interval, command_rx, event_tx, heard_tx);
+    let task = Task::new(
+        kernel,
+        sweep_interval,
+        strangers,
+        command_rx,
+        event_tx,
+        heard_tx,
+    );
     (InterfacesHandle { commands, heard }, events, task)
 }

@@ -21,10 +21,10 @@ pub mod mountinfo;
 #[cfg(feature = "daemon")]
 pub mod netem;
 pub mod netns;
-#[cfg(feature = "daemon")]
 pub mod pidfd;
 #[cfg(feature = "daemon")]
 pub mod private_dir;
+pub mod proc_link;
 #[cfg(feature = "daemon")]
 pub mod process;
 #[cfg(feature = "daemon")]

@@ -11,27 +11,28 @@
 //! ```
 //!
 //! A lease is bound to the kernel's identity of a namespace and to an ifindex, never to names, and to one
-//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`by_hand`] is pure.
+//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`offline_restore`] is pure.
 
-pub mod by_hand;
 pub mod failed_change;
 pub mod journal;
 pub mod ledger;
+mod netns;
+pub mod offline_restore;
 pub mod restore;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
-use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::boot;
+use crate::kernel::link::LinkIdentity;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsFiles, NetnsKey, Way};
+use crate::kernel::netns::NetnsRef;
 use crate::tc::observed::{Observed, Root};
+pub use netns::{Home, LeaseNetns};
 use terms::Grant;
 
 /// How many netems a lease knows as its own. Each change that fails half-way adds one, and what is there is
@@ -71,152 +72,6 @@ impl BootTime {
     /// Returns how long after `other` it is; 0 when it is before.
     pub fn since(self, other: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(other.0))
-    }
-}
-
-/// A namespace as the kernel tells it from all others of one boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub enum LeaseNetns {
-    /// The one that the daemon ran in. No mount keeps its inode's times, but it has a cookie.
-    Own {
-        /// Of nsfs.
-        device: u64,
-        /// Its inode.
-        inode: u64,
-        /// The kernel's number for it, since Linux 5.14.
-        cookie: Option<u64>,
-    },
-    /// One that a name led to.
-    Mounted {
-        /// Of nsfs.
-        device: u64,
-        /// Its inode.
-        inode: u64,
-        /// When the entry came to be, in s …
-        ctime_s: i64,
-        /// … and ns.
-        ctime_ns: i64,
-        /// The entry was a symbolic link.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        link: bool,
-    },
-    /// One that a process held.
-    Held {
-        /// Of nsfs.
-        device: u64,
-        /// Its inode.
-        inode: u64,
-        /// The process.
-        pid: i32,
-        /// When it started, in clock ticks since boot.
-        started: u64,
-    },
-}
-
-impl LeaseNetns {
-    /// Returns the key of a namespace to which this led first; `None` for that of a daemon.
-    pub const fn key(self) -> Option<NetnsKey> {
-        match self {
-            Self::Own { .. } => None,
-            Self::Mounted {
-                device,
-                inode,
-                ctime_s,
-                ctime_ns,
-                link,
-            } => {
-                let id = MountedNamespaceId::from_parts(device, inode, ctime_s, ctime_ns);
-                let id = if link { id.through_link() } else { id };
-                Some(NetnsKey::Mounted(id))
-            }
-            Self::Held {
-                device,
-                inode,
-                pid,
-                started,
-            } => Some(NetnsKey::Held(HeldNamespaceId::from_parts(
-                device, inode, pid, started,
-            ))),
-        }
-    }
-}
-
-impl From<MountedNamespaceId> for LeaseNetns {
-    fn from(id: MountedNamespaceId) -> Self {
-        let (device, inode, ctime_s, ctime_ns) = id.parts();
-        Self::Mounted {
-            device,
-            inode,
-            ctime_s,
-            ctime_ns,
-            link: id.is_link(),
-        }
-    }
-}
-
-impl From<HeldNamespaceId> for LeaseNetns {
-    fn from(id: HeldNamespaceId) -> Self {
-        let (device, inode, pid, started) = id.parts();
-        Self::Held {
-            device,
-            inode,
-            pid,
-            started,
-        }
-    }
-}
-
-impl fmt::Display for LeaseNetns {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Own { inode, .. } => write!(f, "the daemon's own namespace (inode {inode})"),
-            Self::Mounted { inode, .. } => write!(f, "namespace with inode {inode}"),
-            Self::Held { inode, pid, .. } => {
-                write!(f, "namespace with inode {inode} of process {pid}")
-            }
-        }
-    }
-}
-
-/// Where the daemon is: this boot, this namespace.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Home {
-    boot_id: String,
-    own: LeaseNetns,
-}
-
-impl Home {
-    /// Asks the kernel.
-    ///
-    /// # Errors
-    /// `/proc` is not mounted.
-    pub fn learn(files: &NetnsFiles) -> io::Result<Self> {
-        Ok(Self {
-            boot_id: boot::boot_id()?,
-            own: LeaseNetns::Own {
-                device: files.device(),
-                inode: files.own_inode(),
-                cookie: boot::netns_cookie(),
-            },
-        })
-    }
-
-    /// Returns what is written of a namespace.
-    pub fn netns(&self, key: NetnsKey) -> LeaseNetns {
-        match key {
-            NetnsKey::Host => self.own,
-            NetnsKey::Mounted(id) => id.into(),
-            NetnsKey::Held(id) => id.into(),
-        }
-    }
-
-    /// Returns the namespace of what was written; `None` when it was that of a daemon elsewhere.
-    pub fn key(&self, netns: LeaseNetns) -> Option<NetnsKey> {
-        match netns {
-            LeaseNetns::Own { .. } => (netns == self.own).then_some(NetnsKey::Host),
-            LeaseNetns::Mounted { .. } | LeaseNetns::Held { .. } => netns.key(),
-        }
     }
 }
 
@@ -278,6 +133,18 @@ fn bounded(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
+/// Whether a link is the one of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkMatch {
+    /// It is.
+    Same,
+    /// It may be: its hardware address or its peer is another one. A netem with our handle and the values of the
+    /// lease is ours, but nothing is put onto a link without one.
+    Unsure,
+    /// It is not: its kind is another one.
+    Another,
+}
+
 /// What is impaired on condition, and how to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,8 +156,14 @@ pub struct Lease {
     pub also: Vec<LeaseNetns>,
     /// The interface in it.
     pub ifindex: u32,
-    /// The name that the interface had, as on the wire: for people only.
+    /// The name that the interface has, as on the wire: for people only.
     pub ifname: String,
+    /// What the kernel said of the link; `None`: an earlier version wrote the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkIdentity>,
+    /// The kernel's number for the namespace (`SO_NETNS_COOKIE`), by which it is recognised under another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
     /// What is put back.
     pub before: Before,
     /// What was set since and may be there, the newest last; `None` is the kernel's default. There is
@@ -326,6 +199,8 @@ impl Lease {
             also: Vec::new(),
             ifindex,
             ifname,
+            link: None,
+            cookie: None,
             before: held.map_or_else(|| Before::of(observed), |held| held.before.clone()),
             set: held.map_or_else(Vec::new, |held| held.set.clone()),
             owner: grant.owner,
@@ -412,13 +287,47 @@ impl Lease {
         ended
     }
 
+    /// Returns it for another link that has taken the place of its own. Nothing that was on the link of before comes
+    /// back there: only a netem of ours goes.
+    #[must_use]
+    pub fn for_another_link(&self) -> Self {
+        let mut ended = self.for_good();
+        ended.set.retain(Option::is_some);
+        Self {
+            before: Before::default(),
+            under: None,
+            beneath: None,
+            link: None,
+            ..ended
+        }
+    }
+
+    /// Returns it as it is to be ended when its namespace goes out of sight, with all that it interrupted.
+    #[must_use]
+    pub fn for_departure(&self) -> Self {
+        Self {
+            under: None,
+            beneath: None,
+            ..self.for_good()
+        }
+    }
+
+    /// Returns how sure it is that a link is the one of the lease, by what the kernel says of it.
+    pub fn compare(&self, link: Option<&LinkIdentity>) -> LinkMatch {
+        match (&self.link, link) {
+            (Some(known), Some(link)) if known.kind != link.kind => LinkMatch::Another,
+            (Some(known), Some(link)) if known != link => LinkMatch::Unsure,
+            _ => LinkMatch::Same,
+        }
+    }
+
     /// Notes which ways lead to the namespace now, at most `MAX_WAYS`; returns whether that is news.
-    pub fn led_to_by(&mut self, ways: &[Way]) -> bool {
-        let also = ways.iter().map(|way| match way {
-            Way::Name { id, .. } => LeaseNetns::from(*id),
-            Way::Process(id) => LeaseNetns::from(*id),
+    pub fn led_to_by(&mut self, netns_refs: &[NetnsRef]) -> bool {
+        let also = netns_refs.iter().map(|netns_ref| match netns_ref {
+            NetnsRef::Name { id, .. } => LeaseNetns::from(*id),
+            NetnsRef::Process(id) => LeaseNetns::from(*id),
         });
-        let mut also: Vec<_> = also.filter(|way| *way != self.netns).collect();
+        let mut also: Vec<_> = also.filter(|netns_ref| *netns_ref != self.netns).collect();
         // Mounts of one namespace have one identity.
         also.dedup();
         also.truncate(MAX_WAYS);
@@ -428,7 +337,7 @@ impl Lease {
     }
 
     /// Returns all ways by which the namespace may be known.
-    pub fn ways(&self) -> impl Iterator<Item = LeaseNetns> {
+    pub fn netns_refs(&self) -> impl Iterator<Item = LeaseNetns> {
         [self.netns].into_iter().chain(self.also.iter().copied())
     }
 

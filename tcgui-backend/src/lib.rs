@@ -29,10 +29,9 @@ pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
 pub mod execution;
+mod exit_watches;
 #[cfg(feature = "daemon")]
 pub mod explain;
-#[cfg(feature = "daemon")]
-pub mod held;
 #[cfg(feature = "daemon")]
 pub mod interfaces;
 pub mod kernel;
@@ -44,7 +43,7 @@ pub mod library;
 pub mod listing;
 pub mod namespace_watcher;
 #[cfg(feature = "daemon")]
-pub mod own_look;
+pub mod netns_holders;
 mod pacing;
 #[cfg(feature = "daemon")]
 pub mod policy;
@@ -57,8 +56,12 @@ pub mod scenario;
 #[cfg(feature = "daemon")]
 pub mod sockets;
 #[cfg(feature = "daemon")]
+pub mod standalone;
+#[cfg(feature = "daemon")]
 pub mod tc;
 #[cfg(feature = "daemon")]
 pub mod telemetry;
+#[cfg(feature = "daemon")]
+mod token_bucket;
 #[cfg(feature = "daemon")]
 pub mod unix_socket;

@@ -36,7 +36,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use crate::blocking;
 use crate::kernel::private_dir::Distrust;
 use store::Store;
-use task::{Command, Desk};
+use task::{Command, LibraryStore};
 
 pub use task::Task;
 
@@ -154,7 +154,7 @@ pub async fn check_store(config: &LibraryConfig) -> Result<(), Distrust> {
 /// library.
 pub async fn open(config: LibraryConfig) -> (LibraryHandle, Task) {
     let (desk, library) = blocking::run(move || {
-        let mut desk = Desk::new(config);
+        let mut desk = LibraryStore::new(config);
         let library = desk.read();
         (desk, library)
     })

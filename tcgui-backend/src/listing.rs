@@ -7,7 +7,7 @@ use tcgui_shared::interface::{NamespaceType, NetworkInterface, NetworkNamespace}
 
 /// Where a namespace is. Ordered as it is printed: by backend, the host first, then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub struct NamespaceRow {
     /// The backend that lists it. `None`: it was looked at directly.
     backend: Option<String>,
     is_named: bool,
@@ -15,7 +15,7 @@ pub struct Place {
 }
 
 /// Everything that is shown at one moment.
-pub type Picture = BTreeMap<Place, NetworkNamespace>;
+pub type Picture = BTreeMap<NamespaceRow, NetworkNamespace>;
 
 /// What became of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -34,7 +34,7 @@ pub enum Change {
 /// Puts the namespaces that one backend shows into a picture.
 pub fn put(picture: &mut Picture, backend: Option<&str>, namespaces: &[NetworkNamespace]) {
     for namespace in namespaces {
-        let place = Place {
+        let place = NamespaceRow {
             backend: backend.map(str::to_owned),
             is_named: namespace.namespace_type != NamespaceType::Default,
             name: namespace.name.clone(),
@@ -47,7 +47,7 @@ pub fn put(picture: &mut Picture, backend: Option<&str>, namespaces: &[NetworkNa
 pub fn changes<'a>(
     old: &'a Picture,
     new: &'a Picture,
-) -> Vec<(Change, &'a Place, &'a NetworkNamespace)> {
+) -> Vec<(Change, &'a NamespaceRow, &'a NetworkNamespace)> {
     let gone = old.iter().filter(|(place, _)| !new.contains_key(place));
     let gone = gone.map(|(place, it)| (Change::Removed, place, it));
     let news = new.iter().filter_map(|(place, it)| match old.get(place) {
@@ -74,7 +74,7 @@ pub fn table(picture: &Picture) -> String {
 }
 
 /// Returns a change as a line for people.
-pub fn line(change: Change, place: &Place, namespace: &NetworkNamespace) -> String {
+pub fn line(change: Change, place: &NamespaceRow, namespace: &NetworkNamespace) -> String {
     let sign = match change {
         Change::Present => ' ',
         Change::Added => '+',
@@ -91,7 +91,7 @@ pub fn line(change: Change, place: &Place, namespace: &NetworkNamespace) -> Stri
 /// None that is known: strings, numbers and booleans can always be written.
 pub fn json(
     change: Change,
-    place: &Place,
+    place: &NamespaceRow,
     namespace: &NetworkNamespace,
 ) -> serde_json::Result<String> {
     #[derive(Serialize)]
@@ -115,7 +115,7 @@ pub fn printable(text: &str) -> String {
         .collect()
 }
 
-fn cells(place: &Place, namespace: &NetworkNamespace) -> [String; 4] {
+fn cells(place: &NamespaceRow, namespace: &NetworkNamespace) -> [String; 4] {
     let kind = match &namespace.namespace_type {
         NamespaceType::Default => "host".to_owned(),
         NamespaceType::Traditional if place.name.starts_with("pid:") => "process".to_owned(),

@@ -1,14 +1,16 @@
 //! Which named network namespaces exist and are usable, known the moment it becomes true.
 //!
-//! One actor owns the two `notify` watches (on the netns directory and on its parent), the mount-table
-//! doorbell and the fallback poll. Every event is only a doorbell: the actor looks again, compares with
-//! what it knew, and reports the difference.
+//! One actor owns the `notify` watches (on the netns directory and on every directory that its path leads
+//! through), the mount-table doorbell, the watches on the ends of processes behind symbolic links, and the
+//! fallback poll. Every event is only a doorbell: the actor looks again, compares with what it knew, and
+//! reports the difference.
 //!
 //! ```text
-//!  /run            notify ─┐
+//!  /, /run         notify ─┐
 //!  /run/netns      notify ─┤ doorbell.rs   ring   ┌────────────────┐  look   ┌──────────┐
 //!  /proc/self/mountinfo  ──┼─────────────────────▶│ task.rs: select│────────▶│ probe.rs │
-//!  backoff, sweep timers ──┘                      └───────┬────────┘◀────────└──────────┘
+//!  ends of processes     ──┤ link_processes.rs    └───────┬────────┘◀────────│ route.rs │
+//!  backoff, sweep timers ──┘                              │                  └──────────┘
 //!                                                 ring,   │    ▲          observations
 //!                                                 observe ▼    │ what next, when to wake
 //!                                                 ┌────────────┴───┐  NamespaceEvent
@@ -71,14 +73,17 @@
 //! ## Privileges and limits
 //!
 //! None of the capabilities is needed to learn names and identities of a directory that may be read. The
-//! watcher takes one inotify instance with two watches, the thread that notify reads it on, and a handful of
-//! descriptors; without the inotify instance (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux
-//! 4.11 or later, in a tokio runtime with I/O and time enabled.
+//! watcher takes one inotify instance with a watch on each directory of the path, the thread that notify reads it
+//! on, a descriptor for each process behind a symbolic link (at most 256), and a handful of others. Without the
+//! inotify instance (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux 4.11 or later (the
+//! ends of processes need 5.3), in a tokio runtime with I/O and time enabled.
 
 mod directory;
 mod doorbell;
 mod handle;
+mod link_processes;
 mod probe;
+mod route;
 mod status;
 mod task;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How soon expensive work may be repeated: at once after quiet, then in proportion to its cost.
 //!
-//! One rule serves the sweep of the netns directory, the dump of a namespace and the publication of
-//! the interface list. It holds no clock: the caller says what time it is.
+//! One rule serves the sweep of the netns directory, the dump of a namespace, the publication of
+//! the interface list and the reading of files. It holds no clock: the caller says what time it is.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,6 @@ pub(crate) struct Pacing {
     factor: u32,
     shortest: Duration,
     longest: Duration,
-    allowance: Duration,
-    /// Until when the pauses last that were incurred, without the allowance.
-    paused_until: Option<Instant>,
     not_before: Option<Instant>,
 }
 
@@ -25,17 +22,8 @@ impl Pacing {
             factor,
             shortest,
             longest,
-            allowance: Duration::ZERO,
-            paused_until: None,
             not_before: None,
         }
-    }
-
-    /// Allows repetitions to come sooner than their pauses, though not sooner than `shortest`, until those
-    /// add up to `allowance` more than the time that passed. In the long run the share is the same.
-    #[cfg(any(test, feature = "daemon"))]
-    pub(crate) const fn with_allowance(self, allowance: Duration) -> Self {
-        Self { allowance, ..self }
     }
 
     /// Returns the longest pause.
@@ -63,14 +51,7 @@ impl Pacing {
         let pause = cost
             .saturating_mul(self.factor)
             .clamp(self.shortest, self.longest);
-        let begin = self.paused_until.map_or(end, |until| until.max(end));
-        // Whoever did not wait for its pause adds no more than the allowance to the next one.
-        let paused_until = begin.min(end + self.allowance) + pause;
-        let soonest = end + self.shortest;
-        let allowed = paused_until.checked_sub(self.allowance);
-        self.paused_until = Some(paused_until);
-        let not_before = allowed.map_or(soonest, |allowed| allowed.max(soonest));
-        self.hold_until(not_before);
+        self.hold_until(end + pause);
     }
 }
 
@@ -97,13 +78,11 @@ mod tests {
     fn what_did_not_wait_is_not_made_up_for() {
         let ms = Duration::from_millis;
         let now = Instant::now();
-        let plain = Pacing::new(10, ms(25), ms(250));
-        for mut pacing in [plain.clone(), plain.with_allowance(ms(250))] {
-            for _ in 0..100 {
-                pacing.done(now, ms(10));
-            }
-            assert_eq!(pacing.not_before(), Some(now + ms(100)));
+        let mut pacing = Pacing::new(10, ms(25), ms(250));
+        for _ in 0..100 {
+            pacing.done(now, ms(10));
         }
+        assert_eq!(pacing.not_before(), Some(now + ms(100)));
     }
 
     #[test]
@@ -114,25 +93,5 @@ mod tests {
         pacing.hold_until(now + ms(5));
         pacing.done(now + ms(1), Duration::ZERO);
         assert_eq!(pacing.not_before(), Some(now + ms(5)));
-    }
-
-    #[test]
-    fn a_few_come_sooner_and_then_the_share_is_kept() {
-        let ms = Duration::from_millis;
-        let begin = Instant::now();
-        let mut pacing = Pacing::new(10, ms(25), ms(250)).with_allowance(ms(250));
-        let mut now = begin;
-        let mut gaps = Vec::new();
-        for _ in 0..6 {
-            pacing.done(now, ms(10));
-            let next = pacing.not_before().expect("it was done");
-            gaps.push((next - now).as_millis());
-            now = next;
-        }
-        assert_eq!(gaps, [25, 25, 25, 75, 100, 100], "each costs 100 ms");
-        // After quiet the allowance is whole again.
-        now += ms(250);
-        pacing.done(now, ms(10));
-        assert_eq!(pacing.not_before(), Some(now + ms(25)));
     }
 }

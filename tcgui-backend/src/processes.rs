@@ -20,13 +20,12 @@
 //! events were lost, when the last known holder of a namespace is gone, on the backend's bell and in slow
 //! sweeps. However much happens, looking takes under 2 % of a processor after the first moment; then it comes later.
 
-mod agenda;
-mod budget;
+mod cpu_meter;
 mod doorbell;
-mod ends;
+mod holder_exits;
 mod holders;
-mod meter;
 mod probe;
+mod scan_scheduler;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -37,7 +36,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 
-use crate::held::HeldEvent;
+use crate::netns_holders::HeldEvent;
 pub use task::Task;
 
 /// How often to look at all processes when nothing rings.
@@ -60,7 +59,7 @@ pub enum ProcessesError {
 /// Makes the actor look. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProcessesHandle {
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
 }
 
 impl ProcessesHandle {
@@ -69,7 +68,7 @@ impl ProcessesHandle {
     ///
     /// The actor looks at all processes as soon as that may cost something; rings until then are one ring.
     pub fn ring(&self) {
-        self.bell.notify_one();
+        self.wakeup.notify_one();
     }
 }
 
@@ -83,7 +82,7 @@ pub fn open(
     config: ProcessesConfig,
     events: mpsc::Sender<HeldEvent>,
 ) -> Result<(ProcessesHandle, Task), ProcessesError> {
-    let bell = Arc::new(Notify::new());
-    let task = Task::open(config, Arc::clone(&bell), events)?;
-    Ok((ProcessesHandle { bell }, task))
+    let wakeup = Arc::new(Notify::new());
+    let task = Task::open(config, Arc::clone(&wakeup), events)?;
+    Ok((ProcessesHandle { wakeup }, task))
 }

@@ -8,7 +8,7 @@ use tcgui_shared::preset::CustomPreset;
 use tcgui_shared::scenario::{NetworkScenario, ScenarioMetadata, ScenarioStep};
 
 use crate::document::duration::{self, DurationError};
-use crate::document::{Document, DocumentError, Place};
+use crate::document::{Document, DocumentError, JsonPath};
 use crate::preset::{
     self, Features, Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text,
 };
@@ -91,7 +91,7 @@ fn scenario(keys: Keys, presets: &[CustomPreset], now: u64) -> Result<NetworkSce
     check_count(&keys.steps)?;
     let mut steps = Vec::with_capacity(keys.steps.len());
     for (index, keys) in keys.steps.into_iter().enumerate() {
-        let place = || Place::member("steps").at(index);
+        let place = || JsonPath::member("steps").at(index);
         steps.push(step(keys, presets).map_err(|flaw| flaw.within(place()))?);
     }
     let metadata = match keys.metadata {
@@ -128,7 +128,7 @@ fn step(keys: StepKeys, presets: &[CustomPreset]) -> Result<ScenarioStep, Flaw> 
         None => keys
             .tc_config
             .into_config()
-            .map_err(|flaw| flaw.within(Place::member("tc_config")))?,
+            .map_err(|flaw| flaw.within(JsonPath::member("tc_config")))?,
     };
     Ok(ScenarioStep {
         duration_ms,
@@ -158,12 +158,12 @@ pub(crate) fn check(scenario: &NetworkScenario) -> Result<(), Flaw> {
     check_id(&scenario.id)?;
     check_text("name", &scenario.name, 1..=MAX_NAME)?;
     check_text("description", &scenario.description, 0..=MAX_DESCRIPTION)?;
-    check_metadata(&scenario.metadata).map_err(|flaw| flaw.within(Place::member("metadata")))?;
+    check_metadata(&scenario.metadata).map_err(|flaw| flaw.within(JsonPath::member("metadata")))?;
     check_count(&scenario.steps)?;
     let mut checked: Option<TcNetemConfig> = None;
     for (index, step) in scenario.steps.iter().enumerate() {
         check_step(step, &mut checked)
-            .map_err(|flaw| flaw.within(Place::member("steps").at(index)))?;
+            .map_err(|flaw| flaw.within(JsonPath::member("steps").at(index)))?;
     }
     if duration_ms(&scenario.steps) > MAX_DAYS * MS_PER_DAY {
         let days = MAX_DAYS;
@@ -180,7 +180,7 @@ fn check_step(step: &ScenarioStep, checked: &mut Option<TcNetemConfig>) -> Resul
     }
     check_text("description", &step.description, 0..=MAX_STEP_DESCRIPTION)?;
     if checked.as_ref() != Some(&step.tc_config) {
-        check_config(&step.tc_config).map_err(|flaw| flaw.within(Place::member("tc_config")))?;
+        check_config(&step.tc_config).map_err(|flaw| flaw.within(JsonPath::member("tc_config")))?;
         *checked = Some(step.tc_config);
     }
     Ok(())

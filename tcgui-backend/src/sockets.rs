@@ -2,19 +2,26 @@
 //!
 //! What the kernel does not do by namespace id (qdiscs, switching links) needs a socket inside. Such a
 //! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
-//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used), and it is closed the moment the last
-//! way to it is gone.
+//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used). It is closed when the last way to the
+//! namespace is gone, or when its time is over ([`NetnsSockets::close_unused`]).
+//!
+//! Reading a link over such a socket has one side effect: if the other end of a veth is in another namespace, the kernel
+//! gives that namespace an id in the table of the socket's namespace (`rtnl_fill_link_netnsid`,
+//! `net/core/rtnetlink.c`). `ip link` does the same, and almost always the kernel has done it when it announced the link.
+//! So links are read over these sockets only before and after a change. Looks read them from the
+//! [`Observer`](crate::kernel::rtnetlink::Observer); a dump of qdiscs gives no ids.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, Way, inside};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
 /// How long a socket is kept after its use. A client that has switched a link often switches another one soon, and entering the
@@ -25,21 +32,23 @@ const MOST_USED: usize = 16;
 
 /// A namespace and the references to it. The host needs none.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct NetnsTarget {
     /// The namespace.
     pub key: NetnsKey,
     /// Ways to try.
-    pub ways: Vec<Way>,
+    pub netns_refs: Vec<NetnsRef>,
     /// The way that whoever asked has named. The kernel may have given the inode number to another namespace
     /// to which other ways lead, while nobody has said so of this one.
-    pub named: Option<Way>,
+    pub named: Option<NetnsRef>,
 }
 
-impl Place {
+impl NetnsTarget {
     /// Returns whether the namespace that is open is the one that was named. While it is open, no other
     /// one can have its inode number.
     pub fn is_named(&self, files: &NetnsFiles) -> bool {
-        self.named.as_ref().is_none_or(|way| files.leads(way))
+        self.named
+            .as_ref()
+            .is_none_or(|netns_ref| files.leads(netns_ref))
     }
 }
 
@@ -89,7 +98,7 @@ impl Inside {
 
     /// Reads the clock only where it matters: it is a system call on machines without vDSO.
     fn is_wanted_now(&self) -> bool {
-        self.kept || self.used_until.is_some() && self.is_used(Instant::now())
+        self.kept || self.used_until.is_some() && self.is_used(now())
     }
 }
 
@@ -100,6 +109,8 @@ pub struct NetnsSockets {
     files: NetnsFiles,
     others: Arc<Mutex<HashMap<NetnsKey, Inside>>>,
     running: Arc<Semaphore>,
+    /// Rings when a namespace is used while no other one is.
+    first_used: Arc<Notify>,
     /// How many links are being switched.
     switching: Arc<AtomicUsize>,
 }
@@ -124,6 +135,7 @@ impl NetnsSockets {
             files,
             others: Arc::default(),
             running: Arc::new(Semaphore::new(parallel)),
+            first_used: Arc::default(),
             switching: Arc::default(),
         }
     }
@@ -152,24 +164,65 @@ impl NetnsSockets {
         }
     }
 
-    /// Keeps an idle socket inside for a while, as long as that is so in few others: somebody works there. It is
-    /// closed by the first look after that, or when another takes its place.
+    /// Keeps an idle socket inside for 10 s, if that is so in fewer than 16 other namespaces.
     pub fn used(&self, key: NetnsKey) {
-        let now = Instant::now();
+        let now = now();
         let mut others = self.lock();
         let used = others
             .iter()
             .filter(|(it, inside)| **it != key && inside.is_used(now));
-        if used.count() >= MOST_USED {
+        let used = used.count();
+        if used >= MOST_USED {
             return;
         }
         if let Some(inside) = others.get_mut(&key) {
             inside.used_until = Some(now + USED);
         }
-        let unwanted = others.values_mut().filter(|inside| !inside.is_wanted(now));
-        let closed: Vec<_> = unwanted.filter_map(|inside| inside.idle.take()).collect();
+        drop(others);
+        // Otherwise the timer is set already, and for an earlier time.
+        if used == 0 {
+            self.first_used.notify_one();
+        }
+    }
+
+    /// Closes each idle socket when its time is over, until `stop` is cancelled.
+    pub async fn close_unused(self, stop: CancellationToken) {
+        loop {
+            let next = self.close_expired(now());
+            let expired = async {
+                match next {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                // Cancel-safe: cancellation is a state.
+                () = stop.cancelled() => return,
+                // Cancel-safe: a ring stays until it is taken.
+                () = self.first_used.notified() => {}
+                // Cancel-safe: the deadline is computed anew each time.
+                () = expired => {}
+            }
+        }
+    }
+
+    /// Closes the idle sockets whose time is over, and returns when the next one's is.
+    fn close_expired(&self, now: Instant) -> Option<Instant> {
+        let mut others = self.lock();
+        let mut closed = Vec::new();
+        for inside in others.values_mut() {
+            if !inside.is_used(now) {
+                inside.used_until = None;
+            }
+            if !inside.is_wanted(now) {
+                closed.extend(inside.idle.take());
+            }
+        }
+        let next = others.values().filter_map(|it| it.used_until).min();
         drop(others);
         drop(closed);
+        next
     }
 
     /// Says whether an idle socket inside is worth having: there is something to be read again and again.
@@ -215,17 +268,14 @@ impl NetnsSockets {
     /// What `request` returns, or [`SocketError`] when no socket is to be had.
     pub fn run_here<T, E>(
         &self,
-        place: &Place,
+        place: &NetnsTarget,
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
     ) -> Result<T, E>
     where
         E: From<SocketError> + From<RtnetlinkError>,
     {
-        if place.key == NetnsKey::Host {
-            return self.host.run_here(request);
-        }
-        self.inside(place.key, &place.ways, |socket| {
-            if place.is_named(&self.files) {
+        self.inside(place.key, &place.netns_refs, |socket| {
+            if place.key == NetnsKey::Host || place.is_named(&self.files) {
                 request(socket)
             } else {
                 Err(SocketError::Gone.into())
@@ -233,29 +283,35 @@ impl NetnsSockets {
         })
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside another namespace than the
-    /// daemon's own.
+    /// Runs `request` on this thread, which may block, with a socket inside a namespace. `ways` lead to it, unless it
+    /// is the host's.
     ///
     /// # Errors
     /// As [`Self::run_here`].
-    pub fn inside<T, E: From<SocketError>>(
+    pub fn inside<T, E>(
         &self,
         key: NetnsKey,
-        ways: &[Way],
+        netns_refs: &[NetnsRef],
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E>,
-    ) -> Result<T, E> {
+    ) -> Result<T, E>
+    where
+        E: From<SocketError> + From<RtnetlinkError>,
+    {
+        if key == NetnsKey::Host {
+            return self.host.run_here(request);
+        }
         let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,
-            None => self.open(ways)?,
+            None => self.open(netns_refs)?,
         };
         let answer = request(&mut socket);
         self.put_back(key, socket);
         answer
     }
 
-    fn open(&self, ways: &[Way]) -> Result<RequestSocket, SocketError> {
-        let netns = self.files.open_any(ways)?;
+    fn open(&self, netns_refs: &[NetnsRef]) -> Result<RequestSocket, SocketError> {
+        let netns = self.files.open_any(netns_refs)?;
         let socket = inside(netns, RequestSocket::open).map_err(SocketError::Enter)?;
         Ok(socket?)
     }
@@ -281,9 +337,15 @@ impl NetnsSockets {
     }
 }
 
+/// The clock that also tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::lab::PrivateNetns;
     use crate::kernel::netns::MountedNamespaceId;
 
     #[test]
@@ -300,10 +362,45 @@ mod tests {
             let others = sockets.lock();
             others.values().filter(|it| it.is_wanted(now)).count()
         };
-        let now = Instant::now();
+        let now = now();
         assert_eq!(wanted(now), MOST_USED);
         assert_eq!(wanted(now + USED), 0);
         sockets.keep(key(0), true);
         assert_eq!(wanted(now + USED), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_socket_is_closed_when_its_time_is_over_without_any_other_work() {
+        let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
+        let netns = PrivateNetns::new();
+        let (path, id) = netns.path();
+        let (key, netns_refs) = (NetnsKey::Mounted(id), [NetnsRef::Name { path, id }]);
+        let switch = || {
+            sockets.used(key);
+            sockets.inside::<_, SocketError>(key, &netns_refs, |socket| {
+                Ok(socket.link(1).map(drop)?)
+            })
+        };
+        let is_open = || sockets.lock()[&key].idle.is_some();
+        let (stop, moment) = (CancellationToken::new(), Duration::from_millis(10));
+        let mut actor = tokio::task::JoinSet::new();
+        actor.spawn(sockets.clone().close_unused(stop.clone()));
+        sockets.admit(key);
+        // Again after it was closed, and with the time counted from the last use.
+        for _ in 0..2 {
+            switch().unwrap();
+            tokio::time::sleep(USED / 2).await;
+            switch().unwrap();
+            tokio::time::sleep(USED - moment).await;
+            assert!(is_open());
+            tokio::time::sleep(moment * 2).await;
+            assert!(!is_open());
+        }
+        sockets.keep(key, true);
+        switch().unwrap();
+        tokio::time::sleep(USED * 2).await;
+        assert!(is_open(), "there is something to be read again and again");
+        stop.cancel();
+        actor.join_next().await.unwrap().unwrap();
     }
 }

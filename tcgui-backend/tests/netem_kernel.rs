@@ -1,6 +1,6 @@
 //! Traffic control on a kernel that has netem.
 //!
-//! The tests in [`inside`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The tests
+//! The tests in [`inside`] and [`race`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The tests
 //! here start this program again on such a kernel, through `scripts/with-netem.sh`, and run them there. A test that
 //! does not run there has failed.
 
@@ -10,6 +10,9 @@ mod configs;
 #[cfg(test)]
 #[path = "netem_kernel/inside.rs"]
 mod inside;
+#[cfg(test)]
+#[path = "netem_kernel/race.rs"]
+mod race;
 
 #[cfg(test)]
 mod tests {
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn traffic_control_on_a_kernel_with_netem() {
-        run_ignored("inside::with_netem::", &[]);
+        run_ignored("::with_netem::", &[]);
     }
 
     /// It forbids loading modules, and the module may be loaded in the kernel of this machine.

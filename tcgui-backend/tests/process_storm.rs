@@ -11,7 +11,7 @@ mod tests {
 
     use nix::libc;
     use nix::sys::resource::{UsageWho, getrusage};
-    use tcgui_backend::held::{HeldEvent, Holder};
+    use tcgui_backend::netns_holders::{HeldEvent, Holder};
     use tcgui_backend::processes::{ProcessesConfig, ProcessesHandle, open};
     use tokio::sync::mpsc;
     use tokio::time::timeout;

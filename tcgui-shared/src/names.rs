@@ -457,6 +457,18 @@ fn file_name(kind: NameKind, name: &OsStr, max: usize) -> Result<OsString, NameE
 }
 
 /// Returns the wire text of a name.
+/// Returns the wire text of any name of the kernel, also of one that is no name of an interface here.
+///
+/// ```
+/// use tcgui_shared::names::wire_text;
+///
+/// assert_eq!(wire_text("enp0s31f6-uplink"), "enp0s31f6-uplink");
+/// assert_eq!(wire_text(r"a\b"), r"a\\b");
+/// ```
+pub fn wire_text(name: impl AsRef<OsStr>) -> String {
+    escape(name.as_ref().as_bytes())
+}
+
 fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {

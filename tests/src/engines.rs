@@ -10,6 +10,8 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -315,6 +317,7 @@ fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
 pub struct Tap {
     socket: PathBuf,
     events: Receiver<Event>,
+    is_losing: Arc<AtomicBool>,
 }
 
 impl Tap {
@@ -329,15 +332,26 @@ impl Tap {
         fs::rename(kind.socket(), behind)?;
         let listener = UnixListener::bind(&socket)?;
         let (sender, events) = channel();
+        let is_losing = Arc::new(AtomicBool::new(false));
+        let losing = Arc::clone(&is_losing);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
                 // While the engine is away, who connects is turned away.
                 if let Ok(engine) = UnixStream::connect(behind) {
-                    pass(client, engine, &sender).ok();
+                    pass(client, engine, &sender, &losing).ok();
                 }
             }
         });
-        Ok(Self { socket, events })
+        Ok(Self {
+            socket,
+            events,
+            is_losing,
+        })
+    }
+
+    /// Keeps all events back from now on, without a trace. Answers to other questions pass.
+    pub fn lose_events(&self) {
+        self.is_losing.store(true, Ordering::Relaxed);
     }
 
     /// Where it listens.
@@ -353,19 +367,29 @@ impl Tap {
     }
 }
 
-fn pass(client: UnixStream, engine: UnixStream, events: &Sender<Event>) -> io::Result<()> {
+fn pass(
+    client: UnixStream,
+    engine: UnixStream,
+    events: &Sender<Event>,
+    is_losing: &Arc<AtomicBool>,
+) -> io::Result<()> {
     let (mut asks, mut is_asked) = (client.try_clone()?, engine.try_clone()?);
     thread::spawn(move || {
         io::copy(&mut asks, &mut is_asked).ok();
         is_asked.shutdown(Shutdown::Both).ok();
     });
     let (events, mut to, mut from) = (events.clone(), client, engine);
+    let is_losing = Arc::clone(is_losing);
     thread::spawn(move || {
         let (mut piece, mut rest) = ([0; 65536], Vec::new());
         while let Ok(len @ 1..) = from.read(&mut piece) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.unwrap_or_default();
-            if to.write_all(&piece[..len]).is_err() {
+            // An engine writes each event as a chunk of its own; only events have this field.
+            let field: &[u8] = b"\"timeNano\"";
+            let mut windows = piece[..len].windows(field.len());
+            let is_lost = is_losing.load(Ordering::Relaxed) && windows.any(|it| it == field);
+            if !is_lost && to.write_all(&piece[..len]).is_err() {
                 break;
             }
             rest.extend_from_slice(&piece[..len]);

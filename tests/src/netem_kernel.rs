@@ -8,6 +8,7 @@ use std::env;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -23,6 +24,13 @@ pub const LIMIT: Duration = Duration::from_secs(1200);
 
 /// Factor for the deadlines of tests, because an emulated processor is about ten times slower.
 const PATIENCE: &str = "10";
+
+/// How many tests of one program use another kernel at a time. With more machines on two processors, an emulated processor
+/// is too slow for the deadlines.
+const AT_ONCE: usize = 2;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static ENDED: Condvar = Condvar::new();
 
 /// Directories that are private to the command that the script runs.
 const PRIVATE: [&str; 4] = ["/tmp", "/var/tmp", "/run", "/dev/shm"];
@@ -92,6 +100,7 @@ fn run_tests(
         Kernel::Virtual => &["--kernel", "vm"],
     };
     let mut command = command(options, limit, program)?;
+    let _place = Place::wait();
     command
         .args(["--color=never", "--test-threads=1"])
         .args(arguments)
@@ -121,6 +130,25 @@ fn run_tests(
         measure::report(line)?;
     }
     Ok(())
+}
+
+/// One of the [`AT_ONCE`] places.
+struct Place;
+
+impl Place {
+    fn wait() -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let running = ENDED.wait_while(running, |running| *running >= AT_ONCE);
+        *running.unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        ENDED.notify_one();
+    }
 }
 
 /// Returns the directory with the unpacked kernel, which the script makes in cargo's target directory.

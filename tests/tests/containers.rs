@@ -5,6 +5,9 @@
 mod tests {
     use std::collections::BTreeSet;
     use std::ffi::OsStr;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, chown};
+    use std::path::Path;
     use std::sync::mpsc::Receiver;
     use std::time::Duration;
 
@@ -549,11 +552,86 @@ mod tests {
         |scene| {
             let podman = Engine::start(Which::Podman)?;
             let tap = Tap::start(Which::Podman)?;
-            std::os::unix::fs::chown(tap.socket(), Some(1000), None)?;
+            chown(tap.socket(), Some(1000), None)?;
             let options = [OsStr::new("--container-socket"), tap.socket().as_os_str()];
             let view = View::start(scene, &options)?;
             let cycles = cycle(&podman, &view, tap.events(), (20, NONE))?;
             check_cycles("podman without its file", &cycles)?;
+            podman.stop()
+        }
+    );
+
+    // The tap's socket is not root's: Podman's own file of events is not read.
+    lab_test!(
+        a_container_whose_start_was_not_reported_is_found,
+        Kind::Engines,
+        |scene| {
+            let podman = Engine::start(Which::Podman)?;
+            let tap = Tap::start(Which::Podman)?;
+            chown(tap.socket(), Some(1000), None)?;
+            let socket = tap.socket().as_os_str();
+            let interval = ["--sweep-interval", "1s"].map(OsStr::new);
+            let options = [OsStr::new("--container-socket"), socket];
+            let view = View::start(scene, &[options, interval].concat())?;
+            podman.start_container("reported", NONE)?;
+            view.wait_names(&["reported"])?;
+            tap.lose_events();
+            podman.start_container("lost", NONE)?;
+            view.wait_names(&["lost", "reported"])?;
+            check(&podman, "lost", &view)?;
+            podman.run(&["rename", "lost", "renamed"])?;
+            view.wait_names(&["renamed", "reported"])?;
+            podman.remove(&["reported", "renamed"])?;
+            view.wait_names(&[])?;
+            podman.stop()
+        }
+    );
+
+    /// The packaged unit.
+    const UNIT: &str = include_str!("../../tcgui-backend/assets/packaging/tcgui-backend.service");
+
+    /// A program that becomes the daemon with the capabilities of the packaged unit and these groups.
+    fn as_unit(groups: &'static str) -> anyhow::Result<&'static [&'static str]> {
+        let set = UNIT
+            .lines()
+            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+            .context("the unit bounds the capabilities")?;
+        let set = set.replace("CAP_", "+").replace(' ', ",").to_lowercase();
+        let set: &'static str = format!("--bounding-set=-all,{set}").leak();
+        let wrapper = vec!["setpriv", groups, set, "--no-new-privs", "--"];
+        Ok(wrapper.leak())
+    }
+
+    lab_test!(
+        the_packaged_unit_uses_the_socket_of_a_user_by_its_group,
+        Kind::Engines,
+        |scene| {
+            let podman = Engine::start(Which::Podman)?;
+            let tap = Tap::start(Which::Podman)?;
+            // As systemd makes it for the user 1000: nobody else may enter the directory.
+            let socket = Path::new("/run/user/1000/podman.sock");
+            let directory = socket.parent().context("it has a directory")?;
+            fs::create_dir_all(directory)?;
+            fs::rename(tap.socket(), socket)?;
+            for (path, mode) in [(directory, 0o700), (socket, 0o660)] {
+                chown(path, Some(1000), Some(1000))?;
+                fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+            }
+            podman.start_container("web", NONE)?;
+            let options = [OsStr::new("--container-socket"), socket.as_os_str()];
+
+            scene.wrap_daemon(as_unit("--clear-groups")?);
+            let view = View::start(scene, &options)?;
+            stays(&view, "the socket is closed to the daemon")?;
+            ensure!(view.history().is_empty(), "{:?}", view.history());
+            scene.take_daemon()?.stop()?;
+
+            scene.wrap_daemon(as_unit("--groups=1000")?);
+            let view = View::start(scene, &options)?;
+            view.wait_names(&["web"])?;
+            check(&podman, "web", &view)?;
+            podman.remove(&["web"])?;
+            view.wait_names(&[])?;
             podman.stop()
         }
     );

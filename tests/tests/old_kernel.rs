@@ -63,6 +63,19 @@ mod tests {
     }
 
     #[test]
+    fn no_namespace_ids_are_left_on_an_older_kernel_in_a_vm() {
+        run_tests(
+            "no_trace",
+            &[
+                "commands_that_look_without_a_daemon_leave_no_ids",
+                "namespace_ids_are_as_without_the_daemon_when_processes_are_looked_at",
+                "the_observer_is_never_listed_and_ends_with_the_daemon",
+            ],
+        )
+        .unwrap();
+    }
+
+    #[test]
     fn links_on_an_older_kernel_in_a_vm() {
         run_tests(
             "interfaces",

@@ -259,6 +259,27 @@ mod tests {
         }
     );
 
+    lab_test!(
+        a_link_that_leaves_no_end_behind_tells_of_a_silent_namespace,
+        Kind::OwnProcesses,
+        |scene| {
+            start(scene, &[&[SHOWN][..], &UNSWEPT].concat())?;
+            for _ in 0..3 {
+                let restless = Restless::start()?;
+                restless.rouse()?;
+                let name = title(restless.process(), "perl");
+                netns::ip_line("tuntap add far mode tap")?;
+                quiet()?;
+                netns::ip_line(&format!("link set far netns {}", restless.process().pid()))?;
+                listed(scene, &name, true)?;
+                attribute(scene, (&name, "far"), "interface_type", "Tap")?;
+                drop(restless);
+                listed(scene, &name, false)?;
+            }
+            Ok(())
+        }
+    );
+
     fn odd_programs() -> Vec<OsString> {
         let bytes: [&[u8]; 13] = [
             b"a)b",

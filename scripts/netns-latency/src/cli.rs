@@ -38,6 +38,8 @@ Situations:
   link        a veth made, brought up and deleted inside a named namespace
   iproute2    the real `ip netns add` and `del`
   burst1000   1000 made, and later removed, as fast as one process can; one trial for each 20 asked for
+  sequence    ten changes 5 ms apart, whether or not the one before was seen: five times, a namespace is
+              deleted and another one made
   degraded    no inotify: its limits are 0 in a user namespace of the lab's own; the mount table rings
   silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
               second; one trial for each 10 asked for, in all phases of the sweeps
@@ -61,7 +63,7 @@ The JSON of --json is one object:
   options      trials, situations, many (1000), command (the arguments of this program)
   rows         situation, op, observer (the `list` of the table is `client`), n (trials in which all was
                seen), missed (namespaces or links), p50_ns, p90_ns, p99_ns, max_ns, ratio, lists_per_s
-               (null but for bursts), samples_ns (in the order of the trials)
+               (null but for bursts; without the ten lists that may follow at once), samples_ns (in the order of the trials)
 
 Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure, 130
 interrupted.

@@ -16,7 +16,7 @@ use tcgui_tests::process::bound_to_parent;
 
 use self::process::{END, Event, Party, Process, heed_signals};
 use crate::plan::{Observer, Surroundings};
-use crate::protocol::{Message, Order, Thing};
+use crate::protocol::{Message, Order, Sight, Thing};
 use crate::role::Role;
 
 /// A process that does not answer in this time hangs. The start of the daemon and a burst take longest.
@@ -73,8 +73,55 @@ pub(crate) struct Outcome {
     pub(crate) took_ns: Option<i64>,
     /// How many things were not seen.
     pub(crate) missed: usize,
-    /// When a list arrived meanwhile, on `CLOCK_MONOTONIC`.
+    /// When a list arrived meanwhile, also of orders at the same time, on `CLOCK_MONOTONIC`.
     pub(crate) lists: Vec<u64>,
+}
+
+/// An order that was told to a mounter.
+#[derive(Debug)]
+struct Pending<'a> {
+    /// Its time zero, once it was carried out.
+    start: Option<u64>,
+    /// What the observer has not seen yet.
+    waiting: BTreeSet<&'a Thing>,
+    present: bool,
+    /// When the last of it was seen.
+    seen: Option<u64>,
+}
+
+impl<'a> Pending<'a> {
+    fn new((things, present): Awaited<'a>) -> Self {
+        Self {
+            start: None,
+            waiting: things.iter().collect(),
+            present,
+            seen: None,
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.start.is_some() && self.waiting.is_empty()
+    }
+
+    /// Takes what the observer saw, and returns whether this order waited for it.
+    fn take(&mut self, sight: &Sight) -> bool {
+        let is_awaited = sight.present == self.present && self.waiting.remove(&sight.thing);
+        if is_awaited {
+            self.seen = Some(sight.at_ns);
+        }
+        is_awaited
+    }
+
+    fn outcome(&self, lists: &[u64]) -> anyhow::Result<Outcome> {
+        let missed = self.waiting.len();
+        let took = self.start.zip(self.seen.filter(|_| missed == 0));
+        let took_ns = took.map(|(start, seen)| difference(start, seen));
+        Ok(Outcome {
+            took_ns: took_ns.transpose()?,
+            missed,
+            lists: lists.to_vec(),
+        })
+    }
 }
 
 impl Labs {
@@ -154,47 +201,72 @@ impl Labs {
         &mut self,
         observer: Observer,
         order: &Order,
-        (things, present): Awaited<'_>,
+        awaited: Awaited<'_>,
     ) -> anyhow::Result<Outcome> {
+        let mut outcomes = self.perform_all(observer, &[(order, awaited)], Duration::ZERO)?;
+        outcomes.pop().context("an order without an outcome")
+    }
+
+    /// Carries out orders in a lab, one after each time `apart`, and waits until its observer saw all that is
+    /// awaited or for too long. No order waits until the one before was seen.
+    pub(crate) fn perform_all(
+        &mut self,
+        observer: Observer,
+        orders: &[(&Order, Awaited<'_>)],
+        apart: Duration,
+    ) -> anyhow::Result<Vec<Outcome>> {
         self.rest(Instant::now())?;
-        self.lab(observer)?.mounter.tell(order)?;
-        let mut waiting: BTreeSet<_> = things.iter().collect();
-        let (mut start, mut seen, mut lists) = (None, None, Vec::new());
-        let mut deadline = Instant::now() + ANSWER;
-        while start.is_none() || !waiting.is_empty() {
-            match self.next(deadline)? {
+        let mut pending: Vec<Pending<'_>> = Vec::new();
+        let (mut done, mut lists) = (0, Vec::new());
+        let (mut next_order, mut deadline) = (Instant::now(), Instant::now() + ANSWER);
+        loop {
+            let untold = orders.get(pending.len());
+            if let Some((order, awaited)) = untold.filter(|_| next_order <= Instant::now()) {
+                self.lab(observer)?.mounter.tell(order)?;
+                pending.push(Pending::new(*awaited));
+                next_order += apart;
+                deadline = Instant::now() + ANSWER;
+                continue;
+            }
+            if untold.is_none() && pending.iter().all(Pending::is_over) {
+                break;
+            }
+            let until = untold.map_or(deadline, |_| next_order.min(deadline));
+            match self.next(until)? {
                 Some(Event::Said(Party::Mounter(from), message)) if from == observer => {
-                    let done = message.done();
-                    start = Some(done.with_context(|| format!("{order} for the {observer:?}"))?);
-                    deadline = Instant::now() + MISSED;
+                    let order = orders.get(done).map(|(order, _)| *order);
+                    let order = order.context("an answer to no order")?;
+                    let start = message.done();
+                    let start = start.with_context(|| format!("{order} for the {observer:?}"))?;
+                    if let Some(pending) = pending.get_mut(done) {
+                        pending.start = Some(start);
+                    }
+                    done += 1;
+                    let is_last = done == pending.len();
+                    deadline = Instant::now() + if is_last { MISSED } else { ANSWER };
                 }
                 // It may come before the mounter's answer.
                 Some(Event::Said(Party::Observer(from), Message::Saw(sight)))
-                    if from == observer && sight.present == present =>
+                    if from == observer =>
                 {
-                    if waiting.remove(&sight.thing) {
-                        seen = Some(sight.at_ns);
-                    }
+                    pending.iter_mut().any(|pending| pending.take(&sight));
                 }
                 Some(Event::Said(Party::Observer(from), Message::Listed { at_ns }))
                     if from == observer =>
                 {
                     lists.push(at_ns);
                 }
+                None if untold.is_some() && until < deadline => {}
+                None if done < pending.len() => {
+                    let order = orders.get(done).map(|(order, _)| order.to_string());
+                    bail!("{}: not done within {ANSWER:?}", order.unwrap_or_default());
+                }
                 Some(_) => {}
-                None if start.is_none() => bail!("{order}: not done within {ANSWER:?}"),
                 None => break,
             }
         }
-        let missed = waiting.len();
-        let took = start.zip(seen.filter(|_| missed == 0));
-        Ok(Outcome {
-            took_ns: took
-                .map(|(start, seen)| difference(start, seen))
-                .transpose()?,
-            missed,
-            lists,
-        })
+        let outcomes = pending.iter().map(|pending| pending.outcome(&lists));
+        outcomes.collect()
     }
 
     /// Tells an observer what comes next; fails when it cannot see any more.

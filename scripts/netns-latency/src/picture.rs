@@ -110,6 +110,7 @@ fn colour(situation: Situation) -> RGBColor {
         Situation::Link => RGBColor(0x94, 0x67, 0xbd),
         Situation::Iproute2 => RGBColor(0x8c, 0x56, 0x4b),
         Situation::Burst1000 => RGBColor(0xd6, 0x27, 0x28),
+        Situation::Sequence => RGBColor(0x63, 0x79, 0x39),
         Situation::Degraded => RGBColor(0xe3, 0x77, 0xc2),
         Situation::Silent => RGBColor(0x2b, 0x2b, 0x8c),
         Situation::Process => RGBColor(0x7f, 0x7f, 0x7f),

@@ -20,6 +20,15 @@ const APART: Duration = Duration::from_millis(100);
 /// Between two bursts in one lab: the kernel takes a thousand deleted namespaces apart meanwhile.
 const BURSTS_APART: Duration = Duration::from_secs(3);
 
+/// How many changes [`Situation::Sequence`] has.
+const SEQUENCE: u32 = 10;
+
+/// Between two changes of [`Situation::Sequence`].
+const SEQUENCE_APART: Duration = Duration::from_millis(5);
+
+/// Between two sequences in one lab: the daemon may then publish ten lists at once again.
+const SEQUENCES_APART: Duration = Duration::from_millis(400);
+
 /// How often the watcher sweeps when it hears nothing, as it is by default.
 const SWEEP: Duration = Duration::from_secs(1);
 
@@ -36,6 +45,7 @@ pub(crate) enum Situation {
     Link,
     Iproute2,
     Burst1000,
+    Sequence,
     Degraded,
     Silent,
     Process,
@@ -108,7 +118,7 @@ pub(crate) type Preparation = (Order, Option<Thing>);
 
 impl Situation {
     /// In the order in which they are measured; those of the same surroundings together.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Present,
         Self::Fresh,
         Self::Recreated,
@@ -117,6 +127,7 @@ impl Situation {
         Self::Link,
         Self::Iproute2,
         Self::Burst1000,
+        Self::Sequence,
         Self::Degraded,
         Self::Silent,
         Self::Process,
@@ -137,6 +148,7 @@ impl Situation {
             Self::Link => "link inside a namespace",
             Self::Iproute2 => "the real ip netns, from its return",
             Self::Burst1000 => "1 000 in a burst, from the last",
+            Self::Sequence => "ten changes, 5 ms apart",
             Self::Degraded => "no inotify",
             Self::Silent => "no doorbell at all",
             Self::Process => "held by a process, announced",
@@ -153,7 +165,7 @@ impl Situation {
             // The watcher knows nothing of links.
             Self::Link => &[Observer::Floor, Observer::Client],
             // The floor looks out for one name at a time.
-            Self::Burst1000 => &[Observer::Watcher, Observer::Client],
+            Self::Burst1000 | Self::Sequence => &[Observer::Watcher, Observer::Client],
             // Where nothing rings there is no floor, and the sweep is the same for watcher and daemon.
             Self::Silent => &[Observer::Client],
             // The watcher knows only of names in the directory, and no poll tells of the others.
@@ -190,6 +202,7 @@ impl Situation {
     pub(crate) fn pause(self, number: u32) -> Duration {
         match self {
             Self::Burst1000 => BURSTS_APART,
+            Self::Sequence => SEQUENCES_APART,
             // What was seen was seen by a sweep: with a constant pause all operations would meet the
             // same phase of the sweeps. Multiples of the golden section fill the phases evenly.
             Self::Silent | Self::Unannounced => {
@@ -199,12 +212,18 @@ impl Situation {
         }
     }
 
+    /// The time between two steps of a trial whose steps do not wait until the one before was seen.
+    pub(crate) fn apart(self) -> Option<Duration> {
+        (self == Self::Sequence).then_some(SEQUENCE_APART)
+    }
+
     /// What makes a lab with no netns directory ready for the first trial; `many` are a thousand.
     pub(crate) fn preparation(self, many: u32) -> Vec<Preparation> {
         match self {
             Self::Fresh => Vec::new(),
             Self::Others200 => others(OTHERS),
             Self::Others1000 => others(many),
+            Self::Sequence => sequence_names(None).map(add).collect(),
             Self::Link => {
                 let netns = HOME.to_owned();
                 vec![add(netns.clone()), (Order::Enter { netns }, None)]
@@ -245,6 +264,7 @@ impl Situation {
         let (add, del) = match self {
             Self::Link => return link_trial(number),
             Self::Burst1000 => return burst_trial(&name, many),
+            Self::Sequence => return sequence_trial(number),
             Self::Present
             | Self::Fresh
             | Self::Others200
@@ -323,6 +343,30 @@ fn burst_trial(name: &str, many: u32) -> Vec<Step> {
     ]
 }
 
+/// The namespaces that a sequence makes, and the next one deletes; those of the first one for `None`.
+fn sequence_names(number: Option<u32>) -> impl Iterator<Item = String> {
+    let number = number.map_or("before".to_owned(), |number| number.to_string());
+    (0..SEQUENCE / 2).map(move |n| format!("{}-{number}-{n}", Situation::Sequence))
+}
+
+/// Namespaces are deleted and others made in turns. Each exists from one sequence to the next, so that a late list
+/// hides no change.
+fn sequence_trial(number: u32) -> Vec<Step> {
+    let thing = |name: &String| vec![Thing::Namespace { name: name.clone() }];
+    let pair = |(old, new): (String, String)| {
+        let (gone, there) = (thing(&old), thing(&new));
+        let (del, add) = (Order::Del { name: old }, Order::Add { name: new });
+        [
+            step(Op::Del, del, gone, None),
+            step(Op::Add, add, there, None),
+        ]
+    };
+    let old = sequence_names(number.checked_sub(1));
+    old.zip(sequence_names(Some(number)))
+        .flat_map(pair)
+        .collect()
+}
+
 fn link_trial(number: u32) -> Vec<Step> {
     let name = || format!("v{number}");
     let link = || Thing::Link {
@@ -353,6 +397,7 @@ impl fmt::Display for Situation {
             Self::Link => "link",
             Self::Iproute2 => "iproute2",
             Self::Burst1000 => "burst1000",
+            Self::Sequence => "sequence",
             Self::Degraded => "degraded",
             Self::Silent => "silent",
             Self::Process => "process",
@@ -392,103 +437,4 @@ impl fmt::Display for Observer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    #[test]
-    fn what_a_trial_adds_it_takes_away() {
-        for situation in Situation::ALL {
-            let mut there = BTreeSet::new();
-            for step in situation.trial(3, 7) {
-                for thing in step.things {
-                    match (thing, step.present) {
-                        (Thing::LinkUp { .. }, _) => {}
-                        (thing, true) => assert!(there.insert(thing)),
-                        (thing, false) => assert!(there.remove(&thing)),
-                    }
-                }
-            }
-            assert!(there.is_empty(), "{situation} leaves {there:?}");
-        }
-    }
-
-    #[test]
-    fn names_are_never_used_twice() {
-        let mut names = BTreeSet::new();
-        for situation in Situation::ALL {
-            for number in 0..20 {
-                for thing in situation.trial(number, 30).swap_remove(0).things {
-                    assert!(names.insert(thing.clone()), "{thing:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn names_of_programs_are_kept_whole_by_the_kernel() {
-        for situation in [Situation::Process, Situation::Unannounced, Situation::Moved] {
-            let last = situation.trials(200) - 1;
-            for thing in situation.trial(last, 0).swap_remove(0).things {
-                let kept = matches!(&thing, Thing::Namespace { name } if name.len() <= 15);
-                assert!(kept, "{thing:?}");
-            }
-        }
-    }
-
-    #[test]
-    fn others_are_waited_for() {
-        for (situation, count) in [(Situation::Others200, 200), (Situation::Others1000, 1000)] {
-            let preparation = situation.preparation(1000);
-            assert_eq!(preparation.len(), count);
-            assert!(preparation.iter().all(|(_, awaited)| awaited.is_some()));
-        }
-    }
-
-    #[test]
-    fn a_burst_is_many_in_one_step() {
-        for step in Situation::Burst1000.trial(0, 1000) {
-            assert_eq!(step.things.len(), 1000);
-        }
-    }
-
-    #[test]
-    fn what_takes_long_is_tried_less_often_but_tried() {
-        let trials = |asked| Situation::ALL.map(|it| it.trials(asked));
-        assert_eq!(
-            trials(200),
-            [
-                200, 200, 200, 200, 200, 200, 200, 10, 200, 20, 200, 20, 200, 20, 20
-            ]
-        );
-        assert_eq!(trials(1), [1; 15]);
-    }
-
-    #[test]
-    fn sweeps_are_met_in_all_their_phases() {
-        let mut pauses: Vec<_> = (0..20).map(|it| Situation::Silent.pause(it)).collect();
-        pauses.sort_unstable();
-        assert!(pauses[0] >= APART && pauses[19] < APART + SWEEP);
-        for pair in pauses.windows(2) {
-            assert!(pair[1] - pair[0] < SWEEP / 10, "{pair:?}");
-        }
-    }
-
-    #[test]
-    fn situations_that_share_labs_follow_each_other() {
-        let mut surroundings = Situation::ALL.map(Situation::surroundings).to_vec();
-        surroundings.dedup();
-        assert_eq!(surroundings.len(), 6);
-    }
-
-    #[test]
-    fn words_are_the_same_everywhere() {
-        for situation in Situation::ALL {
-            let json = serde_json::to_string(&situation).unwrap();
-            assert_eq!(json, format!("\"{situation}\""));
-            let value = situation.to_possible_value().unwrap();
-            assert_eq!(value.get_name(), situation.to_string());
-        }
-    }
-}
+mod tests;

@@ -130,6 +130,17 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
     Ok(measured)
 }
 
+/// The samples of a step that were taken by an observer.
+fn row_of<'a>(
+    rows: &'a mut [Measured],
+    step: &Step,
+    observer: Observer,
+) -> Option<&'a mut Samples> {
+    let mut rows = rows.iter_mut();
+    let row = rows.find(|row| row.1 == step.op && row.2 == observer);
+    row.map(|(_, _, _, samples)| samples)
+}
+
 struct Run {
     labs: Labs,
     /// When something was last done in a lab, newest at the end.
@@ -178,23 +189,28 @@ impl Run {
         }
         for step in steps.iter().take(of_one) {
             for observer in observers {
-                rows.push((situation, step.op, *observer, Samples::default()));
+                if row_of(&mut rows, step, *observer).is_none() {
+                    rows.push((situation, step.op, *observer, Samples::default()));
+                }
             }
         }
-        for (index, step) in steps.iter().enumerate() {
-            progress.trial(situation, index / of_one, trials);
+        let apart = situation.apart();
+        let at_once = apart.map_or(1, |_| of_one);
+        let apart = apart.unwrap_or_default();
+        for (index, turn) in steps.chunks(at_once).enumerate() {
+            progress.trial(situation, index * at_once / of_one, trials);
             let pause = situation.pause(u32::try_from(index)?);
             for observer in observers {
                 self.labs.rest(self.free(*observer, pause))?;
-                let outcome = self.turn(*observer, step)?;
-                self.look_out(*observer, steps.get(index + 1))?;
-                let row = rows
-                    .iter_mut()
-                    .find(|it| it.1 == step.op && it.2 == *observer);
-                let (_, _, _, samples) = row.context("an operation of no trial")?;
-                samples.push(outcome.took_ns, outcome.missed);
-                if step.things.len() > 1 {
-                    samples.push_lists(&outcome.lists);
+                let outcomes = self.turn(*observer, turn, apart)?;
+                self.look_out(*observer, steps.get((index + 1) * at_once))?;
+                for (step, outcome) in turn.iter().zip(outcomes) {
+                    let samples = row_of(&mut rows, step, *observer);
+                    let samples = samples.context("an operation of no trial")?;
+                    samples.push(outcome.took_ns, outcome.missed);
+                    if step.things.len() > 1 {
+                        samples.push_lists(&outcome.lists);
+                    }
                 }
             }
         }
@@ -223,11 +239,19 @@ impl Run {
         Ok(())
     }
 
-    /// One operation in one lab, when it is its turn.
-    fn turn(&mut self, observer: Observer, step: &Step) -> anyhow::Result<Outcome> {
-        let awaited = (&step.things[..], step.present);
-        let outcome = self.labs.perform(observer, &step.order, awaited)?;
-        if let Some(order) = &step.then {
+    /// The steps of one lab when it is its turn: one, or several that are so long `apart`.
+    fn turn(
+        &mut self,
+        observer: Observer,
+        steps: &[Step],
+        apart: Duration,
+    ) -> anyhow::Result<Vec<Outcome>> {
+        let orders: Vec<_> = steps
+            .iter()
+            .map(|step| (&step.order, (&step.things[..], step.present)))
+            .collect();
+        let outcomes = self.labs.perform_all(observer, &orders, apart)?;
+        for order in steps.iter().filter_map(|step| step.then.as_ref()) {
             // Only the watcher speaks of the directory. Should it not, later trials tell.
             let speaks = *order == Order::Clear && observer == Observer::Watcher;
             let gone = (&[Thing::Directory][..], false);
@@ -236,7 +260,7 @@ impl Run {
         }
         self.last.retain(|(it, _)| *it != observer);
         self.last.push((observer, Instant::now()));
-        Ok(outcome)
+        Ok(outcomes)
     }
 
     /// Tells an observer what comes next.

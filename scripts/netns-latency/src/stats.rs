@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+/// How many lists the daemon may publish at once after a quiet time. It spaces the others.
+const LISTS_AT_ONCE: usize = 10;
+
 /// What an observer saw of one operation in one situation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Samples {
     /// From time zero to the sight, in ns, in the order of the trials.
     seen: Vec<i64>,
     missed: usize,
-    /// Of a burst: how many lists arrived in a second.
+    /// Of a burst: how many lists arrived in a second, without those that may follow at once.
     rates: Vec<f64>,
 }
 
@@ -67,14 +70,14 @@ fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     sorted.get(rank - 1).copied()
 }
 
-/// How many there are in a second, by the mean time between two; none for fewer than two.
+/// How many there are in a second beyond [`LISTS_AT_ONCE`]; none for fewer than two arrivals.
 fn rate(arrivals: &[u64]) -> Option<f64> {
     let [first, .., last] = arrivals else {
         return None;
     };
     let seconds = Duration::from_nanos(last.saturating_sub(*first)).as_secs_f64();
-    let intervals = u32::try_from(arrivals.len() - 1).ok()?;
-    (seconds > 0.0).then(|| f64::from(intervals) / seconds)
+    let spaced = u32::try_from(arrivals.len().saturating_sub(LISTS_AT_ONCE)).ok()?;
+    (seconds > 0.0).then(|| f64::from(spaced) / seconds)
 }
 
 /// How many times the floor a time is.
@@ -132,15 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_counted_by_the_time_between_them() {
+    fn spaced_lists_are_counted_over_the_time_of_the_burst() {
         let ms = |ms: u64| ms * 1_000_000;
         let mut samples = Samples::default();
         samples.push_lists(&[ms(7)]);
         assert_eq!(samples.lists_per_s(), None);
-        samples.push_lists(&[ms(5), ms(30), ms(55)]);
+        samples.push_lists(&[ms(5), ms(30)]);
+        assert_eq!(samples.lists_per_s(), Some(0.0), "they may follow at once");
+        // Ten at once, and one every 25 ms.
+        let paced: Vec<_> = (0..10)
+            .map(|_| ms(5))
+            .chain((1..=8).map(|n| ms(5 + 25 * n)))
+            .collect();
+        samples.push_lists(&paced);
         assert_eq!(samples.lists_per_s(), Some(40.0));
         samples.push_lists(&[ms(5), ms(105)]);
-        assert_eq!(samples.lists_per_s(), Some(40.0));
+        assert_eq!(samples.lists_per_s(), Some(40.0), "the most of all bursts");
     }
 
     #[test]

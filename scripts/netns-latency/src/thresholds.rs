@@ -188,6 +188,7 @@ mod tests {
                 Situation::Process => &[10.0],
                 Situation::Moved => &[75.0],
                 Situation::Burst1000 => &[500.0],
+                Situation::Sequence => &[3.0],
                 _ => &[2.0],
             };
             assert_eq!(figures, expected, "{situation}");
@@ -197,7 +198,8 @@ mod tests {
     #[test]
     fn bursts_have_limits_of_their_own() {
         let mut burst = samples(&[Some(501_000_000), Some(20_000_000)]);
-        burst.push_lists(&[0, 20_000_000]);
+        let arrivals: Vec<_> = (0..20).map(|n| n * 200_000_000 / 19).collect();
+        burst.push_lists(&arrivals);
         let row = |samples| rows(&[(Situation::Burst1000, Op::Del, Observer::Client, samples)]);
         assert_eq!(
             exceeded(&row(burst), Check::All),

@@ -72,6 +72,15 @@ mod tests {
     }
 
     #[test]
+    fn every_change_of_a_sequence_is_measured() -> anyhow::Result<()> {
+        let (rows, table) = measure(&["--trials", "3", "--situations", "sequence"])?;
+        // Add and del by two observers; five of each in a trial.
+        ensure!(rows.len() == 4, "{table}");
+        ensure!(rows.iter().all(|row| row["n"] == 15), "{table}");
+        nothing_was_seen_early(&rows)
+    }
+
+    #[test]
     fn namespaces_without_a_name_are_measured() -> anyhow::Result<()> {
         let situations = "process,unannounced,moved,docker,podman";
         let arguments = ["--trials", "1", "--situations", situations];

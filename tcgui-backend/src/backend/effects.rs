@@ -13,20 +13,20 @@ use super::explaining::Explainer;
 use super::link_worker;
 use super::state::{Effect, Input, LinkOutcome, TcOutcome};
 use super::tc_worker::{self, Leases};
-use crate::bandwidth::Roster;
+use crate::bandwidth::CounterTargets;
 use crate::blocking;
 use crate::bus::BusHandle;
 use crate::diagnostics::Diagnostics;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::InterfacesHandle;
 use crate::kernel::netns::{NetnsFiles, NetnsKey};
-use crate::kernel::process;
+use crate::kernel::{boot, process};
 use crate::lease::Lease;
-use crate::lease::journal::Late;
+use crate::lease::journal::{DeferredWrite, Whereabouts};
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::StatusHandle;
 use crate::processes::ProcessesHandle;
-use crate::sockets::NetnsSockets;
+use crate::sockets::{NetnsSockets, SocketError};
 
 /// Carries out effects, and holds the work under way.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(super) struct Handles {
     pub(super) diagnostics: Diagnostics,
     pub(super) library: LibraryHandle,
     pub(super) leases: Leases,
-    pub(super) roster: watch::Sender<Arc<Roster>>,
+    pub(super) counter_targets: watch::Sender<Arc<CounterTargets>>,
     /// The netns directory.
     pub(super) directory: PathBuf,
     pub(super) watcher: StatusHandle,
@@ -85,11 +85,11 @@ impl EffectRunner {
     pub(super) async fn carry_out(&mut self, effect: Effect) {
         match effect {
             // The interfaces actor never waits for the main loop, so these never wait for long.
-            Effect::Track(key, way) => {
+            Effect::Track(key, netns_ref) => {
                 self.handles.sockets.admit(key);
-                self.handles.tracker.track(key, way).await;
+                self.handles.tracker.track(key, netns_ref).await;
             }
-            Effect::Untrack(key, way) => self.handles.tracker.untrack(key, way).await,
+            Effect::Untrack(key, netns_ref) => self.handles.tracker.untrack(key, netns_ref).await,
             Effect::Recheck(key) => self.handles.tracker.recheck(key).await,
             Effect::Forget(key) => self.handles.sockets.forget(key),
             Effect::ChangeLink(change) => {
@@ -106,10 +106,10 @@ impl EffectRunner {
                     Input::TcChanged(Box::new(TcOutcome { change, result }))
                 });
             }
-            Effect::ForgetLease(lease) => self.update_lease_file(*lease, Late::Erase),
+            Effect::ForgetLease(lease) => self.update_lease_file(*lease, DeferredWrite::Erase),
             Effect::AmendLease(lease) => {
-                let also = lease.also.clone();
-                self.update_lease_file(*lease, Late::Amend(also));
+                let whereabouts = Whereabouts::of(&lease);
+                self.update_lease_file(*lease, DeferredWrite::Amend(whereabouts));
             }
             Effect::Diagnose(order, reply) => {
                 let diagnostics = self.handles.diagnostics.clone();
@@ -127,10 +127,22 @@ impl EffectRunner {
                 let library = self.handles.library.clone();
                 self.run_beside(async move { reply.send(library.request(request).await) });
             }
+            Effect::Identify(key, netns_refs) => {
+                let sockets = self.handles.sockets.clone();
+                self.operate(key, move || {
+                    let cookie = sockets.inside(key, &netns_refs, |socket| {
+                        Ok::<_, SocketError>(boot::netns_cookie_of(socket))
+                    });
+                    let cookie = cookie.unwrap_or_default();
+                    Input::Identified { key, cookie }
+                });
+            }
             // As for the interfaces actor.
             Effect::Execution(command) => self.handles.scenarios.send(command).await,
-            Effect::Roster(roster) => {
-                self.handles.roster.send_replace(Arc::new(roster));
+            Effect::CounterTargets(counter_targets) => {
+                self.handles
+                    .counter_targets
+                    .send_replace(Arc::new(counter_targets));
             }
             Effect::LookForHolders => {
                 if let Some(processes) = &self.handles.processes {
@@ -182,7 +194,7 @@ impl EffectRunner {
     }
 
     /// Updates the file of a lease outside its lane, unless work that begins later does so first.
-    fn update_lease_file(&mut self, lease: Lease, late: Late) {
+    fn update_lease_file(&mut self, lease: Lease, late: DeferredWrite) {
         let Ok(journal) = self.handles.leases.clone() else {
             return;
         };

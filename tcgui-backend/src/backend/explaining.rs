@@ -15,7 +15,7 @@ use crate::kernel::netns::NetnsFiles;
 use crate::namespace_watcher::StatusHandle;
 
 /// How long a look at links that were not seen yet may take: it is asked for only to say why.
-const PATIENCE: Duration = Duration::from_millis(500);
+const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A client's question, with what the inventory knows.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Explainer {
         };
         let asked = entry_name.as_ref().map(|name| name.as_os_str().to_owned());
         // A watcher that looks at a file system which hangs does not answer.
-        let watcher = tokio::time::timeout(PATIENCE, self.watcher.ask(asked)).await;
+        let watcher = tokio::time::timeout(READ_TIMEOUT, self.watcher.ask(asked)).await;
         let watcher = match watcher {
             Ok(Some(status)) => Ok(status),
             Ok(None) => Err("the watcher has ended".to_owned()),
@@ -59,7 +59,7 @@ impl Explainer {
         let links = match (known.links, known.key) {
             (LinkFacts::NotSeen, Some(key)) => {
                 let look = self.tracker.refresh(key);
-                match tokio::time::timeout(PATIENCE, look).await {
+                match tokio::time::timeout(READ_TIMEOUT, look).await {
                     Ok(Err(err)) => LinkFacts::Unreadable(chain(err.as_ref()).to_string()),
                     // It is on its way to the list.
                     Ok(Ok(_)) | Err(_) => LinkFacts::NotSeen,

@@ -3,7 +3,7 @@
 
 use tokio::sync::mpsc;
 
-use crate::held::{Finder, HeldEvent};
+use crate::netns_holders::{HeldEvent, HolderSource};
 
 /// Reports that wait for the main loop, which takes each in microseconds. A finder whose channel is full
 /// waits, which is safe: the main loop never waits for a finder.
@@ -34,13 +34,13 @@ pub(super) fn channels() -> (
 
 impl HolderReports {
     /// Waits for the next report; for ever when all finders are gone. Cancel-safe.
-    pub(super) async fn next(&mut self) -> (Finder, HeldEvent) {
+    pub(super) async fn next(&mut self) -> (HolderSource, HeldEvent) {
         tokio::select! {
             biased;
             // Cancel-safe, both: `recv` takes nothing unless it returns it. The container of a process
             // is the better name, so it comes first.
-            Some(event) = self.containers.recv() => (Finder::Containers, event),
-            Some(event) = self.processes.recv() => (Finder::Processes, event),
+            Some(event) = self.containers.recv() => (HolderSource::Containers, event),
+            Some(event) = self.processes.recv() => (HolderSource::Processes, event),
             else => std::future::pending().await,
         }
     }
@@ -49,17 +49,17 @@ impl HolderReports {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::netns::HeldNamespaceId;
+    use crate::kernel::netns::ProcessNetnsId;
 
     #[tokio::test(start_paused = true)]
     async fn each_report_says_who_found_it_and_the_end_of_all_finders_is_silence() {
         let (containers, processes, mut reports) = channels();
-        let gone = |pid| HeldEvent::Removed(HeldNamespaceId::from_parts(4, 1, pid, 1));
+        let gone = |pid| HeldEvent::Removed(ProcessNetnsId::from_parts(4, 1, pid, 1));
         processes.send(gone(1)).await.unwrap();
         containers.send(gone(2)).await.unwrap();
-        assert_eq!(reports.next().await, (Finder::Containers, gone(2)));
+        assert_eq!(reports.next().await, (HolderSource::Containers, gone(2)));
         drop(containers);
-        assert_eq!(reports.next().await, (Finder::Processes, gone(1)));
+        assert_eq!(reports.next().await, (HolderSource::Processes, gone(1)));
         drop(processes);
         let silence = std::time::Duration::from_secs(3600);
         tokio::time::timeout(silence, reports.next())

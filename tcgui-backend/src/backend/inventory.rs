@@ -12,17 +12,18 @@ mod views;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use tcgui_shared::names::{InterfaceName, NamespaceName};
+use tcgui_shared::names::{InterfaceName, NamespaceName, wire_text};
 
 use super::wire::Shown;
-use crate::bandwidth::Roster;
+use crate::bandwidth::CounterTargets;
 use crate::explain::LinkFacts;
-use crate::held::{Finder, Holder, HolderKind};
-use crate::interfaces::{NetnsKey, Snapshot};
+use crate::interfaces::{Links, NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
+use crate::kernel::netns::{MountedNamespaceId, NetnsRef, ProcessNetnsId};
+use crate::netns_holders::{Holder, HolderKind, HolderSource};
 use container_names::ContainerNames;
 use netns::Netns;
 use views::Views;
@@ -47,10 +48,20 @@ pub(super) struct Inventory {
     all: HashMap<u64, Netns>,
     by_name: HashMap<NamespaceName, u64>,
     /// By the names under which they are shown.
-    by_title: BTreeMap<NamespaceName, u64>,
+    by_display_name: BTreeMap<NamespaceName, u64>,
     container_names: ContainerNames,
     /// Where each process was last seen: it is in one namespace at a time.
-    processes: HashMap<(Finder, i32), HeldNamespaceId>,
+    processes: HashMap<(HolderSource, i32), ProcessNetnsId>,
+    /// What was known of namespaces that have gone with their last way, until it is taken.
+    departed: HashMap<NetnsKey, Departed>,
+}
+
+/// What was known of a namespace to which nothing leads any more.
+#[derive(Debug)]
+pub(super) struct Departed {
+    /// The name under which it was shown.
+    pub(super) display_name: NamespaceName,
+    pub(super) links: Links,
 }
 
 /// What changes for observers and for clients. Removals come before additions, because a new namespace may have the key of
@@ -59,8 +70,8 @@ pub(super) struct Inventory {
 pub(super) struct Change {
     /// Nothing leads there any more.
     pub(super) gone: Vec<NetnsKey>,
-    pub(super) untracked: Vec<(NetnsKey, Way)>,
-    pub(super) tracked: Vec<(NetnsKey, Way)>,
+    pub(super) untracked: Vec<(NetnsKey, NetnsRef)>,
+    pub(super) tracked: Vec<(NetnsKey, NetnsRef)>,
     /// Under these names something else may be shown by now.
     pub(super) touched: Vec<NamespaceName>,
     /// These are shown under another name than before.
@@ -72,9 +83,9 @@ pub(super) struct Change {
 pub(super) struct Found {
     pub(super) key: NetnsKey,
     /// What leads to the namespace; the host needs nothing.
-    pub(super) ways: Vec<Way>,
+    pub(super) netns_refs: Vec<NetnsRef>,
     /// The reference of the name that the client used. `None`: the host's namespace, or no client asked.
-    pub(super) named: Option<Way>,
+    pub(super) named: Option<NetnsRef>,
     /// The name under which it is shown.
     pub(super) name: NamespaceName,
     pub(super) link: Link,
@@ -92,7 +103,7 @@ pub(super) struct Known {
 
 /// What a look at a namespace, or a change of it, has brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Noted {
+pub(super) enum ChangeResult {
     /// There is no such namespace (any more).
     Unknown,
     /// What the list and the roster say of it is as it was.
@@ -117,9 +128,10 @@ impl Inventory {
             setting,
             all: HashMap::from([(own, host)]),
             by_name: HashMap::from([(NamespaceName::host(), own)]),
-            by_title: BTreeMap::from([(NamespaceName::host(), own)]),
+            by_display_name: BTreeMap::from([(NamespaceName::host(), own)]),
             container_names: ContainerNames::default(),
             processes: HashMap::new(),
+            departed: HashMap::new(),
         }
     }
 
@@ -172,7 +184,7 @@ impl Inventory {
             .all
             .entry(id.inode())
             .or_insert_with(|| Netns::new(key));
-        let before = netns.views.ways(&self.setting.directory);
+        let before = netns.views.netns_refs(&self.setting.directory);
         let replaced = netns.views.remove_holder(process.0, id);
         netns.views.add_holder(id, kind.clone());
         let mut namesakes = self.give_up_name(replaced, id);
@@ -180,18 +192,18 @@ impl Inventory {
             namesakes.extend(self.container_names.add(container, id));
         }
         self.settle(id.inode(), before, &mut change);
-        self.retitle(namesakes, &mut change);
+        self.rename(namesakes, &mut change);
         change
     }
 
     /// Takes out what a finder said of a process.
-    pub(super) fn remove_holder(&mut self, finder: Finder, id: HeldNamespaceId) -> Change {
+    pub(super) fn remove_holder(&mut self, finder: HolderSource, id: ProcessNetnsId) -> Change {
         let mut change = Change::default();
         self.drop_holder(finder, id, &mut change);
         change
     }
 
-    fn drop_holder(&mut self, finder: Finder, id: HeldNamespaceId, change: &mut Change) {
+    fn drop_holder(&mut self, finder: HolderSource, id: ProcessNetnsId, change: &mut Change) {
         let process = (finder, id.pid());
         if self.processes.get(&process) == Some(&id) {
             self.processes.remove(&process);
@@ -199,15 +211,15 @@ impl Inventory {
         let Some(netns) = self.all.get_mut(&id.inode()) else {
             return;
         };
-        let before = netns.views.ways(&self.setting.directory);
+        let before = netns.views.netns_refs(&self.setting.directory);
         let dropped = netns.views.remove_holder(finder, id);
         let namesakes = self.give_up_name(dropped, id);
         self.settle(id.inode(), before, change);
-        self.retitle(namesakes, change);
+        self.rename(namesakes, change);
     }
 
     /// A container has its name no more; returns where those are that may be called otherwise by now.
-    fn give_up_name(&mut self, kind: Option<HolderKind>, id: HeldNamespaceId) -> Vec<u64> {
+    fn give_up_name(&mut self, kind: Option<HolderKind>, id: ProcessNetnsId) -> Vec<u64> {
         match kind {
             Some(HolderKind::Container(container)) => self.container_names.remove(&container, id),
             Some(HolderKind::Process(_)) | None => Vec::new(),
@@ -229,38 +241,53 @@ impl Inventory {
         let Some(netns) = self.all.get_mut(&inode) else {
             return;
         };
-        let before = netns.views.ways(&self.setting.directory);
+        let before = netns.views.netns_refs(&self.setting.directory);
         edit(&mut netns.views);
         self.settle(inode, before, change);
     }
 
     /// Notes what became of the ways to a namespace, which goes with the last one.
-    fn settle(&mut self, inode: u64, before: Vec<Way>, change: &mut Change) {
+    fn settle(&mut self, inode: u64, before: Vec<NetnsRef>, change: &mut Change) {
         let Some(netns) = self.all.get(&inode) else {
             return;
         };
         let key = netns.key;
+        let display_name = netns.names.first().cloned();
         let mut is_gone = false;
         if key != NetnsKey::Host {
-            let after = netns.views.ways(&self.setting.directory);
+            let after = netns.views.netns_refs(&self.setting.directory);
             // An engine that lies may have a thousand containers in one namespace.
             let old: HashSet<_> = before.iter().collect();
             let new: HashSet<_> = after.iter().collect();
-            let gone = before.iter().filter(|way| !new.contains(way));
-            change.untracked.extend(gone.map(|way| (key, way.clone())));
-            let come = after.iter().filter(|way| !old.contains(way));
-            change.tracked.extend(come.map(|way| (key, way.clone())));
+            let gone = before.iter().filter(|netns_ref| !new.contains(netns_ref));
+            change
+                .untracked
+                .extend(gone.map(|netns_ref| (key, netns_ref.clone())));
+            let come = after.iter().filter(|netns_ref| !old.contains(netns_ref));
+            change
+                .tracked
+                .extend(come.map(|netns_ref| (key, netns_ref.clone())));
             is_gone = after.is_empty();
             change.gone.extend(is_gone.then_some(key));
         }
-        self.retitle([inode], change);
-        if is_gone {
-            self.all.remove(&inode);
+        self.rename([inode], change);
+        if is_gone
+            && let Some(netns) = self.all.remove(&inode)
+            && let (Some(display_name), Some(snapshot)) = (display_name, netns.snapshot)
+        {
+            let links = snapshot.links;
+            self.departed.insert(
+                key,
+                Departed {
+                    display_name,
+                    links,
+                },
+            );
         }
     }
 
     /// Chooses the display names of namespaces again, and what is shown of them.
-    fn retitle(&mut self, inodes: impl IntoIterator<Item = u64>, change: &mut Change) {
+    fn rename(&mut self, inodes: impl IntoIterator<Item = u64>, change: &mut Change) {
         for inode in inodes {
             let Some(netns) = self.all.get_mut(&inode) else {
                 continue;
@@ -271,15 +298,15 @@ impl Inventory {
                 if self.by_name.get(name) == Some(&inode) {
                     self.by_name.remove(name);
                 }
-                if self.by_title.get(name) == Some(&inode) {
-                    self.by_title.remove(name);
+                if self.by_display_name.get(name) == Some(&inode) {
+                    self.by_display_name.remove(name);
                 }
             }
             let names = netns.names.iter().cloned();
             self.by_name.extend(names.map(|name| (name, inode)));
             let (old, new) = (before.first(), netns.names.first());
-            self.by_title
-                .extend(new.map(|title| (title.clone(), inode)));
+            self.by_display_name
+                .extend(new.map(|display_name| (display_name.clone(), inode)));
             if before != netns.names {
                 change.touched.extend(old.cloned());
             }
@@ -297,7 +324,7 @@ impl Inventory {
     }
 
     /// Takes in what a look has seen; that of an unknown namespace is dropped.
-    pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> Noted {
+    pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> ChangeResult {
         self.change_links(key, |netns| netns.set(snapshot))
     }
 
@@ -309,7 +336,12 @@ impl Inventory {
     }
 
     /// Takes in the netem of a link that was read back after a change.
-    pub(super) fn set_netem(&mut self, key: NetnsKey, ifindex: u32, read_back: ReadBack) -> Noted {
+    pub(super) fn set_netem(
+        &mut self,
+        key: NetnsKey,
+        ifindex: u32,
+        read_back: ReadBack,
+    ) -> ChangeResult {
         self.change_links(key, |netns| {
             netns.read_back.insert(ifindex, read_back);
             if let Some(snapshot) = netns.snapshot.clone() {
@@ -318,22 +350,46 @@ impl Inventory {
         })
     }
 
-    fn change_links(&mut self, key: NetnsKey, change: impl FnOnce(&mut Netns)) -> Noted {
+    fn change_links(&mut self, key: NetnsKey, change: impl FnOnce(&mut Netns)) -> ChangeResult {
         let inode = self.inode(key);
         let netns = self.all.get_mut(&inode);
         let Some(netns) = netns.filter(|netns| netns.key == key) else {
-            return Noted::Unknown;
+            return ChangeResult::Unknown;
         };
         change(netns);
         if netns.show(&self.setting) {
-            Noted::New
+            ChangeResult::New
         } else {
-            Noted::Same
+            ChangeResult::Same
         }
     }
 
+    /// Returns what was known of namespaces that have gone since the last time.
+    pub(super) fn take_departed(&mut self) -> HashMap<NetnsKey, Departed> {
+        std::mem::take(&mut self.departed)
+    }
+
+    /// Returns the links of a namespace; none if they are not known.
+    pub(super) fn links(&self, key: NetnsKey) -> Links {
+        let snapshot = self.get(key).and_then(|netns| netns.snapshot.as_ref());
+        snapshot.map_or_else(|| Links::from([]), |snapshot| Arc::clone(&snapshot.links))
+    }
+
+    /// Returns the interface that has another name, given as wire text, in the namespace of this name.
+    pub(super) fn interface_of_altname(
+        &self,
+        netns: &NamespaceName,
+        altname: &str,
+    ) -> Option<InterfaceName> {
+        let netns = self.all.get(self.by_name.get(netns)?)?;
+        let links = &netns.snapshot.as_ref()?.links;
+        let mut links = links.iter();
+        let is_its = |link: &&Link| link.altnames.iter().any(|it| wire_text(it) == altname);
+        InterfaceName::new(&links.find(is_its)?.ifname).ok()
+    }
+
     /// Returns the name under which a namespace is shown.
-    pub(super) fn title(&self, key: NetnsKey) -> Option<NamespaceName> {
+    pub(super) fn display_name(&self, key: NetnsKey) -> Option<NamespaceName> {
         self.get(key)?.names.first().cloned()
     }
 
@@ -343,9 +399,9 @@ impl Inventory {
     }
 
     /// Returns what leads to a namespace; the host needs nothing.
-    pub(super) fn ways(&self, key: NetnsKey) -> Vec<Way> {
+    pub(super) fn netns_refs(&self, key: NetnsKey) -> Vec<NetnsRef> {
         let netns = self.get(key);
-        netns.map_or_else(Vec::new, |netns| netns.ways(&self.setting))
+        netns.map_or_else(Vec::new, |netns| netns.netns_refs(&self.setting))
     }
 
     /// Returns a link by its index, with the names by which it is shown; `None` when it is not there
@@ -382,9 +438,11 @@ impl Inventory {
     }
 
     /// Returns what is published at a steady pace: every namespace that is shown, once.
-    pub(super) fn roster(&self) -> Roster {
-        let all = self.in_order().filter_map(|netns| netns.roster.clone());
-        Roster {
+    pub(super) fn counter_targets(&self) -> CounterTargets {
+        let all = self
+            .in_order()
+            .filter_map(|netns| netns.counter_targets.clone());
+        CounterTargets {
             namespaces: all.filter(|it| !it.links.is_empty()).collect(),
         }
     }
@@ -395,19 +453,21 @@ impl Inventory {
     }
 
     fn in_order(&self) -> impl Iterator<Item = &Netns> {
-        let inodes = self.by_title.values();
+        let inodes = self.by_display_name.values();
         inodes.filter_map(|inode| self.all.get(inode))
     }
 
     /// Returns the namespace that is shown under this name, not one that only has it too.
-    fn titled(&self, title: &NamespaceName) -> Option<&Netns> {
-        self.all.get(self.by_title.get(title)?)
+    fn displayed(&self, display_name: &NamespaceName) -> Option<&Netns> {
+        self.all.get(self.by_display_name.get(display_name)?)
     }
 
     /// Returns the interfaces that have a netem at their root, and what it does if it could be read, of
     /// the namespace that is shown under this name.
-    pub(super) fn netems(&self, title: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
-        let shown = self.titled(title).and_then(|netns| netns.shown.as_ref());
+    pub(super) fn netems(&self, display_name: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
+        let shown = self
+            .displayed(display_name)
+            .and_then(|netns| netns.shown.as_ref());
         shown.map_or(&[], Shown::netems)
     }
 
@@ -434,8 +494,8 @@ impl Inventory {
     }
 
     /// Returns whether there is such an interface in the namespace that is shown under this name.
-    pub(super) fn shows(&self, title: &NamespaceName, interface: &InterfaceName) -> bool {
-        let netns = self.titled(title);
+    pub(super) fn shows(&self, display_name: &NamespaceName, interface: &InterfaceName) -> bool {
+        let netns = self.displayed(display_name);
         netns.is_some_and(|netns| netns.link(interface).is_some())
     }
 

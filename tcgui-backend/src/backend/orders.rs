@@ -10,7 +10,7 @@ use crate::kernel::link::Link;
 use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease};
 use crate::policy::Permit;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use crate::tc::perform::Outcome;
 use crate::tc::plan::ForeignQdiscs;
 
@@ -20,7 +20,7 @@ pub(super) type Failure = (ErrorKind, String);
 /// Which link to change, and whether it is to be up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOrder {
-    pub(super) place: Place,
+    pub(super) place: NetnsTarget,
     pub(super) ifindex: u32,
     /// The client names the interface, not its number: a link that was renamed is another one.
     pub(super) ifname: OsString,
@@ -32,13 +32,15 @@ pub(super) struct LinkOrder {
 /// What to do to the qdisc of which link.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TcOrder {
-    pub(super) place: Place,
+    pub(super) place: NetnsTarget,
     /// The link as it was when the request came.
     pub(super) link: Link,
     pub(super) work: TcWork,
     pub(super) foreign: ForeignQdiscs,
     /// The lease that is in force on the link when the work begins.
     pub(super) held: Option<Lease>,
+    /// The link was watched for as long as that lease holds, so it is the link of the lease.
+    pub(super) is_watched: bool,
     /// When the work begins.
     pub(super) begun: BootTime,
 }

@@ -1,64 +1,59 @@
 //! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tcgui_shared::diagnostics::{DiagnosticsRequest, DiagnosticsResponse};
-use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse};
 use tcgui_shared::health::{BackendHealthStatus, BackendMetadata};
 use tcgui_shared::interface::InterfaceListUpdate;
-use tcgui_shared::names::{BackendName, InterfaceName, NameError, NamespaceName};
+use tcgui_shared::names::{BackendName, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
 
 use super::explaining::Question;
-use super::inventory::{Found, Inventory, NotFound, Noted, Setting};
-use crate::bandwidth::Roster;
+use super::inventory::{ChangeResult, Departed, Inventory, Setting};
+use crate::bandwidth::CounterTargets;
 use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
 use crate::diagnostics;
 use crate::execution;
 use crate::explain::explain_invalid;
-use crate::held::{Finder, HeldEvent};
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
-use crate::kernel::netns::Way;
+use crate::kernel::netns::NetnsRef;
 use crate::lease::ledger::Ledger;
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
-use crate::pacing::Pacing;
+use crate::netns_holders::{HeldEvent, HolderSource};
 use crate::policy::Policy;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
+use list_pacing::ListPacing;
 use memory::Memory;
 use permits::RepeatedList;
 use tc::PublishedTc;
-use work::Target;
 
 pub(super) use executions::{Asked, TcCall};
 pub(super) use links::LinkOutcome;
 pub(super) use tc::TcOutcome;
 pub(super) use work::{PendingLinkChange, PendingTcChange};
 
+mod addressing;
+mod departures;
 mod executions;
 mod lanes;
 mod links;
+mod list_pacing;
 mod memory;
 mod namespaces;
 mod permits;
 mod tc;
 mod work;
 
-/// The first change is published at once; more follow after ten times what the last list cost, and not
-/// sooner than this, while changes keep coming. Not later than a quarter of a second either: a
-/// publication that was preempted must not hold up the next one for ten times as long. The first few changes
-/// wait for nothing but the shortest time: the start of one container is four or five.
-const LIST_PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(250))
-    .with_allowance(Duration::from_millis(250));
 /// The list waits while a link is switched, and this long after it. With a thousand namespaces the main loop needs a
 /// millisecond to make the list, and the client that asked needs longer to read it than the reply takes. The reply would wait
 /// behind both.
@@ -95,7 +90,7 @@ pub(super) struct Identity {
 pub(super) enum Input {
     Namespace(NamespaceEvent),
     /// A process that holds a namespace was found, or is gone.
-    Held(Finder, HeldEvent),
+    Held(HolderSource, HeldEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
@@ -106,6 +101,11 @@ pub(super) enum Input {
     Published(Duration),
     /// Presets, scenarios or what is wrong with their files changed.
     Library(Arc<Library>),
+    /// The kernel's number for a namespace; `None`: it cannot be read.
+    Identified {
+        key: NetnsKey,
+        cookie: Option<u64>,
+    },
     /// Another backend of this name is on the bus; its host.
     Namesake(String),
     Timer,
@@ -114,16 +114,18 @@ pub(super) enum Input {
 /// What to do about it.
 #[derive(Debug)]
 pub(super) enum Effect {
-    Track(NetnsKey, Way),
-    Untrack(NetnsKey, Way),
+    Track(NetnsKey, NetnsRef),
+    Untrack(NetnsKey, NetnsRef),
     /// The last way to the namespace is gone.
     Forget(NetnsKey),
     ChangeLink(Box<PendingLinkChange>),
     ChangeTc(Box<PendingTcChange>),
     /// Remove a lease of which nothing is left.
     ForgetLease(Box<Lease>),
-    /// Write by which ways the namespace of a lease is known.
+    /// Write by which ways and which name the interface of a lease is known.
     AmendLease(Box<Lease>),
+    /// Read the kernel's number for a namespace: leases that were taken there under another name may be found again.
+    Identify(NetnsKey, Vec<NetnsRef>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
     /// Say why a name is or is not listed.
     Explain(Box<Question>, Reply<ExplainResponse>),
@@ -135,7 +137,7 @@ pub(super) enum Effect {
     Recheck(NetnsKey),
     Publish(Publication),
     /// What is published at a steady pace from now on.
-    Roster(Roster),
+    CounterTargets(CounterTargets),
     /// Somewhere is a namespace to which no way is known.
     LookForHolders,
     /// Much memory was freed.
@@ -170,7 +172,7 @@ pub(super) struct State {
     publishing: bool,
     /// The list was made up anew for the publication under way.
     listing: bool,
-    pacing: Pacing,
+    pacing: ListPacing,
     /// When a change of a link was answered last.
     link_answered: Option<Instant>,
     /// The last list; `None` before the first one.
@@ -185,6 +187,8 @@ pub(super) struct State {
     last: Option<Moment>,
     stopping: bool,
     claims: Claims,
+    /// Namespaces to which nothing leads any more, until what is under a lease there is restored.
+    departing: HashMap<NetnsKey, Departed>,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
     /// The host of another backend of this name, and until when that is true.
@@ -205,7 +209,7 @@ impl State {
             changed_since: None,
             publishing: false,
             listing: false,
-            pacing: LIST_PACING,
+            pacing: ListPacing::new(),
             link_answered: None,
             listed: None,
             repeat: RepeatedList::default(),
@@ -216,6 +220,7 @@ impl State {
             last: None,
             stopping: false,
             claims: Claims::default(),
+            departing: HashMap::new(),
             health_counts: None,
             health_due: None,
             namesake: None,
@@ -247,9 +252,9 @@ impl State {
                 self.links(key, snapshot, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
-                self.unreadable(key);
+                self.unreadable(key, &mut effects);
             }
-            Input::Interfaces(InterfacesEvent::Stranger) => effects.push(Effect::LookForHolders),
+            Input::Interfaces(InterfacesEvent::UnknownNsid) => effects.push(Effect::LookForHolders),
             Input::FrontendJoined => self.tc.frontend_joined(moment.now),
             Input::Request(request) => self.request(request, moment, &mut effects),
             Input::TcChanged(outcome) => self.tc_changed(*outcome, moment, &mut effects),
@@ -262,11 +267,13 @@ impl State {
                 }
             }
             Input::Library(library) => self.library = library,
+            Input::Identified { key, cookie } => self.identified(key, cookie, &mut effects),
             Input::Namesake(host) => self.namesake(host, moment),
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
-        effects.extend(self.claims.take_lost().map(Effect::Execution));
+        self.let_go(&mut effects);
+        effects.extend(self.claims.take_news().map(Effect::Execution));
         self.changed |= self.repeat.is_due(moment.now);
         let was_changed = self.changed;
         if was_changed {
@@ -275,7 +282,7 @@ impl State {
         let publication = self.publish(moment);
         if was_changed && !self.changed {
             // Also when the list is the same: a namespace made anew may look like the one before.
-            effects.push(Effect::Roster(self.inventory.roster()));
+            effects.push(Effect::CounterTargets(self.inventory.counter_targets()));
         }
         effects.extend(publication.map(Effect::Publish));
         if self.memory.take_due(self.counts.0, moment.now) {
@@ -318,17 +325,19 @@ impl State {
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
-        self.claims.links_are(key, &snapshot.links);
+        let links = Arc::clone(&snapshot.links);
         let noted = self.inventory.set_links(key, snapshot);
-        if noted != Noted::Unknown {
+        self.follow_claims(key, &links, effects);
+        if noted != ChangeResult::Unknown {
             self.leases_of(key, &present, effects);
+            self.follow_links(key, effects);
         }
         match noted {
-            Noted::Unknown => {}
-            Noted::Same => self.tc.netem_changed(self.inventory.title(key)),
-            Noted::New => {
+            ChangeResult::Unknown => {}
+            ChangeResult::Same => self.tc.netem_changed(self.inventory.display_name(key)),
+            ChangeResult::New => {
                 self.changed = true;
-                self.tc.links_changed(self.inventory.title(key));
+                self.tc.links_changed(self.inventory.display_name(key));
             }
         }
     }
@@ -355,18 +364,6 @@ impl State {
         }
     }
 
-    /// Returns where an interface is that a client named, under the names by which it is shown, or what to
-    /// tell the client.
-    fn find(&self, netns: &str, interface: &str) -> Result<(Target, Found), (ErrorKind, String)> {
-        let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
-        let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
-        let interface = InterfaceName::from_wire(interface).map_err(invalid)?;
-        match self.inventory.find(&netns, &interface) {
-            Ok(found) => Ok(((found.name.clone(), interface), found)),
-            Err(reason) => Err((ErrorKind::NotFound, not_found(reason, &netns, &interface))),
-        }
-    }
-
     fn diagnose(
         &self,
         request: DiagnosticsRequest,
@@ -379,9 +376,9 @@ impl State {
             Err((kind, message)) => return reply.send(DiagnosticsResponse::failure(message, kind)),
         };
         let order = diagnostics::Order {
-            place: Place {
+            place: NetnsTarget {
                 key: found.key,
-                ways: found.ways,
+                netns_refs: found.netns_refs,
                 named: found.named,
             },
             netns,
@@ -516,13 +513,6 @@ impl State {
             interface_count,
             name_conflict: self.name_conflict(moment).cloned(),
         }
-    }
-}
-
-fn not_found(reason: NotFound, netns: &NamespaceName, interface: &InterfaceName) -> String {
-    match reason {
-        NotFound::Namespace => format!("no network namespace {netns}"),
-        NotFound::Interface => format!("no interface {interface} in network namespace {netns}"),
     }
 }
 

@@ -17,11 +17,11 @@ use super::state::{Input, Moment, State, TcCall};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bus::{Namesakes, Request};
 use crate::clock::unix_milliseconds;
-use crate::held::{Finder, HeldEvent};
 use crate::interfaces::InterfacesEvent;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
+use crate::netns_holders::{HeldEvent, HolderSource};
 
 /// How long the work under way may take when the daemon is to stop.
 const LAST_WORK: Duration = Duration::from_millis(300);
@@ -259,11 +259,15 @@ fn log(input: &Input) {
         Input::Namespace(NamespaceEvent::Removed { name, id }) => {
             info!(netns = ?name, %id, "namespace gone");
         }
-        Input::Held(Finder::Containers, HeldEvent::Added(holder)) => {
+        Input::Held(HolderSource::Containers, HeldEvent::Added(holder)) => {
             info!(kind = ?holder.kind, id = %holder.id, "container appeared");
         }
-        Input::Held(Finder::Containers, HeldEvent::Removed(id)) => info!(%id, "container gone"),
-        Input::Held(Finder::Processes, event) => debug!(?event, "holders of namespaces changed"),
+        Input::Held(HolderSource::Containers, HeldEvent::Removed(id)) => {
+            info!(%id, "container gone")
+        }
+        Input::Held(HolderSource::Processes, event) => {
+            debug!(?event, "holders of namespaces changed")
+        }
         Input::Namespace(NamespaceEvent::DirectoryAppeared) => info!("netns directory appeared"),
         Input::Namespace(NamespaceEvent::DirectoryVanished) => info!("netns directory gone"),
         Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {

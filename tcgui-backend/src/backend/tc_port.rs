@@ -15,7 +15,7 @@ use crate::tc::desired::structured;
 /// Calls that wait for the main loop, which takes each in microseconds. An execution has one at a time.
 const CALLS: usize = 256;
 /// As long as a released frontend waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The executions' way to the main loop.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl MainLoopPort {
             self.calls.send(call).await.ok()?;
             answer.await.ok()
         };
-        let response = tokio::time::timeout(PATIENCE, answered).await;
+        let response = tokio::time::timeout(ANSWER_TIMEOUT, answered).await;
         let response = response.map_err(|_| PortError::Unanswered)?;
         match response {
             Some(response) if response.success => Ok(response),

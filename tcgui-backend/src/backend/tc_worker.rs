@@ -13,12 +13,14 @@ use tracing::{debug, info, warn};
 
 use super::orders::{TcOrder, TcResult, TcWork};
 use crate::error::chain;
+use crate::kernel::boot;
+use crate::kernel::netns::NetnsKey;
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::lease::failed_change::{AfterFailure, after_failure};
 use crate::lease::journal::{Journal, JournalError};
 use crate::lease::restore::{self, Restored};
 use crate::lease::terms::Terms;
-use crate::lease::{Lease, LeaseNetns};
+use crate::lease::{Lease, LeaseNetns, LinkMatch};
 use crate::sockets::{NetnsSockets, SocketError};
 use crate::tc::desired::{Desired, TcInputError};
 use crate::tc::error::TcError;
@@ -100,10 +102,20 @@ fn change(
 ) -> Impaired {
     let held = order.held.as_ref();
     let ifindex = order.link.ifindex;
-    let (link, there) = match perform::named_link(socket, ifindex, &order.link.ifname) {
+    // A client names the interface. A scenario goes on with its link under any name.
+    let ifname = terms.scenario.is_none().then_some(&*order.link.ifname);
+    let (link, there) = match perform::find(socket, ifindex, ifname) {
         Ok(found) => found,
         Err(err) => return (Err(err.into()), held.cloned()),
     };
+    if terms.scenario.is_some() && link.kind != order.link.kind {
+        return (Err(TcError::NoInterface.into()), held.cloned());
+    }
+    let cookie = match order.place.key {
+        NetnsKey::Host => None,
+        NetnsKey::Mounted(_) | NetnsKey::Held(_) => boot::netns_cookie_of(socket),
+    };
+    let identity = link.identity.as_deref().cloned();
     let facts = perform::link_facts(socket, &link);
     let desired = match Desired::from_operation(operation, facts) {
         Ok(desired) => desired,
@@ -122,7 +134,9 @@ fn change(
         let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
         let mut lease = Lease::record(held, of, observed, wanted, grant.clone());
-        lease.led_to_by(&order.place.ways);
+        lease.led_to_by(&order.place.netns_refs);
+        lease.link = identity.clone();
+        lease.cookie = cookie;
         journal.write(&lease)?;
         recorded = Some(lease);
         Ok::<_, ImpairError>(())
@@ -226,7 +240,11 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
         return (observed.map(read).map_err(Into::into), None);
     };
     let (ended, left) = lease.ending(order.begun);
-    let decide = |observed: &_| restore::decide(&ended, observed);
+    let link = match is_the_same(socket, order, lease) {
+        Ok(link) => link,
+        Err(err) => return (Err(err.into()), Some(lease.clone())),
+    };
+    let decide = |observed: &_| restore::decide(&ended, observed, link);
     match perform::take_steps(socket, order.link.ifindex, decide) {
         Ok((restored, observed)) => {
             tell(order, &restored);
@@ -240,6 +258,19 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
         }
         Err(err) => (Err(err.into()), Some(lease.clone())),
     }
+}
+
+/// Returns whether the link is that of the lease: by what the daemon has seen of it, or else by what the kernel says.
+fn is_the_same(
+    socket: &mut RequestSocket,
+    order: &TcOrder,
+    lease: &Lease,
+) -> Result<LinkMatch, TcError> {
+    if order.is_watched {
+        return Ok(LinkMatch::Same);
+    }
+    let (link, _) = perform::find(socket, order.link.ifindex, None)?;
+    Ok(lease.compare(link.identity.as_deref()))
 }
 
 fn read(observed: Observed) -> Outcome {
@@ -289,8 +320,8 @@ fn forget(leases: &Leases, lease: Option<&Lease>) {
 }
 
 fn tell(order: &TcOrder, restored: &Restored) {
-    let way = order.place.ways.first().map(ToString::to_string);
-    let (netns, ifname) = (way, &order.link.ifname);
+    let netns_ref = order.place.netns_refs.first().map(ToString::to_string);
+    let (netns, ifname) = (netns_ref, &order.link.ifname);
     match restored {
         Restored::Back { lost } if lost.is_empty() => {
             info!(

@@ -7,9 +7,9 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 use crate::bandwidth::RosterLink;
 use crate::bus::Rendered;
-use crate::held::{Container, Runtime};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
+use crate::netns_holders::{Container, Runtime};
 
 /// The names of a namespace.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +38,7 @@ impl Shown {
     pub(super) fn new(title: Title<'_>, links: &[Link], exclude_loopback: bool) -> Self {
         let name = title.name.to_wire();
         let mut interfaces = Vec::with_capacity(links.len());
-        let mut roster = Vec::with_capacity(links.len());
+        let mut counter_targets = Vec::with_capacity(links.len());
         let mut netems = Vec::new();
         for link in links
             .iter()
@@ -49,7 +49,7 @@ impl Shown {
                 continue;
             };
             interfaces.push(interface(link, &ifname, &name));
-            roster.push(RosterLink {
+            counter_targets.push(RosterLink {
                 ifindex: link.ifindex,
                 name: ifname.clone(),
                 root_netem: link.root_netem,
@@ -64,7 +64,7 @@ impl Shown {
         };
         Self {
             json,
-            links: roster.into(),
+            links: counter_targets.into(),
             netems,
         }
     }

@@ -6,7 +6,7 @@ use super::{CounterKernel, QdiscStatistics, ReadError, Reading, RosterEntry};
 use crate::kernel::link::LinkCounters;
 use crate::kernel::netns::NetnsKey;
 use crate::kernel::qdisc::Qdisc;
-use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink};
+use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 use crate::sockets::{NetnsSockets, SocketError};
 
 /// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
@@ -26,28 +26,23 @@ impl KernelCounters {
     }
 
     fn links(&self, entry: &RosterEntry) -> Result<Vec<LinkCounters>, ReadError> {
-        let nsid = entry.nsid;
-        match entry.key {
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) if nsid.is_none() => {
-                self.inside(entry, |socket| Ok(socket.link_counters(None)?))
-            }
-            _ => self
-                .requests
-                .run_here(|socket| socket.link_counters(nsid))
-                .map_err(|err| match err.errno() {
-                    Some(INVALID_NSID) if nsid.is_some() => ReadError::Gone,
-                    _ => ReadError::Dump(err),
-                }),
-        }
+        let nsid = match entry.key {
+            NetnsKey::Host => self.requests.host(),
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) => entry.nsid,
+        };
+        let Some(nsid) = nsid else {
+            return self.inside(entry, |socket| Ok(socket.link_counters(None)?));
+        };
+        self.requests
+            .run_here(|socket| socket.link_counters(Some(nsid)))
+            .map_err(|err: RtnetlinkError| match err.errno() {
+                Some(INVALID_NSID) => ReadError::Gone,
+                _ => ReadError::Dump(err),
+            })
     }
 
     fn qdiscs(&self, entry: &RosterEntry) -> Result<Vec<Qdisc>, ReadError> {
-        match entry.key {
-            NetnsKey::Host => self.requests.run_here(|socket| Ok(socket.qdiscs()?)),
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
-                self.inside(entry, |socket| Ok(socket.qdiscs()?))
-            }
-        }
+        self.inside(entry, |socket| Ok(socket.qdiscs()?))
     }
 
     fn inside<T>(
@@ -55,7 +50,7 @@ impl KernelCounters {
         entry: &RosterEntry,
         read: impl FnOnce(&mut RequestSocket) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
-        self.sockets.inside(entry.key, &entry.ways, read)
+        self.sockets.inside(entry.key, &entry.netns_refs, read)
     }
 }
 

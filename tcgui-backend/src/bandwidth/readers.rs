@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::{CounterKernel, ReadError, Reading, Roster, RosterEntry};
+use super::{CounterKernel, CounterTargets, ReadError, Reading, RosterEntry};
 use crate::kernel::netns::NetnsKey;
 
 /// Readings after which the actor is woken: waking it for each would cost as much as a reading.
@@ -25,19 +25,19 @@ pub(super) struct Read {
 /// One namespace of a roster.
 #[derive(Debug)]
 pub(super) struct Order {
-    roster: Arc<Roster>,
+    counter_targets: Arc<CounterTargets>,
     index: usize,
 }
 
 impl Order {
     pub(super) fn entry(&self) -> &RosterEntry {
-        &self.roster.namespaces[self.index]
+        &self.counter_targets.namespaces[self.index]
     }
 }
 
 /// Where readers take their work from and put their results. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Desk(Arc<Shared>);
+pub(super) struct ReadQueue(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
@@ -47,7 +47,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    roster: Arc<Roster>,
+    counter_targets: Arc<CounterTargets>,
     /// The first namespace of the roster that nobody has taken.
     next: usize,
     /// At most one per reader.
@@ -55,14 +55,14 @@ struct State {
     done: Vec<Read>,
 }
 
-impl Desk {
+impl ReadQueue {
     /// Begins a round, unless the one before has namespaces that nobody has taken. Returns whether it
     /// did.
-    pub(super) fn begin(&self, roster: Arc<Roster>) -> bool {
+    pub(super) fn begin(&self, counter_targets: Arc<CounterTargets>) -> bool {
         let mut state = self.lock();
-        let free = state.next >= state.roster.namespaces.len();
+        let free = state.next >= state.counter_targets.namespaces.len();
         if free {
-            state.roster = roster;
+            state.counter_targets = counter_targets;
             state.next = 0;
         }
         free
@@ -71,19 +71,19 @@ impl Desk {
     /// Gives up the round: readers end after what they are reading.
     pub(super) fn close(&self) {
         let mut state = self.lock();
-        state.next = state.roster.namespaces.len();
+        state.next = state.counter_targets.namespaces.len();
     }
 
     /// Returns how many namespaces of the round nobody has taken.
     pub(super) fn untaken(&self) -> usize {
         let state = self.lock();
-        state.roster.namespaces.len() - state.next
+        state.counter_targets.namespaces.len() - state.next
     }
 
     /// Returns whether readings are to be waited for.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
-        state.next < state.roster.namespaces.len() || !state.reading.is_empty()
+        state.next < state.counter_targets.namespaces.len() || !state.reading.is_empty()
     }
 
     /// Takes what was read so far.
@@ -116,13 +116,16 @@ impl Desk {
         let mut state = self.lock();
         loop {
             let index = state.next;
-            let key = state.roster.namespaces.get(index)?.key;
+            let key = state.counter_targets.namespaces.get(index)?.key;
             state.next += 1;
             // Still being read since a round before: its sample will come from that reading.
             if !state.reading.contains(&key) {
                 state.reading.push(key);
-                let roster = Arc::clone(&state.roster);
-                return Some(Order { roster, index });
+                let counter_targets = Arc::clone(&state.counter_targets);
+                return Some(Order {
+                    counter_targets,
+                    index,
+                });
             }
         }
     }

@@ -12,9 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::rates::Rates;
-use super::readers::{Desk, Read};
+use super::readers::{Read, ReadQueue};
 use super::wire::{Stamp, add_samples};
-use super::{CounterKernel, Roster};
+use super::{CounterKernel, CounterTargets};
 use crate::bus::Sample;
 use crate::clock::unix_seconds;
 use crate::error::chain;
@@ -23,7 +23,7 @@ use crate::error::chain;
 const READERS: usize = 3;
 /// How long no namespace may be taken before another reader goes on with the rest: long beside a
 /// reading (well under 1 ms), short beside the 300 ms in which all samples are to be out.
-const PATIENCE: Duration = Duration::from_millis(50);
+const READING_TIMEOUT: Duration = Duration::from_millis(50);
 
 enum Input<'a> {
     Stop,
@@ -41,10 +41,10 @@ pub struct Task<K> {
     kernel: Arc<K>,
     backend_name: String,
     interval: Duration,
-    roster: watch::Receiver<Arc<Roster>>,
+    counter_targets: watch::Receiver<Arc<CounterTargets>>,
     samples: mpsc::Sender<Vec<Sample>>,
     rates: Rates,
-    desk: Desk,
+    desk: ReadQueue,
     readers: JoinSet<()>,
     /// When to look whether the readers get on, and how much was left to take before; `None`: nothing
     /// is being read.
@@ -58,17 +58,17 @@ impl<K: CounterKernel> Task<K> {
         kernel: K,
         name: &BackendName,
         interval: Duration,
-        roster: watch::Receiver<Arc<Roster>>,
+        counter_targets: watch::Receiver<Arc<CounterTargets>>,
         samples: mpsc::Sender<Vec<Sample>>,
     ) -> Self {
         Self {
             kernel: Arc::new(kernel),
             backend_name: name.to_string(),
             interval,
-            roster,
+            counter_targets,
             samples,
             rates: Rates::default(),
-            desk: Desk::default(),
+            desk: ReadQueue::default(),
             readers: JoinSet::new(),
             check: None,
             outbox: VecDeque::new(),
@@ -139,8 +139,8 @@ impl<K: CounterKernel> Task<K> {
     }
 
     fn begin_round(&mut self) {
-        let roster = Arc::clone(&self.roster.borrow_and_update());
-        if !self.desk.begin(Arc::clone(&roster)) {
+        let counter_targets = Arc::clone(&self.counter_targets.borrow_and_update());
+        if !self.desk.begin(Arc::clone(&counter_targets)) {
             debug!(
                 count = self.desk.untaken(),
                 "namespaces of the round before unread"
@@ -152,7 +152,11 @@ impl<K: CounterKernel> Task<K> {
             debug!(count = self.outbox.len(), "batches dropped");
             self.outbox.clear();
         }
-        let present: HashSet<_> = roster.namespaces.iter().map(|entry| entry.key).collect();
+        let present: HashSet<_> = counter_targets
+            .namespaces
+            .iter()
+            .map(|entry| entry.key)
+            .collect();
         self.rates.keep(|key| present.contains(key));
         self.watch_progress();
         self.start_reader();
@@ -171,7 +175,7 @@ impl<K: CounterKernel> Task<K> {
     }
 
     fn watch_progress(&mut self) {
-        let check = || (Instant::now() + PATIENCE, self.desk.untaken());
+        let check = || (Instant::now() + READING_TIMEOUT, self.desk.untaken());
         self.check = self.desk.is_busy().then(check);
     }
 

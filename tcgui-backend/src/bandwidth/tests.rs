@@ -14,7 +14,7 @@ use crate::namespace_watcher::MountedNamespaceId;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 /// The actor's own, see `task.rs`.
-const PATIENCE: Duration = Duration::from_millis(50);
+const READING_TIMEOUT: Duration = Duration::from_millis(50);
 /// What a busy machine may need for a few microseconds of work.
 const REAL_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -102,7 +102,7 @@ fn entry(number: i64, root_netem: bool) -> RosterEntry {
         key: key(number),
         nsid: None,
         name: NamespaceName::named(name_of(number)).unwrap(),
-        ways: Vec::new(),
+        netns_refs: Vec::new(),
         links: [RosterLink {
             ifindex: 1,
             name: InterfaceName::new("lo").unwrap(),
@@ -112,18 +112,18 @@ fn entry(number: i64, root_netem: bool) -> RosterEntry {
     }
 }
 
-fn roster(numbers: impl IntoIterator<Item = i64>) -> Arc<Roster> {
+fn counter_targets(numbers: impl IntoIterator<Item = i64>) -> Arc<CounterTargets> {
     let namespaces = numbers
         .into_iter()
         .map(|number| Arc::new(entry(number, false)));
-    Arc::new(Roster {
+    Arc::new(CounterTargets {
         namespaces: namespaces.collect(),
     })
 }
 
 struct Actor {
     kernel: FakeKernel,
-    roster: watch::Sender<Arc<Roster>>,
+    counter_targets: watch::Sender<Arc<CounterTargets>>,
     samples: mpsc::Receiver<Vec<Sample>>,
     stop: CancellationToken,
     running: JoinHandle<()>,
@@ -139,19 +139,19 @@ impl Drop for Actor {
 
 /// Starts the actor; one batch fits between it and the bus.
 #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
-async fn start(first: Arc<Roster>) -> Actor {
+async fn start(first: Arc<CounterTargets>) -> Actor {
     let kernel = FakeKernel::default();
-    let (roster, roster_rx) = watch::channel(first);
+    let (counter_targets, counter_targets_rx) = watch::channel(first);
     let (sender, samples) = mpsc::channel(1);
     let name = "edge1".parse().unwrap();
-    let task = open(kernel.clone(), &name, INTERVAL, roster_rx, sender);
+    let task = open(kernel.clone(), &name, INTERVAL, counter_targets_rx, sender);
     let stop = CancellationToken::new();
     let running = tokio::spawn(task.run(stop.clone()));
     // The first interval begins when the actor is polled.
     tokio::task::yield_now().await;
     Actor {
         kernel,
-        roster,
+        counter_targets,
         samples,
         running,
         stop,
@@ -217,7 +217,7 @@ fn secs(s: u64) -> Duration {
 
 #[tokio::test(start_paused = true)]
 async fn samples_come_with_every_tick() {
-    let mut actor = start(roster([1])).await;
+    let mut actor = start(counter_targets([1])).await;
     assert_eq!(actor.batch().await, (secs(2), vec![("n1".into(), 0.0)]));
     actor.kernel.set(|state| {
         state.bytes.insert(key(1), 3000);
@@ -228,7 +228,7 @@ async fn samples_come_with_every_tick() {
 
 #[tokio::test(start_paused = true)]
 async fn missed_ticks_are_not_made_up_for() {
-    let mut actor = start(roster([1])).await;
+    let mut actor = start(counter_targets([1])).await;
     advance(secs(7)).await;
     assert_eq!(actor.batch().await.0, secs(7));
     assert_eq!(actor.batch().await.0, secs(8), "in step again");
@@ -238,7 +238,7 @@ async fn missed_ticks_are_not_made_up_for() {
 #[tokio::test(start_paused = true)]
 async fn the_newest_roster_is_read() {
     let mut actor = start(Arc::default()).await;
-    actor.roster.send_replace(roster([1, 2]));
+    actor.counter_targets.send_replace(counter_targets([1, 2]));
     let names = |batch: (Duration, Vec<(String, f64)>)| -> Vec<_> {
         batch.1.into_iter().map(|(name, _)| name).collect()
     };
@@ -246,10 +246,10 @@ async fn the_newest_roster_is_read() {
     actor.kernel.set(|state| {
         state.bytes = HashMap::from([(key(1), 500), (key(2), 500), (key(3), 500)]);
     });
-    actor.roster.send_replace(roster([3, 2]));
+    actor.counter_targets.send_replace(counter_targets([3, 2]));
     let (_, changed) = actor.batch().await;
     assert_eq!(changed, [("n3".into(), 0.0), ("n2".into(), 250.0)]);
-    actor.roster.send_replace(roster([1, 2]));
+    actor.counter_targets.send_replace(counter_targets([1, 2]));
     let (_, back) = actor.batch().await;
     assert_eq!(back[0], ("n1".into(), 0.0), "it was forgotten meanwhile");
 }
@@ -257,7 +257,7 @@ async fn the_newest_roster_is_read() {
 #[tokio::test(start_paused = true)]
 async fn statistics_of_netems_follow_the_counters() {
     let namespaces = vec![Arc::new(entry(1, true)), Arc::new(entry(2, false))];
-    let mut actor = start(Arc::new(Roster { namespaces })).await;
+    let mut actor = start(Arc::new(CounterTargets { namespaces })).await;
     let batch = actor.samples.recv().await.expect("the actor runs");
     let [
         Sample::Bandwidth(..),
@@ -273,7 +273,7 @@ async fn statistics_of_netems_follow_the_counters() {
 
 #[tokio::test(start_paused = true)]
 async fn a_namespace_that_fails_costs_only_its_own_samples() {
-    let mut actor = start(roster([1, 2])).await;
+    let mut actor = start(counter_targets([1, 2])).await;
     actor.batch().await;
     actor.kernel.set(|state| {
         state.gone.insert(key(1));
@@ -291,21 +291,21 @@ async fn a_namespace_that_fails_costs_only_its_own_samples() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_namespace_costs_only_its_own_samples() {
-    let mut actor = start(roster(1..=100)).await;
+    let mut actor = start(counter_targets(1..=100)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(1));
     });
     advance(INTERVAL).await;
     actor.until_read(1, 1).await;
     // Twice: the first look still sees that this namespace was taken.
-    advance(PATIENCE).await;
+    advance(READING_TIMEOUT).await;
     tokio::task::yield_now().await;
-    advance(PATIENCE).await;
+    advance(READING_TIMEOUT).await;
     actor.until_sampled(2..=100).await;
     let elapsed = actor.started.elapsed();
     assert!(elapsed < INTERVAL + secs(1) / 5, "{elapsed:?}");
 
-    advance(INTERVAL - PATIENCE * 2).await;
+    advance(INTERVAL - READING_TIMEOUT * 2).await;
     actor.until_sampled(2..=100).await;
     assert_eq!(actor.kernel.reads_of(key(1)), 1, "never twice at once");
     actor.kernel.set(|state| state.held.clear());
@@ -316,20 +316,20 @@ async fn a_slow_namespace_costs_only_its_own_samples() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_read_does_not_wait_for_the_last_one() {
-    let mut actor = start(roster(1..=5)).await;
+    let mut actor = start(counter_targets(1..=5)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(5));
     });
     advance(INTERVAL).await;
     actor.until_read(5, 1).await;
-    advance(PATIENCE).await;
+    advance(READING_TIMEOUT).await;
     actor.until_sampled(1..=4).await;
-    assert_eq!(actor.started.elapsed(), INTERVAL + PATIENCE);
+    assert_eq!(actor.started.elapsed(), INTERVAL + READING_TIMEOUT);
 }
 
 #[tokio::test(start_paused = true)]
 async fn when_everything_is_slow_nothing_piles_up() {
-    let mut actor = start(roster(1..=10)).await;
+    let mut actor = start(counter_targets(1..=10)).await;
     actor
         .kernel
         .set(|state| state.held = (1..=10).map(key).collect());
@@ -346,7 +346,7 @@ async fn when_everything_is_slow_nothing_piles_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_takes_nothing_gets_the_newest() {
-    let mut actor = start(roster([1])).await;
+    let mut actor = start(counter_targets([1])).await;
     for round in 1..=20_usize {
         actor.kernel.set(|state| {
             state.bytes.insert(key(1), 1000 * round as u64);
@@ -369,7 +369,7 @@ async fn a_bus_that_takes_nothing_gets_the_newest() {
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_when_told_to_or_when_the_bus_is_gone() {
-    let mut actor = start(roster(1..=3)).await;
+    let mut actor = start(counter_targets(1..=3)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(1));
     });
@@ -381,7 +381,7 @@ async fn it_ends_when_told_to_or_when_the_bus_is_gone() {
         .await;
     actor.kernel.set(|state| state.held.clear());
 
-    let mut actor = start(roster([1])).await;
+    let mut actor = start(counter_targets([1])).await;
     actor.samples.close();
     advance(INTERVAL).await;
     actor

@@ -153,7 +153,7 @@ mod tests {
             key: NetnsKey::Host,
             nsid: None,
             name: NamespaceName::Host,
-            ways: Vec::new(),
+            netns_refs: Vec::new(),
             links: [
                 link(1, "lo", true),
                 link(2, "v0", false),
@@ -195,7 +195,7 @@ mod tests {
             key: NetnsKey::Host,
             nsid: None,
             name: NamespaceName::Host,
-            ways: Vec::new(),
+            netns_refs: Vec::new(),
             links: [link(1, "lo", true)].into(),
         };
         let samples = samples(&entry, &[rated(1, "lo")], &[qdisc(1, 9)]);

@@ -26,7 +26,7 @@ use zenoh::{Session, Wait};
 
 use super::BusError;
 use super::admission::Admission;
-use super::replies::{Link, PROMPT, Replies, Turn, WAITING, strip};
+use super::replies::{Link, PROMPT, Replies, ReplyPriority, WAITING, strip};
 
 /// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
 const SEQUENCE_NUMBERS: &str = "_sn";
@@ -235,10 +235,12 @@ fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
     strip(&mut query);
     let shared = Arc::clone(shared);
     // The sample is taken when it is its turn: those that wait would keep every list of that time.
-    history.replies.enqueue(link, Turn::InOrder, move || {
-        write_last(&query, &shared);
-        drop(permit);
-    });
+    history
+        .replies
+        .enqueue(link, ReplyPriority::InOrder, move || {
+            write_last(&query, &shared);
+            drop(permit);
+        });
 }
 
 fn write_last(query: &Query, shared: &Shared) {

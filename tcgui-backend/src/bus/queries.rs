@@ -19,7 +19,7 @@ use zenoh::query::{Query, Queryable};
 use zenoh::{Session, Wait};
 
 use super::admission::{Admission, Permit};
-use super::replies::{Link, Replies, Turn, strip};
+use super::replies::{Link, Replies, ReplyPriority, strip};
 use super::{BusError, Reply, Request};
 
 /// The largest request taken: ten times the largest scenario that makes sense.
@@ -95,18 +95,18 @@ impl Queries {
         requests: mpsc::Sender<Request>,
         replies: Replies,
     ) -> Result<Self, BusError> {
-        let desk = Desk {
+        let desk = QueryContext {
             requests,
             replies,
             open: Admission::new(OPEN),
             refusing: Admission::new(REFUSALS),
         };
         // A check takes seconds; however many are asked for, other requests are taken.
-        let checks = Desk {
+        let checks = QueryContext {
             open: Admission::new(CHECKS),
             ..desk.clone()
         };
-        let explanations = Desk {
+        let explanations = QueryContext {
             open: Admission::new(EXPLANATIONS),
             ..desk.clone()
         };
@@ -127,14 +127,14 @@ impl Queries {
 
 /// Takes queries from Zenoh's threads without ever making them wait for the backend.
 #[derive(Debug, Clone)]
-struct Desk {
+struct QueryContext {
     requests: mpsc::Sender<Request>,
     replies: Replies,
     open: Admission,
     refusing: Admission,
 }
 
-impl Desk {
+impl QueryContext {
     fn serve<Q, R>(
         &self,
         session: &Session,
@@ -206,7 +206,7 @@ impl Desk {
         strip(&mut query);
         let link = permit.link();
         let (replies, key) = (self.replies.clone(), key.to_owned());
-        Reply::new(move |answer, turn: Turn| {
+        Reply::new(move |answer, turn: ReplyPriority| {
             let answer = answer.unwrap_or_else(dropped);
             replies.enqueue(link, turn, move || {
                 write(&query, &key, &answer);

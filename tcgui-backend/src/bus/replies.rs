@@ -26,7 +26,7 @@ pub(super) const WAITING: Priority = Priority::Data;
 /// The priority of publications.
 pub(super) const PROMPT: Priority = Priority::DataHigh;
 
-/// So many jobs of a lane may go before one with [`Turn::Last`], which bounds how long that one waits.
+/// So many jobs of a lane may go before one with [`ReplyPriority::Last`], which bounds how long that one waits.
 const OTHERS_FIRST: usize = 64;
 
 /// Queries that may wait to be ended without an answer.
@@ -37,7 +37,7 @@ pub(super) const WRITERS: usize = 128;
 
 /// The order of the jobs in one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum ReplyPriority {
     /// In the order in which they come.
     InOrder,
     /// When no other job waits, or many others have gone first.
@@ -133,7 +133,12 @@ impl Replies {
     }
 
     /// Queues a job in the lane of a link. Never waits.
-    pub(super) fn enqueue(&self, link: Link, turn: Turn, write: impl FnOnce() + Send + 'static) {
+    pub(super) fn enqueue(
+        &self,
+        link: Link,
+        turn: ReplyPriority,
+        write: impl FnOnce() + Send + 'static,
+    ) {
         let token = self.tracker.token();
         let job = Box::new(move || {
             write();
@@ -143,8 +148,8 @@ impl Replies {
         let is_new = !lanes.lanes.contains_key(&link);
         let lane = lanes.lanes.entry(link).or_default();
         match turn {
-            Turn::InOrder => lane.in_order.push_back(job),
-            Turn::Last => lane.last.push_back(job),
+            ReplyPriority::InOrder => lane.in_order.push_back(job),
+            ReplyPriority::Last => lane.last.push_back(job),
         }
         if !is_new {
             return;
@@ -163,7 +168,7 @@ impl Replies {
     /// Queues a job that is for all clients, and returns when it is done.
     pub(super) async fn write_to_all(&self, write: impl FnOnce() + Send + 'static) {
         let (done, written) = oneshot::channel();
-        self.enqueue(Link::ALL, Turn::InOrder, move || {
+        self.enqueue(Link::ALL, ReplyPriority::InOrder, move || {
             write();
             done.send(()).ok();
         });
@@ -176,7 +181,7 @@ impl Replies {
         // So many at once come from an attacker, whose own link waits then.
         if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
             strip(&mut query);
-            self.enqueue(link, Turn::InOrder, move || {
+            self.enqueue(link, ReplyPriority::InOrder, move || {
                 drop(query);
                 drop(permit);
             });
@@ -264,11 +269,11 @@ mod tests {
             move || tx.send(number).unwrap()
         };
         let link = link().await;
-        replies.enqueue(link, Turn::InOrder, move || gate.recv().unwrap());
-        replies.enqueue(link, Turn::Last, note(3));
-        replies.enqueue(link, Turn::InOrder, || panic!("on purpose"));
-        replies.enqueue(link, Turn::InOrder, note(1));
-        replies.enqueue(link, Turn::InOrder, note(2));
+        replies.enqueue(link, ReplyPriority::InOrder, move || gate.recv().unwrap());
+        replies.enqueue(link, ReplyPriority::Last, note(3));
+        replies.enqueue(link, ReplyPriority::InOrder, || panic!("on purpose"));
+        replies.enqueue(link, ReplyPriority::InOrder, note(1));
+        replies.enqueue(link, ReplyPriority::InOrder, note(2));
         go.send(()).unwrap();
         tracker.close();
         tokio::time::timeout(LONG, tracker.wait()).await.unwrap();
@@ -289,11 +294,15 @@ mod tests {
         let mut gates = Vec::new();
         for _ in 0..40 {
             let (go, gate) = mpsc::channel::<()>();
-            replies.enqueue(link().await, Turn::InOrder, move || gate.recv().unwrap());
+            replies.enqueue(link().await, ReplyPriority::InOrder, move || {
+                gate.recv().unwrap()
+            });
             gates.push(go);
         }
         let (tx, written) = oneshot::channel();
-        replies.enqueue(link().await, Turn::InOrder, move || tx.send(()).unwrap());
+        replies.enqueue(link().await, ReplyPriority::InOrder, move || {
+            tx.send(()).unwrap()
+        });
         tokio::time::timeout(LONG, written).await.unwrap().unwrap();
         for go in gates {
             go.send(()).unwrap();
@@ -312,7 +321,7 @@ mod tests {
         let gate = Arc::new(Mutex::new(gate));
         for number in 0..WRITERS * 2 {
             let (tx, gate) = (tx.clone(), Arc::clone(&gate));
-            replies.enqueue(link().await, Turn::InOrder, move || {
+            replies.enqueue(link().await, ReplyPriority::InOrder, move || {
                 gate.lock().unwrap().recv().unwrap();
                 tx.send(number).unwrap();
             });
@@ -337,10 +346,10 @@ mod tests {
         };
         let (go, gate) = mpsc::channel::<()>();
         let link = link().await;
-        replies.enqueue(link, Turn::InOrder, move || gate.recv().unwrap());
-        replies.enqueue(link, Turn::Last, note(usize::MAX));
+        replies.enqueue(link, ReplyPriority::InOrder, move || gate.recv().unwrap());
+        replies.enqueue(link, ReplyPriority::Last, note(usize::MAX));
         for number in 0..OTHERS_FIRST * 2 {
-            replies.enqueue(link, Turn::InOrder, note(number));
+            replies.enqueue(link, ReplyPriority::InOrder, note(number));
         }
         go.send(()).unwrap();
         tracker.close();

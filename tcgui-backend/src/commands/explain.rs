@@ -9,7 +9,7 @@ use serde::Serialize;
 use tcgui_backend::bus::AskError;
 use tcgui_backend::cli::ExplainArgs;
 use tcgui_backend::explain::{Source, explain_invalid, text};
-use tcgui_backend::own_look;
+use tcgui_backend::standalone;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse, Explanation};
 use tcgui_shared::names::{BackendName, NameError, NamespaceName};
 
@@ -39,7 +39,8 @@ pub(super) fn run(args: &ExplainArgs, backend: &str, reach: Reach) -> anyhow::Re
             Err(why) => {
                 tell(&format!("{why}, looking without one"));
                 let answer =
-                    own_look::explain(name, reach.watch, reach.containers, reach.processes).await?;
+                    standalone::explain(name, reach.watch, reach.containers, reach.processes)
+                        .await?;
                 (understood(answer)?, Source::Own)
             }
         };

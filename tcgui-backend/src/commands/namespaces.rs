@@ -7,7 +7,7 @@ use anyhow::{Context, bail};
 use tcgui_backend::bus::{BusClient, Lists};
 use tcgui_backend::cli::NamespacesArgs;
 use tcgui_backend::listing::{self, Change, Picture};
-use tcgui_backend::own_look::OwnLook;
+use tcgui_backend::standalone::StandaloneScan;
 use tcgui_shared::names::BackendName;
 
 use super::{Reach, block_on, find_daemons, print, tell};
@@ -79,7 +79,7 @@ fn picture(lists: &Lists) -> Picture {
 /// Prints what is there.
 async fn look(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<()> {
     let mut printer = Printer::new(args);
-    let mut look = OwnLook::open(reach.watch).await?;
+    let mut look = StandaloneScan::open(reach.watch).await?;
     if let Some(problem) = look.problem() {
         tell(&format!("interfaces are left out: {problem}"));
     }
@@ -147,7 +147,7 @@ fn lines<'a>(
     changes: impl IntoIterator<
         Item = (
             Change,
-            &'a listing::Place,
+            &'a listing::NamespaceRow,
             &'a tcgui_shared::interface::NetworkNamespace,
         ),
     >,

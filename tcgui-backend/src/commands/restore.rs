@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use tcgui_backend::cli::{Args, RestoreArgs};
 use tcgui_backend::error::chain;
-use tcgui_backend::lease::by_hand::{self, Wanted};
+use tcgui_backend::lease::offline_restore::{self, Wanted};
 
 /// Says of each lease what became of it; fails when one could not be restored. What the command does not
 /// say is taken from the daemon's options, if they stand before it.
@@ -19,7 +19,7 @@ pub(super) fn run(command: RestoreArgs, daemon: Args) -> anyhow::Result<ExitCode
     };
     let mut code = ExitCode::SUCCESS;
     let mut told = Ok(());
-    by_hand::restore(&wanted, |what, fate| {
+    offline_restore::restore(&wanted, |what, fate| {
         let line = match fate {
             Ok(fate) => format!("{what}: {fate}"),
             Err(err) => {

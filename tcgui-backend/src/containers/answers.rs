@@ -11,7 +11,7 @@ use serde::de::{self, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Vis
 use tcgui_shared::names::ContainerName;
 
 use super::limits::{MAX_CONTAINERS, MAX_IMAGE, MAX_NAME, MAX_NAMES};
-use crate::held::{Container, Runtime};
+use crate::netns_holders::{Container, Runtime};
 
 /// The id of a container: 12 to 64 hexadecimal digits, safe as part of a path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

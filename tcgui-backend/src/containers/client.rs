@@ -6,6 +6,7 @@
 use std::error::Error;
 use std::future::poll_fn;
 use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::pin::{Pin, pin};
 use std::task::Poll;
@@ -24,14 +25,20 @@ use super::limits::{ANSWER, MAX_BUFFER, MAX_HEADERS, MAX_INSPECT, MAX_LIST, MAX_
 use super::lines::LineTooLong;
 use crate::blocking;
 use crate::error::BoxError;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 
 /// Why an engine could not be asked, or gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EngineError {
-    /// Nobody listens, or the socket is closed to this user.
+    /// No program listens, or the process has no descriptor left.
     #[error("cannot connect to the socket")]
     Connect(#[source] io::Error),
+    /// The socket is closed to the user and the groups of the daemon.
+    #[error(
+        "no permission to connect to the socket: add its group to the daemon (SupplementaryGroups= in the \
+         unit), see \"Engines of users\" in docs/containers.md"
+    )]
+    Permission(#[source] io::Error),
     /// The request was refused or cut off, or the answer is no HTTP.
     #[error("cannot ask for {question}")]
     Ask {
@@ -141,20 +148,44 @@ impl Client {
     ///
     /// Engines repeat what they remember since then, so that it does not matter whether a subscription
     /// counts from the moment of the answer.
+    ///
+    /// It waits for the answer without a limit: some engines send nothing, not even the head, before the first
+    /// event. The head of an answer that has begun must be complete within [`ANSWER`].
     pub(super) async fn events(&self, since: u64) -> Result<EventStream, EngineError> {
         // {"type":["container"]}
         let filter = "%7B%22type%22%3A%5B%22container%22%5D%7D";
         let path = format!("/events?since={since}&filters={filter}");
-        let answer = timeout(ANSWER, self.ask(&path, EVENTS)).await;
+        let stream = self.connect().await?;
+        let begun = stream.as_fd().try_clone_to_owned();
+        let begun = begun.and_then(|fd| UnixStream::from_std(fd.into()));
+        let begun = begun.map_err(EngineError::Connect)?;
+        let mut answer = pin!(ask(stream, &path, EVENTS));
         let Exchange {
             response,
             sender,
             connection,
-        } = answer.map_err(|_| EngineError::Silent { question: EVENTS })??;
+        } = tokio::select! {
+            biased;
+            // First, because polling it sends the request. It is polled again below if it is not done.
+            answer = &mut answer => answer?,
+            // Cancel-safe: being readable is a state.
+            _ = begun.readable() => {
+                let answer = timeout(ANSWER, answer).await;
+                answer.map_err(|_| EngineError::Silent { question: EVENTS })??
+            }
+        };
         Ok(EventStream {
             body: response.into_body(),
             connection,
             _sender: sender,
+        })
+    }
+
+    async fn connect(&self) -> Result<UnixStream, EngineError> {
+        let stream = UnixStream::connect(&self.socket).await;
+        stream.map_err(|err| match err.kind() {
+            io::ErrorKind::PermissionDenied => EngineError::Permission(err),
+            _ => EngineError::Connect(err),
         })
     }
 
@@ -165,7 +196,7 @@ impl Client {
         limit: usize,
     ) -> Result<(HeaderMap, Bytes), EngineError> {
         let exchange = async {
-            let mut exchange = self.ask(path, question).await?;
+            let mut exchange = ask(self.connect().await?, path, question).await?;
             let (head, body) = exchange.response.into_parts();
             let body = Limited::new(body, limit).collect();
             let body = drive(&mut exchange.connection, body).await;
@@ -178,33 +209,35 @@ impl Client {
         let answer = timeout(ANSWER, exchange).await;
         answer.map_err(|_| EngineError::Silent { question })?
     }
+}
 
-    /// Sends a request and waits for the head of the answer.
-    async fn ask(&self, path: &str, question: &'static str) -> Result<Exchange, EngineError> {
-        let failed = |err| EngineError::Ask { question, err };
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = TokioIo::new(stream.map_err(EngineError::Connect)?);
-        let (mut sender, connection) = http1::Builder::new()
-            .max_buf_size(MAX_BUFFER)
-            .max_headers(MAX_HEADERS)
-            .handshake(stream)
-            .await
-            .map_err(failed)?;
-        let request = Request::get(path)
-            .header(HOST, "localhost")
-            .body(Empty::new())
-            .expect("paths are made of digits and constants");
-        let mut connection = Some(Box::pin(connection));
-        let response = drive(&mut connection, sender.send_request(request)).await;
-        let response = response.map_err(failed)?;
-        match response.status() {
-            StatusCode::OK => Ok(Exchange {
-                response,
-                sender,
-                connection,
-            }),
-            status => Err(EngineError::Refused { question, status }),
-        }
+/// Sends a request over a new connection and waits for the head of the answer.
+async fn ask(
+    stream: UnixStream,
+    path: &str,
+    question: &'static str,
+) -> Result<Exchange, EngineError> {
+    let failed = |err| EngineError::Ask { question, err };
+    let (mut sender, connection) = http1::Builder::new()
+        .max_buf_size(MAX_BUFFER)
+        .max_headers(MAX_HEADERS)
+        .handshake(TokioIo::new(stream))
+        .await
+        .map_err(failed)?;
+    let request = Request::get(path)
+        .header(HOST, "localhost")
+        .body(Empty::new())
+        .expect("paths are made of digits and constants");
+    let mut connection = Some(Box::pin(connection));
+    let response = drive(&mut connection, sender.send_request(request)).await;
+    let response = response.map_err(failed)?;
+    match response.status() {
+        StatusCode::OK => Ok(Exchange {
+            response,
+            sender,
+            connection,
+        }),
+        status => Err(EngineError::Refused { question, status }),
     }
 }
 

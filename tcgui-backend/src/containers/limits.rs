@@ -1,6 +1,8 @@
-//! Limits for the cost of an engine, which hold for any answer. Engines are not trusted; some belong to users.
+//! What an engine may cost, whatever it sends. Engines belong to others, some of them to users.
 
 use std::time::Duration;
+
+use crate::token_bucket::TokenBucket;
 
 /// Containers of one engine that are followed at a time. The rest is left out, and said once.
 pub(super) const MAX_CONTAINERS: usize = 1024;
@@ -26,31 +28,68 @@ pub(super) const MAX_NAME: usize = 255;
 /// Names of one container in a list that are compared.
 pub(super) const MAX_NAMES: usize = 8;
 
-/// How long an engine may take to answer; what takes longer hangs.
+/// How long an engine may take to answer a question; what takes longer hangs. Events are different: an engine may
+/// be silent for as long as nothing happens.
 pub(super) const ANSWER: Duration = Duration::from_secs(5);
+/// How long the first list waits for the answer to the subscription. Engines answer within milliseconds, or not before
+/// the first event.
+pub(super) const SUBSCRIPTION: Duration = Duration::from_millis(100);
 /// First and longest pause before the next attempt to talk to an engine that failed.
 pub(super) const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 /// A session that lasted this long was none of a series of failures.
 pub(super) const STABLE: Duration = Duration::from_secs(5);
+/// How often an engine is listed that refuses to send events.
+pub(super) const LIST_WITHOUT_EVENTS: Duration = Duration::from_secs(2);
+/// How soon such an engine is asked for events again.
+pub(super) const SUBSCRIBE_AGAIN: Duration = Duration::from_secs(30);
+/// The shortest interval between two lists of one engine, whatever `--sweep-interval` is.
+pub(super) const SHORTEST_LIST_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon is listed again what did not fit or could not be inspected.
 pub(super) const LIST_AGAIN: Duration = Duration::from_secs(5);
 /// Time between two looks for sockets while the kernel cannot announce them.
 pub(super) const UNWATCHED: Duration = Duration::from_secs(2);
-/// How many looks at an engine may begin at once, after quiet: one at each container.
-pub(super) const LOOKS_BURST: u32 = 1024;
-/// How soon one more may begin when those are used up: more often than any engine starts containers, and too
-/// seldom for inventions to be a load.
-pub(super) const LOOKS_PAUSE: Duration = Duration::from_millis(5);
-/// How many bytes of events are read within each [`BUDGET_WINDOW`]: a hundred times what a busy engine says.
-pub(super) const BUDGET: usize = 1024 * 1024;
-/// See [`BUDGET`].
-pub(super) const BUDGET_WINDOW: Duration = Duration::from_millis(100);
+/// Looks at the containers of one engine: one at each container at once, then one every 5 ms. This is more often than
+/// any engine starts containers, and too seldom for inventions to be a load.
+pub(super) const LOOKS: TokenBucket = TokenBucket::new(1024, Duration::from_millis(1024 * 5));
+/// Bytes of events: 1 MiB at once, and as much again after a pause of 100 ms. This is a hundred times what a busy
+/// engine sends.
+pub(super) const EVENT_BYTES: TokenBucket =
+    TokenBucket::new(1024 * 1024, Duration::from_millis(100)).resume_with(1024 * 1024);
 /// The most that is read of a file of events at once, in bytes; more means that something is missed, and listed.
 pub(super) const MAX_UNREAD: u64 = 256 * 1024;
 /// Reports of engines that wait for the actor; engines wait beyond that.
 pub(super) const REPORTS: usize = 16;
-/// Lines of the log for one engine within each [`LINES_WINDOW`]: enough for every change of one that restarts now
-/// and then. What changes more often is still said with `--verbose`.
-pub(super) const LINES: u32 = 8;
-/// See [`LINES`].
-pub(super) const LINES_WINDOW: Duration = Duration::from_secs(60);
+/// Lines of the log for one engine: eight at once, then eight a minute. This is enough for every change of an engine
+/// that restarts now and then. What changes more often is logged with `--verbose`.
+pub(super) const LINES: TokenBucket = TokenBucket::new(8, Duration::from_secs(60));
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    /// Returns how much is spent in a time, in portions, as soon as the limit allows it.
+    fn spent_within(mut limit: TokenBucket, portion: u32, time: Duration) -> u32 {
+        let begin = Instant::now();
+        let (mut now, mut spent) = (begin, 0);
+        while now <= begin + time {
+            limit.spend(now, portion);
+            spent += portion;
+            now = limit.not_before().map_or(now, |at| now.max(at));
+        }
+        spent
+    }
+
+    #[test]
+    fn limits_are_as_documented() {
+        let (moment, minute) = (Duration::ZERO, Duration::from_secs(60));
+        assert_eq!(spent_within(LOOKS, 1, moment), 1024);
+        assert_eq!(spent_within(LOOKS, 1, minute), 1024 + 200 * 60);
+        assert_eq!(spent_within(LINES, 1, moment), 8);
+        assert_eq!(spent_within(LINES, 1, minute), 8 + 8);
+        let second = Duration::from_secs(1);
+        let bytes = spent_within(EVENT_BYTES, 64 * 1024, second);
+        assert_eq!(bytes, 11 * 1024 * 1024, "10 MiB/s and the first MiB");
+    }
+}

@@ -7,9 +7,9 @@ use nix::libc;
 use super::answers::{self, ContainerId};
 use super::client::{Client, EngineError};
 use crate::blocking;
-use crate::held::{Container, Runtime};
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
+use crate::netns_holders::{Container, Runtime};
 
 /// Why a look found nothing out.
 #[derive(Debug, thiserror::Error)]
@@ -31,16 +31,18 @@ pub(super) enum LookError {
     },
 }
 
-/// A container that has a process in a namespace other than the daemon's own.
+/// A container that has a process.
 #[derive(Debug)]
 pub(super) struct Sighting {
-    pub(super) id: HeldNamespaceId,
+    pub(super) id: ProcessNetnsId,
+    /// The namespace is the daemon's own: the network of the host is not the container's.
+    pub(super) own: bool,
     pub(super) container: Container,
     /// The process, to wait for its end.
     pub(super) process: io::Result<ProcessHandle>,
 }
 
-/// Looks at a container. `None`: it has no network namespace of its own, for any reason.
+/// Looks at a container; `None` when it has no process, for whatever reason.
 pub(super) async fn look(
     client: Client,
     (runtime, of_root): (Runtime, bool),
@@ -79,10 +81,9 @@ fn observe(
         return Ok(None);
     }
     match files.held_by(pid) {
-        // The network of the host is not the container's.
-        Ok(id) if id.inode() == files.own_inode() => Ok(None),
         Ok(id) => Ok(Some(Sighting {
             id,
+            own: id.inode() == files.own_inode(),
             container,
             process,
         })),

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::answers::{ContainerId, Event, EventKind, Listing};
 use super::limits::{MAX_CONTAINERS, MAX_LOOKS};
-use crate::held::{Container, HeldEvent, Holder, HolderKind};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
+use crate::netns_holders::{Container, HeldEvent, Holder, HolderKind};
 
 /// A container of an engine. Two engines may use the same id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,16 +24,19 @@ pub(super) struct Key {
 /// What a look at a container has found.
 #[derive(Debug)]
 pub(super) enum Outcome<W> {
-    /// A process in a network namespace that is not the daemon's own.
+    /// A process in a network namespace.
     Holds {
         /// The process and its namespace.
-        id: HeldNamespaceId,
+        id: ProcessNetnsId,
         /// The rest.
         container: Container,
         /// Waits for the end of the process for as long as it exists; `None` where it cannot be had.
         watch: Option<W>,
+        /// The namespace is the daemon's own: the container is remembered, so that it is not inspected after every
+        /// list, and never told.
+        own: bool,
     },
-    /// No such container, no process, or one in the daemon's own namespace.
+    /// No such container, or no process.
     Nothing,
     /// It could not be found out. What was known stays.
     Failed,
@@ -53,7 +56,7 @@ enum Look {
 /// The process of a container.
 #[derive(Debug)]
 struct Held<W> {
-    id: HeldNamespaceId,
+    id: ProcessNetnsId,
     container: Arc<Container>,
     watch: Option<W>,
     /// A list was believed that it is the same: its end is the end of what was there before the list.
@@ -120,12 +123,12 @@ pub(super) struct Registry<W> {
     engines: Vec<Engine<W>>,
     /// Containers by what they hold. Engines that lie may name one process for two containers; the first
     /// one is shown.
-    claims: BTreeMap<HeldNamespaceId, BTreeMap<Key, Arc<Container>>>,
-    told: BTreeMap<HeldNamespaceId, Arc<Container>>,
+    claims: BTreeMap<ProcessNetnsId, BTreeMap<Key, Arc<Container>>>,
+    told: BTreeMap<ProcessNetnsId, Arc<Container>>,
     /// What was told and is not any more.
-    gone: BTreeSet<HeldNamespaceId>,
+    gone: BTreeSet<ProcessNetnsId>,
     /// What is, and was told otherwise or not at all.
-    changed: BTreeSet<HeldNamespaceId>,
+    changed: BTreeSet<ProcessNetnsId>,
 }
 
 impl<W> Registry<W> {
@@ -147,14 +150,20 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes the list with which a session begins.
+    /// Notes that a list is asked for, and returns whether nothing was missed since the last one. What is missed
+    /// from now on makes another list necessary.
+    pub(super) fn begin_list(&mut self, engine: usize) -> bool {
+        !std::mem::take(&mut self.engines[engine].incomplete)
+    }
+
+    /// Takes a list, the first of a session or a later one.
     ///
     /// A container is not inspected again if it is listed under its known name and the kernel will report its end. So an
     /// engine that restarts with a thousand containers costs one list.
     pub(super) fn listed(&mut self, engine: usize, list: &Listing) {
         let engine = &mut self.engines[engine];
         engine.connected = true;
-        engine.incomplete = list.more;
+        engine.incomplete |= list.more;
         let mut unlisted: BTreeSet<_> = engine.containers.keys().cloned().collect();
         for (id, names) in &list.containers {
             unlisted.remove(id);
@@ -239,13 +248,13 @@ impl<W> Registry<W> {
                 id,
                 container,
                 watch,
+                own,
             } => {
                 let container = Arc::new(container);
-                let claim = Arc::clone(&container);
-                self.claims
-                    .entry(id)
-                    .or_default()
-                    .insert(key.clone(), claim);
+                if !own {
+                    let claims = self.claims.entry(id).or_default();
+                    claims.insert(key.clone(), Arc::clone(&container));
+                }
                 let held = Held {
                     id,
                     container,
@@ -269,7 +278,7 @@ impl<W> Registry<W> {
     }
 
     /// Takes the end of a process, as the kernel tells it.
-    pub(super) fn ended(&mut self, key: &Key, id: HeldNamespaceId) {
+    pub(super) fn ended(&mut self, key: &Key, id: ProcessNetnsId) {
         let engine = &mut self.engines[key.engine];
         let Some(tracked) = engine.containers.get_mut(&key.id) else {
             return;
@@ -314,7 +323,7 @@ impl<W> Registry<W> {
         Some(HeldEvent::Added(Holder { id, kind }))
     }
 
-    fn disclaim(&mut self, key: &Key, id: HeldNamespaceId) {
+    fn disclaim(&mut self, key: &Key, id: ProcessNetnsId) {
         if let Some(claims) = self.claims.get_mut(&id) {
             claims.remove(key);
             if claims.is_empty() {
@@ -325,7 +334,7 @@ impl<W> Registry<W> {
     }
 
     /// Finds out whether there is something to tell about `id`.
-    fn compare(&mut self, id: HeldNamespaceId) {
+    fn compare(&mut self, id: ProcessNetnsId) {
         self.gone.remove(&id);
         self.changed.remove(&id);
         let is = self.claims.get(&id).and_then(|it| it.values().next());

@@ -1,16 +1,18 @@
-//! One session with an engine: subscribe, list, then tell what the events say, until it fails.
+//! One session with an engine: subscribe, list, then report what the events say, until it fails.
 
 use std::convert::Infallible;
+use std::pin::pin;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::answers::{self, Event, Listing};
-use super::client::{Client, EngineError};
-use super::limits::{BUDGET, BUDGET_WINDOW};
+use super::client::{Client, EngineError, EventStream};
+use super::limits::{EVENT_BYTES, LIST_WITHOUT_EVENTS, SUBSCRIBE_AGAIN, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 
 /// Which session; those of the past are not listened to any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub(super) enum News {
     /// It is this engine, and these containers run. Events that follow are later than this list, or about
     /// what is in it.
     Listed(Runtime, Listing),
+    /// The engine refuses to send events: it is only listed.
+    NoEvents(EngineError),
     /// Something happened, in this order.
     Events(Vec<Event>),
     /// It says more than can be read: something may be lost.
@@ -72,14 +76,64 @@ pub(super) async fn run(client: Client, reporter: Reporter) {
 
 async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let runtime = client.ping().await?;
+    let mut is_reported = false;
+    loop {
+        match subscribe(client, reporter, runtime).await? {
+            Ok(stream) => return read(stream, reporter).await,
+            Err(err @ EngineError::Refused { .. }) => {
+                if !std::mem::replace(&mut is_reported, true) {
+                    reporter.send(News::NoEvents(err)).await;
+                }
+                list_instead(client, reporter, runtime).await?;
+            }
+            Err(err) => return Err(err),
+        }
+    }
+}
+
+/// Subscribes to events, then lists. The outer error is that of the list, the inner one that of the subscription.
+///
+/// The list comes after the subscription, so that nothing is missed between them. An engine may be silent until the
+/// first event: the list does not wait for that.
+async fn subscribe(
+    client: &Client,
+    reporter: &Reporter,
+    runtime: Runtime,
+) -> Result<Result<EventStream, EngineError>, EngineError> {
     // The clock may be set meanwhile, and events carry whole seconds.
-    let stream = client.events(unix_seconds().saturating_sub(1)).await;
-    // An engine that tells no events is listed at every attempt.
-    let list = client.list().await?;
-    reporter.send(News::Listed(runtime, list)).await;
-    let mut stream = stream?;
+    let mut subscription = pin!(client.events(unix_seconds().saturating_sub(1)));
+    let stream = timeout(SUBSCRIPTION, &mut subscription).await;
+    reporter
+        .send(News::Listed(runtime, client.list().await?))
+        .await;
+    Ok(match stream {
+        Ok(stream) => stream,
+        Err(_) => subscription.await,
+    })
+}
+
+/// Lists an engine that refuses to send events, until it is time to subscribe again.
+async fn list_instead(
+    client: &Client,
+    reporter: &Reporter,
+    runtime: Runtime,
+) -> Result<(), EngineError> {
+    let until = now() + SUBSCRIBE_AGAIN;
+    loop {
+        tokio::time::sleep(LIST_WITHOUT_EVENTS).await;
+        if now() >= until {
+            return Ok(());
+        }
+        reporter
+            .send(News::Listed(runtime, client.list().await?))
+            .await;
+    }
+}
+
+/// Reports events until that fails.
+async fn read(mut stream: EventStream, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let mut lines = Lines::default();
-    let mut budget = Budget::new(now());
+    let mut bytes = EVENT_BYTES;
     loop {
         let piece = stream.next().await?;
         let mut events = Vec::new();
@@ -94,7 +148,9 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
         if !events.is_empty() {
             reporter.send(News::Events(events)).await;
         }
-        if let Some(until) = budget.spend(now(), piece.len()) {
+        let now = now();
+        bytes.spend(now, u32::try_from(piece.len()).unwrap_or(u32::MAX));
+        if let Some(until) = bytes.not_before().filter(|until| *until > now) {
             reporter.send(News::Flooding).await;
             // Not a wait for something: it bounds what reading may cost.
             tokio::time::sleep_until(until.into()).await;
@@ -102,47 +158,6 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
     }
 }
 
-/// How much may be read without a pause.
-#[derive(Debug)]
-struct Budget {
-    window: Instant,
-    left: usize,
-}
-
-impl Budget {
-    fn new(now: Instant) -> Self {
-        Self {
-            window: now,
-            left: BUDGET,
-        }
-    }
-
-    /// Takes note of what was read, and returns until when nothing more may be.
-    fn spend(&mut self, now: Instant, len: usize) -> Option<Instant> {
-        if now.saturating_duration_since(self.window) >= BUDGET_WINDOW {
-            *self = Self::new(now);
-        }
-        self.left = self.left.saturating_sub(len);
-        (self.left == 0).then_some(self.window + BUDGET_WINDOW)
-    }
-}
-
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_flood_is_read_in_bounded_portions() {
-        let begin = Instant::now();
-        let mut budget = Budget::new(begin);
-        assert_eq!(budget.spend(begin, BUDGET - 1), None);
-        assert_eq!(budget.spend(begin, 1), Some(begin + BUDGET_WINDOW));
-        let later = begin + BUDGET_WINDOW;
-        assert_eq!(budget.spend(later, BUDGET - 1), None, "a new window");
-        assert_eq!(budget.spend(later, BUDGET), Some(later + BUDGET_WINDOW));
-    }
 }

@@ -4,14 +4,17 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-/// Which sockets are followed; they need not exist.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+/// Which sockets are followed, and how; they need not exist.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainersConfig {
     /// Absolute paths, each once. Which engine listens there is found out.
     pub sockets: Vec<PathBuf>,
     /// What the environment names and is no Unix socket; said once.
     pub unusable: Vec<UnusableHost>,
+    /// How often each engine is asked for its containers though it reported nothing; at least a second counts.
+    pub list_interval: Duration,
 }
 
 /// A variable of the environment that names an engine elsewhere.
@@ -69,8 +72,16 @@ const NOBODY: u32 = u32::MAX;
 
 impl ContainersConfig {
     /// Returns the well-known sockets, those of the environment, and those that are `named`.
-    pub fn new(environment: &Environment, named: impl IntoIterator<Item = PathBuf>) -> Self {
-        let mut config = Self::default();
+    pub fn new(
+        environment: &Environment,
+        named: impl IntoIterator<Item = PathBuf>,
+        list_interval: Duration,
+    ) -> Self {
+        let mut config = Self {
+            sockets: Vec::new(),
+            unusable: Vec::new(),
+            list_interval,
+        };
         let podman = |runtime_dir: &Path| runtime_dir.join("podman/podman.sock");
         let mut sockets: Vec<_> = WELL_KNOWN.iter().map(PathBuf::from).collect();
         sockets.extend(
@@ -119,7 +130,7 @@ mod tests {
     use super::*;
 
     fn of(environment: &Environment, named: &[&str]) -> ContainersConfig {
-        ContainersConfig::new(environment, named.iter().map(PathBuf::from))
+        ContainersConfig::new(environment, named.iter().map(PathBuf::from), Duration::MAX)
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! The actor: hears engines and the kernel, lets children ask, and hands out what differs.
+//! The actor: takes reports of engines and the kernel, runs the requests, and sends what differs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -10,19 +10,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use super::ContainersConfig;
-use super::allowance::Allowance;
+use super::answers::Listing;
 use super::client::{Client, EngineError};
+use super::engine_log::EngineLog;
+use super::engine_sockets::{Places, SocketKey};
 use super::events_file;
-use super::limits::{REPORTS, UNWATCHED};
+use super::limits::{LIST_AGAIN, LOOKS, REPORTS, SHORTEST_LIST_INTERVAL, UNWATCHED};
 use super::look::{LookError, Sighting, look};
-use super::places::{Places, SocketKey};
 use super::registry::{Key, Outcome, Registry};
 use super::session::{self, News, Report, Reporter, SessionId};
-use super::voices::Voices;
 use super::watches::SocketWatches;
-use crate::held::{HeldEvent, Runtime};
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
+use crate::netns_holders::{HeldEvent, Runtime};
+use crate::token_bucket::TokenBucket;
 
 /// Ends the task that waits for a process, when the container is forgotten.
 #[derive(Debug)]
@@ -38,12 +39,46 @@ impl Drop for Watch {
 #[derive(Debug)]
 enum Done {
     Sockets(SocketWatches, Vec<Option<SocketKey>>),
-    /// What it had to say is among the reports.
+    /// Its last report is among the reports.
     Session,
+    /// A list that was asked for beside the events of a session.
+    Listed(SessionId, Result<Listing, EngineError>),
     /// The file of events of this engine is followed no longer.
     EventsFile(SessionId),
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
-    Ended(Key, HeldNamespaceId),
+    Ended(Key, ProcessNetnsId),
+}
+
+/// What runs for one socket, and what is known of the engine behind it.
+#[derive(Debug)]
+struct Followed {
+    session: Option<Watch>,
+    /// Asks for a list beside the session.
+    list: Option<Watch>,
+    /// Follows the engine's file of events, if there is one.
+    events_file: Option<Watch>,
+    runtime: Runtime,
+    /// How many looks may begin.
+    looks: TokenBucket,
+}
+
+impl Followed {
+    fn new() -> Self {
+        Self {
+            session: None,
+            list: None,
+            events_file: None,
+            runtime: Runtime::Docker,
+            looks: LOOKS,
+        }
+    }
+
+    /// Ends everything that belongs to a session.
+    fn end_session(&mut self) {
+        self.session = None;
+        self.list = None;
+        self.events_file = None;
+    }
 }
 
 /// What ended a wait.
@@ -65,12 +100,8 @@ pub struct Task {
     events: mpsc::Sender<HeldEvent>,
     registry: Registry<Watch>,
     places: Places,
-    /// The session of each place, if there is one.
-    sessions: Vec<Option<Watch>>,
-    /// Who follows the file of events of each place, if there is one.
-    files_of_events: Vec<Option<Watch>>,
-    runtimes: Vec<Runtime>,
-    allowances: Vec<Allowance>,
+    followed: Vec<Followed>,
+    list_interval: Duration,
     session_count: u64,
     /// `None` while it looks.
     watches: Option<SocketWatches>,
@@ -82,7 +113,7 @@ pub struct Task {
     look_at: Option<Instant>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     children: JoinSet<Done>,
-    voices: Voices,
+    log: EngineLog,
 }
 
 impl Task {
@@ -91,7 +122,11 @@ impl Task {
         files: NetnsFiles,
         events: mpsc::Sender<HeldEvent>,
     ) -> Self {
-        let ContainersConfig { sockets, unusable } = config;
+        let ContainersConfig {
+            sockets,
+            unusable,
+            list_interval,
+        } = config;
         for host in &unusable {
             warn!(%host, "not a Unix socket, the container engine there is not followed");
         }
@@ -100,10 +135,8 @@ impl Task {
         Self {
             registry: Registry::new(count),
             places: Places::new(count),
-            sessions: std::iter::repeat_with(|| None).take(count).collect(),
-            files_of_events: std::iter::repeat_with(|| None).take(count).collect(),
-            runtimes: vec![Runtime::Docker; count],
-            allowances: vec![Allowance::new(now()); count],
+            followed: std::iter::repeat_with(Followed::new).take(count).collect(),
+            list_interval: list_interval.max(SHORTEST_LIST_INTERVAL),
             session_count: 0,
             watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
             rung,
@@ -111,7 +144,7 @@ impl Task {
             look_at: None,
             reports: mpsc::channel(REPORTS),
             children: JoinSet::new(),
-            voices: Voices::new(sockets.clone()),
+            log: EngineLog::new(sockets.clone()),
             sockets,
             files,
             events,
@@ -181,20 +214,43 @@ impl Task {
             .as_ref()
             .map(|_| (self.look_at, self.places.wake_at()));
         let (look, retry) = looks.unwrap_or_default();
-        let lists = (0..self.sockets.len()).filter(|it| self.registry.wants_list(*it));
-        let list = lists.filter_map(|it| self.places.list_again_at(it)).min();
-        let waiting = (0..self.sockets.len()).filter(|it| self.registry.is_waiting(*it));
-        let allowed = waiting.map(|it| self.allowances[it].next_at()).min();
-        [look, retry, list, allowed].into_iter().flatten().min()
+        let engines = || 0..self.sockets.len();
+        let list = engines().filter_map(|it| self.list_at(it)).min();
+        let stable = engines().filter_map(|it| self.stable_at(it)).min();
+        let waiting = engines().filter(|it| self.registry.is_waiting(*it));
+        let allowed = waiting
+            .filter_map(|it| self.followed[it].looks.not_before())
+            .min();
+        let all = [look, retry, list, stable, allowed];
+        all.into_iter().flatten().min()
+    }
+
+    /// Returns when an engine is to be listed again.
+    fn list_at(&self, engine: usize) -> Option<Instant> {
+        let interval = if self.registry.wants_list(engine) {
+            LIST_AGAIN.min(self.list_interval)
+        } else {
+            self.list_interval
+        };
+        self.places.list_at(engine, interval)
+    }
+
+    /// Returns when an engine whose sessions ended soon is back.
+    fn stable_at(&self, engine: usize) -> Option<Instant> {
+        let at = self.places.stable_at(engine);
+        at.filter(|_| self.log.is_flapping(engine))
     }
 
     fn timer(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         self.wanted |= due(self.look_at) || due(self.places.wake_at());
         for engine in 0..self.sockets.len() {
-            if self.registry.wants_list(engine) && self.places.may_list_again(engine, now) {
-                debug!(socket = %self.sockets[engine].display(), "listing again");
-                self.begin_session(engine, now);
+            if due(self.list_at(engine)) {
+                self.begin_list(engine);
+            }
+            if due(self.stable_at(engine)) {
+                let runtime = self.followed[engine].runtime;
+                self.log.stable(engine, runtime, now);
             }
         }
     }
@@ -218,10 +274,12 @@ impl Task {
         let now = now();
         while let Some(key) = self
             .registry
-            .next_look(|engine| self.allowances[engine].take(now))
+            .next_look(|engine| self.followed[engine].looks.allows(now))
         {
+            self.followed[key.engine].looks.spend(now, 1);
             let client = Client::new(&self.sockets[key.engine]);
-            let engine = (self.runtimes[key.engine], self.places.is_roots(key.engine));
+            let runtime = self.followed[key.engine].runtime;
+            let engine = (runtime, self.places.is_roots(key.engine));
             let files = self.files;
             self.children.spawn(async move {
                 let looked = look(client, engine, files, key.id.clone()).await;
@@ -238,6 +296,7 @@ impl Task {
             count: self.session_count,
         };
         self.places.begun(engine, session.count, now);
+        self.registry.begin_list(engine);
         let socket = self.sockets[engine].clone();
         let reports = self.reports.0.clone();
         let child = self.children.spawn(async move {
@@ -245,22 +304,40 @@ impl Task {
             session::run(Client::new(&socket), reporter).await;
             Done::Session
         });
-        self.sessions[engine] = Some(Watch(child));
-        self.files_of_events[engine] = None;
+        let followed = &mut self.followed[engine];
+        followed.end_session();
+        followed.session = Some(Watch(child));
+    }
+
+    /// Asks an engine for its containers beside its session: an event may have been lost.
+    fn begin_list(&mut self, engine: usize) {
+        let Some(count) = self.places.begin_list(engine) else {
+            return;
+        };
+        let session = SessionId { engine, count };
+        if self.registry.begin_list(engine) {
+            self.log.inspected_all(engine);
+        }
+        let client = Client::new(&self.sockets[engine]);
+        let child = self
+            .children
+            .spawn(async move { Done::Listed(session, client.list().await) });
+        self.followed[engine].list = Some(Watch(child));
     }
 
     /// Follows the file in which an engine keeps its events, if it has one and that is not followed. Which it
     /// may not have yet: so it is tried when there are events.
     fn follow_events_file(&mut self, session: SessionId) {
         let SessionId { engine, .. } = session;
-        let roots = self.runtimes[engine] == Runtime::Podman && self.places.is_roots(engine);
-        if roots && self.files_of_events[engine].is_none() {
+        let followed = &mut self.followed[engine];
+        let roots = followed.runtime == Runtime::Podman && self.places.is_roots(engine);
+        if roots && followed.events_file.is_none() {
             let reporter = Reporter::new(session, self.reports.0.clone());
             let child = self.children.spawn(async move {
                 events_file::follow(events_file::ROOTS.into(), reporter).await;
                 Done::EventsFile(session)
             });
-            self.files_of_events[engine] = Some(Watch(child));
+            followed.events_file = Some(Watch(child));
         }
     }
 
@@ -268,7 +345,7 @@ impl Task {
         let now = now();
         match done {
             Done::Sockets(watches, sockets) => {
-                self.voices.sockets(&sockets, watches.failure());
+                self.log.sockets(&sockets, watches.failure());
                 self.look_at = watches.failure().map(|_| now + UNWATCHED);
                 self.watches = Some(watches);
                 self.places.observe(now, &sockets);
@@ -277,9 +354,17 @@ impl Task {
                 }
             }
             Done::Session => {}
+            Done::Listed(SessionId { engine, count }, list) => {
+                if self.places.is_current(engine, count) {
+                    match list {
+                        Ok(list) => self.listed(engine, &list, now),
+                        Err(err) => self.session_ended(engine, &err, now),
+                    }
+                }
+            }
             Done::EventsFile(SessionId { engine, count }) => {
                 if self.places.is_current(engine, count) {
-                    self.files_of_events[engine] = None;
+                    self.followed[engine].events_file = None;
                 }
             }
             Done::Looked(key, looked) => self.looked(&key, *looked),
@@ -294,10 +379,8 @@ impl Task {
         }
         match news {
             News::Listed(runtime, list) => {
-                self.voices.listed(engine, runtime, &list, now());
-                self.places.listed(engine);
-                self.runtimes[engine] = runtime;
-                self.registry.listed(engine, &list);
+                self.followed[engine].runtime = runtime;
+                self.listed(engine, &list, now());
                 self.follow_events_file(session);
             }
             News::Events(events) => {
@@ -305,34 +388,44 @@ impl Task {
                     self.registry.event(engine, &event);
                 }
                 if self.registry.is_full(engine) {
-                    self.voices.full(engine, now());
+                    self.log.full(engine, now());
                 }
                 self.follow_events_file(session);
             }
+            News::NoEvents(err) => self.log.no_events(engine, &err, now()),
             News::Flooding => self.registry.mark_incomplete(engine),
             News::Ended(err) => self.session_ended(engine, &err, now()),
         }
     }
 
+    fn listed(&mut self, engine: usize, list: &Listing, now: Instant) {
+        let runtime = self.followed[engine].runtime;
+        self.log.listed(engine, runtime, list, now);
+        self.places.listed(engine, now);
+        self.registry.listed(engine, list);
+    }
+
     fn session_ended(&mut self, engine: usize, err: &EngineError, now: Instant) {
-        self.sessions[engine] = None;
-        self.files_of_events[engine] = None;
-        self.voices.lost(engine, err, now);
+        self.followed[engine].end_session();
+        let session = self.places.failed(engine, now);
+        self.log.lost(engine, err, session, now);
         // One that could still list its containers can be asked about them.
-        if !self.places.failed(engine, now) {
+        if !session.listed {
             self.registry.disconnected(engine);
         }
     }
 
     fn looked(&mut self, key: &Key, looked: Result<Option<Sighting>, LookError>) {
-        self.voices.looked(key, looked.as_ref().err(), now());
+        self.log.looked(key, looked.as_ref().err(), now());
         let outcome = match looked {
             Ok(Some(Sighting {
                 id,
+                own,
                 container,
                 process,
             })) => Outcome::Holds {
                 id,
+                own,
                 container,
                 watch: self.wait_for_end(key, id, process),
             },
@@ -345,13 +438,13 @@ impl Task {
     fn wait_for_end(
         &mut self,
         key: &Key,
-        id: HeldNamespaceId,
+        id: ProcessNetnsId,
         process: std::io::Result<ProcessHandle>,
     ) -> Option<Watch> {
         let end = match process.and_then(ProcessHandle::end) {
             Ok(end) => end,
             Err(err) => {
-                self.voices.unwatched(&err);
+                self.log.unwatched(&err);
                 return None;
             }
         };

@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use super::limits::{ANSWER, SHORTEST_LIST_INTERVAL};
 use super::*;
-use crate::held::{Container, Holder, HolderKind, Runtime};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
+use crate::netns_holders::{Container, Holder, HolderKind, Runtime};
 use engine::{Answer, Described, FakeEngine};
 
 /// Generous: other tests run at the same time.
@@ -54,7 +55,7 @@ impl Process {
         i32::try_from(self.0.id()).unwrap()
     }
 
-    fn id(&self) -> HeldNamespaceId {
+    fn id(&self) -> ProcessNetnsId {
         NetnsFiles::new().unwrap().held_by(self.pid()).unwrap()
     }
 }
@@ -74,10 +75,16 @@ struct Follower {
 }
 
 impl Follower {
+    /// Starts an actor that does not list again while nothing is missing.
     fn start(sockets: &[&Path]) -> Self {
+        Self::start_with(sockets, Duration::from_secs(3600))
+    }
+
+    fn start_with(sockets: &[&Path], list_interval: Duration) -> Self {
         let config = ContainersConfig {
             sockets: sockets.iter().map(PathBuf::from).collect(),
             unusable: Vec::new(),
+            list_interval,
         };
         let (sender, events) = mpsc::channel(1);
         let stop = CancellationToken::new();
@@ -96,7 +103,7 @@ impl Follower {
         next.expect("an event in time").expect("the actor runs")
     }
 
-    async fn added(&mut self) -> (HeldNamespaceId, std::sync::Arc<Container>) {
+    async fn added(&mut self) -> (ProcessNetnsId, std::sync::Arc<Container>) {
         match self.next().await {
             HeldEvent::Added(Holder {
                 id,
@@ -272,13 +279,79 @@ async fn two_paths_to_one_engine_are_asked_once() {
     engine.put(WEB, "web", web.pid());
     let mut follower = Follower::start(&[&linked, &socket]);
     follower.expect("web", &web).await;
-    let pings = engine
-        .state()
-        .requests
-        .iter()
-        .filter(|it| *it == "/_ping")
-        .count();
-    assert_eq!(pings, 1);
+    assert_eq!(engine.requests("/_ping"), 1);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_may_be_silent_until_its_first_event() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    engine.answer("/events", Answer::HeadWithFirstEvent);
+    let (web, db) = (Process::start(), Process::start());
+    engine.put(WEB, "web", web.pid());
+    let begun = Instant::now();
+    let mut follower = Follower::start(&[&socket]);
+    follower.expect("web", &web).await;
+    assert!(
+        begun.elapsed() < ANSWER,
+        "the list does not wait for events"
+    );
+    // Longer than the time within which every other question must be answered.
+    tokio::time::sleep(ANSWER + Duration::from_millis(500)).await;
+    engine.put(DB, "db", db.pid());
+    engine.tell(DB, "start");
+    follower.expect("db", &db).await;
+    let asked = ["/_ping", "/events", "/containers/json"].map(|path| engine.requests(path));
+    assert_eq!(asked, [1, 1, 1], "silence is no reason to connect again");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_event_is_made_up_for_with_one_request() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let (web, db) = (Process::start(), Process::start());
+    engine.put(WEB, "web", web.pid());
+    // A container on the network of the host.
+    engine.put("cccccccccccc0003", "host", std::process::id());
+    let mut follower = Follower::start_with(&[&socket], SHORTEST_LIST_INTERVAL);
+    follower.expect("web", &web).await;
+    until("the host's container is inspected", || {
+        engine.inspections("cccccccccccc0003") == 1
+    })
+    .await;
+    let before = engine.state().requests.len();
+    until("it lists again", || {
+        engine.requests("/containers/json") >= 4
+    })
+    .await;
+    let lists = engine.state().requests.split_off(before);
+    assert!(lists.iter().all(|it| it == "/containers/json"), "{lists:?}");
+    // It starts, and no event tells.
+    engine.put(DB, "db", db.pid());
+    follower.expect("db", &db).await;
+    // It is gone for the engine, though its process still runs: the kernel does not tell.
+    engine.state().containers.remove(DB);
+    assert_eq!(follower.next().await, HeldEvent::Removed(db.id()));
+    assert_eq!(engine.requests("/_ping"), 1, "in one session");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_hangs_at_a_later_list_is_lost_and_comes_back() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let (web, db) = (Process::start(), Process::start());
+    engine.put(WEB, "web", web.pid());
+    let mut follower = Follower::start_with(&[&socket], SHORTEST_LIST_INTERVAL);
+    follower.expect("web", &web).await;
+    engine.answer("/containers/json", Answer::Silence);
+    until("it gives up", || engine.requests("/_ping") > 1).await;
+    engine.state().answers.clear();
+    engine.put(DB, "db", db.pid());
+    follower.expect("db", &db).await;
+    assert_eq!(engine.inspections(WEB), 1, "it is the same");
     follower.stop().await;
 }
 
@@ -302,6 +375,30 @@ async fn an_engine_without_events_is_listed_now_and_then() {
             assert!(matches!(follower.next().await, HeldEvent::Removed(_)));
         }
     }
+    until("it lists again", || {
+        engine.requests("/containers/json") >= 4
+    })
+    .await;
+    let asked = ["/_ping", "/events"].map(|path| engine.requests(path));
+    assert_eq!(asked, [1, 1], "in one session");
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_refuses_a_list_is_asked_anew() {
+    let (_directory, socket) = place();
+    let engine = FakeEngine::start(&socket);
+    let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+    engine.answer("/containers/json", Answer::Raw(refusal.to_vec()));
+    let mut follower = Follower::start(&[&socket]);
+    until("it tries again", || engine.requests("/_ping") > 1).await;
+    let asked = ["/_ping", "/containers/json"].map(|path| engine.requests(path));
+    assert!(asked[1] <= asked[0], "one list in each session: {asked:?}");
+    engine.state().answers.clear();
+    let web = Process::start();
+    engine.put(WEB, "web", web.pid());
+    engine.tell(WEB, "start");
+    follower.expect("web", &web).await;
     follower.stop().await;
 }
 

@@ -17,7 +17,7 @@ use notify::event::{EventKind, ModifyKind};
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
-use super::places::SocketKey;
+use super::engine_sockets::SocketKey;
 
 /// Creation, removal, and changes of names and permissions. Opening a file causes no event.
 const KINDS: EventKindMask = EventKindMask::CREATE

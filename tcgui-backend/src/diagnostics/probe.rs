@@ -74,7 +74,7 @@ pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Foun
     match order.place.key {
         NetnsKey::Host => look(order, wish),
         NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
-            let netns = files.open_any(&order.place.ways);
+            let netns = files.open_any(&order.place.netns_refs);
             let netns = netns.map_err(|err| match err {
                 OpenError::Gone => ProbeError::Vanished,
                 OpenError::Open(err) => ProbeError::Open(err),

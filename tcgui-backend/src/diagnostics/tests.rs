@@ -4,7 +4,7 @@ use std::future::pending;
 
 use super::*;
 use crate::kernel::lab::PrivateNetns;
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::netns::{NetnsKey, NetnsRef};
 
 /// The answer itself, and what a busy machine adds, on top of [`ECHOES_END`].
 const IN_TIME: Duration = LONGEST;
@@ -24,9 +24,9 @@ fn lab() -> PrivateNetns {
 fn order(netns: &PrivateNetns, ifindex: u32, interface: &str, target: Option<&str>) -> Order {
     let (path, id) = netns.path();
     Order {
-        place: Place {
+        place: NetnsTarget {
             key: NetnsKey::Mounted(id),
-            ways: vec![Way::Name { path, id }],
+            netns_refs: vec![NetnsRef::Name { path, id }],
             named: None,
         },
         netns: NamespaceName::named("lab").unwrap(),
@@ -179,7 +179,7 @@ async fn what_is_not_there_is_said_to_be_gone() {
         assert!(!response.success && response.message.contains(interface));
     }
     let mut unnamed = order(&netns, 10, "v0", None);
-    unnamed.place.ways.clear();
+    unnamed.place.netns_refs.clear();
     let (response, _) = check(unnamed).await;
     assert_eq!(response.error_kind, Some(ErrorKind::NotFound));
 }

@@ -5,7 +5,7 @@
 
 use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 
-use super::Turn;
+use super::PathSegment;
 
 /// What a text is made of, as far as its outline goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl<'a> Tokens<'a> {
     }
 
     /// Goes to where the value begins that `turn` leads to; false if there is none.
-    fn enter(&mut self, turn: &Turn) -> bool {
+    fn enter(&mut self, turn: &PathSegment) -> bool {
         let opens = |token: Token<'_>| token.kind == Kind::Open;
         if !self.next().is_some_and(opens) {
             return false;
@@ -108,8 +108,8 @@ impl<'a> Tokens<'a> {
         let mut index = 0;
         loop {
             let found = match turn {
-                Turn::Element(wanted) => index == *wanted,
-                Turn::Member(wanted) => match (self.next(), self.next()) {
+                PathSegment::Element(wanted) => index == *wanted,
+                PathSegment::Member(wanted) => match (self.next(), self.next()) {
                     (Some(name), Some(colon)) if colon.kind == Kind::Colon => {
                         name.text.trim_matches(['"', '\'']) == wanted
                     }
@@ -177,7 +177,7 @@ pub(super) fn depth(text: &str, limit: usize) -> Result<(), usize> {
 }
 
 /// Returns where the value begins that the turns lead to, and how many of them the text has.
-pub(super) fn find(text: &str, turns: &[Turn]) -> (usize, usize) {
+pub(super) fn find(text: &str, turns: &[PathSegment]) -> (usize, usize) {
     let mut tokens = Tokens::new(text);
     let mut at = tokens.peek().map_or(0, |token| token.at);
     for (count, turn) in turns.iter().enumerate() {

@@ -49,18 +49,18 @@ fn mistakes_have_a_line_and_a_column() {
 fn values_are_found_whatever_the_text_looks_like() {
     let text = "{ // { not: this }\n  'first': \"}:,\\\"\",\n  steps: [\n    {a: 1}, /* ] */\n    {b: {c: 7}},\n  ],\n}";
     let document = Document::new(text.as_bytes()).unwrap();
-    let at = |place: Place| {
+    let at = |place: JsonPath| {
         let Position { line, column } = document.error(place, &"wrong").position();
         (line, column)
     };
-    assert_eq!(at(Place::member("first")), (2, 12));
-    assert_eq!(at(Place::member("steps").at(0).then("a")), (4, 9));
-    assert_eq!(at(Place::member("steps").at(1).then("b.c")), (5, 13));
-    let enclosing = at(Place::member("steps").at(1).then("b.d"));
+    assert_eq!(at(JsonPath::member("first")), (2, 12));
+    assert_eq!(at(JsonPath::member("steps").at(0).then("a")), (4, 9));
+    assert_eq!(at(JsonPath::member("steps").at(1).then("b.c")), (5, 13));
+    let enclosing = at(JsonPath::member("steps").at(1).then("b.d"));
     assert_eq!(enclosing, (5, 9), "the innermost that there is");
-    assert_eq!(at(Place::member("steps").at(2)), (3, 10));
+    assert_eq!(at(JsonPath::member("steps").at(2)), (3, 10));
     assert!(document.has_member("steps") && !document.has_member("not"));
-    let message = document.error(Place::member("steps").at(1), &"wrong");
+    let message = document.error(JsonPath::member("steps").at(1), &"wrong");
     assert_eq!(message.to_string(), "line 5, column 5: steps[1]: wrong");
     assert_eq!(
         (message.step(), message.without_position().as_str()),
@@ -97,7 +97,7 @@ fn explanations_are_short_and_on_one_line() {
 proptest! {
     #[test]
     fn no_text_does_harm(text in "[{}\\[\\]:,'\"/*\\\\ \n\u{2028}a0ä]{0,200}") {
-        let place = Place::member("a").at(0).then("a");
+        let place = JsonPath::member("a").at(0).then("a");
         if let Ok(document) = Document::new(text.as_bytes()) {
             document.read::<Numbers>().ok();
             document.error(place, &"");

@@ -3,11 +3,13 @@
 //! At most one execution holds an interface, and at most one its name on the wire. One that has ended holds
 //! neither any more, but is kept until the port has given its last answer.
 
+mod renames;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tcgui_shared::names::{BackendName, NamespaceName};
+use tcgui_shared::names::BackendName;
 use tcgui_shared::scenario::{
     ErrorCategory, ExecutionState, NetworkScenario, ScenarioError, ScenarioExecution,
     ScenarioExecutionResponse, ScenarioExecutionUpdate,
@@ -16,9 +18,8 @@ use tcgui_shared::scenario::{
 use super::handle::{Action, Command, Start};
 use super::machine::{self, Effect, Loss, Machine, Moment, RESTORING};
 use super::port::{Claim, Impairment};
-use super::{InterfaceKey, InterfaceNames, ScenarioSource};
+use super::{InterfaceKey, InterfaceNames, ScenarioSource, Target};
 use crate::bus::{ExecutionPublication, Reply};
-use crate::kernel::netns::NetnsKey;
 use crate::tc::desired::{Desired, LinkFacts};
 
 /// How long the last update of an execution stays for those who missed it: longer than a frontend takes to
@@ -59,6 +60,8 @@ enum Outgoing {
     /// How the execution of this number is by then.
     Live(u64),
     Last(Box<ScenarioExecution>),
+    /// It goes on under other names. Then the publisher goes.
+    TakenBack(Box<ScenarioExecution>),
     /// Nothing more: the publisher goes.
     Retired,
 }
@@ -124,7 +127,12 @@ impl Executions {
                     return self.feed(number, machine::Input::Lost(loss), moment);
                 }
             }
-            Command::Renamed { netns, name } => self.rename(netns, &name),
+            Command::Renamed { netns, name } => self.rename_namespace(netns, &name),
+            Command::LinkRenamed { key, interface } => {
+                if let Some(number) = self.by_key.get(&key).copied() {
+                    self.rename(number, |names| names.interface = interface);
+                }
+            }
             Command::End { restore, .. } => {
                 self.ending = true;
                 let input = || match restore {
@@ -137,35 +145,6 @@ impl Executions {
             }
         }
         Vec::new()
-    }
-
-    /// Lets executions go along with the name of their namespace: nothing more is published under the old
-    /// one, which may be that of another namespace by now.
-    fn rename(&mut self, netns: NetnsKey, name: &NamespaceName) {
-        let here = self.by_key.iter().filter(|(key, _)| key.netns == netns);
-        let numbers: Vec<_> = here.map(|(_, number)| *number).collect();
-        for number in numbers {
-            let Some(execution) = self.all.get_mut(&number) else {
-                continue;
-            };
-            let new = InterfaceNames {
-                netns: name.clone(),
-                ..execution.claim.target.names.clone()
-            };
-            let old = std::mem::replace(&mut execution.claim.target.names, new.clone());
-            let begun = execution.machine.has_begun();
-            if self.by_names.get(&old) == Some(&number) {
-                self.by_names.remove(&old);
-                if self.published.remove(&old).is_some() {
-                    self.outbox.insert(old, Outgoing::Retired);
-                }
-            }
-            self.by_names.insert(new.clone(), number);
-            if begun {
-                self.published.insert(new.clone(), None);
-                self.outbox.insert(new, Outgoing::Live(number));
-            }
-        }
     }
 
     /// Takes in an answer of the port.
@@ -225,6 +204,10 @@ impl Executions {
                     None => continue,
                 },
                 Outgoing::Last(last) => Some(*last),
+                Outgoing::TakenBack(last) => {
+                    publications.push(self.publication(names.clone(), Some(*last)));
+                    None
+                }
                 Outgoing::Retired => None,
             };
             publications.push(self.publication(names, execution));
@@ -290,8 +273,9 @@ impl Executions {
             suggestion: Some("ask for the list of scenarios".to_owned()),
             ..ScenarioError::new(ErrorCategory::Permanent, format!("no scenario {id:?}"))
         })?;
-        let running = self.find(&start.target.names, Some(start.target.key));
-        if let Some(running) = running.and_then(|number| self.all.get(&number)) {
+        let Target { key, names } = &start.target;
+        let running = self.by_key.get(key).or_else(|| self.by_names.get(names));
+        if let Some(running) = running.and_then(|number| self.all.get(number)) {
             let Claim {
                 scenario, target, ..
             } = &running.claim;
@@ -308,10 +292,13 @@ impl Executions {
         Ok((scenario, looped))
     }
 
-    /// Returns the execution on an interface, known by what it is or by its name.
+    /// Returns the execution on an interface: by what it is, or by its name if there is no such interface now. An
+    /// interface that exists is not another one that had its name.
     fn find(&self, names: &InterfaceNames, key: Option<InterfaceKey>) -> Option<u64> {
-        let by_key = key.and_then(|key| self.by_key.get(&key));
-        by_key.or_else(|| self.by_names.get(names)).copied()
+        match key {
+            Some(key) => self.by_key.get(&key).copied(),
+            None => self.by_names.get(names).copied(),
+        }
     }
 
     fn act(

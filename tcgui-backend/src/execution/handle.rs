@@ -1,6 +1,6 @@
 //! How the backend talks to the actor.
 
-use tcgui_shared::names::NamespaceName;
+use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tcgui_shared::scenario::ScenarioExecutionResponse;
 use tokio::sync::{mpsc, oneshot};
 
@@ -60,6 +60,13 @@ pub enum Command {
         netns: NetnsKey,
         /// Its name now.
         name: NamespaceName,
+    },
+    /// The link of an execution has another name.
+    LinkRenamed {
+        /// The interface.
+        key: InterfaceKey,
+        /// Its name now.
+        interface: InterfaceName,
     },
     /// End all executions, because the daemon stops; begin none.
     End {

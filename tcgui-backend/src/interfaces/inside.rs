@@ -11,10 +11,11 @@ use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
+use super::kernel::LinkEvent;
 use super::{LookError, NetnsKey};
 use crate::kernel::link::Link;
 use crate::kernel::netns::inside;
-use crate::kernel::rtnetlink::{EventSocket, RequestSocket};
+use crate::kernel::rtnetlink::{EventSocket, KernelEvent, RequestSocket};
 
 /// The sockets inside namespaces, shared between those who look and the one who hears.
 #[derive(Debug, Clone, Default)]
@@ -30,12 +31,34 @@ struct Shared {
 struct State {
     open: HashMap<NetnsKey, Inside>,
     rung: HashSet<NetnsKey>,
+    deleted: HashSet<(NetnsKey, u32)>,
+}
+
+impl State {
+    /// Takes what the kernel has queued. The lock is held meanwhile, so that nobody misses what another thread has
+    /// taken and not noted yet.
+    fn take_events(&mut self, key: NetnsKey, socket: &EventSocket) {
+        for event in socket.pending().ok().flatten().unwrap_or_default() {
+            self.rung.insert(key);
+            if let KernelEvent::Deleted(_, ifindex) = event {
+                self.deleted.insert((key, ifindex));
+            }
+        }
+    }
+
+    fn drain(&mut self) -> Vec<LinkEvent> {
+        let deleted = self.deleted.drain();
+        let deleted = deleted.map(|(key, ifindex)| LinkEvent::DeletedInside(key, ifindex));
+        let rung = self.rung.drain().map(LinkEvent::Inside);
+        deleted.chain(rung).collect()
+    }
 }
 
 /// One namespace's sockets; dropping it closes both.
 #[derive(Debug)]
 struct Inside {
     requests: Option<RequestSocket>,
+    events: Arc<EventSocket>,
     listener: AbortHandle,
 }
 
@@ -72,21 +95,20 @@ impl InsideSockets {
             (EventSocket::open_here(), RequestSocket::open())
         })
         .map_err(LookError::Open)?;
-        let (events, mut requests) = (events?, requests?);
+        let (events, mut requests) = (Arc::new(events?), requests?);
         let links = requests.links(None)?;
-        let shared = Arc::clone(&self.0);
+        let (sockets, listening) = (self.clone(), Arc::clone(&events));
         let listener = runtime.spawn(async move {
             // An error is found out about by the next look.
-            while let Ok(heard) = events.next().await {
-                if !heard.is_empty() {
-                    InsideSockets(Arc::clone(&shared)).lock().rung.insert(key);
-                    shared.rung.notify_one();
-                }
+            while listening.readable().await.is_ok() {
+                sockets.lock().take_events(key, &listening);
+                sockets.0.rung.notify_one();
             }
         });
         let requests = Some(requests);
         let inside = Inside {
             requests,
+            events,
             listener: listener.abort_handle(),
         };
         self.lock().open.insert(key, inside);
@@ -99,15 +121,24 @@ impl InsideSockets {
         drop(forgotten);
     }
 
-    /// Waits until a namespace rings, and returns all that did. Cancel-safe.
-    pub(super) async fn rung(&self) -> Vec<NetnsKey> {
+    /// Waits until a namespace rings, and returns what was heard of all. Cancel-safe.
+    pub(super) async fn rung(&self) -> Vec<LinkEvent> {
         loop {
-            let rung: Vec<_> = self.lock().rung.drain().collect();
-            if !rung.is_empty() {
-                return rung;
+            let heard = self.lock().drain();
+            if !heard.is_empty() {
+                return heard;
             }
             self.0.rung.notified().await;
         }
+    }
+
+    /// Returns what was heard by now, with what the kernel has queued for namespace `key`.
+    pub(super) fn pending(&self, key: NetnsKey) -> Vec<LinkEvent> {
+        let mut state = self.lock();
+        if let Some(events) = state.open.get(&key).map(|it| Arc::clone(&it.events)) {
+            state.take_events(key, &events);
+        }
+        state.drain()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -10,7 +10,7 @@ use super::inside::InsideSockets;
 use super::{LookError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
-use crate::kernel::netns::{NetnsFiles, Way};
+use crate::kernel::netns::{NetnsFiles, NetnsRef};
 use crate::kernel::rtnetlink::{
     EventSocket, KernelEvent, Nsid, RequestSocket, Rtnetlink, RtnetlinkError,
 };
@@ -33,13 +33,13 @@ pub struct LookOrder {
     /// Its id, once known.
     pub nsid: Option<Nsid>,
     /// What may still lead to it.
-    pub ways: Vec<Way>,
+    pub netns_refs: Vec<NetnsRef>,
 }
 
 /// What one look has seen.
 #[derive(Debug)]
 pub struct Seen {
-    /// The id by which the namespace was dumped; `None` for the host, and where there are no ids.
+    /// The id by which the namespace was dumped; `None` for the host, and for one that was entered.
     pub nsid: Option<Nsid>,
     /// Its links.
     pub links: Vec<Link>,
@@ -52,6 +52,8 @@ pub enum LinkEvent {
     Kernel(KernelEvent),
     /// On a socket inside this namespace.
     Inside(NetnsKey),
+    /// The same: the link with this index is gone.
+    DeletedInside(NetnsKey, u32),
 }
 
 /// The kernel as the actor uses it; tests put a small one in its place.
@@ -61,6 +63,14 @@ pub trait LinkKernel: Send + Sync + 'static {
 
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
+
+    /// Returns the namespaces to which the host's has given these ids, each by the id that this daemon reads it by;
+    /// `None`: it has none here. Those that are gone are left out.
+    fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
+
+    /// Returns the events that the kernel has queued by now, at least those of namespace `key`. Does not wait. `None`: no
+    /// message was queued.
+    fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError>;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
     fn forget(&self, key: NetnsKey);
@@ -80,8 +90,8 @@ pub struct KernelLinks {
 impl KernelLinks {
     /// Listens from now on: what is looked at later cannot have changed unheard.
     ///
-    /// Qdiscs are read over `sockets`. Without `ids`, namespaces are entered as if the kernel gave them no
-    /// ids.
+    /// Qdiscs are read over `sockets`. If `requests` are not made in an observer, no ids are given and namespaces are
+    /// entered.
     ///
     /// # Errors
     /// The event socket is refused.
@@ -89,10 +99,13 @@ impl KernelLinks {
         requests: Rtnetlink,
         files: NetnsFiles,
         sockets: NetnsSockets,
-        ids: bool,
     ) -> Result<Self, RtnetlinkError> {
+        let (events, ids) = match requests.observer() {
+            Some(observer) => (EventSocket::open_in(observer)?, true),
+            None => (EventSocket::open_here()?, false),
+        };
         Ok(Self {
-            events: EventSocket::open()?,
+            events,
             requests,
             files,
             inside: InsideSockets::default(),
@@ -104,10 +117,11 @@ impl KernelLinks {
 
 impl LinkKernel for KernelLinks {
     async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
-        let look = Look {
+        let look = Dump {
             files: self.files,
             inside: self.inside.clone(),
             sockets: self.sockets.clone(),
+            host: self.requests.host(),
             ids: Arc::clone(&self.ids),
             runtime: Handle::current(),
         };
@@ -120,8 +134,38 @@ impl LinkKernel for KernelLinks {
         tokio::select! {
             // Cancel-safe, both: what was not returned was not taken.
             events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
-            rung = self.inside.rung() => Ok(rung.into_iter().map(LinkEvent::Inside).collect()),
+            rung = self.inside.rung() => Ok(rung),
         }
+    }
+
+    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+        let Some(host) = self.requests.host() else {
+            return vec![None; ids.len()];
+        };
+        let given = self
+            .requests
+            .run(move |socket| socket.ids_given_by(host))
+            .await;
+        match given {
+            Ok(given) => {
+                let met = given.into_iter().filter(|(id, _)| ids.contains(id));
+                met.map(|(_, here)| here).collect()
+            }
+            Err(err) => {
+                debug!(error = %chain(&err), "namespace ids of the host not read");
+                vec![None; ids.len()]
+            }
+        }
+    }
+
+    fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
+        let (queued, inside) = (self.events.pending()?, self.inside.pending(key));
+        if queued.is_none() && inside.is_empty() {
+            return Ok(None);
+        }
+        let mut events = told(queued.unwrap_or_default(), self.sockets.is_switching());
+        events.extend(inside);
+        Ok(Some(events))
     }
 
     fn forget(&self, key: NetnsKey) {
@@ -145,23 +189,25 @@ fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
 }
 
 /// One look, on a blocking thread.
-struct Look {
+struct Dump {
     files: NetnsFiles,
     inside: InsideSockets,
     sockets: NetnsSockets,
+    /// The id by which the request socket reaches the host's namespace; `None`: it is there.
+    host: Option<Nsid>,
     ids: Arc<AtomicBool>,
     runtime: Handle,
 }
 
-impl Look {
+impl Dump {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
         let mut seen = self.links(socket, order)?;
-        self.netems(socket, order, &mut seen.links);
+        self.netems(order, &mut seen.links);
         Ok(seen)
     }
 
-    /// Reads what the root netems do, if there is any; that takes a socket inside, which is kept then.
-    fn netems(&self, socket: &mut RequestSocket, order: &LookOrder, links: &mut [Link]) {
+    /// Reads what the root netems do, if there is any; that takes a socket in the namespace, which is kept then.
+    fn netems(&self, order: &LookOrder, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
         if order.key != NetnsKey::Host {
             self.sockets.keep(order.key, any);
@@ -169,13 +215,8 @@ impl Look {
         if !any {
             return;
         }
-        let qdiscs: Result<_, LookError> = match order.key {
-            NetnsKey::Host => socket.qdiscs().map_err(LookError::from),
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
-                let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-                self.sockets.inside(order.key, &order.ways, dump)
-            }
-        };
+        let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
+        let qdiscs: Result<_, LookError> = self.sockets.inside(order.key, &order.netns_refs, dump);
         match qdiscs {
             Ok(qdiscs) => {
                 for link in links.iter_mut().filter(|link| link.root_netem) {
@@ -191,7 +232,7 @@ impl Look {
         if order.key == NetnsKey::Host {
             return Ok(Seen {
                 nsid: None,
-                links: socket.links(None)?,
+                links: socket.links(self.host)?,
             });
         }
         if let Some(nsid) = order.nsid {
@@ -203,7 +244,7 @@ impl Look {
                 links: links?,
             });
         }
-        let netns = self.files.open_any(&order.ways)?;
+        let netns = self.files.open_any(&order.netns_refs)?;
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {

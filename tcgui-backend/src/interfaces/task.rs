@@ -9,12 +9,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
-use super::tracker::{Looked, Tracker};
+use super::strangers::Strangers;
+use super::tracker::{DumpDone, Tracker};
 use super::{Command, InterfacesEvent, LookError, Snapshot};
 use crate::error::chain;
-use crate::kernel::rtnetlink::RtnetlinkError;
+use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
+
+/// What became of a question about ids that the host's namespace gave.
+#[derive(Debug)]
+struct Answered {
+    cost: Duration,
+    met: Vec<Option<Nsid>>,
+}
 
 enum Input<'a> {
     Stop,
@@ -23,7 +31,8 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, InterfacesEvent>),
     ConsumerGone,
     Kernel(Result<Vec<LinkEvent>, RtnetlinkError>),
-    Looked(Looked),
+    DumpDone(DumpDone),
+    Answered(Answered),
     Timer,
 }
 
@@ -32,7 +41,9 @@ enum Input<'a> {
 pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
-    looks: JoinSet<Looked>,
+    looks: JoinSet<DumpDone>,
+    /// At most one question to the kernel.
+    questions: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
     /// When the kernel was heard the last time; those who ask hold the other ends.
@@ -43,15 +54,17 @@ impl<K: LinkKernel> Task<K> {
     pub(super) fn new(
         kernel: K,
         sweep_interval: Duration,
+        strangers: Strangers,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
         heard: watch::Sender<Option<Instant>>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval);
+        let tracker = Tracker::new(now(), sweep_interval, strangers);
         Self {
             kernel: Arc::new(kernel),
             tracker,
             looks: JoinSet::new(),
+            questions: JoinSet::new(),
             commands,
             events,
             heard,
@@ -73,32 +86,49 @@ impl<K: LinkKernel> Task<K> {
                         permit.send(event);
                     }
                 }
-                Input::Kernel(rung) => {
-                    self.heard.send_replace(Some(now()));
-                    for event in rung? {
-                        match event {
-                            LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
-                            LinkEvent::Inside(key) => self.tracker.ring(key),
-                        }
+                Input::Kernel(rung) => self.take_events(rung?),
+                Input::DumpDone(looked) => {
+                    // What the look has seen may come after events that wait: a link that was deleted before must
+                    // not give its generation to one that was made since.
+                    if let Some(events) = self.kernel.pending(looked.key)? {
+                        self.take_events(events);
                     }
+                    self.finish(looked);
                 }
-                Input::Looked(looked) => self.finish(looked),
+                Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
                 Input::Timer => {}
             }
-            for order in self.tracker.next_looks(now()) {
-                let kernel = Arc::clone(&self.kernel);
-                self.looks.spawn(async move {
-                    let (key, generation, started) = (order.key, order.generation, now());
-                    let result = kernel.look(order).await;
-                    Looked {
-                        key,
-                        generation,
-                        began: started,
-                        cost: now().saturating_duration_since(started),
-                        result,
-                    }
-                });
-            }
+            self.begin();
+        }
+    }
+
+    /// Begins what is due.
+    fn begin(&mut self) {
+        for order in self.tracker.next_looks(now()) {
+            let kernel = Arc::clone(&self.kernel);
+            self.looks.spawn(async move {
+                let (key, generation, started) = (order.key, order.generation, now());
+                let result = kernel.look(order).await;
+                DumpDone {
+                    key,
+                    generation,
+                    began: started,
+                    cost: now().saturating_duration_since(started),
+                    result,
+                }
+            });
+        }
+        let met = self.tracker.next_question(now());
+        if !met.is_empty() {
+            let kernel = Arc::clone(&self.kernel);
+            self.questions.spawn(async move {
+                let started = now();
+                let met = kernel.met_by_host(met).await;
+                Answered {
+                    cost: now().saturating_duration_since(started),
+                    met,
+                }
+            });
         }
     }
 
@@ -120,7 +150,10 @@ impl<K: LinkKernel> Task<K> {
             }
             // Cancel-safe: the set keeps a result until it is returned.
             Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
-                |err| std::panic::resume_unwind(err.into_panic()), Input::Looked),
+                |err| std::panic::resume_unwind(err.into_panic()), Input::DumpDone),
+            // Cancel-safe: as above.
+            Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
+                |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
             rung = self.kernel.events() => Input::Kernel(rung),
             // Cancel-safe: the deadline is computed anew each time.
@@ -128,11 +161,23 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
+    fn take_events(&mut self, events: Vec<LinkEvent>) {
+        // A message that is no event was heard too.
+        self.heard.send_replace(Some(now()));
+        for event in events {
+            match event {
+                LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
+                LinkEvent::Inside(key) => self.tracker.ring(key),
+                LinkEvent::DeletedInside(key, ifindex) => self.tracker.deleted(key, ifindex),
+            }
+        }
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Track { key, way } => self.tracker.track(key, way),
-            Command::Untrack { key, way } => {
-                if self.tracker.untrack(key, &way) {
+            Command::Track { key, netns_ref } => self.tracker.track(key, netns_ref),
+            Command::Untrack { key, netns_ref } => {
+                if self.tracker.untrack(key, &netns_ref) {
                     self.kernel.forget(key);
                 }
             }
@@ -141,7 +186,7 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    fn finish(&mut self, looked: Looked) {
+    fn finish(&mut self, looked: DumpDone) {
         let key = looked.key;
         if let Err(err) = &looked.result {
             debug!(?key, error = %chain(err), "namespace not read");

@@ -8,12 +8,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::tracker::{AFTER_OWN, LOOKS, Looked, Tracker};
+use super::tracker::{AFTER_OWN, DumpDone, LOOKS, Tracker};
 use super::*;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId};
+use crate::kernel::netns::{MountedNamespaceId, ProcessNetnsId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
+mod generations;
 mod held;
+mod strangers;
 
 const SWEEP: Duration = Duration::from_secs(30);
 /// The first namespace is not swept before this has passed twice.
@@ -35,6 +37,9 @@ struct Fake {
 struct FakeState {
     links: BTreeMap<NetnsKey, Vec<&'static str>>,
     nsids: BTreeMap<NetnsKey, i32>,
+    /// Ids that the host has given, with those of the observer.
+    given_by_host: BTreeMap<i32, Option<i32>>,
+    questions: usize,
     events: VecDeque<KernelEvent>,
     lose_events: bool,
     fail_looks: usize,
@@ -86,8 +91,8 @@ impl LinkKernel for FakeKernel {
             .get(&order.key)
             .ok_or(LookError::Gone)?
             .iter()
-            .copied()
-            .map(|name| Link::sample(1, name))
+            .zip(1..)
+            .map(|(name, ifindex)| Link::sample(ifindex, name))
             .collect();
         let next = i32::try_from(state.nsids.len()).unwrap();
         let nsid = match order.key {
@@ -110,6 +115,20 @@ impl LinkKernel for FakeKernel {
         }
     }
 
+    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+        tokio::time::sleep(Duration::from_micros(100)).await;
+        let mut state = self.0.state.lock().unwrap();
+        state.questions += 1;
+        let given = state.given_by_host.iter();
+        let met = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
+        met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
+    }
+
+    fn pending(&self, _key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
+        let events = self.take_events();
+        Ok((!events.is_empty()).then_some(events))
+    }
+
     fn forget(&self, key: NetnsKey) {
         self.set(|state| state.forgotten.push(key));
     }
@@ -123,10 +142,14 @@ struct Actor {
     running: JoinHandle<Result<(), RtnetlinkError>>,
 }
 
-#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
 fn start() -> Actor {
+    start_with(Strangers::Report)
+}
+
+#[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
+fn start_with(strangers: Strangers) -> Actor {
     let kernel = FakeKernel::default();
-    let (handle, events, task) = open(kernel.clone(), SWEEP);
+    let (handle, events, task) = open(kernel.clone(), SWEEP, strangers);
     let stop = CancellationToken::new();
     let running = tokio::spawn(task.run(stop.clone()));
     Actor {
@@ -154,7 +177,7 @@ impl Actor {
                 let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
                 (key, Some(snapshot.links.iter().map(name).collect()))
             }
-            InterfacesEvent::Stranger => panic!("nobody said so"),
+            InterfacesEvent::UnknownNsid => panic!("nobody said so"),
             InterfacesEvent::Unreadable { key } => (key, None),
         }
     }
@@ -167,9 +190,9 @@ impl Actor {
     }
 }
 
-fn name(id: MountedNamespaceId, path: &str) -> Way {
+fn name(id: MountedNamespaceId, path: &str) -> NetnsRef {
     let path = path.into();
-    Way::Name { path, id }
+    NetnsRef::Name { path, id }
 }
 
 fn names(names: &[&str]) -> Option<Vec<String>> {
@@ -237,7 +260,9 @@ async fn a_stale_id_is_asked_for_anew() {
     actor.kernel.set(|state| {
         state.nsids.insert(key, 77);
     });
-    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    actor
+        .kernel
+        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     actor.kernel.change(key, &["lo", "later"]);
     assert_eq!(actor.report().await, (key, names(&["lo", "later"])));
     actor.kernel.change(key, &["lo"]);
@@ -273,7 +298,7 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
 async fn a_process_keeps_a_namespace_whose_name_is_gone() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
-    let process = Way::Process(HeldNamespaceId::from_parts(4, A.inode(), 7, 1));
+    let process = NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), 7, 1));
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;
     assert_eq!(actor.report().await, (key, names(&["lo"])));
@@ -296,7 +321,9 @@ async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() 
     actor.kernel.set(|state| {
         state.links.remove(&key);
     });
-    actor.kernel.ring(KernelEvent::Died(Nsid::from_raw(0)));
+    actor
+        .kernel
+        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     let report = timeout(UNSWEPT, actor.report()).await;
     assert_eq!(report.expect("before the sweep"), (key, None));
     actor.kernel.change(key, &["lo"]);
@@ -314,7 +341,7 @@ async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() 
 #[tokio::test(start_paused = true)]
 async fn another_way_is_tried_at_once_where_the_others_fail() {
     let mut actor = start();
-    let process = |pid| Way::Process(HeldNamespaceId::from_parts(4, A.inode(), pid, 1));
+    let process = |pid| NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), pid, 1));
     let key = process(7).key();
     actor.handle.track(key, process(7)).await;
     assert_eq!(actor.report().await, (key, None));
@@ -364,7 +391,7 @@ async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
 fn waits_for_a_look_to_end_when_no_more_may_begin() {
     const NAMESPACES: u64 = 2 * LOOKS as u64;
     let mut now = Instant::now();
-    let mut tracker = Tracker::<()>::new(now, SWEEP);
+    let mut tracker = Tracker::<()>::new(now, SWEEP, Strangers::Ignore);
     for inode in 0..NAMESPACES {
         let id = MountedNamespaceId::from_parts(4, inode, 1, 1);
         tracker.track(NetnsKey::Mounted(id), Some(name(id, "/run/netns/x")));
@@ -377,7 +404,7 @@ fn waits_for_a_look_to_end_when_no_more_may_begin() {
         {
             tracker.looked(
                 now,
-                Looked {
+                DumpDone {
                     key: *key,
                     generation: *generation,
                     began: now,
@@ -462,29 +489,6 @@ async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
         }
     }
     assert!(reports <= EVENTS + 2, "{reports} reports");
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_id_of_a_namespace_that_is_not_known_is_news_once() {
-    let mut actor = start();
-    actor.kernel.set(|state| {
-        state.links.insert(NetnsKey::Mounted(A), vec!["lo"]);
-        state.nsids.insert(NetnsKey::Mounted(A), 7);
-    });
-    actor.track(A, "a").await;
-    while actor.report().await.0 != NetnsKey::Mounted(A) {}
-    actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(7)));
-    actor.nothing_for(UNSWEPT).await;
-    // Several at once are one reason to look for them.
-    for id in [8, 9] {
-        actor.kernel.ring(KernelEvent::Met(Nsid::from_raw(id)));
-    }
-    let event = timeout(SWEEP, actor.events.recv()).await.expect("news");
-    assert!(
-        matches!(event, Some(InterfacesEvent::Stranger)),
-        "{event:?}"
-    );
-    actor.nothing_for(UNSWEPT).await;
 }
 
 #[tokio::test(start_paused = true)]

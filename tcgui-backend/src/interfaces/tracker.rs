@@ -6,9 +6,12 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::generations::number;
 use super::kernel::{LookOrder, Seen};
+use super::strangers::{StrangerWatch, Strangers};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::link::Link;
+use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 use crate::pacing::Pacing;
 
@@ -28,7 +31,7 @@ const SWEEP_PARTS: u16 = 16;
 
 /// A look that finished.
 #[derive(Debug)]
-pub(super) struct Looked {
+pub(super) struct DumpDone {
     pub(super) key: NetnsKey,
     pub(super) generation: u64,
     pub(super) began: Instant,
@@ -47,7 +50,7 @@ pub(super) struct Answer<W> {
 struct Tracked<W> {
     /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
     generation: u64,
-    ways: Vec<Way>,
+    netns_refs: Vec<NetnsRef>,
     nsid: Option<Nsid>,
     looking: bool,
     /// What the next look sees is to be reported, be it news or not …
@@ -57,6 +60,12 @@ struct Tracked<W> {
     pacing: Pacing,
     retry: Option<(Instant, Duration)>,
     links: Option<Links>,
+    /// The links that were seen last, also when nothing leads to the namespace now: their generations go on.
+    last: Links,
+    /// The indexes of links that the kernel has deleted since then.
+    deleted: Vec<u32>,
+    /// It may have deleted others: events were lost.
+    is_unsure: bool,
     /// When the look began that saw them last.
     began: Instant,
     /// Waiting for the look under way, and for the one after it.
@@ -73,10 +82,11 @@ pub(super) struct Tracker<W> {
     /// To be looked at, in the order in which they rang; one that is being looked at may be here again.
     due: VecDeque<NetnsKey>,
     generation: u64,
+    /// The last generation that a link got.
+    link_generation: u64,
     looking: usize,
     news: VecDeque<NetnsKey>,
-    /// An id was given to a namespace that is not known here, and nobody was told.
-    stranger: bool,
+    strangers: StrangerWatch,
     started: Instant,
     /// From one part of a sweep to the next.
     sweep_step: Duration,
@@ -84,16 +94,17 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
+    pub(super) fn new(now: Instant, sweep_interval: Duration, strangers: Strangers) -> Self {
         let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
             by_nsid: HashMap::new(),
             due: VecDeque::new(),
             generation: 0,
+            link_generation: 0,
             looking: 0,
             news: VecDeque::new(),
-            stranger: false,
+            strangers: StrangerWatch::new(strangers),
             started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
@@ -102,12 +113,12 @@ impl<W> Tracker<W> {
 
     /// Adds a namespace, or one more reference to it. It is dumped again: the known links may belong to a dead namespace whose
     /// end was not reported yet, or the new reference may work where the others failed.
-    pub(super) fn track(&mut self, key: NetnsKey, way: Option<Way>) {
+    pub(super) fn track(&mut self, key: NetnsKey, netns_ref: Option<NetnsRef>) {
         self.generation += 1;
         let generation = self.generation;
         let tracked = self.tracked.entry(key).or_insert_with(|| Tracked {
             generation,
-            ways: Vec::new(),
+            netns_refs: Vec::new(),
             nsid: None,
             looking: false,
             recheck: false,
@@ -115,24 +126,27 @@ impl<W> Tracker<W> {
             pacing: LOOK_PACING,
             retry: None,
             links: None,
+            last: Links::from([]),
+            deleted: Vec::new(),
+            is_unsure: false,
             began: self.started,
             served: Vec::new(),
             waiting: Vec::new(),
             unreadable: false,
         });
         tracked.retry = None;
-        tracked.ways.extend(way);
+        tracked.netns_refs.extend(netns_ref);
         self.ring(key);
     }
 
     /// Takes a way back, and with the last one the namespace; returns whether it went. Those who
     /// wait for it hear that by being dropped.
-    pub(super) fn untrack(&mut self, key: NetnsKey, way: &Way) -> bool {
+    pub(super) fn untrack(&mut self, key: NetnsKey, netns_ref: &NetnsRef) -> bool {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return false;
         };
-        tracked.ways.retain(|known| known != way);
-        let gone = tracked.ways.is_empty();
+        tracked.netns_refs.retain(|known| known != netns_ref);
+        let gone = tracked.netns_refs.is_empty();
         if gone {
             let nsid = tracked.nsid;
             self.looking -= usize::from(tracked.looking);
@@ -183,8 +197,14 @@ impl<W> Tracker<W> {
                     self.ring_later(key, now);
                 }
             }
-            KernelEvent::Met(nsid) => self.stranger |= !self.by_nsid.contains_key(&nsid),
-            KernelEvent::Died(nsid) => {
+            KernelEvent::Deleted(origin, ifindex) => {
+                for key in self.keys(origin) {
+                    self.deleted(key, ifindex);
+                }
+            }
+            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
+            KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
+            KernelEvent::NsidRemoved(nsid) => {
                 // The id may belong to another namespace from now on.
                 for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
                     if let Some(tracked) = self.tracked.get_mut(&key) {
@@ -196,15 +216,41 @@ impl<W> Tracker<W> {
             KernelEvent::Lost => {
                 // The death of an id may be among what was lost.
                 self.by_nsid.clear();
-                self.tracked
-                    .values_mut()
-                    .for_each(|tracked| tracked.nsid = None);
+                for tracked in self.tracked.values_mut() {
+                    tracked.nsid = None;
+                    tracked.is_unsure = true;
+                }
                 self.resync();
             }
         }
     }
 
-    /// Returns the namespaces with an id, of which two may be one; `None` is that of the daemon.
+    /// Returns the ids of the host's table about which to ask the kernel now; empty: none.
+    pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
+        self.strangers.next_question(now)
+    }
+
+    /// Takes in by which ids the namespaces are read to which the host's has given ids.
+    pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
+        self.strangers.answered(now, cost);
+        for id in met {
+            let is_tracked = id.is_some_and(|id| self.by_nsid.contains_key(&id));
+            self.strangers.met(is_tracked);
+        }
+    }
+
+    /// The kernel has deleted a link: another one with its index gets another generation.
+    pub(super) fn deleted(&mut self, key: NetnsKey, ifindex: u32) {
+        if let Some(tracked) = self.tracked.get_mut(&key) {
+            let was_seen = tracked.last.iter().any(|link| link.ifindex == ifindex);
+            if was_seen && !tracked.deleted.contains(&ifindex) {
+                tracked.deleted.push(ifindex);
+            }
+        }
+        self.ring(key);
+    }
+
+    /// Returns the namespaces with an id, of which two may be one; `None` is the host's.
     fn keys(&self, nsid: Option<Nsid>) -> Vec<NetnsKey> {
         match nsid {
             None => vec![NetnsKey::Host],
@@ -251,8 +297,8 @@ impl<W> Tracker<W> {
     }
 
     /// Takes in a look and returns those who waited for it.
-    pub(super) fn looked(&mut self, now: Instant, looked: Looked) -> Option<Answer<W>> {
-        let Looked {
+    pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
+        let DumpDone {
             key,
             generation,
             began,
@@ -304,10 +350,23 @@ impl<W> Tracker<W> {
         Some(Answer { waiters, result })
     }
 
-    fn note_links(&mut self, key: NetnsKey, links: Vec<crate::kernel::link::Link>) -> Links {
+    fn note_links(&mut self, key: NetnsKey, mut links: Vec<Link>) -> Links {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return links.into();
         };
+        let deleted = std::mem::take(&mut tracked.deleted);
+        let is_unsure = std::mem::take(&mut tracked.is_unsure);
+        let is_same = |known: &Link, link: &Link| {
+            known.kind == link.kind
+                && !deleted.contains(&link.ifindex)
+                && (!is_unsure || known.fingerprint == link.fingerprint)
+        };
+        number(
+            &mut links,
+            &tracked.last,
+            is_same,
+            &mut self.link_generation,
+        );
         tracked.unreadable = false;
         let is_told = !std::mem::take(&mut tracked.rechecking);
         match &tracked.links {
@@ -315,6 +374,7 @@ impl<W> Tracker<W> {
             _ => {
                 let links = Links::from(links);
                 tracked.links = Some(Arc::clone(&links));
+                tracked.last = Arc::clone(&links);
                 self.note_news(key);
                 links
             }
@@ -363,7 +423,7 @@ impl<W> Tracker<W> {
                         key,
                         generation: tracked.generation,
                         nsid: tracked.nsid,
-                        ways: tracked.ways.clone(),
+                        netns_refs: tracked.netns_refs.clone(),
                     });
                 }
             }
@@ -376,9 +436,14 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next look is due if nothing rings before. While as many are under way as may be, that
-    /// is when one of them ends, not a time.
+    /// Returns when the next look or question is due if nothing rings before. While as many looks are under way as may
+    /// be, the next one is due when one of them ends, not at a time.
     pub(super) fn wake_at(&self) -> Instant {
+        let at = self.next_part.0.min(self.next_look_at());
+        self.strangers.wake_at().map_or(at, |asks| asks.min(at))
+    }
+
+    fn next_look_at(&self) -> Instant {
         if self.looking >= LOOKS {
             return self.next_part.0;
         }
@@ -386,14 +451,11 @@ impl<W> Tracker<W> {
         let looks = due
             .filter(|tracked| !tracked.looking)
             .filter_map(Tracked::not_before);
-        looks
-            .chain([self.next_part.0])
-            .min()
-            .unwrap_or(self.next_part.0)
+        looks.min().unwrap_or(self.next_part.0)
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.stranger || !self.news.is_empty()
+        self.strangers.has_news() || !self.news.is_empty()
     }
 
     /// Returns the next difference between what was reported and what is.
@@ -413,7 +475,9 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        std::mem::take(&mut self.stranger).then_some(InterfacesEvent::Stranger)
+        self.strangers
+            .take()
+            .then_some(InterfacesEvent::UnknownNsid)
     }
 }
 

@@ -3,11 +3,13 @@
 use std::fs;
 use std::io;
 use std::net::UdpSocket;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::libc;
 use nix::time::{ClockId, clock_gettime};
+
+use super::rtnetlink::RequestSocket;
 
 /// `SO_NETNS_COOKIE` (`include/uapi/asm-generic/socket.h`), Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -31,6 +33,15 @@ pub fn time_since_boot() -> Duration {
 /// one until the next boot; `None` before Linux 5.14.
 pub fn netns_cookie() -> Option<u64> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    cookie_of(socket.as_fd())
+}
+
+/// Returns the same number for the namespace that a socket is in.
+pub fn netns_cookie_of(socket: &RequestSocket) -> Option<u64> {
+    cookie_of(socket.descriptor())
+}
+
+fn cookie_of(socket: BorrowedFd<'_>) -> Option<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).ok()?;
     #[expect(unsafe_code, reason = "the option has no safe wrapper")]
@@ -60,5 +71,7 @@ mod tests {
         let before = time_since_boot();
         assert!(before > Duration::ZERO && time_since_boot() >= before);
         assert_eq!(netns_cookie(), netns_cookie());
+        let socket = RequestSocket::open().unwrap();
+        assert_eq!(netns_cookie_of(&socket), netns_cookie());
     }
 }

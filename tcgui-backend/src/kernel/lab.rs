@@ -10,7 +10,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
 
-use super::netns::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, inside};
+use super::netns::{Entry, MountedNamespaceId, NetnsFiles, ProcessNetnsId, inside};
 
 /// A namespace that lives as long as this does. Needs root, and says so.
 #[derive(Debug)]
@@ -54,10 +54,19 @@ impl PrivateNetns {
 
     /// Runs `ip` with the words of a line inside.
     pub(crate) fn ip(&self, line: &str) {
-        let output = self.inside(|| Command::new("ip").args(line.split_whitespace()).output());
+        self.run("ip", line);
+    }
+
+    /// Runs `tc` with the words of a line inside.
+    pub(crate) fn tc(&self, line: &str) {
+        self.run("tc", line);
+    }
+
+    fn run(&self, program: &str, line: &str) {
+        let output = self.inside(|| Command::new(program).args(line.split_whitespace()).output());
         let output = output.expect("iproute2 is installed");
         let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "ip {line}: {error}");
+        assert!(output.status.success(), "{program} {line}: {error}");
     }
 }
 
@@ -129,7 +138,7 @@ impl Inhabitant {
     }
 
     /// Returns the namespace, once it is not that of the calling thread, in which processes begin.
-    pub(crate) fn away(&self) -> HeldNamespaceId {
+    pub(crate) fn away(&self) -> ProcessNetnsId {
         let files = NetnsFiles::new().expect("/proc");
         let here = std::fs::metadata("/proc/thread-self/ns/net").expect("/proc");
         loop {
@@ -154,7 +163,7 @@ impl Drop for Inhabitant {
 #[derive(Debug)]
 pub(crate) struct HeldNetns {
     process: Inhabitant,
-    id: HeldNamespaceId,
+    id: ProcessNetnsId,
 }
 
 impl HeldNetns {
@@ -166,7 +175,7 @@ impl HeldNetns {
     }
 
     /// Returns who holds it.
-    pub(crate) fn id(&self) -> HeldNamespaceId {
+    pub(crate) fn id(&self) -> ProcessNetnsId {
         self.id
     }
 

@@ -3,12 +3,14 @@
 mod counters;
 
 use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkFlags, LinkMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use nix::libc;
+use serde::{Deserialize, Serialize};
 
 use super::netem::Netem;
 use super::qdisc::{self, Qdisc};
@@ -25,11 +27,17 @@ const RTM_GETNSID: u16 = 90;
 /// `NETNSA_NSID_NOT_ASSIGNED`: asks the kernel to choose, or says that there is none.
 const NOT_ASSIGNED: i32 = -1;
 /// Attributes of a link and inside `IFLA_LINKINFO` (`include/uapi/linux/if_link.h`).
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_QDISC: u16 = 6;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_CARRIER: u16 = 33;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+/// More altnames of one link are not kept: root in a container can make thousands.
+const MOST_ALTNAMES: usize = 16;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 /// `IFLA_TUN_TYPE` of `IFLA_INFO_DATA`, 1 = tun, 2 = tap (`include/uapi/linux/if_tun.h`).
@@ -59,6 +67,27 @@ pub struct Link {
     pub root_netem: bool,
     /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,
+    /// Its other names (`ip link property add … altname`), as bytes, of up to 127 bytes each. At most 16.
+    pub altnames: Vec<OsString>,
+    /// Tells it from other links that have the same index before or after it. The kernel has no such number:
+    /// the tracker gives it, and 0 stands for none.
+    pub generation: u64,
+    /// A hash of its hardware address and its peer: another one, where events were lost, says that it is another link.
+    pub fingerprint: u64,
+    /// What tells it from other links after a restart of the daemon; `None` in a dump.
+    pub identity: Option<Box<LinkIdentity>>,
+}
+
+/// What the kernel says of a link that another link with the same index seldom has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LinkIdentity {
+    /// The driver's kind, which never changes.
+    pub kind: Option<String>,
+    /// `IFLA_LINK`: the index of the other end of a veth, or of the link below. It changes when a peer is moved.
+    pub peer: Option<u32>,
+    /// `IFLA_ADDRESS`, at most 32 bytes. The administrator may change it.
+    pub address: Vec<u8>,
 }
 
 impl RequestSocket {
@@ -90,7 +119,7 @@ impl RequestSocket {
     /// # Errors
     /// Refused with `ENODEV` when the link is gone.
     pub fn link(&mut self, ifindex: u32) -> Result<Link, RtnetlinkError> {
-        self.get(libc::RTM_GETLINK, &one(ifindex), parse)
+        self.get(libc::RTM_GETLINK, &one(ifindex), parse_one)
     }
 
     /// Returns one link of the socket's own namespace, and all qdiscs there, asked for in one datagram.
@@ -104,7 +133,7 @@ impl RequestSocket {
         let (link, qdiscs) = (one(ifindex), qdisc::every());
         self.get_and_dump(
             (libc::RTM_GETLINK, &link),
-            parse,
+            parse_one,
             (libc::RTM_GETQDISC, &qdiscs),
             qdisc::parse,
         )
@@ -149,12 +178,30 @@ impl RequestSocket {
         }
         body.attributes = vec![NsidAttribute::Fd(fd)];
         let id = self.get(RTM_GETNSID, &body, |message| message.nsid())?;
-        if id == NOT_ASSIGNED {
-            Err(RtnetlinkError::Malformed)
-        } else {
-            Ok(Nsid(id))
-        }
+        assigned(id).ok_or(RtnetlinkError::Malformed)
     }
+
+    /// Returns the ids in the table of the namespace `nsid`, each with the id of the same namespace in the table of
+    /// the socket's own. Gives no ids. Linux 5.0 (`rtnl_net_dumpid`, `net/core/net_namespace.c`).
+    ///
+    /// # Errors
+    /// Refused with `EACCES` without `CAP_NET_ADMIN` over that namespace, and with `EINVAL` when the id names none.
+    pub fn ids_given_by(
+        &mut self,
+        nsid: Nsid,
+    ) -> Result<Vec<(Nsid, Option<Nsid>)>, RtnetlinkError> {
+        let mut body = NsidMessage::default();
+        body.attributes = vec![NsidAttribute::TargetNsid(nsid.0)];
+        self.dump(RTM_GETNSID, &body, |message| {
+            let there = assigned(message.nsid()?).ok_or(RtnetlinkError::Malformed)?;
+            Ok((there, assigned(message.current_nsid()?)))
+        })
+    }
+}
+
+/// Returns an id unless the kernel says that there is none.
+fn assigned(id: i32) -> Option<Nsid> {
+    (id != NOT_ASSIGNED).then_some(Nsid(id))
 }
 
 /// Asks for one link, without its counters.
@@ -181,13 +228,25 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
         tap: false,
         root_netem: false,
         netem: None,
+        altnames: Vec::new(),
+        generation: 0,
+        fingerprint: 0,
+        identity: None,
     };
+    let mut fingerprint = DefaultHasher::new();
     for (kind, value) in message.attributes(IFINFOMSG).iter() {
         match kind {
             IFLA_IFNAME => OsStr::from_bytes(string(value)).clone_into(&mut link.ifname),
             IFLA_MTU => link.mtu = u32::from_ne_bytes(take(value, 0)?),
             IFLA_QDISC => link.root_netem = string(value) == b"netem",
+            IFLA_ADDRESS | IFLA_LINK => (kind, value).hash(&mut fingerprint),
             IFLA_CARRIER => link.carrier = value == [1],
+            IFLA_PROP_LIST => {
+                let names = Attributes(value).iter();
+                let names = names.filter(|(kind, _)| *kind == IFLA_ALT_IFNAME);
+                let names = names.map(|(_, name)| OsStr::from_bytes(string(name)).to_owned());
+                link.altnames = names.take(MOST_ALTNAMES).collect();
+            }
             IFLA_LINKINFO => {
                 let info = Attributes(value);
                 let name = info.find(IFLA_INFO_KIND);
@@ -199,6 +258,20 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
             _ => {}
         }
     }
+    link.fingerprint = fingerprint.finish();
+    Ok(link)
+}
+
+/// Reads one `RTM_NEWLINK` with what tells the link from others.
+fn parse_one(message: Message<'_>) -> Result<Link, RtnetlinkError> {
+    let mut link = parse(message)?;
+    let attributes = message.attributes(IFINFOMSG);
+    let peer = attributes.find(IFLA_LINK).map(|peer| take(peer, 0));
+    link.identity = Some(Box::new(LinkIdentity {
+        kind: link.kind.clone(),
+        peer: peer.transpose()?.map(u32::from_ne_bytes),
+        address: attributes.find(IFLA_ADDRESS).unwrap_or_default().to_owned(),
+    }));
     Ok(link)
 }
 
@@ -217,6 +290,10 @@ impl Link {
             tap: false,
             root_netem: false,
             netem: None,
+            altnames: Vec::new(),
+            generation: 0,
+            fingerprint: 0,
+            identity: None,
         }
     }
 }

@@ -23,9 +23,9 @@ use nix::sys::stat::{Mode, fstat, fstatat};
 
 use super::inode::{FileKind, Inode, Links};
 
-pub use way::{NetnsKey, Way};
+pub use netns_ref::{NetnsKey, NetnsRef};
 
-mod way;
+mod netns_ref;
 
 /// The kernel identity of a namespace as its entry shows it.
 ///
@@ -109,14 +109,14 @@ impl fmt::Debug for MountedNamespaceId {
 /// Namespaces that live at the same time differ by inode number, and the process keeps its namespace alive;
 /// process ids are reused, but not at the same time since boot (`man 5 proc_pid_stat`, field 22).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HeldNamespaceId {
+pub struct ProcessNetnsId {
     device: u64,
     inode: u64,
     pid: i32,
     started: u64,
 }
 
-impl HeldNamespaceId {
+impl ProcessNetnsId {
     /// Returns an identity made of its parts; only tests and stored leases have them apart.
     pub const fn from_parts(device: u64, inode: u64, pid: i32, started: u64) -> Self {
         Self {
@@ -148,7 +148,7 @@ impl HeldNamespaceId {
     }
 }
 
-impl fmt::Display for HeldNamespaceId {
+impl fmt::Display for ProcessNetnsId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{} of pid {}", self.device, self.inode, self.pid)
     }
@@ -274,13 +274,13 @@ impl NetnsFiles {
     ///
     /// # Errors
     /// The process is gone, or it belongs to somebody else and `CAP_SYS_PTRACE` is missing.
-    pub fn held_by(&self, pid: i32) -> io::Result<HeldNamespaceId> {
+    pub fn held_by(&self, pid: i32) -> io::Result<ProcessNetnsId> {
         let process = open_process(pid)?;
         let netns = fstatat(&process, "ns/net", AtFlags::empty())?;
         if netns.st_dev != self.nsfs_device {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(HeldNamespaceId {
+        Ok(ProcessNetnsId {
             device: netns.st_dev,
             inode: netns.st_ino,
             pid,
@@ -294,7 +294,7 @@ impl NetnsFiles {
     ///
     /// # Errors
     /// [`OpenError::Gone`] when the process has ended or left the namespace.
-    pub fn open_held(&self, id: HeldNamespaceId) -> Result<OwnedFd, OpenError> {
+    pub fn open_held(&self, id: ProcessNetnsId) -> Result<OwnedFd, OpenError> {
         let failed = |err: io::Error| match err.kind() {
             io::ErrorKind::NotFound => OpenError::Gone,
             _ if err.raw_os_error() == Some(libc::ESRCH) => OpenError::Gone,
@@ -519,15 +519,15 @@ mod tests {
         assert_eq!((id.inode(), id.pid()), (files.own_inode(), pid));
         drop(files.open_held(id).unwrap());
         for other in [
-            HeldNamespaceId {
+            ProcessNetnsId {
                 started: id.started + 1,
                 ..id
             },
-            HeldNamespaceId {
+            ProcessNetnsId {
                 inode: id.inode + 1,
                 ..id
             },
-            HeldNamespaceId { pid: -1, ..id },
+            ProcessNetnsId { pid: -1, ..id },
         ] {
             assert!(
                 matches!(files.open_held(other), Err(OpenError::Gone)),

@@ -10,7 +10,11 @@ use nix::libc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use super::netns::{NetnsFiles, OpenError, ProcessNetnsId};
+use super::proc_link::ProcTask;
+
+/// `PIDFD_THREAD` (`include/uapi/linux/pidfd.h`).
+const PIDFD_THREAD: libc::c_uint = libc::O_EXCL.cast_unsigned();
 
 /// A process whose end can be waited for.
 #[derive(Debug)]
@@ -22,13 +26,28 @@ impl ProcessHandle {
     /// # Errors
     /// `ESRCH` when there is none, `EINVAL` or `ENOENT` when the id is that of a thread, `ENOSYS` on an old
     /// kernel, `EMFILE` at the limit of descriptors.
+    pub fn open(pid: i32) -> io::Result<Self> {
+        Self::open_with(pid, 0)
+    }
+
+    /// Takes hold of the process or thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`]. Threads need Linux 6.9 (`PIDFD_THREAD`); older kernels say `EINVAL`.
+    pub fn of_task(task: ProcTask) -> io::Result<Self> {
+        match task {
+            ProcTask::Process(pid) => Self::open(pid),
+            ProcTask::Thread(tid) => Self::open_with(tid, PIDFD_THREAD),
+        }
+    }
+
     #[expect(
         unsafe_code,
         reason = "libc has the number of the call, but no wrapper"
     )]
-    pub fn open(pid: i32) -> io::Result<Self> {
+    fn open_with(id: i32, flags: libc::c_uint) -> io::Result<Self> {
         // SAFETY: the call takes two integers and touches no memory of this process.
-        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+        let answer = unsafe { libc::syscall(libc::SYS_pidfd_open, id, flags) };
         let fd = nix::errno::Errno::result(answer)?;
         let fd = i32::try_from(fd).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
         // SAFETY: the kernel has just made this descriptor, close-on-exec, and nothing else owns it.
@@ -61,7 +80,7 @@ impl ProcessEnd {
     /// # Errors
     /// [`OpenError::Gone`] when it has ended or left; [`OpenError::Open`] when descriptors have run out, or
     /// the kernel does not know how.
-    pub fn open(files: NetnsFiles, id: HeldNamespaceId) -> Result<Self, OpenError> {
+    pub fn open(files: NetnsFiles, id: ProcessNetnsId) -> Result<Self, OpenError> {
         let process = ProcessHandle::open(id.pid()).map_err(|err| match err.raw_os_error() {
             Some(libc::ESRCH) => OpenError::Gone,
             _ => OpenError::Open(err),
@@ -111,6 +130,25 @@ mod tests {
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
     }
 
+    #[tokio::test]
+    async fn the_end_of_a_thread_is_told_while_its_process_goes_on() {
+        let (ids, id) = std::sync::mpsc::channel();
+        let (end, ending) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            ids.send(nix::unistd::gettid().as_raw()).unwrap();
+            ending.recv().ok();
+        });
+        let task = ProcTask::Thread(id.recv().unwrap());
+        // Needs Linux 6.9.
+        let told = ProcessHandle::of_task(task).unwrap().end().unwrap();
+        let early = timeout(Duration::from_millis(20), told.wait()).await;
+        assert!(early.is_err(), "it still runs");
+        drop(end);
+        let told = timeout(Duration::from_secs(5), told.wait()).await;
+        told.expect("told in time").unwrap();
+        thread.join().unwrap();
+    }
+
     #[test]
     fn what_is_no_process_is_refused() {
         for wrong in [0, -1, i32::MIN, i32::MAX] {
@@ -129,7 +167,7 @@ mod tests {
         assert!(early.is_err(), "it lives");
 
         let (device, inode, pid, started) = id.parts();
-        let other = HeldNamespaceId::from_parts(device, inode + 1, pid, started);
+        let other = ProcessNetnsId::from_parts(device, inode + 1, pid, started);
         assert!(matches!(
             ProcessEnd::open(files, other),
             Err(OpenError::Gone)

@@ -19,7 +19,7 @@ use nix::libc;
 use nix::sys::stat::{Mode, fstat, fstatat};
 use nix::time::{ClockId, clock_gettime};
 
-use super::netns::{HeldNamespaceId, start_time};
+use super::netns::{ProcessNetnsId, start_time};
 
 /// Room for the longest `PID/ns/net`, and for the longest link, `net:[INODE]`.
 const PATH: usize = 24;
@@ -32,7 +32,7 @@ const STAT: usize = 2048;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
     /// The process and its namespace.
-    pub id: HeldNamespaceId,
+    pub id: ProcessNetnsId,
     /// The number of the namespace that no other gets until the next boot, where the kernel tells it
     /// (`NS_GET_ID`, Linux 6.18): inode numbers are reused at once.
     pub netns: Option<u64>,
@@ -163,7 +163,7 @@ impl ProcessTable {
             None => Netns::open(&process)?,
         };
         let described = Process {
-            id: HeldNamespaceId::from_parts(netns.device, netns.inode, pid, started),
+            id: ProcessNetnsId::from_parts(netns.device, netns.inode, pid, started),
             netns: netns.number,
             findable: netns.findable,
             comm,

@@ -120,6 +120,9 @@ pub enum RootChange {
     },
 }
 
+/// All qdiscs after a change, or why they were not read.
+pub type ReadBack = Result<Vec<Qdisc>, RtnetlinkError>;
+
 impl RequestSocket {
     /// Returns all qdiscs of the socket's namespace, but for those that the kernel hides.
     ///
@@ -129,17 +132,23 @@ impl RequestSocket {
         self.dump(libc::RTM_GETQDISC, &every(), parse)
     }
 
-    /// Changes the root qdisc of a link.
+    /// Changes the root qdisc of a link, and returns the qdisc that [`Install::Replace`] took the place of. The kernel
+    /// reports it in the same step, unless it is a built-in default such as `noqueue`.
     ///
     /// # Errors
     /// Refused as [`RootChange`] says.
-    pub fn change_root(&mut self, ifindex: u32, change: &RootChange) -> Result<(), RtnetlinkError> {
+    pub fn change_root(
+        &mut self,
+        ifindex: u32,
+        change: &RootChange,
+    ) -> Result<Option<Qdisc>, RtnetlinkError> {
         let (kind, change, body) = change.request(ifindex);
-        self.change(kind, change, &body)
+        let notified = self.change_and_report((kind, change, &body), removed)?;
+        Ok(notified.into_iter().flatten().next())
     }
 
-    /// Changes the root qdisc of a link, and returns all qdiscs of the socket's namespace as they are then, which
-    /// is asked for in the same datagram.
+    /// Changes the root qdisc of a link as [`Self::change_root`] does, and returns all qdiscs of the socket's namespace as
+    /// they are then, which is asked for in the same datagram.
     ///
     /// # Errors
     /// Refused as [`RootChange`] says; inside, when it was changed, as [`Self::qdiscs`].
@@ -147,10 +156,12 @@ impl RequestSocket {
         &mut self,
         ifindex: u32,
         change: &RootChange,
-    ) -> Result<Result<Vec<Qdisc>, RtnetlinkError>, RtnetlinkError> {
+    ) -> Result<(Option<Qdisc>, ReadBack), RtnetlinkError> {
         let (kind, change, body) = change.request(ifindex);
         let every = (libc::RTM_GETQDISC, &every());
-        self.change_and_dump((kind, change, &body), every, parse)
+        let (notified, read) =
+            self.change_and_dump((kind, change, &body), removed, every, parse)?;
+        Ok((notified.into_iter().flatten().next(), read))
     }
 }
 
@@ -214,6 +225,12 @@ impl Emitable for Request {
         header.copy_from_slice(&self.header);
         attributes.copy_from_slice(&self.attributes);
     }
+}
+
+/// Reads a notification, if it is about a qdisc that is gone (`qdisc_notify`, `net/sched/sch_api.c`).
+fn removed(message: Message<'_>) -> Result<Option<Qdisc>, RtnetlinkError> {
+    let is_removed = message.kind == libc::RTM_DELQDISC;
+    is_removed.then(|| parse(message)).transpose()
 }
 
 /// Reads one `RTM_NEWQDISC`.

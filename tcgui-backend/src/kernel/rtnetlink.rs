@@ -1,5 +1,8 @@
 //! rtnetlink: requests that are answered, and the one event socket that hears every namespace.
 //!
+//! Both are opened inside the [`Observer`], so that looking leaves no ids in other namespaces. What has to be done
+//! in the host's namespace itself is done over request sockets there.
+//!
 //! A request blocks its thread for as long as the kernel holds the rtnl lock, which the teardown of a
 //! namespace does for tens of milliseconds. So requests run on blocking threads, a few at a time, each
 //! with a socket of its own from a small pool ([`Rtnetlink`]); only events are asynchronous
@@ -9,6 +12,7 @@
 
 mod events;
 mod message;
+mod observer;
 mod socket;
 #[cfg(test)]
 mod tests;
@@ -23,10 +27,12 @@ use crate::blocking;
 
 pub use events::{EventSocket, KernelEvent};
 pub(super) use message::{Attributes, Message, push_attribute, string, take};
+pub use observer::Observer;
 pub(super) use socket::Change;
 pub use socket::RequestSocket;
 
-/// The namespace id by which the host's namespace knows another one (`man 8 ip-netns`, `list-id`).
+/// A number by which one namespace knows another one (`man 8 ip-netns`, `list-id`). Unless stated otherwise, it is from
+/// the table of the [`Observer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nsid(pub(super) i32);
 
@@ -43,6 +49,9 @@ pub enum RtnetlinkError {
     /// No socket could be opened or configured.
     #[error("cannot open an rtnetlink socket")]
     Open(#[source] io::Error),
+    /// The private network namespace could not be made or entered.
+    #[error("cannot use a private network namespace")]
+    Observer(#[source] io::Error),
     /// The request was not taken, or its answer did not come within the time limit.
     #[error("cannot exchange messages with the kernel")]
     Exchange(#[source] io::Error),
@@ -105,24 +114,45 @@ pub enum Refused {
 /// Requests to the kernel from asynchronous code.
 #[derive(Debug, Clone)]
 pub struct Rtnetlink {
+    /// Where the sockets are; `None`: in the host's namespace.
+    observer: Option<Observer>,
     idle: Arc<Mutex<Vec<RequestSocket>>>,
     running: Arc<Semaphore>,
 }
 
 impl Rtnetlink {
-    /// Opens the first socket; `parallel` bounds the sockets and the blocking threads in use.
+    /// Opens the first socket in the host's namespace; `parallel` bounds the sockets and the blocking threads in use.
     ///
     /// # Errors
     /// The kernel gives no rtnetlink socket.
     pub fn open(parallel: usize) -> Result<Self, RtnetlinkError> {
-        let first = RequestSocket::open()?;
+        Self::open_from(None, parallel)
+    }
+
+    /// Opens the first socket inside the observer, or in the host's namespace if there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_from(observer: Option<Observer>, parallel: usize) -> Result<Self, RtnetlinkError> {
+        let first = open_socket(observer.as_ref())?;
         Ok(Self {
+            observer,
             idle: Arc::new(Mutex::new(vec![first])),
             running: Arc::new(Semaphore::new(parallel)),
         })
     }
 
-    /// Runs `request` on a blocking thread with a socket in the daemon's own namespace.
+    /// Returns the namespace in which the sockets are; `None`: the host's.
+    pub fn observer(&self) -> Option<&Observer> {
+        self.observer.as_ref()
+    }
+
+    /// Returns the id by which requests reach the host's namespace; `None`: the sockets are there.
+    pub fn host(&self) -> Option<Nsid> {
+        self.observer.as_ref().map(Observer::host)
+    }
+
+    /// Runs `request` on a blocking thread with one of the sockets.
     ///
     /// # Errors
     /// What `request` returns, or [`RtnetlinkError::Open`] when no socket is to be had.
@@ -159,7 +189,7 @@ impl Rtnetlink {
     ) -> Result<T, E> {
         let mut socket = match self.idle().pop() {
             Some(socket) => socket,
-            None => RequestSocket::open()?,
+            None => open_socket(self.observer.as_ref())?,
         };
         let answer = request(&mut socket);
         // A socket whose last exchange broke off may still receive the rest of that answer.
@@ -171,5 +201,12 @@ impl Rtnetlink {
 
     fn idle(&self) -> MutexGuard<'_, Vec<RequestSocket>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open_socket(observer: Option<&Observer>) -> Result<RequestSocket, RtnetlinkError> {
+    match observer {
+        Some(observer) => observer.socket(),
+        None => RequestSocket::open(),
     }
 }

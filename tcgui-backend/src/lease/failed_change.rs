@@ -14,7 +14,8 @@ pub enum AfterFailure {
     Erase(Lease),
 }
 
-/// Decides after a failure: if the root is as before the change, so is the lease.
+/// Decides after a failure: if the root is as before the change, or another program has replaced it, the lease is as
+/// before.
 ///
 /// `held` is the lease of before, `recorded` the one that was written for the change. `before` is the root that the
 /// change began with (`None`: it was refused before it began), `after` the root now (`None`: it cannot be read).
@@ -26,7 +27,7 @@ pub fn after_failure(
 ) -> AfterFailure {
     let is_unchanged = match (before, after) {
         (None, _) => true,
-        (Some(before), Some(after)) => is_same(before, after),
+        (Some(before), Some(after)) => is_same(before, after) || is_of_others(before, after),
         (Some(_), None) => false,
     };
     match (recorded, held) {
@@ -44,6 +45,13 @@ pub fn after_failure(
             None => AfterFailure::AsBefore(None),
         },
     }
+}
+
+/// Returns whether another program has installed the root meanwhile. Then the change has not taken effect: all that
+/// it does to a root of others before it replaces it is to change its parameters.
+fn is_of_others(before: &Root, after: &Root) -> bool {
+    let is_foreign = matches!(after, Root::Foreign(_) | Root::ForeignNetem { .. });
+    is_foreign && after.handle() != before.handle()
 }
 
 fn is_same(before: &Root, after: &Root) -> bool {

@@ -136,11 +136,30 @@ pub struct Loaded {
 
 /// What is to be done to the file of a lease at some time, unless something newer is done to it before.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Late {
+pub enum DeferredWrite {
     /// Remove it: nothing is left of the lease.
     Erase,
-    /// Write that these ways lead to the namespace too, and nothing else.
-    Amend(Vec<LeaseNetns>),
+    /// Write where the interface is to be found, and nothing else.
+    Amend(Whereabouts),
+}
+
+/// What may change in a lease without a change of the qdisc.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Whereabouts {
+    /// The ways that lead to the namespace beside the first one.
+    pub also: Vec<LeaseNetns>,
+    /// The name of the interface, as on the wire.
+    pub ifname: String,
+}
+
+impl Whereabouts {
+    /// Returns those of a lease.
+    pub fn of(lease: &Lease) -> Self {
+        Self {
+            also: lease.also.clone(),
+            ifname: lease.ifname.clone(),
+        }
+    }
 }
 
 /// The leases of one state directory, held by this process alone.
@@ -151,7 +170,7 @@ pub struct Journal {
     /// Whoever reads a lease in order to change it keeps all others from changing any.
     amending: RwLock<()>,
     /// What is still to be done to which file.
-    late: Mutex<HashMap<String, Late>>,
+    late: Mutex<HashMap<String, DeferredWrite>>,
     /// Locked until it is closed.
     _lock: File,
 }
@@ -276,7 +295,7 @@ impl Journal {
     }
 
     /// Notes what is to be done to the file of a lease, for [`Self::catch_up`]. Does not block for the disk.
-    pub fn intend(&self, lease: &Lease, late: Late) {
+    pub fn intend(&self, lease: &Lease, late: DeferredWrite) {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(file_name(lease), late);
     }
@@ -292,23 +311,24 @@ impl Journal {
             .unwrap_or_else(PoisonError::into_inner);
         match self.take_late(lease) {
             None => Ok(()),
-            Some(Late::Erase) => self.remove(lease),
-            Some(Late::Amend(also)) => self.amend(lease, also),
+            Some(DeferredWrite::Erase) => self.remove(lease),
+            Some(DeferredWrite::Amend(whereabouts)) => self.amend(lease, whereabouts),
         }
     }
 
-    fn take_late(&self, lease: &Lease) -> Option<Late> {
+    fn take_late(&self, lease: &Lease) -> Option<DeferredWrite> {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&file_name(lease))
     }
 
-    /// Writes which ways lead to the namespace of a lease, if it is still there, and nothing else of it: it
-    /// may have changed since.
-    fn amend(&self, lease: &Lease, also: Vec<LeaseNetns>) -> Result<(), JournalError> {
+    /// Writes where the interface of a lease is to be found, if the lease is still there, and nothing else of it:
+    /// it may have changed since.
+    fn amend(&self, lease: &Lease, whereabouts: Whereabouts) -> Result<(), JournalError> {
         let file = file_name(lease);
         match self.read(Path::new(&file)) {
             Ok(record) => self.replace(&Lease {
-                also,
+                also: whereabouts.also,
+                ifname: whereabouts.ifname,
                 ..record.lease
             }),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),

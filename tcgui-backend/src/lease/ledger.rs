@@ -1,10 +1,16 @@
 //! Which leases hold, and which end now. Pure: the time is given.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use tcgui_shared::names::InterfaceName;
+
 use super::{BootTime, Lease, LeaseNetns, Owner};
-use crate::kernel::netns::{NetnsKey, Way};
+use crate::kernel::link::Link;
+use crate::kernel::netem::Netem;
+use crate::kernel::netns::{NetnsKey, NetnsRef};
+use crate::tc::plan::is_same;
 
 /// A namespace that has not been seen for so long does not come back: a directory that was mounted over is
 /// uncovered before, and the file of a lease is not kept for ever.
@@ -14,13 +20,42 @@ const RETRY: Duration = Duration::from_secs(1);
 /// … up to 2⁶ times.
 const LONGEST_RETRY: u32 = 6;
 
+/// How often a restoration is tried before the daemon lets go of a namespace to which nothing leads any more. The one
+/// socket there may be in use the first time.
+const DEPARTURE_TRIES: u32 = 2;
+
 /// The interface that a lease is about.
 pub type LeaseKey = (NetnsKey, u32);
+
+/// Returns the keys of all interfaces of a namespace.
+fn all_of(netns: NetnsKey) -> RangeInclusive<LeaseKey> {
+    (netns, u32::MIN)..=(netns, u32::MAX)
+}
+
+/// Returns the device and the inode number of a namespace; that of the daemon needs none.
+fn inode(netns: NetnsKey) -> Option<(u64, u64)> {
+    match netns {
+        NetnsKey::Host => None,
+        NetnsKey::Mounted(id) => {
+            let (device, inode, ..) = id.parts();
+            Some((device, inode))
+        }
+        NetnsKey::Held(id) => {
+            let (device, inode, ..) = id.parts();
+            Some((device, inode))
+        }
+    }
+}
 
 /// One lease.
 #[derive(Debug)]
 struct Entry {
     lease: Lease,
+    /// The generation of the link; `None`: it was not seen yet.
+    generation: Option<u64>,
+    /// The kernel's events about the link were followed since the last change, so the generation tells whether it is
+    /// the link of the lease.
+    is_watched: bool,
     /// Since when the namespace is out of sight.
     missing: Option<BootTime>,
     /// Its owner is gone.
@@ -54,6 +89,8 @@ impl Ledger {
         let ended = lease.is_of_a_scenario();
         let entry = Entry {
             lease,
+            generation: None,
+            is_watched: false,
             missing: Some(now),
             ended,
             failures: 0,
@@ -85,9 +122,10 @@ impl Ledger {
             return;
         };
         if let Some(entry) = self.entries.get_mut(&key) {
-            // The ways to it may have been amended meanwhile.
+            // The ways to it, and its name, may have been amended meanwhile.
             let amended = Lease {
                 also: entry.lease.also.clone(),
+                ifname: entry.lease.ifname.clone(),
                 ..lease.clone()
             };
             if amended == entry.lease {
@@ -96,8 +134,11 @@ impl Ledger {
                 return;
             }
         }
+        let before = self.entries.get(&key);
         let entry = Entry {
             lease,
+            generation: before.and_then(|entry| entry.generation),
+            is_watched: before.is_some_and(|entry| entry.is_watched),
             missing: None,
             ended: false,
             failures: 0,
@@ -115,6 +156,123 @@ impl Ledger {
         }
     }
 
+    /// Notes of which generation the link of a lease is that was changed now.
+    pub fn is_on(&mut self, key: LeaseKey, generation: u64) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.generation = Some(generation);
+            entry.is_watched = true;
+        }
+    }
+
+    /// Returns whether a link of this generation is known to be the link of the lease.
+    pub fn is_watched(&self, key: LeaseKey, generation: u64) -> bool {
+        let is_its = |entry: &Entry| entry.is_watched && entry.generation == Some(generation);
+        self.entries.get(&key).is_some_and(is_its)
+    }
+
+    /// Finds links that have taken the index of the link of a lease, and returns the leases that end with that.
+    ///
+    /// Work that was under way may have reached the new link. What a scenario did there is taken back. A request
+    /// names its interface, so what it did there stays, with its lease. Nothing is said about those that are `busy`.
+    pub fn replaced(
+        &mut self,
+        netns: NetnsKey,
+        links: &[Link],
+        busy: impl Fn(LeaseKey) -> bool,
+    ) -> Vec<Lease> {
+        let mut gone = Vec::new();
+        for link in links {
+            let key = (netns, link.ifindex);
+            let Some(entry) = self.entries.get_mut(&key).filter(|_| !busy(key)) else {
+                continue;
+            };
+            let before = entry.generation.replace(link.generation);
+            if before.is_none_or(|before| before == link.generation) {
+                continue;
+            }
+            let set = |netem: &Netem| {
+                entry
+                    .lease
+                    .set
+                    .iter()
+                    .flatten()
+                    .any(|it| is_same(it, netem))
+            };
+            let is_there = link.netem.as_ref().is_some_and(set);
+            entry.lease = entry.lease.for_another_link();
+            entry.is_watched = true;
+            if entry.ended || entry.lease.is_of_a_scenario() {
+                entry.ended = true;
+                entry.failures = 0;
+                entry.not_before = BootTime::default();
+            } else if !is_there {
+                gone.push(key);
+            }
+        }
+        self.take(gone)
+    }
+
+    /// Notes the names of links, and returns the leases of which something else is written.
+    pub fn named(&mut self, netns: NetnsKey, links: &[Link]) -> Vec<Lease> {
+        let mut renamed = Vec::new();
+        for link in links {
+            let Some(entry) = self.entries.get_mut(&(netns, link.ifindex)) else {
+                continue;
+            };
+            let name = InterfaceName::new(&link.ifname).map(|name| name.to_wire());
+            if let Ok(name) = name
+                && name != entry.lease.ifname
+                && entry.missing.is_none()
+            {
+                entry.lease.ifname = name;
+                renamed.push(entry.lease.clone());
+            }
+        }
+        renamed
+    }
+
+    /// The daemon is about to let go of a namespace: all leases there end now. Returns their interfaces.
+    pub fn depart(&mut self, netns: NetnsKey) -> Vec<u32> {
+        let mut departing = Vec::new();
+        for (key, entry) in self.entries.range_mut(all_of(netns)) {
+            entry.lease = entry.lease.for_departure();
+            entry.ended = true;
+            entry.missing = None;
+            entry.failures = 0;
+            entry.not_before = BootTime::default();
+            departing.push(key.1);
+        }
+        departing
+    }
+
+    /// Returns whether leases of a namespace that the daemon is about to let go of are still to be restored there.
+    pub fn is_departing(&self, netns: NetnsKey) -> bool {
+        let mut entries = self.entries.range(all_of(netns));
+        entries.any(|(_, entry)| entry.missing.is_none() && entry.failures < DEPARTURE_TRIES)
+    }
+
+    /// Returns whether a lease out of sight may be in this namespace, by its inode number. Only its cookie tells.
+    pub fn may_be_in(&self, netns: NetnsKey) -> bool {
+        let mut strays = self.entries.iter().filter(|(key, entry)| {
+            key.0 != netns && entry.missing.is_some() && entry.lease.cookie.is_some()
+        });
+        strays.any(|(_, entry)| {
+            let mut inodes = entry.lease.netns_refs().filter_map(LeaseNetns::inode);
+            inodes.any(|known| inode(netns) == Some(known))
+        })
+    }
+
+    /// A namespace has this cookie. Leases that were taken there under other names are found again. Returns those of
+    /// interfaces that have one already.
+    pub fn identified(&mut self, netns: NetnsKey, cookie: u64) -> Vec<Lease> {
+        let is_its = |(key, entry): (&LeaseKey, &Entry)| {
+            let is_stray = key.0 != netns && entry.missing.is_some();
+            (is_stray && entry.lease.cookie == Some(cookie)).then_some(*key)
+        };
+        let strays = self.entries.iter().filter_map(is_its).collect();
+        self.gather(netns, strays)
+    }
+
     /// Notes which links a namespace has, and returns the leases of those that are gone, which end with
     /// them. Nothing is said about those that are `busy`.
     pub fn looked_at(
@@ -123,9 +281,8 @@ impl Ledger {
         links: &BTreeSet<u32>,
         busy: impl Fn(LeaseKey) -> bool,
     ) -> Vec<Lease> {
-        let all = (netns, u32::MIN)..=(netns, u32::MAX);
         let mut gone = Vec::new();
-        for (key, entry) in self.entries.range_mut(all) {
+        for (key, entry) in self.entries.range_mut(all_of(netns)) {
             if links.contains(&key.1) {
                 entry.missing = None;
             } else if !busy(*key) {
@@ -137,14 +294,20 @@ impl Ledger {
 
     /// A namespace is there, and these ways lead to it. Leases that were taken when another one was seen
     /// first are found again. Returns those of interfaces that have one already.
-    pub fn met(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
-        let ways: Vec<_> = ways.iter().map(Way::key).collect();
+    pub fn met(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
+        let netns_refs: Vec<_> = netns_refs.iter().map(NetnsRef::key).collect();
         let is_its = |(key, entry): (&LeaseKey, &Entry)| {
-            let mut known = entry.lease.ways().filter_map(LeaseNetns::key);
-            let leads_there = ways.contains(&key.0) || known.any(|way| ways.contains(&way));
+            let mut known = entry.lease.netns_refs().filter_map(LeaseNetns::key);
+            let leads_there = netns_refs.contains(&key.0)
+                || known.any(|netns_ref| netns_refs.contains(&netns_ref));
             (key.0 != netns && entry.missing.is_some() && leads_there).then_some(*key)
         };
-        let strays: Vec<_> = self.entries.iter().filter_map(is_its).collect();
+        let strays = self.entries.iter().filter_map(is_its).collect();
+        self.gather(netns, strays)
+    }
+
+    /// Lets strays be leases of this namespace. Returns those of interfaces that have one already.
+    fn gather(&mut self, netns: NetnsKey, strays: Vec<LeaseKey>) -> Vec<Lease> {
         let mut surplus = Vec::new();
         for (key, ifindex) in strays {
             if self.entries.contains_key(&(netns, ifindex)) {
@@ -157,14 +320,13 @@ impl Ledger {
     }
 
     /// Notes which ways lead to a namespace, and returns the leases of which something else is written.
-    pub fn led_to_by(&mut self, netns: NetnsKey, ways: &[Way]) -> Vec<Lease> {
-        let all = (netns, u32::MIN)..=(netns, u32::MAX);
+    pub fn led_to_by(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
         let leases = self
             .entries
-            .range_mut(all)
+            .range_mut(all_of(netns))
             .map(|(_, entry)| &mut entry.lease);
         leases
-            .filter_map(|lease| lease.led_to_by(ways).then(|| lease.clone()))
+            .filter_map(|lease| lease.led_to_by(netns_refs).then(|| lease.clone()))
             .collect()
     }
 
@@ -175,9 +337,10 @@ impl Ledger {
 
     /// Notes that nothing leads to a namespace any more.
     pub fn lost(&mut self, netns: NetnsKey, now: BootTime) {
-        let all = (netns, u32::MIN)..=(netns, u32::MAX);
-        for (_, entry) in self.entries.range_mut(all) {
+        for (_, entry) in self.entries.range_mut(all_of(netns)) {
             entry.missing.get_or_insert(now);
+            entry.generation = None;
+            entry.is_watched = false;
         }
     }
 

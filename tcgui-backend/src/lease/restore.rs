@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::Lease;
+use super::{Lease, LinkMatch};
 use crate::kernel::netem::{Netem, Random};
 use crate::kernel::qdisc::RootChange;
 use crate::tc::handle;
@@ -42,17 +42,26 @@ impl fmt::Display for Restored {
 }
 
 /// Decides how what was there before a lease comes back where `observed` is now.
-pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<RootChange>) {
+///
+/// `link` says whether the link is the one of the lease.
+pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored, Vec<RootChange>) {
     if is_back(lease, observed) {
         return (Restored::Already, Vec::new());
     }
     let left = |found: String| (Restored::Left { found }, Vec::new());
+    let is_bare = matches!(observed.root, Root::Absent | Root::Default { .. });
+    if link == LinkMatch::Another || (link == LinkMatch::Unsure && is_bare) {
+        return left(format!(
+            "another interface with {}",
+            describe(&observed.root)
+        ));
+    }
     if !is_ours(lease, observed) {
         return left(describe(&observed.root));
     }
     let before = lease.before.netem;
     let netem = before.map(|(_, netem)| netem);
-    let way = match before {
+    let netns_ref = match before {
         // A netem of somebody else gets its handle back, too.
         Some((handle, _)) if handle::tables(handle).is_none() => match observed.root {
             Root::Absent | Root::Default { .. } => Ok(Plan::Add { handle }),
@@ -63,7 +72,7 @@ pub fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<RootChange>)
         },
         _ => plan(netem.as_ref(), observed, ForeignQdiscs::Keep),
     };
-    match way {
+    match netns_ref {
         Err(refusal) => left(refusal.to_string()),
         Ok(plan) => {
             let lost = lease.before.lost.clone();

@@ -1,17 +1,20 @@
 //! Leases without a daemon: what is put back, which end when, what is on disk.
 
-mod by_hand;
 mod crash;
 mod failed_change;
 mod journal;
 mod ledger;
+mod offline_restore;
 mod restore;
 
 use std::time::Duration;
 
-use super::{Before, BootTime, Home, Lease, LeaseNetns, Owner};
+use super::restore::Restored;
+use super::{Before, BootTime, Home, Lease, LeaseNetns, LinkMatch, Owner};
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsFiles;
+use crate::kernel::qdisc::RootChange;
+use crate::tc::observed::Observed;
 
 const NETNS: LeaseNetns = LeaseNetns::Mounted {
     device: 4,
@@ -39,6 +42,8 @@ fn lease(ifindex: u32) -> Lease {
         also: Vec::new(),
         ifindex,
         ifname: "far".to_owned(),
+        link: None,
+        cookie: None,
         before: Before::default(),
         set: vec![Some(delay(5))],
         owner: Owner::Plain,
@@ -47,6 +52,11 @@ fn lease(ifindex: u32) -> Lease {
         under: None,
         beneath: None,
     }
+}
+
+/// What is done on the link of the lease.
+fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<RootChange>) {
+    super::restore::decide(lease, observed, LinkMatch::Same)
 }
 
 fn home() -> Home {

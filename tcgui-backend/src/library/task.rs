@@ -41,7 +41,7 @@ pub(super) enum Command {
 /// The result of a piece of work, with the desk that did it.
 #[derive(Debug)]
 struct Done {
-    desk: Desk,
+    desk: LibraryStore,
     library: Library,
     cost: Duration,
     answer: Option<(oneshot::Sender<ScenarioResponse>, ScenarioResponse)>,
@@ -60,7 +60,7 @@ enum Input {
 #[derive(Debug)]
 pub struct Task {
     /// `None` while it works; requests wait in their channel until it is back.
-    desk: Option<Desk>,
+    desk: Option<LibraryStore>,
     work: JoinSet<Done>,
     library: watch::Sender<Arc<Library>>,
     commands: mpsc::Receiver<Command>,
@@ -75,7 +75,7 @@ pub struct Task {
 
 impl Task {
     pub(super) fn new(
-        desk: Desk,
+        desk: LibraryStore,
         library: watch::Sender<Arc<Library>>,
         commands: mpsc::Receiver<Command>,
         reload: Arc<Notify>,
@@ -220,7 +220,7 @@ impl Task {
         }
     }
 
-    fn take_back(&mut self, mut desk: Desk) {
+    fn take_back(&mut self, mut desk: LibraryStore) {
         let unwatched = desk.unwatched();
         self.look_at = unwatched.then(|| now() + UNWATCHED);
         self.desk = Some(desk);
@@ -242,7 +242,7 @@ fn log_errors(before: &[LoadError], errors: &[LoadError]) {
 
 /// What reads and writes; only ever in one place at a time.
 #[derive(Debug)]
-pub(super) struct Desk {
+pub(super) struct LibraryStore {
     preset_dirs: Vec<PathBuf>,
     scenario_dirs: Vec<PathBuf>,
     store: Store,
@@ -253,7 +253,7 @@ pub(super) struct Desk {
     unwatched: bool,
 }
 
-impl Desk {
+impl LibraryStore {
     pub(super) fn new(config: LibraryConfig) -> Self {
         let LibraryConfig {
             preset_dirs,

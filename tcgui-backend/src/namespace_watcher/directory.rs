@@ -34,7 +34,7 @@ const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_mill
 pub(super) struct Hints {
     /// Entries that something happened to.
     pub(super) names: HashSet<OsString>,
-    /// Something happened to the directory itself: the watch on it must be placed anew.
+    /// Something happened to the directory itself, or on the way to it.
     pub(super) directory: bool,
     /// Something happened that has no name, or events were lost.
     pub(super) sweep: bool,
@@ -187,6 +187,23 @@ impl Directory {
     /// Returns what an earlier look at `name` found, to save opening it again.
     pub(super) fn known(&self, name: &OsStr) -> Option<Entry> {
         self.namespaces.get(name).copied()
+    }
+
+    /// Returns what the entry leads to if it is a symbolic link to a network namespace.
+    pub(super) fn link(&self, name: &OsStr) -> Option<MountedNamespaceId> {
+        match self.namespaces.get(name) {
+            Some(Entry::Network(id)) if id.is_link() => Some(*id),
+            _ => None,
+        }
+    }
+
+    /// Returns the names of all symbolic links to network namespaces.
+    pub(super) fn links(&self) -> Vec<OsString> {
+        let names = self.namespaces.keys();
+        names
+            .filter(|name| self.link(name).is_some())
+            .cloned()
+            .collect()
     }
 
     /// Returns what is known of an entry, in the words of the status.

@@ -1,21 +1,21 @@
-//! What makes the watcher look: the two notify watches, the mount table, their loss and return.
+//! What makes the watcher look: the notify watches, the mount table, their loss and return.
 //!
 //! A doorbell says that something happened, at best to which name. Rings are merged in a bounded box
 //! until the actor looks, so no burst of events can queue up or be lost.
 
-use std::collections::{HashMap, HashSet};
-use std::ffi::{OsStr, OsString};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use notify::{Config, Event, EventKindMask, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
 
 use super::directory::Hints;
-use super::probe::DirectoryKey;
+use super::route::{DirectoryKey, Route};
 use super::status::{DoorbellState, DoorbellStatus};
 use crate::error::chain;
 use crate::kernel::mount_table::MountTable;
@@ -32,6 +32,8 @@ const NAMES: usize = 1024;
 /// Where rings are collected until the actor takes them.
 #[derive(Debug, Default)]
 struct RingBox {
+    /// The route whose directories are watched.
+    route: Mutex<Route>,
     state: Mutex<Rings>,
     rung: Notify,
     heard: Mutex<Heard>,
@@ -48,8 +50,18 @@ struct Heard {
 #[derive(Debug, Default)]
 struct Rings {
     hints: Hints,
+    /// Paths at which something may have been replaced.
+    replaced: BTreeSet<PathBuf>,
     /// The notify thread is gone: its watches are dead.
     ended: bool,
+}
+
+impl Rings {
+    /// Bounded, because all paths are names of a route.
+    fn replace(&mut self, path: PathBuf) {
+        self.hints.directory = true;
+        self.replaced.insert(path);
+    }
 }
 
 impl RingBox {
@@ -64,6 +76,10 @@ impl RingBox {
         std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn route(&self) -> MutexGuard<'_, Route> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn hear(&self, hear: impl FnOnce(&mut Heard)) {
         hear(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
     }
@@ -71,28 +87,31 @@ impl RingBox {
 
 /// The handler that runs in notify's thread: files what matters and never blocks.
 struct Handler {
-    parent: PathBuf,
-    directory: PathBuf,
     rings: Arc<RingBox>,
 }
 
 impl notify::EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         match event {
-            Ok(event) if event.need_rescan() => self.rings.ring(|r| r.hints.sweep = true),
+            Ok(event) if event.need_rescan() => self.rings.ring(|r| r.replace("/".into())),
             Ok(event) => {
                 for path in &event.paths {
                     self.ring_path(path);
                 }
             }
-            Err(_) => self.rings.ring(|r| r.hints.directory = true),
+            Err(_) => self.rings.ring(|r| r.replace("/".into())),
         }
     }
 }
 
 impl Handler {
     fn ring_path(&self, path: &Path) {
-        let inside = path.parent() == Some(&self.directory);
+        let (inside, on_the_way) = {
+            let route = self.rings.route();
+            let directory = route.directory.as_ref().map(|(path, _)| path.as_path());
+            let inside = directory.is_some() && path.parent() == directory;
+            (inside, route.names.contains(path))
+        };
         let now = Some(Instant::now());
         self.rings.hear(|heard| {
             if inside {
@@ -101,8 +120,8 @@ impl Handler {
                 heard.parent = now;
             }
         });
-        if path == self.directory || path == self.parent {
-            self.rings.ring(|r| r.hints.directory = true);
+        if on_the_way {
+            self.rings.ring(|r| r.replace(path.to_owned()));
         } else if let (true, Some(name)) = (inside, path.file_name()) {
             self.rings.ring(|r| {
                 if r.hints.names.len() < NAMES {
@@ -124,9 +143,10 @@ impl Drop for Handler {
 /// A way of hearing about changes that the watcher would rather have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doorbell {
-    /// The inotify instance, on which both watches hang; its absence shows as theirs in a status.
+    /// The inotify instance, on which all watches hang; its absence shows as theirs in a status.
     Notify,
-    /// The watch on the parent of the netns directory: the directory comes and goes.
+    /// The watches on the parent of the netns directory, and on every other directory that its path leads through:
+    /// the directory comes and goes, or the path leads to another one.
     ParentWatch,
     /// The watch on the netns directory: names come and go.
     DirectoryWatch,
@@ -156,12 +176,12 @@ pub(super) enum DoorbellError {
 
 /// All doorbells of the watcher, as far as they could be had.
 pub(super) struct Doorbells {
-    parent: PathBuf,
-    directory: PathBuf,
     rings: Arc<RingBox>,
     watcher: Option<RecommendedWatcher>,
-    parent_watched: Option<DirectoryKey>,
-    watched: Option<DirectoryKey>,
+    /// The watches that were placed. `None`: it cannot be trusted any more.
+    watched: HashMap<PathBuf, Option<DirectoryKey>>,
+    parents_watched: bool,
+    directory_watched: bool,
     mount_table: Option<MountTable>,
     failures: HashMap<Doorbell, DoorbellError>,
 }
@@ -176,15 +196,13 @@ impl fmt::Debug for Doorbells {
 
 impl Doorbells {
     /// Hangs up nothing yet: [`Self::install`] does.
-    pub(super) fn new(parent: PathBuf, name: &OsStr) -> Self {
-        let directory = parent.join(name);
+    pub(super) fn new() -> Self {
         Self {
-            parent,
-            directory,
             rings: Arc::default(),
             watcher: None,
-            parent_watched: None,
-            watched: None,
+            watched: HashMap::new(),
+            parents_watched: false,
+            directory_watched: false,
             mount_table: None,
             failures: HashMap::new(),
         }
@@ -198,8 +216,6 @@ impl Doorbells {
         }
         if self.watcher.is_none() {
             let handler = Handler {
-                parent: self.parent.clone(),
-                directory: self.directory.clone(),
                 rings: Arc::clone(&self.rings),
             };
             let config = Config::default().with_event_kinds(KINDS);
@@ -226,11 +242,11 @@ impl Doorbells {
             (Doorbell::Notify, self.watcher.is_some()),
             (
                 Doorbell::ParentWatch,
-                self.watcher.is_none() || self.parent_watched.is_some(),
+                self.watcher.is_none() || self.parents_watched,
             ),
             (
                 Doorbell::DirectoryWatch,
-                self.watcher.is_none() || !directory_exists || self.watched.is_some(),
+                self.watcher.is_none() || !directory_exists || self.directory_watched,
             ),
         ];
         checks
@@ -273,20 +289,6 @@ impl Doorbells {
         status.collect()
     }
 
-    /// Puts the watch on the parent that is at the path now, which `key` names, if it is not there yet.
-    pub(super) fn watch_parent(&mut self, key: Option<DirectoryKey>) {
-        let Some(watcher) = &mut self.watcher else {
-            return;
-        };
-        if key.is_none() || self.parent_watched != key {
-            // As for the directory: an error says that there was no watch.
-            watcher.unwatch(&self.parent).ok();
-            let placed = watcher.watch(&self.parent, RecursiveMode::NonRecursive);
-            let placed = self.note(Doorbell::ParentWatch, placed.map_err(DoorbellError::Watch));
-            self.parent_watched = placed.and(key);
-        }
-    }
-
     /// Takes the names that rang; the other rings stay.
     pub(super) fn take_names(&self) -> HashSet<OsString> {
         let mut rings = self
@@ -297,40 +299,51 @@ impl Doorbells {
         std::mem::take(&mut rings.hints.names)
     }
 
-    /// Returns whether the watch on the directory is on the one that `key` names.
-    pub(super) fn watches(&self, key: Option<DirectoryKey>) -> bool {
-        self.watched == key || self.watcher.is_none()
-    }
-
     /// Returns whether names in the directory ring.
     pub(super) fn ring_by_name(&self) -> bool {
-        self.watcher.is_some() && self.watched.is_some()
+        self.watcher.is_some() && self.directory_watched
     }
 
-    /// Says that the watch on the directory cannot be trusted any more.
-    pub(super) fn distrust_directory_watch(&mut self) {
-        self.watched = None;
-    }
-
-    /// Puts the watch on the directory that is at the path now, which `key` names.
+    /// Puts watches on the directories of a route, where they are not yet, and takes back all others.
     ///
     /// The old watch is removed first. notify does nothing for a path that it already watches, also if another directory is at
     /// the path now, and events of the old directory would still arrive.
-    pub(super) fn watch_directory(&mut self, key: Option<DirectoryKey>) {
-        self.watched = None;
-        let Some(watcher) = &mut self.watcher else {
+    pub(super) fn watch(&mut self, route: &Route) {
+        *self.rings.route() = route.clone();
+        let Some(mut watcher) = self.watcher.take() else {
             return;
         };
-        // An error here says that there was no watch: the kernel had removed it with the directory.
-        watcher.unwatch(&self.directory).ok();
-        if key.is_some() {
-            let placed = watcher.watch(&self.directory, RecursiveMode::NonRecursive);
-            let placed = self.note(
-                Doorbell::DirectoryWatch,
-                placed.map_err(DoorbellError::Watch),
-            );
-            self.watched = placed.and(key);
+        let parents = route.parents.iter().map(|(path, key)| (path, *key));
+        let directory = route.directory.as_ref().map(|(path, key)| (path, *key));
+        let wanted: HashMap<_, _> = parents.clone().chain(directory).collect();
+        self.watched.retain(|path, key| {
+            let stays = key.is_some() && wanted.get(path) == key.as_ref();
+            if !stays {
+                // An error here says that there was no watch: the kernel had removed it with the directory.
+                watcher.unwatch(path).ok();
+            }
+            stays
+        });
+        let mut place = |doorbell, (path, key): (&PathBuf, DirectoryKey)| {
+            if self.watched.contains_key(path) {
+                return true;
+            }
+            let placed = watcher.watch(path, RecursiveMode::NonRecursive);
+            let placed = placed.map_err(|err| {
+                self.failures.insert(doorbell, DoorbellError::Watch(err));
+            });
+            if placed.is_ok() {
+                self.watched.insert(path.clone(), Some(key));
+            }
+            placed.is_ok()
+        };
+        let mut parents_watched = true;
+        for parent in parents {
+            parents_watched &= place(Doorbell::ParentWatch, parent);
         }
+        self.directory_watched = directory.is_some_and(|it| place(Doorbell::DirectoryWatch, it));
+        self.parents_watched = parents_watched;
+        self.watcher = Some(watcher);
     }
 
     /// Waits until something rang in notify's thread. Cancel-safe: a ring stays until it is taken.
@@ -338,12 +351,23 @@ impl Doorbells {
         self.rings.rung.notified().await;
     }
 
-    /// Takes what rang. When notify's thread has died, everything it watched is missing from now on.
+    /// Takes what rang. Watches at and below a path that was replaced cannot be trusted any more. When notify's thread has
+    /// died, everything it watched is missing from now on.
     pub(super) fn take_hints(&mut self) -> Hints {
-        let Rings { mut hints, ended } = self.rings.take();
+        let Rings {
+            mut hints,
+            replaced,
+            ended,
+        } = self.rings.take();
+        for (path, key) in &mut self.watched {
+            if replaced.iter().any(|replaced| path.starts_with(replaced)) {
+                *key = None;
+            }
+        }
         if ended && self.watcher.take().is_some() {
-            self.parent_watched = None;
-            self.watched = None;
+            self.watched.clear();
+            self.parents_watched = false;
+            self.directory_watched = false;
             hints.sweep = true;
             // Dropping the dead watcher may ring once more.
             self.rings.take();
@@ -369,15 +393,4 @@ impl Doorbells {
             table.clear();
         }
     }
-}
-
-/// Splits the configured path into its canonical parent and its name.
-///
-/// The parent is resolved once, so that events arrive under one path whichever way it was written
-/// (`/var/run/netns`). A parent that does not exist yet is taken as written.
-pub(super) fn split(directory: &Path) -> Option<(PathBuf, OsString)> {
-    let name = directory.file_name()?.to_owned();
-    let parent = directory.parent().filter(|parent| parent.is_absolute())?;
-    let parent = parent.canonicalize().unwrap_or_else(|_| parent.to_owned());
-    Some((parent, name))
 }

@@ -63,7 +63,7 @@ impl NamespaceWatcherHandle {
         self.actor.spawn(life);
     }
 
-    /// Returns the watched directory with its parent resolved: what the names are relative to.
+    /// Returns the watched directory as it was configured: what the names are relative to.
     pub fn directory(&self) -> &Path {
         &self.directory
     }

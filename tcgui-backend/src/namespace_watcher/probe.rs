@@ -1,35 +1,15 @@
-//! Looking: one entry, the whole directory, the directory's identity. Keeps nothing open.
+//! Looking: one entry, the whole directory, the way to it. Keeps nothing open.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::time::SystemTime;
 
+use super::route::{Route, is_absent};
 use crate::kernel::inode::{FileKind, Inode, Links};
 use crate::kernel::netns::{Entry, NetnsDirectory, NetnsFiles};
-
-/// Which directory the path names at the moment.
-///
-/// The birth time is part of it because ext4 gives a recreated directory the inode number of the
-/// deleted one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DirectoryKey {
-    device: u64,
-    inode: u64,
-    born: Option<SystemTime>,
-}
-
-impl DirectoryKey {
-    fn of(found: &fs::Metadata) -> Self {
-        Self {
-            device: found.dev(),
-            inode: found.ino(),
-            born: found.created().ok(),
-        }
-    }
-}
+use crate::kernel::pidfd::{ProcessEnd, ProcessHandle};
+use crate::kernel::proc_link::ProcTask;
 
 /// Looks at the netns directory and its entries.
 #[derive(Debug)]
@@ -51,19 +31,26 @@ impl Probe {
         }
     }
 
-    /// Returns the directory's identity, `None` when there is no directory at the path.
-    pub(super) fn directory_key(&self) -> io::Result<Option<DirectoryKey>> {
-        match fs::metadata(&self.directory) {
-            Ok(found) if found.is_dir() => Ok(Some(DirectoryKey::of(&found))),
-            Ok(_) => Ok(None),
-            Err(err) if absent(&err) => Ok(None),
-            Err(err) => Err(err),
-        }
+    /// Returns how the path leads to the directory now.
+    pub(super) fn route(&self) -> io::Result<Route> {
+        Route::of(&self.directory)
     }
 
     /// Returns what the entry `name` is now.
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look(&self.directory.join(name), known)
+    }
+
+    /// Returns the end of the process that the symbolic link `name` leads through. `None`: it leads through no
+    /// other process.
+    ///
+    /// # Errors
+    /// The process cannot be watched, or has ended.
+    pub(super) fn process_behind(&self, name: &OsStr) -> io::Result<Option<ProcessEnd>> {
+        let Some(task) = ProcTask::behind(&self.directory.join(name)) else {
+            return Ok(None);
+        };
+        ProcessHandle::of_task(task)?.end().map(Some)
     }
 
     /// Returns whether `name` is an empty file as `ip netns add` makes it to mount a namespace on.
@@ -82,7 +69,7 @@ impl Probe {
     pub(super) fn list(&self) -> io::Result<Option<Listing>> {
         let mut directory = match NetnsDirectory::open(&self.directory) {
             Ok(directory) => directory,
-            Err(err) if absent(&err) => return Ok(None),
+            Err(err) if is_absent(&err) => return Ok(None),
             Err(err) => return Err(err),
         };
         let names = directory.names()?;
@@ -91,13 +78,6 @@ impl Probe {
             directory,
             files: self.files,
         }))
-    }
-
-    /// Returns the identity of the directory's parent, `None` when there is none.
-    pub(super) fn parent_key(&self) -> Option<DirectoryKey> {
-        fs::metadata(self.directory.parent()?)
-            .ok()
-            .map(|found| DirectoryKey::of(&found))
     }
 }
 
@@ -114,11 +94,4 @@ impl Listing {
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look_at(&self.directory, name, known)
     }
-}
-
-fn absent(err: &io::Error) -> bool {
-    matches!(
-        err.kind(),
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-    )
 }

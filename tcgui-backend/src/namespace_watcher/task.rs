@@ -1,7 +1,7 @@
 //! The actor: waits for a doorbell, looks, and hands out what differs.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -11,7 +11,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::directory::{Directory, Hints, Look};
-use super::doorbell::{self, Doorbell, Doorbells};
+use super::doorbell::{Doorbell, Doorbells};
+use super::link_processes::LinkProcesses;
 use super::probe::Probe;
 use super::status::{EntryStatus, Question, WatcherStatus};
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
@@ -35,6 +36,7 @@ enum Input<'a> {
     Question(Question),
     Rings,
     MountTable,
+    ProcessEnded(OsString),
     Timer,
 }
 
@@ -54,6 +56,7 @@ pub struct Task {
     directory: Directory,
     doorbells: Doorbells,
     probe: Probe,
+    links: LinkProcesses,
     events: mpsc::Sender<NamespaceEvent>,
     /// Questions about its status; each handle has a sender.
     questions: mpsc::Receiver<Question>,
@@ -66,18 +69,17 @@ pub struct Task {
 }
 
 impl Task {
-    /// Hangs up the doorbells, looks for the first time, and resolves the directory's path.
+    /// Hangs up the doorbells, looks for the first time, and returns what is there with the directory's path.
     pub(super) async fn open(
         config: WatchConfig,
         events: mpsc::Sender<NamespaceEvent>,
         questions: mpsc::Receiver<Question>,
     ) -> Result<(Vec<Namespace>, PathBuf, Self), WatchError> {
-        let (parent, name) =
-            doorbell::split(&config.directory).ok_or_else(|| WatchError::Unwatchable {
-                directory: config.directory.clone(),
-            })?;
+        let path = config.directory.clone();
+        if !(path.is_absolute() && path.file_name().is_some()) {
+            return Err(WatchError::Unwatchable { directory: path });
+        }
         let files = NetnsFiles::new().map_err(WatchError::OwnNamespace)?;
-        let path = parent.join(&name);
         let probe = Probe::new(path.clone(), files);
         // An existing path must be a readable directory at the start. Later errors are retried.
         probe.check().map_err(|err| WatchError::ReadDirectory {
@@ -86,8 +88,9 @@ impl Task {
         })?;
         let mut task = Self {
             directory: Directory::new(now(), config.sweep_interval),
-            doorbells: Doorbells::new(parent, &name),
+            doorbells: Doorbells::new(),
             probe,
+            links: LinkProcesses::new(),
             events,
             questions,
             last_sweep: None,
@@ -122,9 +125,6 @@ impl Task {
                 Input::Question(question) => self.answer(question),
                 Input::Rings => {
                     let hints = self.doorbells.take_hints();
-                    if hints.directory {
-                        self.doorbells.distrust_directory_watch();
-                    }
                     self.directory.ring(hints);
                 }
                 Input::MountTable => {
@@ -132,6 +132,8 @@ impl Task {
                     let by_name = self.doorbells.ring_by_name();
                     self.directory.ring_mount_table(now(), by_name);
                 }
+                // Sweeps follow the link again if it still leads to a namespace.
+                Input::ProcessEnded(name) => self.look_at(name),
                 Input::Timer => {}
             }
             if self.retry_at.is_some_and(|at| at <= now()) {
@@ -171,6 +173,8 @@ impl Task {
             () = self.doorbells.mount_table_changed() => Input::MountTable,
             // Cancel-safe: rings stay in their box until they are taken.
             () = self.doorbells.notified() => Input::Rings,
+            // Cancel-safe: an end stays in its set until it is taken.
+            name = self.links.next() => Input::ProcessEnded(name),
             // Cancel-safe: the deadline is computed anew each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
@@ -195,10 +199,42 @@ impl Task {
     fn look_at_names(&mut self) -> bool {
         let Look { names, sweep } = self.directory.next_look(now());
         for name in names {
-            let entry = self.probe.entry(&name, self.directory.known(&name));
-            self.directory.observe_entry(now(), name, entry);
+            self.look_at(name.clone());
+            self.follow_link(&name);
         }
         sweep
+    }
+
+    fn look_at(&mut self, name: OsString) {
+        let entry = self.probe.entry(&name, self.directory.known(&name));
+        self.directory.observe_entry(now(), name, entry);
+    }
+
+    /// Watches the process that an entry leads through, if the entry is a symbolic link.
+    fn follow_link(&mut self, name: &OsStr) {
+        for _ in 0..RACES {
+            let Some(id) = self.directory.link(name) else {
+                return self.links.forget(name);
+            };
+            if !self.links.wants(name, id) {
+                return;
+            }
+            let process = self.probe.process_behind(name);
+            // The process may have ended before it was watched. From here on its end is reported.
+            self.look_at(name.to_owned());
+            if self.directory.link(name) == Some(id) {
+                return self.links.follow(name, id, process);
+            }
+        }
+    }
+
+    /// Watches the processes of all symbolic links, and no others.
+    fn follow_links(&mut self) {
+        self.links
+            .retain(|name| self.directory.link(name).is_some());
+        for name in self.directory.links() {
+            self.follow_link(&name);
+        }
     }
 
     /// Looks at everything, again if the directory was changed for another one meanwhile.
@@ -209,6 +245,7 @@ impl Task {
                 Ok(Some(Swept { entries, live })) => {
                     self.directory
                         .observe_directory(started, now(), entries, &live);
+                    self.follow_links();
                     self.last_sweep = Some(now());
                     self.report_readable(None);
                     return self.report_doorbells();
@@ -224,15 +261,11 @@ impl Task {
         self.directory.observe_failure(now(), RACE_PAUSE);
     }
 
-    /// Lists the directory with the watches on it: place them, list, and check that the path still
-    /// names the watched directory (`None`: it does not). Without that order, the first name in a new
-    /// directory is missed.
+    /// Lists the directory with the watches on it and on the way to it: place them, list, and check that the path still
+    /// leads there by that way (`None`: it does not). Without that order, the first name in a new directory is missed.
     async fn sweep_once(&mut self) -> io::Result<Option<Swept>> {
-        self.doorbells.watch_parent(self.probe.parent_key());
-        let key = self.probe.directory_key()?;
-        if !self.doorbells.watches(key) {
-            self.doorbells.watch_directory(key);
-        }
+        let route = self.probe.route()?;
+        self.doorbells.watch(&route);
         let mut swept = Swept::default();
         if let Some(mut listing) = self.probe.list()? {
             let mut entries = Vec::with_capacity(listing.names.len());
@@ -245,15 +278,14 @@ impl Task {
             }
             swept.entries = Some(entries);
         }
-        Ok((key == self.probe.directory_key()?).then_some(swept))
+        Ok((route == self.probe.route()?).then_some(swept))
     }
 
     /// Serves, in the middle of a sweep, the entries that ring by name: one deleted namespace among a
     /// thousand is known before the thousand were looked at.
     async fn serve_names(&mut self, live: &mut HashSet<OsString>) {
         for name in self.doorbells.take_names() {
-            let entry = self.probe.entry(&name, self.directory.known(&name));
-            self.directory.observe_entry(now(), name.clone(), entry);
+            self.look_at(name.clone());
             live.insert(name);
         }
         if self.deliver() {

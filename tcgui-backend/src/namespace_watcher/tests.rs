@@ -188,3 +188,165 @@ async fn a_panic_of_the_actor_is_not_mistaken_for_its_end() {
     let ended = waiting.join_next().await.expect("one waits");
     assert!(ended.is_err_and(|err| err.is_panic()));
 }
+
+/// Makes a directory in which one name leads to a namespace.
+fn netns_directory(path: &Path, name: &str) {
+    std::fs::create_dir_all(path).unwrap();
+    symlink("/proc/self/ns/net", path.join(name)).unwrap();
+}
+
+/// Puts a symbolic link in the place of another one.
+fn replace_link(target: &Path, link: &Path) {
+    let new = link.with_extension("new");
+    symlink(target, &new).unwrap();
+    std::fs::rename(new, link).unwrap();
+}
+
+async fn expect(watcher: &mut NamespaceWatcherHandle, changes: &[(&str, bool)]) {
+    for (expected, is_added) in changes {
+        match (next(watcher).await, is_added) {
+            (NamespaceEvent::Added { name, .. }, true)
+            | (NamespaceEvent::Removed { name, .. }, false)
+                if name == *expected => {}
+            (event, _) => panic!("{event:?}, not {expected} added: {is_added}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let at = |name: &str| root.path().join(name);
+    for version in ["v1", "v2", "v3"] {
+        netns_directory(&at(version).join("lib/netns"), version);
+    }
+    symlink("v1", at("current")).unwrap();
+    symlink(at("current"), at("outer")).unwrap();
+    let config = config(&at("outer/lib/netns"));
+    let (now, mut watcher) = list_and_watch(config, CancellationToken::new())
+        .await
+        .unwrap();
+    assert_eq!(now.len(), 1);
+    // The target of a link behind another link, and of the first one.
+    replace_link(Path::new("v2"), &at("current"));
+    expect(&mut watcher, &[("v1", false), ("v2", true)]).await;
+    replace_link(&at("v3"), &at("outer"));
+    expect(&mut watcher, &[("v2", false), ("v3", true)]).await;
+    // What is not on the way any more does not matter, and the new way does.
+    replace_link(Path::new("v1"), &at("current"));
+    symlink("/proc/self/ns/net", at("v3/lib/netns/more")).unwrap();
+    expect(&mut watcher, &[("more", true)]).await;
+
+    // A directory in the middle is renamed, and another one takes its place.
+    std::fs::rename(at("v3"), at("old")).unwrap();
+    let events = [next(&mut watcher).await, next(&mut watcher).await];
+    assert!(
+        events
+            .iter()
+            .all(|it| matches!(it, NamespaceEvent::Removed { .. })),
+        "{events:?}"
+    );
+    assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryVanished);
+    std::fs::rename(at("v2"), at("v3")).unwrap();
+    assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryAppeared);
+    expect(&mut watcher, &[("v2", true)]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_path_of_which_only_the_beginning_exists_is_followed_as_it_grows() {
+    let root = tempfile::tempdir().unwrap();
+    let directory = root.path().join("a/b/netns");
+    let (_, mut watcher) = list_and_watch(config(&directory), CancellationToken::new())
+        .await
+        .unwrap();
+    let status = watcher.status().ask(None).await.unwrap();
+    let missing = |bell: &&DoorbellStatus| matches!(bell.state, DoorbellState::Missing { .. });
+    assert_eq!(status.doorbells.iter().find(missing), None);
+    std::fs::create_dir(root.path().join("a")).unwrap();
+    std::fs::create_dir(root.path().join("a/b")).unwrap();
+    netns_directory(&directory, "own");
+    assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryAppeared);
+    expect(&mut watcher, &[("own", true)]).await;
+    std::fs::rename(root.path().join("a"), root.path().join("moved")).unwrap();
+    expect(&mut watcher, &[("own", false)]).await;
+    assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryVanished);
+}
+
+/// What a random history does to the directories and links of a path.
+#[derive(Debug, Clone, Copy)]
+enum Act {
+    Link(usize, usize),
+    Exchange(usize, usize),
+    Remove(usize),
+    Fill(usize),
+}
+
+fn act() -> impl proptest::strategy::Strategy<Value = Act> {
+    use proptest::prelude::*;
+    prop_oneof![
+        (0..3_usize, 0..6_usize).prop_map(|(link, target)| Act::Link(link, target)),
+        (0..3_usize, 0..3_usize).prop_map(|(from, to)| Act::Exchange(from, to)),
+        (0..3_usize).prop_map(Act::Remove),
+        (0..3_usize).prop_map(Act::Fill),
+    ]
+}
+
+/// Does it; what is not possible changes nothing.
+fn perform(root: &Path, act: Act, number: usize) {
+    // The path begins at the first link. Links may lead to each other, and round in circles.
+    let link = |number: usize| root.join(format!("l{number}"));
+    let version = |number: usize| root.join(format!("v{number}"));
+    match act {
+        Act::Link(from, to) if to < 3 => replace_link(&version(to), &link(from)),
+        Act::Link(from, to) => replace_link(Path::new(&format!("l{}", to - 3)), &link(from)),
+        Act::Exchange(from, to) => {
+            let aside = root.join("aside");
+            std::fs::rename(version(from), &aside).ok();
+            std::fs::rename(version(to), version(from)).ok();
+            std::fs::rename(&aside, version(to)).ok();
+        }
+        Act::Remove(number) => drop(std::fs::remove_dir_all(version(number))),
+        Act::Fill(version_number) => {
+            let netns = version(version_number).join("netns");
+            std::fs::create_dir_all(&netns).unwrap();
+            symlink("/proc/self/ns/net", netns.join(format!("n{number}"))).unwrap();
+        }
+    }
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config::with_cases(24))]
+
+    /// Long before a sweep, the watcher knows what the path leads to.
+    #[test]
+    fn whatever_happens_to_the_path_the_watcher_knows_where_it_leads(
+        acts in proptest::collection::vec(act(), 1..12),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let root = tempfile::tempdir().unwrap();
+            let directory = root.path().join("l0/netns");
+            let (_, mut watcher) = list_and_watch(config(&directory), CancellationToken::new())
+                .await
+                .unwrap();
+            let mut known = std::collections::BTreeSet::new();
+            for (number, act) in acts.into_iter().enumerate() {
+                perform(root.path(), act, number);
+                let names = std::fs::read_dir(&directory).into_iter().flatten();
+                let there: std::collections::BTreeSet<OsString> =
+                    names.map(|entry| entry.unwrap().file_name()).collect();
+                while known != there {
+                    match next(&mut watcher).await {
+                        NamespaceEvent::Added { name, .. } => drop(known.insert(name)),
+                        NamespaceEvent::Removed { name, .. } => drop(known.remove(&name)),
+                        _ => {}
+                    }
+                }
+            }
+        });
+    }
+}

@@ -8,7 +8,7 @@ use tcgui_shared::netem::{
 
 use super::limits::{Flaw, Problem};
 use super::rate;
-use crate::document::Place;
+use crate::document::JsonPath;
 
 /// The keys of `tc_config`; those after `rate_limit` are of this version.
 #[derive(Debug, Default, Deserialize)]
@@ -168,7 +168,7 @@ fn reorder(keys: Reorder) -> ReorderConfig {
 fn rate_limit(keys: RateLimit) -> Result<RateLimitConfig, Flaw> {
     let rate_kbps = match keys.rate {
         Some(text) => rate::kbps(&text).map_err(|err| Flaw {
-            place: Place::member("rate_limit").then("rate"),
+            place: JsonPath::member("rate_limit").then("rate"),
             problem: Problem::Rate(err),
         })?,
         None => keys.rate_kbps.unwrap_or(DEFAULT_RATE_KBPS),

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use tcgui_shared::netem::TcNetemConfig;
 
 use super::rate::RateError;
-use crate::document::Place;
+use crate::document::JsonPath;
 use crate::document::duration::DurationError;
 use crate::tc::desired::{Desired, LinkFacts, TcInputError};
 
@@ -25,20 +25,20 @@ const ANY_LINK: LinkFacts = LinkFacts {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub(crate) struct Flaw {
-    pub(crate) place: Place,
+    pub(crate) place: JsonPath,
     pub(crate) problem: Problem,
 }
 
 impl Flaw {
     pub(crate) fn new(member: &str, problem: Problem) -> Self {
         Self {
-            place: Place::member(member),
+            place: JsonPath::member(member),
             problem,
         }
     }
 
     /// Says where the thing is that has the flaw.
-    pub(crate) fn within(self, outer: Place) -> Self {
+    pub(crate) fn within(self, outer: JsonPath) -> Self {
         Self {
             place: outer.join(self.place),
             problem: self.problem,

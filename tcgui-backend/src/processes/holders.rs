@@ -6,9 +6,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
-use crate::held::{HeldEvent, Holder, HolderKind};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
 use crate::kernel::processes::Process;
+use crate::netns_holders::{HeldEvent, Holder, HolderKind};
 
 /// How many namespaces are reported: what any user may make without end is cut off somewhere.
 const NAMESPACES: usize = 4096;
@@ -27,16 +27,16 @@ struct Space {
 /// When a process started, and its id: the order of holders.
 type Age = (u64, i32);
 
-fn age(id: HeldNamespaceId) -> Age {
+fn age(id: ProcessNetnsId) -> Age {
     (id.started(), id.pid())
 }
 
 /// What the consumer knows of one inode number.
 #[derive(Debug)]
-struct Told {
+struct Reported {
     holder: Process,
     /// Another one that it knows too, for as long as it takes to be told of its removal.
-    leaving: Option<HeldNamespaceId>,
+    leaving: Option<ProcessNetnsId>,
 }
 
 /// The namespaces that processes hold, as seen and as told.
@@ -50,7 +50,7 @@ pub(super) struct Holders {
     /// Those of which it was not asked yet whether they live.
     unasked: Vec<u64>,
     beyond_limit: bool,
-    told: HashMap<u64, Told>,
+    told: HashMap<u64, Reported>,
     changed: VecDeque<u64>,
     queued: HashSet<u64>,
 }
@@ -105,7 +105,7 @@ impl Holders {
     }
 
     /// Takes in the end of a process, unless its id is another one's by now.
-    pub(super) fn ended(&mut self, id: HeldNamespaceId) {
+    pub(super) fn ended(&mut self, id: ProcessNetnsId) {
         let (pid, member) = (id.pid(), (id.inode(), age(id)));
         if self.members.get(&pid) == Some(&member) {
             self.remove(pid, member.0, member.1);
@@ -174,7 +174,7 @@ impl Holders {
             let holder = holder?.1.clone();
             let event = added(&holder);
             let leaving = None;
-            self.told.insert(inode, Told { holder, leaving });
+            self.told.insert(inode, Reported { holder, leaving });
             return Some(event);
         };
         if let Some(old) = told.leaving.take() {

@@ -9,20 +9,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::agenda::{Agenda, Due, Look};
+use super::cpu_meter::CpuMeter;
 use super::doorbell::Doorbell;
-use super::ends::Ends;
+use super::holder_exits::HolderExits;
 use super::holders::Holders;
-use super::meter::Meter;
 use super::probe::{Probe, Scan, Seen};
+use super::scan_scheduler::{Due, Look, ScanScheduler};
 use super::{ProcessesConfig, ProcessesError};
 use crate::blocking;
 use crate::error::chain;
-use crate::held::HeldEvent;
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, OpenError};
+use crate::kernel::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use crate::kernel::process::may_trace;
 use crate::kernel::process_events::Heard;
 use crate::kernel::processes::netns_lives;
+use crate::netns_holders::HeldEvent;
 
 /// A process that was started while no events were received may still be about to enter a namespace. So all processes
 /// are scanned again after this time, as one process is after its event.
@@ -32,7 +32,7 @@ enum Input<'a> {
     Stop,
     Room(mpsc::Permit<'a, HeldEvent>),
     ConsumerGone,
-    Ended(HeldNamespaceId),
+    Ended(ProcessNetnsId),
     Rung,
     Scanned(Box<Probe>, Scan),
     Heard(io::Result<Heard>),
@@ -46,12 +46,12 @@ pub struct Task {
     /// With the scan while there is one: what is looked at meanwhile would be newer than what it returns.
     probe: Option<Box<Probe>>,
     scans: JoinSet<(Box<Probe>, Scan)>,
-    agenda: Agenda,
-    meter: Meter,
+    scan_scheduler: ScanScheduler,
+    meter: CpuMeter,
     holders: Holders,
-    ends: Ends,
+    ends: HolderExits,
     doorbell: Doorbell,
-    bell: Arc<Notify>,
+    wakeup: Arc<Notify>,
     events: mpsc::Sender<HeldEvent>,
     said: Said,
 }
@@ -68,7 +68,7 @@ struct Said {
 impl Task {
     pub(super) fn open(
         config: ProcessesConfig,
-        bell: Arc<Notify>,
+        wakeup: Arc<Notify>,
         events: mpsc::Sender<HeldEvent>,
     ) -> Result<Self, ProcessesError> {
         let files = NetnsFiles::new().map_err(ProcessesError::OpenTable)?;
@@ -77,12 +77,12 @@ impl Task {
             config,
             probe: Some(Box::new(probe)),
             scans: JoinSet::new(),
-            agenda: Agenda::new(now(), config.sweep_interval),
-            meter: Meter::default(),
+            scan_scheduler: ScanScheduler::new(now(), config.sweep_interval),
+            meter: CpuMeter::default(),
             holders: Holders::default(),
-            ends: Ends::new(files),
+            ends: HolderExits::new(files),
             doorbell: Doorbell::new(now()),
-            bell,
+            wakeup,
             events,
             said: Said::default(),
         })
@@ -100,12 +100,12 @@ impl Task {
         self.look();
         loop {
             let input = self.next_input(&events, &stop).await;
-            self.agenda.spend(now(), self.meter.take());
+            self.scan_scheduler.spend(now(), self.meter.take());
             match input {
                 Input::Stop | Input::ConsumerGone => return,
                 Input::Room(permit) => self.tell(permit),
                 Input::Ended(id) => self.holders.ended(id),
-                Input::Rung => self.agenda.ring_all(),
+                Input::Rung => self.scan_scheduler.ring_all(),
                 Input::Scanned(probe, scan) => self.finish(probe, scan),
                 Input::Heard(heard) => self.hear(heard),
                 Input::Timer => {
@@ -129,7 +129,7 @@ impl Task {
         let looks = self
             .probe
             .is_some()
-            .then(|| self.agenda.wake_at(now).unwrap_or(now));
+            .then(|| self.scan_scheduler.wake_at(now).unwrap_or(now));
         let wake = looks.into_iter().chain(self.doorbell.open_at()).min();
         tokio::select! {
             biased;
@@ -148,9 +148,9 @@ impl Task {
                 |err| std::panic::resume_unwind(err.into_panic()),
                 |(probe, scan)| Input::Scanned(probe, scan)),
             // Cancel-safe: a ring that was not returned is kept.
-            () = self.bell.notified() => Input::Rung,
+            () = self.wakeup.notified() => Input::Rung,
             // Cancel-safe: what was not returned was not taken from the socket.
-            heard = self.doorbell.next(), if self.agenda.allows(now) => Input::Heard(heard),
+            heard = self.doorbell.next(), if self.scan_scheduler.allows(now) => Input::Heard(heard),
             // Cancel-safe: the deadline is computed anew each time.
             () = sleep_until(wake) => Input::Timer,
         }
@@ -159,28 +159,28 @@ impl Task {
     fn open_doorbell(&mut self) {
         let now = now();
         let interval = if self.doorbell.open(now) {
-            self.agenda.ring_all();
-            self.agenda.ring_all_at(now + AFTER_SILENCE);
+            self.scan_scheduler.ring_all();
+            self.scan_scheduler.ring_all_at(now + AFTER_SILENCE);
             self.config.sweep_interval
         } else {
             self.config.degraded_sweep_interval
         };
-        self.agenda.set_sweep_interval(now, interval);
+        self.scan_scheduler.set_sweep_interval(now, interval);
     }
 
     fn hear(&mut self, heard: io::Result<Heard>) {
         match heard {
             Ok(heard) => {
-                self.agenda.ring(heard.pids);
+                self.scan_scheduler.ring(heard.pids);
                 if heard.lost {
-                    self.agenda.ring_all();
+                    self.scan_scheduler.ring_all();
                     self.doorbell.hang_up(now());
                 }
             }
             Err(err) => {
                 self.doorbell.refuse(now(), &err);
                 let interval = self.config.degraded_sweep_interval;
-                self.agenda.set_sweep_interval(now(), interval);
+                self.scan_scheduler.set_sweep_interval(now(), interval);
             }
         }
     }
@@ -188,14 +188,14 @@ impl Task {
     /// Looks at what is due: at a few processes here and now, at all of them beside.
     fn look(&mut self) {
         let Some(probe) = &self.probe else { return };
-        match self.agenda.next_look(now()) {
+        match self.scan_scheduler.next_look(now()) {
             None => {}
             Some(Look::Everything) => self.scan(),
             Some(Look::Some(due)) => {
                 for due @ Due { pid, .. } in due {
                     let away = match probe.look(pid) {
                         Seen::Home => {
-                            self.agenda.at_home(now(), due);
+                            self.scan_scheduler.at_home(now(), due);
                             None
                         }
                         Seen::Away(process) => Some(process),
@@ -231,7 +231,7 @@ impl Task {
             }
             Err(err) => {
                 let retry = now() + self.config.degraded_sweep_interval;
-                self.agenda.ring_all_at(retry);
+                self.scan_scheduler.ring_all_at(retry);
                 if !std::mem::replace(&mut self.said.unreadable, true) {
                     warn!(error = %err, "list of processes not readable");
                 }
@@ -252,7 +252,7 @@ impl Task {
         }
         // What a look that is under way does not see may be a doubt of its own.
         if self.probe.is_some() && self.holders.in_doubt() {
-            self.agenda.ring_all();
+            self.scan_scheduler.ring_all();
         }
     }
 
@@ -279,7 +279,7 @@ impl Task {
                 Err(OpenError::Gone) => {
                     self.holders.ended(holder.id);
                     // It may have gone elsewhere.
-                    self.agenda.ring([holder.id.pid()]);
+                    self.scan_scheduler.ring([holder.id.pid()]);
                 }
                 Err(err) => {
                     if !std::mem::replace(&mut self.said.unwatched, true) {

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::probe::{Probe, Scan};
 use super::*;
-use crate::held::{Holder, HolderKind};
 use crate::kernel::lab::{Inhabitant, PrivateNetns, without_ptrace};
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles};
+use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
+use crate::netns_holders::{Holder, HolderKind};
 
 /// Generous: the other tests make a thousand processes meanwhile, and looking is not to cost much. How soon it
 /// is on a quiet machine is measured by `tests/process_storm.rs`.
@@ -73,7 +73,7 @@ impl Watched {
     }
 
     /// Waits until the process is the only reported holder of its namespace, under this name.
-    async fn wait_for(&mut self, id: HeldNamespaceId, comm: &str) {
+    async fn wait_for(&mut self, id: ProcessNetnsId, comm: &str) {
         let kind = HolderKind::Process(std::ffi::OsStr::new(comm).into());
         let wanted = Holder { id, kind };
         while self.view.get(&id.inode()).map(Vec::as_slice) != Some(std::slice::from_ref(&wanted)) {
@@ -81,7 +81,7 @@ impl Watched {
         }
     }
 
-    async fn wait_for_end(&mut self, id: HeldNamespaceId) {
+    async fn wait_for_end(&mut self, id: ProcessNetnsId) {
         let holds = |holders: &Vec<Holder>| holders.iter().any(|holder| holder.id == id);
         while self.view.get(&id.inode()).is_some_and(holds) {
             self.hear().await;
@@ -89,7 +89,7 @@ impl Watched {
     }
 
     /// Returns whether anything is reported of this namespace by the time that everything was looked at.
-    async fn knows(&mut self, id: HeldNamespaceId) -> bool {
+    async fn knows(&mut self, id: ProcessNetnsId) -> bool {
         let marker = Inhabitant::unshared();
         self.wait_for(marker.away(), "cat").await;
         self.view.contains_key(&id.inode())

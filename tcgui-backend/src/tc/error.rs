@@ -38,11 +38,19 @@ pub enum TcError {
     #[error("cannot remove the root qdisc")]
     Remove(#[source] RtnetlinkError),
     /// The root was another one each time.
-    #[error("somebody else changed the root qdisc {attempts} times meanwhile")]
+    #[error(
+        "another program changed the root qdisc {attempts} times meanwhile: stop that program, or try again"
+    )]
     Raced {
         /// How often it was tried.
         attempts: u32,
     },
+    /// Another program installed a root qdisc between the last look and the replacement. The replacement has taken effect.
+    #[error(
+        "the interface was changed, but the root qdisc {0} is lost, which another program installed at the same \
+         moment: configure it again after the impairment is removed"
+    )]
+    Destroyed(String),
     /// The kernel says that it did it, but reports something else.
     #[error("the kernel reports another {} than was set", .fields.join(", "))]
     NotTaken {
@@ -56,7 +64,7 @@ impl TcError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoInterface => ErrorKind::NotFound,
-            Self::Refused(_) | Self::Raced { .. } => ErrorKind::Busy,
+            Self::Refused(_) | Self::Raced { .. } | Self::Destroyed(_) => ErrorKind::Busy,
             Self::NoNetem(_) => ErrorKind::Unsupported,
             Self::NotTaken { .. } => ErrorKind::Internal,
             Self::Observe(err)

@@ -99,6 +99,19 @@ impl Observed {
     }
 }
 
+impl std::fmt::Display for Root {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent => f.write_str("none"),
+            Self::Default { kind } => write!(f, "{kind} 0:"),
+            Self::Own { handle, .. } | Self::ForeignNetem { handle, .. } => {
+                write!(f, "netem {}", handle::text(*handle))
+            }
+            Self::Foreign(name) => name.fmt(f),
+        }
+    }
+}
+
 impl Root {
     /// Returns the handle, 0 where there is none.
     pub fn handle(&self) -> u32 {

@@ -1,7 +1,8 @@
 //! Carries a plan out: read, plan, change, read back.
 //!
 //! Blocks its thread for as long as the kernel takes. Two datagrams with few exceptions: one asks for the link and
-//! the qdiscs, one makes the change and asks for the qdiscs again.
+//! the qdiscs, one makes the change and asks for the qdiscs again. Before a replacement a third one asks for the qdiscs
+//! once more: see [`is_expected`].
 
 use std::ffi::OsStr;
 
@@ -9,7 +10,7 @@ use super::desired::{Desired, LinkFacts};
 use super::error::TcError;
 use super::note::Note;
 use super::observed::{Observed, Root};
-use super::plan::{ForeignQdiscs, Plan, plan, steps};
+use super::plan::{ForeignQdiscs, Plan, is_expected, lost, plan, steps};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Install, Qdisc, RootChange};
@@ -55,17 +56,18 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     }
 }
 
-/// Returns a link and its root, if the link still has this name. The client that asked knows only the name.
+/// Returns a link, and what is at its root. With `ifname` only if it still has this name: a client that named it
+/// knows no more of it.
 ///
 /// # Errors
 /// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`], [`TcError::Observe`].
-pub fn named_link(
+pub fn find(
     socket: &mut RequestSocket,
     ifindex: u32,
-    ifname: &OsStr,
+    ifname: Option<&OsStr>,
 ) -> Result<(Link, Observed), TcError> {
     let (link, qdiscs) = socket.link_and_qdiscs(ifindex).map_err(not_found)?;
-    if link.ifname == ifname {
+    if ifname.is_none_or(|ifname| link.ifname == ifname) {
         Ok((link, observed(qdiscs, ifindex)?))
     } else {
         Err(TcError::NoInterface)
@@ -115,8 +117,9 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
     perform_recorded(socket, order, before, |_| Ok(()))
 }
 
-/// Changes the root of a link from `before` to the order. Calls `record` with the configuration before each attempt, before
-/// anything is changed.
+/// Makes the root of a link, at which is what `before` says, what it should be, and calls `record` with what is
+/// there before anything is changed: once more each time it has to be begun anew, because another program has changed
+/// the root meanwhile. What that program has installed is then treated like what was there from the start.
 ///
 /// # Errors
 /// As [`perform`], and an error of `record`, after which nothing is changed.
@@ -140,10 +143,19 @@ pub fn perform_recorded<E: From<TcError>>(
         let plan = plan(netem.as_ref(), &before, foreign).map_err(TcError::from)?;
         record(&before)?;
         let steps = steps(plan, netem.as_ref(), &before);
-        let observed = match take(socket, ifindex, &steps) {
-            Err((step, err)) if is_race(step, &err) => continue,
-            Err((step, err)) => return Err(failure(step, err).into()),
-            Ok(after) => after.unwrap_or(Ok(before))?,
+        let observed = match take(socket, ifindex, &before, &steps) {
+            Err(Stopped::Refused(step, err)) if is_race(step, &err) => continue,
+            Err(Stopped::Refused(step, err)) => return Err(failure(step, err).into()),
+            Err(Stopped::Unexpected) => continue,
+            Err(Stopped::NotRead(err)) => return Err(err.into()),
+            Ok(None) => before,
+            Ok(Some(Taken { after, lost })) => {
+                if let Some(lost) = lost {
+                    record(&lost)?;
+                    allow_loss(netem.as_ref(), &lost, foreign)?;
+                }
+                after?
+            }
         };
         match (&netem, &observed.root) {
             (None, Root::Absent) => drop(find_link(socket, ifindex)?),
@@ -181,32 +193,99 @@ pub fn take_steps<T>(
     for _ in 0..ATTEMPTS {
         let before = observe(socket, ifindex)?;
         let (decision, steps) = decide(&before);
-        match take(socket, ifindex, &steps) {
-            Err((step, err)) if is_race(step, &err) => {}
-            Err((step, err)) => return Err(failure(step, err)),
-            Ok(after) => return Ok((decision, after.unwrap_or(Ok(before))?)),
+        match take(socket, ifindex, &before, &steps) {
+            Err(Stopped::Refused(step, err)) if is_race(step, &err) => {}
+            Err(Stopped::Refused(step, err)) => return Err(failure(step, err)),
+            Err(Stopped::Unexpected) => {}
+            Err(Stopped::NotRead(err)) => return Err(err),
+            Ok(None) => return Ok((decision, before)),
+            Ok(Some(Taken { after, lost: None })) => return Ok((decision, after?)),
+            Ok(Some(Taken {
+                lost: Some(lost), ..
+            })) => return Err(TcError::Destroyed(lost.root.to_string())),
         }
     }
     Err(TcError::Raced { attempts: ATTEMPTS })
 }
 
-/// Takes the steps in order, up to the first that fails, and returns what is there after the last; `None`: there
-/// was none to take.
+/// Fails if a qdisc was destroyed that would not have been replaced, had it been there at the first look.
+fn allow_loss(
+    netem: Option<&Netem>,
+    lost: &Observed,
+    foreign: ForeignQdiscs,
+) -> Result<(), TcError> {
+    plan(netem, lost, foreign)
+        .map(drop)
+        .map_err(|_| TcError::Destroyed(lost.root.to_string()))
+}
+
+/// Why not all steps were taken.
+enum Stopped<'a> {
+    /// The kernel refused a step.
+    Refused(&'a RootChange, RtnetlinkError),
+    /// Another program has changed the root before it was to be replaced.
+    Unexpected,
+    /// The root was not read.
+    NotRead(TcError),
+}
+
+/// What steps have led to.
+struct Taken {
+    /// What is there after them.
+    after: Result<Observed, TcError>,
+    /// What they have destroyed, if nothing was known of it.
+    lost: Option<Observed>,
+}
+
+/// Takes the steps in order where `before` is, up to the first that fails; `None`: there was none to take.
 fn take<'a>(
     socket: &mut RequestSocket,
     ifindex: u32,
+    before: &Observed,
     steps: &'a [RootChange],
-) -> Result<Option<Result<Observed, TcError>>, (&'a RootChange, RtnetlinkError)> {
+) -> Result<Option<Taken>, Stopped<'a>> {
     let Some((last, others)) = steps.split_last() else {
         return Ok(None);
     };
-    for step in others {
-        let taken = socket.change_root(ifindex, step);
-        taken.map_err(|err| (step, err))?;
+    let mut unseen = None;
+    for (index, step) in others.iter().enumerate() {
+        let changed = index > 0;
+        look_before(socket, ifindex, (before, changed), step)?;
+        let destroyed = socket.change_root(ifindex, step);
+        let destroyed = destroyed.map_err(|err| Stopped::Refused(step, err))?;
+        unseen = unseen.or(destroyed.and_then(|it| lost(before, changed, it)));
     }
+    let changed = !others.is_empty();
+    look_before(socket, ifindex, (before, changed), last)?;
     let read = socket.change_root_and_read(ifindex, last);
-    let qdiscs = read.map_err(|err| (last, err))?;
-    Ok(Some(observed(qdiscs, ifindex)))
+    let (destroyed, qdiscs) = read.map_err(|err| Stopped::Refused(last, err))?;
+    Ok(Some(Taken {
+        after: observed(qdiscs, ifindex),
+        lost: unseen.or(destroyed.and_then(|it| lost(before, changed, it))),
+    }))
+}
+
+/// Looks once more at what a step would destroy unseen. The kernel itself refuses to add or change where the root is
+/// another one.
+fn look_before<'a>(
+    socket: &mut RequestSocket,
+    ifindex: u32,
+    (before, changed): (&Observed, bool),
+    step: &'a RootChange,
+) -> Result<(), Stopped<'a>> {
+    let RootChange::Install {
+        install: Install::Replace,
+        ..
+    } = step
+    else {
+        return Ok(());
+    };
+    let now = observe(socket, ifindex).map_err(Stopped::NotRead)?;
+    if is_expected(before, changed, &now) {
+        Ok(())
+    } else {
+        Err(Stopped::Unexpected)
+    }
 }
 
 /// Returns whether the kernel refused because the root is not what it was when the plan was made

@@ -4,10 +4,12 @@
 //! a distribution table away, nor give a qdisc another handle. No plan passes through a clean link, with
 //! one exception that [`steps`] explains.
 
+use std::collections::BTreeSet;
+
 use super::handle::{self, Tables};
 use super::observed::{Observed, QdiscName, Root};
 use crate::kernel::netem::{Netem, Random};
-use crate::kernel::qdisc::{Install, RootChange};
+use crate::kernel::qdisc::{Install, Qdisc, RootChange};
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,41 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
         steps.push(install(Install::Replace, handle, netem));
     }
     steps
+}
+
+/// Returns whether the root is still the one that a plan was made for, with the same children. After a step of the plan
+/// has `changed` the parameters of the root, they are not compared.
+///
+/// The kernel replaces whatever is at the root, without a condition (`tc_modify_qdisc`, `net/sched/sch_api.c`). So the root
+/// is read once more directly before a replacement. A qdisc that another program installs between this look and the
+/// replacement, in some tens of microseconds, is still replaced: see [`lost`].
+pub fn is_expected(expected: &Observed, changed: bool, now: &Observed) -> bool {
+    let children = |observed: &Observed| -> BTreeSet<(u32, String)> {
+        let children = observed.children.iter();
+        children.map(|it| (it.handle, it.kind.clone())).collect()
+    };
+    is_same_root(&expected.root, changed, &now.root) && children(expected) == children(now)
+}
+
+/// Returns what a replacement has destroyed, if that is another root than the one that the plan was made for. The kernel's
+/// default is no loss.
+pub fn lost(expected: &Observed, changed: bool, destroyed: Qdisc) -> Option<Observed> {
+    let ifindex = destroyed.ifindex;
+    let found = Observed::new(&[destroyed], ifindex);
+    let is_lost = found.root.handle() != 0 && !is_same_root(&expected.root, changed, &found.root);
+    is_lost.then_some(found)
+}
+
+fn is_same_root(expected: &Root, changed: bool, now: &Root) -> bool {
+    match (expected, now) {
+        (Root::Own { .. }, Root::Own { .. })
+        | (Root::ForeignNetem { .. }, Root::ForeignNetem { .. })
+            if changed =>
+        {
+            expected.handle() == now.handle()
+        }
+        (expected, now) => expected == now,
+    }
 }
 
 /// Returns whether a netem that was read back is what was wanted. A kernel reports a seed, also one that

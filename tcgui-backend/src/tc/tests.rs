@@ -2,6 +2,7 @@
 
 mod desired;
 pub(crate) mod plan;
+mod race;
 mod report;
 
 use crate::kernel::netem::{Netem, Probability, Random};

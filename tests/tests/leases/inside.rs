@@ -20,7 +20,7 @@ const STATE: &str = "/var/lib/tcgui";
 const FAR: (&str, &str) = ("blue", "far");
 
 /// Lifetime of a change that is to end during a test, in ms. The commands of the test have to run before that.
-fn short_ms() -> u64 {
+pub(crate) fn short_ms() -> u64 {
     1500 * u64::from(patience().min(3))
 }
 
@@ -131,7 +131,7 @@ fn restore(args: &[&str]) -> anyhow::Result<Output> {
     output.context("start the daemon's binary")
 }
 
-fn restores(args: &[&str], words: &str) -> anyhow::Result<()> {
+pub(crate) fn restores(args: &[&str], words: &str) -> anyhow::Result<()> {
     let output = restore(args)?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(

@@ -1,6 +1,7 @@
 //! Everything that works on a named namespace, on one that only a process holds.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -161,6 +162,20 @@ lab_test!(
         scene.client()?.ask("tc", &request)?;
         scenario_runs_and_is_taken_back(scene, &name, &holder)?;
         dies_impaired(scene, &name, holder)
+    }
+);
+
+lab_test!(
+    #[ignore = "needs netem"]
+    a_name_that_is_a_link_goes_with_its_process_while_it_is_impaired,
+    Kind::Lasting(Duration::from_secs(400)),
+    |scene| {
+        scene.start()?;
+        fs::create_dir_all(netns::DIR)?;
+        let holder = pair()?;
+        symlink(netns::of_process(holder.pid()), netns::path("s"))?;
+        attribute(scene, ("s", "far"), "is_up", true)?;
+        dies_impaired(scene, "s", holder)
     }
 );
 

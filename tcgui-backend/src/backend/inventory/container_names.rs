@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tcgui_shared::names::ContainerName;
 
-use crate::held::{Container, Runtime};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
+use crate::netns_holders::{Container, Runtime};
 
-const FIRST: HeldNamespaceId = HeldNamespaceId::from_parts(0, 0, i32::MIN, 0);
-const LAST: HeldNamespaceId = HeldNamespaceId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
+const FIRST: ProcessNetnsId = ProcessNetnsId::from_parts(0, 0, i32::MIN, 0);
+const LAST: ProcessNetnsId = ProcessNetnsId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
 
 /// A container that would like to have a name.
-type Claim = (Rank, String, HeldNamespaceId);
+type Claim = (Rank, String, ProcessNetnsId);
 
 /// The engine of a user comes after that of root, whichever program it claims to be.
 type Rank = (bool, Runtime);
@@ -29,7 +29,7 @@ pub(super) struct ContainerNames {
 impl ContainerNames {
     /// Takes a container in, and returns the inodes of the namespaces of others that may be called otherwise
     /// by now: a few at most, however many have the name.
-    pub(super) fn add(&mut self, container: &Container, id: HeldNamespaceId) -> Vec<u64> {
+    pub(super) fn add(&mut self, container: &Container, id: ProcessNetnsId) -> Vec<u64> {
         let claims = self.claims.entry(plain(container)).or_default();
         let first = claims.first().map(|(.., first)| *first);
         claims.insert(claim(container, id));
@@ -42,7 +42,7 @@ impl ContainerNames {
     }
 
     /// Takes a container out, and returns the same.
-    pub(super) fn remove(&mut self, container: &Container, id: HeldNamespaceId) -> Vec<u64> {
+    pub(super) fn remove(&mut self, container: &Container, id: ProcessNetnsId) -> Vec<u64> {
         let name = plain(container);
         let Some(claims) = self.claims.get_mut(&name) else {
             return Vec::new();
@@ -59,7 +59,7 @@ impl ContainerNames {
     }
 
     /// Returns the name of a container that was taken in; `None` where an engine gave it none.
-    pub(super) fn name(&self, container: &Container, id: HeldNamespaceId) -> Option<ContainerName> {
+    pub(super) fn name(&self, container: &Container, id: ProcessNetnsId) -> Option<ContainerName> {
         let name = plain(container);
         let claims = self.claims.get(&name)?;
         let own = claim(container, id);
@@ -79,8 +79,8 @@ impl ContainerNames {
 fn twins(
     claims: &BTreeSet<Claim>,
     container: &Container,
-    id: HeldNamespaceId,
-) -> Vec<HeldNamespaceId> {
+    id: ProcessNetnsId,
+) -> Vec<ProcessNetnsId> {
     let of = |rank| {
         let short_id = || container.short_id.clone();
         claims.range((rank, short_id(), FIRST)..=(rank, short_id(), LAST))
@@ -97,7 +97,7 @@ fn plain(container: &Container) -> String {
     container.name.as_str().replace('@', "_")
 }
 
-fn claim(container: &Container, id: HeldNamespaceId) -> Claim {
+fn claim(container: &Container, id: ProcessNetnsId) -> Claim {
     let rank = (!container.of_root, container.runtime);
     (rank, container.short_id.clone(), id)
 }

@@ -11,11 +11,11 @@ use super::views::Views;
 use super::{Found, Setting};
 use crate::backend::wire::{Shown, Title};
 use crate::bandwidth::RosterEntry;
-use crate::held::Container;
 use crate::interfaces::{NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::Way;
+use crate::kernel::netns::NetnsRef;
+use crate::netns_holders::Container;
 
 /// One namespace.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ pub(super) struct Netns {
     /// What of it is shown.
     pub(super) shown: Option<Shown>,
     /// What of it is published at a steady pace.
-    pub(super) roster: Option<Arc<RosterEntry>>,
+    pub(super) counter_targets: Option<Arc<RosterEntry>>,
 }
 
 /// The root netem of a link after a change, and when it was read.
@@ -53,7 +53,7 @@ impl Netns {
             snapshot: None,
             read_back: HashMap::new(),
             shown: None,
-            roster: None,
+            counter_targets: None,
         }
     }
 
@@ -72,10 +72,10 @@ impl Netns {
         std::mem::replace(&mut self.names, names)
     }
 
-    pub(super) fn ways(&self, setting: &Setting) -> Vec<Way> {
+    pub(super) fn netns_refs(&self, setting: &Setting) -> Vec<NetnsRef> {
         match self.key {
             NetnsKey::Host => Vec::new(),
-            NetnsKey::Mounted(_) | NetnsKey::Held(_) => self.views.ways(&setting.directory),
+            NetnsKey::Mounted(_) | NetnsKey::Held(_) => self.views.netns_refs(&setting.directory),
         }
     }
 
@@ -89,7 +89,7 @@ impl Netns {
     pub(super) fn found(&self, link: Link, setting: &Setting) -> Option<Found> {
         Some(Found {
             key: self.key,
-            ways: self.ways(setting),
+            netns_refs: self.netns_refs(setting),
             named: None,
             name: self.names.first()?.clone(),
             link,
@@ -98,10 +98,10 @@ impl Netns {
 
     /// Updates what is shown of it. Returns whether that changes the list or the roster.
     pub(super) fn show(&mut self, setting: &Setting) -> bool {
-        let (shown, roster) = (self.shown.take(), self.roster.take());
+        let (shown, counter_targets) = (self.shown.take(), self.counter_targets.take());
         self.make_shown(setting);
         let json = |shown: &Option<Shown>| shown.as_ref().map(|it| it.json().cloned());
-        json(&shown) != json(&self.shown) || roster != self.roster
+        json(&shown) != json(&self.shown) || counter_targets != self.counter_targets
     }
 
     fn make_shown(&mut self, setting: &Setting) {
@@ -109,17 +109,17 @@ impl Netns {
         else {
             return;
         };
-        let title = Title {
+        let display_name = Title {
             name,
             aliases,
             container: self.container.as_deref(),
         };
-        let shown = Shown::new(title, &snapshot.links, setting.exclude_loopback);
-        self.roster = Some(Arc::new(RosterEntry {
+        let shown = Shown::new(display_name, &snapshot.links, setting.exclude_loopback);
+        self.counter_targets = Some(Arc::new(RosterEntry {
             key: self.key,
             nsid: snapshot.nsid,
             name: name.clone(),
-            ways: self.ways(setting),
+            netns_refs: self.netns_refs(setting),
             links: Arc::clone(shown.links()),
         }));
         self.shown = Some(shown);
@@ -133,6 +133,11 @@ impl Netns {
             return;
         }
         self.read_back.retain(|_, it| it.at > snapshot.began);
+        if let Some(stored) = stored {
+            // What was read back may be of the link of before.
+            self.read_back
+                .retain(|ifindex, _| !is_replaced(*ifindex, &stored.links, &snapshot.links));
+        }
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
             newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
@@ -148,6 +153,16 @@ impl Netns {
         }
         self.snapshot = Some(snapshot);
     }
+}
+
+/// Returns whether another link has taken an index.
+fn is_replaced(ifindex: u32, before: &[Link], now: &[Link]) -> bool {
+    let generation = |links: &[Link]| {
+        let link = links.iter().find(|link| link.ifindex == ifindex);
+        link.map(|link| link.generation)
+    };
+    let (before, now) = (generation(before), generation(now));
+    before.is_some() && now.is_some() && before != now
 }
 
 impl ReadBack {

@@ -7,7 +7,7 @@ use tcgui_shared::interface::{NamespaceType, NetworkNamespace};
 use tcgui_shared::names::ContainerName;
 
 use super::*;
-use crate::held::{Container, Runtime};
+use crate::netns_holders::{Container, Runtime};
 
 mod any_order;
 
@@ -37,8 +37,8 @@ fn links(names: &[&str]) -> Snapshot {
 }
 
 /// A process that holds the namespace with this inode number; the greater its id, the later it came.
-fn held(inode: u64, pid: i32) -> HeldNamespaceId {
-    HeldNamespaceId::from_parts(4, inode, pid, u64::from(pid.unsigned_abs()))
+fn held(inode: u64, pid: i32) -> ProcessNetnsId {
+    ProcessNetnsId::from_parts(4, inode, pid, u64::from(pid.unsigned_abs()))
 }
 
 fn container(name: &str, runtime: Runtime, short_id: &str) -> HolderKind {
@@ -78,7 +78,7 @@ fn find(inventory: &Inventory, netns: &str, interface: &str) -> Result<Found, No
     inventory.find(&netns, &InterfaceName::from_wire(interface).unwrap())
 }
 
-fn add(inventory: &mut Inventory, id: HeldNamespaceId, kind: HolderKind) -> Change {
+fn add(inventory: &mut Inventory, id: ProcessNetnsId, kind: HolderKind) -> Change {
     inventory.add_holder(Holder { id, kind })
 }
 
@@ -88,11 +88,11 @@ fn a_namespace_shows_with_its_first_dump() {
     inventory.add_name("x".into(), A);
     assert!(shown(&inventory).is_empty());
     let first = inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
-    assert_eq!(first, Noted::New);
+    assert_eq!(first, ChangeResult::New);
     let again = inventory.set_links(NetnsKey::Mounted(A), links(&["lo"]));
-    assert_eq!(again, Noted::Same);
+    assert_eq!(again, ChangeResult::Same);
     let first = inventory.set_links(NetnsKey::Host, links(&["lo"]));
-    assert_eq!(first, Noted::New);
+    assert_eq!(first, ChangeResult::New);
     assert_eq!(shown(&inventory), [["default"], ["x"]]);
 }
 
@@ -108,7 +108,7 @@ fn a_name_made_anew_is_another_namespace() {
         }
         inventory.add_name("x".into(), B);
         let late = inventory.set_links(NetnsKey::Mounted(A), links(&["late"]));
-        assert_eq!(late, Noted::Unknown);
+        assert_eq!(late, ChangeResult::Unknown);
         assert!(
             shown(&inventory).is_empty(),
             "nothing of the old one shows under the new one"
@@ -150,7 +150,7 @@ fn the_best_name_is_shown_and_all_of_them_find_it() {
     let mut inventory = inventory();
     let (web, program) = (held(1, 20), held(1, 20));
     let key = NetnsKey::Held(program);
-    let ways = |inventory: &Inventory| inventory.ways(key).len();
+    let netns_refs = |inventory: &Inventory| inventory.netns_refs(key).len();
     add(&mut inventory, program, process("nginx"));
     inventory.set_links(key, links(&["lo"]));
     assert_eq!(shown(&inventory), [["pid:20(nginx)"]]);
@@ -171,7 +171,7 @@ fn the_best_name_is_shown_and_all_of_them_find_it() {
     );
     for name in all {
         let found = find(&inventory, name, "lo").unwrap();
-        assert_eq!((found.key, found.ways.len()), (key, 2), "{name}");
+        assert_eq!((found.key, found.netns_refs.len()), (key, 2), "{name}");
         assert_eq!(found.name.to_wire(), "container:web");
     }
     inventory.add_name("lab".into(), A);
@@ -181,10 +181,10 @@ fn the_best_name_is_shown_and_all_of_them_find_it() {
         NamespaceType::Traditional
     );
     inventory.remove_name(OsStr::new("lab"), A);
-    let change = inventory.remove_holder(Finder::Containers, web);
-    assert_eq!((change.untracked.len(), ways(&inventory)), (0, 2));
-    let change = inventory.remove_holder(Finder::Processes, program);
-    assert_eq!((change.untracked.len(), ways(&inventory)), (1, 1));
+    let change = inventory.remove_holder(HolderSource::Containers, web);
+    assert_eq!((change.untracked.len(), netns_refs(&inventory)), (0, 2));
+    let change = inventory.remove_holder(HolderSource::Processes, program);
+    assert_eq!((change.untracked.len(), netns_refs(&inventory)), (1, 1));
     assert_eq!(shown(&inventory), [[PODMANS]]);
     assert!(
         inventory.has(key),
@@ -232,7 +232,7 @@ fn containers_of_two_engines_may_have_one_name() {
         );
         let found = find(&inventory, "container:web", "lo").unwrap();
         assert_eq!(found.key, NetnsKey::Held(all[0].0));
-        let change = inventory.remove_holder(Finder::Containers, all[0].0);
+        let change = inventory.remove_holder(HolderSource::Containers, all[0].0);
         assert!(
             change
                 .touched
@@ -275,7 +275,7 @@ fn a_process_is_in_one_namespace_at_a_time() {
     assert_eq!(change.gone, [NetnsKey::Held(held(1, 20))]);
     inventory.set_links(NetnsKey::Held(held(2, 20)), links(&["lo"]));
     assert_eq!(shown(&inventory), [["pid:20(sh)"]]);
-    let late = inventory.remove_holder(Finder::Processes, held(1, 20));
+    let late = inventory.remove_holder(HolderSource::Processes, held(1, 20));
     assert_eq!(late, Change::default());
     let change = add(&mut inventory, held(OWN_INODE, 20), process("sh"));
     assert_eq!(change.gone, [NetnsKey::Held(held(2, 20))], "it went home");
@@ -288,11 +288,11 @@ fn interfaces_are_found_by_the_clients_names() {
     inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "v0"]));
     let found = Found {
         key: NetnsKey::Mounted(A),
-        ways: vec![Way::Name {
+        netns_refs: vec![NetnsRef::Name {
             path: "/run/netns/x".into(),
             id: A,
         }],
-        named: Some(Way::Name {
+        named: Some(NetnsRef::Name {
             path: "/run/netns/x".into(),
             id: A,
         }),
@@ -347,14 +347,18 @@ fn a_name_stands_for_its_own_way_though_others_may_lead_there() {
     // The process may have left, and the inode number may be that of another namespace.
     inventory.add_name("x".into(), B);
     let path = "/run/netns/x".into();
-    for (name, way) in [
-        ("x", Way::Name { path, id: B }),
-        ("container:web", Way::Process(held(1, 20))),
-        ("pid:20(nginx)", Way::Process(held(1, 20))),
-        ("pid:30(sh)", Way::Process(held(1, 30))),
+    for (name, netns_ref) in [
+        ("x", NetnsRef::Name { path, id: B }),
+        ("container:web", NetnsRef::Process(held(1, 20))),
+        ("pid:20(nginx)", NetnsRef::Process(held(1, 20))),
+        ("pid:30(sh)", NetnsRef::Process(held(1, 30))),
     ] {
         let found = find(&inventory, name, "lo").unwrap();
-        assert_eq!((found.ways.len(), found.named), (3, Some(way)), "{name}");
+        assert_eq!(
+            (found.netns_refs.len(), found.named),
+            (3, Some(netns_ref)),
+            "{name}"
+        );
     }
 }
 
@@ -368,7 +372,7 @@ fn a_namespace_made_anew_may_have_the_key_of_the_old_one() {
     let key = NetnsKey::Mounted(old);
     let change = inventory.add_name("a".into(), old);
     assert_eq!((change.gone, change.tracked.len()), (vec![key], 1));
-    assert_eq!(inventory.set_links(key, links(&["lo"])), Noted::New);
+    assert_eq!(inventory.set_links(key, links(&["lo"])), ChangeResult::New);
     assert_eq!(shown(&inventory), [["a"]]);
 }
 
@@ -412,7 +416,7 @@ fn a_thousand_containers_of_one_name_cost_what_others_cost() {
     for number in 1..=MANY {
         let id = held(1000 + u64::from(number.unsigned_abs()), number);
         touched += inventory
-            .remove_holder(Finder::Containers, id)
+            .remove_holder(HolderSource::Containers, id)
             .touched
             .len();
     }

@@ -13,8 +13,8 @@ use std::sync::Arc;
 use tcgui_shared::names::NamespaceName;
 
 use super::container_names::ContainerNames;
-use crate::held::{Container, Finder, HolderKind};
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, Way};
+use crate::kernel::netns::{MountedNamespaceId, NetnsRef, ProcessNetnsId};
+use crate::netns_holders::{Container, HolderKind, HolderSource};
 
 /// As many bytes of a program's name as the kernel keeps.
 const PROGRAM: usize = 15;
@@ -26,8 +26,8 @@ type Age = (u64, i32);
 #[derive(Debug, Default)]
 pub(super) struct Views {
     names: BTreeMap<OsString, MountedNamespaceId>,
-    containers: BTreeMap<Age, (HeldNamespaceId, Arc<Container>)>,
-    processes: BTreeMap<Age, (HeldNamespaceId, Arc<OsStr>)>,
+    containers: BTreeMap<Age, (ProcessNetnsId, Arc<Container>)>,
+    processes: BTreeMap<Age, (ProcessNetnsId, Arc<OsStr>)>,
 }
 
 impl Views {
@@ -61,7 +61,7 @@ impl Views {
     /// Takes a holder in, and returns what the same finder said of it before.
     pub(super) fn add_holder(
         &mut self,
-        id: HeldNamespaceId,
+        id: ProcessNetnsId,
         kind: HolderKind,
     ) -> Option<HolderKind> {
         match kind {
@@ -79,15 +79,15 @@ impl Views {
     /// Takes out what a finder said of a holder, and returns it.
     pub(super) fn remove_holder(
         &mut self,
-        finder: Finder,
-        id: HeldNamespaceId,
+        finder: HolderSource,
+        id: ProcessNetnsId,
     ) -> Option<HolderKind> {
         match finder {
-            Finder::Containers => self
+            HolderSource::Containers => self
                 .containers
                 .remove(&age(id))
                 .map(|(_, container)| HolderKind::Container(container)),
-            Finder::Processes => self
+            HolderSource::Processes => self
                 .processes
                 .remove(&age(id))
                 .map(|(_, program)| HolderKind::Process(program)),
@@ -95,17 +95,17 @@ impl Views {
     }
 
     /// Returns the ways to the namespace, each once; names are relative to `directory`.
-    pub(super) fn ways(&self, directory: &Path) -> Vec<Way> {
-        let name = |(name, id): (&OsString, &MountedNamespaceId)| Way::Name {
+    pub(super) fn netns_refs(&self, directory: &Path) -> Vec<NetnsRef> {
+        let name = |(name, id): (&OsString, &MountedNamespaceId)| NetnsRef::Name {
             path: directory.join(name),
             id: *id,
         };
         let containers = self.containers.values().map(|(id, _)| *id);
-        let seen_twice = |id: &HeldNamespaceId| self.containers.contains_key(&age(*id));
+        let seen_twice = |id: &ProcessNetnsId| self.containers.contains_key(&age(*id));
         let processes = self.processes.values().map(|(id, _)| *id);
         let holders = containers.chain(processes.filter(|id| !seen_twice(id)));
         let names = self.names.iter().map(name);
-        names.chain(holders.map(Way::Process)).collect()
+        names.chain(holders.map(NetnsRef::Process)).collect()
     }
 
     /// Returns the way that has this name.
@@ -114,24 +114,24 @@ impl Views {
         name: &NamespaceName,
         containers: &ContainerNames,
         directory: &Path,
-    ) -> Option<Way> {
+    ) -> Option<NetnsRef> {
         match name {
             NamespaceName::Host => None,
             NamespaceName::Named(name) => {
                 let (name, id) = self.names.get_key_value(name.as_os_str())?;
                 let path = directory.join(name);
-                Some(Way::Name { path, id: *id })
+                Some(NetnsRef::Name { path, id: *id })
             }
             NamespaceName::Container(name) => {
                 let mut all = self.containers.values();
                 let found = all.find(|(id, it)| containers.name(it, *id).as_ref() == Some(name))?;
-                Some(Way::Process(found.0))
+                Some(NetnsRef::Process(found.0))
             }
             NamespaceName::Process(_) => {
                 let mut all = self.processes.values();
                 let found =
                     all.find(|(id, program)| process_name(*id, program).as_ref() == Some(name))?;
-                Some(Way::Process(found.0))
+                Some(NetnsRef::Process(found.0))
             }
         }
     }
@@ -144,11 +144,11 @@ impl Views {
         let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|it| is_podmans(it));
         // The kernel's directory entries are always valid names.
         let named = |name: &OsString| Some((NamespaceName::named(name).ok()?, None));
-        let contained = |(id, container): &(HeldNamespaceId, Arc<Container>)| {
+        let contained = |(id, container): &(ProcessNetnsId, Arc<Container>)| {
             let name = containers.name(container, *id)?;
             Some((NamespaceName::Container(name), Some(Arc::clone(container))))
         };
-        let held = |(id, program): &(HeldNamespaceId, Arc<OsStr>)| {
+        let held = |(id, program): &(ProcessNetnsId, Arc<OsStr>)| {
             Some((process_name(*id, program)?, None))
         };
         let mut titles: Vec<_> = own.into_iter().filter_map(named).collect();
@@ -159,12 +159,12 @@ impl Views {
     }
 }
 
-fn age(id: HeldNamespaceId) -> Age {
+fn age(id: ProcessNetnsId) -> Age {
     (id.started(), id.pid())
 }
 
 /// Bytes that no kernel tells are left out rather than the namespace.
-fn process_name(id: HeldNamespaceId, program: &OsStr) -> Option<NamespaceName> {
+fn process_name(id: ProcessNetnsId, program: &OsStr) -> Option<NamespaceName> {
     let bytes = program.as_bytes().iter().take(PROGRAM).copied();
     let bytes: Vec<u8> = bytes.filter(|byte| *byte != 0).collect();
     NamespaceName::process(id.pid(), &bytes).ok()
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn any_program_has_a_name() {
-        let id = HeldNamespaceId::from_parts(4, 1, 7, 1);
+        let id = ProcessNetnsId::from_parts(4, 1, 7, 1);
         for (program, wire) in [
             (&b"sleep"[..], "pid:7(sleep)"),
             (b"", "pid:7()"),
@@ -215,7 +215,7 @@ mod tests {
             let name = process_name(id, OsStr::from_bytes(program)).map(|name| name.to_wire());
             assert_eq!(name.as_deref(), Some(wire), "{program:?}");
         }
-        let nobody = HeldNamespaceId::from_parts(4, 1, 0, 1);
+        let nobody = ProcessNetnsId::from_parts(4, 1, 0, 1);
         assert_eq!(process_name(nobody, OsStr::new("x")), None);
     }
 }

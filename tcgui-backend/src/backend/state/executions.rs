@@ -6,13 +6,12 @@
 //! overwrite the change of a client.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use tcgui_shared::error_kind::ErrorKind;
-use tcgui_shared::names::{InterfaceName, NamespaceName};
-use tcgui_shared::scenario::{
-    ExecutionTarget, ScenarioError, ScenarioExecutionRequest, ScenarioExecutionResponse,
-};
+use tcgui_shared::names::InterfaceName;
+use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionRequest, ScenarioExecutionResponse};
 use tcgui_shared::tc::{TcOperation, TcResponse};
 
 use super::work::{PendingTcChange, Requester, Work};
@@ -49,11 +48,46 @@ pub(in crate::backend) enum Asked {
 /// Which interfaces are an execution's to change.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    held: HashMap<LeaseKey, (u64, Arc<str>)>,
+    held: HashMap<LeaseKey, Holder>,
     /// Interfaces for which a start was requested, and whether a client has changed them since.
     starting: HashMap<LeaseKey, bool>,
     /// What the executions are to be told.
-    lost: Vec<Command>,
+    news: Vec<Command>,
+}
+
+/// The execution that an interface is for, and the link as it was seen last.
+#[derive(Debug)]
+struct Holder {
+    number: u64,
+    scenario: Arc<str>,
+    generation: u64,
+    ifname: OsString,
+}
+
+/// What has changed about the link of an execution.
+#[derive(Debug, PartialEq, Eq)]
+enum LinkChange {
+    /// It has another name.
+    Renamed(InterfaceName),
+    /// It is gone. Another link may have its index.
+    Gone,
+}
+
+impl Holder {
+    fn compare(&mut self, link: Option<&Link>) -> Option<LinkChange> {
+        let is_same = |link: &&Link| link.generation == self.generation;
+        let Some(link) = link.filter(is_same) else {
+            return Some(LinkChange::Gone);
+        };
+        if link.ifname == self.ifname {
+            return None;
+        }
+        link.ifname.clone_into(&mut self.ifname);
+        // The kernel accepts fewer names than this does.
+        InterfaceName::new(&link.ifname)
+            .ok()
+            .map(LinkChange::Renamed)
+    }
 }
 
 impl Claims {
@@ -67,15 +101,20 @@ impl Claims {
         self.starting.remove(&lane).unwrap_or(false)
     }
 
-    fn claim(&mut self, lane: LeaseKey, claim: &Claim) {
-        self.held
-            .insert(lane, (claim.number, Arc::clone(&claim.scenario)));
+    fn claim(&mut self, lane: LeaseKey, claim: &Claim, link: &Link) {
+        let holder = Holder {
+            number: claim.number,
+            scenario: Arc::clone(&claim.scenario),
+            generation: link.generation,
+            ifname: link.ifname.clone(),
+        };
+        self.held.insert(lane, holder);
     }
 
     fn holds(&self, lane: LeaseKey, claim: &Claim) -> bool {
         self.held
             .get(&lane)
-            .is_some_and(|(number, _)| *number == claim.number)
+            .is_some_and(|holder| holder.number == claim.number)
     }
 
     fn release(&mut self, lane: LeaseKey, claim: &Claim) {
@@ -89,25 +128,42 @@ impl Claims {
         if let Some(is_overtaken) = self.starting.get_mut(&lane) {
             *is_overtaken = true;
         }
-        let (number, scenario) = self.held.remove(&lane)?;
-        self.lost.push(lost(lane, number, Loss::TakenOver));
+        let Holder {
+            number, scenario, ..
+        } = self.held.remove(&lane)?;
+        self.news.push(lost(lane, number, Loss::TakenOver));
         Some(scenario)
     }
 
-    /// These are all the links of a namespace: executions on others have lost them.
-    pub(super) fn links_are(&mut self, netns: NetnsKey, links: &[Link]) {
-        let is_gone = |(key, ifindex): &LeaseKey| {
-            *key == netns && !links.iter().any(|link| link.ifindex == *ifindex)
+    /// These are all the links of a namespace: executions on others have lost them, the rest goes along with the
+    /// names. Returns the interfaces that were lost, and the executions that had them, by the names of their leases.
+    pub(super) fn links_are(&mut self, netns: NetnsKey, links: &[Link]) -> Vec<(LeaseKey, String)> {
+        let find = |ifindex| links.iter().find(|link| link.ifindex == ifindex);
+        self.starting
+            .retain(|(key, ifindex), _| *key != netns || find(*ifindex).is_some());
+        let here = self.held.iter_mut().filter(|(lane, _)| lane.0 == netns);
+        let compare = |(lane, holder): (&LeaseKey, &mut Holder)| {
+            let change = holder.compare(find(lane.1))?;
+            Some((*lane, change))
         };
-        self.starting.retain(|lane, _| !is_gone(lane));
-        let lost_here = self.held.extract_if(|lane, _| is_gone(lane));
-        let lost_here = lost_here.map(|(lane, (number, _))| lost(lane, number, Loss::Gone));
-        self.lost.extend(lost_here);
+        let changes: Vec<_> = here.filter_map(compare).collect();
+        let mut ended = Vec::new();
+        for (lane, change) in changes {
+            if let LinkChange::Renamed(interface) = change {
+                let (netns, ifindex) = lane;
+                let key = InterfaceKey { netns, ifindex };
+                self.news.push(Command::LinkRenamed { key, interface });
+            } else if let Some(holder) = self.held.remove(&lane) {
+                self.news.push(lost(lane, holder.number, Loss::Gone));
+                ended.push((lane, lease_id(&holder.scenario, holder.number)));
+            }
+        }
+        ended
     }
 
     /// Returns what the executions are to be told.
-    pub(super) fn take_lost(&mut self) -> impl Iterator<Item = Command> {
-        std::mem::take(&mut self.lost).into_iter()
+    pub(super) fn take_news(&mut self) -> impl Iterator<Item = Command> {
+        std::mem::take(&mut self.news).into_iter()
     }
 }
 
@@ -120,6 +176,24 @@ fn lost((netns, ifindex): LeaseKey, number: u64, loss: Loss) -> Command {
 }
 
 impl State {
+    /// These are all the links of a namespace: executions follow theirs, or end with them. A step that is under way may
+    /// still reach another link, so the lease ends after it and is not given up by what the execution asks later.
+    pub(super) fn follow_claims(
+        &mut self,
+        netns: NetnsKey,
+        links: &[Link],
+        effects: &mut Vec<Effect>,
+    ) {
+        let ended = self.claims.links_are(netns, links);
+        let Some(moment) = self.last else {
+            // Nothing has happened yet.
+            return;
+        };
+        for (lane, id) in ended {
+            self.enter(Work::EndScenario { lane, id }, moment, effects);
+        }
+    }
+
     /// Returns what to ask of the executions; answers what is wrong at once.
     pub(super) fn execution(
         &mut self,
@@ -160,21 +234,15 @@ impl State {
             ScenarioExecutionRequest::Status(target) => (target, Action::Status),
             ScenarioExecutionRequest::ListActive => return Some(Command::ListActive(reply)),
         };
-        match names(&target) {
-            Ok(names) => {
-                let found = self.inventory.find(&names.netns, &names.interface).ok();
-                Some(Command::On {
-                    names,
-                    key: found.map(|found| InterfaceKey {
-                        netns: found.key,
-                        ifindex: found.link.ifindex,
-                    }),
-                    action,
-                    reply,
-                })
-            }
-            Err(message) => {
-                reply.send(ScenarioError::new(ErrorKind::Invalid.into(), message).into());
+        match self.addressed(&target) {
+            Ok((names, key)) => Some(Command::On {
+                names,
+                key,
+                action,
+                reply,
+            }),
+            Err((kind, message)) => {
+                reply.send(ScenarioError::new(kind.into(), message).into());
                 None
             }
         }
@@ -192,13 +260,13 @@ impl State {
         let work = match asked {
             Asked::Release { owed } => {
                 self.claims.release(lane, &claim);
+                let id = lease_id(&claim.scenario, claim.number);
                 if owed {
                     // Its lease ends: restoring is tried until it succeeds.
-                    let id = lease_id(&claim);
                     self.enter(Work::EndScenario { lane, id }, moment, effects);
                 } else {
                     // What it left in force stays: the scenario is complete.
-                    self.release_lease(lane, &lease_id(&claim), moment, effects);
+                    self.release_lease(lane, &id, moment, effects);
                 }
                 return reply.send(TcResponse::success("released", None));
             }
@@ -209,12 +277,15 @@ impl State {
             // On disk before its first change is what was there, for a daemon that does not live to restore it.
             Asked::Change(operation) => TcWork::Change {
                 operation,
-                terms: Terms::of_scenario(lease_id(&claim)),
+                terms: Terms::of_scenario(lease_id(&claim.scenario, claim.number)),
             },
             Asked::Look => TcWork::Look,
         };
         let InterfaceNames { netns, interface } = claim.target.names.clone();
-        let Some((_, mut found)) = self.inventory.locate(lane.0, ifindex) else {
+        let found = self.inventory.locate(lane.0, ifindex);
+        // An execution begins on the interface that the client named, and then goes along with its link.
+        let is_named = |link: &Link| work != TcWork::Look || link.ifname == interface.as_os_str();
+        let Some((_, mut found)) = found.filter(|(_, found)| is_named(&found.link)) else {
             let message = format!("no interface {interface} in network namespace {netns}");
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
@@ -238,8 +309,7 @@ impl State {
             if self.lanes.is_full(lane) {
                 return reply.send(TcResponse::failure(LANE_FULL, ErrorKind::Busy));
             }
-            self.claims.claim(lane, &claim);
-            // It begins where the client meant it to; after that it goes along with the namespace.
+            self.claims.claim(lane, &claim, &found.link);
             let named = self.inventory.find(&netns, &interface).ok();
             let named = named.filter(|it| (it.key, it.link.ifindex) == lane);
             found.named = named.and_then(|it| it.named);
@@ -252,12 +322,6 @@ impl State {
 }
 
 /// Of the leases of one execution: another one of the same scenario has others.
-fn lease_id(claim: &Claim) -> String {
-    format!("{} #{}", claim.scenario, claim.number)
-}
-
-fn names(target: &ExecutionTarget) -> Result<InterfaceNames, String> {
-    let netns = NamespaceName::from_wire(&target.namespace).map_err(|err| err.to_string())?;
-    let interface = InterfaceName::from_wire(&target.interface).map_err(|err| err.to_string())?;
-    Ok(InterfaceNames { netns, interface })
+fn lease_id(scenario: &str, number: u64) -> String {
+    format!("{scenario} #{number}")
 }

@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::work::{Kind, Work};
+use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 
 /// How much may wait for one interface before requests of clients and starts of scenarios are refused. Restorations,
@@ -93,6 +94,11 @@ impl Lanes {
     /// Returns whether any work is under way.
     pub(super) fn is_busy(&self, key: LeaseKey) -> bool {
         self.0.contains_key(&key)
+    }
+
+    /// Returns whether work is under way on any interface of a namespace.
+    pub(super) fn are_busy_in(&self, netns: NetnsKey) -> bool {
+        self.0.keys().any(|(key, _)| *key == netns)
     }
 
     /// Returns whether such work is under way or waits.

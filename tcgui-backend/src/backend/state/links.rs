@@ -10,7 +10,7 @@ use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::orders::{LinkOrder, LinkResult};
 use crate::bus::Reply;
 use crate::policy::Permit;
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 
 /// A change of a link that is done.
 #[derive(Debug)]
@@ -38,9 +38,9 @@ impl State {
             return reply.send(refuse(LANE_FULL.to_owned(), ErrorKind::Busy));
         }
         let order = LinkOrder {
-            place: Place {
+            place: NetnsTarget {
                 key: found.key,
-                ways: found.ways,
+                netns_refs: found.netns_refs,
                 named: found.named,
             },
             ifindex: found.link.ifindex,

@@ -3,9 +3,9 @@
 use super::{Effect, State};
 use crate::backend::inventory::Change;
 use crate::execution;
-use crate::held::{Finder, HeldEvent};
 use crate::interfaces::NetnsKey;
 use crate::namespace_watcher::NamespaceEvent;
+use crate::netns_holders::{HeldEvent, HolderSource};
 
 impl State {
     pub(super) fn namespace(&mut self, event: NamespaceEvent, effects: &mut Vec<Effect>) {
@@ -23,7 +23,12 @@ impl State {
         self.follow(change, effects);
     }
 
-    pub(super) fn held(&mut self, finder: Finder, event: HeldEvent, effects: &mut Vec<Effect>) {
+    pub(super) fn held(
+        &mut self,
+        finder: HolderSource,
+        event: HeldEvent,
+        effects: &mut Vec<Effect>,
+    ) {
         let change = match event {
             HeldEvent::Added(holder) => self.inventory.add_holder(holder),
             HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
@@ -33,12 +38,12 @@ impl State {
 
     /// Nothing is known of a namespace. If something was, it has died and is not to be seen any more, though
     /// those who watch its ways have not said so yet.
-    pub(super) fn unreadable(&mut self, key: NetnsKey) {
+    pub(super) fn unreadable(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         if self.inventory.forget_links(key) {
-            self.tc.links_changed(self.inventory.title(key));
+            self.tc.links_changed(self.inventory.display_name(key));
             self.namespace_lost(key);
-            self.claims.links_are(key, &[]);
+            self.follow_claims(key, &[], effects);
             self.changed = true;
         }
     }
@@ -55,17 +60,19 @@ impl State {
             let renamed = execution::Command::Renamed { netns, name };
             effects.push(Effect::Execution(renamed));
         }
+        let mut departed = self.inventory.take_departed();
         for key in change.gone {
             self.awaited.remove(&key);
-            self.namespace_lost(key);
-            self.claims.links_are(key, &[]);
-            effects.push(Effect::Forget(key));
+            self.follow_claims(key, &[], effects);
+            self.depart(key, departed.remove(&key), effects);
         }
         let untracked = change.untracked.into_iter();
-        effects.extend(untracked.map(|(key, way)| Effect::Untrack(key, way)));
-        for (key, way) in change.tracked {
+        effects.extend(untracked.map(|(key, netns_ref)| Effect::Untrack(key, netns_ref)));
+        for (key, netns_ref) in change.tracked {
+            // It has come back before the daemon let go of it.
+            self.departing.remove(&key);
             self.leases_met(key, effects);
-            effects.push(Effect::Track(key, way));
+            effects.push(Effect::Track(key, netns_ref));
         }
     }
 }

@@ -14,13 +14,13 @@ use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
 use super::work::{Kind, PendingTcChange, Requester, Target, Work};
 use super::{Effect, LANE_FULL, Moment, State};
-use crate::backend::inventory::{Found, Noted, ReadBack};
+use crate::backend::inventory::{ChangeResult, Found, ReadBack};
 use crate::backend::orders::{Failure, TcOrder, TcResult, TcWork};
 use crate::bus::Reply;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease};
-use crate::sockets::Place;
+use crate::sockets::NetnsTarget;
 use crate::tc::desired::{Desired, LinkFacts};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
@@ -54,7 +54,7 @@ impl State {
         let mut change = PendingTcChange::new(order, target, Some(Requester::Client(reply)));
         if is_change {
             change.stopped = self.claims.take_over(change.lane());
-            effects.extend(self.claims.take_lost().map(Effect::Execution));
+            effects.extend(self.claims.take_news().map(Effect::Execution));
         }
         self.enter(Work::Tc(Box::new(change)), moment, effects);
     }
@@ -108,15 +108,16 @@ impl State {
     /// Returns the order for work on a link.
     pub(super) fn order(&self, found: Found, work: TcWork) -> TcOrder {
         TcOrder {
-            place: Place {
+            place: NetnsTarget {
                 key: found.key,
-                ways: found.ways,
+                netns_refs: found.netns_refs,
                 named: found.named,
             },
             link: found.link,
             work,
             foreign: self.identity.foreign_qdiscs,
             held: None,
+            is_watched: false,
             begun: BootTime::default(),
         }
     }
@@ -144,12 +145,20 @@ impl State {
     fn begin_work(&mut self, work: Work, moment: Moment, effects: &mut Vec<Effect>) -> bool {
         match work {
             Work::Link(change) => effects.push(Effect::ChangeLink(change)),
-            Work::EndScenario { id, .. } => {
+            Work::EndScenario { lane, id } => {
                 self.ledger.end_scenario(Some(&id));
+                // The link may be another one, and the step before this may have reached it.
+                self.follow_replacement(lane, effects);
                 return false;
             }
             Work::Tc(mut change) => {
                 let lane = change.lane();
+                if change.step_of().is_some() && !self.is_there(&change) {
+                    let message = "the interface is gone";
+                    let refusal = TcResponse::failure(message, ErrorKind::NotFound);
+                    self.tc.answer(*change, &refusal);
+                    return false;
+                }
                 let held = self.ledger.get(lane);
                 // The lease may have been renewed or replaced while this waited.
                 let is_needed = match &change.order.work {
@@ -163,11 +172,20 @@ impl State {
                     return false;
                 }
                 change.order.held = held.cloned();
+                change.order.is_watched =
+                    self.ledger.is_watched(lane, change.order.link.generation);
                 change.order.begun = moment.boot;
                 effects.push(Effect::ChangeTc(change));
             }
         }
         true
+    }
+
+    /// Returns whether the link of a step is still there, and is not another one with its index.
+    fn is_there(&self, change: &PendingTcChange) -> bool {
+        let (netns, ifindex) = change.lane();
+        let found = self.inventory.locate(netns, ifindex);
+        found.is_some_and(|(_, found)| found.link.generation == change.order.link.generation)
     }
 
     /// Work on a qdisc is done.
@@ -180,9 +198,13 @@ impl State {
         let TcOutcome { change, result } = outcome;
         let TcResult { lease, outcome } = result;
         let lane = change.lane();
+        let is_restoration = change.order.work == TcWork::Restore;
         self.settle(&change, lease.clone(), outcome.is_err(), moment);
         if outcome.is_err() && change.stopped.is_some() {
             self.end_stopped(lane);
+        }
+        if lease.is_some() && self.departing.contains_key(&lane.0) && !is_restoration {
+            self.ledger.depart(lane.0);
         }
         if lease.is_some() {
             // More ways may have been found while the lease was written.
@@ -193,8 +215,8 @@ impl State {
                 let netem = outcome.observed.netem().copied();
                 let read_back = ReadBack { netem, at };
                 let noted = self.inventory.set_netem(lane.0, lane.1, read_back);
-                self.changed |= noted == Noted::New;
-                self.tc.netem_changed(self.inventory.title(lane.0));
+                self.changed |= noted == ChangeResult::New;
+                self.tc.netem_changed(self.inventory.display_name(lane.0));
                 response(&change, &outcome, lease.as_ref(), moment)
             }
             Err((kind, message)) => TcResponse::failure(message, kind),
@@ -220,7 +242,10 @@ impl State {
         }
         let is_lost = lease.is_some() && !self.inventory.has(lane.0);
         self.ledger.settle(lane, lease);
-        if is_lost {
+        if !failed && matches!(change.order.work, TcWork::Change { .. }) {
+            self.ledger.is_on(lane, change.order.link.generation);
+        }
+        if is_lost && !self.departing.contains_key(&lane.0) {
             // The namespace went meanwhile.
             self.ledger.lost(lane.0, moment.boot);
         }

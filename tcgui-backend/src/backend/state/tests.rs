@@ -3,7 +3,9 @@
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
 };
+use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::interface::NetworkNamespace;
+use tcgui_shared::names::InterfaceName;
 use tcgui_shared::netem::TcNetemConfig;
 use tcgui_shared::tc::TcOperation;
 
@@ -13,8 +15,11 @@ use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 use crate::kernel::netns::MountedNamespaceId;
 
+mod departures;
 mod executions;
 mod held;
+mod histories;
+mod identity;
 mod leases;
 mod order;
 mod permits;
@@ -57,7 +62,7 @@ fn added(name: &str, id: MountedNamespaceId) -> Input {
 struct Bench {
     state: State,
     moment: Moment,
-    roster: Roster,
+    counter_targets: CounterTargets,
 }
 
 impl Bench {
@@ -97,7 +102,7 @@ impl Bench {
                 unix_ms: 2_000_000,
                 boot: BootTime::after_boot(Duration::from_secs(100)),
             },
-            roster: Roster::default(),
+            counter_targets: CounterTargets::default(),
         }
     }
 
@@ -115,9 +120,11 @@ impl Bench {
     /// Keeps the newest roster, which comes with every list, and returns the other effects.
     fn step(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = self.state.step(input, self.moment);
-        for roster in effects.extract_if(.., |effect| matches!(effect, Effect::Roster(_))) {
-            if let Effect::Roster(roster) = roster {
-                self.roster = roster;
+        for counter_targets in
+            effects.extract_if(.., |effect| matches!(effect, Effect::CounterTargets(_)))
+        {
+            if let Effect::CounterTargets(counter_targets) = counter_targets {
+                self.counter_targets = counter_targets;
             }
         }
         effects
@@ -213,7 +220,7 @@ fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(added("a", A));
     assert!(
-        matches!(&effects[..], [Effect::Track(NetnsKey::Mounted(A), Way::Name { path, id: A })]
+        matches!(&effects[..], [Effect::Track(NetnsKey::Mounted(A), NetnsRef::Name { path, id: A })]
             if path.ends_with("a")),
         "{effects:?}"
     );
@@ -244,7 +251,13 @@ fn a_namespace_made_anew_is_followed_though_the_list_is_the_same() {
         bench.wait(Duration::from_secs(1));
         bench.step(links(NetnsKey::Mounted(id), &[link(1, "lo", false)]));
         bench.step(Input::Published(COST));
-        keys.extend(bench.roster.namespaces.iter().map(|entry| entry.key));
+        keys.extend(
+            bench
+                .counter_targets
+                .namespaces
+                .iter()
+                .map(|entry| entry.key),
+        );
         let name = "a".into();
         bench.step(Input::Namespace(NamespaceEvent::Removed { name, id }));
     }
@@ -274,8 +287,37 @@ fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
         let last = bench.publication(Input::Timer);
         assert_eq!(namespaces(&last)[0].interfaces[0].name, name);
     }
-    assert_eq!(gaps[0], Duration::from_millis(25), "the first ones follow");
-    assert_eq!(gaps[29], COST * 10, "ten times the cost of the last one");
+    assert_eq!(gaps, [COST * 10; 30], "ten times the cost of the last one");
+}
+
+#[test]
+fn ten_changes_in_quick_succession_are_published_at_once() {
+    let cost = Duration::from_micros(300);
+    let mut bench = Bench::warm();
+    bench.wait(Duration::from_secs(1));
+    for number in 0..10 {
+        let name = format!("b{number}");
+        let change = links(NetnsKey::Host, &[link(1, &name, false)]);
+        let publication = bench.publication(change);
+        assert_eq!(namespaces(&publication)[0].interfaces[0].name, name);
+        bench.step(Input::Published(cost));
+        bench.wait(Duration::from_millis(5));
+    }
+    // Two tokens were earned during the 50 ms of the first ten. Then 40 lists a second are allowed.
+    let mut waits = Vec::new();
+    for number in 0..5 {
+        let name = format!("c{number}");
+        let before = bench.moment.now;
+        let change = links(NetnsKey::Host, &[link(1, &name, false)]);
+        if bench.step(change).is_empty() {
+            bench.moment.now = bench.state.wake_at().expect("a list is due");
+            bench.publication(Input::Timer);
+        }
+        waits.push(bench.moment.now - before);
+        bench.step(Input::Published(cost));
+    }
+    let ms = Duration::from_millis;
+    assert_eq!(waits, [ms(0), ms(3), ms(22), ms(25), ms(25)]);
 }
 
 #[test]

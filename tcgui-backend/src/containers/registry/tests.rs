@@ -6,9 +6,9 @@ use proptest::prelude::*;
 use tcgui_shared::names::ContainerName;
 
 use super::*;
-use crate::held::Runtime;
+use crate::netns_holders::Runtime;
 
-type Told = BTreeMap<HeldNamespaceId, String>;
+type Reported = BTreeMap<ProcessNetnsId, String>;
 
 fn id(number: u64) -> ContainerId {
     ContainerId::new(&format!("{number:012x}")).unwrap()
@@ -19,8 +19,8 @@ fn key(engine: usize, number: u64) -> Key {
     Key { engine, id }
 }
 
-fn process(pid: i32) -> HeldNamespaceId {
-    HeldNamespaceId::from_parts(4, 4_026_532_000, pid, 1)
+fn process(pid: i32) -> ProcessNetnsId {
+    ProcessNetnsId::from_parts(4, 4_026_532_000, pid, 1)
 }
 
 fn container(name: &str) -> Container {
@@ -38,6 +38,7 @@ fn holds(pid: i32, name: &str) -> Outcome<()> {
         id: process(pid),
         container: container(name),
         watch: Some(()),
+        own: false,
     }
 }
 
@@ -57,7 +58,7 @@ fn list(containers: &[(u64, &str)]) -> Listing {
 }
 
 /// Takes what there is to tell, and checks that it follows from what was told before.
-fn take(registry: &mut Registry<()>, told: &mut Told) -> Vec<HeldEvent> {
+fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
     let mut events = Vec::new();
     while registry.has_events() {
         let event = registry.next_event().expect("as announced");
@@ -78,13 +79,13 @@ fn take(registry: &mut Registry<()>, told: &mut Told) -> Vec<HeldEvent> {
 }
 
 /// Connects one engine with one container that runs.
-fn with_one() -> (Registry<()>, Told) {
-    let (mut registry, mut told) = (Registry::new(1), Told::new());
+fn with_one() -> (Registry<()>, Reported) {
+    let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]));
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(7, "web"));
     take(&mut registry, &mut told);
-    assert_eq!(told, Told::from([(process(7), "web".into())]));
+    assert_eq!(told, Reported::from([(process(7), "web".into())]));
     (registry, told)
 }
 
@@ -109,12 +110,12 @@ fn a_new_name_is_told_under_the_same_identity() {
     registry.next_look(|_| true).unwrap();
     registry.looked(&key(0, 1), holds(7, "db"));
     assert_eq!(take(&mut registry, &mut told).len(), 1);
-    assert_eq!(told, Told::from([(process(7), "db".into())]));
+    assert_eq!(told, Reported::from([(process(7), "db".into())]));
 }
 
 #[test]
 fn what_ends_before_it_is_told_is_never_told() {
-    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]));
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, holds(7, "web"));
@@ -166,12 +167,13 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
 
 #[test]
 fn without_the_kernel_the_engine_is_asked_about_ends() {
-    let (mut registry, mut told) = (Registry::new(1), Told::new());
+    let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]));
     let unwatched = Outcome::<()>::Holds {
         id: process(7),
         container: container("web"),
         watch: None,
+        own: false,
     };
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, unwatched);
@@ -189,7 +191,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
 
 #[test]
 fn one_process_of_two_containers_is_told_once() {
-    let (mut registry, mut told) = (Registry::new(2), Told::new());
+    let (mut registry, mut told) = (Registry::new(2), Reported::new());
     for engine in 0..2 {
         registry.listed(engine, &list(&[(1, "x")]));
     }
@@ -197,12 +199,12 @@ fn one_process_of_two_containers_is_told_once() {
         registry.looked(&key, holds(7, ["first", "second"][key.engine]));
     }
     take(&mut registry, &mut told);
-    assert_eq!(told, Told::from([(process(7), "first".into())]));
+    assert_eq!(told, Reported::from([(process(7), "first".into())]));
     registry.event(0, &event(1, EventKind::Ended));
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Nothing);
     take(&mut registry, &mut told);
-    assert_eq!(told, Told::from([(process(7), "second".into())]));
+    assert_eq!(told, Reported::from([(process(7), "second".into())]));
 }
 
 #[test]
@@ -228,6 +230,8 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
         registry.wants_list(0),
         "the true ones may have been dropped"
     );
+    registry.begin_list(0);
+    assert!(!registry.wants_list(0), "one is under way");
     registry.listed(0, &list(&[]));
     assert!(!registry.wants_list(0));
 }
@@ -240,6 +244,37 @@ fn what_could_not_be_inspected_is_kept_and_tried_again() {
     registry.looked(&key, Outcome::Failed);
     assert_eq!(take(&mut registry, &mut told), []);
     assert!(registry.wants_list(0));
+}
+
+#[test]
+fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
+    let (mut registry, _) = with_one();
+    registry.begin_list(0);
+    registry.mark_incomplete(0);
+    registry.listed(0, &list(&[(1, "web")]));
+    assert!(registry.wants_list(0));
+}
+
+#[test]
+fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
+    let (mut registry, mut told) = with_one();
+    let both = list(&[(1, "web"), (2, "host")]);
+    registry.listed(0, &both);
+    let key = registry.next_look(|_| true).expect("it is new");
+    let mut host = holds(8, "host");
+    if let Outcome::Holds { own, .. } = &mut host {
+        *own = true;
+    }
+    registry.looked(&key, host);
+    for _ in 0..3 {
+        registry.listed(0, &both);
+        assert_eq!(registry.next_look(|_| true), None);
+    }
+    registry.ended(&key, process(8));
+    assert_eq!(registry.next_look(|_| true), Some(key.clone()), "it ended");
+    registry.looked(&key, Outcome::Nothing);
+    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(registry.engines[0].containers.len(), 1, "and is forgotten");
 }
 
 /// What may happen to one of a few containers of two engines.
@@ -333,7 +368,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, registry: &mut Registry<()>, told: &mut Told, step: Step) {
+    fn step(&mut self, registry: &mut Registry<()>, told: &mut Reported, step: Step) {
         match step {
             Step::Start(engine, number) => {
                 self.processes += 1;
@@ -363,7 +398,7 @@ proptest! {
 
     #[test]
     fn whatever_was_lost_one_list_puts_it_right(steps in prop::collection::vec(step(), 0..60)) {
-        let (mut registry, mut told, mut world) = (Registry::new(2), Told::new(), World::default());
+        let (mut registry, mut told, mut world) = (Registry::new(2), Reported::new(), World::default());
         for step in steps {
             world.step(&mut registry, &mut told, step);
         }
@@ -383,7 +418,7 @@ proptest! {
             world.end_look(&mut registry, 0, true);
         }
         take(&mut registry, &mut told);
-        let real: Told = world
+        let real: Reported = world
             .running
             .values()
             .map(|(pid, name)| (process(*pid), name.clone()))

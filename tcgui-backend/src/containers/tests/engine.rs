@@ -17,6 +17,8 @@ pub(super) enum Answer {
     Honest,
     /// Not at all.
     Silence,
+    /// Events as an engine tells them, but not even the head of the answer before the first one.
+    HeadWithFirstEvent,
     /// These bytes instead of an answer, then the end of the connection.
     Raw(Vec<u8>),
     /// This text, in an answer that is complete.
@@ -120,13 +122,14 @@ impl FakeEngine {
         self.events.send(event(id, action)).ok();
     }
 
+    /// How often exactly this was asked for; a query after the path does not matter.
+    pub(super) fn requests(&self, path: &str) -> usize {
+        let is = |request: &&String| request.split('?').next() == Some(path);
+        self.state().requests.iter().filter(is).count()
+    }
+
     pub(super) fn inspections(&self, id: &str) -> usize {
-        let path = format!("/containers/{id}/json");
-        self.state()
-            .requests
-            .iter()
-            .filter(|it| **it == path)
-            .count()
+        self.requests(&format!("/containers/{id}/json"))
     }
 }
 
@@ -151,7 +154,12 @@ async fn serve(
     let subscription = events.subscribe();
     let answer = answer(&path, state, events);
     match answer {
-        Answer::Honest => tell_events(stream, subscription).await,
+        Answer::Honest => tell_events(stream, subscription, None).await,
+        Answer::HeadWithFirstEvent => {
+            let mut subscription = subscription;
+            let first = subscription.recv().await.ok();
+            tell_events(stream, subscription, first).await
+        }
         Answer::Silence => std::future::pending().await,
         Answer::Raw(bytes) => stream.write_all(&bytes).await,
         Answer::Body(body) => stream.write_all(&response(&path, &body)).await,
@@ -215,13 +223,20 @@ fn response(path: &str, body: &str) -> Vec<u8> {
 async fn tell_events(
     mut stream: UnixStream,
     mut subscription: broadcast::Receiver<String>,
+    first: Option<String>,
 ) -> std::io::Result<()> {
     stream
         .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         .await?;
-    while let Ok(event) = subscription.recv().await {
-        let chunk = format!("{:x}\r\n{event}\r\n", event.len());
-        stream.write_all(chunk.as_bytes()).await?;
+    let mut next = first;
+    loop {
+        if let Some(event) = next {
+            let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+            stream.write_all(chunk.as_bytes()).await?;
+        }
+        next = match subscription.recv().await {
+            Ok(event) => Some(event),
+            Err(_) => return Ok(()),
+        };
     }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::engine::{Answer, FakeEngine};
 use super::{DB, Follower, Process, WEB, place, until};
 use crate::containers::limits::{ANSWER, MAX_EVENT, MAX_LIST};
-use crate::held::HeldEvent;
+use crate::netns_holders::HeldEvent;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lies_are_told_to_nobody() {
@@ -172,7 +172,7 @@ async fn an_engine_that_hangs_delays_only_itself() {
     let (directory, socket) = place();
     let process = Process::start();
     let mut engines = Vec::new();
-    for (number, path) in ["/_ping", "/events", "/containers/json", "/containers/a"]
+    for (number, path) in ["/_ping", "/containers/json", "/containers/a"]
         .into_iter()
         .enumerate()
     {
@@ -206,6 +206,20 @@ async fn an_engine_that_hangs_delays_only_itself() {
     // The first of them that recovers tells the container, the others tell the same.
     let (id, _) = follower.added().await;
     assert_eq!(id, process.id());
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_endless_head_of_events_ends_the_session() {
+    let (_directory, socket) = place();
+    let process = Process::start();
+    let engine = FakeEngine::start(&socket);
+    let interim = b"HTTP/1.1 103 Early\r\n\r\n".to_vec();
+    engine.answer("/events", Answer::Endless("", interim));
+    engine.put(WEB, "web", process.pid());
+    let mut follower = Follower::start(&[&socket]);
+    follower.expect("web", &process).await;
+    until("it gives up", || engine.requests("/events") > 1).await;
     follower.stop().await;
 }
 
@@ -256,14 +270,7 @@ async fn an_event_without_end_ends_the_session() {
     engine.put(WEB, "web", process.pid());
     let mut follower = Follower::start(&[&socket]);
     follower.expect("web", &process).await;
-    let sessions = || {
-        engine
-            .state()
-            .requests
-            .iter()
-            .filter(|it| *it == "/_ping")
-            .count()
-    };
+    let sessions = || engine.requests("/_ping");
     until("it is tried again", || sessions() >= 3).await;
     let written = engine.state().written;
     assert!(

@@ -10,7 +10,7 @@ use tcgui_shared::scenario::{
 use tokio::sync::oneshot;
 
 use super::*;
-use crate::bus::Reply;
+use crate::bus::{ExecutionPublication, Reply};
 use crate::execution::executions::{AT_ONCE, Call, EARLY, Executions};
 use crate::execution::machine::{Input, Loss, Moment};
 use crate::execution::port::Claim;
@@ -182,13 +182,15 @@ fn an_execution_goes_along_with_the_name_of_its_namespace() {
     let publications = bench.executions.take_publications(bench.moment);
     let published: Vec<_> = publications
         .into_iter()
-        .map(|it| (it.netns.to_wire(), it.update.map(|it| it.namespace)))
+        .map(|it| (it.netns.to_wire(), it.update.map(|it| it.execution.state)))
         .collect();
     assert_eq!(
         published,
         [
+            // Frontends that are told nothing more would show it there for ever.
+            ("default".to_owned(), Some(ExecutionState::Stopped)),
             ("default".to_owned(), None),
-            ("lab".to_owned(), Some("lab".to_owned()))
+            ("lab".to_owned(), Some(ExecutionState::Running))
         ]
     );
     // The old name may be that of another namespace: it finds nothing.
@@ -210,6 +212,82 @@ fn an_execution_goes_along_with_the_name_of_its_namespace() {
     bench.wait(10_000);
     bench.tick();
     assert_eq!(bench.updates(), [None], "one publisher, which goes");
+}
+
+/// What is published: where, and in which state; `None`: it is taken back.
+fn states(bench: &mut Bench) -> Vec<(String, Option<ExecutionState>)> {
+    let publications = bench.executions.take_publications(bench.moment);
+    let state = |it: ExecutionPublication| {
+        let state = it.update.map(|update| update.execution.state);
+        (it.interface.to_wire(), state)
+    };
+    publications.into_iter().map(state).collect()
+}
+
+fn link_renamed(ifindex: u32, name: u32) -> Command {
+    let Target { key, names } = target(ifindex, name);
+    let interface = names.interface;
+    Command::LinkRenamed { key, interface }
+}
+
+#[test]
+fn an_execution_goes_along_with_the_name_of_its_link() {
+    let mut bench = Bench::running("a", target(1, 1));
+    bench.command(link_renamed(1, 2));
+    assert_eq!(
+        states(&mut bench),
+        [
+            ("v1".to_owned(), Some(ExecutionState::Stopped)),
+            ("v1".to_owned(), None),
+            ("v2".to_owned(), Some(ExecutionState::Running)),
+        ]
+    );
+    bench.command(link_renamed(1, 2));
+    assert!(states(&mut bench).is_empty(), "it is called so already");
+    // Another link has the old name: the execution is not there.
+    for action in [Action::Stop, Action::Pause, Action::Resume, Action::Status] {
+        bench.act(action, &target(5, 1), true).try_recv().unwrap();
+    }
+    assert!(bench.calls.is_empty() && states(&mut bench).is_empty());
+    let mut answer = bench.act(Action::Stop, &target(1, 2), true);
+    bench.answer();
+    assert_eq!(
+        answer.try_recv().unwrap(),
+        ScenarioExecutionResponse::Stopped { success: true }
+    );
+    let last = states(&mut bench);
+    assert_eq!(last, [("v2".to_owned(), Some(ExecutionState::Stopped))]);
+}
+
+#[test]
+fn executions_whose_links_exchange_names_exchange_their_keys() {
+    let mut bench = Bench::running("a", target(1, 1));
+    bench.start("b", None, target(2, 2));
+    bench.answer();
+    bench.answer();
+    bench.updates();
+    bench.command(link_renamed(1, 2));
+    bench.command(link_renamed(2, 1));
+    let publications = bench.executions.take_publications(bench.moment);
+    let published: Vec<_> = publications
+        .into_iter()
+        .map(|it| (it.interface.to_wire(), it.update.unwrap().execution))
+        .map(|(interface, execution)| (interface, execution.scenario.id, execution.state))
+        .collect();
+    let running = |at: &str, id: &str| (at.to_owned(), id.to_owned(), ExecutionState::Running);
+    assert_eq!(published, [running("v1", "b"), running("v2", "a")]);
+}
+
+#[test]
+fn an_execution_that_looks_at_its_link_begins_under_the_new_name() {
+    let mut bench = Bench::new();
+    let mut answer = bench.start("a", None, target(1, 1));
+    bench.command(link_renamed(1, 2));
+    assert!(states(&mut bench).is_empty(), "nothing was published");
+    bench.answer();
+    answer.try_recv().unwrap();
+    let begun = states(&mut bench);
+    assert_eq!(begun, [("v2".to_owned(), Some(ExecutionState::Running))]);
 }
 
 #[test]

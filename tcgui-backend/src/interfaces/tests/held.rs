@@ -4,8 +4,8 @@ use super::*;
 use crate::blocking;
 use crate::kernel::lab::HeldNetns;
 use crate::kernel::netns::NetnsFiles;
-use crate::kernel::rtnetlink::{EventSocket, RequestSocket, Rtnetlink};
-use crate::sockets::{NetnsSockets, Place, SocketError};
+use crate::kernel::rtnetlink::{EventSocket, Observer, RequestSocket, Rtnetlink};
+use crate::sockets::{NetnsSockets, NetnsTarget, SocketError};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -14,35 +14,38 @@ struct Real {
     handle: InterfacesHandle,
     events: mpsc::Receiver<InterfacesEvent>,
     sockets: NetnsSockets,
+    observer: Option<Observer>,
     stop: CancellationToken,
 }
 
 impl Real {
     #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
     fn start(ids: bool) -> Self {
+        let observer = ids.then(|| Observer::open().unwrap());
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
-        let looks = Rtnetlink::open(1).unwrap();
-        let kernel = KernelLinks::open(looks, files, sockets.clone(), ids).unwrap();
-        let (handle, events, task) = open(kernel, SWEEP);
+        let looks = Rtnetlink::open_from(observer.clone(), 1).unwrap();
+        let kernel = KernelLinks::open(looks, files, sockets.clone()).unwrap();
+        let (handle, events, task) = open(kernel, SWEEP, Strangers::Ignore);
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
         Self {
             handle,
             events,
             sockets,
+            observer,
             stop,
         }
     }
 
     /// Tracks a namespace that a process holds, and waits until its links are seen.
-    async fn inhabit(&mut self) -> (HeldNetns, Way) {
+    async fn inhabit(&mut self) -> (HeldNetns, NetnsRef) {
         let holder = HeldNetns::new();
-        let way = Way::Process(holder.id());
-        self.sockets.admit(way.key());
-        self.handle.track(way.key(), way.clone()).await;
-        self.links(way.key(), &["lo"]).await;
-        (holder, way)
+        let netns_ref = NetnsRef::Process(holder.id());
+        self.sockets.admit(netns_ref.key());
+        self.handle.track(netns_ref.key(), netns_ref.clone()).await;
+        self.links(netns_ref.key(), &["lo"]).await;
+        (holder, netns_ref)
     }
 
     /// Waits until the links of the namespace are these.
@@ -88,7 +91,7 @@ impl Real {
     }
 
     /// Changes something over a socket inside.
-    async fn set_lo_up(&self, place: Place) -> Result<(), SocketError> {
+    async fn set_lo_up(&self, place: NetnsTarget) -> Result<(), SocketError> {
         let sockets = self.sockets.clone();
         let set =
             |socket: &mut RequestSocket| socket.set_up(1, true)?.map(drop).map_err(Into::into);
@@ -106,12 +109,12 @@ impl Drop for Real {
 async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
     for ids in [true, false] {
         let mut real = Real::start(ids);
-        let (holder, way) = real.inhabit().await;
-        let key = way.key();
-        let place = Place {
+        let (holder, netns_ref) = real.inhabit().await;
+        let key = netns_ref.key();
+        let place = NetnsTarget {
             key,
-            ways: vec![way.clone()],
-            named: Some(way.clone()),
+            netns_refs: vec![netns_ref.clone()],
+            named: Some(netns_ref.clone()),
         };
         real.set_lo_up(place).await.unwrap();
         let up = |snapshot: &Snapshot| snapshot.links.iter().all(|link| link.up);
@@ -125,7 +128,7 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
             real.is_unreadable(key).await;
             real.dies(key).await;
         }
-        real.handle.untrack(key, way).await;
+        real.handle.untrack(key, netns_ref).await;
         real.sockets.forget(key);
         let gone = real.handle.refresh(key).await.unwrap_err();
         assert!(matches!(*gone, LookError::Gone), "{gone}");
@@ -142,20 +145,20 @@ async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
 /// That it is `kept` or else was used is the only reason for it.
 async fn is_closed_with_the_last_way(kept: bool) {
     let mut real = Real::start(true);
-    let kernel = EventSocket::open().unwrap();
-    let (holder, way) = real.inhabit().await;
-    let key = way.key();
+    let kernel = EventSocket::open_in(real.observer.as_ref().unwrap()).unwrap();
+    let (holder, netns_ref) = real.inhabit().await;
+    let key = netns_ref.key();
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
     // A look would find that there is no reason to keep a socket.
-    real.handle.untrack(key, way.clone()).await;
+    real.handle.untrack(key, netns_ref.clone()).await;
     real.handle.refresh(key).await.unwrap_err();
     if !kept {
         real.sockets.used(key);
     }
     real.sockets.keep(key, kept);
-    let place = Place {
+    let place = NetnsTarget {
         key,
-        ways: vec![way],
+        netns_refs: vec![netns_ref],
         named: None,
     };
     real.set_lo_up(place.clone()).await.unwrap();
@@ -171,7 +174,7 @@ async fn is_closed_with_the_last_way(kept: bool) {
             .next()
             .await
             .unwrap()
-            .contains(&KernelEvent::Died(nsid))
+            .contains(&KernelEvent::NsidRemoved(nsid))
         {}
     };
     timeout(SOON, died).await.expect("its death in time");
@@ -187,15 +190,15 @@ async fn whoever_named_one_way_is_not_led_elsewhere_by_another() {
     let pid = nix::unistd::getpid().as_raw();
     let (.., started) = NetnsFiles::new().unwrap().held_by(pid).unwrap().parts();
     // It was in a namespace with this inode number once, and is elsewhere now.
-    let left = Way::Process(HeldNamespaceId::from_parts(device, inode, pid, started));
-    let stays = Way::Process(holder.id());
+    let left = NetnsRef::Process(ProcessNetnsId::from_parts(device, inode, pid, started));
+    let stays = NetnsRef::Process(holder.id());
     let key = left.key();
     real.sockets.admit(key);
     for kept in [false, true] {
         real.sockets.keep(key, kept);
-        let place = |named| Place {
+        let place = |named| NetnsTarget {
             key,
-            ways: vec![left.clone(), stays.clone()],
+            netns_refs: vec![left.clone(), stays.clone()],
             named,
         };
         let run = |named| real.set_lo_up(place(named));

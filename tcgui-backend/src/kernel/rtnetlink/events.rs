@@ -9,9 +9,11 @@ use nix::sys::socket::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
 
 use super::message::{Message, for_each, take};
-use super::socket::{DATAGRAM, is_own_port, open, set_option};
+use super::observer::{Observer, ObserverIds};
+use super::socket::{DATAGRAM, is_kernel, is_own_port, open, set_option};
 use super::{Nsid, RtnetlinkError};
 
 /// Room for bursts: 1 000 namespaces made at once ring a few thousand times, each under 2 KiB. The
@@ -22,53 +24,80 @@ const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
 const RTNLGRP_NSID: u32 = 28;
 const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
+/// The family of messages about the link itself.
+const AF_UNSPEC: u8 = 0;
+/// The most datagrams that are taken in one go. The queue holds about as many.
+const MOST_PENDING: usize = 65_536;
 
 /// What the event socket heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEvent {
-    /// A link or qdisc of this namespace changed; `None` is the daemon's own.
+    /// A link or qdisc of this namespace changed; `None` is the host's.
     Changed(Option<Nsid>),
     /// The same, by ourselves: a qdisc was changed over a [`RequestSocket`](super::RequestSocket), and whoever
     /// did so reads it back.
     ChangedHere(Option<Nsid>),
-    /// The kernel itself gave a namespace an id, because something of it is visible here: the other end of a
-    /// veth, for instance.
-    Met(Nsid),
+    /// The link with this index is gone from the namespace: deleted, or moved to another one. A link that has the
+    /// index later is another link.
+    Deleted(Option<Nsid>, u32),
+    /// The kernel itself gave a namespace an id in the observer's table, because a dump showed a link whose other
+    /// end is there.
+    NsidAssigned(Nsid),
+    /// The kernel itself gave a namespace an id in the host's table, because a link moved there, for instance. The
+    /// id is from the host's table.
+    MetByHost(Nsid),
     /// The namespace is truly gone and its id may be given to another one.
-    Died(Nsid),
+    NsidRemoved(Nsid),
     /// Events were lost: anything may have changed.
     Lost,
 }
 
-/// Hears every namespace that has an id in the daemon's own one, without a descriptor inside any.
+/// The namespace in which something happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// The host's, or that of a socket that hears only its own.
+    Host,
+    /// That with this id in the observer's table.
+    Other(Nsid),
+    /// The observer itself.
+    Observer,
+}
+
+/// Hears every namespace that has an id in the observer's table, without a descriptor inside any of them.
 ///
 /// `NETLINK_LISTEN_ALL_NSID` (`man 7 netlink`) tells the origin of an event in a control message. The
 /// kernel silently withholds other namespaces' events from a socket without `CAP_NET_BROADCAST`.
 #[derive(Debug)]
 pub struct EventSocket {
     fd: AsyncFd<OwnedFd>,
+    /// `None`: it hears only the namespace in which it is.
+    ids: Option<ObserverIds>,
 }
 
 impl EventSocket {
-    /// Opens the socket; from here on nothing is missed unsaid.
+    /// Opens the socket inside the observer; from here on nothing is missed unsaid, also not of the host.
     ///
     /// # Errors
-    /// The kernel refuses the socket, the option or a group.
-    pub fn open() -> Result<Self, RtnetlinkError> {
-        Self::listen(true)
+    /// The kernel refuses the socket, the option or a group, or the observer cannot be entered.
+    pub fn open_in(observer: &Observer) -> Result<Self, RtnetlinkError> {
+        let runtime = Handle::current();
+        observer.run(|| {
+            let _context = runtime.enter();
+            Self::listen(Some(observer.ids()))
+        })?
     }
 
     /// Opens a socket that hears only the namespace of the calling thread.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// The kernel refuses the socket or a group.
     pub fn open_here() -> Result<Self, RtnetlinkError> {
-        Self::listen(false)
+        Self::listen(None)
     }
 
-    fn listen(everywhere: bool) -> Result<Self, RtnetlinkError> {
+    fn listen(ids: Option<ObserverIds>) -> Result<Self, RtnetlinkError> {
         let fd = open(SockFlag::SOCK_NONBLOCK).map_err(RtnetlinkError::Open)?;
-        if everywhere {
+        if ids.is_some() {
             set_option(&fd, libc::NETLINK_LISTEN_ALL_NSID, 1).map_err(RtnetlinkError::Open)?;
         }
         for group in GROUPS {
@@ -84,7 +113,7 @@ impl EventSocket {
         // SAFETY: the descriptor is moved into the `AsyncFd`, which gives out only shared references and closes it when it is
         // dropped. Until then it is open and has no other owner.
         let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-        fd.map(|fd| Self { fd })
+        fd.map(|fd| Self { fd, ids })
             .map_err(|err| RtnetlinkError::Open(err.into()))
     }
 
@@ -94,6 +123,7 @@ impl EventSocket {
     /// # Errors
     /// The socket is broken; lost events are [`KernelEvent::Lost`], no error.
     pub async fn next(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
+        let receive = |fd: &OwnedFd| receive(fd, self.ids);
         let received = self.fd.async_io(Interest::READABLE, receive).await;
         match received {
             Ok(events) => Ok(events),
@@ -101,10 +131,40 @@ impl EventSocket {
             Err(err) => Err(RtnetlinkError::Exchange(err)),
         }
     }
+
+    /// Returns the events that the kernel has queued by now, without waiting. `None`: it has queued no message. A message
+    /// need not be an event.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub fn pending(&self) -> Result<Option<Vec<KernelEvent>>, RtnetlinkError> {
+        let mut events = None;
+        for _ in 0..MOST_PENDING {
+            match receive(self.fd.get_ref(), self.ids) {
+                Ok(more) => events.get_or_insert_with(Vec::new).extend(more),
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
+                    events.get_or_insert_with(Vec::new).push(KernelEvent::Lost);
+                }
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+                Err(err) => return Err(RtnetlinkError::Exchange(err)),
+            }
+        }
+        Ok(events)
+    }
+
+    /// Waits until there may be events for [`Self::pending`]. Cancel-safe.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub async fn readable(&self) -> Result<(), RtnetlinkError> {
+        let ready = self.fd.readable().await;
+        ready.map_err(RtnetlinkError::Exchange)?.clear_ready();
+        Ok(())
+    }
 }
 
 /// Takes one datagram from the socket.
-fn receive(fd: &OwnedFd) -> io::Result<Vec<KernelEvent>> {
+fn receive(fd: &OwnedFd, ids: Option<ObserverIds>) -> io::Result<Vec<KernelEvent>> {
     // Events are small; the buffer has room for the largest datagram the kernel makes.
     let mut buffer = [0; DATAGRAM];
     let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -115,11 +175,12 @@ fn receive(fd: &OwnedFd) -> io::Result<Vec<KernelEvent>> {
         Some(&mut control),
         MsgFlags::MSG_CMSG_CLOEXEC,
     )?;
-    let from_kernel = received.address.is_some_and(|sender| sender.pid() == 0);
+    let from_kernel = is_kernel(received.address);
     let whole = !received
         .flags
         .intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC);
-    let origin = received.cmsgs()?.find_map(|message| origin(&message));
+    let marked = received.cmsgs()?.find_map(|message| origin_id(&message));
+    let origin = Origin::new(marked, ids);
     let length = received.bytes;
     if !from_kernel {
         return Ok(Vec::new());
@@ -136,8 +197,29 @@ fn receive(fd: &OwnedFd) -> io::Result<Vec<KernelEvent>> {
     Ok(events)
 }
 
-/// Returns the namespace that the control message names.
-fn origin(message: &ControlMessageOwned) -> Option<Nsid> {
+impl Origin {
+    /// Returns the origin of an event that is marked with this id.
+    fn new(marked: Option<Nsid>, ids: Option<ObserverIds>) -> Self {
+        match (ids, marked) {
+            (None, _) => Self::Host,
+            (Some(ids), Some(id)) if id == ids.host => Self::Host,
+            (Some(ids), Some(id)) if id != ids.observer => Self::Other(id),
+            (Some(_), _) => Self::Observer,
+        }
+    }
+
+    /// Returns the namespace, unless it is the observer, which has no links of interest.
+    fn namespace(self) -> Option<Option<Nsid>> {
+        match self {
+            Self::Host => Some(None),
+            Self::Other(id) => Some(Some(id)),
+            Self::Observer => None,
+        }
+    }
+}
+
+/// Returns the id that the control message names.
+fn origin_id(message: &ControlMessageOwned) -> Option<Nsid> {
     let ControlMessageOwned::Unknown(unknown) = message else {
         return None;
     };
@@ -154,22 +236,37 @@ fn origin(message: &ControlMessageOwned) -> Option<Nsid> {
         .flatten()
 }
 
-fn event(message: Message<'_>, origin: Option<Nsid>) -> Option<KernelEvent> {
+fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
     match message.kind {
         // `qdisc_notify` (`net/sched/sch_api.c`) repeats the port of the request.
         libc::RTM_NEWQDISC | libc::RTM_DELQDISC if is_own_port(message.port) => {
-            Some(KernelEvent::ChangedHere(origin))
+            origin.namespace().map(KernelEvent::ChangedHere)
+        }
+        // A bridge tells with the same message, of its own family, that a port has left it
+        // (`br_ifinfo_notify`, `net/bridge/br_netlink.c`).
+        libc::RTM_DELLINK if message.payload.first() == Some(&AF_UNSPEC) => {
+            let netns = origin.namespace()?;
+            let ifindex = take(message.payload, 4).map(u32::from_ne_bytes);
+            Some(ifindex.map_or(KernelEvent::Lost, |ifindex| {
+                KernelEvent::Deleted(netns, ifindex)
+            }))
         }
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
-            Some(KernelEvent::Changed(origin))
+            origin.namespace().map(KernelEvent::Changed)
         }
-        // Ids that another namespace has given are of no interest here.
-        RTM_DELNSID if origin.is_none() => {
-            message.nsid().ok().map(|id| KernelEvent::Died(Nsid(id)))
-        }
-        // An id that was requested comes from this daemon, or from a program that has a name for the namespace.
-        RTM_NEWNSID if origin.is_none() && message.port == 0 => {
-            message.nsid().ok().map(|id| KernelEvent::Met(Nsid(id)))
+        RTM_DELNSID if origin == Origin::Observer => message
+            .nsid()
+            .ok()
+            .map(|id| KernelEvent::NsidRemoved(Nsid(id))),
+        // What was asked for is this daemon's own doing, or that of somebody who has a name for it.
+        RTM_NEWNSID if message.port == 0 => {
+            let id = message.nsid().ok().map(Nsid)?;
+            match origin {
+                Origin::Observer => Some(KernelEvent::NsidAssigned(id)),
+                Origin::Host => Some(KernelEvent::MetByHost(id)),
+                // Ids that another namespace has given are of no interest here.
+                Origin::Other(_) => None,
+            }
         }
         _ => None,
     }
@@ -180,9 +277,14 @@ mod tests {
     use super::*;
 
     const ID: i32 = 7;
+    const IDS: ObserverIds = ObserverIds {
+        host: Nsid(0),
+        observer: Nsid(1),
+    };
+    const ELSEWHERE: Nsid = Nsid(3);
 
     /// Returns the event for a message of the kernel about an id, with `port` in its header.
-    fn heard(kind: u16, port: u32, origin: Option<Nsid>) -> Option<KernelEvent> {
+    fn heard(kind: u16, port: u32, origin: Origin) -> Option<KernelEvent> {
         const NETNSA_NSID: u16 = 1;
         let mut bytes = 28_u32.to_ne_bytes().to_vec();
         for word in [kind, 0] {
@@ -206,15 +308,55 @@ mod tests {
         events.pop().flatten()
     }
 
+    /// What a message about a link means, with `family` in its `struct ifinfomsg`.
+    fn told_of_link(kind: u16, family: u8) -> Option<KernelEvent> {
+        let mut payload = [0; 16];
+        payload[0] = family;
+        payload[4..8].copy_from_slice(&5_u32.to_ne_bytes());
+        event(Message::sample(kind, &payload), Origin::Host)
+    }
+
+    #[test]
+    fn a_deleted_link_is_told_with_its_index_but_a_port_that_leaves_a_bridge_is_not_deleted() {
+        const AF_BRIDGE: u8 = 7;
+        let changed = Some(KernelEvent::Changed(None));
+        let deleted = Some(KernelEvent::Deleted(None, 5));
+        assert_eq!(told_of_link(libc::RTM_DELLINK, AF_UNSPEC), deleted);
+        assert_eq!(told_of_link(libc::RTM_DELLINK, AF_BRIDGE), changed);
+        assert_eq!(told_of_link(libc::RTM_NEWLINK, AF_UNSPEC), changed);
+    }
+
+    #[test]
+    fn the_id_in_the_control_message_tells_the_origin() {
+        for (marked, ids, expected) in [
+            (Some(IDS.host), Some(IDS), Origin::Host),
+            (Some(IDS.observer), Some(IDS), Origin::Observer),
+            (None, Some(IDS), Origin::Observer),
+            (Some(ELSEWHERE), Some(IDS), Origin::Other(ELSEWHERE)),
+            (None, None, Origin::Host),
+            // It hears no other namespace; its own may have an id in its own table.
+            (Some(ELSEWHERE), None, Origin::Host),
+        ] {
+            assert_eq!(Origin::new(marked, ids), expected, "{marked:?} {ids:?}");
+        }
+    }
+
     #[test]
     fn only_ids_that_the_kernel_gives_by_itself_are_met() {
-        let elsewhere = Some(Nsid(3));
+        let elsewhere = Origin::Other(ELSEWHERE);
+        let met = Some(KernelEvent::NsidAssigned(Nsid(ID)));
+        let met_by_host = Some(KernelEvent::MetByHost(Nsid(ID)));
+        let died = Some(KernelEvent::NsidRemoved(Nsid(ID)));
         for (kind, port, origin, expected) in [
-            (RTM_NEWNSID, 0, None, Some(KernelEvent::Met(Nsid(ID)))),
-            (RTM_NEWNSID, 4711, None, None),
+            (RTM_NEWNSID, 0, Origin::Observer, met),
+            (RTM_NEWNSID, 4711, Origin::Observer, None),
+            (RTM_NEWNSID, 0, Origin::Host, met_by_host),
+            (RTM_NEWNSID, 4711, Origin::Host, None),
             (RTM_NEWNSID, 0, elsewhere, None),
-            (RTM_DELNSID, 0, None, Some(KernelEvent::Died(Nsid(ID)))),
-            (RTM_DELNSID, 4711, None, Some(KernelEvent::Died(Nsid(ID)))),
+            (RTM_DELNSID, 0, Origin::Observer, died),
+            (RTM_DELNSID, 4711, Origin::Observer, died),
+            // The host may have given the id to another namespace than the observer.
+            (RTM_DELNSID, 0, Origin::Host, None),
             (RTM_DELNSID, 0, elsewhere, None),
         ] {
             let heard = heard(kind, port, origin);

@@ -21,6 +21,8 @@ const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// `NETNSA_NSID` (`include/uapi/linux/net_namespace.h`), behind a `struct rtgenmsg` with its padding.
 const NETNSA_NSID: u16 = 1;
+/// `NETNSA_CURRENT_NSID`: the id in the table of the socket's namespace, while `NETNSA_NSID` is that in another table.
+const NETNSA_CURRENT_NSID: u16 = 5;
 const RTGENMSG: usize = 4;
 const HEADER: usize = 16;
 /// Size of `struct nlattr`.
@@ -103,7 +105,16 @@ impl<'a> Message<'a> {
 
     /// Returns the namespace id that an `RTM_*NSID` message is about.
     pub(in crate::kernel) fn nsid(&self) -> Result<i32, RtnetlinkError> {
-        let id = self.attributes(RTGENMSG).find(NETNSA_NSID);
+        self.id(NETNSA_NSID)
+    }
+
+    /// Returns the id in the table of the socket's namespace, where the message is about another table.
+    pub(in crate::kernel) fn current_nsid(&self) -> Result<i32, RtnetlinkError> {
+        self.id(NETNSA_CURRENT_NSID)
+    }
+
+    fn id(&self, kind: u16) -> Result<i32, RtnetlinkError> {
+        let id = self.attributes(RTGENMSG).find(kind);
         Ok(i32::from_ne_bytes(take(id.unwrap_or_default(), 0)?))
     }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, MultiHeaders, NetlinkAddr, SockFlag, SockProtocol, SockType, bind,
-    recvmmsg, send, setsockopt, socket, sockopt,
+    connect, recvmmsg, send, setsockopt, socket, sockopt,
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -44,6 +44,7 @@ thread_local! {
 
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
+const NLM_F_ECHO: u16 = 8;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
@@ -56,7 +57,7 @@ pub(in crate::kernel) enum Change {
     Existing,
     /// Make it; it must not exist.
     Create,
-    /// Make it in place of what is there.
+    /// Make it in place of what is there. The answer contains the notifications of the change, which say what that was.
     Replace,
 }
 
@@ -65,10 +66,13 @@ impl Change {
         match self {
             Self::Existing => 0,
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
-            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE,
+            Self::Replace => NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ECHO,
         }
     }
 }
+
+/// What was read of the notifications of a change, and the dump after it.
+type ReportedAndDumped<T, U> = (Vec<T>, Result<Vec<U>, RtnetlinkError>);
 
 /// A blocking rtnetlink socket, bound to the namespace it was opened in.
 #[derive(Debug)]
@@ -84,6 +88,13 @@ impl RequestSocket {
     /// # Errors
     /// The kernel gives no rtnetlink socket.
     pub fn open() -> Result<Self, RtnetlinkError> {
+        let socket = Self::open_to_all()?;
+        connect_to_kernel(&socket.fd).map_err(RtnetlinkError::Open)?;
+        Ok(socket)
+    }
+
+    /// Opens a socket to which other programs can send.
+    pub(super) fn open_to_all() -> Result<Self, RtnetlinkError> {
         let fd = unbound(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
         bind_own(&fd).map_err(RtnetlinkError::Open)?;
         let limit = TimeVal::seconds(TIMEOUT_S);
@@ -113,9 +124,19 @@ impl RequestSocket {
         change: Change,
         body: &impl Emitable,
     ) -> Result<(), RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
+        let reported = self.change_and_report((kind, change, body), |_| Ok(()));
+        reported.map(drop)
+    }
+
+    /// Sends a request for a change, and returns what `read` makes of each of its notifications.
+    pub(in crate::kernel) fn change_and_report<T>(
+        &mut self,
+        (kind, change, body): (u16, Change, &impl Emitable),
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+    ) -> Result<Vec<T>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body, read);
         self.exchange(&mut [&mut changing])?;
-        changing.done()
+        changing.objects()
     }
 
     /// Sends a request for one object and returns what `read` makes of it.
@@ -149,24 +170,25 @@ impl RequestSocket {
         (get_kind, get_body): (u16, &impl Emitable),
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<Result<T, RtnetlinkError>, RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
+        let mut changing = Pending::change(kind, change, body, |_| Ok(()));
         let mut getting = Pending::get(get_kind, get_body, read);
         let exchanged = self.exchange(&mut [&mut changing, &mut getting]);
         let (_, exchanged) = changing.objects_and(exchanged)?;
         Ok(exchanged.and_then(|()| getting.object()))
     }
 
-    /// Sends a request that is only acknowledged, and with it one for all objects, as they are after that. Returns
-    /// what became of the first, and of the second if it has succeeded.
-    pub(in crate::kernel) fn change_and_dump<T>(
+    /// Sends a request for a change, and with it one for all objects, as they are after that. Returns what `read` makes
+    /// of each notification of the first, and what became of the second if the first has succeeded.
+    pub(in crate::kernel) fn change_and_dump<T, U>(
         &mut self,
         (kind, change, body): (u16, Change, &impl Emitable),
-        (dump_kind, dump_body): (u16, &impl Emitable),
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
-    ) -> Result<Result<Vec<T>, RtnetlinkError>, RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body);
-        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read);
-        changing.objects_and(dumped).map(|(_, dumped)| dumped)
+        (dump_kind, dump_body): (u16, &impl Emitable),
+        read_each: impl FnMut(Message<'_>) -> Result<U, RtnetlinkError>,
+    ) -> Result<ReportedAndDumped<T, U>, RtnetlinkError> {
+        let mut changing = Pending::change(kind, change, body, read);
+        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read_each);
+        changing.objects_and(dumped)
     }
 
     /// Sends a request for one object, and with it one for all of another kind. Returns what became of the
@@ -269,13 +291,11 @@ struct Pending<'a, T, F> {
     result: Option<Result<(), RtnetlinkError>>,
 }
 
-impl<'a> Pending<'a, (), fn(Message<'_>) -> Result<(), RtnetlinkError>> {
-    fn change(kind: u16, change: Change, body: &'a dyn Emitable) -> Self {
-        Self::new(kind, NLM_F_ACK | change.flags(), body, |_| Ok(()))
-    }
-}
-
 impl<'a, T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Pending<'a, T, F> {
+    fn change(kind: u16, change: Change, body: &'a dyn Emitable, read: F) -> Self {
+        Self::new(kind, NLM_F_ACK | change.flags(), body, read)
+    }
+
     fn get(kind: u16, body: &'a dyn Emitable, read: F) -> Self {
         Self::new(kind, NLM_F_ACK, body, read)
     }
@@ -346,13 +366,14 @@ fn failed(errno: Errno) -> RtnetlinkError {
     RtnetlinkError::Exchange(errno.into())
 }
 
-/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call.
+/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call. Ignores datagrams
+/// of other programs.
 fn receive(
     fd: &OwnedFd,
     buffer: &mut [u8],
     mut each: impl FnMut(Message<'_>) -> Result<(), RtnetlinkError>,
 ) -> Result<(), RtnetlinkError> {
-    let mut headers = MultiHeaders::<()>::preallocate(DATAGRAMS, None);
+    let mut headers = MultiHeaders::<NetlinkAddr>::preallocate(DATAGRAMS, None);
     let parts = buffer.chunks_exact_mut(DATAGRAM);
     let mut parts: Vec<_> = parts.map(|part| [IoSliceMut::new(part)]).collect();
     let flags = MsgFlags::MSG_WAITFORONE;
@@ -361,6 +382,9 @@ fn receive(
         received => received.map_err(failed)?,
     };
     for datagram in received {
+        if !is_kernel(datagram.address) {
+            continue;
+        }
         if datagram.flags.contains(MsgFlags::MSG_TRUNC) {
             return Err(RtnetlinkError::Malformed);
         }
@@ -371,15 +395,28 @@ fn receive(
     Ok(())
 }
 
+/// Returns whether the kernel has sent a datagram (`man 7 netlink`, `nl_pid`).
+pub(super) fn is_kernel(sender: Option<NetlinkAddr>) -> bool {
+    sender.is_some_and(|sender| sender.pid() == 0)
+}
+
+/// Refuses what other programs send to the port of a socket: `CAP_NET_ADMIN` in the namespace is enough to send, and
+/// the root of a container has it. The kernel delivers to a connected socket only what its peer sends to it
+/// (`netlink_getsockbyportid`, `net/netlink/af_netlink.c`). Multicasts still arrive, whoever sends them.
+fn connect_to_kernel(fd: &OwnedFd) -> io::Result<()> {
+    connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
+}
+
 /// Returns whether a port is that of a request socket of this program. Another one may have it by chance.
 pub(super) fn is_own_port(port: u32) -> bool {
     port & OWN_PORTS_MASK == OWN_PORTS
 }
 
-/// Opens an rtnetlink socket, and lets the kernel choose its port.
+/// Opens an rtnetlink socket for events, and lets the kernel choose its port.
 pub(super) fn open(flags: SockFlag) -> io::Result<OwnedFd> {
     let fd = unbound(flags)?;
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
+    connect_to_kernel(&fd)?;
     Ok(fd)
 }
 

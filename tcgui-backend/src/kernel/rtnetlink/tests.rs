@@ -1,5 +1,11 @@
 //! Requests to the running kernel, and answers that only a test can make.
 
+use std::os::fd::AsRawFd;
+use std::process::Command;
+
+use netlink_packet_core::Emitable;
+use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, send};
+
 use super::*;
 use crate::kernel::qdisc::{Qdisc, RootChange};
 
@@ -67,6 +73,88 @@ fn a_refused_change_is_told_whatever_is_read_after_it() {
     assert!(expected.contains(&refused.errno()), "{refused:?}");
     assert!(socket.is_in_step());
     assert_eq!(socket.link(1).unwrap().ifname, "lo");
+}
+
+/// Returns the port to which datagrams for this socket are sent.
+fn port(socket: &RequestSocket) -> u32 {
+    let fd = socket.descriptor().as_raw_fd();
+    getsockname::<NetlinkAddr>(fd).unwrap().pid()
+}
+
+/// Lets another process send a datagram, repeated in itself, to a port. Returns the error number of its `send`, if any.
+fn send_from_another_process(port: u32, datagram: &[u8], times: usize) -> Option<i32> {
+    // `struct sockaddr_nl`, with no groups.
+    let script = "socket(my $s, 16, 3, 0) or die; \
+        my $to = pack('SSLL', 16, 0, $ARGV[0], 0); \
+        print send($s, pack('H*', $ARGV[1]) x $ARGV[2], 0, $to) ? 0 : 0 + $!";
+    let hex: String = datagram.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut perl = Command::new("perl");
+    let (port, times) = (port.to_string(), times.to_string());
+    let output = perl.args(["-e", script, &port, &hex, &times]).output();
+    let output = output.expect("perl is installed");
+    let errno: i32 = String::from_utf8_lossy(&output.stdout).parse().unwrap();
+    Some(errno).filter(|errno| *errno != 0)
+}
+
+/// Says that the request with this number has succeeded.
+fn forged_acknowledgement(sequence: u32, port: u32) -> Vec<u8> {
+    const NLMSG_ERROR: u16 = 2;
+    let mut bytes = framed(NLMSG_ERROR, 0, &[0; 20]);
+    bytes[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    bytes[12..16].copy_from_slice(&port.to_ne_bytes());
+    bytes
+}
+
+#[test]
+fn another_process_cannot_send_to_a_request_socket() {
+    let mut socket = RequestSocket::open().unwrap();
+    let forged = forged_acknowledgement(1, port(&socket));
+    let refused = send_from_another_process(port(&socket), &forged, 1);
+    assert_eq!(refused, Some(nix::libc::ECONNREFUSED));
+    let err = socket.set_up(NO_LINK, true).unwrap_err();
+    assert_eq!(err.refused(), Some(Refused::NoDevice));
+}
+
+#[test]
+fn what_another_process_sends_answers_no_request() {
+    // A kernel that delivered it would make no difference.
+    let mut socket = RequestSocket::open_to_all().unwrap();
+    for (forged, times) in [
+        (forged_acknowledgement(1, port(&socket)), 1),
+        // Malformed, and larger than any answer.
+        (vec![0xff; 1000], 70),
+    ] {
+        let refused = send_from_another_process(port(&socket), &forged, times);
+        assert_eq!(refused, None, "sent");
+    }
+    let err = socket.set_up(NO_LINK, true).unwrap_err();
+    assert_eq!(err.refused(), Some(Refused::NoDevice));
+    assert!(socket.is_in_step());
+    assert_eq!(socket.link(1).unwrap().ifname, "lo");
+}
+
+#[test]
+fn the_answer_to_an_earlier_request_answers_no_later_one() {
+    let mut socket = RequestSocket::open().unwrap();
+    // An answer that nobody reads, to a request with the number 0.
+    let mut bytes = Vec::new();
+    message::push_request(&mut bytes, nix::libc::RTM_GETLINK, 0x301, 0, &NoBody);
+    let fd = socket.descriptor().as_raw_fd();
+    send(fd, &bytes, MsgFlags::empty()).unwrap();
+    let err = socket.link(NO_LINK).unwrap_err();
+    assert_eq!(err.refused(), Some(Refused::NoDevice));
+    assert_eq!(socket.link(1).unwrap().ifname, "lo");
+}
+
+/// `struct ifinfomsg`, which names no link.
+struct NoBody;
+
+impl Emitable for NoBody {
+    fn buffer_len(&self) -> usize {
+        16
+    }
+
+    fn emit(&self, _: &mut [u8]) {}
 }
 
 /// A message as the kernel frames it.

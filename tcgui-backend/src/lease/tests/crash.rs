@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::super::restore::{Restored, decide};
+use super::super::restore::Restored;
 use super::super::terms::Grant;
 use super::*;
 use crate::tc::handle;

@@ -3,7 +3,7 @@
 use super::super::failed_change::{AfterFailure, after_failure};
 use super::*;
 use crate::tc::handle::{self, Tables};
-use crate::tc::observed::Root;
+use crate::tc::observed::{QdiscName, Root};
 
 fn own(ms: u64) -> Root {
     Root::Own {
@@ -53,6 +53,36 @@ fn a_lease_that_was_written_for_nothing_is_taken_back() {
     assert_eq!(back, AfterFailure::Write(held));
     let gone = after_failure(None, Some(recorded.clone()), Some(&before), Some(&after));
     assert_eq!(gone, AfterFailure::Erase(recorded));
+}
+
+#[test]
+fn a_root_that_another_program_has_installed_is_under_no_new_lease() {
+    let (held, recorded) = (lease(3), lease(4));
+    let theirs = |handle| Root::ForeignNetem {
+        handle,
+        netem: delay(9),
+    };
+    let htb = Root::Foreign(QdiscName {
+        kind: "htb".into(),
+        handle: 1 << 16,
+    });
+    for (before, after) in [
+        (own(5), &htb),
+        (own(5), &theirs(2 << 16)),
+        (theirs(3 << 16), &theirs(2 << 16)),
+    ] {
+        let of = |held| after_failure(held, Some(recorded.clone()), Some(&before), Some(after));
+        assert_eq!(of(None), AfterFailure::Erase(recorded.clone()));
+        assert_eq!(of(Some(&held)), AfterFailure::Write(held.clone()));
+    }
+    // The same netem with other parameters may be on the way to being replaced.
+    let changed = Root::ForeignNetem {
+        handle: 3 << 16,
+        netem: delay(8),
+    };
+    let before = theirs(3 << 16);
+    let kept = after_failure(None, Some(recorded.clone()), Some(&before), Some(&changed));
+    assert_eq!(kept, AfterFailure::Write(recorded));
 }
 
 #[test]

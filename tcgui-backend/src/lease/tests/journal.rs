@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use super::super::journal::{Journal, JournalError, Late};
+use super::super::journal::{DeferredWrite, Journal, JournalError, Whereabouts};
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, Probability, Random, Rate, Slot};
 
@@ -13,6 +13,11 @@ fn files(state: &Path) -> Vec<PathBuf> {
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
     files
+}
+
+fn amend(also: Vec<LeaseNetns>) -> DeferredWrite {
+    let ifname = "far".to_owned();
+    DeferredWrite::Amend(Whereabouts { also, ifname })
 }
 
 fn open(state: &Path) -> Journal {
@@ -111,11 +116,12 @@ fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
     };
     let amended = Lease {
         also: vec![NETNS],
+        ifname: "renamed".to_owned(),
         set: vec![None],
         ..lease.clone()
     };
     let amend = || {
-        journal.intend(&amended, Late::Amend(amended.also.clone()));
+        journal.intend(&amended, DeferredWrite::Amend(Whereabouts::of(&amended)));
         journal.catch_up(&amended).unwrap();
     };
     amend();
@@ -124,6 +130,7 @@ fn ways_are_written_into_a_lease_that_is_there_and_into_no_other() {
     amend();
     let expected = Lease {
         also: vec![NETNS],
+        ifname: "renamed".to_owned(),
         ..lease.clone()
     };
     assert_eq!(journal.load().unwrap().leases, [expected]);
@@ -140,7 +147,7 @@ fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
         expires: Some(at(20)),
         ..lease(7)
     };
-    for late in [Late::Erase, Late::Amend(vec![NETNS])] {
+    for late in [DeferredWrite::Erase, amend(vec![NETNS])] {
         journal.write(&old).unwrap();
         journal.intend(&old, late.clone());
         journal.write(&new).unwrap();
@@ -149,12 +156,12 @@ fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
         assert_eq!(left, std::slice::from_ref(&new), "{late:?}");
     }
     // Of two that come in the wrong order the newer one holds.
-    journal.intend(&new, Late::Amend(vec![]));
-    journal.intend(&new, Late::Amend(vec![NETNS]));
+    journal.intend(&new, amend(vec![]));
+    journal.intend(&new, amend(vec![NETNS]));
     journal.catch_up(&new).unwrap();
     journal.catch_up(&new).unwrap();
     assert_eq!(journal.load().unwrap().leases[0].also, [NETNS]);
-    journal.intend(&new, Late::Erase);
+    journal.intend(&new, DeferredWrite::Erase);
     journal.catch_up(&new).unwrap();
     assert!(files(state.path()).is_empty());
 }
@@ -312,7 +319,7 @@ fn a_directory_that_no_daemon_has_used_is_said_and_not_made() {
     Journal::open_existing(&state, home()).unwrap();
 }
 
-fn way(pid: u64) -> LeaseNetns {
+fn netns_ref(pid: u64) -> LeaseNetns {
     LeaseNetns::Held {
         device: u64::MAX,
         inode: u64::MAX,
@@ -326,7 +333,7 @@ fn what_can_be_written_can_be_read() {
     let state = tempfile::tempdir().unwrap();
     let journal = open(state.path());
     let with_ways = |count: u64| Lease {
-        also: (1..=count).map(way).collect(),
+        also: (1..=count).map(netns_ref).collect(),
         ..lease(7)
     };
     let mut largest = 0;
@@ -352,13 +359,13 @@ fn what_can_be_written_can_be_read() {
 
 #[test]
 fn a_lease_knows_as_many_ways_and_lost_qdiscs_as_can_be_written() {
-    use crate::kernel::netns::{HeldNamespaceId, Way};
+    use crate::kernel::netns::{NetnsRef, ProcessNetnsId};
     use crate::tc::observed::{Observed, Root};
 
     let state = tempfile::tempdir().unwrap();
     let journal = open(state.path());
-    let id = |pid| HeldNamespaceId::from_parts(u64::MAX, u64::MAX, pid, u64::MAX);
-    let ways: Vec<_> = (1..=5000).map(|pid| Way::Process(id(pid))).collect();
+    let id = |pid| ProcessNetnsId::from_parts(u64::MAX, u64::MAX, pid, u64::MAX);
+    let netns_refs: Vec<_> = (1..=5000).map(|pid| NetnsRef::Process(id(pid))).collect();
     let child = crate::tc::observed::QdiscName {
         kind: "k".repeat(15),
         handle: 0xffff_0000,
@@ -381,8 +388,8 @@ fn a_lease_knows_as_many_ways_and_lost_qdiscs_as_can_be_written() {
         },
         ..lease(7)
     };
-    assert!(lease.led_to_by(&ways));
-    assert!(!lease.led_to_by(&ways), "the same ways are no news");
+    assert!(lease.led_to_by(&netns_refs));
+    assert!(!lease.led_to_by(&netns_refs), "the same ways are no news");
     lease.beneath = Some(lease.before.clone());
     journal.write(&lease).unwrap();
     assert_eq!(journal.load().unwrap().leases, [lease]);

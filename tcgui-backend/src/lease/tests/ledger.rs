@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::super::ledger::{LeaseKey, Ledger};
 use super::*;
-use crate::kernel::netns::{HeldNamespaceId, MountedNamespaceId, NetnsKey, Way};
+use crate::kernel::netns::{MountedNamespaceId, NetnsKey, NetnsRef, ProcessNetnsId};
 
 const A: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 1));
 const B: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 2));
@@ -81,17 +81,17 @@ fn a_link_that_is_gone_takes_its_lease_along() {
 }
 
 const MOUNTED: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
-const HELD: HeldNamespaceId = HeldNamespaceId::from_parts(4, 1, 20, 5);
+const HELD: ProcessNetnsId = ProcessNetnsId::from_parts(4, 1, 20, 5);
 
-fn name() -> Way {
+fn name() -> NetnsRef {
     let path = "/run/netns/a".into();
-    Way::Name { path, id: MOUNTED }
+    NetnsRef::Name { path, id: MOUNTED }
 }
 
 #[test]
 fn a_lease_is_found_by_each_way_to_its_namespace() {
-    let other = Way::Process(HeldNamespaceId::from_parts(4, 1, 20, 6));
-    let process = Way::Process(HELD);
+    let other = NetnsRef::Process(ProcessNetnsId::from_parts(4, 1, 20, 6));
+    let process = NetnsRef::Process(HELD);
     for (first, also, seen) in [
         (HELD.into(), vec![], process.clone()),
         (HELD.into(), vec![MOUNTED.into()], name()),
@@ -140,7 +140,7 @@ fn an_interface_has_one_lease() {
     let (first, second) = (of(HELD.into(), vec![]), of(MOUNTED.into(), vec![]));
     ledger.adopt((NetnsKey::Held(HELD), 2), first.clone(), at(0));
     ledger.adopt((NetnsKey::Mounted(MOUNTED), 2), second.clone(), at(0));
-    let surplus = ledger.met(NetnsKey::Held(HELD), &[Way::Process(HELD), name()]);
+    let surplus = ledger.met(NetnsKey::Held(HELD), &[NetnsRef::Process(HELD), name()]);
     assert_eq!(surplus, [second]);
     assert_eq!(ledger.get((NetnsKey::Held(HELD), 2)), Some(&first));
 }
@@ -159,9 +159,9 @@ fn a_lease_says_by_which_ways_its_namespace_is_known() {
         also: vec![HELD.into()],
         ..lease
     };
-    let ways = [name(), Way::Process(HELD)];
-    assert_eq!(ledger.led_to_by(key, &ways), [amended]);
-    assert!(ledger.led_to_by(key, &ways).is_empty());
+    let netns_refs = [name(), NetnsRef::Process(HELD)];
+    assert_eq!(ledger.led_to_by(key, &netns_refs), [amended]);
+    assert!(ledger.led_to_by(key, &netns_refs).is_empty());
 }
 
 #[derive(Debug, Clone)]

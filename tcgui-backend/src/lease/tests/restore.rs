@@ -1,8 +1,9 @@
 //! What is put back where something else is.
 
-use super::super::restore::{Restored, decide};
+use super::super::restore::Restored;
 use super::super::terms::Grant;
 use super::*;
+use crate::kernel::link::LinkIdentity;
 use crate::kernel::netem::{Probability, Random};
 use crate::kernel::qdisc::{Install, QdiscStatistics, RootChange};
 use crate::tc::handle::{self, Tables};
@@ -282,4 +283,45 @@ fn a_scenario_that_interrupted_nothing_leaves_nothing() {
         ..lease(2)
     };
     assert_eq!(lease.ending(at(0)), (lease.clone(), None));
+}
+
+#[test]
+fn a_link_that_is_another_one_is_not_restored() {
+    let identity = |kind: &str, last| LinkIdentity {
+        kind: Some(kind.to_owned()),
+        peer: None,
+        address: vec![2, 0, 0, 0, 0, last],
+    };
+    let lease = Lease {
+        link: Some(identity("dummy", 1)),
+        // A step of a scenario had nothing on.
+        set: vec![None, Some(delay(5))],
+        ..before(&theirs(delay(3)))
+    };
+    let decide = |link, observed| {
+        let link: LinkIdentity = link;
+        let found = lease.compare(Some(&link));
+        crate::lease::restore::decide(&lease, &observed, found)
+    };
+    let there = |link, observed| matches!(decide(link, observed).0, Restored::Left { .. });
+    let same = || identity("dummy", 1);
+    let other_address = || identity("dummy", 2);
+    let other_kind = || identity("veth", 1);
+    assert_eq!(decide(same(), default()).0, back());
+    assert_eq!(decide(same(), own(delay(5))).0, back());
+    // What is ours is taken back whatever the hardware address is, but nothing is put onto another link.
+    assert_eq!(decide(other_address(), own(delay(5))).0, back());
+    assert!(there(other_address(), default()));
+    assert!(there(other_address(), own(delay(9))));
+    assert!(there(other_kind(), default()));
+    assert!(there(other_kind(), own(delay(5))));
+    for link in [other_address(), other_kind()] {
+        assert!(decide(link, default()).1.is_empty());
+    }
+    // An earlier version wrote nothing of the link.
+    let unknown = Lease {
+        link: None,
+        ..lease.clone()
+    };
+    assert_eq!(unknown.compare(Some(&other_kind())), LinkMatch::Same);
 }

@@ -263,7 +263,7 @@ async fn a_thousand_files_are_read_in_no_time() {
         let text = text.replace("fast-degradation", &format!("s{index}"));
         fs::write(root.path().join(format!("scenarios/{index}.json5")), text).unwrap();
     }
-    let mut desk = Desk::new(config(root.path()));
+    let mut desk = LibraryStore::new(config(root.path()));
     let mut best = Duration::MAX;
     for _ in 0..5 {
         let began = std::time::Instant::now();

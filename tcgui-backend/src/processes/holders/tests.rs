@@ -8,7 +8,7 @@ const DEVICE: u64 = 4;
 
 fn process(inode: u64, pid: i32, started: u64, comm: &str) -> Process {
     Process {
-        id: HeldNamespaceId::from_parts(DEVICE, inode, pid, started),
+        id: ProcessNetnsId::from_parts(DEVICE, inode, pid, started),
         netns: Some(inode),
         findable: true,
         comm: std::ffi::OsStr::new(comm).into(),
@@ -44,7 +44,7 @@ fn the_successor_comes_before_the_predecessor_goes() {
     assert_eq!(events(&mut holders), [added(&b), removed(&a)]);
     assert!(!holders.in_doubt(), "somebody is left");
     // The process id means another process by now.
-    holders.ended(HeldNamespaceId::from_parts(DEVICE, 1, 8, 3));
+    holders.ended(ProcessNetnsId::from_parts(DEVICE, 1, 8, 3));
     assert_eq!(events(&mut holders), []);
 }
 
@@ -205,7 +205,7 @@ impl World {
         let (started, netns) = *self.processes.get(&pid)?;
         let inode = *self.inodes.get(&netns)?;
         Some(Process {
-            id: HeldNamespaceId::from_parts(DEVICE, inode, pid, started),
+            id: ProcessNetnsId::from_parts(DEVICE, inode, pid, started),
             netns: self.numbered.then_some(netns),
             findable: self.numbered,
             comm: std::ffi::OsString::from(format!("p{pid}")).into(),
@@ -224,8 +224,8 @@ impl World {
 /// What a consumer makes of the events, and what it insists on.
 #[derive(Debug, Default)]
 struct Consumer {
-    numbers: HashMap<HeldNamespaceId, u64>,
-    holders: BTreeMap<u64, Vec<(HeldNamespaceId, u64)>>,
+    numbers: HashMap<ProcessNetnsId, u64>,
+    holders: BTreeMap<u64, Vec<(ProcessNetnsId, u64)>>,
 }
 
 impl Consumer {

@@ -8,7 +8,7 @@ use crate::kernel::qdisc::{Install, Qdisc, QdiscStatistics, RootChange};
 use crate::tc::desired::Desired;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
-use crate::tc::plan::{ForeignQdiscs, Plan, Refusal, plan, steps};
+use crate::tc::plan::{ForeignQdiscs, Plan, Refusal, is_expected, lost, plan, steps};
 
 const IFINDEX: u32 = 3;
 const ROOT: u32 = u32::MAX;
@@ -134,7 +134,20 @@ impl Kernel {
     fn reach(&mut self, desired: Option<&Netem>, foreign: ForeignQdiscs) -> Result<Plan, Refusal> {
         let observed = self.observed();
         let plan = plan(desired, &observed, foreign)?;
-        for step in steps(plan, desired, &observed) {
+        for (index, step) in steps(plan, desired, &observed).into_iter().enumerate() {
+            let replaces = matches!(
+                step,
+                RootChange::Install {
+                    install: Install::Replace,
+                    ..
+                }
+            );
+            // Nobody else has changed it.
+            let now = self.observed();
+            assert!(
+                !replaces || is_expected(&observed, index > 0, &now),
+                "{now:?}"
+            );
             let taken = self.take(&step);
             assert_eq!(taken, Ok(()), "{step:?} of {plan:?} on {observed:?}");
         }
@@ -240,6 +253,63 @@ proptest! {
         let ours = (0x7c60..0x7c80).contains(&major);
         prop_assert_eq!(handle::tables(major << 16).is_some(), ours);
     }
+}
+
+#[test]
+fn a_root_or_child_of_another_program_is_not_expected() {
+    let (own, theirs) = (0x7c60_0000, 0x3_0000);
+    let root = |handle, netem| vec![qdisc("netem", handle, ROOT, Some(listed(netem)))];
+    let other = Netem {
+        latency_ns: MS,
+        ..short()
+    };
+    let with_child = |handle| {
+        let mut qdiscs = root(handle, short());
+        qdiscs.push(qdisc("tbf", 0x30_0000, handle | 1, None));
+        qdiscs
+    };
+    let at = |qdiscs: &[Qdisc]| Observed::new(qdiscs, IFINDEX);
+    for handle in [own, theirs] {
+        let before = at(&root(handle, short()));
+        for (now, when_untouched, when_changed) in [
+            (root(handle, short()), true, true),
+            (root(handle, other), false, true),
+            (root(handle + 0x1_0000, short()), false, false),
+            (with_child(handle), false, false),
+            (vec![qdisc("htb", handle, ROOT, None)], false, false),
+            (vec![qdisc("noqueue", 0, ROOT, None)], false, false),
+            (Vec::new(), false, false),
+        ] {
+            let now = at(&now);
+            let found = [false, true].map(|changed| is_expected(&before, changed, &now));
+            assert_eq!(found, [when_untouched, when_changed], "{now:?}");
+        }
+    }
+    // Also what the operator allowed to replace is what was recorded, or nothing is replaced.
+    let htb = at(&[qdisc("htb", theirs, ROOT, None)]);
+    let prio = at(&[qdisc("prio", theirs, ROOT, None)]);
+    assert!(is_expected(&htb, false, &htb) && !is_expected(&htb, false, &prio));
+}
+
+#[test]
+fn a_replacement_of_another_root_is_a_loss() {
+    let theirs = qdisc("netem", 0x3_0000, ROOT, Some(listed(short())));
+    let changed = qdisc("netem", 0x3_0000, ROOT, Some(listed(Netem::default())));
+    let htb = qdisc("htb", 0x3_0000, ROOT, None);
+    let default = qdisc("pfifo_fast", 0, ROOT, None);
+    let expected = Observed::new(std::slice::from_ref(&theirs), IFINDEX);
+    for (destroyed, is_lost) in [
+        (&theirs, false),
+        (&changed, true),
+        (&htb, true),
+        (&default, false),
+    ] {
+        let lost = lost(&expected, false, destroyed.clone());
+        assert_eq!(lost.is_some(), is_lost, "{destroyed:?}");
+    }
+    assert_eq!(lost(&expected, true, changed), None, "we changed it");
+    let found = lost(&expected, true, htb).unwrap();
+    assert_eq!(found.root.to_string(), "htb 3:");
 }
 
 #[test]

@@ -11,8 +11,8 @@ use super::*;
 enum Event {
     Name(&'static str, MountedNamespaceId),
     NoName(&'static str, MountedNamespaceId),
-    Holder(HeldNamespaceId, HolderKind),
-    NoHolder(Finder, HeldNamespaceId),
+    Holder(ProcessNetnsId, HolderKind),
+    NoHolder(HolderSource, ProcessNetnsId),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -31,7 +31,7 @@ fn event() -> impl Strategy<Value = Event> {
             false => process(["sh", "sleep"][name]),
         }
     });
-    let finder = proptest::sample::select(vec![Finder::Containers, Finder::Processes]);
+    let finder = proptest::sample::select(vec![HolderSource::Containers, HolderSource::Processes]);
     prop_oneof![
         (name.clone(), id.clone()).prop_map(|(name, id)| Event::Name(name, id)),
         (name, id).prop_map(|(name, id)| Event::NoName(name, id)),
@@ -44,7 +44,7 @@ fn event() -> impl Strategy<Value = Event> {
 #[derive(Debug, Default)]
 struct Model {
     names: BTreeMap<&'static str, MountedNamespaceId>,
-    holders: BTreeMap<(Finder, i32), (HeldNamespaceId, HolderKind)>,
+    holders: BTreeMap<(HolderSource, i32), (ProcessNetnsId, HolderKind)>,
 }
 
 impl Model {
@@ -69,8 +69,8 @@ impl Model {
     }
 
     /// The containers that are called so, the one that keeps its name first.
-    fn namesakes(&self, name: &str) -> Vec<(Runtime, String, HeldNamespaceId)> {
-        let namesake = |(id, kind): &'_ (HeldNamespaceId, HolderKind)| match kind {
+    fn namesakes(&self, name: &str) -> Vec<(Runtime, String, ProcessNetnsId)> {
+        let namesake = |(id, kind): &'_ (ProcessNetnsId, HolderKind)| match kind {
             HolderKind::Container(it) if it.name.as_str() == name => {
                 Some((it.runtime, it.short_id.clone(), *id))
             }
@@ -81,7 +81,7 @@ impl Model {
         all
     }
 
-    fn container_name(&self, id: HeldNamespaceId, container: &Container) -> String {
+    fn container_name(&self, id: ProcessNetnsId, container: &Container) -> String {
         let name = container.name.as_str();
         let namesakes = self.namesakes(name);
         if namesakes[0].2 == id {
@@ -131,7 +131,7 @@ impl Model {
         titles.map(|(inode, all)| (inode, names(all))).collect()
     }
 
-    fn ways(&self, inode: u64) -> BTreeSet<String> {
+    fn netns_refs(&self, inode: u64) -> BTreeSet<String> {
         let names = self.names.iter().filter(|(_, id)| id.inode() == inode);
         let names = names.map(|(name, id)| format!("{name} {id}"));
         let holders = self.holders.values();
@@ -142,17 +142,17 @@ impl Model {
     }
 }
 
-fn way(way: &Way) -> String {
-    match way {
-        Way::Name { path, id } => format!("{} {id}", path.file_name().unwrap().display()),
-        Way::Process(id) => id.pid().to_string(),
+fn netns_ref(netns_ref: &NetnsRef) -> String {
+    match netns_ref {
+        NetnsRef::Name { path, id } => format!("{} {id}", path.file_name().unwrap().display()),
+        NetnsRef::Process(id) => id.pid().to_string(),
     }
 }
 
 /// What those who listen to changes believe.
 #[derive(Debug, Default)]
 struct Followers {
-    ways: HashMap<NetnsKey, BTreeSet<String>>,
+    netns_refs: HashMap<NetnsKey, BTreeSet<String>>,
     /// Under which name which namespace is shown.
     titles: BTreeMap<String, NetnsKey>,
 }
@@ -160,16 +160,28 @@ struct Followers {
 impl Followers {
     fn follow(&mut self, change: &Change) {
         for (key, it) in &change.untracked {
-            let ways = self.ways.get_mut(key).expect("a way to where nobody went");
-            assert!(ways.remove(&way(it)), "{it:?} was no way");
+            let netns_refs = self
+                .netns_refs
+                .get_mut(key)
+                .expect("a way to where nobody went");
+            assert!(netns_refs.remove(&netns_ref(it)), "{it:?} was no way");
         }
         for key in &change.gone {
-            let left = self.ways.remove(key).expect("it was there");
+            let left = self.netns_refs.remove(key).expect("it was there");
             assert!(left.is_empty(), "{left:?} leads to {key:?}");
         }
-        assert!(self.ways.values().all(|ways| !ways.is_empty()));
+        assert!(
+            self.netns_refs
+                .values()
+                .all(|netns_refs| !netns_refs.is_empty())
+        );
         for (key, it) in &change.tracked {
-            assert!(self.ways.entry(*key).or_default().insert(way(it)));
+            assert!(
+                self.netns_refs
+                    .entry(*key)
+                    .or_default()
+                    .insert(netns_ref(it))
+            );
         }
     }
 }
@@ -212,18 +224,18 @@ proptest! {
                 for name in names {
                     let found = find(&inventory, name, "lo").expect("found by any name");
                     prop_assert_eq!((found.key, found.name.to_wire()), (key, names[0].clone()));
-                    let title = NamespaceName::from_wire(name).unwrap();
+                    let display_name = NamespaceName::from_wire(name).unwrap();
                     let lo = InterfaceName::new("lo").unwrap();
-                    prop_assert_eq!(inventory.shows(&title, &lo), *name == names[0]);
+                    prop_assert_eq!(inventory.shows(&display_name, &lo), *name == names[0]);
                 }
                 if *inode != OWN_INODE {
-                    prop_assert_eq!(&followers.ways[&key], &model.ways(*inode));
-                    let ways = inventory.ways(key);
-                    let ways: BTreeSet<_> = ways.iter().map(way).collect();
-                    prop_assert_eq!(ways, model.ways(*inode));
+                    prop_assert_eq!(&followers.netns_refs[&key], &model.netns_refs(*inode));
+                    let netns_refs = inventory.netns_refs(key);
+                    let netns_refs: BTreeSet<_> = netns_refs.iter().map(netns_ref).collect();
+                    prop_assert_eq!(netns_refs, model.netns_refs(*inode));
                 }
             }
-            prop_assert_eq!(followers.ways.len() + 1, titles.len());
+            prop_assert_eq!(followers.netns_refs.len() + 1, titles.len());
             let names: usize = titles.values().map(Vec::len).sum();
             prop_assert_eq!(inventory.by_name.len(), names, "no other name finds anything");
             let touched: BTreeSet<_> = change.touched.iter().map(NamespaceName::to_wire).collect();

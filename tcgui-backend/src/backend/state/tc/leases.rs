@@ -62,6 +62,47 @@ impl State {
         forget(gone, effects);
     }
 
+    /// A namespace was looked at: leases follow their links to other names, and end if other links have taken their
+    /// indexes.
+    pub(in crate::backend::state) fn follow_links(
+        &mut self,
+        key: NetnsKey,
+        effects: &mut Vec<Effect>,
+    ) {
+        if self.ledger.is_empty() {
+            return;
+        }
+        let links = self.inventory.links(key);
+        let is_busy = |lane| self.lanes.is_busy(lane);
+        forget(self.ledger.replaced(key, &links, is_busy), effects);
+        let renamed = self.ledger.named(key, &links).into_iter();
+        effects.extend(renamed.map(Box::new).map(Effect::AmendLease));
+    }
+
+    /// A scenario has lost its link: its lease does not go over to another link with the same index.
+    pub(super) fn follow_replacement(&mut self, lane: LeaseKey, effects: &mut Vec<Effect>) {
+        if let Some((_, found)) = self.inventory.locate(lane.0, lane.1) {
+            let gone = self.ledger.replaced(lane.0, &[found.link], |_| false);
+            forget(gone, effects);
+        }
+    }
+
+    /// The kernel's number for a namespace is known: leases that were taken there under other names end there.
+    pub(in crate::backend::state) fn identified(
+        &mut self,
+        key: NetnsKey,
+        cookie: Option<u64>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(cookie) = cookie.filter(|_| self.inventory.has(key)) else {
+            return;
+        };
+        forget(self.ledger.identified(key, cookie), effects);
+        self.amend_leases(key, effects);
+        // They hold again when the links are seen.
+        effects.push(Effect::Recheck(key));
+    }
+
     /// One more way to a namespace was found: leases are known by all of them.
     pub(in crate::backend::state) fn leases_met(
         &mut self,
@@ -71,17 +112,23 @@ impl State {
         if self.ledger.is_empty() {
             return;
         }
-        forget(self.ledger.met(key, &self.inventory.ways(key)), effects);
+        forget(
+            self.ledger.met(key, &self.inventory.netns_refs(key)),
+            effects,
+        );
         self.amend_leases(key, effects);
+        if self.ledger.may_be_in(key) {
+            effects.push(Effect::Identify(key, self.inventory.netns_refs(key)));
+        }
     }
 
     /// Lets leases say by which ways their namespace is known, unless it is gone.
     pub(super) fn amend_leases(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
-        let ways = self.inventory.ways(key);
-        if ways.is_empty() {
+        let netns_refs = self.inventory.netns_refs(key);
+        if netns_refs.is_empty() {
             return;
         }
-        let amended = self.ledger.led_to_by(key, &ways);
+        let amended = self.ledger.led_to_by(key, &netns_refs);
         let amended = amended.into_iter().map(Box::new);
         effects.extend(amended.map(Effect::AmendLease));
     }
@@ -104,6 +151,9 @@ impl State {
         forget(self.ledger.forget(moment.boot), effects);
         let due = self.ledger.due(moment.boot, |lane| self.is_restoring(lane));
         for (key, ifindex) in due {
+            if self.restore_departing((key, ifindex), moment, effects) {
+                continue;
+            }
             let Some((target, found)) = self.inventory.locate(key, ifindex) else {
                 self.ledger.put_off((key, ifindex), moment.boot);
                 continue;

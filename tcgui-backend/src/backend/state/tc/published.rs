@@ -174,7 +174,7 @@ impl PublishedTc {
     }
 
     /// Calls `differs` for each interface of a namespace of which something else was published; with
-    /// `None` when it is gone.
+    /// [`Shown::Off`] once and then with `None` when it is gone.
     fn compare(
         &mut self,
         netns: &NamespaceName,
@@ -195,7 +195,10 @@ impl PublishedTc {
             .collect();
         for target in before {
             if !inventory.shows(&target.0, &target.1) {
-                self.shown.remove(&target);
+                // Not every reader knows from the list that the interface is gone.
+                if self.shown.remove(&target) != Some(Shown::Off) {
+                    differs(&target, Some(&Shown::Off));
+                }
                 differs(&target, None);
             } else if self.shown.insert(target.clone(), Shown::Off) != Some(Shown::Off) {
                 differs(&target, Some(&Shown::Off));

@@ -10,10 +10,10 @@ use tcgui_shared::tc::{TcOperation, TcResponse};
 use super::*;
 use crate::backend::state::executions::Asked;
 use crate::execution::{Action, Claim, Command, InterfaceKey, InterfaceNames, Loss, Target};
-use crate::held::{Holder, HolderKind};
 use crate::kernel::netem::Netem;
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
 use crate::lease::Owner;
+use crate::netns_holders::{Holder, HolderKind};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
 
@@ -21,7 +21,7 @@ const V0: (NetnsKey, u32) = (NetnsKey::Host, 2);
 
 type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
 
-fn claim(number: u64, netns: NetnsKey) -> Claim {
+pub(super) fn claim(number: u64, netns: NetnsKey) -> Claim {
     Claim {
         number,
         scenario: "blip".into(),
@@ -42,14 +42,14 @@ fn apply() -> TcOperation {
     })
 }
 
-fn step() -> Asked {
+pub(super) fn step() -> Asked {
     Asked::Change(Box::new(TcOperation::ApplyConfig {
         config: TcNetemConfig::default(),
     }))
 }
 
 impl Bench {
-    fn call(&mut self, claim: &Claim, asked: Asked) -> (Vec<Effect>, Answer) {
+    pub(super) fn call(&mut self, claim: &Claim, asked: Asked) -> (Vec<Effect>, Answer) {
         let (reply, answer) = Reply::channel();
         let call = TcCall {
             claim: claim.clone(),
@@ -60,7 +60,7 @@ impl Bench {
     }
 
     /// An execution has looked at v0, at which a netem is.
-    fn claimed(claim: &Claim) -> Self {
+    pub(super) fn claimed(claim: &Claim) -> Self {
         let mut bench = Self::warm();
         let (effects, mut answer) = bench.call(claim, Asked::Look);
         let change = Self::begun(effects);
@@ -72,7 +72,7 @@ impl Bench {
         bench
     }
 
-    fn execution(
+    pub(super) fn execution(
         &mut self,
         request: ScenarioExecutionRequest,
     ) -> (
@@ -85,7 +85,7 @@ impl Bench {
     }
 }
 
-fn start(netns: &str, interface: &str) -> ScenarioExecutionRequest {
+pub(super) fn start(netns: &str, interface: &str) -> ScenarioExecutionRequest {
     ScenarioExecutionRequest::Start {
         scenario_id: "blip".to_owned(),
         namespace: netns.to_owned(),
@@ -94,7 +94,7 @@ fn start(netns: &str, interface: &str) -> ScenarioExecutionRequest {
     }
 }
 
-fn is_lost(effect: &Effect, loss: Loss) -> bool {
+pub(super) fn is_lost(effect: &Effect, loss: Loss) -> bool {
     matches!(
         effect,
         Effect::Execution(Command::Lost { number: 1, loss: it, .. }) if *it == loss
@@ -266,17 +266,20 @@ fn what_goes_is_lost() {
 
 #[test]
 fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
-    let web = HeldNamespaceId::from_parts(4, A.inode(), 20, 5);
+    let web = ProcessNetnsId::from_parts(4, A.inode(), 20, 5);
     let key = NetnsKey::Held(web);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sleep").into());
     let mut bench = Bench::warm();
     let holder = Holder { id: web, kind };
-    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    bench.step(Input::Held(
+        HolderSource::Processes,
+        HeldEvent::Added(holder),
+    ));
     bench.step(links(key, &[link(2, "v0", false)]));
     let (effects, _answer) = bench.call(&claim(1, key), Asked::Look);
     let is_look = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
     assert!(effects.iter().any(is_look), "{effects:?}");
-    let removed = || Input::Held(Finder::Processes, HeldEvent::Removed(web));
+    let removed = || Input::Held(HolderSource::Processes, HeldEvent::Removed(web));
     for step in [added("a", A), removed()] {
         let effects = bench.step(step);
         assert!(
@@ -315,17 +318,20 @@ fn what_goes_with_its_namespace_is_lost() {
 
 #[test]
 fn a_scenario_begins_by_the_way_that_was_named() {
-    let id = HeldNamespaceId::from_parts(4, 1, 20, 5);
+    let id = ProcessNetnsId::from_parts(4, 1, 20, 5);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sh").into());
     let mut bench = Bench::warm();
     let holder = Holder { id, kind };
-    bench.step(Input::Held(Finder::Processes, HeldEvent::Added(holder)));
+    bench.step(Input::Held(
+        HolderSource::Processes,
+        HeldEvent::Added(holder),
+    ));
     let key = NetnsKey::Held(id);
     bench.step(links(key, &[link(2, "v0", true)]));
     bench.step(Input::Published(COST));
     let mut claim = claim(1, key);
     claim.target.names.netns = NamespaceName::from_wire("pid:20(sh)").unwrap();
-    for (asked, named) in [(Asked::Look, Some(Way::Process(id))), (step(), None)] {
+    for (asked, named) in [(Asked::Look, Some(NetnsRef::Process(id))), (step(), None)] {
         let (effects, _answer) = bench.call(&claim, asked);
         let change = Bench::begun(effects);
         assert_eq!(change.order.place.named, named);
@@ -421,7 +427,8 @@ fn a_change_that_fails_ends_no_lease_of_another_kind() {
 fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
     let key = NetnsKey::Mounted(A);
     let mine = claim(1, key);
-    // The namespace goes while the lease holds, and while the step that takes it is under way.
+    // The namespace goes while the lease holds, and while the step that takes it is under way. What is tried before the
+    // daemon lets go of it fails.
     for is_under_way in [false, true] {
         let mut bench = Bench::warm();
         bench.step(added("a", A));
@@ -433,10 +440,10 @@ fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
         let lease = scenario_lease(&bench);
         let mut change = Some(only_work(bench.call(&mine, step()).0));
         let mut finish = |bench: &mut Bench| {
-            if let Some(change) = change.take() {
-                done_under(bench, change, Some(lease.clone()), Ok(()));
-                bench.step(Input::Published(COST));
-            }
+            let change = change.take()?;
+            let effects = done_under(bench, change, Some(lease.clone()), Ok(()));
+            bench.step(Input::Published(COST));
+            Some(effects)
         };
         if !is_under_way {
             finish(&mut bench);
@@ -445,17 +452,26 @@ fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
             name: "a".into(),
             id: A,
         };
-        let effects = bench.step(Input::Namespace(gone));
+        let mut effects = bench.step(Input::Namespace(gone));
         assert!(
             effects.iter().any(|it| is_lost(it, Loss::Gone)),
             "{effects:?}"
         );
         bench.step(Input::Published(COST));
-        let (effects, _answer) = bench.call(&mine, Asked::Release { owed: false });
-        assert!(effects.is_empty(), "{effects:?}");
-        finish(&mut bench);
-        bench.wait(Duration::from_secs(5));
-        bench.step(Input::Timer);
+        let (released, _answer) = bench.call(&mine, Asked::Release { owed: false });
+        assert!(released.is_empty(), "{released:?}");
+        if let Some(finished) = finish(&mut bench) {
+            effects = finished;
+        }
+        for _ in 0..2 {
+            let restoration = only_work(effects);
+            assert_eq!(restoration.order.work, TcWork::Restore);
+            let held = restoration.order.held.clone();
+            done_under(&mut bench, restoration, held, Err(ErrorKind::NotFound));
+            bench.wait(Duration::from_secs(5));
+            effects = bench.step(Input::Timer);
+        }
+        assert!(!leases::begins(&effects), "{effects:?}");
         bench.step(added("a", A));
         let effects = bench.step(links(key, &[link(2, "v0", true)]));
         let restoration = only_work(effects);

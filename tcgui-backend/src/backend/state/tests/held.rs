@@ -3,11 +3,11 @@
 use tcgui_shared::names::ContainerName;
 
 use super::*;
-use crate::held::{Container, Holder, HolderKind, Runtime};
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
 use crate::lease::{Before, LeaseNetns, Owner};
+use crate::netns_holders::{Container, Holder, HolderKind, Runtime};
 
-const WEB: HeldNamespaceId = HeldNamespaceId::from_parts(4, 1, 20, 5);
+const WEB: ProcessNetnsId = ProcessNetnsId::from_parts(4, 1, 20, 5);
 
 fn container(name: &str) -> HolderKind {
     HolderKind::Container(Arc::new(Container {
@@ -19,12 +19,12 @@ fn container(name: &str) -> HolderKind {
     }))
 }
 
-fn appears(id: HeldNamespaceId, kind: HolderKind) -> Input {
+fn appears(id: ProcessNetnsId, kind: HolderKind) -> Input {
     Input::Held(kind.finder(), HeldEvent::Added(Holder { id, kind }))
 }
 
-fn goes(id: HeldNamespaceId) -> Input {
-    Input::Held(Finder::Containers, HeldEvent::Removed(id))
+fn goes(id: ProcessNetnsId) -> Input {
+    Input::Held(HolderSource::Containers, HeldEvent::Removed(id))
 }
 
 /// What was published of traffic control: where, and whether there is a netem; `None`: it is taken back.
@@ -43,12 +43,15 @@ fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
     let effects = bench.step(appears(WEB, container("web")));
     let key = NetnsKey::Held(WEB);
     assert!(
-        matches!(&effects[..], [Effect::Track(to, Way::Process(WEB))] if *to == key),
+        matches!(&effects[..], [Effect::Track(to, NetnsRef::Process(WEB))] if *to == key),
         "{effects:?}"
     );
     let shown = bench.publication(links(key, &[link(1, "lo", false)]));
     assert_eq!(listed(&shown), ["default", "container:web"]);
-    assert_eq!(bench.roster.namespaces[1].ways, [Way::Process(WEB)]);
+    assert_eq!(
+        bench.counter_targets.namespaces[1].netns_refs,
+        [NetnsRef::Process(WEB)]
+    );
     bench.published();
     bench.wait(Duration::from_secs(1));
     let mut effects = bench.step(goes(WEB));
@@ -57,7 +60,7 @@ fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
     };
     assert_eq!(listed(&gone), ["default"]);
     assert!(
-        matches!(&effects[..], [Effect::Forget(forgotten), Effect::Untrack(to, Way::Process(WEB))]
+        matches!(&effects[..], [Effect::Forget(forgotten), Effect::Untrack(to, NetnsRef::Process(WEB))]
             if *forgotten == key && *to == key),
         "{effects:?}"
     );
@@ -74,7 +77,7 @@ fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
     bench.wait(Duration::from_secs(1));
     bench.step(goes(WEB));
     bench.step(Input::Published(COST));
-    assert_eq!(bench.roster.namespaces.len(), 1, "only the host");
+    assert_eq!(bench.counter_targets.namespaces.len(), 1, "only the host");
 }
 
 #[test]
@@ -89,7 +92,8 @@ fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
     let dead = || Input::Interfaces(InterfacesEvent::Unreadable { key });
     let gone = bench.publication(dead());
     assert_eq!(listed(&gone), ["default"]);
-    assert_eq!(tc(&gone), [("container:web".to_owned(), None)]);
+    let web = |has_tc| ("container:web".to_owned(), has_tc);
+    assert_eq!(tc(&gone), [web(Some(false)), web(None)]);
     let (_, mut answer) = bench.request("container:web", "eth0");
     let answer = answer.try_recv().unwrap();
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
@@ -117,7 +121,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
     };
     let [
         Effect::Execution(renamed),
-        Effect::Track(to, Way::Name { .. }),
+        Effect::Track(to, NetnsRef::Name { .. }),
     ] = &effects[..]
     else {
         panic!("{effects:?}")
@@ -136,6 +140,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
         changes,
         [
             ("container:web".to_owned(), None),
+            ("container:web".to_owned(), Some(false)),
             ("lab".to_owned(), Some(true))
         ]
     );
@@ -148,7 +153,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
     };
     assert!(tc(&unheld).is_empty() && namespaces(&unheld)[1].aliases.is_empty());
     assert!(
-        matches!(&effects[..], [Effect::Untrack(to, Way::Process(WEB))] if *to == key),
+        matches!(&effects[..], [Effect::Untrack(to, NetnsRef::Process(WEB))] if *to == key),
         "{effects:?}"
     );
     let (effects, _answer) = bench.request("lab", "eth0");
@@ -157,8 +162,8 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
     };
     assert_eq!(change.order.place.key, key);
     assert!(matches!(
-        &change.order.place.ways[..],
-        [Way::Name { id: A, .. }]
+        &change.order.place.netns_refs[..],
+        [NetnsRef::Name { id: A, .. }]
     ));
 }
 
@@ -169,6 +174,8 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
         also,
         ifindex: 2,
         ifname: "eth0".to_owned(),
+        link: None,
+        cookie: None,
         before: Before::default(),
         set: vec![None],
         owner: Owner::Plain,
@@ -257,7 +264,7 @@ fn requests_find_a_namespace_by_any_of_its_names() {
         let [Effect::Diagnose(order, _)] = &effects[..] else {
             panic!("{name}: {effects:?}")
         };
-        assert_eq!((order.place.key, order.place.ways.len()), (key, 2));
+        assert_eq!((order.place.key, order.place.netns_refs.len()), (key, 2));
         assert_eq!(order.netns.to_wire(), "lab");
     }
     for name in ["container:other", "pid:21(nginx)", "pid:20(other)"] {

@@ -20,7 +20,7 @@ type Answer = tokio::sync::oneshot::Receiver<TcResponse>;
 const V0: (NetnsKey, u32) = (NetnsKey::Host, 2);
 const SECOND: Duration = Duration::from_secs(1);
 
-fn request(ttl_ms: Option<u64>, confirm_within_ms: Option<u64>) -> TcRequest {
+pub(super) fn request(ttl_ms: Option<u64>, confirm_within_ms: Option<u64>) -> TcRequest {
     TcRequest {
         namespace: "default".to_owned(),
         interface: "v0".to_owned(),
@@ -41,7 +41,7 @@ fn confirmation() -> TcRequest {
 }
 
 impl Bench {
-    fn ask(&mut self, request: TcRequest) -> (Vec<Effect>, Answer) {
+    pub(super) fn ask(&mut self, request: TcRequest) -> (Vec<Effect>, Answer) {
         let (reply, answer) = Reply::channel();
         let request = Request::Tc(Box::new(request), reply);
         (self.step(Input::Request(request)), answer)
@@ -67,7 +67,7 @@ impl Bench {
     }
 
     /// The kernel did it, and the publication that follows is out.
-    fn carried_out(
+    pub(super) fn carried_out(
         &mut self,
         change: Box<PendingTcChange>,
         lease: Option<Lease>,
@@ -75,7 +75,7 @@ impl Bench {
         self.came_to(change, lease, Ok((outcome(), Instant::now())))
     }
 
-    fn changed(
+    pub(super) fn changed(
         &mut self,
         change: Box<PendingTcChange>,
         lease: Option<Lease>,
@@ -90,7 +90,7 @@ impl Bench {
         })))
     }
 
-    fn came_to(
+    pub(super) fn came_to(
         &mut self,
         change: Box<PendingTcChange>,
         lease: Option<Lease>,
@@ -108,7 +108,7 @@ impl Bench {
     }
 
     /// Applies and returns the lease that holds then.
-    fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
+    pub(super) fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
         let change = work(self.ask(request).0);
         let lease = self.lease_of(&change).unwrap();
         let response = self.carried_out(change, Some(lease.clone())).unwrap();
@@ -144,7 +144,7 @@ pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
     }
 }
 
-fn outcome() -> Outcome {
+pub(super) fn outcome() -> Outcome {
     Outcome {
         plan: Plan::Nothing,
         observed: observed(),
@@ -158,6 +158,8 @@ pub(super) fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
         also: Vec::new(),
         ifindex: 2,
         ifname: "v0".to_owned(),
+        link: None,
+        cookie: None,
         before: Before::default(),
         set: vec![None],
         owner,
@@ -168,13 +170,13 @@ pub(super) fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
     }
 }
 
-fn begins(effects: &[Effect]) -> bool {
+pub(super) fn begins(effects: &[Effect]) -> bool {
     let is_work = |effect: &Effect| matches!(effect, Effect::ChangeTc(_));
     effects.iter().any(is_work)
 }
 
 /// The one piece of work that begins.
-fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
+pub(super) fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
     let begun = effects.into_iter().find_map(|effect| match effect {
         Effect::ChangeTc(change) => Some(change),
         _ => None,

@@ -9,15 +9,15 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::{OwnLook, OwnLookError};
+use super::{StandaloneScan, StandaloneScanError};
 use crate::blocking;
 use crate::containers::{self, ContainersConfig};
 use crate::error::chain;
 use crate::explain::{self, Facts, LinkFacts, entry_facts, host_facts};
-use crate::held::{HeldEvent, Holder, HolderKind};
 use crate::interfaces::NetnsKey;
-use crate::kernel::netns::{HeldNamespaceId, NetnsFiles, Way};
+use crate::kernel::netns::{NetnsFiles, NetnsRef, ProcessNetnsId};
 use crate::namespace_watcher::WatchConfig;
+use crate::netns_holders::{HeldEvent, Holder, HolderKind};
 
 /// A namespace that is made at this moment is worth this much patience: the watcher's first looks at a
 /// placeholder.
@@ -31,19 +31,19 @@ const REPORTS: usize = 256;
 /// that of a container, and looks. Names of processes mean something where `processes` are looked for.
 ///
 /// # Errors
-/// [`OwnLookError::OwnNamespace`]: without `/proc` nothing can be said. A directory that cannot be watched
+/// [`StandaloneScanError::OwnNamespace`]: without `/proc` nothing can be said. A directory that cannot be watched
 /// is part of the explanation.
 pub async fn explain(
     name: NamespaceName,
     config: WatchConfig,
     containers: Option<ContainersConfig>,
     processes: bool,
-) -> Result<ExplainResponse, OwnLookError> {
-    let files = NetnsFiles::new().map_err(OwnLookError::OwnNamespace)?;
+) -> Result<ExplainResponse, StandaloneScanError> {
+    let files = NetnsFiles::new().map_err(StandaloneScanError::OwnNamespace)?;
     let directory = config.directory.clone();
-    let opened = match OwnLook::open(config).await {
+    let opened = match StandaloneScan::open(config).await {
         Ok(look) => Ok(look),
-        Err(err @ OwnLookError::Watch(_)) => Err(chain(&err).to_string()),
+        Err(err @ StandaloneScanError::Watch(_)) => Err(chain(&err).to_string()),
         Err(err) => return Err(err),
     };
     let entry_name = match &name {
@@ -103,7 +103,7 @@ async fn container(
     wanted: &ContainerName,
     config: ContainersConfig,
     files: NetnsFiles,
-) -> Option<HeldNamespaceId> {
+) -> Option<ProcessNetnsId> {
     if !config.sockets.iter().any(|socket| socket.exists()) {
         return None;
     }
@@ -127,7 +127,7 @@ async fn container(
     tokio::time::timeout(ENGINES, told).await.ok().flatten()
 }
 
-impl OwnLook {
+impl StandaloneScan {
     /// Takes in what comes within a moment.
     async fn settle(&mut self) {
         let complete = async {
@@ -145,7 +145,7 @@ impl OwnLook {
     async fn links_of(
         &self,
         name: &NamespaceName,
-        holder: Option<HeldNamespaceId>,
+        holder: Option<ProcessNetnsId>,
     ) -> (LinkFacts, Vec<String>) {
         let own = match name {
             NamespaceName::Named(name) => Some(name.as_os_str()),
@@ -156,7 +156,7 @@ impl OwnLook {
             (None, Some(id)) if id.inode() != self.own_inode => {
                 let key = NetnsKey::Held(id);
                 if let Some(tracker) = &self.links.tracker {
-                    tracker.track(key, Way::Process(id)).await;
+                    tracker.track(key, NetnsRef::Process(id)).await;
                 }
                 (key, Some(id.inode()))
             }

@@ -8,7 +8,7 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
-use super::{Entry, HeldNamespaceId, MountedNamespaceId, NetnsFiles, OpenError};
+use super::{Entry, MountedNamespaceId, NetnsFiles, OpenError, ProcessNetnsId};
 
 /// Which namespace, as the kernel tells them apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -18,12 +18,12 @@ pub enum NetnsKey {
     /// One that a name led to first.
     Mounted(MountedNamespaceId),
     /// One that a process led to first.
-    Held(HeldNamespaceId),
+    Held(ProcessNetnsId),
 }
 
 /// A way that leads to a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Way {
+pub enum NetnsRef {
     /// An entry of the netns directory.
     Name {
         /// Where it is.
@@ -32,10 +32,10 @@ pub enum Way {
         id: MountedNamespaceId,
     },
     /// A process that holds it.
-    Process(HeldNamespaceId),
+    Process(ProcessNetnsId),
 }
 
-impl Way {
+impl NetnsRef {
     /// Returns the key of a namespace that this way led to first.
     pub const fn key(&self) -> NetnsKey {
         match self {
@@ -45,7 +45,7 @@ impl Way {
     }
 }
 
-impl fmt::Display for Way {
+impl fmt::Display for NetnsRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name { path, .. } => path.display().fmt(f),
@@ -56,13 +56,13 @@ impl fmt::Display for Way {
 
 impl NetnsFiles {
     /// Returns whether a way leads where it led when it was seen. Keeps nothing open.
-    pub fn leads(&self, way: &Way) -> bool {
-        match way {
-            Way::Name { path, id } => {
+    pub fn leads(&self, netns_ref: &NetnsRef) -> bool {
+        match netns_ref {
+            NetnsRef::Name { path, id } => {
                 let seen = Entry::Network(*id);
                 self.look(path, Some(seen)) == seen
             }
-            Way::Process(id) => self.held_by(id.pid()).is_ok_and(|held| held == *id),
+            NetnsRef::Process(id) => self.held_by(id.pid()).is_ok_and(|held| held == *id),
         }
     }
 
@@ -73,12 +73,12 @@ impl NetnsFiles {
     /// # Errors
     /// As [`Self::open`] and [`Self::open_held`]: of the last way, but not that it is gone when another one
     /// was refused.
-    pub fn open_any(&self, ways: &[Way]) -> Result<OwnedFd, OpenError> {
+    pub fn open_any(&self, netns_refs: &[NetnsRef]) -> Result<OwnedFd, OpenError> {
         let mut failed = OpenError::Gone;
-        for way in ways {
-            let opened = match way {
-                Way::Name { path, id } => self.open(path, *id),
-                Way::Process(id) => self.open_held(*id),
+        for netns_ref in netns_refs {
+            let opened = match netns_ref {
+                NetnsRef::Name { path, id } => self.open(path, *id),
+                NetnsRef::Process(id) => self.open_held(*id),
             };
             match opened {
                 Ok(netns) => return Ok(netns),
@@ -106,28 +106,28 @@ mod tests {
         let Entry::Network(id) = files.look(&path, None) else {
             panic!("not a namespace")
         };
-        let name = Way::Name { path, id };
+        let name = NetnsRef::Name { path, id };
         let pid = nix::unistd::getpid().as_raw();
         let held = files.held_by(pid).unwrap();
         let (device, inode, pid, started) = held.parts();
-        let dead = Way::Process(HeldNamespaceId::from_parts(device, inode, pid, started + 1));
-        let nowhere = Way::Name {
+        let dead = NetnsRef::Process(ProcessNetnsId::from_parts(device, inode, pid, started + 1));
+        let nowhere = NetnsRef::Name {
             path: "/nowhere".into(),
             id,
         };
-        let process = Way::Process(held);
+        let process = NetnsRef::Process(held);
         assert_eq!(name.key(), NetnsKey::Mounted(id));
         assert_eq!(process.key(), NetnsKey::Held(held));
-        for ways in [
+        for netns_refs in [
             vec![name.clone()],
             vec![process.clone()],
             vec![nowhere.clone(), dead.clone(), process],
             vec![dead.clone(), name],
         ] {
-            drop(files.open_any(&ways).unwrap());
+            drop(files.open_any(&netns_refs).unwrap());
         }
-        for ways in [vec![], vec![dead, nowhere]] {
-            assert!(matches!(files.open_any(&ways), Err(OpenError::Gone)));
+        for netns_refs in [vec![], vec![dead, nowhere]] {
+            assert!(matches!(files.open_any(&netns_refs), Err(OpenError::Gone)));
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Leases of namespaces without a name, ended without the daemon.
 
-use super::super::by_hand::{Wanted, restore};
 use super::super::journal::Journal;
+use super::super::offline_restore::{Wanted, restore};
 use super::*;
 use crate::kernel::lab::HeldNetns;
 

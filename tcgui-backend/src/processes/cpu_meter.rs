@@ -14,9 +14,9 @@ const WAKING: Duration = Duration::from_micros(30);
 
 /// Adds up what was used and not taken yet.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Meter(Arc<AtomicU64>);
+pub(super) struct CpuMeter(Arc<AtomicU64>);
 
-impl Meter {
+impl CpuMeter {
     /// Runs `work` and adds up what it uses on the threads that poll it.
     pub(super) async fn measure<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
@@ -47,7 +47,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_used_is_added_up_and_waiting_is_free() {
-        let meter = Meter::default();
+        let meter = CpuMeter::default();
         let busy = Duration::from_millis(5);
         let work = async {
             let began = thread_cpu_time();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::limits::{LIST_AGAIN, RETRY, STABLE};
+use super::limits::{RETRY, STABLE};
 
 /// Identifies a socket among those that exist at the same time, with its owner.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,15 +22,24 @@ enum Phase {
     Running {
         session: u64,
         since: Instant,
-        /// It has told which containers there are.
-        listed: bool,
-        /// When to begin a new session, if something is missing in this one.
-        list_after: Instant,
+        /// When the last list came; `None` before the first one.
+        listed: Option<Instant>,
+        /// A list is under way.
+        listing: bool,
     },
 }
 
+/// What a session was that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Ended {
+    /// It listed the containers.
+    pub(super) listed: bool,
+    /// It lasted at least [`STABLE`].
+    pub(super) stable: bool,
+}
+
 #[derive(Debug)]
-struct Place {
+struct EngineSocket {
     seen: Option<SocketKey>,
     phase: Phase,
     pause: Duration,
@@ -38,11 +47,11 @@ struct Place {
 
 /// The places where an engine may listen, by their number.
 #[derive(Debug)]
-pub(super) struct Places(Vec<Place>);
+pub(super) struct Places(Vec<EngineSocket>);
 
 impl Places {
     pub(super) fn new(count: usize) -> Self {
-        let place = || Place {
+        let place = || EngineSocket {
             seen: None,
             phase: Phase::Idle,
             pause: RETRY.0,
@@ -75,15 +84,16 @@ impl Places {
 
     /// Returns whether another place has a session with this socket.
     fn is_served(&self, number: usize, socket: Option<SocketKey>) -> bool {
-        let served =
-            |place: &Place| matches!(place.phase, Phase::Running { .. }) && place.seen == socket;
+        let served = |place: &EngineSocket| {
+            matches!(place.phase, Phase::Running { .. }) && place.seen == socket
+        };
         let mut others = self.0.iter().enumerate().filter(|(it, _)| *it != number);
         others.any(|(_, place)| served(place))
     }
 
     /// Returns a place where a session is to begin now.
     pub(super) fn next_due(&self, now: Instant) -> Option<usize> {
-        let due = |place: &Place| matches!(place.phase, Phase::Due(at) if at <= now);
+        let due = |place: &EngineSocket| matches!(place.phase, Phase::Due(at) if at <= now);
         self.0.iter().position(due)
     }
 
@@ -92,15 +102,32 @@ impl Places {
         self.0[number].phase = Phase::Running {
             session,
             since: now,
-            listed: false,
-            list_after: now + LIST_AGAIN,
+            listed: None,
+            listing: true,
         };
     }
 
-    /// Notes that the session has told which containers there are.
-    pub(super) fn listed(&mut self, number: usize) {
-        if let Phase::Running { listed, .. } = &mut self.0[number].phase {
-            *listed = true;
+    /// Notes that another list is asked for, and returns the session to which it belongs, if there is one.
+    pub(super) fn begin_list(&mut self, number: usize) -> Option<u64> {
+        match &mut self.0[number].phase {
+            Phase::Running {
+                session, listing, ..
+            } => {
+                *listing = true;
+                Some(*session)
+            }
+            _ => None,
+        }
+    }
+
+    /// Notes that a list has come.
+    pub(super) fn listed(&mut self, number: usize, now: Instant) {
+        if let Phase::Running {
+            listed, listing, ..
+        } = &mut self.0[number].phase
+        {
+            *listed = Some(now);
+            *listing = false;
         }
     }
 
@@ -114,37 +141,52 @@ impl Places {
         matches!(self.0[number].phase, Phase::Running { session: current, .. } if current == session)
     }
 
-    /// Returns whether a session has lasted long enough to be replaced by one with a new list.
-    pub(super) fn may_list_again(&self, number: usize, now: Instant) -> bool {
-        self.list_again_at(number).is_some_and(|at| at <= now)
-    }
-
-    /// Returns when that will be.
-    pub(super) fn list_again_at(&self, number: usize) -> Option<Instant> {
+    /// Returns when to list again, so long after the last list; `None` while there is none or one is under way.
+    pub(super) fn list_at(&self, number: usize, interval: Duration) -> Option<Instant> {
         match self.0[number].phase {
-            Phase::Running { list_after, .. } => Some(list_after),
+            Phase::Running {
+                listed: Some(at),
+                listing: false,
+                ..
+            } => at.checked_add(interval),
             _ => None,
         }
     }
 
-    /// Notes that a session has failed, and returns whether it had told which containers there are. The
-    /// pause before the next one grows while they fail soon.
-    pub(super) fn failed(&mut self, number: usize, now: Instant) -> bool {
+    /// Returns when a session that has listed the containers is [`STABLE`].
+    pub(super) fn stable_at(&self, number: usize) -> Option<Instant> {
+        match self.0[number].phase {
+            Phase::Running {
+                since,
+                listed: Some(_),
+                ..
+            } => Some(since + STABLE),
+            _ => None,
+        }
+    }
+
+    /// Notes that a session has failed, and returns what it was. The pause before the next one grows while they
+    /// fail soon.
+    pub(super) fn failed(&mut self, number: usize, now: Instant) -> Ended {
         let place = &mut self.0[number];
         let Phase::Running { since, listed, .. } = place.phase else {
-            return false;
+            return Ended::default();
         };
-        if now.saturating_duration_since(since) >= STABLE {
+        let stable = now.saturating_duration_since(since) >= STABLE;
+        if stable {
             place.pause = RETRY.0;
         }
         place.phase = Phase::Due(now + place.pause);
         place.pause = (place.pause * 2).min(RETRY.1);
-        listed
+        Ended {
+            listed: listed.is_some(),
+            stable,
+        }
     }
 
     /// Returns when the next attempt is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let due = |place: &Place| match place.phase {
+        let due = |place: &EngineSocket| match place.phase {
             Phase::Due(at) => Some(at),
             _ => None,
         };
@@ -186,7 +228,7 @@ mod tests {
         late.observe(now, &[A, A]);
         assert_eq!(late.next_due(now), None);
         // The first path is gone; the second one still leads there.
-        assert!(!places.failed(0, now), "it told nothing");
+        assert!(!places.failed(0, now).listed, "it told nothing");
         places.observe(now, &[None, A, B]);
         assert_eq!(places.next_due(now), Some(1));
     }
@@ -218,10 +260,28 @@ mod tests {
         places.observe(now, &[B]);
         for _ in 0..3 {
             places.begun(0, 9, now);
-            places.listed(0);
+            places.listed(0, now);
             now += STABLE;
-            assert!(places.failed(0, now));
+            assert!(places.failed(0, now).listed);
         }
         assert_eq!(places.wake_at(), Some(now + RETRY.0), "it had worked");
+    }
+
+    #[test]
+    fn a_session_lists_again_after_the_interval_but_not_twice_at_a_time() {
+        let (now, interval) = (Instant::now(), Duration::from_secs(30));
+        let mut places = Places::new(1);
+        places.observe(now, &[A]);
+        places.begun(0, 1, now);
+        assert_eq!(places.list_at(0, interval), None, "the first is under way");
+        for number in 1..4 {
+            let now = now + interval * number;
+            places.listed(0, now);
+            assert_eq!(places.list_at(0, interval), Some(now + interval));
+            assert_eq!(places.begin_list(0), Some(1));
+            assert_eq!(places.list_at(0, interval), None);
+        }
+        places.failed(0, now);
+        assert_eq!(places.list_at(0, interval), None, "no session");
     }
 }

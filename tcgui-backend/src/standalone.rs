@@ -1,7 +1,7 @@
 //! A look at this host without a daemon: the same actors as the daemon's, without bus and inventory.
 //!
 //! It owns the watcher, the interfaces actor (where the kernel gives one) and what they have said. Inputs:
-//! their events. Output: a [picture](OwnLook::next_picture) whenever it has changed. It ends when it is
+//! their events. Output: a [picture](StandaloneScan::next_picture) whenever it has changed. It ends when it is
 //! dropped. It only reads: nothing is impaired, restored, created or kept open in a namespace.
 
 mod explain;
@@ -21,10 +21,10 @@ use tracing::debug;
 use crate::backend::network_namespace;
 use crate::error::{BoxError, chain};
 use crate::interfaces::{
-    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot,
+    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot, Strangers,
 };
-use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, Way};
-use crate::kernel::rtnetlink::Rtnetlink;
+use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsRef};
+use crate::kernel::rtnetlink::{Observer, Rtnetlink};
 use crate::namespace_watcher::{
     self, Namespace, NamespaceEvent, NamespaceWatcherHandle, WatchConfig, WatchError,
 };
@@ -39,7 +39,7 @@ const LINK_SWEEP: Duration = Duration::from_secs(120);
 
 /// Why nothing can be seen.
 #[derive(Debug, thiserror::Error)]
-pub enum OwnLookError {
+pub enum StandaloneScanError {
     /// `/proc` does not show the caller's own namespace.
     #[error("cannot look at network namespaces: is /proc mounted?")]
     OwnNamespace(#[source] io::Error),
@@ -56,7 +56,7 @@ enum Input {
 
 /// This host as seen without a daemon.
 #[derive(Debug)]
-pub struct OwnLook {
+pub struct StandaloneScan {
     watcher: NamespaceWatcherHandle,
     links: LinkSource,
     names: BTreeMap<OsString, MountedNamespaceId>,
@@ -125,18 +125,19 @@ impl LinkSource {
         BoxError,
     > {
         let sockets = NetnsSockets::new(Rtnetlink::open(REQUESTS)?, files, REQUESTS);
-        let kernel = KernelLinks::open(Rtnetlink::open(REQUESTS)?, files, sockets, true)?;
-        Ok(interfaces::open(kernel, LINK_SWEEP))
+        let looks = Rtnetlink::open_from(Some(Observer::open()?), REQUESTS)?;
+        let kernel = KernelLinks::open(looks, files, sockets)?;
+        Ok(interfaces::open(kernel, LINK_SWEEP, Strangers::Ignore))
     }
 }
 
-impl OwnLook {
+impl StandaloneScan {
     /// Begins to look. What privileges do not allow is left out, not refused.
     ///
     /// # Errors
-    /// [`OwnLookError`]: `/proc` is missing, or the netns directory exists and cannot be read.
-    pub async fn open(config: WatchConfig) -> Result<Self, OwnLookError> {
-        let files = NetnsFiles::new().map_err(OwnLookError::OwnNamespace)?;
+    /// [`StandaloneScanError`]: `/proc` is missing, or the netns directory exists and cannot be read.
+    pub async fn open(config: WatchConfig) -> Result<Self, StandaloneScanError> {
+        let files = NetnsFiles::new().map_err(StandaloneScanError::OwnNamespace)?;
         let links = LinkSource::open(files);
         let (namespaces, watcher) =
             namespace_watcher::list_and_watch(config, CancellationToken::new()).await?;
@@ -204,8 +205,8 @@ impl OwnLook {
                     *seen = Seen::InVain;
                 }
             }
-            // Only names are looked for.
-            Input::Links(InterfacesEvent::Stranger) => {}
+            // Never reported: only names are looked for.
+            Input::Links(InterfacesEvent::UnknownNsid) => {}
         }
         Some(())
     }
@@ -217,8 +218,8 @@ impl OwnLook {
                 self.names.remove(&name);
                 let path = self.watcher.directory().join(&name);
                 if let Some(tracker) = &self.links.tracker {
-                    let way = Way::Name { path, id };
-                    tracker.untrack(NetnsKey::Mounted(id), way).await;
+                    let netns_ref = NetnsRef::Name { path, id };
+                    tracker.untrack(NetnsKey::Mounted(id), netns_ref).await;
                 }
                 if !self.names.values().any(|known| *known == id) {
                     self.seen.remove(&NetnsKey::Mounted(id));
@@ -232,7 +233,7 @@ impl OwnLook {
         let path = self.watcher.directory().join(&name);
         if let Some(tracker) = &self.links.tracker {
             let key = NetnsKey::Mounted(id);
-            tracker.track(key, Way::Name { path, id }).await;
+            tracker.track(key, NetnsRef::Name { path, id }).await;
             self.seen.entry(key).or_insert(Seen::Awaited);
         }
         self.names.insert(name, id);

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use tcgui_shared::names::ContainerName;
 
-use crate::kernel::netns::HeldNamespaceId;
+use crate::kernel::netns::ProcessNetnsId;
 
 /// A process that holds a namespace, and by which name it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The process and its namespace.
-    pub id: HeldNamespaceId,
+    pub id: ProcessNetnsId,
     /// What it is.
     pub kind: HolderKind,
 }
@@ -30,10 +30,10 @@ pub enum HolderKind {
 
 impl HolderKind {
     /// Returns who reports holders of this kind.
-    pub const fn finder(&self) -> Finder {
+    pub const fn finder(&self) -> HolderSource {
         match self {
-            Self::Container(_) => Finder::Containers,
-            Self::Process(_) => Finder::Processes,
+            Self::Container(_) => HolderSource::Containers,
+            Self::Process(_) => HolderSource::Processes,
         }
     }
 }
@@ -55,7 +55,7 @@ pub struct Container {
 
 /// Who reports holders. Both may report one process: each takes back what it has reported itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Finder {
+pub enum HolderSource {
     /// The actor that asks container engines.
     Containers,
     /// The actor that looks at all processes.
@@ -77,5 +77,5 @@ pub enum HeldEvent {
     /// There is a holder, or one that was reported under the same id has another name by now.
     Added(Holder),
     /// The holder is gone, or does not hold its namespace any more.
-    Removed(HeldNamespaceId),
+    Removed(ProcessNetnsId),
 }

@@ -9,8 +9,9 @@ use super::journal::{Journal, JournalError};
 use super::restore::{self, Restored};
 use super::{BootTime, Home, Lease, LeaseNetns, Owner};
 use crate::error::BoxError;
+use crate::kernel::boot;
 use crate::kernel::netns::{
-    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, Way, inside,
+    Entry, MountedNamespaceId, NetnsDirectory, NetnsFiles, NetnsKey, NetnsRef, inside,
 };
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 use crate::tc::error::TcError;
@@ -107,8 +108,8 @@ pub fn restore(
     };
     for lease in &loaded.leases {
         let is_own = journal.home().key(lease.netns) == Some(NetnsKey::Host);
-        let ways = ways(&files, &names, lease);
-        let what = format!("{} in {}", lease.ifname, place(&ways, lease));
+        let netns_refs = netns_refs(&files, &names, lease);
+        let what = format!("{} in {}", lease.ifname, place(&netns_refs, lease));
         let has_ended = wanted.all
             || matches!(lease.owner, Owner::Scenario { .. })
             || lease.ends().is_some_and(|ends| ends <= now);
@@ -117,8 +118,11 @@ pub fn restore(
             (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
                 .and_then(|mut socket| end(&mut socket, &journal, ending(lease))),
-            (true, false) if ways.is_empty() => Ok(Fate::NotSeen),
-            (true, false) => end_inside(&files, &ways, &journal, ending(lease)),
+            (true, false) if netns_refs.is_empty() => {
+                let netns_refs = other_names(&files, &names, lease);
+                end_elsewhere(&files, &netns_refs, &journal, ending(lease))
+            }
+            (true, false) => end_inside(&files, &netns_refs, &journal, ending(lease)),
         };
         tell(&what, fate.map_err(Into::into));
     }
@@ -140,30 +144,61 @@ fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, Pa
 }
 
 /// Returns what leads to the namespace of a lease.
-fn ways(
+fn netns_refs(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
     lease: &Lease,
-) -> Vec<Way> {
-    let way = |known: LeaseNetns| match known.key()? {
+) -> Vec<NetnsRef> {
+    let known = lease
+        .netns_refs()
+        .filter_map(|known| netns_ref(files, names, known));
+    known.collect()
+}
+
+/// Returns the names of namespaces that have the inode number of the namespace of a lease, if that has a cookie by
+/// which the right one is recognised.
+fn other_names(
+    files: &NetnsFiles,
+    names: &HashMap<MountedNamespaceId, PathBuf>,
+    lease: &Lease,
+) -> Vec<NetnsRef> {
+    let inodes: Vec<_> = lease.netns_refs().filter_map(LeaseNetns::inode).collect();
+    let may_be = |id: &MountedNamespaceId| {
+        let (device, inode, ..) = id.parts();
+        id.inode() != files.own_inode() && inodes.contains(&(device, inode))
+    };
+    let netns_refs = names.iter().filter(|(id, _)| may_be(id));
+    let netns_refs = netns_refs.map(|(id, path)| NetnsRef::Name {
+        path: path.clone(),
+        id: *id,
+    });
+    netns_refs.filter(|_| lease.cookie.is_some()).collect()
+}
+
+/// Returns a way that a lease names, if it still leads there.
+fn netns_ref(
+    files: &NetnsFiles,
+    names: &HashMap<MountedNamespaceId, PathBuf>,
+    known: LeaseNetns,
+) -> Option<NetnsRef> {
+    match known.key()? {
         NetnsKey::Mounted(id) => {
             let path = names.get(&id)?.clone();
-            Some(Way::Name { path, id })
+            Some(NetnsRef::Name { path, id })
         }
         NetnsKey::Held(id) => {
             let holds = files.held_by(id.pid()).is_ok_and(|held| held == id);
-            holds.then_some(Way::Process(id))
+            holds.then_some(NetnsRef::Process(id))
         }
         NetnsKey::Host => None,
-    };
-    lease.ways().filter_map(way).collect()
+    }
 }
 
 /// Returns what people may call the namespace.
-fn place(ways: &[Way], lease: &Lease) -> String {
-    let name = ways.iter().find_map(|way| match way {
-        Way::Name { path, .. } => path.file_name(),
-        Way::Process(_) => None,
+fn place(netns_refs: &[NetnsRef], lease: &Lease) -> String {
+    let name = netns_refs.iter().find_map(|netns_ref| match netns_ref {
+        NetnsRef::Name { path, .. } => path.file_name(),
+        NetnsRef::Process(_) => None,
     });
     match name {
         Some(name) => name.display().to_string(),
@@ -173,18 +208,44 @@ fn place(ways: &[Way], lease: &Lease) -> String {
 
 fn end_inside(
     files: &NetnsFiles,
-    ways: &[Way],
+    netns_refs: &[NetnsRef],
     journal: &Journal,
     ending: (Lease, Option<Lease>),
 ) -> Result<Fate, LeaseError> {
     let netns = files
-        .open_any(ways)
+        .open_any(netns_refs)
         .map_err(|err| LeaseError::Enter(err.into()))?;
     let ended = inside(netns, || {
         let mut socket = RequestSocket::open()?;
         end(&mut socket, journal, ending)
     });
     ended.map_err(|err| LeaseError::Enter(err.into()))?
+}
+
+/// Ends a lease in the first of these namespaces that is its own, by the cookie.
+fn end_elsewhere(
+    files: &NetnsFiles,
+    netns_refs: &[NetnsRef],
+    journal: &Journal,
+    (lease, left): (Lease, Option<Lease>),
+) -> Result<Fate, LeaseError> {
+    for netns_ref in netns_refs {
+        let netns = files
+            .open_any(std::slice::from_ref(netns_ref))
+            .map_err(|err| LeaseError::Enter(err.into()))?;
+        let ended = inside(netns, || {
+            let mut socket = RequestSocket::open()?;
+            if boot::netns_cookie_of(&socket) != lease.cookie {
+                return Ok(Fate::NotSeen);
+            }
+            end(&mut socket, journal, (lease.clone(), left.clone()))
+        });
+        match ended.map_err(|err| LeaseError::Enter(err.into()))?? {
+            Fate::NotSeen => {}
+            fate => return Ok(fate),
+        }
+    }
+    Ok(Fate::NotSeen)
 }
 
 /// Ends a lease over a socket in its namespace; another one may go on.
@@ -196,8 +257,9 @@ fn end(
     let fate = match socket.link(lease.ifindex) {
         Err(err) if err.refused() == Some(Refused::NoDevice) => Fate::NoInterface,
         Err(err) => return Err(err.into()),
-        Ok(_) => {
-            let decide = |observed: &_| restore::decide(&lease, observed);
+        Ok(link) => {
+            let link = lease.compare(link.identity.as_deref());
+            let decide = |observed: &_| restore::decide(&lease, observed, link);
             match (take_steps(socket, lease.ifindex, decide)?.0, left) {
                 (Restored::Back { .. } | Restored::Already, Some(left)) => {
                     journal.write(&left)?;
