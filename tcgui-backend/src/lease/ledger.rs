@@ -56,6 +56,8 @@ struct Entry {
     /// The kernel's events about the link were followed since the last change, so the generation tells whether it is
     /// the link of the lease.
     is_watched: bool,
+    /// An earlier run of the daemon left it, and it was not compared with the link yet.
+    is_unchecked: bool,
     /// Since when the namespace is out of sight.
     missing: Option<BootTime>,
     /// Its owner is gone.
@@ -91,6 +93,7 @@ impl Ledger {
             lease,
             generation: None,
             is_watched: false,
+            is_unchecked: true,
             missing: Some(now),
             ended,
             failures: 0,
@@ -139,6 +142,7 @@ impl Ledger {
             lease,
             generation: before.and_then(|entry| entry.generation),
             is_watched: before.is_some_and(|entry| entry.is_watched),
+            is_unchecked: false,
             missing: None,
             ended: false,
             failures: 0,
@@ -210,6 +214,32 @@ impl Ledger {
             }
         }
         self.take(gone)
+    }
+
+    /// Ends leases of an earlier run whose link does not have what was set under them. That run was killed before the
+    /// change of the lease reached the kernel, or after a later change reached it. Nothing is said about those that are
+    /// `busy`.
+    pub fn check_adopted(
+        &mut self,
+        netns: NetnsKey,
+        links: &[Link],
+        busy: impl Fn(LeaseKey) -> bool,
+    ) {
+        for link in links {
+            let key = (netns, link.ifindex);
+            let is_read = !link.root_netem || link.netem.is_some();
+            let Some(entry) = self.entries.get_mut(&key) else {
+                continue;
+            };
+            if entry.is_unchecked && is_read && !busy(key) {
+                entry.is_unchecked = false;
+                let is_there = |set: &Option<Netem>| match (set, &link.netem) {
+                    (Some(set), Some(netem)) => is_same(set, netem),
+                    (set, netem) => set.is_none() && netem.is_none(),
+                };
+                entry.ended |= !entry.lease.set.iter().any(is_there);
+            }
+        }
     }
 
     /// Notes the names of links, and returns the leases of which something else is written.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::super::ledger::{LeaseKey, Ledger};
 use super::*;
+use crate::kernel::link::Link;
 use crate::kernel::netns::{MountedNamespaceId, NetnsKey, NetnsRef, ProcessNetnsId};
 
 const A: NetnsKey = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 1));
@@ -31,6 +32,49 @@ fn a_lease_is_due_when_it_ends_and_its_namespace_is_seen() {
     assert_eq!(ledger.due(at(10), idle), [(A, 2)]);
     assert_eq!(ledger.due(at(10), |_| true), []);
     assert_eq!(ledger.due_at(|_| true), None, "no timer for what is busy");
+}
+
+/// A daemon that is killed may leave the file of a lease whose change never reached the kernel, or was followed by another.
+#[test]
+fn a_lease_of_an_earlier_run_ends_unless_the_kernel_has_what_it_set() {
+    for (set, netem, ends) in [
+        (Some(delay(5)), Some(delay(5)), false),
+        (Some(delay(5)), Some(delay(6)), true),
+        (Some(delay(5)), None, true),
+        (None, None, false),
+        (None, Some(delay(5)), true),
+    ] {
+        let mut ledger = Ledger::default();
+        let left = Lease {
+            set: vec![set],
+            ..lease(2)
+        };
+        ledger.adopt((A, 2), left, at(0));
+        ledger.looked_at(A, &BTreeSet::from([2]), idle);
+        let link = |root_netem, netem| Link {
+            root_netem,
+            netem,
+            ..Link::sample(2, "far")
+        };
+        ledger.check_adopted(A, &[link(true, None)], idle);
+        ledger.check_adopted(A, &[link(netem.is_some(), netem)], |_| true);
+        assert!(
+            ledger.due(at(1), idle).is_empty(),
+            "it was not read, or is busy"
+        );
+        ledger.check_adopted(A, &[link(netem.is_some(), netem)], idle);
+        assert_eq!(
+            !ledger.due(at(1), idle).is_empty(),
+            ends,
+            "{set:?} {netem:?}"
+        );
+        ledger.check_adopted(A, &[link(true, Some(delay(7)))], idle);
+        assert_eq!(
+            !ledger.due(at(1), idle).is_empty(),
+            ends,
+            "later changes are judged at its end"
+        );
+    }
 }
 
 #[test]

@@ -75,6 +75,7 @@ impl State {
         let links = self.inventory.links(key);
         let is_busy = |lane| self.lanes.is_busy(lane);
         forget(self.ledger.replaced(key, &links, is_busy), effects);
+        self.ledger.check_adopted(key, &links, is_busy);
         let renamed = self.ledger.named(key, &links).into_iter();
         effects.extend(renamed.map(Box::new).map(Effect::AmendLease));
     }
