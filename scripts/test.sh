@@ -80,8 +80,9 @@ at_once=$((3 * $(nproc)))
 if [ $# -gt 0 ]; then
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run "$@"
 else
-    run --lib --bins
-    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run --test '*'
+    # All suites run, also after one has failed, so that one run shows all that is wrong.
+    run --lib --bins --no-fail-fast
+    RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run --test '*' --no-fail-fast
     cargo test --locked --workspace --doc
 fi
 if [ "${#skipped[@]}" -gt 0 ]; then

@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
@@ -101,6 +101,7 @@ fn run_tests(
     };
     let mut command = command(options, limit, program)?;
     let _place = Place::wait();
+    let start = Instant::now();
     command
         .args(["--color=never", "--test-threads=1"])
         .args(arguments)
@@ -126,6 +127,10 @@ fn run_tests(
         status.success() && stdout.contains(&passed),
         "{status}, expected {passed:?}:\n{stdout}{stderr}"
     );
+    measure::report(format!(
+        "{count} tests on that kernel, with its start, in {:.0?}: {arguments:?}",
+        start.elapsed()
+    ))?;
     for line in stdout.lines().filter(|line| line.contains(measure::PREFIX)) {
         measure::report(line)?;
     }

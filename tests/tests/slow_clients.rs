@@ -33,10 +33,11 @@ mod tests {
     /// Zenoh gives a silent link up after 10 s. The faults of that moment lasted for up to 80 s.
     const WATCH: Duration = Duration::from_secs(60);
 
-    /// The longest time that a query of an honest client may take.
-    const QUERY: Duration = Duration::from_millis(250);
-    /// The longest time from opening a session to the first list.
-    const JOIN: Duration = Duration::from_secs(1);
+    /// Limits of the time that a query of an honest client takes: of 99 %, and of all. The faults lasted for many
+    /// seconds. Another program on the machine may take a processor for some tenths of a second.
+    const QUERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
+    /// The same for the time from opening a session to the first list: of 90 %, and of all.
+    const JOIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 
     fn start_with_many(scene: &mut Scene, args: &[&str]) -> anyhow::Result<()> {
         netns::add_burst((0..MANY).map(|number| format!("n{number}")).collect())?;
@@ -163,12 +164,17 @@ mod tests {
                     scene.daemon()?.threads()?,
                     scene.daemon()?.rss()? / 1024,
                 ))?;
+                let are_quick = |times: &Times, percent, (most, all)| {
+                    Ok::<_, anyhow::Error>(
+                        times.percentile(percent)? <= most && times.percentile(100)? <= all,
+                    )
+                };
                 ensure!(
-                    seen.queries.percentile(100)? <= QUERY,
+                    are_quick(&seen.queries, 99, QUERY)?,
                     "queries: {}",
                     seen.queries
                 );
-                ensure!(seen.joins.percentile(100)? <= JOIN, "joins: {}", seen.joins);
+                ensure!(are_quick(&seen.joins, 90, JOIN)?, "joins: {}", seen.joins);
                 drop(frozen);
             }
             Ok(())
