@@ -39,4 +39,4 @@ while [ $# -gt 0 ]; do
     esac
 done
 
-exec "$(dirname -- "$0")/test.sh" --test leases -- nothing_is_left_behind_by_a_crash
+exec "$(dirname -- "$0")/test.sh" --test netem -- leases_after_crashes

@@ -25,7 +25,7 @@ Needs root and a Rust toolchain. Installs programs with apt-get.
 Examples:
   sudo -E scripts/test.sh
   sudo -E scripts/test.sh --test netem
-  sudo -E scripts/test.sh --kernel tcg --test scenario
+  sudo -E scripts/test.sh --kernel tcg --test netem -- frontends_run_scenarios
 END_OF_HELP
 }
 

@@ -13,7 +13,6 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, wait_for};
 use tcgui_tests::{lab_test, links, measure, netns};
 
-#[path = "unnamed.rs"]
 mod unnamed;
 
 /// `tc` for the host's namespace (`default`) or a named one.
