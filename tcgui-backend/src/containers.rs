@@ -4,7 +4,7 @@
 //! The inventory finds out that two containers share a namespace, or that a namespace also has a name.
 //!
 //! ```text
-//!  directories of sockets ──notify──▶ watches.rs ─▶ places.rs: which sockets, when to try
+//!  directories of sockets ──notify──▶ watches.rs ─▶ engine_sockets.rs: which sockets, when to try
 //!  engine ◀── session.rs: /events, then /containers/json, then events as they come
 //!  engine ◀── /containers/json again at every interval, for events that were lost
 //!     ▲              │ doorbells                                        ┌───────────────┐ HeldEvent

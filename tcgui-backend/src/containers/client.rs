@@ -104,6 +104,18 @@ const LIST: &str = "its containers";
 const INSPECT: &str = "a container";
 const EVENTS: &str = "events";
 
+/// A reply, and whether root serves the engine that sent it.
+///
+/// Each request uses its own connection, and another engine may listen at the path by then. Therefore this is known
+/// for each reply, not for the path. It comes from the credentials of the process that called `listen`
+/// (`SO_PEERCRED` in `man 7 unix`); with socket activation that is systemd. The owner of the socket file is not used: a
+/// user may put a link to another socket at the path.
+#[derive(Debug)]
+pub(super) struct Reply<T> {
+    pub(super) content: T,
+    pub(super) of_root: bool,
+}
+
 /// An engine that listens on a socket.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
@@ -119,26 +131,37 @@ impl Client {
 
     /// Asks which engine it is.
     pub(super) async fn ping(&self) -> Result<Runtime, EngineError> {
-        let (headers, _) = self.get("/_ping", PING, MAX_PING).await?;
+        let (headers, _) = self.get("/_ping", PING, MAX_PING).await?.content;
         runtime(&headers).ok_or(EngineError::NotAnEngine)
     }
 
     /// Asks for the running containers.
-    pub(super) async fn list(&self) -> Result<Listing, EngineError> {
-        let (_, body) = self.get("/containers/json", LIST, MAX_LIST).await?;
+    pub(super) async fn list(&self) -> Result<Reply<Listing>, EngineError> {
+        let reply = self.get("/containers/json", LIST, MAX_LIST).await?;
+        let (_, body) = reply.content;
         // A long one takes long to read.
         let listing = blocking::run(move || answers::listing(&body)).await;
-        listing.map_err(|err| EngineError::Strange {
+        let content = listing.map_err(|err| EngineError::Strange {
             question: LIST,
             err,
+        })?;
+        Ok(Reply {
+            content,
+            of_root: reply.of_root,
         })
     }
 
     /// Asks for the description of a container; `None` if there is no such container.
-    pub(super) async fn inspect(&self, id: &ContainerId) -> Result<Option<Bytes>, EngineError> {
+    pub(super) async fn inspect(
+        &self,
+        id: &ContainerId,
+    ) -> Result<Option<Reply<Bytes>>, EngineError> {
         let path = format!("/containers/{}/json", id.as_str());
         match self.get(&path, INSPECT, MAX_INSPECT).await {
-            Ok((_, body)) => Ok(Some(body)),
+            Ok(Reply {
+                content: (_, content),
+                of_root,
+            }) => Ok(Some(Reply { content, of_root })),
             Err(EngineError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => Ok(None),
             Err(err) => Err(err),
         }
@@ -194,9 +217,11 @@ impl Client {
         path: &str,
         question: &'static str,
         limit: usize,
-    ) -> Result<(HeaderMap, Bytes), EngineError> {
+    ) -> Result<Reply<(HeaderMap, Bytes)>, EngineError> {
         let exchange = async {
-            let mut exchange = ask(self.connect().await?, path, question).await?;
+            let stream = self.connect().await?;
+            let peer = stream.peer_cred().map_err(EngineError::Connect)?;
+            let mut exchange = ask(stream, path, question).await?;
             let (head, body) = exchange.response.into_parts();
             let body = Limited::new(body, limit).collect();
             let body = drive(&mut exchange.connection, body).await;
@@ -204,7 +229,10 @@ impl Client {
                 Ok(_) => EngineError::TooLong { question, limit },
                 Err(err) => EngineError::Read { question, err },
             };
-            Ok((head.headers, body.map_err(read)?.to_bytes()))
+            Ok(Reply {
+                content: (head.headers, body.map_err(read)?.to_bytes()),
+                of_root: peer.uid() == 0,
+            })
         };
         let answer = timeout(ANSWER, exchange).await;
         answer.map_err(|_| EngineError::Silent { question })?

@@ -4,12 +4,11 @@ use std::time::{Duration, Instant};
 
 use super::limits::{RETRY, STABLE};
 
-/// Identifies a socket among those that exist at the same time, with its owner.
+/// Identifies a socket file among those that exist at the same time. It says nothing about the engine behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SocketKey {
     pub(super) device: u64,
     pub(super) inode: u64,
-    pub(super) owner: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,55 +44,55 @@ struct EngineSocket {
     pause: Duration,
 }
 
-/// The places where an engine may listen, by their number.
+/// The paths at which an engine may listen, by their number.
 #[derive(Debug)]
-pub(super) struct Places(Vec<EngineSocket>);
+pub(super) struct EngineSockets(Vec<EngineSocket>);
 
-impl Places {
+impl EngineSockets {
     pub(super) fn new(count: usize) -> Self {
-        let place = || EngineSocket {
+        let socket = || EngineSocket {
             seen: None,
             phase: Phase::Idle,
             pause: RETRY.0,
         };
-        Self(std::iter::repeat_with(place).take(count).collect())
+        Self(std::iter::repeat_with(socket).take(count).collect())
     }
 
-    /// Takes what is at each place now. A session is left alone: it notices itself when its engine ends.
+    /// Takes the socket file at each path. A running session continues: it fails by itself when its engine ends.
     pub(super) fn observe(&mut self, now: Instant, sockets: &[Option<SocketKey>]) {
         for number in 0..self.0.len() {
-            let socket = sockets.get(number).copied().flatten();
-            let taken = socket.is_some()
-                && (sockets[..number].contains(&socket) || self.is_served(number, socket));
-            let place = &mut self.0[number];
-            let new = socket != place.seen;
-            place.seen = socket;
-            match place.phase {
+            let seen = sockets.get(number).copied().flatten();
+            let taken = seen.is_some()
+                && (sockets[..number].contains(&seen) || self.is_served(number, seen));
+            let socket = &mut self.0[number];
+            let new = seen != socket.seen;
+            socket.seen = seen;
+            match socket.phase {
                 Phase::Running { .. } => {}
-                _ if taken || socket.is_none() => place.phase = Phase::Idle,
-                // A socket made anew is an engine that has just started.
+                _ if taken || seen.is_none() => socket.phase = Phase::Idle,
+                // A new socket means that an engine has just started.
                 _ if new => {
-                    place.phase = Phase::Due(now);
-                    place.pause = RETRY.0;
+                    socket.phase = Phase::Due(now);
+                    socket.pause = RETRY.0;
                 }
-                Phase::Idle => place.phase = Phase::Due(now),
+                Phase::Idle => socket.phase = Phase::Due(now),
                 Phase::Due(_) => {}
             }
         }
     }
 
-    /// Returns whether another place has a session with this socket.
-    fn is_served(&self, number: usize, socket: Option<SocketKey>) -> bool {
-        let served = |place: &EngineSocket| {
-            matches!(place.phase, Phase::Running { .. }) && place.seen == socket
+    /// Returns whether a session runs under another path to this socket.
+    fn is_served(&self, number: usize, seen: Option<SocketKey>) -> bool {
+        let served = |socket: &EngineSocket| {
+            matches!(socket.phase, Phase::Running { .. }) && socket.seen == seen
         };
         let mut others = self.0.iter().enumerate().filter(|(it, _)| *it != number);
-        others.any(|(_, place)| served(place))
+        others.any(|(_, socket)| served(socket))
     }
 
-    /// Returns a place where a session is to begin now.
+    /// Returns a path at which a session is to begin now.
     pub(super) fn next_due(&self, now: Instant) -> Option<usize> {
-        let due = |place: &EngineSocket| matches!(place.phase, Phase::Due(at) if at <= now);
+        let due = |socket: &EngineSocket| matches!(socket.phase, Phase::Due(at) if at <= now);
         self.0.iter().position(due)
     }
 
@@ -131,12 +130,7 @@ impl Places {
         }
     }
 
-    /// Returns whether root made the socket that was seen last.
-    pub(super) fn is_roots(&self, number: usize) -> bool {
-        self.0[number].seen.is_some_and(|socket| socket.owner == 0)
-    }
-
-    /// Returns whether this session is the present one of its place.
+    /// Returns whether this session is the current one of its path.
     pub(super) fn is_current(&self, number: usize, session: u64) -> bool {
         matches!(self.0[number].phase, Phase::Running { session: current, .. } if current == session)
     }
@@ -168,16 +162,16 @@ impl Places {
     /// Notes that a session has failed, and returns what it was. The pause before the next one grows while they
     /// fail soon.
     pub(super) fn failed(&mut self, number: usize, now: Instant) -> Ended {
-        let place = &mut self.0[number];
-        let Phase::Running { since, listed, .. } = place.phase else {
+        let socket = &mut self.0[number];
+        let Phase::Running { since, listed, .. } = socket.phase else {
             return Ended::default();
         };
         let stable = now.saturating_duration_since(since) >= STABLE;
         if stable {
-            place.pause = RETRY.0;
+            socket.pause = RETRY.0;
         }
-        place.phase = Phase::Due(now + place.pause);
-        place.pause = (place.pause * 2).min(RETRY.1);
+        socket.phase = Phase::Due(now + socket.pause);
+        socket.pause = (socket.pause * 2).min(RETRY.1);
         Ended {
             listed: listed.is_some(),
             stable,
@@ -186,7 +180,7 @@ impl Places {
 
     /// Returns when the next attempt is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let due = |place: &EngineSocket| match place.phase {
+        let due = |socket: &EngineSocket| match socket.phase {
             Phase::Due(at) => Some(at),
             _ => None,
         };
@@ -198,90 +192,87 @@ impl Places {
 mod tests {
     use super::*;
 
-    const A: Option<SocketKey> = socket(1, 0);
-    const B: Option<SocketKey> = socket(2, 1000);
-
-    const fn socket(inode: u64, owner: u32) -> Option<SocketKey> {
-        Some(SocketKey {
-            device: 1,
-            inode,
-            owner,
-        })
-    }
+    const A: Option<SocketKey> = Some(SocketKey {
+        device: 1,
+        inode: 1,
+    });
+    const B: Option<SocketKey> = Some(SocketKey {
+        device: 1,
+        inode: 2,
+    });
 
     #[test]
     fn two_paths_to_one_socket_are_one_engine() {
         let now = Instant::now();
-        let mut places = Places::new(3);
-        places.observe(now, &[A, A, B]);
-        assert_eq!(places.next_due(now), Some(0));
-        places.begun(0, 1, now);
-        assert_eq!(places.next_due(now), Some(2));
-        places.begun(2, 2, now);
-        assert_eq!((places.next_due(now), places.wake_at()), (None, None));
-        assert!(places.is_roots(0) && !places.is_roots(2));
-        assert!(places.is_current(0, 1) && !places.is_current(0, 2));
+        let mut sockets = EngineSockets::new(3);
+        sockets.observe(now, &[A, A, B]);
+        assert_eq!(sockets.next_due(now), Some(0));
+        sockets.begun(0, 1, now);
+        assert_eq!(sockets.next_due(now), Some(2));
+        sockets.begun(2, 2, now);
+        assert_eq!((sockets.next_due(now), sockets.wake_at()), (None, None));
+        assert!(sockets.is_current(0, 1) && !sockets.is_current(0, 2));
         // A session is not doubled by a path that comes later, though it goes first.
-        let mut late = Places::new(2);
+        let mut late = EngineSockets::new(2);
         late.observe(now, &[None, A]);
         late.begun(1, 1, now);
         late.observe(now, &[A, A]);
         assert_eq!(late.next_due(now), None);
         // The first path is gone; the second one still leads there.
-        assert!(!places.failed(0, now).listed, "it told nothing");
-        places.observe(now, &[None, A, B]);
-        assert_eq!(places.next_due(now), Some(1));
+        assert!(!sockets.failed(0, now).listed, "it told nothing");
+        sockets.observe(now, &[None, A, B]);
+        assert_eq!(sockets.next_due(now), Some(1));
     }
 
     #[test]
     fn what_fails_is_tried_again_after_longer_and_longer() {
         let mut now = Instant::now();
-        let mut places = Places::new(1);
-        places.observe(now, &[A]);
+        let mut sockets = EngineSockets::new(1);
+        sockets.observe(now, &[A]);
         let mut pauses = Vec::new();
         for session in 0..7 {
-            assert_eq!(places.next_due(now), Some(0));
-            places.begun(0, session, now);
-            places.failed(0, now);
-            let at = places.wake_at().unwrap();
-            assert_eq!(places.next_due(now), None);
-            places.observe(now, &[A]);
-            assert_eq!(places.wake_at(), Some(at), "looking changes nothing");
+            assert_eq!(sockets.next_due(now), Some(0));
+            sockets.begun(0, session, now);
+            sockets.failed(0, now);
+            let at = sockets.wake_at().unwrap();
+            assert_eq!(sockets.next_due(now), None);
+            sockets.observe(now, &[A]);
+            assert_eq!(sockets.wake_at(), Some(at), "looking changes nothing");
             pauses.push((at - now).as_millis());
             now = at;
         }
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 2000, 2000]);
-        places.observe(now, &[B]);
-        places.begun(0, 8, now);
-        places.failed(0, now);
-        assert_eq!(places.wake_at(), Some(now + RETRY.0), "another socket");
-        places.observe(now, &[None]);
-        assert_eq!(places.wake_at(), None, "nothing there: nothing to try");
-        places.observe(now, &[B]);
+        sockets.observe(now, &[B]);
+        sockets.begun(0, 8, now);
+        sockets.failed(0, now);
+        assert_eq!(sockets.wake_at(), Some(now + RETRY.0), "another socket");
+        sockets.observe(now, &[None]);
+        assert_eq!(sockets.wake_at(), None, "nothing there: nothing to try");
+        sockets.observe(now, &[B]);
         for _ in 0..3 {
-            places.begun(0, 9, now);
-            places.listed(0, now);
+            sockets.begun(0, 9, now);
+            sockets.listed(0, now);
             now += STABLE;
-            assert!(places.failed(0, now).listed);
+            assert!(sockets.failed(0, now).listed);
         }
-        assert_eq!(places.wake_at(), Some(now + RETRY.0), "it had worked");
+        assert_eq!(sockets.wake_at(), Some(now + RETRY.0), "it had worked");
     }
 
     #[test]
     fn a_session_lists_again_after_the_interval_but_not_twice_at_a_time() {
         let (now, interval) = (Instant::now(), Duration::from_secs(30));
-        let mut places = Places::new(1);
-        places.observe(now, &[A]);
-        places.begun(0, 1, now);
-        assert_eq!(places.list_at(0, interval), None, "the first is under way");
+        let mut sockets = EngineSockets::new(1);
+        sockets.observe(now, &[A]);
+        sockets.begun(0, 1, now);
+        assert_eq!(sockets.list_at(0, interval), None, "the first is under way");
         for number in 1..4 {
             let now = now + interval * number;
-            places.listed(0, now);
-            assert_eq!(places.list_at(0, interval), Some(now + interval));
-            assert_eq!(places.begin_list(0), Some(1));
-            assert_eq!(places.list_at(0, interval), None);
+            sockets.listed(0, now);
+            assert_eq!(sockets.list_at(0, interval), Some(now + interval));
+            assert_eq!(sockets.begin_list(0), Some(1));
+            assert_eq!(sockets.list_at(0, interval), None);
         }
-        places.failed(0, now);
-        assert_eq!(places.list_at(0, interval), None, "no session");
+        sockets.failed(0, now);
+        assert_eq!(sockets.list_at(0, interval), None, "no session");
     }
 }

@@ -5,7 +5,7 @@ use std::io;
 use nix::libc;
 
 use super::answers::{self, ContainerId};
-use super::client::{Client, EngineError};
+use super::client::{Client, EngineError, Reply};
 use crate::blocking;
 use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
@@ -45,16 +45,16 @@ pub(super) struct Sighting {
 /// Looks at a container; `None` when it has no process, for whatever reason.
 pub(super) async fn look(
     client: Client,
-    (runtime, of_root): (Runtime, bool),
+    runtime: Runtime,
     files: NetnsFiles,
     id: ContainerId,
 ) -> Result<Option<Sighting>, LookError> {
-    let Some(body) = client.inspect(&id).await? else {
+    let Some(Reply { content, of_root }) = client.inspect(&id).await? else {
         return Ok(None);
     };
     // `/proc` may be slow, and a description long.
     blocking::run(move || {
-        let described = answers::description(&body, &id, runtime).map_err(LookError::Strange)?;
+        let described = answers::description(&content, &id, runtime).map_err(LookError::Strange)?;
         match described.pid {
             Some(pid) => {
                 let container = Container {

@@ -121,8 +121,8 @@ impl<W> Engine<W> {
 #[derive(Debug)]
 pub(super) struct Registry<W> {
     engines: Vec<Engine<W>>,
-    /// Containers by what they hold. Engines that lie may name one process for two containers; the first
-    /// one is shown.
+    /// Containers by what they hold. Engines that report false data may name one process for two containers: see
+    /// [`best`].
     claims: BTreeMap<ProcessNetnsId, BTreeMap<Key, Arc<Container>>>,
     told: BTreeMap<ProcessNetnsId, Arc<Container>>,
     /// What was told and is not any more.
@@ -158,9 +158,9 @@ impl<W> Registry<W> {
 
     /// Takes a list, the first of a session or a later one.
     ///
-    /// A container is not inspected again if it is listed under its known name and the kernel will report its end. So an
-    /// engine that restarts with a thousand containers costs one list.
-    pub(super) fn listed(&mut self, engine: usize, list: &Listing) {
+    /// A container is not inspected again if it is listed under its known name, the kernel will report its end, and the
+    /// same kind of user serves the engine. So an engine that restarts with a thousand containers costs one list.
+    pub(super) fn listed(&mut self, engine: usize, list: &Listing, of_root: bool) {
         let engine = &mut self.engines[engine];
         engine.connected = true;
         engine.incomplete |= list.more;
@@ -171,7 +171,9 @@ impl<W> Registry<W> {
             let held = tracked.and_then(|tracked| tracked.held.as_mut());
             let same = held.filter(|held| {
                 let name = held.container.name.as_str();
-                held.watch.is_some() && names.iter().any(|listed| listed == name)
+                held.watch.is_some()
+                    && held.container.of_root == of_root
+                    && names.iter().any(|listed| listed == name)
             });
             match same {
                 Some(held) => held.listed = true,
@@ -317,7 +319,7 @@ impl<W> Registry<W> {
             return Some(HeldEvent::Removed(id));
         }
         let id = self.changed.pop_first()?;
-        let container = Arc::clone(self.claims.get(&id)?.values().next()?);
+        let container = Arc::clone(best(self.claims.get(&id)?)?);
         self.told.insert(id, Arc::clone(&container));
         let kind = HolderKind::Container(container);
         Some(HeldEvent::Added(Holder { id, kind }))
@@ -337,13 +339,19 @@ impl<W> Registry<W> {
     fn compare(&mut self, id: ProcessNetnsId) {
         self.gone.remove(&id);
         self.changed.remove(&id);
-        let is = self.claims.get(&id).and_then(|it| it.values().next());
+        let is = self.claims.get(&id).and_then(best);
         match (is, self.told.get(&id)) {
             (None, Some(_)) => drop(self.gone.insert(id)),
             (Some(is), told) if told != Some(is) => drop(self.changed.insert(id)),
             _ => {}
         }
     }
+}
+
+/// Returns the container to show for a process that several claim: one of root's engines if there is one, else the
+/// first. Otherwise an engine of a user could hide the name of a container of root's.
+fn best(claims: &BTreeMap<Key, Arc<Container>>) -> Option<&Arc<Container>> {
+    claims.values().min_by_key(|container| !container.of_root)
 }
 
 #[cfg(test)]

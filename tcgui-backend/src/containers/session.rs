@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::answers::{self, Event, Listing};
-use super::client::{Client, EngineError, EventStream};
+use super::client::{Client, EngineError, EventStream, Reply};
 use super::limits::{EVENT_BYTES, LIST_WITHOUT_EVENTS, SUBSCRIBE_AGAIN, SUBSCRIPTION};
 use super::lines::Lines;
 use crate::clock::unix_seconds;
@@ -35,7 +35,7 @@ pub(super) struct Report {
 pub(super) enum News {
     /// It is this engine, and these containers run. Events that follow are later than this list, or about
     /// what is in it.
-    Listed(Runtime, Listing),
+    Listed(Runtime, Reply<Listing>),
     /// The engine refuses to send events: it is only listed.
     NoEvents(EngineError),
     /// Something happened, in this order.

@@ -11,9 +11,9 @@ use tracing::{debug, warn};
 
 use super::ContainersConfig;
 use super::answers::Listing;
-use super::client::{Client, EngineError};
+use super::client::{Client, EngineError, Reply};
 use super::engine_log::EngineLog;
-use super::engine_sockets::{Places, SocketKey};
+use super::engine_sockets::{EngineSockets, SocketKey};
 use super::events_file;
 use super::limits::{LIST_AGAIN, LOOKS, REPORTS, SHORTEST_LIST_INTERVAL, UNWATCHED};
 use super::look::{LookError, Sighting, look};
@@ -42,7 +42,7 @@ enum Done {
     /// Its last report is among the reports.
     Session,
     /// A list that was asked for beside the events of a session.
-    Listed(SessionId, Result<Listing, EngineError>),
+    Listed(SessionId, Result<Reply<Listing>, EngineError>),
     /// The file of events of this engine is followed no longer.
     EventsFile(SessionId),
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
@@ -58,6 +58,8 @@ struct Followed {
     /// Follows the engine's file of events, if there is one.
     events_file: Option<Watch>,
     runtime: Runtime,
+    /// Whether root serves the engine that sent the last list.
+    of_root: bool,
     /// How many looks may begin.
     looks: TokenBucket,
 }
@@ -69,6 +71,7 @@ impl Followed {
             list: None,
             events_file: None,
             runtime: Runtime::Docker,
+            of_root: false,
             looks: LOOKS,
         }
     }
@@ -99,7 +102,7 @@ pub struct Task {
     files: NetnsFiles,
     events: mpsc::Sender<HeldEvent>,
     registry: Registry<Watch>,
-    places: Places,
+    engine_sockets: EngineSockets,
     followed: Vec<Followed>,
     list_interval: Duration,
     session_count: u64,
@@ -134,7 +137,7 @@ impl Task {
         let rung = Arc::new(Notify::new());
         Self {
             registry: Registry::new(count),
-            places: Places::new(count),
+            engine_sockets: EngineSockets::new(count),
             followed: std::iter::repeat_with(Followed::new).take(count).collect(),
             list_interval: list_interval.max(SHORTEST_LIST_INTERVAL),
             session_count: 0,
@@ -212,7 +215,7 @@ impl Task {
         let looks = self
             .watches
             .as_ref()
-            .map(|_| (self.look_at, self.places.wake_at()));
+            .map(|_| (self.look_at, self.engine_sockets.wake_at()));
         let (look, retry) = looks.unwrap_or_default();
         let engines = || 0..self.sockets.len();
         let list = engines().filter_map(|it| self.list_at(it)).min();
@@ -232,18 +235,18 @@ impl Task {
         } else {
             self.list_interval
         };
-        self.places.list_at(engine, interval)
+        self.engine_sockets.list_at(engine, interval)
     }
 
     /// Returns when an engine whose sessions ended soon is back.
     fn stable_at(&self, engine: usize) -> Option<Instant> {
-        let at = self.places.stable_at(engine);
+        let at = self.engine_sockets.stable_at(engine);
         at.filter(|_| self.log.is_flapping(engine))
     }
 
     fn timer(&mut self, now: Instant) {
         let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        self.wanted |= due(self.look_at) || due(self.places.wake_at());
+        self.wanted |= due(self.look_at) || due(self.engine_sockets.wake_at());
         for engine in 0..self.sockets.len() {
             if due(self.list_at(engine)) {
                 self.begin_list(engine);
@@ -279,10 +282,9 @@ impl Task {
             self.followed[key.engine].looks.spend(now, 1);
             let client = Client::new(&self.sockets[key.engine]);
             let runtime = self.followed[key.engine].runtime;
-            let engine = (runtime, self.places.is_roots(key.engine));
             let files = self.files;
             self.children.spawn(async move {
-                let looked = look(client, engine, files, key.id.clone()).await;
+                let looked = look(client, runtime, files, key.id.clone()).await;
                 Done::Looked(key, Box::new(looked))
             });
         }
@@ -295,7 +297,7 @@ impl Task {
             engine,
             count: self.session_count,
         };
-        self.places.begun(engine, session.count, now);
+        self.engine_sockets.begun(engine, session.count, now);
         self.registry.begin_list(engine);
         let socket = self.sockets[engine].clone();
         let reports = self.reports.0.clone();
@@ -311,7 +313,7 @@ impl Task {
 
     /// Asks an engine for its containers beside its session: an event may have been lost.
     fn begin_list(&mut self, engine: usize) {
-        let Some(count) = self.places.begin_list(engine) else {
+        let Some(count) = self.engine_sockets.begin_list(engine) else {
             return;
         };
         let session = SessionId { engine, count };
@@ -330,8 +332,8 @@ impl Task {
     fn follow_events_file(&mut self, session: SessionId) {
         let SessionId { engine, .. } = session;
         let followed = &mut self.followed[engine];
-        let roots = followed.runtime == Runtime::Podman && self.places.is_roots(engine);
-        if roots && followed.events_file.is_none() {
+        let has_file = followed.runtime == Runtime::Podman && followed.of_root;
+        if has_file && followed.events_file.is_none() {
             let reporter = Reporter::new(session, self.reports.0.clone());
             let child = self.children.spawn(async move {
                 events_file::follow(events_file::ROOTS.into(), reporter).await;
@@ -348,14 +350,14 @@ impl Task {
                 self.log.sockets(&sockets, watches.failure());
                 self.look_at = watches.failure().map(|_| now + UNWATCHED);
                 self.watches = Some(watches);
-                self.places.observe(now, &sockets);
-                while let Some(engine) = self.places.next_due(now) {
+                self.engine_sockets.observe(now, &sockets);
+                while let Some(engine) = self.engine_sockets.next_due(now) {
                     self.begin_session(engine, now);
                 }
             }
             Done::Session => {}
             Done::Listed(SessionId { engine, count }, list) => {
-                if self.places.is_current(engine, count) {
+                if self.engine_sockets.is_current(engine, count) {
                     match list {
                         Ok(list) => self.listed(engine, &list, now),
                         Err(err) => self.session_ended(engine, &err, now),
@@ -363,7 +365,7 @@ impl Task {
                 }
             }
             Done::EventsFile(SessionId { engine, count }) => {
-                if self.places.is_current(engine, count) {
+                if self.engine_sockets.is_current(engine, count) {
                     self.followed[engine].events_file = None;
                 }
             }
@@ -374,7 +376,7 @@ impl Task {
 
     fn report(&mut self, Report { session, news }: Report) {
         let SessionId { engine, count } = session;
-        if !self.places.is_current(engine, count) {
+        if !self.engine_sockets.is_current(engine, count) {
             return;
         }
         match news {
@@ -398,16 +400,18 @@ impl Task {
         }
     }
 
-    fn listed(&mut self, engine: usize, list: &Listing, now: Instant) {
-        let runtime = self.followed[engine].runtime;
-        self.log.listed(engine, runtime, list, now);
-        self.places.listed(engine, now);
-        self.registry.listed(engine, list);
+    fn listed(&mut self, engine: usize, reply: &Reply<Listing>, now: Instant) {
+        let list = &reply.content;
+        let followed = &mut self.followed[engine];
+        followed.of_root = reply.of_root;
+        self.log.listed(engine, followed.runtime, list, now);
+        self.engine_sockets.listed(engine, now);
+        self.registry.listed(engine, list, reply.of_root);
     }
 
     fn session_ended(&mut self, engine: usize, err: &EngineError, now: Instant) {
         self.followed[engine].end_session();
-        let session = self.places.failed(engine, now);
+        let session = self.engine_sockets.failed(engine, now);
         self.log.lost(engine, err, session, now);
         // One that could still list its containers can be asked about them.
         if !session.listed {

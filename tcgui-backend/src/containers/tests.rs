@@ -3,6 +3,7 @@
 mod engine;
 mod hostile;
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -139,7 +140,7 @@ async fn until(what: &str, mut holds: impl FnMut() -> bool) {
         .unwrap_or_else(|_| panic!("not in time: {what}"));
 }
 
-fn place() -> (TempDir, PathBuf) {
+fn new_socket() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("engine.sock");
     (directory, socket)
@@ -147,7 +148,7 @@ fn place() -> (TempDir, PathBuf) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let web = Process::start();
     engine.put(WEB, "web", web.pid());
@@ -194,7 +195,7 @@ async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_starts_between_subscription_and_list_is_not_missed() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
     engine.put(WEB, "web", web.pid());
@@ -271,7 +272,7 @@ async fn an_engine_may_start_later_stop_and_start_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_paths_to_one_engine_are_asked_once() {
-    let (directory, socket) = place();
+    let (directory, socket) = new_socket();
     let linked = directory.path().join("link.sock");
     std::os::unix::fs::symlink(&socket, &linked).unwrap();
     let engine = FakeEngine::start(&socket);
@@ -285,7 +286,7 @@ async fn two_paths_to_one_engine_are_asked_once() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_may_be_silent_until_its_first_event() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     engine.answer("/events", Answer::HeadWithFirstEvent);
     let (web, db) = (Process::start(), Process::start());
@@ -309,7 +310,7 @@ async fn an_engine_may_be_silent_until_its_first_event() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_event_is_made_up_for_with_one_request() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
     engine.put(WEB, "web", web.pid());
@@ -340,7 +341,7 @@ async fn a_lost_event_is_made_up_for_with_one_request() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_hangs_at_a_later_list_is_lost_and_comes_back() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
     engine.put(WEB, "web", web.pid());
@@ -357,7 +358,7 @@ async fn an_engine_that_hangs_at_a_later_list_is_lost_and_comes_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_without_events_is_listed_now_and_then() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
     engine.answer("/events", Answer::Raw(refusal.to_vec()));
@@ -386,7 +387,7 @@ async fn an_engine_without_events_is_listed_now_and_then() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_refuses_a_list_is_asked_anew() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
     engine.answer("/containers/json", Answer::Raw(refusal.to_vec()));
@@ -403,8 +404,49 @@ async fn an_engine_that_refuses_a_list_is_asked_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_listening_process_decides_whether_an_engine_is_roots() {
+    let (directory, socket) = new_socket();
+    let of_user = FakeEngine::start_as_nobody(&socket);
+    let owner = std::fs::metadata(&socket).unwrap().uid();
+    assert_eq!(owner, 0, "the file says nothing about the engine");
+    let (web, db) = (Process::start(), Process::start());
+    of_user.put(WEB, "web", web.pid());
+    let mut follower = Follower::start(&[&socket]);
+    let (id, container) = follower.added().await;
+    assert_eq!((id, container.of_root), (web.id(), false));
+    follower.stop().await;
+
+    let other_socket = directory.path().join("root.sock");
+    let of_root = FakeEngine::start(&other_socket);
+    std::os::unix::fs::chown(&other_socket, Some(65534), None).unwrap();
+    of_root.put(DB, "db", db.pid());
+    let mut follower = Follower::start(&[&other_socket]);
+    let (id, container) = follower.added().await;
+    assert_eq!((id, container.of_root), (db.id(), true));
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_cannot_replace_the_socket_of_roots_engine_between_two_requests() {
+    let (directory, socket) = new_socket();
+    let of_root = FakeEngine::start(&socket);
+    let mut follower = Follower::start(&[&socket]);
+    until("it lists", || of_root.requests("/containers/json") == 1).await;
+    // The session with root's engine continues. The path of its socket now leads to another engine.
+    let other_socket = directory.path().join("other.sock");
+    let of_user = FakeEngine::start_as_nobody(&other_socket);
+    let web = Process::start();
+    of_user.put(WEB, "web", web.pid());
+    std::fs::rename(&other_socket, &socket).unwrap();
+    of_root.tell(WEB, "start");
+    let (id, container) = follower.added().await;
+    assert_eq!((id, container.of_root), (web.id(), false));
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_that_goes_ends_it() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let mut follower = Follower::start(&[&socket]);
     drop(follower.events);
     let ended = timeout(SOON, follower.actor.join_next()).await;

@@ -195,7 +195,6 @@ fn key(path: &Path) -> Option<SocketKey> {
     socket.then(|| SocketKey {
         device: metadata.dev(),
         inode: metadata.ino(),
-        owner: metadata.uid(),
     })
 }
 

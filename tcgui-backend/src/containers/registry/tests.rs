@@ -81,7 +81,7 @@ fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
 /// Connects one engine with one container that runs.
 fn with_one() -> (Registry<()>, Reported) {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(7, "web"));
     take(&mut registry, &mut told);
@@ -116,7 +116,7 @@ fn a_new_name_is_told_under_the_same_identity() {
 #[test]
 fn what_ends_before_it_is_told_is_never_told() {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, holds(7, "web"));
     registry.ended(&key, process(7));
@@ -148,19 +148,19 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
     let (mut registry, mut told) = with_one();
     registry.disconnected(0);
     assert_eq!(take(&mut registry, &mut told), [], "it may still run");
-    registry.listed(0, &list(&[(1, "web"), (2, "db")]));
+    registry.listed(0, &list(&[(1, "web"), (2, "db")]), true);
     assert_eq!(registry.next_look(|_| true), Some(key(0, 2)));
     assert_eq!(registry.next_look(|_| true), None);
     registry.looked(&key(0, 2), Outcome::Nothing);
     // Listed under another name, and not listed though its process runs.
     for list in [list(&[(1, "other")]), list(&[])] {
         registry.disconnected(0);
-        registry.listed(0, &list);
+        registry.listed(0, &list, true);
         assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
         registry.looked(&key(0, 1), holds(7, "web"));
     }
     // The list was of a later process than the one whose end is heard only now.
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     registry.ended(&key(0, 1), process(7));
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
 }
@@ -168,7 +168,7 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
 #[test]
 fn without_the_kernel_the_engine_is_asked_about_ends() {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     let unwatched = Outcome::<()>::Holds {
         id: process(7),
         container: container("web"),
@@ -179,7 +179,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
     registry.looked(&key, unwatched);
     take(&mut registry, &mut told);
     // A list cannot say whether it is the same process.
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Failed);
     registry.event(0, &event(1, EventKind::Ended));
@@ -193,7 +193,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
 fn one_process_of_two_containers_is_told_once() {
     let (mut registry, mut told) = (Registry::new(2), Reported::new());
     for engine in 0..2 {
-        registry.listed(engine, &list(&[(1, "x")]));
+        registry.listed(engine, &list(&[(1, "x")]), true);
     }
     while let Some(key) = registry.next_look(|_| true) {
         registry.looked(&key, holds(7, ["first", "second"][key.engine]));
@@ -205,6 +205,41 @@ fn one_process_of_two_containers_is_told_once() {
     registry.looked(&key, Outcome::Nothing);
     take(&mut registry, &mut told);
     assert_eq!(told, Reported::from([(process(7), "second".into())]));
+}
+
+#[test]
+fn an_engine_of_a_user_cannot_hide_the_name_of_a_container_of_roots_engine() {
+    for of_root in [0, 1] {
+        let (mut registry, mut told) = (Registry::new(2), Reported::new());
+        for engine in 0..2 {
+            registry.listed(engine, &list(&[(1, "x")]), engine == of_root);
+        }
+        while let Some(key) = registry.next_look(|_| true) {
+            let is_roots = key.engine == of_root;
+            let container = Container {
+                of_root: is_roots,
+                ..container(if is_roots { "real" } else { "false" })
+            };
+            let outcome = Outcome::Holds {
+                id: process(7),
+                container,
+                watch: Some(()),
+                own: false,
+            };
+            registry.looked(&key, outcome);
+        }
+        take(&mut registry, &mut told);
+        assert_eq!(told, Reported::from([(process(7), "real".into())]));
+    }
+}
+
+#[test]
+fn a_container_is_inspected_again_if_another_kind_of_user_lists_it() {
+    let (mut registry, _) = with_one();
+    registry.listed(0, &list(&[(1, "web")]), true);
+    assert_eq!(registry.next_look(|_| true), None);
+    registry.listed(0, &list(&[(1, "web")]), false);
+    assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
 }
 
 #[test]
@@ -232,7 +267,7 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
     );
     registry.begin_list(0);
     assert!(!registry.wants_list(0), "one is under way");
-    registry.listed(0, &list(&[]));
+    registry.listed(0, &list(&[]), true);
     assert!(!registry.wants_list(0));
 }
 
@@ -251,7 +286,7 @@ fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
     let (mut registry, _) = with_one();
     registry.begin_list(0);
     registry.mark_incomplete(0);
-    registry.listed(0, &list(&[(1, "web")]));
+    registry.listed(0, &list(&[(1, "web")]), true);
     assert!(registry.wants_list(0));
 }
 
@@ -259,7 +294,7 @@ fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
 fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
     let (mut registry, mut told) = with_one();
     let both = list(&[(1, "web"), (2, "host")]);
-    registry.listed(0, &both);
+    registry.listed(0, &both, true);
     let key = registry.next_look(|_| true).expect("it is new");
     let mut host = holds(8, "host");
     if let Outcome::Holds { own, .. } = &mut host {
@@ -267,7 +302,7 @@ fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
     }
     registry.looked(&key, host);
     for _ in 0..3 {
-        registry.listed(0, &both);
+        registry.listed(0, &both, true);
         assert_eq!(registry.next_look(|_| true), None);
     }
     registry.ended(&key, process(8));
@@ -383,7 +418,7 @@ impl World {
                 }
             }
             Step::Event(engine, number, kind) => registry.event(engine, &event(number, kind)),
-            Step::Session(engine) => registry.listed(engine, &self.list(engine)),
+            Step::Session(engine) => registry.listed(engine, &self.list(engine), true),
             Step::Lost(engine) => registry.disconnected(engine),
             Step::BeginLook => drop(self.begin_look(registry)),
             Step::EndLook(which, works) => self.end_look(registry, which, works),
@@ -404,7 +439,7 @@ proptest! {
         }
         for engine in 0..2 {
             registry.disconnected(engine);
-            registry.listed(engine, &world.list(engine));
+            registry.listed(engine, &world.list(engine), true);
         }
         loop {
             while world.begin_look(&mut registry) {}

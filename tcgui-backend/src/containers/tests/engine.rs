@@ -1,7 +1,9 @@
 //! An engine of the test's own: a small HTTP server on a Unix socket that is honest or is not.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use serde_json::{Value, json};
@@ -64,7 +66,27 @@ impl FakeEngine {
     /// Starts an engine that knows what an earlier one knew.
     pub(super) fn resume(socket: &Path, state: Arc<Mutex<State>>) -> Self {
         std::fs::remove_file(socket).ok();
-        let listener = UnixListener::bind(socket).unwrap();
+        Self::serve_on(UnixListener::bind(socket).unwrap(), socket, state)
+    }
+
+    /// Starts an engine that the user `nobody` serves. The owner of the socket file stays root.
+    pub(super) fn start_as_nobody(socket: &Path) -> Self {
+        let listener = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        // SO_PEERCRED of a client gives the credentials of the last caller of listen(2).
+        let listening = OwnedFd::from(listener.try_clone().unwrap());
+        let status = Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .args(["perl", "-e", "listen(STDIN, 128) or die"])
+            .stdin(listening)
+            .status()
+            .expect("util-linux and perl are installed");
+        assert!(status.success());
+        listener.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(listener).unwrap();
+        Self::serve_on(listener, socket, Arc::default())
+    }
+
+    fn serve_on(listener: UnixListener, socket: &Path, state: Arc<Mutex<State>>) -> Self {
         let (events, _) = broadcast::channel(1024);
         let mut server = JoinSet::new();
         let (shared, sender) = (Arc::clone(&state), events.clone());

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::engine::{Answer, FakeEngine};
-use super::{DB, Follower, Process, WEB, place, until};
+use super::{DB, Follower, Process, WEB, new_socket, until};
 use crate::containers::limits::{ANSWER, MAX_EVENT, MAX_LIST};
 use crate::netns_holders::HeldEvent;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lies_are_told_to_nobody() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let mut gone = Command::new("true").spawn().unwrap();
     gone.wait().unwrap();
@@ -125,7 +125,7 @@ async fn nonsense_harms_nothing_and_is_recovered_from() {
         for (what, answer) in nonsense() {
             let process = Arc::clone(&process);
             cases.spawn(async move {
-                let (_directory, socket) = place();
+                let (_directory, socket) = new_socket();
                 let engine = FakeEngine::start(&socket);
                 engine.put(WEB, "web", process.pid());
                 engine.answer(path, answer);
@@ -144,7 +144,7 @@ async fn nonsense_harms_nothing_and_is_recovered_from() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_megabytes_are_not_read() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let process = Process::start();
     let space = vec![b' '; 64 * 1024];
     let head = "HTTP/1.1 200 OK\r\nApi-Version: 1\r\nContent-Length: 104857600\r\n\r\n";
@@ -169,7 +169,7 @@ async fn a_hundred_megabytes_are_not_read() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_hangs_delays_only_itself() {
-    let (directory, socket) = place();
+    let (directory, socket) = new_socket();
     let process = Process::start();
     let mut engines = Vec::new();
     for (number, path) in ["/_ping", "/containers/json", "/containers/a"]
@@ -211,7 +211,7 @@ async fn an_engine_that_hangs_delays_only_itself() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_endless_head_of_events_ends_the_session() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let process = Process::start();
     let engine = FakeEngine::start(&socket);
     let interim = b"HTTP/1.1 103 Early\r\n\r\n".to_vec();
@@ -225,7 +225,7 @@ async fn an_endless_head_of_events_ends_the_session() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_events_hides_nothing_for_long() {
-    let (directory, socket) = place();
+    let (directory, socket) = new_socket();
     let flooding = FakeEngine::start(&directory.path().join("flood.sock"));
     let process = Process::start();
     let line = |n: u32| {
@@ -262,7 +262,7 @@ async fn a_flood_of_events_hides_nothing_for_long() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_event_without_end_ends_the_session() {
-    let (_directory, socket) = place();
+    let (_directory, socket) = new_socket();
     let process = Process::start();
     let engine = FakeEngine::start(&socket);
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 104857600\r\n\r\n";
