@@ -1,4 +1,4 @@
-//! The command line, compatible with released versions; what it means is checked in `config`.
+//! The command line, compatible with released versions. `config` checks the values.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -9,10 +9,10 @@ use clap::{Parser, Subcommand, ValueEnum};
 use crate::lease::terms::LONGEST_TTL;
 use crate::policy::{Pattern, Protect};
 
-/// Impairs network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
+/// Impair network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
 ///
-/// Knows every network namespace of this host the moment it becomes usable, shows it with its
-/// interfaces to all connected frontends, and changes interfaces when they ask for it.
+/// The daemon discovers every network namespace of this host and its interfaces. It publishes them to all connected
+/// frontends and changes interfaces on their request.
 #[derive(Debug, Parser)]
 #[command(name = "tcgui-backend", version, after_help = EXAMPLES)]
 #[expect(
@@ -20,137 +20,140 @@ use crate::policy::{Pattern, Protect};
     reason = "each is a switch of the command line"
 )]
 pub struct Args {
-    /// What to do instead of running the daemon
+    /// Run a command instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Log what is decided, not only what happened
+    /// Log each decision [default: off]. RUST_LOG selects in more detail
     #[arg(short, long)]
     pub verbose: bool,
 
-    /// Leave loopback interfaces out, in every namespace
+    /// Hide loopback interfaces in every namespace [default: show them]
     #[arg(long)]
     pub exclude_loopback: bool,
 
-    /// Name of this backend on the bus: letters, digits, '-' and '_'
+    /// Set the name of this backend on the bus: letters, digits, '-' and '_'
     #[arg(short, long, value_name = "BACKEND_NAME", default_value = "default")]
     pub name: String,
 
-    /// How to take part in the bus
+    /// Select how the daemon joins the bus
     #[arg(long, value_enum, default_value_t = ZenohMode::Peer)]
     pub zenoh_mode: ZenohMode,
 
-    /// Endpoints to connect to, separated by commas, for instance tcp/192.0.2.7:7447
+    /// Connect to these endpoints, separated by commas, for example tcp/192.0.2.7:7447 [default: none]
     #[arg(long, value_name = "ENDPOINTS")]
     pub zenoh_connect: Option<String>,
 
-    /// Endpoints to listen on besides tcp/127.0.0.1:7447, separated by commas
+    /// Listen on these endpoints, separated by commas, and on tcp/127.0.0.1:7447 [default: only the latter]. An
+    /// endpoint that includes that address replaces it, for example tcp/0.0.0.0:7447
     #[arg(long, value_name = "ENDPOINTS")]
     pub zenoh_listen: Option<String>,
 
-    /// Certificate of this backend, with its chain, in PEM format: for tls/ and quic/ endpoints
+    /// Use this certificate with its chain (PEM) for tls/ and quic/ endpoints [default: none]
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     pub tls_cert: Option<PathBuf>,
 
-    /// Private key of --tls-cert in PEM format
+    /// Use this private key (PEM) of --tls-cert [default: none]
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     pub tls_key: Option<PathBuf>,
 
-    /// Accept only certificates that an authority in this file (PEM) has signed: from clients of tls/ and quic/
-    /// endpoints, which must show one, and from routers
+    /// Require certificates of these authorities (PEM) from clients of tls/ and quic/ endpoints. Also accept these
+    /// authorities for routers [default: no certificate required]
     #[arg(long, value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
 
-    /// Do not answer multicast scouting: only configured endpoints are used
+    /// Ignore multicast scouting [default: answer it]
     #[arg(long)]
     pub no_multicast: bool,
 
-    /// Directory with scenario files (*.json5); may be repeated, later ones win
+    /// Read scenario files (*.json5) from this directory too; may be repeated, later ones take precedence
+    /// [default: none]
     #[arg(long, value_name = "DIRECTORY")]
     pub scenario_dir: Vec<PathBuf>,
 
-    /// Do not read the default scenario directories: /usr/share/tcgui/scenarios,
-    /// ~/.config/tcgui/scenarios, ./scenarios. Built-in scenarios stay
+    /// Skip the default scenario directories: /usr/share/tcgui/scenarios, ~/.config/tcgui/scenarios, ./scenarios
+    /// [default: read them]. Built-in scenarios stay
     #[arg(long)]
     pub no_default_scenarios: bool,
 
-    /// Directory with preset files (*.json5); may be repeated, later ones win
+    /// Read preset files (*.json5) from this directory too; may be repeated, later ones take precedence
+    /// [default: none]
     #[arg(long, value_name = "DIRECTORY")]
     pub preset_dir: Vec<PathBuf>,
 
-    /// Do not read the default preset directories: /usr/share/tcgui/presets,
-    /// ~/.config/tcgui/presets, ./presets. Built-in presets stay
+    /// Skip the default preset directories: /usr/share/tcgui/presets, ~/.config/tcgui/presets, ./presets
+    /// [default: read them]. Built-in presets stay
     #[arg(long)]
     pub no_default_presets: bool,
 
-    /// Where is written what is impaired on condition, to restore it also after a crash, and the scenarios
-    /// that frontends add
+    /// Store crash-recovery records and the scenarios of frontends in this directory
     #[arg(long, value_name = "DIRECTORY", default_value = STATE_DIR)]
     pub state_dir: PathBuf,
 
-    /// Directory with the named network namespaces; it need not exist yet
+    /// Find named network namespaces in this directory, which may appear later
     #[arg(long, value_name = "DIRECTORY", default_value = "/run/netns")]
     pub netns_dir: PathBuf,
 
-    /// Create the directory of named namespaces at the start if it is missing
+    /// Create the directory of --netns-dir at the start if it is missing [default: wait for it]
     #[arg(long)]
     pub create_netns_dir: bool,
 
-    /// Enter namespaces instead of asking the kernel for ids of them, as is done where it refuses ids or
-    /// a private namespace; keeps two sockets open in each
+    /// Read interfaces over two sockets inside each namespace, instead of by namespace id [default: only if the kernel
+    /// refuses ids or a private namespace]
     #[arg(long)]
     pub no_namespace_ids: bool,
 
-    /// Socket of a container engine, besides those where Docker and Podman listen by default; may be repeated
+    /// Follow the container engine at this socket too; may be repeated [default: the usual sockets of Docker and Podman,
+    /// DOCKER_HOST and CONTAINER_HOST]
     #[arg(long, value_name = "PATH", conflicts_with = "no_containers")]
     pub container_socket: Vec<PathBuf>,
 
-    /// Do not look for containers
+    /// Ignore containers and their engines [default: follow them]
     #[arg(long)]
     pub no_containers: bool,
 
-    /// Show namespaces that have no name too, by the oldest process in each; CAP_SYS_PTRACE is needed to see
-    /// those of other users
+    /// Show namespaces without a name too, under the oldest process in each [default: hide them]. Processes of other
+    /// users need CAP_SYS_PTRACE
     #[arg(long)]
     pub process_namespaces: bool,
 
-    /// Replace root qdiscs that were configured by other means (an htb tree, a netem with children).
-    /// Otherwise this is refused. A replaced qdisc is not restored
+    /// Replace root qdiscs of other programs: other kinds than netem, and netems with children [default: refuse]. A
+    /// replaced qdisc is not restored
     #[arg(long)]
     pub replace_foreign_qdiscs: bool,
 
-    /// Refuse every change, whoever asks for it
+    /// Refuse every change [default: permit what --allow and --protect permit]
     #[arg(long)]
     pub read_only: bool,
 
-    /// Change only interfaces that match NAMESPACE/INTERFACE, with '*' for any text, for instance 'lab*/eth0'; may
-    /// be repeated. All interfaces by default
+    /// Change only interfaces that match NAMESPACE/INTERFACE, with '*' for any text, for example 'lab*/eth0'; may be
+    /// repeated [default: all interfaces]
     #[arg(long, value_name = "PATTERN")]
     pub allow: Vec<Pattern>,
 
-    /// Never change interfaces that match NAMESPACE/INTERFACE; may be repeated, and counts more than --allow. By
-    /// default, only 'lo' of the host and interfaces with a default route of the host are not switched off; 'none'
-    /// permits that too
+    /// Never change interfaces that match NAMESPACE/INTERFACE; may be repeated. Takes precedence over --allow. By
+    /// default, 'lo' of the host and interfaces with a default route of the host cannot be switched off. 'none' permits
+    /// that
     #[arg(long, value_name = "PATTERN")]
     pub protect: Vec<Protect>,
 
-    /// End every change after this long that does not say itself when it ends, for instance 1h
+    /// Set the lifetime of changes that do not set one, for example 1h [default: no end]
     #[arg(long, value_name = "DURATION", value_parser = ttl)]
     pub default_ttl: Option<Duration>,
 
-    /// Leave what scenarios did to interfaces when the daemon stops in order
+    /// Keep the changes of running scenarios at exit [default: restore the interfaces]
     #[arg(long)]
     pub keep_on_exit: bool,
 
-    /// How often to look at everything though nothing was announced, and to list containers again
+    /// Set the interval of full scans while change notification works, and of lists of containers
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = interval)]
     pub sweep_interval: Duration,
 
-    /// The same while the kernel cannot announce everything (inotify limits, for instance)
+    /// Set the interval of full scans while change notification is unavailable (for example at an inotify limit)
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
     pub degraded_sweep_interval: Duration,
 
-    /// How often to publish counters and rates, at least 100ms
+    /// Set the interval of counters and rates, at least 100ms
     #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = bandwidth_interval)]
     pub bandwidth_interval: Duration,
 }
@@ -158,32 +161,33 @@ pub struct Args {
 /// What the program does besides being a daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub enum Command {
-    /// Say whether files are presets or scenarios that the daemon would load
+    /// Check preset and scenario files
     ///
-    /// Needs no privileges and no daemon. Prints one line for each file, as FILE:LINE:COLUMN: error:
-    /// MESSAGE for one that is wrong. Scenarios may name built-in presets, those in the preset
-    /// directories (--preset-dir before `check`), and those of the other files. Exit status: 0 all
-    /// are good, 1 one is not.
+    /// Needs no privileges and no daemon. Prints one line for each file. An error has the form
+    /// FILE:LINE:COLUMN: error: MESSAGE. Scenarios may name built-in presets, presets of the other files, and presets of
+    /// the preset directories (--preset-dir before `check`).
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
-        /// Preset and scenario files (JSON5), in any order
+        /// Check these preset and scenario files (JSON5), in any order
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
     /// Restore interfaces whose impairment has ended while no daemon was running
     ///
     /// The daemon does the same at its start. A change is undone if it has expired, was not confirmed in time or belonged
-    /// to a scenario, unless the interface was changed by other means since. The daemon must not run.
+    /// to a scenario, unless another program has changed the interface since. The daemon must not run. Needs root.
+    #[command(after_help = RESTORE_EXAMPLES)]
     Restore(RestoreArgs),
-    /// List the network namespaces and their interfaces, or follow them
+    /// List network namespaces and their interfaces, or follow changes
     ///
-    /// Asks the running daemons; where none answers it looks by itself, and says so.
+    /// Asks the running daemons. If no daemon responds, the command scans this host and says so.
     #[command(after_help = NAMESPACES_EXAMPLES)]
     Namespaces(NamespacesArgs),
-    /// Say why a network namespace is listed, or why not
+    /// Explain why a network namespace is listed or not
     ///
-    /// Asks the running daemon what it knows about the name: the entry and its mount, the doorbells of the daemon and when
-    /// they last rang, and limits and capabilities that are too small. If no daemon answers, the command looks for itself,
-    /// with the options that it was given, and says so.
+    /// Asks the running daemon for what it knows about the name: the entry and its mount, each source of notifications
+    /// (doorbell) and its last notification, and limits or capabilities that are too small. If no daemon responds, the
+    /// command scans this host with the options that stand before `explain`, and says so.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(ExplainArgs),
 }
@@ -191,15 +195,15 @@ pub enum Command {
 /// What to list.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct NamespacesArgs {
-    /// Go on, and print what appears (+), changes (~) and goes (-)
+    /// Keep running, and print namespaces that appear (+), change (~) and disappear (-) [default: exit after the list]
     #[arg(short, long)]
     pub watch: bool,
 
-    /// Print a JSON object on each line: event, backend, and the namespace as on the bus
+    /// Print one JSON object on each line: the event, the backend, and the namespace as on the bus [default: a table]
     #[arg(long)]
     pub json: bool,
 
-    /// Only what this daemon lists; all of them by default
+    /// Print only the list of this backend [default: all backends]
     #[arg(short, long, value_name = "BACKEND_NAME")]
     pub backend: Option<String>,
 
@@ -211,15 +215,16 @@ pub struct NamespacesArgs {
 /// What to explain.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct ExplainArgs {
-    /// The namespace: NAME of /run/netns/NAME, container:NAME, 'pid:PID(PROGRAM)', or 'default' for the host's own
+    /// Explain this namespace: NAME of /run/netns/NAME, container:NAME, 'pid:PID(PROGRAM)', or 'default' for that of
+    /// the host
     #[arg(value_name = "NAME")]
     pub namespace: OsString,
 
-    /// Print the explanation as a JSON object
+    /// Print the explanation as a JSON object [default: text]
     #[arg(long)]
     pub json: bool,
 
-    /// The daemon to ask [default: default]
+    /// Ask this backend [default: that of --name before the command, or default]
     #[arg(short, long, value_name = "BACKEND_NAME")]
     pub backend: Option<String>,
 
@@ -228,14 +233,16 @@ pub struct ExplainArgs {
     pub reach: ReachArgs,
 }
 
-/// How to reach a running daemon, or what to look at without one.
+/// How to reach a running daemon, or what to scan without one.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct ReachArgs {
-    /// Endpoint of the daemon, or of one that it is connected to [default: tcp/127.0.0.1:7447]
+    /// Connect to this endpoint of the daemon, or of a router that it uses [default: the first of --zenoh-connect before
+    /// the command, or tcp/127.0.0.1:7447]
     #[arg(long, value_name = "ENDPOINT")]
     pub connect: Option<String>,
 
-    /// Directory with the named network namespaces, for when no daemon answers [default: /run/netns]
+    /// Scan this directory of named network namespaces if no daemon responds [default: that before the command, or
+    /// /run/netns]
     #[arg(long, value_name = "DIRECTORY")]
     pub netns_dir: Option<PathBuf>,
 }
@@ -243,76 +250,92 @@ pub struct ReachArgs {
 /// What to restore.
 #[derive(Debug, Clone, PartialEq, Eq, clap::Args)]
 pub struct RestoreArgs {
-    /// State directory of the daemon [default: that before the command, or /var/lib/tcgui]
+    /// Read leases from this state directory of the daemon [default: that before the command, or /var/lib/tcgui]
     #[arg(long, value_name = "DIRECTORY")]
     pub state_dir: Option<PathBuf>,
 
-    /// Directory with the named network namespaces [default: that before the command, or /run/netns]
+    /// Find named network namespaces in this directory [default: that before the command, or /run/netns]
     #[arg(long, value_name = "DIRECTORY")]
     pub netns_dir: Option<PathBuf>,
 
-    /// Also what has not ended yet
+    /// Restore every lease, also one that has not ended yet [default: only those that have ended]
     #[arg(long)]
     pub all: bool,
 }
 
-/// How to take part in the bus.
+/// How the daemon joins the bus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ZenohMode {
     /// Listen for frontends, by default on tcp/127.0.0.1:7447
     Peer,
-    /// Only connect, to a router or to another backend
+    /// Listen on no endpoint, and connect to a router or to another backend
     Client,
 }
 
-/// Where the state is unless told otherwise.
+/// Default of `--state-dir`.
 const STATE_DIR: &str = "/var/lib/tcgui";
 
 const EXAMPLES: &str = "\
-Needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root.
+The daemon needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root. SIGHUP reads preset
+and scenario files again. The daemon also reads them again when they change.
 
 Examples:
-  tcgui-backend                                    frontends on this host connect by themselves
-  tcgui-backend --zenoh-listen tcp/0.0.0.0:7448    frontends on other hosts may connect too
-  tcgui-backend --name lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
-                                                   a second backend, through the first
-  tcgui-backend check scenarios/*.json5            find mistakes before the daemon does
-  tcgui-backend restore --all                      after a crash: undo all that was to end
-  tcgui-backend namespaces --watch                 what is listed, and what comes and goes
-  tcgui-backend explain lab                        why is 'lab' listed, or not?
-
-SIGHUP makes it read presets and scenarios again, which it does by itself when their files change.
+  tcgui-backend                                    serve frontends on this host
+  tcgui-backend --zenoh-listen tcp/0.0.0.0:7447    serve frontends on all hosts (not authenticated)
+  tcgui-backend --name lab2 --state-dir /var/lib/tcgui-lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
+                                                   run a second backend on this host
+  tcgui-backend check scenarios/*.json5            find errors in scenario files
+  tcgui-backend restore --all                      undo every lease while no daemon runs
+  tcgui-backend namespaces --watch                 list namespaces, then follow changes
+  tcgui-backend explain lab                        explain why 'lab' is listed or not
 
 Environment:
-  RUST_LOG    what to log, for instance 'debug' or 'tcgui_backend::namespace_watcher=trace'
+  RUST_LOG    log filter, for example 'debug' or 'tcgui_backend::namespace_watcher=trace'
   DOCKER_HOST, CONTAINER_HOST
-              sockets of more container engines, as unix:///run/docker.sock
+              more sockets of container engines, for example unix:///run/docker.sock
 
-Exit status: 0 stopped by SIGINT or SIGTERM, 1 cannot start or go on, 2 wrong usage.";
+Exit status: 0: stopped by SIGINT or SIGTERM; 1: startup or runtime failure, including an invalid name or endpoint; 2: wrong
+usage.";
+
+const CHECK_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend check scenarios/*.json5
+  tcgui-backend --preset-dir presets check scenarios/*.json5
+
+Exit status: 0: all files are valid; 1: a file is invalid or cannot be read; 2: wrong usage.";
+
+const RESTORE_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend restore                            undo changes that have ended
+  tcgui-backend restore --all                      undo every change that has a lease
+  tcgui-backend restore --state-dir /var/lib/tcgui-lab2
+
+Exit status: 0: done; 1: a lease could not be restored, a daemon holds the directory, or it does not exist; 2: wrong usage.";
 
 const NAMESPACES_EXAMPLES: &str = "\
-Examples:
-  tcgui-backend namespaces                           a table
-  tcgui-backend namespaces --watch                   and what changes, until it is interrupted
-  tcgui-backend namespaces --json | jq -r .namespace.name
-  tcgui-backend namespaces --connect tcp/192.0.2.7:7448   of the daemons on another host
-
 An interface is followed by (down) when it is switched off and by (netem) when it is impaired.
 
-Exit status: 0 listed, 2 something is wrong.";
+Examples:
+  tcgui-backend namespaces                         print a table
+  tcgui-backend namespaces --watch                 print a table, then each change
+  tcgui-backend namespaces --json | jq -r .namespace.name
+  tcgui-backend namespaces --connect tcp/192.0.2.7:7447
+                                                   ask a daemon on another host
+
+Exit status: 0: listed; 2: wrong usage, or the list cannot be read.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
-  tcgui-backend explain lab                          of /run/netns/lab
-  tcgui-backend explain container:web
-  tcgui-backend explain default                      the host's own namespace
+  tcgui-backend explain lab                        explain /run/netns/lab
+  tcgui-backend explain container:web              explain a container
+  tcgui-backend explain default                    explain the namespace of the host
   tcgui-backend explain lab --backend lab2 --connect tcp/192.0.2.7:7447
   tcgui-backend explain lab --json | jq -r '.reasons[].code'
   tcgui-backend explain lab >/dev/null && echo listed
 
-Exit status: 0 listed, 1 not listed (the reason is printed), 2 something is wrong.";
+Exit status: 0: listed; 1: not listed, and the reason is printed; 2: wrong usage, or the reason cannot be read.";
 
-/// Parses a duration like `500ms` or `30s`; zero would be a busy loop.
+/// Parses a duration such as `500ms` or `30s`. The lower limit prevents a busy loop.
 fn interval(text: &str) -> Result<Duration, String> {
     interval_from(Duration::from_millis(10), text)
 }
@@ -353,6 +376,26 @@ mod tests {
     #[test]
     fn the_definition_is_consistent() {
         Args::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_each_option_names_its_default() {
+        fn check(command: &clap::Command) {
+            for arg in command.get_arguments() {
+                let id = arg.get_id().as_str();
+                let is_built_in = ["help", "version"].contains(&id);
+                let shows_default = arg.get_action().takes_values()
+                    && (arg.is_required_set() || !arg.get_default_values().is_empty());
+                let help = arg.get_help().unwrap_or_default().to_string();
+                assert!(
+                    is_built_in || shows_default || help.contains("default"),
+                    "{} {id}: {help}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Args::command());
     }
 
     #[test]
