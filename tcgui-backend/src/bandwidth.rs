@@ -1,11 +1,11 @@
 //! Counters and rates: what passes through every interface, published at a steady pace.
 //!
 //! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`CounterTargets`] and finished
-//! readings. The roster lists what to read, and the names under which it is published. Its outputs are batches of
+//! readings. The counter targets list what to read, and the names under which it is published. Its outputs are batches of
 //! [`Sample`]s to the bus. It ends when it is told to stop, or when the bus is gone.
 //!
 //! ```text
-//!  Roster (watch) ──▶ task.rs ──next──▶ readers.rs (blocking threads) ──▶ CounterKernel
+//!  targets (watch) ─▶ task.rs ──next──▶ readers.rs (blocking threads) ──▶ CounterKernel
 //!  tick ────────────▶   │ ◀───done────────┘
 //!                       ├─▶ rates.rs (pure): counters → rates
 //!                       └─▶ wire.rs (pure): rates → Samples ──▶ bus
@@ -46,7 +46,7 @@ pub struct CounterTargets {
     pub namespaces: Vec<Arc<RosterEntry>>,
 }
 
-/// One namespace of the roster.
+/// One namespace of the counter targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterEntry {
     /// The namespace. A new namespace of the same name has another key.

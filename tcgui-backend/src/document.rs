@@ -47,7 +47,7 @@ impl From<json5::Position> for Position {
     }
 }
 
-/// One turn on the way from the outermost value to the one that is meant.
+/// One segment of a [`JsonPath`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathSegment {
     /// To the member of an object.
@@ -56,17 +56,17 @@ pub enum PathSegment {
     Element(usize),
 }
 
-/// The way to a value, for instance `steps[2].tc_config.loss.percentage`.
+/// The path to a value, for example `steps[2].tc_config.loss.percentage`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct JsonPath(Vec<PathSegment>);
 
 impl JsonPath {
-    /// Returns the way to a member of the outermost object.
+    /// Returns the path to a member of the outermost object.
     pub fn member(name: &str) -> Self {
         Self::default().then(name)
     }
 
-    /// Goes on to a member, or to a member of a member: names with dots between them.
+    /// Appends members: one name, or several with dots between them.
     pub fn then(mut self, names: &str) -> Self {
         self.0.extend(
             names
@@ -76,19 +76,19 @@ impl JsonPath {
         self
     }
 
-    /// Goes on to an element.
+    /// Appends an element of an array.
     pub fn at(mut self, index: usize) -> Self {
         self.0.push(PathSegment::Element(index));
         self
     }
 
-    /// Goes on to where `rest` leads from here.
+    /// Appends another path.
     pub fn join(mut self, rest: Self) -> Self {
         self.0.extend(rest.0);
         self
     }
 
-    /// Returns the step of a scenario that the way leads through, from 0.
+    /// Returns the index of the step of a scenario that contains the value, from 0.
     pub fn step(&self) -> Option<usize> {
         match &self.0[..] {
             [PathSegment::Member(steps), PathSegment::Element(index), ..] if steps == "steps" => {

@@ -6,7 +6,7 @@
 //!  inventory or own look ── links ──────────┘
 //! ```
 //!
-//! The daemon explains what it knows itself; where none runs, the command line looks in the same way
+//! The daemon explains what it knows itself; if no daemon runs, the command scans the host in the same manner
 //! ([`crate::standalone`]). Nothing here opens a file that might block, and nothing is kept open.
 
 mod look;

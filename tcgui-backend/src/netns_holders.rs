@@ -10,7 +10,7 @@ use tcgui_shared::names::ContainerName;
 
 use crate::kernel::netns::ProcessNetnsId;
 
-/// A process that holds a namespace, and by which name it is known.
+/// A process that holds a namespace, and its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// The process and its namespace.
@@ -29,7 +29,7 @@ pub enum HolderKind {
 }
 
 impl HolderKind {
-    /// Returns who reports holders of this kind.
+    /// Returns the source that reports holders of this kind.
     pub const fn finder(&self) -> HolderSource {
         match self {
             Self::Container(_) => HolderSource::Containers,
@@ -45,7 +45,7 @@ pub struct Container {
     pub name: ContainerName,
     /// The engine, as it says itself.
     pub runtime: Runtime,
-    /// Whether the engine's socket is root's. What a user serves may be invented.
+    /// Whether root serves the engine. An engine of a user may report false data.
     pub of_root: bool,
     /// The first twelve hexadecimal digits of its id.
     pub short_id: String,
@@ -53,7 +53,7 @@ pub struct Container {
     pub image: String,
 }
 
-/// Who reports holders. Both may report one process: each takes back what it has reported itself.
+/// A source of reports about holders. Both may report one process. Each removes only its own reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum HolderSource {
     /// The actor that asks container engines.
@@ -74,8 +74,8 @@ pub enum Runtime {
 /// A difference between the holders that were reported and those that are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldEvent {
-    /// There is a holder, or one that was reported under the same id has another name by now.
+    /// A holder appeared, or a reported holder has another name now.
     Added(Holder),
-    /// The holder is gone, or does not hold its namespace any more.
+    /// The holder has ended, or no longer holds its namespace.
     Removed(ProcessNetnsId),
 }

@@ -32,7 +32,7 @@ use crate::sockets::NetnsSockets;
 
 pub use explain::explain;
 
-/// Requests to the kernel at once: one look at a time is under way, and one more overlaps with it.
+/// Requests to the kernel at once: one look, and one more that overlaps with it.
 const REQUESTS: usize = 2;
 /// How often links are looked at though nothing rang.
 const LINK_SWEEP: Duration = Duration::from_secs(120);

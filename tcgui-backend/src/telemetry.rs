@@ -11,7 +11,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use handshakes::Handshakes;
 
-/// What is logged unless told otherwise: by the daemon, and by commands that answer a question. The part of Zenoh that
+/// The default log filters: of the daemon, and of commands that answer a question. The part of Zenoh that
 /// is left out logs each attempt to connect or listen; the daemon logs the first one with its cause.
 const USUAL: &str = "warn,zenoh::net::runtime::orchestrator=error,tcgui_backend=info";
 const QUIET: &str = "error,zenoh=off";

@@ -61,7 +61,7 @@ impl Explainer {
                 let look = self.tracker.refresh(key);
                 match tokio::time::timeout(READ_TIMEOUT, look).await {
                     Ok(Err(err)) => LinkFacts::Unreadable(chain(err.as_ref()).to_string()),
-                    // It is on its way to the list.
+                    // The next list will contain it.
                     Ok(Ok(_)) | Err(_) => LinkFacts::NotSeen,
                 }
             }

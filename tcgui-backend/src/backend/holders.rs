@@ -1,12 +1,12 @@
-//! Where holders of namespaces are reported to the main loop: one channel for each finder, which takes back
-//! only what it has reported itself.
+//! Reports of holders of namespaces to the main loop: one channel for each holder source. A source removes only its own
+//! reports.
 
 use tokio::sync::mpsc;
 
 use crate::netns_holders::{HeldEvent, HolderSource};
 
-/// Reports that wait for the main loop, which takes each in microseconds. A finder whose channel is full
-/// waits, which is safe: the main loop never waits for a finder.
+/// Capacity of each channel. The main loop takes a report within microseconds. A source whose channel is full waits,
+/// which is safe: the main loop never waits for a source.
 const REPORTS: usize = 256;
 
 /// The main loop's end.
@@ -33,7 +33,7 @@ pub(super) fn channels() -> (
 }
 
 impl HolderReports {
-    /// Waits for the next report; for ever when all finders are gone. Cancel-safe.
+    /// Waits for the next report. Never returns after all sources have ended. Cancel-safe.
     pub(super) async fn next(&mut self) -> (HolderSource, HeldEvent) {
         tokio::select! {
             biased;
@@ -52,7 +52,7 @@ mod tests {
     use crate::kernel::netns::ProcessNetnsId;
 
     #[tokio::test(start_paused = true)]
-    async fn each_report_says_who_found_it_and_the_end_of_all_finders_is_silence() {
+    async fn each_report_names_its_source_and_none_comes_after_all_sources_ended() {
         let (containers, processes, mut reports) = channels();
         let gone = |pid| HeldEvent::Removed(ProcessNetnsId::from_parts(4, 1, pid, 1));
         processes.send(gone(1)).await.unwrap();

@@ -142,7 +142,7 @@ impl Task {
         while self.sources.requests.try_recv().is_ok() {}
     }
 
-    /// Lets executions end and put back what they found, which needs everything but requests.
+    /// Ends executions, which restore their interfaces. This needs all inputs except requests.
     async fn end_scenarios(&mut self) {
         let limit = tokio::time::Instant::now() + LAST_SCENARIOS;
         let mut ended = self.runner.handles.scenarios.end(self.restore).await;

@@ -17,7 +17,7 @@ const CALLS: usize = 256;
 /// As long as a released frontend waits for an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The executions' way to the main loop.
+/// Sends tc calls of executions to the main loop.
 #[derive(Debug, Clone)]
 pub(super) struct MainLoopPort {
     calls: mpsc::Sender<TcCall>,

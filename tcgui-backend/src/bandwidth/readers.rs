@@ -1,4 +1,4 @@
-//! Reading a roster on blocking threads: whoever is free takes the next namespace.
+//! Reads the counter targets on blocking threads: a free thread takes the next namespace.
 //!
 //! A reader that the kernel holds up keeps only its own namespace from being read. It outlives the
 //! round in which it began, so what is being read is remembered across rounds.
@@ -22,7 +22,7 @@ pub(super) struct Read {
     pub(super) result: Result<Reading, ReadError>,
 }
 
-/// One namespace of a roster.
+/// One namespace of the counter targets.
 #[derive(Debug)]
 pub(super) struct Order {
     counter_targets: Arc<CounterTargets>,
@@ -48,7 +48,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     counter_targets: Arc<CounterTargets>,
-    /// The first namespace of the roster that nobody has taken.
+    /// The index of the first namespace that no thread has taken.
     next: usize,
     /// At most one per reader.
     reading: Vec<NetnsKey>,

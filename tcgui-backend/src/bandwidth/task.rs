@@ -201,7 +201,7 @@ impl<K: CounterKernel> Task<K> {
                     let rated = self.rates.sample(key, at, reading.links);
                     add_samples(&mut batch, entry, &rated, &reading.qdiscs, stamp);
                 }
-                // The next tick tries again, and the roster says what is gone.
+                // The next tick retries. The counter targets no longer list what has disappeared.
                 Err(err) => debug!(?key, error = %chain(&err), "counters not read"),
             }
         }

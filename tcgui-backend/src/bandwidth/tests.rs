@@ -236,7 +236,7 @@ async fn missed_ticks_are_not_made_up_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_newest_roster_is_read() {
+async fn the_newest_counter_targets_are_read() {
     let mut actor = start(Arc::default()).await;
     actor.counter_targets.send_replace(counter_targets([1, 2]));
     let names = |batch: (Duration, Vec<(String, f64)>)| -> Vec<_> {

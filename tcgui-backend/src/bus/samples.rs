@@ -43,8 +43,8 @@ pub struct SampleTask {
 }
 
 impl SampleTask {
-    /// Returns the way to send samples over the session, and the actor that does it. Samples that come before there is
-    /// a session are dropped.
+    /// Returns a channel for samples, and the actor that sends them over the session. Samples are dropped while there is
+    /// no session.
     pub(super) fn new(session: SharedSession, keys: Keys) -> (mpsc::Sender<Vec<Sample>>, Self) {
         let (sender, batches) = mpsc::channel(BATCHES);
         let task = Self {

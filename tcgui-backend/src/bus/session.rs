@@ -42,9 +42,9 @@ const UNOPENED_CONNECTIONS: usize = 1024;
 /// How long a connection may take to open a session (default 10 s).
 const OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the session and returns its actor, the way to publish, and what clients ask.
+/// Opens the session. Returns its actor, the handle for publications, and the requests of clients.
 ///
-/// A client whose router is not there gets an actor that goes on trying. What is published meanwhile is kept.
+/// If the router of a client is not reachable, the actor retries. It keeps what is published meanwhile.
 ///
 /// # Errors
 /// [`BusError::Listen`] and [`BusError::Open`] when an endpoint cannot be listened on.

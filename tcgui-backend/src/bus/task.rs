@@ -79,7 +79,7 @@ impl Task {
         Ok(())
     }
 
-    /// Returns the way to send samples over this session, and the actor that does it.
+    /// Returns a channel for samples, and the actor that sends them over this session.
     pub fn samples(&self) -> (mpsc::Sender<Vec<Sample>>, SampleTask) {
         SampleTask::new(self.session.clone(), self.declarations.keys.clone())
     }

@@ -1,4 +1,4 @@
-//! Which sockets are there, which of them are the same, and when to try again one that failed. Pure.
+//! Which sockets exist, which paths lead to the same one, and when to retry a failed one. Pure.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ pub(super) struct SocketKey {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// No socket, or one that is served under another path.
+    /// No socket, or a session runs for it under another path.
     Idle,
-    /// To be tried at this moment.
+    /// The next attempt begins at this time.
     Due(Instant),
     /// A session runs.
     Running {
@@ -28,10 +28,10 @@ enum Phase {
     },
 }
 
-/// What a session was that has ended.
+/// The state of a session that has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Ended {
-    /// It listed the containers.
+    /// It had listed the containers.
     pub(super) listed: bool,
     /// It lasted at least [`STABLE`].
     pub(super) stable: bool,
@@ -159,8 +159,8 @@ impl EngineSockets {
         }
     }
 
-    /// Notes that a session has failed, and returns what it was. The pause before the next one grows while they
-    /// fail soon.
+    /// Notes that a session has failed, and returns its state. The pause before the next one grows while sessions fail
+    /// before they are [`STABLE`].
     pub(super) fn failed(&mut self, number: usize, now: Instant) -> Ended {
         let socket = &mut self.0[number];
         let Phase::Running { since, listed, .. } = socket.phase else {

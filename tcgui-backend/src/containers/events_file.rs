@@ -1,9 +1,8 @@
 //! Podman's own file of events, read as Podman writes it.
 //!
-//! Without a journal, Podman keeps its events in a file and looks at that every 250 ms, so long do subscribers
-//! wait. The kernel tells at once that it was written. What is read here is as good as an event that came over
-//! the socket, which it is followed by, and no better: a doorbell. So nothing is lost when the file is not there,
-//! not the one in use, or of another form.
+//! Without a journal, Podman writes its events to a file and reads the file every 250 ms. Subscribers wait as long. inotify
+//! reports the write at once. A line of the file is a doorbell, like the event that follows over the socket. So no event
+//! is lost if the file is missing, is not the one in use, or has another format.
 
 use std::fs::{self, File};
 use std::io;
@@ -21,8 +20,7 @@ use super::lines::{LineTooLong, Lines};
 use super::session::{News, Reporter};
 use crate::blocking;
 
-/// Where the Podman of root has it. Those of users have theirs elsewhere, and are not read: what root reads
-/// should belong to root.
+/// The file of root's Podman. Files of users are not read, because a file that root reads should belong to root.
 pub(super) const ROOTS: &str = "/run/libpod/events/events.log";
 
 /// A file that is being followed.
@@ -221,7 +219,7 @@ mod tests {
             timeout(SOON, heard).await.expect("it follows");
         }
 
-        /// Waits for an event of this container; those before may still be on their way.
+        /// Waits for an event of this container. Earlier events may arrive first.
         async fn expect(&mut self, number: u32) {
             let id = format!("{number:064x}");
             let is = |event: &Event| event.id.as_str() == id;

@@ -1,4 +1,4 @@
-//! What an engine may cost, whatever it sends. Engines belong to others, some of them to users.
+//! Limits for each engine. Engines are not trusted, and some belong to users.
 
 use std::time::Duration;
 

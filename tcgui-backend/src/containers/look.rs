@@ -42,7 +42,7 @@ pub(super) struct Sighting {
     pub(super) process: io::Result<ProcessHandle>,
 }
 
-/// Looks at a container; `None` when it has no process, for whatever reason.
+/// Looks at a container. Returns `None` if it has no process.
 pub(super) async fn look(
     client: Client,
     runtime: Runtime,

@@ -14,7 +14,7 @@ use super::lines::Lines;
 use crate::clock::unix_seconds;
 use crate::netns_holders::Runtime;
 
-/// Which session; those of the past are not listened to any more.
+/// Which session. Reports of earlier sessions are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionId {
     /// The socket, by its number.
@@ -23,7 +23,7 @@ pub(super) struct SessionId {
     pub(super) count: u64,
 }
 
-/// What a session has to say.
+/// A report of a session.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) session: SessionId,
@@ -40,7 +40,7 @@ pub(super) enum News {
     NoEvents(EngineError),
     /// Something happened, in this order.
     Events(Vec<Event>),
-    /// It says more than can be read: something may be lost.
+    /// It sends more than is read: events may be lost.
     Flooding,
     /// The session is over.
     Ended(EngineError),
@@ -65,7 +65,7 @@ impl Reporter {
     }
 }
 
-/// Talks to an engine until that fails, which it does in the end; that is the last report.
+/// Follows an engine until that fails. The error is the last report.
 pub(super) async fn run(client: Client, reporter: Reporter) {
     let err = match follow(&client, &reporter).await {
         Ok(never) => match never {},

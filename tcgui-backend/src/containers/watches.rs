@@ -1,8 +1,8 @@
-//! Where sockets of engines may appear: looked at when something there comes or goes.
+//! Watches on the directories in which sockets of engines may appear.
 //!
-//! The kernel announces it for the directory of each socket, or for the nearest one above that exists, and
-//! for the one above that, whose events tell when the directory itself goes. A ring says only that it is
-//! worth looking.
+//! inotify reports changes in the directory of each socket, or in the nearest existing directory above it. It also
+//! reports changes in the directory above that one, to detect that the watched directory itself disappears. An event is
+//! a doorbell: the sockets are then looked at.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::MODIFY_NAME)
     .union(EventKindMask::MODIFY_META);
 
-/// Runs in notify's thread: says whether an event matters, and never blocks.
+/// Selects the events that matter. Runs in the thread of notify and never blocks.
 struct Handler {
     sockets: BTreeSet<OsString>,
     directories: BTreeSet<OsString>,
@@ -65,13 +65,13 @@ impl notify::EventHandler for Handler {
                     self.ring(event.kind, path);
                 }
             }
-            // Events were lost: the watches may hang on what is gone.
+            // Events were lost: a watched directory may have been replaced.
             _ => self.moved(),
         }
     }
 }
 
-/// The sockets that are looked for, and the watches on what leads to them.
+/// The paths of sockets, and the watches on the directories of these paths.
 pub(super) struct SocketWatches {
     sockets: Vec<PathBuf>,
     rung: Arc<Notify>,
@@ -91,7 +91,7 @@ impl fmt::Debug for SocketWatches {
 }
 
 impl SocketWatches {
-    /// Prepares watches; `rung` is notified when it is worth looking.
+    /// Prepares watches. `rung` is notified when the sockets should be looked at.
     pub(super) fn new(sockets: Vec<PathBuf>, rung: Arc<Notify>) -> Self {
         Self {
             sockets,
@@ -108,7 +108,7 @@ impl SocketWatches {
         self.failure.as_ref()
     }
 
-    /// Places the watches where they belong now, then looks at each socket: what comes later rings.
+    /// Places the watches on the current directories, then looks at each socket. Later changes notify `rung`.
     pub(super) fn look(&mut self) -> Vec<Option<SocketKey>> {
         self.failure = self.place().err();
         self.sockets.iter().map(|path| key(path)).collect()
@@ -142,7 +142,7 @@ impl SocketWatches {
             }
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.placed.insert(path)),
-                // Gone since we looked: its going rings at the one above.
+                // The directory has disappeared since. The watch on the one above reports that.
                 Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(err) => result = Err(err),
             }
@@ -159,7 +159,7 @@ impl SocketWatches {
                 .filter_map(name)
                 .collect::<Vec<_>>()
         };
-        // Through a link, `/var/run` say, it has other names.
+        // A path through a symbolic link, such as `/var/run`, has other names.
         let paths = self.sockets.iter().cloned();
         let real = self.sockets.iter().filter_map(|it| nearest(it));
         Handler {
@@ -180,7 +180,7 @@ fn nearest(path: &Path) -> Option<PathBuf> {
     path.ancestors().skip(1).find_map(resolved)
 }
 
-/// Returns the directories in which something happens when a socket comes or goes.
+/// Returns the directories that change when a socket appears or disappears.
 fn anchors(socket: &Path) -> Vec<PathBuf> {
     let Some(nearest) = nearest(socket) else {
         return Vec::new();
@@ -208,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// Looks whenever it rings, until the sockets are as expected.
+    /// Looks after each notification, until the sockets are as expected.
     async fn settle(watches: &mut SocketWatches, expected: &[bool]) {
         let rung = Arc::clone(&watches.rung);
         let settled = async {
@@ -221,7 +221,7 @@ mod tests {
             }
         };
         let settled = timeout(Duration::from_secs(5), settled).await;
-        settled.unwrap_or_else(|_| panic!("no ring: {expected:?} of {watches:?}"));
+        settled.unwrap_or_else(|_| panic!("not notified: {expected:?} of {watches:?}"));
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +240,7 @@ mod tests {
             let listener = UnixListener::bind(&near).unwrap();
             settle(&mut watches, &[true, false, true]).await;
             let seen = watches.look();
-            assert_eq!(seen[0], seen[2], "the same socket by another way");
+            assert_eq!(seen[0], seen[2], "the same socket through another path");
             fs::create_dir_all(far.parent().unwrap()).unwrap();
             let other = UnixListener::bind(&far).unwrap();
             settle(&mut watches, &[true, true, true]).await;

@@ -99,7 +99,7 @@ fn placeholder(facts: &Facts, path: &str, mode: u32) -> Reason {
             format!("waited for, looked at {looks} time{plural} so far")
         }
         Ok(EntryStatus::GivenUp) => {
-            "waited for in vain, looked at when something rings and by sweeps".to_owned()
+            "no namespace appeared in time, looked at after notifications and by sweeps".to_owned()
         }
         _ => "not waited for".to_owned(),
     };

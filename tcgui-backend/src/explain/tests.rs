@@ -105,7 +105,12 @@ fn each_kind_of_entry_has_its_reason() {
             ReasonCode::Placeholder,
             "looked at 3 times",
         ),
-        (file(0, 0), GivenUp, ReasonCode::Placeholder, "in vain"),
+        (
+            file(0, 0),
+            GivenUp,
+            ReasonCode::Placeholder,
+            "no namespace appeared in time",
+        ),
         (file(0, 0o644), GivenUp, ReasonCode::Placeholder, "mode 644"),
         (
             file(9, 0o644),

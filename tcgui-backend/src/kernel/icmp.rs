@@ -45,7 +45,7 @@ pub enum IcmpError {
     /// The socket was not bound to the interface.
     #[error("cannot bind an ICMP socket to the interface")]
     Bind(#[source] io::Error),
-    /// There is no way to the address.
+    /// There is no route to the address.
     #[error("cannot address the target")]
     Connect(#[source] io::Error),
     /// The runtime does not take the socket.

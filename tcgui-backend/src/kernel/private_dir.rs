@@ -41,7 +41,7 @@ const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 /// Why a directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateDirError {
-    /// Another user could change it, or something on the way to it.
+    /// Another user could change it, or a directory or link in its path.
     #[error(transparent)]
     Distrust(#[from] Distrust),
     /// The kernel refused.

@@ -180,8 +180,8 @@ fn ask(fd: &OwnedFd, operation: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the answer to `LISTEN`, which is there already if there is one: outside the first user and PID
-/// namespaces the kernel ignores the request, and one would listen in vain.
+/// Reads the reply to `LISTEN`, which the kernel sends before `send` returns. Outside the initial user and PID namespaces
+/// the kernel ignores the request and sends no reply.
 fn await_answer(fd: &OwnedFd) -> io::Result<()> {
     for _ in 0..BEFORE_ANSWER {
         match receive(fd) {

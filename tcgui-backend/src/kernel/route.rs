@@ -21,7 +21,7 @@ const RTA_NH_ID: u16 = 30;
 /// A gateway of another address family: `struct rtvia`.
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
-/// `RTNH_F_DEAD`: the kernel has given that way up. One whose link has no carrier is not dead.
+/// `RTNH_F_DEAD`: the kernel no longer uses this nexthop. A nexthop whose link has no carrier is not dead.
 const RTNH_F_DEAD: u32 = 1;
 /// What the kernel answers when a table was never written to, or it knows no such family.
 const NO_ROUTES: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];

@@ -34,7 +34,7 @@ const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_mill
 pub(super) struct Hints {
     /// Entries that something happened to.
     pub(super) names: HashSet<OsString>,
-    /// Something happened to the directory itself, or on the way to it.
+    /// The directory itself, or a directory or link in its path, may have changed.
     pub(super) directory: bool,
     /// Something happened that has no name, or events were lost.
     pub(super) sweep: bool,
@@ -276,7 +276,7 @@ impl Directory {
         }
     }
 
-    /// Returns the entries that were waited for in vain since the last call.
+    /// Returns the entries for which waiting has ended without a namespace since the last call.
     pub(super) fn take_given_up(&mut self) -> Vec<OsString> {
         std::mem::take(&mut self.given_up)
     }

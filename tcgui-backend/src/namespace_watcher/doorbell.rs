@@ -140,7 +140,7 @@ impl Drop for Handler {
     }
 }
 
-/// A way of hearing about changes that the watcher would rather have.
+/// A source of change notifications. The watcher works without it, but later notices changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doorbell {
     /// The inotify instance, on which all watches hang; its absence shows as theirs in a status.

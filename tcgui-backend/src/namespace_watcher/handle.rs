@@ -1,4 +1,4 @@
-//! The consumer's end: events one by one or as a stream, and the way to ask for the status.
+//! The consumer's end: events one by one or as a stream, and the handle for the status.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -68,8 +68,8 @@ impl NamespaceWatcherHandle {
         &self.directory
     }
 
-    /// Returns the way to ask the watcher about itself, which outlives no watcher but may be cloned and
-    /// given away.
+    /// Returns a handle that asks the watcher for its status. It can be cloned. It returns no status after the watcher has
+    /// ended.
     pub fn status(&self) -> StatusHandle {
         self.status.clone()
     }

@@ -1,4 +1,4 @@
-//! Looking: one entry, the whole directory, the way to it. Keeps nothing open.
+//! Reads one entry, the whole directory, or the route to it. Keeps no descriptor.
 
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -81,7 +81,7 @@ impl Probe {
     }
 }
 
-/// The names that were in the directory, and the way to look at them there.
+/// The names in the directory, and the directory itself to look at them.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) names: Vec<OsString>,

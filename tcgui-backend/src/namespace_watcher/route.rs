@@ -1,4 +1,4 @@
-//! How the configured path leads to the netns directory: which names the kernel looks up on the way, and where.
+//! The route of the configured path to the netns directory: which names the kernel looks up, and in which directories.
 //!
 //! Each of these names can be replaced: a symbolic link gets another target, a directory is renamed. So the watcher watches
 //! every directory in which a name is looked up, and compares the whole route before and after each sweep.
@@ -39,7 +39,7 @@ impl DirectoryKey {
     }
 }
 
-/// The way that a path takes at the moment.
+/// The current route of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Route {
     /// The directories in which a name is looked up, by their paths without symbolic links.
@@ -75,7 +75,7 @@ impl Route {
         Ok(route)
     }
 
-    /// Returns the names on the way, and the directory at its end.
+    /// Returns the names in the path, and the directory at its end.
     fn follow(path: &Path) -> io::Result<(Self, Option<(PathBuf, DirectoryKey)>)> {
         let mut route = Self::default();
         let (mut at, mut links) = (PathBuf::from("/"), 0);

@@ -261,8 +261,8 @@ impl Task {
         self.directory.observe_failure(now(), RACE_PAUSE);
     }
 
-    /// Lists the directory with the watches on it and on the way to it: place them, list, and check that the path still
-    /// leads there by that way (`None`: it does not). Without that order, the first name in a new directory is missed.
+    /// Places the watches on the directory and on its route, lists the directory, and checks that the route is still the
+    /// same (`None`: it is not). In another order, the first name in a new directory would be missed.
     async fn sweep_once(&mut self) -> io::Result<Option<Swept>> {
         let route = self.probe.route()?;
         self.doorbells.watch(&route);

@@ -232,7 +232,7 @@ async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
     expect(&mut watcher, &[("v1", false), ("v2", true)]).await;
     replace_link(&at("v3"), &at("outer"));
     expect(&mut watcher, &[("v2", false), ("v3", true)]).await;
-    // What is not on the way any more does not matter, and the new way does.
+    // A change outside the route has no effect. A change on the new route has one.
     replace_link(Path::new("v1"), &at("current"));
     symlink("/proc/self/ns/net", at("v3/lib/netns/more")).unwrap();
     expect(&mut watcher, &[("more", true)]).await;

@@ -1,8 +1,7 @@
-//! The ways that lead to a namespace, and which of them stands for it.
+//! References to a namespace, and the key that identifies it.
 //!
-//! A namespace may have several names and be held by several processes. Those that live at the same time
-//! differ by inode number; the first way that was seen is the key of a namespace for as long as any leads
-//! there.
+//! A namespace may have several names, and several processes may hold it. Living namespaces have different inode numbers.
+//! The identity of the first reference is the key of a namespace for as long as any reference leads there.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -10,25 +9,25 @@ use std::path::PathBuf;
 
 use super::{Entry, MountedNamespaceId, NetnsFiles, OpenError, ProcessNetnsId};
 
-/// Which namespace, as the kernel tells them apart.
+/// Identifies a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetnsKey {
     /// The daemon's own.
     Host,
-    /// One that a name led to first.
+    /// The first reference was a name.
     Mounted(MountedNamespaceId),
-    /// One that a process led to first.
+    /// The first reference was a process.
     Held(ProcessNetnsId),
 }
 
-/// A way that leads to a namespace.
+/// A reference to a namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum NetnsRef {
     /// An entry of the netns directory.
     Name {
         /// Where it is.
         path: PathBuf,
-        /// What it led to when it was seen.
+        /// The namespace that it led to when it was seen.
         id: MountedNamespaceId,
     },
     /// A process that holds it.
@@ -36,7 +35,7 @@ pub enum NetnsRef {
 }
 
 impl NetnsRef {
-    /// Returns the key of a namespace that this way led to first.
+    /// Returns the key of a namespace whose first reference this is.
     pub const fn key(&self) -> NetnsKey {
         match self {
             Self::Name { id, .. } => NetnsKey::Mounted(*id),
@@ -55,7 +54,7 @@ impl fmt::Display for NetnsRef {
 }
 
 impl NetnsFiles {
-    /// Returns whether a way leads where it led when it was seen. Keeps nothing open.
+    /// Returns whether a reference still leads to the same namespace. Keeps no descriptor.
     pub fn leads(&self, netns_ref: &NetnsRef) -> bool {
         match netns_ref {
             NetnsRef::Name { path, id } => {
@@ -66,13 +65,13 @@ impl NetnsFiles {
         }
     }
 
-    /// Opens the namespace at the first of `ways` that still leads there.
+    /// Opens the namespace by the first of `netns_refs` that still leads there.
     ///
     /// The descriptor keeps the namespace alive: use it and close it.
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::open_held`]: of the last way, but not that it is gone when another one
-    /// was refused.
+    /// As [`Self::open`] and [`Self::open_held`]. If the kernel refused one of the references, that error is returned, else
+    /// [`OpenError::Gone`].
     pub fn open_any(&self, netns_refs: &[NetnsRef]) -> Result<OwnedFd, OpenError> {
         let mut failed = OpenError::Gone;
         for netns_ref in netns_refs {
@@ -98,7 +97,7 @@ mod tests {
     use crate::kernel::netns::Entry;
 
     #[test]
-    fn the_first_way_that_still_leads_there_is_taken() {
+    fn the_first_reference_that_still_leads_there_is_used() {
         let files = NetnsFiles::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("net");

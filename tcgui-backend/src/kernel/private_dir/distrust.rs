@@ -22,11 +22,11 @@ pub(super) struct Inode {
 /// What an inode is used as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A directory on the way.
+    /// A directory above the wanted one.
     Ancestor,
     /// The directory itself.
     Directory,
-    /// A symbolic link on the way.
+    /// A symbolic link in the path.
     Link,
     /// A file in the directory.
     File,
@@ -52,7 +52,7 @@ impl Inode {
         }
     }
 
-    /// Returns what is wrong with a directory on the way, or with the one that is wanted.
+    /// Returns what is wrong with the wanted directory or one above it.
     pub(super) fn flaw_as_directory(self, role: Role) -> Option<Flaw> {
         self.foreign_owner().or_else(|| match role {
             Role::Ancestor if self.mode.contains(Mode::S_ISVTX) => None,
