@@ -24,7 +24,7 @@ where
     let thread = tokio::task::spawn_blocking(move || {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok((result, left)) => {
-                // Nobody waits any more: it is done all the same.
+                // The caller may no longer wait. The work is done nevertheless.
                 tx.send(Ok(result)).ok();
                 rest(left);
             }

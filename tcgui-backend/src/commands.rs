@@ -59,7 +59,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     })
 }
 
-/// Where to ask, and where to look when nobody answers.
+/// The endpoint to ask, and the options of a scan if no daemon responds.
 #[derive(Debug)]
 struct Reach {
     endpoint: String,
@@ -120,7 +120,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     done
 }
 
-/// Joins the bus, and returns who of `wanted` (or of all) is there, or why nobody can be asked.
+/// Joins the bus. Returns the present backends (only `wanted`, if given), or the reason why none can be asked.
 async fn find_daemons(
     endpoint: &str,
     wanted: Option<&str>,

@@ -161,7 +161,7 @@ impl Diagnostics {
     ) -> Result<Found, ProbeError> {
         let (files, order) = (self.files, order.clone());
         blocking::run(move || {
-            // Kept until the visit ends, though nobody may wait for it any more.
+            // Kept until the visit ends, also if the caller no longer waits.
             let _visit = visit;
             probe::visit(files, &order, wish)
         })

@@ -12,8 +12,8 @@
 //!     └────── TcPort ◀──────┴───────────────────┘──▶ UpdateSink (bus)
 //! ```
 //!
-//! The backend may wait for this actor to take a command. The actor itself waits for nobody: calls and
-//! publications run beside it.
+//! The backend may wait for this actor to take a command. The actor itself never waits: calls and
+//! publications run in tasks of their own.
 
 mod executions;
 mod handle;

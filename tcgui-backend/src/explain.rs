@@ -52,7 +52,7 @@ pub struct Facts {
 /// What is known of the links of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LinkFacts {
-    /// Nobody knows the namespace.
+    /// No part of the daemon knows the namespace.
     #[default]
     Unknown,
     /// It is known; its links are not yet.

@@ -60,7 +60,7 @@
 //!
 //! - The snapshot and the events after it make one gapless story: listening begins before looking.
 //! - For one name, [`Added`](NamespaceEvent::Added) and [`Removed`](NamespaceEvent::Removed) alternate, and
-//!   a name made anew is removed with its old identity before it is added with the new one.
+//!   a recreated name is removed with its old identity before it is added with the new one.
 //! - A namespace that was added can be entered: a placeholder file is not reported, nor a namespace of
 //!   another type. When the event is read it may be gone again; its `Removed` is then still to come.
 //! - A consumer that is slow gets the difference to the present when it comes back, not each step; nothing
@@ -233,7 +233,7 @@ fn advice(err: &io::Error) -> &'static str {
 /// no errors.
 ///
 /// # Cancellation
-/// Dropping the future before it is ready takes all doorbells back.
+/// Dropping the future before it is ready removes all doorbells.
 pub async fn open(
     config: WatchConfig,
 ) -> Result<(Vec<Namespace>, NamespaceWatcherHandle, Task), WatchError> {

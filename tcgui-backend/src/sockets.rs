@@ -35,10 +35,10 @@ const MOST_USED: usize = 16;
 pub struct NetnsTarget {
     /// The namespace.
     pub key: NetnsKey,
-    /// Ways to try.
+    /// References to try, in this order.
     pub netns_refs: Vec<NetnsRef>,
-    /// The way that whoever asked has named. The kernel may have given the inode number to another namespace
-    /// to which other ways lead, while nobody has said so of this one.
+    /// The reference of the name that the client used. The kernel may have given the inode number to another namespace. Other
+    /// references may lead to that one before the watcher reports the end of this reference.
     pub named: Option<NetnsRef>,
 }
 
@@ -261,8 +261,8 @@ impl NetnsSockets {
         }
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside `place`. Whoever calls it counts it among
-    /// those that [run](Self::running).
+    /// Runs `request` on this thread, which may block, with a socket inside `place`. The caller counts it among the
+    /// [running](Self::running) requests.
     ///
     /// # Errors
     /// What `request` returns, or [`SocketError`] when no socket is to be had.

@@ -63,7 +63,7 @@ pub(super) struct Task {
     runner: EffectRunner,
     signals: Signals,
     supervisor: Supervisor,
-    /// Whether scenarios that run at the end are taken back.
+    /// Whether interfaces of running scenarios are restored at the end.
     restore: bool,
 }
 

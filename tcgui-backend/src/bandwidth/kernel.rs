@@ -20,7 +20,7 @@ pub struct KernelCounters {
 }
 
 impl KernelCounters {
-    /// Reads by id over `requests`, which should be nobody else's: a reading must not wait for a look.
+    /// Reads by id over `requests`, which no other part should use: a reading must not wait for a dump.
     pub fn new(requests: Rtnetlink, sockets: NetnsSockets) -> Self {
         Self { requests, sockets }
     }

@@ -1,7 +1,7 @@
 //! From counters to rates: the sample before, the sample now, the time between. Pure.
 //!
 //! A link is the same one as before if namespace, index and name are the same and none of its traffic
-//! counters went backwards. Otherwise (another namespace under the same name, an interface made anew
+//! counters went backwards. Otherwise (another namespace under the same name, an interface that was recreated
 //! with the same index, counters that were reset) it starts over with a rate of 0.
 
 use std::collections::HashMap;
@@ -167,7 +167,7 @@ mod tests {
         let cases = [
             ("reset", link(2, "v0", 0, 0)),
             (
-                "made anew and busy in one direction",
+                "recreated and busy in one direction",
                 link(2, "v0", 10, 5000),
             ),
             ("renamed, or another one", link(2, "v1", 2000, 2000)),
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(
             rates_of(&other),
             [(0.0, 0.0)],
-            "made anew under the same name"
+            "recreated under the same name"
         );
         rates.keep(|present| *present == key(2));
         assert_eq!(rates.namespaces(), 1);

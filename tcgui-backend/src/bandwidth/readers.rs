@@ -56,7 +56,7 @@ struct State {
 }
 
 impl ReadQueue {
-    /// Begins a round, unless the one before has namespaces that nobody has taken. Returns whether it
+    /// Begins a round, unless the earlier one has namespaces that no reader has taken. Returns whether it
     /// did.
     pub(super) fn begin(&self, counter_targets: Arc<CounterTargets>) -> bool {
         let mut state = self.lock();
@@ -74,7 +74,7 @@ impl ReadQueue {
         state.next = state.counter_targets.namespaces.len();
     }
 
-    /// Returns how many namespaces of the round nobody has taken.
+    /// Returns how many namespaces of the round no reader has taken.
     pub(super) fn untaken(&self) -> usize {
         let state = self.lock();
         state.counter_targets.namespaces.len() - state.next

@@ -162,8 +162,8 @@ impl<K: CounterKernel> Task<K> {
         self.start_reader();
     }
 
-    /// Takes what a slow reader has read so far, and lets another one go on with the rest if nobody
-    /// got on since the last look.
+    /// Takes the results of a slow reader so far. Starts another reader for the rest if no reader has made progress since
+    /// the last check.
     fn overtake(&mut self) {
         let before = self.check.map(|(_, untaken)| untaken);
         let untaken = self.desk.untaken();

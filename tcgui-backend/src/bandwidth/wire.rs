@@ -18,7 +18,7 @@ pub(super) struct Stamp<'a> {
 /// Adds the samples of one namespace: those of all its links first, those of its qdiscs after them.
 ///
 /// Only links of the counter targets are published, and only if index and name agree. The next targets have the links that were
-/// renamed or made anew. `rated` is in the order of the indices.
+/// renamed or recreated. `rated` is in the order of the indices.
 pub(super) fn add_samples(
     samples: &mut Vec<Sample>,
     entry: &RosterEntry,

@@ -6,7 +6,7 @@
 //!
 //! Its own publisher keeps the cache locked while it replies, and its heartbeats wait for clients in the
 //! queue of the publications. Here both wait apart ([`Replies`]): a client that asks and does not
-//! read the answer holds up nobody's list.
+//! read the reply does not delay the lists of other clients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;

@@ -142,7 +142,7 @@ impl Task {
         Ok(())
     }
 
-    /// Takes the token back first, so that clients know at once, and answers what was asked before.
+    /// Withdraws the liveliness token first, so that clients know at once. Then answers the earlier requests.
     async fn leave(self) {
         let goodbye = async {
             drop(self.token);

@@ -318,7 +318,7 @@ async fn drive<T>(connection: &mut Driver, work: impl Future<Output = T>) -> T {
 pub(super) struct EventStream {
     body: Incoming,
     connection: Driver,
-    /// The connection ends when nobody could ask any more.
+    /// The connection ends when this is dropped.
     _sender: SendRequest<Empty<Bytes>>,
 }
 

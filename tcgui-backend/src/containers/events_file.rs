@@ -135,7 +135,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn watch(directory: &Path, path: &Path, rung: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let name = path.file_name().map(ToOwned::to_owned);
-    // Not that somebody opens it: reading it would raise events of its own.
+    // No event for opening the file: each read would cause one.
     let kinds = EventKindMask::CREATE
         | EventKindMask::REMOVE
         | EventKindMask::MODIFY_NAME

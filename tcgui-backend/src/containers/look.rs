@@ -75,7 +75,7 @@ fn observe(
     container: Container,
 ) -> Result<Option<Sighting>, LookError> {
     // The process first: if it has ended by the time that the namespace is read, its end is told, and
-    // what was read of a later process with its id is taken back.
+    // what was read of a later process with its id is removed again.
     let process = ProcessHandle::open(pid);
     if process.as_ref().is_err_and(is_no_process) {
         return Ok(None);

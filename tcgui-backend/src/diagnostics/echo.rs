@@ -168,7 +168,7 @@ mod tests {
         let (summary, time) = run(3600 * MS, 5000 * MS, &[Some(MS); 5]);
         assert_eq!((summary.sent, summary.received), (5, 5));
         assert_eq!(summary.latency, Some((MS, MS, MS)));
-        assert_eq!(time, 801 * MS, "nothing is waited for in vain");
+        assert_eq!(time, 801 * MS, "no time is lost with waiting");
     }
 
     #[test]

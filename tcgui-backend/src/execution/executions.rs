@@ -435,7 +435,7 @@ impl Execution {
         }
     }
 
-    /// Answers those who asked to stop: with success, unless what was there could not be put back.
+    /// Answers stop requests: with success, unless the earlier state could not be restored.
     fn answer_stops(&mut self) {
         let response = match self.machine.state() {
             ExecutionState::Failed { error } if error.operation.as_deref() == Some(RESTORING) => {

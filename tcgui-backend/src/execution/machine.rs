@@ -70,20 +70,20 @@ pub(super) enum Effect {
     Ended,
     /// The port is idle and the interface is given up. The last effect.
     Release {
-        /// What was there should have been put back, and was not.
+        /// The earlier state was not restored.
         owed: bool,
     },
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Phase {
-    /// What is there is being read.
+    /// The current state of the interface is being read.
     Capturing,
     /// The current step is being applied.
     Applying,
     /// The current step is in force.
     Holding,
-    /// What was there is being put back; then this is the end.
+    /// The earlier state is being restored. Then the execution ends in this state.
     Restoring(ExecutionState),
     Ended(ExecutionState),
 }
@@ -106,7 +106,7 @@ pub(super) struct Machine {
     busy: bool,
     /// A stop waits for its answer.
     stopping: bool,
-    /// What was there could not be put back.
+    /// The earlier state could not be restored.
     owed: bool,
     captured: Impairment,
     current_step: usize,

@@ -54,7 +54,7 @@ fn named(facts: &Facts, entry: &EntryFacts) -> Reason {
     match &entry.kind {
         EntryKind::Nothing if !entry.directory_exists => reason(
             ReasonCode::NoDirectory,
-            format!("there is no {path}, nor the directory: nobody has made a named namespace yet"),
+            format!("there is no {path}, nor the directory: no named namespace was created yet"),
         ),
         EntryKind::Nothing => reason(ReasonCode::NoEntry, format!("there is no {path}")),
         EntryKind::Namespace {

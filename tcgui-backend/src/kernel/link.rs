@@ -53,7 +53,7 @@ pub struct Link {
     pub ifname: OsString,
     /// `IFF_UP`: the administrator wants it up.
     pub up: bool,
-    /// `IFLA_CARRIER`: there is somebody at the other end.
+    /// `IFLA_CARRIER`: the other end is connected.
     pub carrier: bool,
     /// `IFF_LOOPBACK`.
     pub loopback: bool,
@@ -63,7 +63,7 @@ pub struct Link {
     pub kind: Option<String>,
     /// A tun device that carries Ethernet frames.
     pub tap: bool,
-    /// A netem is the root qdisc. One deeper in somebody's tree does not count.
+    /// A netem is the root qdisc. One deeper in a tree does not count.
     pub root_netem: bool,
     /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,

@@ -273,7 +273,7 @@ impl NetnsFiles {
     /// Returns which namespace a process is in.
     ///
     /// # Errors
-    /// The process is gone, or it belongs to somebody else and `CAP_SYS_PTRACE` is missing.
+    /// The process is gone, or it belongs to another user and `CAP_SYS_PTRACE` is missing.
     pub fn held_by(&self, pid: i32) -> io::Result<ProcessNetnsId> {
         let process = open_process(pid)?;
         let netns = fstatat(&process, "ns/net", AtFlags::empty())?;

@@ -34,7 +34,7 @@ pub use distrust::Distrust;
 
 /// As many symbolic links as the kernel follows in one path (`man 7 path_resolution`).
 const MAX_LINKS: u32 = 40;
-/// Nobody but the owner may use what the daemon makes.
+/// Only the owner may use the files of the daemon.
 const DIRECTORY_MODE: Mode = Mode::S_IRWXU;
 const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 

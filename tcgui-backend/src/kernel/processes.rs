@@ -47,7 +47,7 @@ pub struct Process {
 pub enum Unseen {
     /// It has ended.
     Gone,
-    /// `CAP_SYS_PTRACE` is missing, and the process belongs to somebody else.
+    /// `CAP_SYS_PTRACE` is missing, and the process belongs to another user.
     Denied,
 }
 

@@ -75,7 +75,7 @@ pub struct QdiscStatistics {
     pub requeues: u32,
     /// How often a limit was hit.
     pub overlimits: u32,
-    /// The kernel's estimate, where somebody configured an estimator.
+    /// The kernel's estimate, if a program configured an estimator.
     pub rate: Option<QdiscRate>,
 }
 

@@ -15,7 +15,7 @@ use nix::unistd::geteuid;
 pub enum SocketFile {
     /// Nothing.
     Absent,
-    /// A socket of a process that has ended: nobody listens.
+    /// A socket of a process that has ended: no process listens.
     Stale,
     /// A socket on which a process listens.
     Live,

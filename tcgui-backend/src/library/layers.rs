@@ -80,7 +80,7 @@ pub(super) struct Memory {
 /// Entries by id, later layers over earlier ones.
 #[derive(Debug)]
 struct Layered<T> {
-    /// Those of the first layer keep their place, whoever hides them.
+    /// Those of the first layer keep their place, also if another layer hides them.
     first: Vec<T>,
     in_first: bool,
     others: BTreeMap<String, T>,

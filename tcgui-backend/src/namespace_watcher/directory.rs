@@ -115,7 +115,7 @@ impl Directory {
             self.hinted.extend(self.pending.keys().cloned());
         }
         let is_first = !std::mem::replace(&mut self.sweep_wanted, true);
-        // Whoever goes on mounting must not put the sweep off for ever.
+        // A program that keeps mounting must not postpone the sweep without end.
         if is_first && by_name && self.namespaces.len() >= WORTH_WAITING {
             self.sweep_pacing.hold_until(now + NAME_FOLLOWS);
         }
@@ -150,8 +150,8 @@ impl Directory {
         }
     }
 
-    /// Lets whoever just got an event have the processor first, once between two sweeps. Returns
-    /// whether a sweep that is wanted was put off.
+    /// Yields the processor to the consumer of the last event, once between two sweeps. Returns whether a pending sweep was
+    /// postponed.
     pub(super) fn yield_sweep(&mut self, now: Instant) -> bool {
         let first = self.sweep_wanted && !std::mem::replace(&mut self.sweep_yielded, true);
         if first {

@@ -304,7 +304,7 @@ impl Doorbells {
         self.watcher.is_some() && self.directory_watched
     }
 
-    /// Puts watches on the directories of a route, where they are not yet, and takes back all others.
+    /// Adds the missing watches on the directories of a route, and removes all others.
     ///
     /// The old watch is removed first. notify does nothing for a path that it already watches, also if another directory is at
     /// the path now, and events of the old directory would still arrive.

@@ -18,7 +18,7 @@ pub enum TcError {
     /// There is no such link in the namespace (any more).
     #[error("the interface does not exist")]
     NoInterface,
-    /// Somebody else's configuration is in the way.
+    /// Another program configured the root qdisc.
     #[error(transparent)]
     Refused(#[from] Refusal),
     /// The kernel was built without netem, or its module is not installed.

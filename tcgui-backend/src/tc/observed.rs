@@ -36,14 +36,14 @@ pub enum Root {
         /// What it does.
         netem: Netem,
     },
-    /// A netem that somebody else made.
+    /// A netem of another program.
     ForeignNetem {
         /// Its handle.
         handle: u32,
         /// What it does.
         netem: Netem,
     },
-    /// Anything else that somebody configured.
+    /// Another qdisc that a program configured.
     Foreign(QdiscName),
 }
 
@@ -90,7 +90,7 @@ impl Observed {
         }
     }
 
-    /// Returns the netem at the root, whoever made it.
+    /// Returns the netem at the root: of the daemon or of another program.
     pub fn netem(&self) -> Option<&Netem> {
         match &self.root {
             Root::Own { netem, .. } | Root::ForeignNetem { netem, .. } => Some(netem),

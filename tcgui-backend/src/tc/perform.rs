@@ -37,7 +37,7 @@ pub struct Outcome {
     pub plan: Plan,
     /// What is there now, as the kernel says.
     pub observed: Observed,
-    /// What whoever asked should know.
+    /// Notes for the requester.
     pub notes: Vec<Note>,
 }
 
@@ -160,7 +160,7 @@ pub fn perform_recorded<E: From<TcError>>(
         match (&netem, &observed.root) {
             (None, Root::Absent) => drop(find_link(socket, ifindex)?),
             (Some(wanted), Root::Own { netem, .. }) => notes.extend(verify(wanted, netem)?),
-            // Somebody came in between the change and the second look.
+            // Another program changed the root between the change and the second look.
             (Some(_), Root::Absent) => {
                 find_link(socket, ifindex)?;
                 continue;

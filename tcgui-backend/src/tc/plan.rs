@@ -38,29 +38,29 @@ pub enum Plan {
     },
 }
 
-/// Whether a root qdisc that somebody configured may be replaced.
+/// Whether a root qdisc of another program may be replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForeignQdiscs {
-    /// It is theirs.
+    /// The daemon refuses.
     #[default]
     Keep,
-    /// The operator allowed it.
+    /// The operator permits it with `--replace-foreign-qdiscs`.
     Replace,
 }
 
-/// Why nothing is done: the root qdisc is somebody's own configuration.
+/// Why the daemon refuses: another program configured the root qdisc.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The root is no netem.
     #[error(
-        "the root qdisc {0} was configured by somebody else; --replace-foreign-qdiscs allows to \
-         replace it"
+        "the root qdisc {0} belongs to another program; start the daemon with --replace-foreign-qdiscs to \
+         permit replacing it"
     )]
     Foreign(QdiscName),
     /// The root is a netem, but part of a tree.
     #[error(
-        "the root qdisc netem {} has the child {child}, which somebody configured; \
-         --replace-foreign-qdiscs allows to replace both",
+        "the root qdisc netem {} has the child {child} of another program; start the daemon with \
+         --replace-foreign-qdiscs to permit replacing both",
         handle::text(*.handle)
     )]
     Child {
@@ -74,7 +74,7 @@ pub enum Refusal {
 /// Decides how the root becomes `desired`, or the kernel's default.
 ///
 /// # Errors
-/// The way there destroys what somebody else configured.
+/// The change would destroy the configuration of another program.
 pub fn plan(
     desired: Option<&Netem>,
     observed: &Observed,
@@ -121,7 +121,7 @@ pub fn plan(
 /// Since 6.16, and in stable kernels too, a link holds either one netem that duplicates or any number that
 /// do not, and while one qdisc replaces another both are there (`check_netem_in_tree`,
 /// `net/sched/sch_netem.c`). So the old root stops duplicating first, and the new one begins last. Only
-/// where a netem deeper in somebody's tree duplicates, the tree has to go before.
+/// where a netem deeper in a foreign tree duplicates, the tree has to go before.
 pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<RootChange> {
     let netem = desired.copied().unwrap_or_default();
     let install = |install, handle, netem| RootChange::Install {

@@ -147,7 +147,7 @@ async fn a_refusal_at_the_start_is_told() {
     let lab = Lab::new(scenario("s", &[100]), Duration::ZERO);
     lab.port.refuse(PortError::Refused {
         kind: ErrorKind::Busy,
-        message: "the root qdisc htb 1: was configured by somebody else".to_owned(),
+        message: "the root qdisc htb 1: belongs to another program".to_owned(),
     });
     let ScenarioExecutionResponse::Error { error } = lab.start(1, false).await else {
         panic!("started")

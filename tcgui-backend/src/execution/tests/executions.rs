@@ -214,7 +214,7 @@ fn an_execution_goes_along_with_the_name_of_its_namespace() {
     assert_eq!(bench.updates(), [None], "one publisher, which goes");
 }
 
-/// What is published: where, and in which state; `None`: it is taken back.
+/// What is published: where, and in which state; `None`: it is withdrawn.
 fn states(bench: &mut Bench) -> Vec<(String, Option<ExecutionState>)> {
     let publications = bench.executions.take_publications(bench.moment);
     let state = |it: ExecutionPublication| {

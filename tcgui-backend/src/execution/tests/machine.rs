@@ -294,7 +294,7 @@ fn what_could_not_be_put_back_is_owed() {
     assert_eq!(
         gone.see().state,
         ExecutionState::Stopped,
-        "there is nothing left to put back"
+        "there is nothing left to restore"
     );
 }
 
