@@ -14,11 +14,11 @@
 //!                                                     process
 //! ```
 //!
-//! Podman tells its events late; `events_file.rs` reads them where it writes them.
+//! Podman sends its events late. `events_file.rs` reads them from the file to which Podman writes them.
 //!
-//! Inputs: engines, the ends of processes, sockets that appear. Output: the difference to what the consumer
-//! was told, at its pace. It ends when its token is cancelled or the consumer is gone. It never fails: an
-//! engine that lies, hangs or floods costs what `limits.rs` says, and others nothing.
+//! Inputs: replies and events of engines, ends of processes, sockets that appear. Output: the difference to the state
+//! that the consumer has received. The actor ends when its token is cancelled or the consumer is gone. It never fails.
+//! `limits.rs` bounds the cost of an engine that sends false data, hangs or floods. Other engines are not affected.
 
 mod answers;
 mod client;
@@ -44,9 +44,9 @@ use crate::netns_holders::HeldEvent;
 pub use sockets::{ContainersConfig, Environment, UnusableHost};
 pub use task::Task;
 
-/// Builds the actor that tells `events` about containers. Nothing happens before [`Task::run`] is polled.
+/// Builds the actor that sends changes of containers to `events`. It does nothing before [`Task::run`] is polled.
 ///
-/// The receiver may be that of other actors too. While it is full, what happens meanwhile is merged.
+/// Other actors may send to the same receiver. While the channel is full, changes are merged.
 pub fn open(config: ContainersConfig, files: NetnsFiles, events: mpsc::Sender<HeldEvent>) -> Task {
     Task::new(config, files, events)
 }
