@@ -347,11 +347,17 @@ fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 /// As `open(2)`; `InvalidInput` when it is no regular file, `PermissionDenied` when the link is not followed.
 pub fn open_foreign(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
-    let mut entry = open(path, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let parent = open(parent, flags | OFlag::O_DIRECTORY, Mode::empty())?;
+    let mut entry = openat(&parent, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?;
     let mut inode = Inode::of(&fstat(&entry)?);
     if inode.kind == SFlag::S_IFLNK {
         let link = inode;
-        entry = open(path, flags, Mode::empty())?;
+        // The target of the open link, because another user may replace the name at any time.
+        let target = readlinkat(&entry, "")?;
+        entry = openat(&parent, target.as_os_str(), flags, Mode::empty())?;
         inode = Inode::of(&fstat(&entry)?);
         if link.flaw_as_link().is_some() && link.owner != inode.owner {
             let text = "a link of one user to a file of another one is not followed";

@@ -235,3 +235,40 @@ fn files_that_others_control_are_read_without_side_effects() {
         assert_eq!(opened.is_ok(), expected, "{name}: {opened:?}");
     }
 }
+
+#[test]
+fn a_link_is_not_followed_elsewhere_if_another_user_replaces_it_meanwhile() {
+    use nix::fcntl::{RenameFlags, renameat2};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let lab = Lab::new();
+    let [good, secret] = ["good", "secret"].map(|name| lab.path(name));
+    fs::write(&good, "good").unwrap();
+    set(&good, 0o644, OTHER);
+    fs::write(&secret, "secret").unwrap();
+    set(&secret, 0o600, 0);
+    let [named, other] = ["named", "other"].map(|name| lab.path(name));
+    // The link of root may be followed to any file, that of the user only to files of the user.
+    symlink(&good, &named).unwrap();
+    symlink(&secret, &other).unwrap();
+    std::os::unix::fs::lchown(&other, Some(OTHER), Some(OTHER)).unwrap();
+    let directory = fs::File::open(lab.root.path()).unwrap();
+    let stop = AtomicBool::new(false);
+    let contents = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                let exchange = RenameFlags::RENAME_EXCHANGE;
+                renameat2(&directory, "named", &directory, "other", exchange).unwrap();
+            }
+        });
+        let contents: Vec<_> = (0..50_000)
+            .filter_map(|_| open_foreign(&named).ok())
+            .map(|file| io::read_to_string(file).unwrap())
+            .collect();
+        stop.store(true, Ordering::Relaxed);
+        contents
+    });
+    assert!(!contents.is_empty(), "the link of root was followed");
+    let secrets = contents.iter().filter(|text| *text != "good").count();
+    assert_eq!(secrets, 0, "of {} files", contents.len());
+}
