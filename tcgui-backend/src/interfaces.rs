@@ -18,6 +18,7 @@ mod strangers;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tracked;
 mod tracker;
 
 use std::io;

@@ -10,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tracing::debug;
 
 use super::kernel::LinkEvent;
 use super::{LookError, NetnsKey};
+use crate::error::chain;
 use crate::kernel::link::Link;
 use crate::kernel::netns::inside;
-use crate::kernel::rtnetlink::{EventSocket, KernelEvent, RequestSocket};
+use crate::kernel::rtnetlink::{EventSocket, KernelEvent, Queued, RequestSocket, RtnetlinkError};
 
 /// The sockets inside namespaces, shared between those who look and the one who hears.
 #[derive(Debug, Clone, Default)]
@@ -32,25 +34,66 @@ struct State {
     open: HashMap<NetnsKey, Inside>,
     rung: HashSet<NetnsKey>,
     deleted: HashSet<(NetnsKey, u32)>,
+    /// Events of these were lost.
+    missed: HashSet<NetnsKey>,
 }
 
 impl State {
-    /// Takes what the kernel has queued. The lock is held meanwhile, so that nobody misses what another thread has
-    /// taken and not noted yet.
-    fn take_events(&mut self, key: NetnsKey, socket: &EventSocket) {
-        for event in socket.pending().ok().flatten().unwrap_or_default() {
+    /// Takes what the kernel has queued for a namespace, and returns whether there may be more. The lock is held meanwhile, so
+    /// that no thread misses events that another one has taken and not noted yet.
+    fn take_events(&mut self, key: NetnsKey) -> bool {
+        let queued = self.open.get(&key).map(|inside| inside.events.pending());
+        queued.is_some_and(|queued| self.note(key, queued))
+    }
+
+    /// Notes what was taken for a namespace, and returns whether there may be more.
+    fn note(&mut self, key: NetnsKey, queued: Result<Option<Queued>, RtnetlinkError>) -> bool {
+        let queued = match queued {
+            Ok(queued) => queued.unwrap_or_default(),
+            Err(err) => {
+                // The next look opens new sockets.
+                debug!(?key, error = %chain(&err), "no events from inside a namespace");
+                self.open.remove(&key);
+                self.missed.insert(key);
+                return false;
+            }
+        };
+        for event in queued.events {
             self.rung.insert(key);
-            if let KernelEvent::Deleted(_, ifindex) = event {
-                self.deleted.insert((key, ifindex));
+            match event {
+                KernelEvent::Deleted(_, ifindex) => {
+                    self.deleted.insert((key, ifindex));
+                }
+                KernelEvent::Lost => {
+                    self.missed.insert(key);
+                }
+                _ => {}
             }
         }
+        queued.has_more
+    }
+
+    /// Keeps the sockets. Those that were kept before are closed: they may be in another namespace that had the same key.
+    fn keep(&mut self, key: NetnsKey, inside: Inside) {
+        self.take_events(key);
+        if self.open.insert(key, inside).is_some() {
+            self.missed.insert(key);
+        }
+    }
+
+    fn forget(&mut self, key: NetnsKey) -> Option<Inside> {
+        self.rung.remove(&key);
+        self.deleted.retain(|(deleted_in, _)| *deleted_in != key);
+        self.missed.remove(&key);
+        self.open.remove(&key)
     }
 
     fn drain(&mut self) -> Vec<LinkEvent> {
         let deleted = self.deleted.drain();
         let deleted = deleted.map(|(key, ifindex)| LinkEvent::DeletedInside(key, ifindex));
         let rung = self.rung.drain().map(LinkEvent::Inside);
-        deleted.chain(rung).collect()
+        let missed = self.missed.drain().map(LinkEvent::Missed);
+        deleted.chain(rung).chain(missed).collect()
     }
 }
 
@@ -99,9 +142,10 @@ impl InsideSockets {
         let links = requests.links(None)?;
         let (sockets, listening) = (self.clone(), Arc::clone(&events));
         let listener = runtime.spawn(async move {
-            // An error is found out about by the next look.
             while listening.readable().await.is_ok() {
-                sockets.lock().take_events(key, &listening);
+                while sockets.lock().take_events(key) {
+                    tokio::task::yield_now().await;
+                }
                 sockets.0.rung.notify_one();
             }
         });
@@ -111,13 +155,14 @@ impl InsideSockets {
             events,
             listener: listener.abort_handle(),
         };
-        self.lock().open.insert(key, inside);
+        self.lock().keep(key, inside);
+        self.0.rung.notify_one();
         Ok(links)
     }
 
     /// Closes the sockets inside a namespace, which may then go.
     pub(super) fn forget(&self, key: NetnsKey) {
-        let forgotten = self.lock().open.remove(&key);
+        let forgotten = self.lock().forget(key);
         drop(forgotten);
     }
 
@@ -135,13 +180,87 @@ impl InsideSockets {
     /// Returns what was heard by now, with what the kernel has queued for namespace `key`.
     pub(super) fn pending(&self, key: NetnsKey) -> Vec<LinkEvent> {
         let mut state = self.lock();
-        if let Some(events) = state.open.get(&key).map(|it| Arc::clone(&it.events)) {
-            state.take_events(key, &events);
+        if state.take_events(key) {
+            state.missed.insert(key);
         }
         state.drain()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::lab::PrivateNetns;
+
+    const MAKE: &str =
+        "link add d0 index 7 address 02:00:00:00:00:07 type veth peer name p0 index 8";
+
+    /// Opens the sockets inside a namespace with a link.
+    fn start() -> (PrivateNetns, InsideSockets, NetnsKey) {
+        let netns = PrivateNetns::new();
+        netns.ip(MAKE);
+        let key = NetnsKey::Mounted(netns.path().1);
+        let sockets = InsideSockets::default();
+        sockets.open(key, netns.open(), &Handle::current()).unwrap();
+        assert_eq!(sockets.pending(key), []);
+        (netns, sockets, key)
+    }
+
+    #[tokio::test]
+    async fn events_are_not_lost_when_the_sockets_are_opened_again() {
+        let (netns, sockets, key) = start();
+        netns.ip("link del d0");
+        netns.ip(MAKE);
+        sockets.open(key, netns.open(), &Handle::current()).unwrap();
+        let events = sockets.pending(key);
+        assert!(
+            events.contains(&LinkEvent::DeletedInside(key, 7)),
+            "{events:?}"
+        );
+        // The new sockets may be in another namespace.
+        assert!(events.contains(&LinkEvent::Missed(key)), "{events:?}");
+        assert_eq!(sockets.pending(key), []);
+    }
+
+    #[tokio::test]
+    async fn events_that_do_not_fit_into_the_queue_are_missed() {
+        let (netns, sockets, key) = start();
+        sockets.lock().open[&key].events.limit_queue(4096);
+        for _ in 0..8 {
+            netns.ip("link del d0");
+            netns.ip(MAKE);
+        }
+        let events = sockets.pending(key);
+        assert!(events.contains(&LinkEvent::Missed(key)), "{events:?}");
+    }
+
+    #[tokio::test]
+    async fn after_an_error_events_are_missed_and_the_sockets_are_opened_again() {
+        let (netns, sockets, key) = start();
+        assert!(sockets.links(key).is_some());
+        let broken = RtnetlinkError::Exchange(std::io::ErrorKind::InvalidInput.into());
+        assert!(!sockets.lock().note(key, Err(broken)));
+        assert_eq!(sockets.pending(key), [LinkEvent::Missed(key)]);
+        assert!(sockets.links(key).is_none());
+        sockets.open(key, netns.open(), &Handle::current()).unwrap();
+        netns.ip("link del d0");
+        let events = sockets.pending(key);
+        assert!(
+            events.contains(&LinkEvent::DeletedInside(key, 7)),
+            "{events:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_reported_of_a_forgotten_namespace() {
+        let (netns, sockets, key) = start();
+        netns.ip("link del d0");
+        sockets.lock().take_events(key);
+        sockets.forget(key);
+        assert_eq!(sockets.pending(key), []);
     }
 }

@@ -54,6 +54,8 @@ pub enum LinkEvent {
     Inside(NetnsKey),
     /// The same: the link with this index is gone.
     DeletedInside(NetnsKey, u32),
+    /// Events of this namespace were lost, or have not been read yet.
+    Missed(NetnsKey),
 }
 
 /// The kernel as the actor uses it; tests put a small one in its place.
@@ -68,8 +70,8 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// `None`: it has none here. Those that are gone are left out.
     fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
 
-    /// Returns the events that the kernel has queued by now, at least those of namespace `key`. Does not wait. `None`: no
-    /// message was queued.
+    /// Returns the events that the kernel has queued by now, at least those of namespace `key`, or [`LinkEvent::Missed`] if
+    /// they are too many. Does not wait. `None`: no message was queued.
     fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError>;
 
     /// Gives up whatever is kept for a namespace that is no longer looked at.
@@ -163,8 +165,10 @@ impl LinkKernel for KernelLinks {
         if queued.is_none() && inside.is_empty() {
             return Ok(None);
         }
-        let mut events = told(queued.unwrap_or_default(), self.sockets.is_switching());
+        let queued = queued.unwrap_or_default();
+        let mut events = told(queued.events, self.sockets.is_switching());
         events.extend(inside);
+        events.extend(queued.has_more.then_some(LinkEvent::Missed(key)));
         Ok(Some(events))
     }
 

@@ -169,6 +169,7 @@ impl<K: LinkKernel> Task<K> {
                 LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
                 LinkEvent::Inside(key) => self.tracker.ring(key),
                 LinkEvent::DeletedInside(key, ifindex) => self.tracker.deleted(key, ifindex),
+                LinkEvent::Missed(key) => self.tracker.missed_events(key),
             }
         }
     }

@@ -6,19 +6,16 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::generations::number;
 use super::kernel::{LookOrder, Seen};
 use super::strangers::{StrangerWatch, Strangers};
+use super::tracked::{Tracked, Urgency};
 use super::{InterfacesEvent, Links, LookError, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
-use crate::pacing::Pacing;
 
 /// Looks under way at once: one more than the kernel's rtnl lock lets run, so that it never idles.
 pub(super) const LOOKS: usize = 2;
-/// A namespace that rings without end is looked at for a tenth of the time.
-const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
 /// How long a dump waits after a change of our own. The change is read back and answered first, which takes a millisecond or two
 /// on one slow processor. A refresh does not wait.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
@@ -46,34 +43,6 @@ pub(super) struct Answer<W> {
     pub(super) result: Result<Snapshot, Arc<LookError>>,
 }
 
-#[derive(Debug)]
-struct Tracked<W> {
-    /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
-    generation: u64,
-    netns_refs: Vec<NetnsRef>,
-    nsid: Option<Nsid>,
-    looking: bool,
-    /// What the next look sees is to be reported, be it news or not …
-    recheck: bool,
-    /// … and what the one under way sees.
-    rechecking: bool,
-    pacing: Pacing,
-    retry: Option<(Instant, Duration)>,
-    links: Option<Links>,
-    /// The links that were seen last, also when nothing leads to the namespace now: their generations go on.
-    last: Links,
-    /// The indexes of links that the kernel has deleted since then.
-    deleted: Vec<u32>,
-    /// It may have deleted others: events were lost.
-    is_unsure: bool,
-    /// When the look began that saw them last.
-    began: Instant,
-    /// Waiting for the look under way, and for the one after it.
-    served: Vec<W>,
-    waiting: Vec<W>,
-    unreadable: bool,
-}
-
 /// All tracked namespaces.
 #[derive(Debug)]
 pub(super) struct Tracker<W> {
@@ -84,7 +53,8 @@ pub(super) struct Tracker<W> {
     generation: u64,
     /// The last generation that a link got.
     link_generation: u64,
-    looking: usize,
+    /// The namespaces with a look under way, at most [`LOOKS`].
+    looking: Vec<NetnsKey>,
     news: VecDeque<NetnsKey>,
     strangers: StrangerWatch,
     started: Instant,
@@ -102,7 +72,7 @@ impl<W> Tracker<W> {
             due: VecDeque::new(),
             generation: 0,
             link_generation: 0,
-            looking: 0,
+            looking: Vec::with_capacity(LOOKS),
             news: VecDeque::new(),
             strangers: StrangerWatch::new(strangers),
             started: now,
@@ -115,25 +85,9 @@ impl<W> Tracker<W> {
     /// end was not reported yet, or the new reference may work where the others failed.
     pub(super) fn track(&mut self, key: NetnsKey, netns_ref: Option<NetnsRef>) {
         self.generation += 1;
-        let generation = self.generation;
-        let tracked = self.tracked.entry(key).or_insert_with(|| Tracked {
-            generation,
-            netns_refs: Vec::new(),
-            nsid: None,
-            looking: false,
-            recheck: false,
-            rechecking: false,
-            pacing: LOOK_PACING,
-            retry: None,
-            links: None,
-            last: Links::from([]),
-            deleted: Vec::new(),
-            is_unsure: false,
-            began: self.started,
-            served: Vec::new(),
-            waiting: Vec::new(),
-            unreadable: false,
-        });
+        let (generation, started) = (self.generation, self.started);
+        let new = || Tracked::new(generation, started);
+        let tracked = self.tracked.entry(key).or_insert_with(new);
         tracked.retry = None;
         tracked.netns_refs.extend(netns_ref);
         self.ring(key);
@@ -149,7 +103,7 @@ impl<W> Tracker<W> {
         let gone = tracked.netns_refs.is_empty();
         if gone {
             let nsid = tracked.nsid;
-            self.looking -= usize::from(tracked.looking);
+            self.looking.retain(|looking| *looking != key);
             self.tracked.remove(&key);
             self.due.retain(|due| *due != key);
             self.forget_nsid(key, nsid);
@@ -202,27 +156,41 @@ impl<W> Tracker<W> {
                     self.deleted(key, ifindex);
                 }
             }
-            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.by_nsid.contains_key(&nsid)),
+            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.is_tracked(nsid)),
             KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
-            KernelEvent::NsidRemoved(nsid) => {
-                // The id may belong to another namespace from now on.
-                for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
-                    if let Some(tracked) = self.tracked.get_mut(&key) {
-                        tracked.nsid = None;
-                    }
-                    self.ring(key);
-                }
-            }
+            KernelEvent::NsidRemoved(nsid) => self.nsid_removed(nsid),
             KernelEvent::Lost => {
-                // The death of an id may be among what was lost.
-                self.by_nsid.clear();
                 for tracked in self.tracked.values_mut() {
-                    tracked.nsid = None;
-                    tracked.is_unsure = true;
+                    tracked.missed_events();
                 }
                 self.resync();
             }
         }
+    }
+
+    /// A namespace has died. Its id may belong to another one from now on, and so may the key of its entry.
+    fn nsid_removed(&mut self, nsid: Nsid) {
+        for key in &self.looking {
+            let tracked = self.tracked.get_mut(key);
+            if let Some(look) = tracked.and_then(|tracked| tracked.look.as_mut()) {
+                look.removed.insert(nsid);
+            }
+        }
+        for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
+            if let Some(tracked) = self.tracked.get_mut(&key) {
+                tracked.nsid = None;
+                tracked.generations.clear();
+            }
+            self.ring(key);
+        }
+    }
+
+    /// Events of this namespace may have been missed.
+    pub(super) fn missed_events(&mut self, key: NetnsKey) {
+        if let Some(tracked) = self.tracked.get_mut(&key) {
+            tracked.missed_events();
+        }
+        self.ring(key);
     }
 
     /// Returns the ids of the host's table about which to ask the kernel now; empty: none.
@@ -234,18 +202,22 @@ impl<W> Tracker<W> {
     pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
         self.strangers.answered(now, cost);
         for id in met {
-            let is_tracked = id.is_some_and(|id| self.by_nsid.contains_key(&id));
+            let is_tracked = id.is_some_and(|id| self.is_tracked(id));
             self.strangers.met(is_tracked);
         }
+    }
+
+    /// Returns whether the namespace with this id is tracked for certain.
+    fn is_tracked(&self, nsid: Nsid) -> bool {
+        let keys = self.by_nsid.get(&nsid).into_iter().flatten();
+        let mut tracked = keys.filter_map(|key| self.tracked.get(key));
+        tracked.any(|tracked| !tracked.is_nsid_doubtful)
     }
 
     /// The kernel has deleted a link: another one with its index gets another generation.
     pub(super) fn deleted(&mut self, key: NetnsKey, ifindex: u32) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
-            let was_seen = tracked.last.iter().any(|link| link.ifindex == ifindex);
-            if was_seen && !tracked.deleted.contains(&ifindex) {
-                tracked.deleted.push(ifindex);
-            }
+            tracked.generations.deleted(ifindex);
         }
         self.ring(key);
     }
@@ -296,7 +268,8 @@ impl<W> Tracker<W> {
         keys.into_iter().for_each(|key| self.ring(key));
     }
 
-    /// Takes in a look and returns those who waited for it.
+    /// Takes in a look and returns those who waited for it. `None`: the look does not count. All events that the kernel had
+    /// queued when it ended must have been taken in before.
     pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
         let DumpDone {
             key,
@@ -309,72 +282,86 @@ impl<W> Tracker<W> {
         if tracked.generation != generation {
             return None;
         }
-        tracked.looking = false;
-        self.looking -= 1;
+        let look = tracked.look.take()?;
+        self.looking.retain(|looking| *looking != key);
         tracked.pacing.done(now, cost);
-        let mut rung = false;
         let result = match result {
+            Ok(Seen {
+                nsid: Some(nsid), ..
+            }) if look.may_be_of_another(nsid) => {
+                tracked.repeat(look);
+                self.ring(key);
+                return None;
+            }
             Ok(seen) => {
                 tracked.retry = None;
                 tracked.began = began;
-                if seen.nsid != tracked.nsid {
-                    let old = std::mem::replace(&mut tracked.nsid, seen.nsid);
-                    if let Some(nsid) = seen.nsid {
-                        self.by_nsid.entry(nsid).or_default().push(key);
-                        // What rang under the id before it was known here was not understood.
-                        rung = true;
-                    }
-                    self.forget_nsid(key, old);
-                }
-                let links = self.note_links(key, seen.links);
+                let is_unsure = std::mem::replace(&mut tracked.is_unsure, look.is_unsure);
+                tracked.is_nsid_doubtful = look.is_unsure;
+                tracked.unreadable = false;
+                self.note_nsid(key, seen.nsid);
+                let links = self.note_links(key, seen.links, is_unsure, look.rechecks);
                 let nsid = seen.nsid;
                 Ok(Snapshot { nsid, links, began })
             }
             Err(err) => {
-                let nsid = tracked.nsid.take();
+                tracked.recheck |= look.rechecks;
+                tracked.is_nsid_doubtful = true;
                 let pause = match (&err, tracked.retry) {
                     (LookError::StaleId, None) => Duration::ZERO,
                     (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
                 };
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
-                rung = true;
-                self.forget_nsid(key, nsid);
+                self.ring(key);
                 self.note_failure(key, &err);
                 Err(Arc::new(err))
             }
         };
-        if rung {
-            self.ring(key);
-        }
-        let waiters = std::mem::take(&mut self.tracked.get_mut(&key)?.served);
+        let waiters = look.served;
         Some(Answer { waiters, result })
     }
 
-    fn note_links(&mut self, key: NetnsKey, mut links: Vec<Link>) -> Links {
+    /// Notes the id by which a look has read the namespace.
+    fn note_nsid(&mut self, key: NetnsKey, nsid: Option<Nsid>) {
+        let Some(tracked) = self.tracked.get_mut(&key) else {
+            return;
+        };
+        let old = tracked.nsid;
+        if old == nsid {
+            return;
+        }
+        tracked.nsid = nsid;
+        // A namespace keeps its id until it dies, so another id is that of another namespace.
+        if old.is_some() && nsid.is_some() {
+            tracked.generations.clear();
+        }
+        // Events under this id were ignored until now. They do not matter for links that get their first generation below.
+        tracked.is_unsure |= tracked.generations.has_links();
+        if let Some(nsid) = nsid {
+            self.by_nsid.entry(nsid).or_default().push(key);
+        }
+        self.forget_nsid(key, old);
+        self.ring(key);
+    }
+
+    /// Gives the links their generations, and reports them if they are news or a report was asked for.
+    fn note_links(
+        &mut self,
+        key: NetnsKey,
+        mut links: Vec<Link>,
+        is_unsure: bool,
+        is_wanted: bool,
+    ) -> Links {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return links.into();
         };
-        let deleted = std::mem::take(&mut tracked.deleted);
-        let is_unsure = std::mem::take(&mut tracked.is_unsure);
-        let is_same = |known: &Link, link: &Link| {
-            known.kind == link.kind
-                && !deleted.contains(&link.ifindex)
-                && (!is_unsure || known.fingerprint == link.fingerprint)
-        };
-        number(
-            &mut links,
-            &tracked.last,
-            is_same,
-            &mut self.link_generation,
-        );
-        tracked.unreadable = false;
-        let is_told = !std::mem::take(&mut tracked.rechecking);
+        let newest = &mut self.link_generation;
+        tracked.generations.number(&mut links, is_unsure, newest);
         match &tracked.links {
-            Some(known) if is_told && **known == *links => Arc::clone(known),
+            Some(known) if !is_wanted && **known == *links => Arc::clone(known),
             _ => {
                 let links = Links::from(links);
                 tracked.links = Some(Arc::clone(&links));
-                tracked.last = Arc::clone(&links);
                 self.note_news(key);
                 links
             }
@@ -389,9 +376,16 @@ impl<W> Tracker<W> {
         if matches!(err, LookError::Gone) {
             tracked.links = None;
         }
+        let mut removed = None;
+        if matches!(err, LookError::StaleId) {
+            // The kernel gives an id up only when the namespace dies.
+            removed = tracked.nsid.take();
+            tracked.generations.clear();
+        }
         if tracked.links.is_none() && !std::mem::replace(&mut tracked.unreadable, true) {
             self.note_news(key);
         }
+        self.forget_nsid(key, removed);
     }
 
     fn note_news(&mut self, key: NetnsKey) {
@@ -407,24 +401,16 @@ impl<W> Tracker<W> {
         let mut orders = Vec::new();
         for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Rung] {
             for key in self.due.clone() {
-                if self.looking >= LOOKS {
+                if self.looking.len() >= LOOKS {
                     return orders;
                 }
                 let Some(tracked) = self.tracked.get_mut(&key) else {
                     continue;
                 };
                 if tracked.urgency() == urgency && tracked.is_due(now) {
-                    tracked.looking = true;
-                    tracked.rechecking |= std::mem::take(&mut tracked.recheck);
-                    tracked.served = std::mem::take(&mut tracked.waiting);
-                    self.looking += 1;
+                    orders.push(tracked.begin(key));
+                    self.looking.push(key);
                     self.due.retain(|due| *due != key);
-                    orders.push(LookOrder {
-                        key,
-                        generation: tracked.generation,
-                        nsid: tracked.nsid,
-                        netns_refs: tracked.netns_refs.clone(),
-                    });
                 }
             }
         }
@@ -444,12 +430,12 @@ impl<W> Tracker<W> {
     }
 
     fn next_look_at(&self) -> Instant {
-        if self.looking >= LOOKS {
+        if self.looking.len() >= LOOKS {
             return self.next_part.0;
         }
         let due = self.due.iter().filter_map(|key| self.tracked.get(key));
         let looks = due
-            .filter(|tracked| !tracked.looking)
+            .filter(|tracked| tracked.look.is_none())
             .filter_map(Tracked::not_before);
         looks.min().unwrap_or(self.next_part.0)
     }
@@ -478,35 +464,5 @@ impl<W> Tracker<W> {
         self.strangers
             .take()
             .then_some(InterfacesEvent::UnknownNsid)
-    }
-}
-
-/// Why a namespace is to be looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Urgency {
-    Unseen,
-    Awaited,
-    Rung,
-}
-
-impl<W> Tracked<W> {
-    fn urgency(&self) -> Urgency {
-        match (&self.links, self.waiting.is_empty()) {
-            (None, _) => Urgency::Unseen,
-            (Some(_), false) => Urgency::Awaited,
-            (Some(_), true) => Urgency::Rung,
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        !self.looking && self.not_before().is_none_or(|at| at <= now)
-    }
-
-    /// Returns from when on it may be looked at; those who wait for a refresh are not kept waiting.
-    fn not_before(&self) -> Option<Instant> {
-        if !self.waiting.is_empty() {
-            return None;
-        }
-        self.retry.map(|(at, _)| at).max(self.pacing.not_before())
     }
 }

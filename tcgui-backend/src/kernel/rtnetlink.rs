@@ -25,7 +25,7 @@ use tokio::sync::Semaphore;
 
 use crate::blocking;
 
-pub use events::{EventSocket, KernelEvent};
+pub use events::{EventSocket, KernelEvent, Queued};
 pub(super) use message::{Attributes, Message, push_attribute, string, take};
 pub use observer::Observer;
 pub(super) use socket::Change;

@@ -2,6 +2,7 @@
 
 use std::process::Command as Process;
 
+use super::tracker::Answer;
 use super::*;
 use crate::kernel::lab::HeldNetns;
 use crate::kernel::netns::NetnsFiles;
@@ -10,41 +11,95 @@ use crate::sockets::NetnsSockets;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A tracker of the host alone.
+/// The id of the namespace `A` in the observer's table.
+const ID: Nsid = Nsid::from_raw(4);
+
+/// A tracker of one namespace.
 struct Bench {
-    tracker: Tracker<()>,
+    tracker: Tracker<&'static str>,
+    key: NetnsKey,
     now: Instant,
+    /// The look under way.
+    order: Option<LookOrder>,
 }
 
 impl Bench {
+    /// Tracks the host.
     fn new() -> Self {
+        Self::of(NetnsKey::Host)
+    }
+
+    /// Tracks a namespace, whose links are then known.
+    fn named(links: &[Link]) -> (Self, Vec<u64>) {
+        let mut bench = Self::of(NetnsKey::Mounted(A));
+        let generations = bench.look(links, &[]);
+        (bench, generations)
+    }
+
+    fn of(key: NetnsKey) -> Self {
         let now = Instant::now();
         let mut tracker = Tracker::new(now, SWEEP, Strangers::Ignore);
-        tracker.track(NetnsKey::Host, None);
-        Self { tracker, now }
+        tracker.track(key, Some(name(A, "/run/netns/a")));
+        Self {
+            tracker,
+            key,
+            now,
+            order: None,
+        }
     }
 
     /// Looks, hears `events` meanwhile, and returns the generations of the links.
     fn look(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
-        self.now += SWEEP;
-        self.tracker.ring(NetnsKey::Host);
-        let order = self.tracker.next_looks(self.now).pop().expect("it is due");
+        self.begin();
+        self.hear(events);
+        self.end(links).expect("the look counts")
+    }
+
+    fn hear(&mut self, events: &[KernelEvent]) {
         for event in events {
             self.tracker.kernel(*event, self.now);
         }
+    }
+
+    /// Begins a look and returns the id by which it reads.
+    fn begin(&mut self) -> Option<Nsid> {
+        self.now += SWEEP;
+        self.tracker.ring(self.key);
+        let order = self.tracker.next_looks(self.now).pop().expect("it is due");
+        self.order.insert(order).nsid
+    }
+
+    /// Ends the look under way. It has seen the links of the namespace with the id [`ID`].
+    fn end(&mut self, links: &[Link]) -> Option<Vec<u64>> {
+        self.end_by(ID, links)
+    }
+
+    fn end_by(&mut self, id: Nsid, links: &[Link]) -> Option<Vec<u64>> {
+        let answer = self.finish(Ok(Seen {
+            nsid: (self.key != NetnsKey::Host).then_some(id),
+            links: links.to_vec(),
+        }))?;
+        let snapshot = answer.result.unwrap();
+        let generations = snapshot.links.iter().map(|link| link.generation);
+        Some(generations.collect())
+    }
+
+    /// Ends the look under way with an error.
+    fn fail(&mut self, err: LookError) {
+        let answer = self.finish(Err(err));
+        answer.expect("it is known").result.unwrap_err();
+    }
+
+    fn finish(&mut self, result: Result<Seen, LookError>) -> Option<Answer<&'static str>> {
+        let order = self.order.take().expect("a look is under way");
         let looked = DumpDone {
-            key: NetnsKey::Host,
+            key: self.key,
             generation: order.generation,
             began: self.now,
             cost: Duration::from_micros(1),
-            result: Ok(Seen {
-                nsid: None,
-                links: links.to_vec(),
-            }),
+            result,
         };
-        let answer = self.tracker.looked(self.now, looked).expect("it is known");
-        let snapshot = answer.result.unwrap();
-        snapshot.links.iter().map(|link| link.generation).collect()
+        self.tracker.looked(self.now, looked)
     }
 }
 
@@ -65,6 +120,7 @@ fn a_generation_ends_with_the_link_and_with_nothing_else() {
         bench.look(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]),
         first
     );
+    assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[]), first);
     let other_address = Link {
         fingerprint: 9,
         ..v1.clone()
@@ -92,6 +148,144 @@ fn a_generation_ends_with_the_link_and_with_nothing_else() {
     };
     let fourth = bench.look(&[dummy, v2], &[]);
     assert!(fourth[0] > third[0] && fourth[1] == third[1], "{fourth:?}");
+}
+
+#[test]
+fn a_deleted_link_is_noticed_although_a_look_failed_before() {
+    let v1 = [Link::sample(1, "v1")];
+    for err in [
+        || LookError::Open(io::ErrorKind::OutOfMemory.into()),
+        || LookError::Gone,
+    ] {
+        let (mut bench, first) = Bench::named(&v1);
+        bench.begin();
+        bench.fail(err());
+        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
+        assert!(bench.look(&v1, &[])[0] > first[0]);
+
+        let (mut bench, first) = Bench::named(&v1);
+        bench.begin();
+        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
+        bench.fail(err());
+        assert!(bench.look(&v1, &[])[0] > first[0]);
+
+        // Nothing happened meanwhile.
+        let (mut bench, first) = Bench::named(&v1);
+        bench.begin();
+        bench.fail(err());
+        assert_eq!(bench.look(&v1, &[]), first);
+    }
+}
+
+#[test]
+fn events_lost_during_a_look_make_the_next_look_unsure_too() {
+    let v1 = Link::sample(1, "v1");
+    let made_anew = Link {
+        fingerprint: 9,
+        ..v1.clone()
+    };
+    let mut bench = Bench::new();
+    let first = bench.look(std::slice::from_ref(&v1), &[]);
+    // The dump was made before the link was replaced, and the message about that is lost.
+    assert_eq!(bench.look(&[v1], &[KernelEvent::Lost]), first);
+    let second = bench.look(std::slice::from_ref(&made_anew), &[]);
+    assert!(second[0] > first[0]);
+    // A failed look does not make it sure.
+    bench.hear(&[KernelEvent::Lost]);
+    bench.begin();
+    bench.fail(LookError::Open(io::ErrorKind::OutOfMemory.into()));
+    let third = bench.look(&[Link::sample(1, "v1")], &[]);
+    assert!(third[0] > second[0]);
+    // Nothing was lost since the last look began.
+    assert_eq!(bench.look(&[made_anew], &[]), third);
+}
+
+#[test]
+fn events_of_one_namespace_that_were_missed_make_its_next_look_unsure() {
+    let v1 = Link::sample(1, "v1");
+    let made_anew = Link {
+        fingerprint: 9,
+        ..v1.clone()
+    };
+    let (mut bench, first) = Bench::named(&[v1]);
+    // They were missed before a look, or during one.
+    bench.tracker.missed_events(bench.key);
+    let second = bench.look(std::slice::from_ref(&made_anew), &[]);
+    assert!(second[0] > first[0]);
+    assert_eq!(bench.begin(), Some(ID));
+    bench.tracker.missed_events(bench.key);
+    assert_eq!(bench.end(std::slice::from_ref(&made_anew)), None);
+    assert!(bench.look(&[Link::sample(1, "v1")], &[])[0] > second[0]);
+}
+
+#[test]
+fn a_deleted_link_is_noticed_also_right_after_events_were_lost() {
+    let v1 = [Link::sample(1, "v1")];
+    let deleted = KernelEvent::Deleted(Some(ID), 1);
+    let (mut bench, first) = Bench::named(&v1);
+    bench.hear(&[KernelEvent::Lost, deleted]);
+    let second = bench.look(&v1, &[]);
+    assert!(second[0] > first[0]);
+    bench.hear(&[KernelEvent::Lost]);
+    let third = bench.look(&v1, &[deleted]);
+    assert!(third[0] > second[0]);
+}
+
+#[test]
+fn no_generation_goes_on_in_another_namespace_with_the_same_key() {
+    let v1 = [Link::sample(1, "v1")];
+    let removed = KernelEvent::NsidRemoved(ID);
+    let other = Nsid::from_raw(5);
+    // The kernel may give the id to the next namespace.
+    for next in [ID, other] {
+        let (mut bench, first) = Bench::named(&v1);
+        bench.hear(&[removed]);
+        bench.begin();
+        let second = bench.end_by(next, &v1).unwrap();
+        assert!(second[0] > first[0], "{next:?}");
+    }
+    // The message about the end of the first one is lost.
+    let (mut bench, first) = Bench::named(&v1);
+    bench.hear(&[KernelEvent::Lost]);
+    assert_eq!(bench.begin(), None, "the id may be that of another one");
+    let second = bench.end_by(other, &v1).unwrap();
+    assert!(second[0] > first[0]);
+    // The kernel knows no namespace by the id.
+    bench.begin();
+    bench.fail(LookError::StaleId);
+    assert_eq!(bench.begin(), None);
+    let third = bench.end_by(other, &v1).unwrap();
+    assert!(third[0] > second[0]);
+}
+
+#[test]
+fn a_look_by_an_id_that_was_removed_meanwhile_is_repeated() {
+    let (a, b) = ([Link::sample(1, "v1")], [Link::sample(1, "v2")]);
+    for event in [KernelEvent::NsidRemoved(ID), KernelEvent::Lost] {
+        let (mut bench, _) = Bench::named(&a);
+        bench.tracker.refresh(bench.key, "client");
+        assert_eq!(bench.begin(), Some(ID));
+        bench.hear(&[event]);
+        // These are the links of the namespace that has the id now.
+        assert_eq!(bench.end(&b), None, "{event:?}");
+        assert_eq!(bench.begin(), None, "{event:?}");
+        let answer = bench.finish(Ok(Seen {
+            nsid: Some(Nsid::from_raw(5)),
+            links: a.to_vec(),
+        }));
+        let answer = answer.expect("the look counts");
+        assert_eq!(answer.waiters, ["client"], "{event:?}");
+        assert_eq!(answer.result.unwrap().links[0].ifname, "v1", "{event:?}");
+    }
+    // The id was given and removed during the look.
+    let mut bench = Bench::of(NetnsKey::Mounted(A));
+    assert_eq!(bench.begin(), None);
+    bench.hear(&[KernelEvent::NsidRemoved(ID)]);
+    assert_eq!(bench.end(&b), None);
+    assert_eq!(bench.begin(), None);
+    // Lost events do not keep a namespace from being seen.
+    bench.hear(&[KernelEvent::Lost]);
+    assert!(bench.end(&a).is_some());
 }
 
 /// Runs `ip` with the words of a line in the namespace of a process.

@@ -26,8 +26,8 @@ const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
 /// The family of messages about the link itself.
 const AF_UNSPEC: u8 = 0;
-/// The most datagrams that are taken in one go. The queue holds about as many.
-const MOST_PENDING: usize = 65_536;
+/// The most datagrams that [`EventSocket::pending`] takes. One takes a few microseconds, and other work waits meanwhile.
+const MOST_PENDING: usize = 4096;
 
 /// What the event socket heard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,15 @@ pub enum KernelEvent {
     NsidRemoved(Nsid),
     /// Events were lost: anything may have changed.
     Lost,
+}
+
+/// The events that the kernel had queued.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Queued {
+    /// The oldest first. A message need not be an event.
+    pub events: Vec<KernelEvent>,
+    /// There may be more in the queue.
+    pub has_more: bool,
 }
 
 /// The namespace in which something happened.
@@ -132,24 +141,35 @@ impl EventSocket {
         }
     }
 
-    /// Returns the events that the kernel has queued by now, without waiting. `None`: it has queued no message. A message
-    /// need not be an event.
+    /// Takes the events that the kernel has queued by now, at most those of 4096 messages. Does not wait. `None`: no message
+    /// was queued.
     ///
     /// # Errors
-    /// As [`Self::next`].
-    pub fn pending(&self) -> Result<Option<Vec<KernelEvent>>, RtnetlinkError> {
-        let mut events = None;
+    /// As [`Self::next`]. The events that were taken before are dropped.
+    pub fn pending(&self) -> Result<Option<Queued>, RtnetlinkError> {
+        let mut queued = None;
         for _ in 0..MOST_PENDING {
-            match receive(self.fd.get_ref(), self.ids) {
-                Ok(more) => events.get_or_insert_with(Vec::new).extend(more),
-                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => {
-                    events.get_or_insert_with(Vec::new).push(KernelEvent::Lost);
-                }
-                Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
+            let events = match receive(self.fd.get_ref(), self.ids) {
+                Ok(events) => events,
+                Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => vec![KernelEvent::Lost],
+                Err(err) if err.kind() == io::ErrorKind::WouldBlock => return Ok(queued),
                 Err(err) => return Err(RtnetlinkError::Exchange(err)),
-            }
+            };
+            queued
+                .get_or_insert_with(Queued::default)
+                .events
+                .extend(events);
         }
-        Ok(events)
+        if let Some(queued) = &mut queued {
+            queued.has_more = true;
+        }
+        Ok(queued)
+    }
+
+    /// Limits the queue to about this many bytes.
+    #[cfg(test)]
+    pub(crate) fn limit_queue(&self, bytes: usize) {
+        setsockopt(self.fd.get_ref(), sockopt::RcvBufForce, &bytes).unwrap();
     }
 
     /// Waits until there may be events for [`Self::pending`]. Cancel-safe.
@@ -254,10 +274,10 @@ fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
         libc::RTM_NEWLINK | libc::RTM_DELLINK | libc::RTM_NEWQDISC | libc::RTM_DELQDISC => {
             origin.namespace().map(KernelEvent::Changed)
         }
-        RTM_DELNSID if origin == Origin::Observer => message
-            .nsid()
-            .ok()
-            .map(|id| KernelEvent::NsidRemoved(Nsid(id))),
+        RTM_DELNSID if origin == Origin::Observer => {
+            let id = message.nsid().map(Nsid);
+            Some(id.map_or(KernelEvent::Lost, KernelEvent::NsidRemoved))
+        }
         // What was asked for is this daemon's own doing, or that of somebody who has a name for it.
         RTM_NEWNSID if message.port == 0 => {
             let id = message.nsid().ok().map(Nsid)?;

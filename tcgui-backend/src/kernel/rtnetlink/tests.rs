@@ -7,6 +7,7 @@ use netlink_packet_core::Emitable;
 use nix::sys::socket::{MsgFlags, NetlinkAddr, getsockname, send};
 
 use super::*;
+use crate::kernel::lab::PrivateNetns;
 use crate::kernel::qdisc::{Qdisc, RootChange};
 
 #[tokio::test]
@@ -223,4 +224,27 @@ proptest::proptest! {
             Ok::<_, RtnetlinkError>(())
         }).ok();
     }
+}
+
+#[tokio::test]
+async fn at_most_4096_messages_are_taken_at_once_and_the_others_later() {
+    let (netns, runtime) = (PrivateNetns::new(), tokio::runtime::Handle::current());
+    let (events, mut requests) = netns.inside(|| {
+        let _context = runtime.enter();
+        (
+            EventSocket::open_here().unwrap(),
+            RequestSocket::open().unwrap(),
+        )
+    });
+    assert_eq!(events.pending().unwrap(), None);
+    for round in 0..4100 {
+        requests.set_up(1, round % 2 == 0).unwrap().unwrap();
+    }
+    let queued = events.pending().unwrap().unwrap();
+    assert!(queued.has_more);
+    assert!(queued.events.len() <= 4096, "{}", queued.events.len());
+    let queued = events.pending().unwrap().unwrap();
+    assert!(!queued.has_more);
+    assert!(queued.events.contains(&KernelEvent::Changed(None)));
+    assert_eq!(events.pending().unwrap(), None);
 }
