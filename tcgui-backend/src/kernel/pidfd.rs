@@ -30,15 +30,17 @@ impl ProcessHandle {
         Self::open_with(pid, 0)
     }
 
-    /// Takes hold of the process or thread.
+    /// Takes hold of the task in `/proc` on which a path depends.
+    ///
+    /// `/proc/PID` is the first thread of a process, which may end before the others, and `/proc/TID` is any other thread.
+    /// So this opens the thread (`PIDFD_THREAD`, Linux 6.9). An older kernel reports only the end of the whole process.
+    /// Since Linux 6.15, the kernel reports the end of a first thread only when no other thread is left
+    /// (`pidfd_poll`, `fs/pidfs.c`).
     ///
     /// # Errors
-    /// As [`Self::open`]. Threads need Linux 6.9 (`PIDFD_THREAD`); older kernels say `EINVAL`.
+    /// As [`Self::open`].
     pub fn of_task(task: ProcTask) -> io::Result<Self> {
-        match task {
-            ProcTask::Process(pid) => Self::open(pid),
-            ProcTask::Thread(tid) => Self::open_with(tid, PIDFD_THREAD),
-        }
+        of_task_with(task, Self::open_with)
     }
 
     #[expect(
@@ -67,6 +69,21 @@ impl ProcessHandle {
         // after it has been deregistered.
         let registered = unsafe { AsyncFd::register_with_interest(self.0, Interest::READABLE) };
         registered.map(ProcessEnd).map_err(io::Error::from)
+    }
+}
+
+/// Opens the thread, or the whole process if the kernel does not know the flag.
+fn of_task_with<T>(
+    task: ProcTask,
+    open: impl Fn(i32, libc::c_uint) -> io::Result<T>,
+) -> io::Result<T> {
+    let (pid, tid) = match task {
+        ProcTask::Process(pid) => (pid, pid),
+        ProcTask::Thread { pid, tid } => (pid, tid),
+    };
+    match open(tid, PIDFD_THREAD) {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => open(pid, 0),
+        opened => opened,
     }
 }
 
@@ -132,21 +149,47 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_of_a_thread_is_told_while_its_process_goes_on() {
-        let (ids, id) = std::sync::mpsc::channel();
-        let (end, ending) = std::sync::mpsc::channel::<()>();
-        let thread = std::thread::spawn(move || {
-            ids.send(nix::unistd::gettid().as_raw()).unwrap();
-            ending.recv().ok();
-        });
-        let task = ProcTask::Thread(id.recv().unwrap());
-        // Needs Linux 6.9.
-        let told = ProcessHandle::of_task(task).unwrap().end().unwrap();
-        let early = timeout(Duration::from_millis(20), told.wait()).await;
-        assert!(early.is_err(), "it still runs");
-        drop(end);
-        let told = timeout(Duration::from_secs(5), told.wait()).await;
-        told.expect("told in time").unwrap();
-        thread.join().unwrap();
+        let pid = nix::unistd::getpid().as_raw();
+        // `/proc/TID` exists, although no list shows it.
+        for task in [
+            |pid, tid| ProcTask::Thread { pid, tid },
+            |_, tid| ProcTask::Process(tid),
+        ] {
+            let (ids, id) = std::sync::mpsc::channel();
+            let (end, ending) = std::sync::mpsc::channel::<()>();
+            let thread = std::thread::spawn(move || {
+                ids.send(nix::unistd::gettid().as_raw()).unwrap();
+                ending.recv().ok();
+            });
+            let task = task(pid, id.recv().unwrap());
+            // Needs Linux 6.9.
+            let told = ProcessHandle::of_task(task).unwrap().end().unwrap();
+            let early = timeout(Duration::from_millis(20), told.wait()).await;
+            assert!(early.is_err(), "it still runs");
+            drop(end);
+            let told = timeout(Duration::from_secs(5), told.wait()).await;
+            told.expect("told in time").unwrap();
+            thread.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_kernel_without_pidfds_of_threads_watches_the_process() {
+        let (process, thread) = (ProcTask::Process(7), ProcTask::Thread { pid: 7, tid: 8 });
+        let old = |id, flags| match flags {
+            0 => Ok(id),
+            _ => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+        };
+        for task in [process, thread] {
+            assert_eq!(of_task_with(task, old).unwrap(), 7, "{task:?}");
+        }
+        for (task, id) in [(process, 7), (thread, 8)] {
+            let opened = of_task_with(task, |id, flags| Ok((id, flags)));
+            assert_eq!(opened.unwrap(), (id, PIDFD_THREAD), "{task:?}");
+            let gone = |_, _| Err::<(), _>(io::Error::from_raw_os_error(libc::ESRCH));
+            let gone = of_task_with(task, gone).unwrap_err();
+            assert_eq!(gone.raw_os_error(), Some(libc::ESRCH), "{task:?}");
+        }
     }
 
     #[test]

@@ -9,10 +9,15 @@ const LINKS: u32 = 40;
 /// A process or thread in `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcTask {
-    /// `/proc/PID`.
+    /// `/proc/PID`: the first thread of a process, or another thread that is named by its own number.
     Process(i32),
     /// `/proc/PID/task/TID`, of another thread than the first one.
-    Thread(i32),
+    Thread {
+        /// The process.
+        pid: i32,
+        /// The thread.
+        tid: i32,
+    },
 }
 
 impl ProcTask {
@@ -49,7 +54,7 @@ impl ProcTask {
         let is_task = parts.next() == Some(Some("task"));
         let tid = parts.next().and_then(number).filter(|_| is_task);
         Some(match tid {
-            Some(tid) if tid != pid => Self::Thread(tid),
+            Some(tid) if tid != pid => Self::Thread { pid, tid },
             _ => Self::Process(pid),
         })
     }
@@ -88,7 +93,7 @@ mod tests {
         }
         symlink(format!("/proc/{pid}/task/7/ns/net"), at("thread")).unwrap();
         let thread = ProcTask::behind(&at("thread"));
-        assert_eq!(thread, Some(ProcTask::Thread(7)));
+        assert_eq!(thread, Some(ProcTask::Thread { pid, tid: 7 }));
 
         symlink("/proc/self/ns/net", at("own")).unwrap();
         symlink("loop", at("loop")).unwrap();
