@@ -219,7 +219,7 @@ async fn reports_the_first_dump_and_every_change() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_events_are_made_up_for_by_resync_and_by_the_sweep() {
-    let mut actor = start();
+    let mut actor = start_with(Strangers::Ignore);
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;

@@ -163,6 +163,8 @@ impl<W> Tracker<W> {
                 for tracked in self.tracked.values_mut() {
                     tracked.missed_events();
                 }
+                // The id of a namespace that is not tracked may be among what was lost.
+                self.strangers.met(false);
                 self.resync();
             }
         }

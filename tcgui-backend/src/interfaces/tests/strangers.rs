@@ -101,3 +101,13 @@ async fn nothing_is_asked_or_reported_if_nobody_looks_for_strangers() {
         .kernel
         .set(|state| assert_eq!(state.questions, 0, "asked"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn lost_events_may_have_announced_a_namespace_that_is_not_known() {
+    let mut actor = start_tracking(Strangers::Report).await;
+    actor.kernel.ring(KernelEvent::Lost);
+    expect_stranger(&mut actor).await;
+    let mut actor = start_tracking(Strangers::Ignore).await;
+    actor.kernel.ring(KernelEvent::Lost);
+    actor.nothing_for(UNSWEPT / 2).await;
+}
