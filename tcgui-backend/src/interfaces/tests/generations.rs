@@ -9,6 +9,8 @@ use crate::kernel::netns::NetnsFiles;
 use crate::kernel::rtnetlink::{Observer, Rtnetlink};
 use crate::sockets::NetnsSockets;
 
+mod histories;
+
 const SOON: Duration = Duration::from_secs(10);
 
 /// The id of the namespace `A` in the observer's table.

@@ -1,0 +1,134 @@
+//! Random histories of one link, of which no event is lost: each life of the link has one generation, and no other life has it.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    /// The link is deleted.
+    Delete,
+    /// The link is deleted if it is there, and created with the same index, kind and fingerprint.
+    Create,
+    /// The tracker takes in one event.
+    Hear,
+    Begin,
+    /// The look under way reads the links.
+    Dump,
+    End,
+    Fail,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    use Step::{Begin, Create, Delete, Dump, End, Fail, Hear};
+    prop::sample::select(vec![Delete, Create, Hear, Begin, Dump, End, Fail])
+}
+
+/// The namespace `A` and its tracker.
+struct World {
+    bench: Bench,
+    /// The life of the link, if it is there.
+    life: Option<u64>,
+    lives: u64,
+    /// The namespace has an id, so the kernel reports its events.
+    has_id: bool,
+    queue: VecDeque<KernelEvent>,
+    /// What the look under way has read.
+    dumped: Option<Option<u64>>,
+    life_of: HashMap<u64, u64>,
+    generation_of: HashMap<u64, u64>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            bench: Bench::of(NetnsKey::Mounted(A)),
+            life: None,
+            lives: 0,
+            has_id: false,
+            queue: VecDeque::new(),
+            dumped: None,
+            life_of: HashMap::new(),
+            generation_of: HashMap::new(),
+        }
+    }
+
+    fn tell(&mut self, event: KernelEvent) {
+        if self.has_id {
+            self.queue.push_back(event);
+        }
+    }
+
+    fn delete(&mut self) {
+        if self.life.take().is_some() {
+            self.tell(KernelEvent::Deleted(Some(ID), 1));
+        }
+    }
+
+    fn dump(&mut self) -> Option<u64> {
+        self.has_id = true;
+        *self.dumped.get_or_insert(self.life)
+    }
+
+    /// Ends the look after all events were taken in, as the actor does.
+    fn hear_all(&mut self) {
+        let events: Vec<_> = self.queue.drain(..).collect();
+        self.bench.hear(&events);
+    }
+
+    fn end(&mut self) {
+        let seen = self.dump().map(|_| Link::sample(1, "v1"));
+        self.hear_all();
+        let generations = self.bench.end(seen.as_slice()).expect("the look counts");
+        self.dumped = None;
+        if let (Some(generation), Some(life)) = (generations.first(), self.life) {
+            let known = *self.life_of.entry(*generation).or_insert(life);
+            assert_eq!(known, life, "generation {generation}");
+            let known = *self.generation_of.entry(life).or_insert(*generation);
+            assert_eq!(known, *generation, "life {life}");
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        let is_looking = self.bench.order.is_some();
+        match step {
+            Step::Delete => self.delete(),
+            Step::Create => {
+                self.delete();
+                self.lives += 1;
+                self.life = Some(self.lives);
+                self.tell(KernelEvent::Changed(Some(ID)));
+            }
+            Step::Hear => {
+                let event = self.queue.pop_front();
+                self.bench.hear(event.as_slice());
+            }
+            Step::Begin if !is_looking => {
+                self.bench.begin();
+            }
+            Step::Dump if is_looking => {
+                self.dump();
+            }
+            Step::End if is_looking => self.end(),
+            Step::Fail if is_looking => {
+                self.dumped = None;
+                self.hear_all();
+                let err = LookError::Open(io::ErrorKind::OutOfMemory.into());
+                self.bench.fail(err);
+            }
+            Step::Begin | Step::Dump | Step::End | Step::Fail => {}
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn each_life_of_a_link_has_one_generation(steps in prop::collection::vec(step(), 0..60)) {
+        let mut world = World::new();
+        for step in steps {
+            world.step(step);
+        }
+    }
+}
