@@ -74,6 +74,7 @@ pub(super) type LinkResult = Result<bool, Failure>;
 pub(super) struct TcResult {
     /// The lease that is in force from now on.
     pub(super) lease: Option<Lease>,
-    /// The qdisc as read back, and when.
-    pub(super) outcome: Result<(Outcome, Instant), Failure>,
+    /// When the work was done, and the qdisc read back.
+    pub(super) done_at: Instant,
+    pub(super) outcome: Result<Outcome, Failure>,
 }

@@ -325,12 +325,12 @@ impl State {
     fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
-        let links = Arc::clone(&snapshot.links);
+        let (links, began) = (Arc::clone(&snapshot.links), snapshot.began);
         let noted = self.inventory.set_links(key, snapshot);
         self.follow_claims(key, &links, effects);
         if noted != ChangeResult::Unknown {
-            self.leases_of(key, &present, effects);
-            self.follow_links(key, effects);
+            self.leases_of(key, &present, began, effects);
+            self.follow_links(key, began, effects);
         }
         match noted {
             ChangeResult::Unknown => {}

@@ -76,21 +76,24 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
             TcWork::Release { id } => release(socket, leases, order, id),
             TcWork::Restore => put_back(socket, leases, order),
         };
-        let at = tokio::time::Instant::now().into_std();
         let netem = |outcome: &Outcome| outcome.observed.netem().is_some();
         if impaired.0.as_ref().is_ok_and(netem) {
             // Its counters will be read from now on, and there may be more changes.
             sockets.keep(order.place.key, true);
         }
-        Ok::<_, ImpairError>((impaired, at))
+        Ok::<_, ImpairError>((impaired, now()))
     };
-    let (result, lease) = match sockets.run_here(&order.place, work) {
-        Ok(((result, lease), at)) => (result.map(|outcome| (outcome, at)), lease),
-        Err(err) => (Err(err), order.held.clone()),
+    let ((result, lease), done_at) = match sockets.run_here(&order.place, work) {
+        Ok(done) => done,
+        Err(err) => ((Err(err), order.held.clone()), now()),
     };
     log(order, &result);
     let outcome = result.map_err(|err| (err.kind(), chain(&err).to_string()));
-    TcResult { lease, outcome }
+    TcResult {
+        lease,
+        done_at,
+        outcome,
+    }
 }
 
 fn change(
@@ -337,7 +340,12 @@ fn tell(order: &TcOrder, restored: &Restored) {
     }
 }
 
-fn log(order: &TcOrder, result: &Result<(Outcome, Instant), ImpairError>) {
+/// The clock that also tests can stop.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn log(order: &TcOrder, result: &Result<Outcome, ImpairError>) {
     let (TcWork::Restore, Err(err)) = (&order.work, result) else {
         return;
     };

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tcgui_shared::names::InterfaceName;
 
@@ -58,6 +58,8 @@ struct Entry {
     is_watched: bool,
     /// An earlier run of the daemon left it, and it was not compared with the link yet.
     is_unchecked: bool,
+    /// When the daemon changed the qdisc last. A look that began before does not show what is there since.
+    changed: Option<Instant>,
     /// Since when the namespace is out of sight.
     missing: Option<BootTime>,
     /// Its owner is gone.
@@ -77,6 +79,23 @@ impl Entry {
         ends.filter(|_| self.missing.is_none())
             .map(|ends| ends.max(self.not_before))
     }
+
+    /// Returns whether the daemon changed the qdisc after a look had begun.
+    fn is_newer_than(&self, began: Instant) -> bool {
+        self.changed.is_some_and(|changed| changed > began)
+    }
+
+    /// Returns whether a link may carry a netem that was set under the lease.
+    fn may_be_on(&self, link: &Link) -> bool {
+        match &link.netem {
+            Some(netem) => {
+                let mut set = self.lease.set.iter().flatten();
+                set.any(|known| is_same(known, netem))
+            }
+            // If its values could not be read, it may be ours.
+            None => link.root_netem,
+        }
+    }
 }
 
 /// All leases that hold.
@@ -94,6 +113,7 @@ impl Ledger {
             generation: None,
             is_watched: false,
             is_unchecked: true,
+            changed: None,
             missing: Some(now),
             ended,
             failures: 0,
@@ -143,6 +163,7 @@ impl Ledger {
             generation: before.and_then(|entry| entry.generation),
             is_watched: before.is_some_and(|entry| entry.is_watched),
             is_unchecked: false,
+            changed: before.and_then(|entry| entry.changed),
             missing: None,
             ended: false,
             failures: 0,
@@ -174,46 +195,59 @@ impl Ledger {
         self.entries.get(&key).is_some_and(is_its)
     }
 
+    /// Notes when the qdisc of a link was changed. Looks that began before do not end its lease.
+    pub fn changed(&mut self, key: LeaseKey, at: Instant) {
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.changed = Some(at);
+        }
+    }
+
     /// Finds links that have taken the index of the link of a lease, and returns the leases that end with that.
     ///
-    /// Work that was under way may have reached the new link. What a scenario did there is taken back. A request
-    /// names its interface, so what it did there stays, with its lease. Nothing is said about those that are `busy`.
+    /// `began` is when the look began that saw the links. It says nothing about interfaces that were changed since, or
+    /// that are `busy`: a later look does.
     pub fn replaced(
         &mut self,
         netns: NetnsKey,
         links: &[Link],
+        began: Instant,
         busy: impl Fn(LeaseKey) -> bool,
     ) -> Vec<Lease> {
         let mut gone = Vec::new();
         for link in links {
             let key = (netns, link.ifindex);
-            let Some(entry) = self.entries.get_mut(&key).filter(|_| !busy(key)) else {
-                continue;
-            };
-            let before = entry.generation.replace(link.generation);
-            if before.is_none_or(|before| before == link.generation) {
-                continue;
-            }
-            let set = |netem: &Netem| {
-                entry
-                    .lease
-                    .set
-                    .iter()
-                    .flatten()
-                    .any(|it| is_same(it, netem))
-            };
-            let is_there = link.netem.as_ref().is_some_and(set);
-            entry.lease = entry.lease.for_another_link();
-            entry.is_watched = true;
-            if entry.ended || entry.lease.is_of_a_scenario() {
-                entry.ended = true;
-                entry.failures = 0;
-                entry.not_before = BootTime::default();
-            } else if !is_there {
-                gone.push(key);
+            let entry = self.entries.get(&key);
+            if entry.is_some_and(|entry| !entry.is_newer_than(began)) && !busy(key) {
+                gone.extend(self.follow_link(netns, link));
             }
         }
-        self.take(gone)
+        gone
+    }
+
+    /// Notes which link has the index of the link of a lease, and returns the lease if it ends with that.
+    ///
+    /// Work that was under way may have reached a new link. What a scenario did there is taken back. A request
+    /// names its interface, so what it did there stays, with its lease.
+    pub fn follow_link(&mut self, netns: NetnsKey, link: &Link) -> Option<Lease> {
+        let key = (netns, link.ifindex);
+        let entry = self.entries.get_mut(&key)?;
+        let before = entry.generation.replace(link.generation);
+        if before.is_none_or(|before| before == link.generation) {
+            return None;
+        }
+        let may_be_there = entry.may_be_on(link);
+        entry.lease = entry.lease.for_another_link();
+        entry.is_watched = true;
+        if entry.ended || entry.lease.is_of_a_scenario() {
+            entry.ended = true;
+            entry.failures = 0;
+            entry.not_before = BootTime::default();
+            return None;
+        }
+        if may_be_there {
+            return None;
+        }
+        self.entries.remove(&key).map(|entry| entry.lease)
     }
 
     /// Ends leases of an earlier run whose link does not have what was set under them. That run was killed before the
@@ -304,18 +338,22 @@ impl Ledger {
     }
 
     /// Notes which links a namespace has, and returns the leases of those that are gone, which end with
-    /// them. Nothing is said about those that are `busy`.
+    /// them.
+    ///
+    /// `began` is when the look began. It does not end leases of interfaces that were changed since, or that are
+    /// `busy`.
     pub fn looked_at(
         &mut self,
         netns: NetnsKey,
         links: &BTreeSet<u32>,
+        began: Instant,
         busy: impl Fn(LeaseKey) -> bool,
     ) -> Vec<Lease> {
         let mut gone = Vec::new();
         for (key, entry) in self.entries.range_mut(all_of(netns)) {
             if links.contains(&key.1) {
                 entry.missing = None;
-            } else if !busy(*key) {
+            } else if !entry.is_newer_than(began) && !busy(*key) {
                 gone.push(*key);
             }
         }

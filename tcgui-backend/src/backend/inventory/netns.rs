@@ -125,19 +125,16 @@ impl Netns {
         self.shown = Some(shown);
     }
 
-    /// Takes in what a look has seen, but for netems that were read back since it began. Snapshots come on
-    /// two ways, as news and as answers, so an older one may come later; it is of no use then.
+    /// Takes in what a look has seen, but for netems that were read back since it began. That is so also if another
+    /// link took the index meanwhile: the netem may be on either of them. A look follows each change and decides.
+    ///
+    /// Snapshots come on two ways, as news and as answers, so an older one may come later; it is of no use then.
     pub(super) fn set(&mut self, mut snapshot: Snapshot) {
         let stored = self.snapshot.as_ref();
         if stored.is_some_and(|stored| stored.began > snapshot.began) {
             return;
         }
         self.read_back.retain(|_, it| it.at > snapshot.began);
-        if let Some(stored) = stored {
-            // What was read back may be of the link of before.
-            self.read_back
-                .retain(|ifindex, _| !is_replaced(*ifindex, &stored.links, &snapshot.links));
-        }
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
             newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())
@@ -153,16 +150,6 @@ impl Netns {
         }
         self.snapshot = Some(snapshot);
     }
-}
-
-/// Returns whether another link has taken an index.
-fn is_replaced(ifindex: u32, before: &[Link], now: &[Link]) -> bool {
-    let generation = |links: &[Link]| {
-        let link = links.iter().find(|link| link.ifindex == ifindex);
-        link.map(|link| link.generation)
-    };
-    let (before, now) = (generation(before), generation(now));
-    before.is_some() && now.is_some() && before != now
 }
 
 impl ReadBack {

@@ -196,10 +196,15 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let TcOutcome { change, result } = outcome;
-        let TcResult { lease, outcome } = result;
+        let TcResult {
+            lease,
+            done_at,
+            outcome,
+        } = result;
         let lane = change.lane();
         let is_restoration = change.order.work == TcWork::Restore;
         self.settle(&change, lease.clone(), outcome.is_err(), moment);
+        self.ledger.changed(lane, done_at);
         if outcome.is_err() && change.stopped.is_some() {
             self.end_stopped(lane);
         }
@@ -211,9 +216,9 @@ impl State {
             self.amend_leases(lane.0, effects);
         }
         let response = match outcome {
-            Ok((outcome, at)) => {
+            Ok(outcome) => {
                 let netem = outcome.observed.netem().copied();
-                let read_back = ReadBack { netem, at };
+                let read_back = ReadBack { netem, at: done_at };
                 let noted = self.inventory.set_netem(lane.0, lane.1, read_back);
                 self.changed |= noted == ChangeResult::New;
                 self.tc.netem_changed(self.inventory.display_name(lane.0));

@@ -1,7 +1,7 @@
 //! Which leases end when: examples, and any order of events.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn a_lease_is_due_when_it_ends_and_its_namespace_is_seen() {
     assert_eq!(ledger.due(at(20), idle), []);
     assert!(
         ledger
-            .looked_at(A, &BTreeSet::from([1, 2]), idle)
+            .looked_at(A, &BTreeSet::from([1, 2]), Instant::now(), idle)
             .is_empty()
     );
     assert_eq!(ledger.due_at(idle), Some(at(10)));
@@ -50,7 +50,7 @@ fn a_lease_of_an_earlier_run_ends_unless_the_kernel_has_what_it_set() {
             ..lease(2)
         };
         ledger.adopt((A, 2), left, at(0));
-        ledger.looked_at(A, &BTreeSet::from([2]), idle);
+        ledger.looked_at(A, &BTreeSet::from([2]), Instant::now(), idle);
         let link = |root_netem, netem| Link {
             root_netem,
             netem,
@@ -85,7 +85,7 @@ fn a_namespace_that_comes_back_is_restored_and_one_that_does_not_is_forgotten() 
     ledger.lost(A, at(5));
     ledger.lost(B, at(5));
     assert_eq!(ledger.due(at(20), idle), []);
-    ledger.looked_at(B, &BTreeSet::from([2]), idle);
+    ledger.looked_at(B, &BTreeSet::from([2]), Instant::now(), idle);
     assert_eq!(ledger.due(at(20), idle), [(B, 2)]);
     assert!(ledger.forget(at(5 + 3599)).is_empty());
     assert_eq!(ledger.forget(at(5 + 3600)).len(), 1);
@@ -119,9 +119,49 @@ fn a_link_that_is_gone_takes_its_lease_along() {
     ledger.settle((A, 2), Some(lease(2)));
     ledger.settle((A, 3), Some(lease(3)));
     let links = BTreeSet::from([3]);
-    assert!(ledger.looked_at(A, &links, |_| true).is_empty());
-    assert_eq!(ledger.looked_at(A, &links, idle), [lease(2)]);
+    assert!(
+        ledger
+            .looked_at(A, &links, Instant::now(), |_| true)
+            .is_empty()
+    );
+    assert_eq!(
+        ledger.looked_at(A, &links, Instant::now(), idle),
+        [lease(2)]
+    );
     assert!(ledger.get((A, 3)).is_some());
+}
+
+#[test]
+fn a_look_that_began_before_a_change_does_not_end_its_lease() {
+    let mut ledger = Ledger::default();
+    let two = |generation| Link {
+        generation,
+        ..Link::sample(2, "far")
+    };
+    ledger.settle((A, 2), Some(lease(2)));
+    ledger.is_on((A, 2), 1);
+    let before = Instant::now();
+    let changed = before + Duration::from_millis(1);
+    let after = before + Duration::from_millis(2);
+    ledger.changed((A, 2), changed);
+    assert_eq!(ledger.replaced(A, &[two(2)], before, idle), []);
+    assert_eq!(ledger.looked_at(A, &BTreeSet::new(), before, idle), []);
+    // Another change does not make it older.
+    ledger.settle(
+        (A, 2),
+        Some(Lease {
+            expires: None,
+            ..lease(2)
+        }),
+    );
+    assert_eq!(ledger.looked_at(A, &BTreeSet::new(), before, idle), []);
+    // The netem of a link may be there although its values could not be read.
+    let unread = Link {
+        root_netem: true,
+        ..two(2)
+    };
+    assert_eq!(ledger.replaced(A, &[unread], after, idle), []);
+    assert_eq!(ledger.replaced(A, &[two(3)], after, idle).len(), 1);
 }
 
 const MOUNTED: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
@@ -161,7 +201,7 @@ fn a_lease_is_found_by_each_way_to_its_namespace() {
                 .is_empty()
         );
         assert_eq!(ledger.get((seen.key(), 2)), Some(&lease));
-        ledger.looked_at(seen.key(), &BTreeSet::from([2]), idle);
+        ledger.looked_at(seen.key(), &BTreeSet::from([2]), Instant::now(), idle);
         assert_eq!(ledger.due(at(10), idle), [(seen.key(), 2)]);
         // Whoever is in sight has its leases.
         assert!(
@@ -247,14 +287,14 @@ proptest! {
                     let held = expires.map(|_| Lease { expires, ..lease(ifindex) });
                     ledger.settle((A, ifindex), held);
                     seen = true;
-                    ledger.looked_at(A, &links, idle);
+                    ledger.looked_at(A, &links, Instant::now(), idle);
                 }
                 Event::Lost => {
                     ledger.lost(A, now);
                     seen = false;
                 }
                 Event::Seen => {
-                    ledger.looked_at(A, &links, idle);
+                    ledger.looked_at(A, &links, Instant::now(), idle);
                     seen = true;
                 }
                 Event::Tick => {}

@@ -54,11 +54,11 @@ impl State {
         &mut self,
         key: NetnsKey,
         present: &BTreeSet<u32>,
+        began: Instant,
         effects: &mut Vec<Effect>,
     ) {
-        let gone = self
-            .ledger
-            .looked_at(key, present, |lane| self.lanes.is_busy(lane));
+        let is_busy = |lane| self.lanes.is_busy(lane);
+        let gone = self.ledger.looked_at(key, present, began, is_busy);
         forget(gone, effects);
     }
 
@@ -67,6 +67,7 @@ impl State {
     pub(in crate::backend::state) fn follow_links(
         &mut self,
         key: NetnsKey,
+        began: Instant,
         effects: &mut Vec<Effect>,
     ) {
         if self.ledger.is_empty() {
@@ -74,7 +75,7 @@ impl State {
         }
         let links = self.inventory.links(key);
         let is_busy = |lane| self.lanes.is_busy(lane);
-        forget(self.ledger.replaced(key, &links, is_busy), effects);
+        forget(self.ledger.replaced(key, &links, began, is_busy), effects);
         self.ledger.check_adopted(key, &links, is_busy);
         let renamed = self.ledger.named(key, &links).into_iter();
         effects.extend(renamed.map(Box::new).map(Effect::AmendLease));
@@ -83,7 +84,7 @@ impl State {
     /// A scenario has lost its link: its lease does not go over to another link with the same index.
     pub(super) fn follow_replacement(&mut self, lane: LeaseKey, effects: &mut Vec<Effect>) {
         if let Some((_, found)) = self.inventory.locate(lane.0, lane.1) {
-            let gone = self.ledger.replaced(lane.0, &[found.link], |_| false);
+            let gone = self.ledger.follow_link(lane.0, &found.link);
             forget(gone, effects);
         }
     }
@@ -189,7 +190,7 @@ impl State {
     }
 }
 
-fn forget(leases: Vec<Lease>, effects: &mut Vec<Effect>) {
+fn forget(leases: impl IntoIterator<Item = Lease>, effects: &mut Vec<Effect>) {
     let leases = leases.into_iter().map(Box::new);
     effects.extend(leases.map(Effect::ForgetLease));
 }

@@ -360,17 +360,18 @@ fn done_under(
     lease: Option<Lease>,
     outcome: Result<(), ErrorKind>,
 ) -> Vec<Effect> {
-    let read_back = |()| {
-        let outcome = Outcome {
-            plan: Plan::Nothing,
-            observed: leases::observed_netem(Some(Netem::default())),
-            notes: Vec::new(),
-        };
-        (outcome, bench.moment.now)
+    let read_back = |()| Outcome {
+        plan: Plan::Nothing,
+        observed: leases::observed_netem(Some(Netem::default())),
+        notes: Vec::new(),
     };
     let outcome = outcome.map(read_back);
     let outcome = outcome.map_err(|kind| (kind, "no space left on device".to_owned()));
-    let result = TcResult { lease, outcome };
+    let result = TcResult {
+        lease,
+        done_at: bench.moment.now,
+        outcome,
+    };
     bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
 }
 

@@ -271,6 +271,43 @@ fn the_lease_of_a_request_ends_with_its_link_unless_the_request_reached_the_new_
 }
 
 #[test]
+fn a_look_that_began_before_an_apply_was_done_does_not_end_its_lease() {
+    // The look saw the new link without the netem, or the time between the old one and the new one.
+    for sees in [vec![two("v0", 1, None)], vec![]] {
+        let mut bench = Bench::warm();
+        let change = work(bench.ask(request(Some(60_000), None)).0);
+        let stale = links(HOST, &sees);
+        let held = Lease {
+            set: vec![Some(delay(5))],
+            ..lease(Owner::Plain, Some(bench.moment.boot.plus(SECOND * 60)))
+        };
+        let done = Outcome {
+            plan: Plan::Nothing,
+            observed: observed_netem(Some(delay(5))),
+            notes: Vec::new(),
+        };
+        bench.came_to(change, Some(held), Ok((done, Instant::now())));
+        let forgets = |effects: &[Effect]| {
+            let is_end = |it: &Effect| matches!(it, Effect::ForgetLease(_));
+            effects.iter().any(is_end)
+        };
+        let effects = bench.step(stale);
+        bench.step(Input::Published(COST));
+        assert!(!forgets(&effects), "{effects:?}");
+        // The next look sees the netem, but could not read what it does.
+        let unread = Link {
+            root_netem: true,
+            ..two("v0", 1, None)
+        };
+        let effects = seen(&mut bench, &[unread]);
+        assert!(!forgets(&effects), "{effects:?}");
+        assert!(bench.state.ledger.get(V0).is_some());
+        let effects = seen(&mut bench, &[two("v0", 2, None)]);
+        assert!(forgets(&effects), "the netem went with its link");
+    }
+}
+
+#[test]
 fn an_altname_is_refused_with_the_name_of_its_interface() {
     const LONG: &str = "a-name-of-twenty-two-b";
     let mut bench = Bench::warm();

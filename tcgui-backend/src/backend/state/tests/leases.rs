@@ -81,13 +81,16 @@ impl Bench {
         lease: Option<Lease>,
         result: Result<(Outcome, Instant), (ErrorKind, String)>,
     ) -> Vec<Effect> {
-        self.step(Input::TcChanged(Box::new(TcOutcome {
-            change,
-            result: TcResult {
-                lease,
-                outcome: result,
-            },
-        })))
+        let (done_at, outcome) = match result {
+            Ok((outcome, at)) => (at, Ok(outcome)),
+            Err(failure) => (Instant::now(), Err(failure)),
+        };
+        let result = TcResult {
+            lease,
+            done_at,
+            outcome,
+        };
+        self.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
     }
 
     pub(super) fn came_to(

@@ -269,8 +269,11 @@ impl Lab {
                     observed: observed_netem(self.delay.map(netem)),
                     notes: Vec::new(),
                 };
-                let outcome = Ok((outcome, Instant::now()));
-                let result = TcResult { lease, outcome };
+                let result = TcResult {
+                    lease,
+                    done_at: Instant::now(),
+                    outcome: Ok(outcome),
+                };
                 self.step(Input::TcChanged(Box::new(TcOutcome { change, result })));
             }
             Some(other) => panic!("{other:?}"),

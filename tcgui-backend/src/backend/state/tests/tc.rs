@@ -71,10 +71,10 @@ impl Bench {
             observed,
             notes: Vec::new(),
         };
-        let outcome = Ok((outcome, Instant::now()));
         let result = TcResult {
             lease: None,
-            outcome,
+            done_at: Instant::now(),
+            outcome: Ok(outcome),
         };
         self.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
     }
@@ -199,6 +199,7 @@ fn a_failure_is_answered_and_the_next_change_begins() {
     let outcome = Err((ErrorKind::Busy, "htb 1: was configured".to_owned()));
     let result = TcResult {
         lease: None,
+        done_at: Instant::now(),
         outcome,
     };
     let effects = bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })));
@@ -242,8 +243,19 @@ fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
 
 #[test]
 fn a_look_that_began_before_is_older_than_what_was_read_back() {
+    let replaced = Link {
+        generation: 1,
+        ..v0(None)
+    };
+    for v0 in [v0(Some(netem(1))), replaced] {
+        is_older_than_what_was_read_back(v0);
+    }
+}
+
+/// A look saw this, and an Apply was done before the look was.
+fn is_older_than_what_was_read_back(seen: Link) {
     let mut bench = Bench::warm();
-    let stale = links(NetnsKey::Host, &[link(1, "lo", false), v0(Some(netem(1)))]);
+    let stale = links(NetnsKey::Host, &[link(1, "lo", false), seen]);
     let (effects, _answer) = bench.tc("default", delay(5.0));
     let change = Bench::begun(effects);
     bench.done_and_published(change, Some(netem(5)));

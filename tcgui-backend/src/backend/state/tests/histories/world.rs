@@ -144,15 +144,16 @@ impl World {
             TcWork::Restore => (self.restore(key, order), Ok(0)),
         };
         let observed = self.observed(key);
-        let outcome = outcome.map(|_| {
-            let outcome = Outcome {
-                plan: Plan::Nothing,
-                observed,
-                notes: Vec::new(),
-            };
-            (outcome, Instant::now())
+        let outcome = outcome.map(|_| Outcome {
+            plan: Plan::Nothing,
+            observed,
+            notes: Vec::new(),
         });
-        TcResult { lease, outcome }
+        TcResult {
+            lease,
+            done_at: Instant::now(),
+            outcome,
+        }
     }
 
     fn change(
