@@ -321,6 +321,11 @@ impl Lease {
         }
     }
 
+    /// Returns whether it was taken in the namespace that has this cookie, which is read only if the lease has one.
+    pub fn is_in(&self, cookie: impl FnOnce() -> Option<u64>) -> bool {
+        self.cookie.is_none() || self.cookie == cookie()
+    }
+
     /// Notes which ways lead to the namespace now, at most `MAX_WAYS`; returns whether that is news.
     pub fn led_to_by(&mut self, netns_refs: &[NetnsRef]) -> bool {
         let also = netns_refs.iter().map(|netns_ref| match netns_ref {

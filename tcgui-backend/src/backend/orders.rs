@@ -39,8 +39,6 @@ pub(super) struct TcOrder {
     pub(super) foreign: ForeignQdiscs,
     /// The lease that is in force on the link when the work begins.
     pub(super) held: Option<Lease>,
-    /// The link was watched for as long as that lease holds, so it is the link of the lease.
-    pub(super) is_watched: bool,
     /// When the work begins.
     pub(super) begun: BootTime,
 }

@@ -4,6 +4,7 @@
 //! The order is what makes it safe to be killed at any moment. A lease is on disk before its change reaches
 //! the kernel; it goes from there only after the kernel has what stays.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,7 +21,7 @@ use crate::lease::failed_change::{AfterFailure, after_failure};
 use crate::lease::journal::{Journal, JournalError};
 use crate::lease::restore::{self, Restored};
 use crate::lease::terms::Terms;
-use crate::lease::{Lease, LeaseNetns, LinkMatch};
+use crate::lease::{Lease, LeaseNetns};
 use crate::sockets::{NetnsSockets, SocketError};
 use crate::tc::desired::{Desired, TcInputError};
 use crate::tc::error::TcError;
@@ -28,6 +29,9 @@ use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::{self, Outcome};
 use crate::tc::plan::Plan;
 use tcgui_shared::tc::TcOperation;
+
+#[cfg(test)]
+mod tests;
 
 /// Where leases are written, or why there are none.
 pub(super) type Leases = Result<Arc<Journal>, Arc<str>>;
@@ -69,6 +73,7 @@ type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
 /// Carries out an order and reads back what came of it. Blocks its thread.
 pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder) -> TcResult {
     let work = |socket: &mut RequestSocket| {
+        let order = &*without_lease_of_another_netns(socket, leases, order);
         let impaired: Impaired = match &order.work {
             TcWork::Change { operation, terms } => change(socket, leases, order, operation, terms),
             TcWork::Confirm => confirm(socket, leases, order),
@@ -96,6 +101,27 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
     }
 }
 
+/// Returns the order without its lease if that belongs to another namespace. The kernel gives an inode number to another
+/// namespace only when the first one is gone, so nothing is left to restore.
+fn without_lease_of_another_netns<'a>(
+    socket: &RequestSocket,
+    leases: &Leases,
+    order: &'a TcOrder,
+) -> Cow<'a, TcOrder> {
+    let held = order.held.as_ref();
+    // Most work has no lease. Then the kernel is not asked.
+    let Some(lease) = held.filter(|lease| !lease.is_in(|| boot::netns_cookie_of(socket))) else {
+        return Cow::Borrowed(order);
+    };
+    let ifname = &lease.ifname;
+    info!(ifname, netns = %lease.netns, "lease ended with its namespace");
+    forget(leases, Some(lease));
+    Cow::Owned(TcOrder {
+        held: None,
+        ..order.clone()
+    })
+}
+
 fn change(
     socket: &mut RequestSocket,
     leases: &Leases,
@@ -119,6 +145,9 @@ fn change(
         NetnsKey::Mounted(_) | NetnsKey::Held(_) => boot::netns_cookie_of(socket),
     };
     let identity = link.identity.as_deref().cloned();
+    // What was on another link does not come back on this one.
+    let continued =
+        held.filter(|held| restore::is_on(held.compare(identity.as_ref()), &there.root));
     let facts = perform::link_facts(socket, &link);
     let desired = match Desired::from_operation(operation, facts) {
         Ok(desired) => desired,
@@ -136,7 +165,7 @@ fn change(
         // One interface has one file, also when its namespace was seen by another way first this time.
         let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
-        let mut lease = Lease::record(held, of, observed, wanted, grant.clone());
+        let mut lease = Lease::record(continued, of, observed, wanted, grant.clone());
         lease.led_to_by(&order.place.netns_refs);
         lease.link = identity.clone();
         lease.cookie = cookie;
@@ -243,8 +272,9 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
         return (observed.map(read).map_err(Into::into), None);
     };
     let (ended, left) = lease.ending(order.begun);
-    let link = match is_the_same(socket, order, lease) {
-        Ok(link) => link,
+    // The daemon may not know yet that the link is another one, so the kernel is asked each time.
+    let link = match perform::find(socket, order.link.ifindex, None) {
+        Ok((link, _)) => lease.compare(link.identity.as_deref()),
         Err(err) => return (Err(err.into()), Some(lease.clone())),
     };
     let decide = |observed: &_| restore::decide(&ended, observed, link);
@@ -261,19 +291,6 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
         }
         Err(err) => (Err(err.into()), Some(lease.clone())),
     }
-}
-
-/// Returns whether the link is that of the lease: by what the daemon has seen of it, or else by what the kernel says.
-fn is_the_same(
-    socket: &mut RequestSocket,
-    order: &TcOrder,
-    lease: &Lease,
-) -> Result<LinkMatch, TcError> {
-    if order.is_watched {
-        return Ok(LinkMatch::Same);
-    }
-    let (link, _) = perform::find(socket, order.link.ifindex, None)?;
-    Ok(lease.compare(link.identity.as_deref()))
 }
 
 fn read(observed: Observed) -> Outcome {

@@ -53,9 +53,6 @@ struct Entry {
     lease: Lease,
     /// The generation of the link; `None`: it was not seen yet.
     generation: Option<u64>,
-    /// The kernel's events about the link were followed since the last change, so the generation tells whether it is
-    /// the link of the lease.
-    is_watched: bool,
     /// An earlier run of the daemon left it, and it was not compared with the link yet.
     is_unchecked: bool,
     /// When the daemon changed the qdisc last. A look that began before does not show what is there since.
@@ -111,7 +108,6 @@ impl Ledger {
         let entry = Entry {
             lease,
             generation: None,
-            is_watched: false,
             is_unchecked: true,
             changed: None,
             missing: Some(now),
@@ -161,7 +157,6 @@ impl Ledger {
         let entry = Entry {
             lease,
             generation: before.and_then(|entry| entry.generation),
-            is_watched: before.is_some_and(|entry| entry.is_watched),
             is_unchecked: false,
             changed: before.and_then(|entry| entry.changed),
             missing: None,
@@ -185,14 +180,7 @@ impl Ledger {
     pub fn is_on(&mut self, key: LeaseKey, generation: u64) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.generation = Some(generation);
-            entry.is_watched = true;
         }
-    }
-
-    /// Returns whether a link of this generation is known to be the link of the lease.
-    pub fn is_watched(&self, key: LeaseKey, generation: u64) -> bool {
-        let is_its = |entry: &Entry| entry.is_watched && entry.generation == Some(generation);
-        self.entries.get(&key).is_some_and(is_its)
     }
 
     /// Notes when the qdisc of a link was changed. Looks that began before do not end its lease.
@@ -237,7 +225,6 @@ impl Ledger {
         }
         let may_be_there = entry.may_be_on(link);
         entry.lease = entry.lease.for_another_link();
-        entry.is_watched = true;
         if entry.ended || entry.lease.is_of_a_scenario() {
             entry.ended = true;
             entry.failures = 0;
@@ -408,7 +395,6 @@ impl Ledger {
         for (_, entry) in self.entries.range_mut(all_of(netns)) {
             entry.missing.get_or_insert(now);
             entry.generation = None;
-            entry.is_watched = false;
         }
     }
 

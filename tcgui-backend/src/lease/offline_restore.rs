@@ -41,7 +41,7 @@ pub enum ByHandError {
 
 /// Why one lease was not restored.
 #[derive(Debug, thiserror::Error)]
-enum LeaseError {
+pub(super) enum LeaseError {
     #[error("cannot open or enter its namespace")]
     Enter(#[source] BoxError),
     #[error("cannot talk to the kernel")]
@@ -118,11 +118,14 @@ pub fn restore(
             (true, true) => RequestSocket::open()
                 .map_err(LeaseError::from)
                 .and_then(|mut socket| end(&mut socket, &journal, ending(lease))),
-            (true, false) if netns_refs.is_empty() => {
-                let netns_refs = other_names(&files, &names, lease);
-                end_elsewhere(&files, &netns_refs, &journal, ending(lease))
+            (true, false) => {
+                let netns_refs = if netns_refs.is_empty() {
+                    other_names(&files, &names, lease)
+                } else {
+                    netns_refs
+                };
+                end_inside(&files, &netns_refs, &journal, &ending(lease))
             }
-            (true, false) => end_inside(&files, &netns_refs, &journal, ending(lease)),
         };
         tell(&what, fate.map_err(Into::into));
     }
@@ -206,46 +209,42 @@ fn place(netns_refs: &[NetnsRef], lease: &Lease) -> String {
     }
 }
 
-fn end_inside(
+/// Ends a lease in the first of these namespaces that is its own. If one cannot be entered, the next one is tried.
+pub(super) fn end_inside(
     files: &NetnsFiles,
     netns_refs: &[NetnsRef],
     journal: &Journal,
-    ending: (Lease, Option<Lease>),
+    ending: &(Lease, Option<Lease>),
+) -> Result<Fate, LeaseError> {
+    let mut failed = None;
+    for netns_ref in netns_refs {
+        match end_in(files, netns_ref, journal, ending) {
+            Ok(Fate::NotSeen) => {}
+            Ok(fate) => return Ok(fate),
+            Err(err) => failed = failed.or(Some(err)),
+        }
+    }
+    failed.map_or(Ok(Fate::NotSeen), Err)
+}
+
+/// Ends a lease in a namespace, unless the cookie shows that it is another one.
+fn end_in(
+    files: &NetnsFiles,
+    netns_ref: &NetnsRef,
+    journal: &Journal,
+    (lease, left): &(Lease, Option<Lease>),
 ) -> Result<Fate, LeaseError> {
     let netns = files
-        .open_any(netns_refs)
+        .open_any(std::slice::from_ref(netns_ref))
         .map_err(|err| LeaseError::Enter(err.into()))?;
     let ended = inside(netns, || {
         let mut socket = RequestSocket::open()?;
-        end(&mut socket, journal, ending)
+        if !lease.is_in(|| boot::netns_cookie_of(&socket)) {
+            return Ok(Fate::NotSeen);
+        }
+        end(&mut socket, journal, (lease.clone(), left.clone()))
     });
     ended.map_err(|err| LeaseError::Enter(err.into()))?
-}
-
-/// Ends a lease in the first of these namespaces that is its own, by the cookie.
-fn end_elsewhere(
-    files: &NetnsFiles,
-    netns_refs: &[NetnsRef],
-    journal: &Journal,
-    (lease, left): (Lease, Option<Lease>),
-) -> Result<Fate, LeaseError> {
-    for netns_ref in netns_refs {
-        let netns = files
-            .open_any(std::slice::from_ref(netns_ref))
-            .map_err(|err| LeaseError::Enter(err.into()))?;
-        let ended = inside(netns, || {
-            let mut socket = RequestSocket::open()?;
-            if boot::netns_cookie_of(&socket) != lease.cookie {
-                return Ok(Fate::NotSeen);
-            }
-            end(&mut socket, journal, (lease.clone(), left.clone()))
-        });
-        match ended.map_err(|err| LeaseError::Enter(err.into()))?? {
-            Fate::NotSeen => {}
-            fate => return Ok(fate),
-        }
-    }
-    Ok(Fate::NotSeen)
 }
 
 /// Ends a lease over a socket in its namespace; another one may go on.

@@ -82,6 +82,16 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
     }
 }
 
+/// Returns whether a change goes on with the lease of a link that compares like this and has this root. If it may be
+/// another link, only a netem of the daemon shows that it is not.
+pub fn is_on(link: LinkMatch, root: &Root) -> bool {
+    match link {
+        LinkMatch::Same => true,
+        LinkMatch::Unsure => matches!(root, Root::Own { .. }),
+        LinkMatch::Another => false,
+    }
+}
+
 /// Returns whether what is there is explained by a lease, or somebody else made it.
 pub fn knows(lease: &Lease, observed: &Observed) -> bool {
     is_back(lease, observed) || is_ours(lease, observed)

@@ -69,7 +69,6 @@ impl State {
             work: TcWork::Restore,
             foreign: self.identity.foreign_qdiscs,
             held: None,
-            is_watched: false,
             begun: BootTime::default(),
         };
         let restoration = PendingTcChange::new(order, target, None);

@@ -117,7 +117,6 @@ impl State {
             work,
             foreign: self.identity.foreign_qdiscs,
             held: None,
-            is_watched: false,
             begun: BootTime::default(),
         }
     }
@@ -172,8 +171,6 @@ impl State {
                     return false;
                 }
                 change.order.held = held.cloned();
-                change.order.is_watched =
-                    self.ledger.is_watched(lane, change.order.link.generation);
                 change.order.begun = moment.boot;
                 effects.push(Effect::ChangeTc(change));
             }

@@ -318,6 +318,16 @@ fn a_link_that_is_another_one_is_not_restored() {
     for link in [other_address(), other_kind()] {
         assert!(decide(link, default()).1.is_empty());
     }
+    // The next change goes on with the lease on the same conditions.
+    let goes_on = |link, root: Root| {
+        let link: LinkIdentity = link;
+        crate::lease::restore::is_on(lease.compare(Some(&link)), &root)
+    };
+    assert!(goes_on(same(), default().root) && goes_on(same(), own(delay(5)).root));
+    assert!(goes_on(other_address(), own(delay(5)).root));
+    assert!(!goes_on(other_address(), default().root));
+    assert!(!goes_on(other_address(), theirs(delay(3)).root));
+    assert!(!goes_on(other_kind(), own(delay(5)).root));
     // An earlier version wrote nothing of the link.
     let unknown = Lease {
         link: None,
