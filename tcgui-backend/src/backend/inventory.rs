@@ -273,9 +273,8 @@ impl Inventory {
         self.rename([inode], change);
         if is_gone
             && let Some(netns) = self.all.remove(&inode)
-            && let (Some(display_name), Some(snapshot)) = (display_name, netns.snapshot)
+            && let (Some(display_name), Some(links)) = (display_name, netns.last_links())
         {
-            let links = snapshot.links;
             self.departed.insert(
                 key,
                 Departed {
@@ -331,7 +330,7 @@ impl Inventory {
     /// Forgets the links of a namespace; returns whether there were any.
     pub(super) fn forget_links(&mut self, key: NetnsKey) -> bool {
         let mut known = false;
-        self.change_links(key, |netns| known = netns.snapshot.take().is_some());
+        self.change_links(key, |netns| known = netns.forget_links());
         known
     }
 
@@ -417,6 +416,11 @@ impl Inventory {
         let interface = InterfaceName::new(&link.ifname).ok()?;
         let found = netns.found(link, &self.setting)?;
         Some(((found.name.clone(), interface), found))
+    }
+
+    /// Returns the key of the namespace that has the inode number of this one now.
+    pub(super) fn key_beside(&self, key: NetnsKey) -> Option<NetnsKey> {
+        self.all.get(&self.inode(key)).map(|netns| netns.key)
     }
 
     /// Returns whether anything leads to a namespace.

@@ -385,6 +385,12 @@ impl Ledger {
             .collect()
     }
 
+    /// Returns whether leases of a namespace hold again only when its links are seen.
+    pub fn is_out_of_sight(&self, netns: NetnsKey) -> bool {
+        let mut entries = self.entries.range(all_of(netns));
+        entries.any(|(_, entry)| entry.missing.is_some())
+    }
+
     /// Returns whether there is no lease at all.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

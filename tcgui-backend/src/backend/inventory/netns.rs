@@ -11,7 +11,7 @@ use super::views::Views;
 use super::{Found, Setting};
 use crate::backend::wire::{Shown, Title};
 use crate::bandwidth::RosterEntry;
-use crate::interfaces::{NetnsKey, Snapshot};
+use crate::interfaces::{Links, NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsRef;
@@ -28,6 +28,8 @@ pub(super) struct Netns {
     container: Option<Arc<Container>>,
     /// Its links, once dumped.
     pub(super) snapshot: Option<Snapshot>,
+    /// Its links before they were forgotten: something may still be to be restored there.
+    forgotten: Option<Links>,
     /// Netems that were read back after the look began that saw the links.
     pub(super) read_back: HashMap<u32, ReadBack>,
     /// What of it is shown.
@@ -51,6 +53,7 @@ impl Netns {
             names: Vec::new(),
             container: None,
             snapshot: None,
+            forgotten: None,
             read_back: HashMap::new(),
             shown: None,
             counter_targets: None,
@@ -149,6 +152,22 @@ impl Netns {
             snapshot.links = links.into();
         }
         self.snapshot = Some(snapshot);
+        self.forgotten = None;
+    }
+
+    /// Forgets its links; returns whether there were any.
+    pub(super) fn forget_links(&mut self) -> bool {
+        let Some(snapshot) = self.snapshot.take() else {
+            return false;
+        };
+        self.forgotten = Some(snapshot.links);
+        true
+    }
+
+    /// Returns the links that were seen last, also if they were forgotten since.
+    pub(super) fn last_links(self) -> Option<Links> {
+        let seen = self.snapshot.map(|snapshot| snapshot.links);
+        seen.or(self.forgotten)
     }
 }
 

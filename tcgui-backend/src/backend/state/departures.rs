@@ -26,7 +26,7 @@ impl State {
         let leased = self.ledger.depart(key);
         let is_owed = !leased.is_empty() || self.lanes.are_busy_in(key);
         let (Some(departed), Some(moment), true) = (departed, self.last, is_owed) else {
-            self.namespace_lost(key);
+            self.namespace_lost(key, effects);
             effects.push(Effect::Forget(key));
             return;
         };
@@ -83,7 +83,7 @@ impl State {
         let done: Vec<_> = self.departing.keys().copied().filter(is_done).collect();
         for key in done {
             self.departing.remove(&key);
-            self.namespace_lost(key);
+            self.namespace_lost(key, effects);
             effects.push(Effect::Forget(key));
         }
     }

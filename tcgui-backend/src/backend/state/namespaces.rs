@@ -42,7 +42,7 @@ impl State {
         self.awaited.remove(&key);
         if self.inventory.forget_links(key) {
             self.tc.links_changed(self.inventory.display_name(key));
-            self.namespace_lost(key);
+            self.namespace_lost(key, effects);
             self.follow_claims(key, &[], effects);
             self.changed = true;
         }
@@ -69,8 +69,10 @@ impl State {
         let untracked = change.untracked.into_iter();
         effects.extend(untracked.map(|(key, netns_ref)| Effect::Untrack(key, netns_ref)));
         for (key, netns_ref) in change.tracked {
-            // It has come back before the daemon let go of it.
-            self.departing.remove(&key);
+            if self.departing.remove(&key).is_some() {
+                // It has come back before the daemon let go of it. Its links are still to be seen, and get new generations.
+                self.namespace_lost(key, effects);
+            }
             self.leases_met(key, effects);
             effects.push(Effect::Track(key, netns_ref));
         }

@@ -200,7 +200,7 @@ impl State {
         } = result;
         let lane = change.lane();
         let is_restoration = change.order.work == TcWork::Restore;
-        self.settle(&change, lease.clone(), outcome.is_err(), moment);
+        self.settle(&change, lease.clone(), outcome.is_err(), moment, effects);
         self.ledger.changed(lane, done_at);
         if outcome.is_err() && change.stopped.is_some() {
             self.end_stopped(lane);
@@ -236,6 +236,7 @@ impl State {
         lease: Option<Lease>,
         failed: bool,
         moment: Moment,
+        effects: &mut Vec<Effect>,
     ) {
         let lane = change.lane();
         if failed && change.order.work == TcWork::Restore {
@@ -249,7 +250,7 @@ impl State {
         }
         if is_lost && !self.departing.contains_key(&lane.0) {
             // The namespace went meanwhile.
-            self.ledger.lost(lane.0, moment.boot);
+            self.namespace_lost(lane.0, effects);
         }
     }
 }

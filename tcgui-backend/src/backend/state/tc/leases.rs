@@ -119,6 +119,10 @@ impl State {
             effects,
         );
         self.amend_leases(key, effects);
+        if self.ledger.is_out_of_sight(key) {
+            // The namespace may be known already. Then the next look may bring nothing new.
+            effects.push(Effect::Recheck(key));
+        }
         if self.ledger.may_be_in(key) {
             effects.push(Effect::Identify(key, self.inventory.netns_refs(key)));
         }
@@ -135,10 +139,19 @@ impl State {
         effects.extend(amended.map(Effect::AmendLease));
     }
 
-    /// Nothing leads to a namespace any more.
-    pub(in crate::backend::state) fn namespace_lost(&mut self, key: NetnsKey) {
+    /// Nothing leads to a namespace under this key any more. If it is known under another key by now, its leases are
+    /// found there.
+    pub(in crate::backend::state) fn namespace_lost(
+        &mut self,
+        key: NetnsKey,
+        effects: &mut Vec<Effect>,
+    ) {
         let now = self.last.map(|last| last.boot);
         self.ledger.lost(key, now.unwrap_or_default());
+        let known = self.inventory.key_beside(key);
+        if let Some(known) = known.filter(|known| *known != key) {
+            self.leases_met(known, effects);
+        }
     }
 
     /// Lets restorations that are due take their place in the lanes of their interfaces.

@@ -2,9 +2,12 @@
 
 use super::leases::{begins, lease, outcome, work};
 use super::*;
-use crate::lease::{LeaseNetns, Owner};
+use crate::kernel::netem::Netem;
+use crate::lease::{Before, LeaseNetns, Owner};
 
 const KEY: NetnsKey = NetnsKey::Mounted(A);
+/// The same inode number under another name.
+const AGAIN: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 9, 9);
 const SECOND: Duration = Duration::from_secs(1);
 
 fn removed() -> Input {
@@ -125,8 +128,113 @@ fn a_namespace_that_comes_back_is_not_let_go() {
 }
 
 #[test]
+fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
+    let later = Some(BootTime::after_boot(SECOND * 1_000));
+    let netem = Netem {
+        limit: 1000,
+        ..Netem::default()
+    };
+    let before = Before {
+        netem: Some((0x8001_0000, netem)),
+        lost: Vec::new(),
+    };
+    let held = Lease {
+        before: before.clone(),
+        ..of_a(Owner::Plain, later)
+    };
+    let mut bench = leased(held.clone());
+    bench.step(links(KEY, &[link(2, "v0", true)]));
+    let change = work(bench.step(removed()));
+    let failed = Err((ErrorKind::NotFound, "no socket".to_owned()));
+    bench.changed(change, Some(held), failed);
+    bench.step(added("a", A));
+    bench.wait(SECOND);
+    assert!(!begins(&bench.step(Input::Timer)), "it is not seen yet");
+    // It was not watched meanwhile, so its link has a new generation.
+    let seen_again = Link {
+        generation: 7,
+        ..link(2, "v0", true)
+    };
+    let change = work(bench.step(links(KEY, &[seen_again])));
+    assert_eq!(change.order.work, TcWork::Restore);
+    assert_eq!(change.order.held.map(|held| held.before), Some(before));
+}
+
+#[test]
+fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_there() {
+    let again = NetnsKey::Mounted(AGAIN);
+    let later = Some(BootTime::after_boot(SECOND * 1_000));
+    // It is known by a recorded reference, or only by its cookie.
+    for also in [vec![LeaseNetns::from(AGAIN)], vec![]] {
+        let by_cookie = also.is_empty();
+        let held = Lease {
+            also,
+            ..of_a(Owner::Plain, later)
+        };
+        let mut bench = leased(held.clone());
+        let failed = || Err((ErrorKind::NotFound, "no socket".to_owned()));
+        let mut change = work(bench.step(removed()));
+        bench.changed(change, Some(held.clone()), failed());
+        bench.step(added("again", AGAIN));
+        bench.step(links(again, &[link(2, "v0", true)]));
+        bench.wait(SECOND);
+        change = work(bench.step(Input::Timer));
+        let mut effects = bench.changed(change, Some(held), failed());
+        assert!(lets_go(&effects), "{effects:?}");
+        let asks = |it: &Effect| matches!(it, Effect::Identify(key, _) if *key == again);
+        assert_eq!(effects.iter().any(asks), by_cookie, "{effects:?}");
+        if by_cookie {
+            effects = bench.step(Input::Identified {
+                key: again,
+                cookie: Some(4711),
+            });
+        }
+        let looks = |it: &Effect| matches!(it, Effect::Recheck(key) if *key == again);
+        assert!(effects.iter().any(looks), "{effects:?}");
+        // The failures still put it off.
+        bench.wait(SECOND * 4);
+        let change = work(bench.step(links(again, &[link(2, "v0", true)])));
+        assert_eq!(
+            (&change.order.work, change.lane()),
+            (&TcWork::Restore, (again, 2))
+        );
+    }
+}
+
+#[test]
+fn a_reference_found_later_brings_back_the_leases_of_a_known_namespace() {
+    let again = NetnsKey::Mounted(AGAIN);
+    let mut bench = Bench::warm();
+    let left = of_a(Owner::Plain, Some(BootTime::default()));
+    bench.step(added("again", AGAIN));
+    bench.step(links(again, &[link(2, "v0", true)]));
+    bench.state.adopt(vec![((KEY, 2), left)], bench.moment.boot);
+    let effects = bench.step(added("a", A));
+    let looks = |it: &Effect| matches!(it, Effect::Recheck(key) if *key == again);
+    assert!(effects.iter().any(looks), "{effects:?}");
+    assert!(begins(&bench.step(links(again, &[link(2, "v0", true)]))));
+}
+
+#[test]
+fn a_namespace_whose_links_were_forgotten_is_restored_before_it_is_let_go() {
+    let later = Some(BootTime::after_boot(SECOND * 1_000));
+    let mut bench = leased(of_a(Owner::Plain, later));
+    let unreadable = InterfacesEvent::Unreadable { key: KEY };
+    let effects = bench.step(Input::Interfaces(unreadable));
+    assert!(!begins(&effects), "{effects:?}");
+    let effects = bench.step(removed());
+    assert!(!lets_go(&effects), "{effects:?}");
+    let change = work(effects);
+    assert_eq!(
+        (&change.order.work, change.lane()),
+        (&TcWork::Restore, (KEY, 2))
+    );
+    let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
+    assert!(lets_go(&effects), "{effects:?}");
+}
+
+#[test]
 fn a_namespace_under_another_name_is_recognised_by_its_cookie() {
-    const AGAIN: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 9, 9);
     let again = NetnsKey::Mounted(AGAIN);
     for (cookie, is_found) in [(Some(4711), true), (Some(4712), false), (None, false)] {
         let mut bench = Bench::warm();
