@@ -83,6 +83,8 @@ impl From<OpenError> for SocketError {
 struct Inside {
     idle: Option<RequestSocket>,
     kept: bool,
+    /// When a worker, not a look, said last whether it is to be kept.
+    said_at: Option<Instant>,
     used_until: Option<Instant>,
     gone: CancellationToken,
 }
@@ -227,10 +229,25 @@ impl NetnsSockets {
 
     /// Says whether an idle socket inside is worth having: there is something to be read again and again.
     pub fn keep(&self, key: NetnsKey, kept: bool) {
+        self.set_kept(key, kept, None);
+    }
+
+    /// Says the same from what a look saw. If it began before the last [`Self::keep`], it did not see what is there since,
+    /// and changes nothing.
+    pub fn keep_as_seen(&self, key: NetnsKey, kept: bool, began: Instant) {
+        self.set_kept(key, kept, Some(began));
+    }
+
+    fn set_kept(&self, key: NetnsKey, kept: bool, began: Option<Instant>) {
         let mut others = self.lock();
         let Some(inside) = others.get_mut(&key) else {
             return;
         };
+        match began {
+            Some(began) if inside.said_at.is_some_and(|said| said > began) => return,
+            Some(_) => {}
+            None => inside.said_at = Some(now()),
+        }
         inside.kept = kept;
         let is_wanted = inside.is_wanted_now();
         let closed = inside.idle.take_if(|_| !is_wanted);
@@ -367,6 +384,20 @@ mod tests {
         assert_eq!(wanted(now + USED), 0);
         sockets.keep(key(0), true);
         assert_eq!(wanted(now + USED), 1);
+    }
+
+    #[test]
+    fn a_look_that_began_before_a_netem_was_installed_does_not_close_the_socket() {
+        let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
+        let key = NetnsKey::Mounted(MountedNamespaceId::from_parts(4, 1, 1, 1));
+        sockets.admit(key);
+        let is_kept = || sockets.lock()[&key].kept;
+        let (before, second) = (now(), Duration::from_secs(1));
+        sockets.keep(key, true);
+        sockets.keep_as_seen(key, false, before - second);
+        assert!(is_kept());
+        sockets.keep_as_seen(key, false, before + second);
+        assert!(!is_kept());
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use tokio::runtime::Handle;
 use tracing::{debug, warn};
@@ -205,16 +206,17 @@ struct Dump {
 
 impl Dump {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
+        let began = tokio::time::Instant::now().into_std();
         let mut seen = self.links(socket, order)?;
-        self.netems(order, &mut seen.links);
+        self.netems(order, began, &mut seen.links);
         Ok(seen)
     }
 
     /// Reads what the root netems do, if there is any; that takes a socket in the namespace, which is kept then.
-    fn netems(&self, order: &LookOrder, links: &mut [Link]) {
+    fn netems(&self, order: &LookOrder, began: Instant, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
         if order.key != NetnsKey::Host {
-            self.sockets.keep(order.key, any);
+            self.sockets.keep_as_seen(order.key, any, began);
         }
         if !any {
             return;
