@@ -1,9 +1,10 @@
-//! What each namespace holds: its links, kept true by one event socket for all namespaces.
+//! Reads the links of all tracked namespaces, with one event socket for all namespaces.
 //!
-//! The actor owns the list of tracked namespaces. A kernel event names a namespace; its links are then dumped again, and
-//! reported if they differ. The inputs are commands of the [`InterfacesHandle`], kernel events, finished dumps and a slow sweep.
-//! The outputs are [`InterfacesEvent`]s, which are merged while the consumer is busy. The actor ends when it is told to stop,
-//! when its handles are gone, or when the event socket fails.
+//! The actor owns the list of tracked namespaces. A kernel event names a namespace; its links are then dumped
+//! again, and reported if they differ. The inputs are commands of the [`InterfacesHandle`], kernel events,
+//! finished dumps and a slow sweep. The outputs are [`InterfacesEvent`]s, which are merged while the consumer is
+//! busy. The actor ends when its stop token is cancelled, when all handles or the receiver are dropped, or when
+//! the event socket fails.
 //!
 //! ```text
 //!  kernel events ──▶ task.rs ──input──▶ tracker.rs (pure) ──▶ look at K ──▶ kernel (blocking thread)
@@ -37,23 +38,24 @@ pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
 pub use strangers::Strangers;
 pub use task::Task;
 
-/// Commands that wait while the actor works through a burst; the sender then waits, which is safe
-/// because the actor never waits for the sender.
+/// Capacity of the command queue. A sender waits while it is full. This cannot deadlock: the actor never waits for
+/// a sender.
 const COMMANDS: usize = 256;
-/// Reports that wait for the backend; beyond that they are merged by namespace.
+/// Capacity of the report queue. While it is full, reports are merged by namespace.
 const EVENTS: usize = 64;
 
-/// The links of one namespace, shared between all who look at them.
+/// The links of one namespace. Clones share the list.
 pub type Links = Arc<[Link]>;
 
-/// What a look has seen.
+/// The result of one dump.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// The id by which the namespace can be read; `None` for the host, and for one that is entered.
+    /// The id by which the namespace can be dumped. `None`: the host's namespace, or one that is read over a
+    /// socket inside.
     pub nsid: Option<Nsid>,
     /// All its links.
     pub links: Links,
-    /// When the look began: what was read back after that is newer.
+    /// When the dump began. A read-back that began later is newer.
     pub began: Instant,
 }
 
@@ -64,32 +66,32 @@ pub enum InterfacesEvent {
     Links {
         /// Which namespace.
         key: NetnsKey,
-        /// What it holds.
+        /// Its links.
         snapshot: Snapshot,
     },
-    /// Nothing is known of it: the first look failed, or nothing leads there any more. The actor goes on
-    /// trying for as long as it is tracked.
+    /// The links are unknown: the first dump failed, or no reference leads to the namespace any more. The actor
+    /// retries while the namespace is tracked.
     Unreadable {
         /// Which namespace.
         key: NetnsKey,
     },
-    /// There is a namespace to which no way is tracked. Only with [`Strangers::Report`].
+    /// A namespace exists to which no tracked reference leads. Sent only with [`Strangers::Report`].
     UnknownNsid,
 }
 
 /// Why the links of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
-    /// No way leads to the namespace any more.
+    /// No reference leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
-    /// The id the kernel had given it is no longer valid; the next look asks for a new one.
+    /// The kernel has removed the namespace id. The next dump requests a new one.
     #[error("the namespace id is stale")]
     StaleId,
-    /// The namespace file was refused.
+    /// The namespace file could not be opened.
     #[error("cannot open the namespace")]
     Open(#[source] io::Error),
-    /// The kernel did not answer as asked.
+    /// The rtnetlink request failed.
     #[error("cannot read links")]
     Dump(#[from] RtnetlinkError),
 }
@@ -113,7 +115,7 @@ impl From<SocketError> for LookError {
     }
 }
 
-/// What is asked of the actor.
+/// A command to the actor.
 #[derive(Debug)]
 enum Command {
     Track {
@@ -133,7 +135,7 @@ enum Command {
     },
 }
 
-/// To ask the actor. The actor ends when the last one is dropped.
+/// A handle to the actor, which ends when the last handle is dropped.
 #[derive(Debug, Clone)]
 pub struct InterfacesHandle {
     commands: mpsc::Sender<Command>,
@@ -141,7 +143,7 @@ pub struct InterfacesHandle {
 }
 
 impl InterfacesHandle {
-    /// Reports the links of the daemon's own namespace from now on.
+    /// Starts to report the links of the daemon's own namespace.
     pub async fn track_host(&self) {
         self.send(Command::Track {
             key: NetnsKey::Host,
@@ -150,21 +152,21 @@ impl InterfacesHandle {
         .await;
     }
 
-    /// Reports the links of a namespace from now on; `way` is one of those that lead to it.
+    /// Starts to report the links of a namespace, or adds a reference that leads to it.
     pub async fn track(&self, key: NetnsKey, netns_ref: NetnsRef) {
         let netns_ref = Some(netns_ref);
         self.send(Command::Track { key, netns_ref }).await;
     }
 
-    /// Takes a way back; with the last one the namespace is forgotten.
+    /// Removes a reference. When the last one is removed, the namespace is no longer tracked.
     pub async fn untrack(&self, key: NetnsKey, netns_ref: NetnsRef) {
         self.send(Command::Untrack { key, netns_ref }).await;
     }
 
-    /// Looks again, at once, and returns what a look that began after this call has seen.
+    /// Dumps the links at once, and returns the result of a dump that began after this call.
     ///
     /// # Errors
-    /// [`LookError::Gone`] when the namespace is not tracked (any more).
+    /// [`LookError::Gone`] when the namespace is not tracked (any more). Otherwise the error of the dump.
     pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<LookError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Refresh { key, reply }).await;
@@ -173,13 +175,13 @@ impl InterfacesHandle {
             .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
     }
 
-    /// Dumps the links again within a few milliseconds, and reports them even if they equal the last report. The consumer has
-    /// read back a change since, and must hear if that is no longer true.
+    /// Dumps the links again within a few milliseconds, and reports them even if they equal the last report. The
+    /// consumer has read back a change in the meantime, and needs a report if that read-back is no longer true.
     pub async fn recheck(&self, key: NetnsKey) {
         self.send(Command::Recheck { key }).await;
     }
 
-    /// Returns the time of the last kernel event, of any namespace. `None`: there was none yet.
+    /// Returns the time of the last kernel event of any namespace. `None`: no event was received yet.
     pub fn last_heard(&self) -> Option<Instant> {
         *self.heard.borrow()
     }
@@ -190,7 +192,7 @@ impl InterfacesHandle {
     }
 }
 
-/// Builds the actor; `sweep_interval` is how often everything is looked at though nothing rang.
+/// Builds the actor. Each namespace is dumped once in every `sweep_interval`, even without a kernel event.
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,

@@ -1,11 +1,11 @@
-//! A number for each life of a link, which the kernel does not give. Pure.
+//! Gives each link a generation number, which the kernel does not have. Pure.
 
 use std::collections::HashMap;
 
 use crate::kernel::link::Link;
 
-/// The links of one namespace that the last look has seen, by their index. A link that the kernel has deleted since then is
-/// not among them.
+/// The links that the last dump of one namespace contained, by index. Links that the kernel has deleted since then
+/// are removed.
 #[derive(Debug, Default)]
 pub(super) struct Generations {
     known: HashMap<u32, Known>,
@@ -19,12 +19,12 @@ struct Known {
 }
 
 impl Generations {
-    /// Notes that the kernel has deleted a link. A later link with this index gets another generation.
+    /// Removes a link that the kernel has deleted. A later link with this index gets another generation.
     pub(super) fn deleted(&mut self, ifindex: u32) {
         self.known.remove(&ifindex);
     }
 
-    /// Notes that the namespace is gone. All links that are seen later get new generations.
+    /// Removes all links, because the namespace was deleted. Later links get new generations.
     pub(super) fn clear(&mut self) {
         self.known.clear();
     }
@@ -34,9 +34,9 @@ impl Generations {
         !self.known.is_empty()
     }
 
-    /// Gives each link of a look its generation. A known link keeps its generation if the kind is the same. If
-    /// `is_unsure`, a deletion may have been missed, and the fingerprint must be the same too. Other links get numbers
-    /// after `newest`.
+    /// Sets the generation of each link of a dump. A known link keeps its generation if its kind is the same. If
+    /// `is_unsure`, the event of a deletion may have been missed, so the fingerprint must be the same too. Other
+    /// links get the numbers after `newest`.
     pub(super) fn number(&mut self, links: &mut [Link], is_unsure: bool, newest: &mut u64) {
         let mut seen = HashMap::with_capacity(links.len());
         for link in links {
@@ -52,7 +52,7 @@ impl Generations {
                     fingerprint: 0,
                 }
             });
-            // The administrator may change the hardware address.
+            // The fingerprint includes the hardware address, which an administrator may change.
             known.fingerprint = link.fingerprint;
             link.generation = known.generation;
             seen.insert(link.ifindex, known);

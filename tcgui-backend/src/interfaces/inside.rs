@@ -1,7 +1,7 @@
-//! The fallback where the kernel gives no namespace ids: sockets inside each namespace.
+//! The fallback for kernels that give no namespace ids: sockets inside each namespace.
 //!
-//! A socket inside keeps its namespace alive after `ip netns del`, so it is opened when a namespace is
-//! first looked at and closed when the last way to it is gone.
+//! A socket keeps its namespace alive after `ip netns del`. It is opened at the first dump of the namespace and
+//! closed when the last reference to the namespace is removed.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
@@ -19,7 +19,7 @@ use crate::kernel::link::Link;
 use crate::kernel::netns::inside;
 use crate::kernel::rtnetlink::{EventSocket, KernelEvent, Queued, RequestSocket, RtnetlinkError};
 
-/// The sockets inside namespaces, shared between those who look and the one who hears.
+/// The sockets inside namespaces. The threads that dump and the actor that waits for events share them.
 #[derive(Debug, Clone, Default)]
 pub(super) struct InsideSockets(Arc<Shared>);
 
@@ -34,24 +34,25 @@ struct State {
     open: HashMap<NetnsKey, Inside>,
     rung: HashSet<NetnsKey>,
     deleted: HashSet<(NetnsKey, u32)>,
-    /// Events of these were lost.
+    /// Namespaces of which events were lost.
     missed: HashSet<NetnsKey>,
 }
 
 impl State {
-    /// Takes what the kernel has queued for a namespace, and returns whether there may be more. The lock is held meanwhile, so
-    /// that no thread misses events that another one has taken and not noted yet.
+    /// Takes the events that the kernel has queued for a namespace, and returns whether there may be more. The
+    /// caller holds the lock until they are noted. Otherwise another thread could find the queue empty before the
+    /// events are noted.
     fn take_events(&mut self, key: NetnsKey) -> bool {
         let queued = self.open.get(&key).map(|inside| inside.events.pending());
         queued.is_some_and(|queued| self.note(key, queued))
     }
 
-    /// Notes what was taken for a namespace, and returns whether there may be more.
+    /// Notes the events that were taken for a namespace, and returns whether there may be more.
     fn note(&mut self, key: NetnsKey, queued: Result<Option<Queued>, RtnetlinkError>) -> bool {
         let queued = match queued {
             Ok(queued) => queued.unwrap_or_default(),
             Err(err) => {
-                // The next look opens new sockets.
+                // The next dump opens new sockets.
                 debug!(?key, error = %chain(&err), "no events from inside a namespace");
                 self.open.remove(&key);
                 self.missed.insert(key);
@@ -73,7 +74,8 @@ impl State {
         queued.has_more
     }
 
-    /// Keeps the sockets. Those that were kept before are closed: they may be in another namespace that had the same key.
+    /// Stores the sockets and closes older ones of this key, because they may be in an earlier namespace with the
+    /// same key.
     fn keep(&mut self, key: NetnsKey, inside: Inside) {
         self.take_events(key);
         if self.open.insert(key, inside).is_some() {
@@ -97,7 +99,7 @@ impl State {
     }
 }
 
-/// One namespace's sockets; dropping it closes both.
+/// The sockets of one namespace. Dropping the value closes both.
 #[derive(Debug)]
 struct Inside {
     requests: Option<RequestSocket>,
@@ -112,21 +114,21 @@ impl Drop for Inside {
 }
 
 impl InsideSockets {
-    /// Returns the links of a namespace whose sockets are open; `None`: they are not.
+    /// Dumps the links over the open sockets of a namespace. `None`: no sockets are open.
     pub(super) fn links(&self, key: NetnsKey) -> Option<Result<Vec<Link>, LookError>> {
         let mut socket = self.lock().open.get_mut(&key)?.requests.take()?;
         let links = socket.links(None).map_err(LookError::from);
-        // Forgotten meanwhile: the socket closes here.
+        // If the namespace was forgotten during the dump, the socket is closed here.
         if let (Some(inside), Ok(_)) = (self.lock().open.get_mut(&key), &links) {
             inside.requests = Some(socket);
         }
         Some(links)
     }
 
-    /// Opens the sockets inside `netns`, listening first, and returns its links.
+    /// Opens the sockets inside `netns`, the event socket first, and returns the links.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or gives no sockets.
+    /// The namespace cannot be entered, a socket cannot be opened, or the dump fails.
     pub(super) fn open(
         &self,
         key: NetnsKey,
@@ -160,13 +162,13 @@ impl InsideSockets {
         Ok(links)
     }
 
-    /// Closes the sockets inside a namespace, which may then go.
+    /// Closes the sockets inside a namespace. They no longer keep it alive.
     pub(super) fn forget(&self, key: NetnsKey) {
         let forgotten = self.lock().forget(key);
         drop(forgotten);
     }
 
-    /// Waits until a namespace rings, and returns what was heard of all. Cancel-safe.
+    /// Waits for events, and returns those of all namespaces. Cancel-safe.
     pub(super) async fn rung(&self) -> Vec<LinkEvent> {
         loop {
             let heard = self.lock().drain();
@@ -177,7 +179,7 @@ impl InsideSockets {
         }
     }
 
-    /// Returns what was heard by now, with what the kernel has queued for namespace `key`.
+    /// Returns the events noted so far, and those that the kernel has queued for namespace `key`.
     pub(super) fn pending(&self, key: NetnsKey) -> Vec<LinkEvent> {
         let mut state = self.lock();
         if state.take_events(key) {

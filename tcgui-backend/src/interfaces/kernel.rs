@@ -1,4 +1,4 @@
-//! What the actor needs of the kernel, and the real one.
+//! The kernel operations that the actor needs, as a trait, and their implementation.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,64 +18,66 @@ use crate::kernel::rtnetlink::{
 use crate::sockets::NetnsSockets;
 use crate::tc::observed::Observed;
 
-/// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
+/// `EINVAL`: the kernel's error for an id that names no namespace (`rtnl_get_net_ns_capable`).
 const INVALID_NSID: i32 = 22;
 
-/// What a kernel answers that gives no ids, or not to this process: `EPERM`, `EINVAL`, `EOPNOTSUPP`.
+/// `EPERM`, `EINVAL` and `EOPNOTSUPP`: the errors if the kernel gives no ids, or gives none to this process.
 const NO_IDS: [i32; 3] = [1, 22, 95];
 
-/// Which namespace to look at, and the ways that lead to it.
+/// A request to dump one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LookOrder {
     /// The namespace.
     pub key: NetnsKey,
-    /// Which time it is tracked.
+    /// Number of the tracker's entry for this namespace. A namespace that is tracked again gets a new one.
     pub generation: u64,
     /// Its id, once known.
     pub nsid: Option<Nsid>,
-    /// What may still lead to it.
+    /// The references that may still lead to it.
     pub netns_refs: Vec<NetnsRef>,
 }
 
-/// What one look has seen.
+/// The result of one dump.
 #[derive(Debug)]
 pub struct Seen {
-    /// The id by which the namespace was dumped; `None` for the host, and for one that was entered.
+    /// The id by which the namespace was dumped. `None`: the host's namespace, or one that is read over a socket
+    /// inside.
     pub nsid: Option<Nsid>,
     /// Its links.
     pub links: Vec<Link>,
 }
 
-/// What rang.
+/// An event that requires a dump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkEvent {
-    /// On the socket that hears every namespace with an id.
+    /// From the socket that receives the events of every namespace with an id.
     Kernel(KernelEvent),
-    /// On a socket inside this namespace.
+    /// From a socket inside this namespace.
     Inside(NetnsKey),
-    /// The same: the link with this index is gone.
+    /// From a socket inside this namespace: the link with this index was deleted.
     DeletedInside(NetnsKey, u32),
     /// Events of this namespace were lost, or have not been read yet.
     Missed(NetnsKey),
 }
 
-/// The kernel as the actor uses it; tests put a small one in its place.
+/// The kernel operations of the actor. Tests use a fake.
 pub trait LinkKernel: Send + Sync + 'static {
-    /// Looks at one namespace.
+    /// Dumps one namespace.
     fn look(&self, order: LookOrder) -> impl Future<Output = Result<Seen, LookError>> + Send;
 
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
 
-    /// Returns the namespaces to which the host's has given these ids, each by the id that this daemon reads it by;
-    /// `None`: it has none here. Those that are gone are left out.
+    /// Looks up the namespaces that have these ids in the host's table. Each result is the id of the namespace in
+    /// the observer's table, or `None` if it has no id there. Ids that are no longer in the host's table are left
+    /// out.
     fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
 
     /// Returns the events that the kernel has queued by now, at least those of namespace `key`, or [`LinkEvent::Missed`] if
     /// they are too many. Does not wait. `None`: no message was queued.
     fn pending(&self, key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError>;
 
-    /// Gives up whatever is kept for a namespace that is no longer looked at.
+    /// Closes the resources of a namespace that is no longer tracked.
     fn forget(&self, key: NetnsKey);
 }
 
@@ -91,13 +93,13 @@ pub struct KernelLinks {
 }
 
 impl KernelLinks {
-    /// Listens from now on: what is looked at later cannot have changed unheard.
+    /// Opens the event socket. Every change after that is reported, so no change after a later dump is missed.
     ///
-    /// Qdiscs are read over `sockets`. If `requests` are not made in an observer, no ids are given and namespaces are
-    /// entered.
+    /// Qdiscs are read over `sockets`. If `requests` has no observer, the kernel gives no ids, and sockets are
+    /// opened inside the namespaces instead.
     ///
     /// # Errors
-    /// The event socket is refused.
+    /// The event socket cannot be opened.
     pub fn open(
         requests: Rtnetlink,
         files: NetnsFiles,
@@ -135,7 +137,7 @@ impl LinkKernel for KernelLinks {
 
     async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
         tokio::select! {
-            // Cancel-safe, both: what was not returned was not taken.
+            // Both are cancel-safe: an event that was not returned was not taken.
             events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
             rung = self.inside.rung() => Ok(rung),
         }
@@ -178,9 +180,9 @@ impl LinkKernel for KernelLinks {
     }
 }
 
-/// Marks events as our own changes while a link is switched. An event does not say who made the change, and it comes before the
-/// change was read back. Dumps of this namespace and of the other end of a veth would hold the rtnl lock that the read-back
-/// waits for.
+/// Marks events as our own changes while the daemon switches a link up or down. An event does not contain its
+/// origin, and it arrives before the change was read back. A dump of this namespace, or of the other end of a
+/// veth, would hold the rtnl lock that the read-back needs.
 fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
     let told = |event| match event {
         KernelEvent::Changed(origin) if switching => KernelEvent::ChangedHere(origin),
@@ -193,12 +195,13 @@ fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
         .collect()
 }
 
-/// One look, on a blocking thread.
+/// One dump, on a blocking thread.
 struct Dump {
     files: NetnsFiles,
     inside: InsideSockets,
     sockets: NetnsSockets,
-    /// The id by which the request socket reaches the host's namespace; `None`: it is there.
+    /// The host's id in the namespace of the request socket. `None`: the request socket is in the host's
+    /// namespace.
     host: Option<Nsid>,
     ids: Arc<AtomicBool>,
     runtime: Handle,
@@ -212,7 +215,8 @@ impl Dump {
         Ok(seen)
     }
 
-    /// Reads what the root netems do, if there is any; that takes a socket in the namespace, which is kept then.
+    /// Reads the parameters of root netems, if there are any. This needs a socket in the namespace, which is then
+    /// kept.
     fn netems(&self, order: &LookOrder, began: Instant, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
         if order.key != NetnsKey::Host {
@@ -229,7 +233,8 @@ impl Dump {
                     link.netem = Observed::new(&qdiscs, link.ifindex).netem().copied();
                 }
             }
-            // The namespace may be on its way out; otherwise it shows that there is one, not what it does.
+            // The namespace may be about to be deleted. If it is not, the link is reported as impaired, without
+            // the parameters.
             Err(err) => debug!(key = ?order.key, error = %chain(&err), "netems not read"),
         }
     }
@@ -254,7 +259,7 @@ impl Dump {
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {
-                    // The id does not need the descriptor, which would keep the namespace alive.
+                    // Close the descriptor: it keeps the namespace alive, and the dump by id does not need it.
                     drop(netns);
                     return by_id(socket, nsid);
                 }

@@ -1,33 +1,34 @@
-//! Namespaces to which no tracked way leads: how the kernel's namespace ids tell of them.
+//! Finds namespaces to which no tracked reference leads, from the kernel's namespace ids.
 //!
-//! The kernel gives a namespace an id when a link connects to it or moves there. An id of the observer's table says at
-//! once whether the namespace is tracked. An id of the host's table does not: the kernel has to be asked which of the
-//! observer's ids belongs to the same namespace. One question is under way at a time.
+//! The kernel gives a namespace an id when a link connects to it or moves there. An id in the observer's table
+//! shows at once whether the namespace is tracked. An id in the host's table does not: it must first be translated
+//! to the observer's id of the same namespace by a query. At most one query runs at a time.
 
 use std::time::{Duration, Instant};
 
 use crate::kernel::rtnetlink::Nsid;
 use crate::pacing::Pacing;
 
-/// The answer lists all ids of the host, and the kernel compares each with all of the observer.
+/// Limits the queries: the reply lists all ids of the host, and the kernel compares each with all ids of the
+/// observer.
 const QUESTION_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(250));
 
-/// Whether namespaces to which no way is tracked are reported.
+/// Whether to report namespaces to which no tracked reference leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strangers {
-    /// As [`InterfacesEvent::UnknownNsid`](super::InterfacesEvent).
+    /// Report them as [`InterfacesEvent::UnknownNsid`](super::InterfacesEvent).
     Report,
-    /// Nobody looks for them.
+    /// Do not look for them.
     Ignore,
 }
 
-/// What is known of such namespaces.
+/// The unknown namespaces seen so far.
 #[derive(Debug)]
 pub(super) struct StrangerWatch {
     wanted: Strangers,
-    /// There is one, and it was not reported.
+    /// An unknown namespace was found and not reported yet.
     found: bool,
-    /// Ids that the host's namespace gave, about which the kernel was not asked.
+    /// Ids in the host's table that no query has translated yet.
     met: Vec<Nsid>,
     asking: bool,
     pacing: Pacing,
@@ -44,19 +45,19 @@ impl StrangerWatch {
         }
     }
 
-    /// Notes a namespace to which an id was given in the observer's table.
+    /// Takes in that a namespace got an id in the observer's table.
     pub(super) fn met(&mut self, is_tracked: bool) {
         self.found |= self.wanted == Strangers::Report && !is_tracked;
     }
 
-    /// Notes an id of the host's table.
+    /// Takes in an id of the host's table.
     pub(super) fn met_by_host(&mut self, id: Nsid) {
         if self.wanted == Strangers::Report && !self.met.contains(&id) {
             self.met.push(id);
         }
     }
 
-    /// Returns the ids about which to ask the kernel now; empty: none.
+    /// Returns the ids to query now. Empty: no query is due.
     pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
         if self.asking || self.met.is_empty() || !self.pacing.allows(now) {
             return Vec::new();
@@ -65,13 +66,13 @@ impl StrangerWatch {
         std::mem::take(&mut self.met)
     }
 
-    /// Takes in that the question is answered; the namespaces are then [`Self::met`].
+    /// Takes in that the query has finished. The caller passes each result to [`Self::met`].
     pub(super) fn answered(&mut self, now: Instant, cost: Duration) {
         self.asking = false;
         self.pacing.done(now, cost);
     }
 
-    /// Returns when the next question is due, if one waits for that.
+    /// Returns when the next query is due. `None`: no id waits for one.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let waits = !self.asking && !self.met.is_empty();
         self.pacing.not_before().filter(|_| waits)
@@ -81,7 +82,7 @@ impl StrangerWatch {
         self.found
     }
 
-    /// Returns whether there is one that was not reported, and takes it as reported.
+    /// Returns whether there is an unreported unknown namespace, and marks it as reported.
     pub(super) fn take(&mut self) -> bool {
         std::mem::take(&mut self.found)
     }

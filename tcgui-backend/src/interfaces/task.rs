@@ -1,4 +1,4 @@
-//! The actor: waits for a ring, a command or a finished look, and starts what the tracker asks for.
+//! The actor: waits for events, commands and finished dumps, and starts the dumps that the tracker orders.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
 type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
 
-/// What became of a question about ids that the host's namespace gave.
+/// The reply to a query about ids in the host's table.
 #[derive(Debug)]
 struct Answered {
     cost: Duration,
@@ -36,17 +36,17 @@ enum Input<'a> {
     Timer,
 }
 
-/// The interfaces actor; [`Task::run`] is its life.
+/// The interfaces actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
     looks: JoinSet<DumpDone>,
-    /// At most one question to the kernel.
+    /// At most one query at a time.
     questions: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
-    /// When the kernel was heard the last time; those who ask hold the other ends.
+    /// When the last kernel message was received. The handles read it.
     heard: watch::Sender<Option<Instant>>,
 }
 
@@ -71,10 +71,10 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    /// Reports until `stop` is cancelled or nobody is interested any more.
+    /// Runs until `stop` is cancelled, the handles are dropped or the receiver of the events is dropped.
     ///
     /// # Errors
-    /// The event socket is broken: without it the picture would go stale unnoticed.
+    /// The event socket failed. Without it changes would not be noticed.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), RtnetlinkError> {
         let events = self.events.clone();
         loop {
@@ -88,8 +88,8 @@ impl<K: LinkKernel> Task<K> {
                 }
                 Input::Kernel(rung) => self.take_events(rung?),
                 Input::DumpDone(looked) => {
-                    // What the look has seen may come after events that wait: a link that was deleted before must
-                    // not give its generation to one that was made since.
+                    // First take in the events that the kernel queued before the dump ended: a link that was
+                    // deleted before must not pass its generation to a new link of the dump.
                     if let Some(events) = self.kernel.pending(looked.key)? {
                         self.take_events(events);
                     }
@@ -102,7 +102,7 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    /// Begins what is due.
+    /// Starts the dumps and the query that are due.
     fn begin(&mut self) {
         for order in self.tracker.next_looks(now()) {
             let kernel = Arc::clone(&self.kernel);
@@ -156,13 +156,13 @@ impl<K: LinkKernel> Task<K> {
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
             rung = self.kernel.events() => Input::Kernel(rung),
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is computed again each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
     }
 
     fn take_events(&mut self, events: Vec<LinkEvent>) {
-        // A message that is no event was heard too.
+        // Messages without an event count too.
         self.heard.send_replace(Some(now()));
         for event in events {
             match event {
@@ -193,14 +193,14 @@ impl<K: LinkKernel> Task<K> {
             debug!(?key, error = %chain(err), "namespace not read");
         }
         let Some(answer) = self.tracker.looked(now(), looked) else {
-            // Untracked while it was looked at: what the look opened must not stay open.
+            // The namespace was untracked during the dump: close the sockets that the dump opened.
             if !self.tracker.knows(key) {
                 self.kernel.forget(key);
             }
             return;
         };
         for waiter in answer.waiters {
-            // Who no longer waits has lost interest.
+            // A receiver that was dropped needs no reply.
             waiter.send(answer.result.clone()).ok();
         }
     }

@@ -1,4 +1,4 @@
-//! The actor over a small kernel with switches: events lost, looks that fail, ids that go stale.
+//! The actor over a fake kernel that can lose events, fail dumps and invalidate ids.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Mutex;
@@ -18,12 +18,12 @@ mod held;
 mod strangers;
 
 const SWEEP: Duration = Duration::from_secs(30);
-/// The first namespace is not swept before this has passed twice.
+/// No sweep begins within twice this time: the first part of a sweep is due after 1.875 s.
 const UNSWEPT: Duration = Duration::from_millis(900);
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 2, 1, 1);
 
-/// A kernel in memory. Clones are the same kernel.
+/// A kernel in memory. Clones share their state.
 #[derive(Debug, Clone, Default)]
 struct FakeKernel(Arc<Fake>);
 
@@ -37,7 +37,7 @@ struct Fake {
 struct FakeState {
     links: BTreeMap<NetnsKey, Vec<&'static str>>,
     nsids: BTreeMap<NetnsKey, i32>,
-    /// Ids that the host has given, with those of the observer.
+    /// Ids in the host's table, with the ids of the same namespaces in the observer's table.
     given_by_host: BTreeMap<i32, Option<i32>>,
     questions: usize,
     events: VecDeque<KernelEvent>,
@@ -167,7 +167,7 @@ impl Actor {
         self.handle.track(key, name(id, path)).await;
     }
 
-    /// Waits for the next report: which namespace, and the names of its links.
+    /// Waits for the next report, and returns the namespace and the names of its links.
     async fn report(&mut self) -> (NetnsKey, Option<Vec<String>>) {
         let event = timeout(SWEEP * 2, self.events.recv())
             .await
@@ -218,13 +218,13 @@ async fn reports_the_first_dump_and_every_change() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_events_are_made_up_for_by_resync_and_by_the_sweep() {
+async fn lost_events_are_found_by_a_resync_and_by_the_sweep() {
     let mut actor = start_with(Strangers::Ignore);
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;
     assert_eq!(actor.report().await, (key, names(&["lo"])));
-    // Learning the id is followed by one more look; it must not be the one that finds the change.
+    // After the id becomes known, one more dump follows. It must not be the dump that finds the change.
     actor.nothing_for(UNSWEPT).await;
     actor.kernel.set(|state| state.lose_events = true);
     actor.kernel.change(key, &["lo", "unheard"]);
@@ -240,7 +240,7 @@ async fn lost_events_are_made_up_for_by_resync_and_by_the_sweep() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failed_first_look_is_said_once_and_repeated_until_it_works() {
+async fn a_failed_first_dump_is_reported_once_and_retried() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
@@ -251,7 +251,7 @@ async fn a_failed_first_look_is_said_once_and_repeated_until_it_works() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_id_is_asked_for_anew() {
+async fn a_stale_id_is_requested_again() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
@@ -274,7 +274,7 @@ async fn a_stale_id_is_asked_for_anew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_names_are_one_namespace_until_the_last_is_gone() {
+async fn a_namespace_with_two_names_is_tracked_until_both_are_removed() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
@@ -295,7 +295,7 @@ async fn two_names_are_one_namespace_until_the_last_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_process_keeps_a_namespace_whose_name_is_gone() {
+async fn a_process_keeps_a_namespace_whose_name_was_deleted() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     let process = NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), 7, 1));
@@ -312,7 +312,7 @@ async fn a_process_keeps_a_namespace_whose_name_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() {
+async fn a_dead_namespace_is_unreadable_until_a_reference_leads_to_it() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
@@ -332,20 +332,20 @@ async fn what_died_is_said_to_be_unreadable_until_something_leads_there_again() 
         (key, names(&["lo"])),
         "the same again"
     );
-    // Other failures say nothing about what is there.
+    // Other errors do not change the known links.
     actor.kernel.set(|state| state.fail_looks = 3);
     actor.handle.refresh(key).await.unwrap_err();
     actor.nothing_for(SWEEP).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_way_is_tried_at_once_where_the_others_fail() {
+async fn a_new_reference_is_tried_at_once_if_the_others_fail() {
     let mut actor = start();
     let process = |pid| NetnsRef::Process(ProcessNetnsId::from_parts(4, A.inode(), pid, 1));
     let key = process(7).key();
     actor.handle.track(key, process(7)).await;
     assert_eq!(actor.report().await, (key, None));
-    // By now it waits for long between looks.
+    // By now the retry delay is long.
     tokio::time::sleep(SWEEP).await;
     actor.kernel.change(key, &["lo"]);
     actor.handle.track(key, process(8)).await;
@@ -354,7 +354,7 @@ async fn another_way_is_tried_at_once_where_the_others_fail() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_sees_what_was_there_after_it_was_asked_for() {
+async fn a_refresh_returns_a_dump_that_began_after_the_request() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["old"]);
     actor.handle.track_host().await;
@@ -369,7 +369,7 @@ async fn a_refresh_sees_what_was_there_after_it_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
+async fn constant_events_of_a_namespace_take_a_tenth_of_the_time() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["lo"]);
     actor.kernel.change(NetnsKey::Mounted(B), &["lo"]);
@@ -388,7 +388,7 @@ async fn a_namespace_that_rings_without_end_takes_a_tenth_of_the_time() {
 }
 
 #[test]
-fn waits_for_a_look_to_end_when_no_more_may_begin() {
+fn no_wake_up_while_the_maximum_of_dumps_is_under_way() {
     const NAMESPACES: u64 = 2 * LOOKS as u64;
     let mut now = Instant::now();
     let mut tracker = Tracker::<()>::new(now, SWEEP, Strangers::Ignore);
@@ -427,7 +427,7 @@ fn waits_for_a_look_to_end_when_no_more_may_begin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_look_after_an_own_change_waits_unless_somebody_waits_for_it() {
+async fn a_dump_after_an_own_change_is_delayed_unless_a_client_waits() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["lo"]);
     actor.handle.track_host().await;
@@ -452,14 +452,14 @@ async fn a_look_after_an_own_change_waits_unless_somebody_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_rechecked_once_and_reported_though_it_is_no_news() {
+async fn an_own_change_is_rechecked_once_and_always_reported() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["lo"]);
     actor.handle.track_host().await;
     actor.report().await;
     tokio::time::sleep(UNSWEPT / 9).await;
     let looks = actor.kernel.looks();
-    // The event about it comes before it has been read back.
+    // The event arrives before the change has been read back.
     actor.kernel.ring(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 5).await;
     actor.handle.recheck(NetnsKey::Host).await;
@@ -471,7 +471,7 @@ async fn a_change_is_rechecked_once_and_reported_though_it_is_no_news() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
+async fn a_slow_consumer_gets_the_newest_links_of_each_namespace() {
     let mut actor = start();
     actor.kernel.change(NetnsKey::Host, &["0"]);
     actor.handle.track_host().await;
@@ -492,7 +492,7 @@ async fn a_busy_consumer_gets_the_newest_of_each_namespace() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_told_to_or_when_nobody_is_left() {
+async fn the_actor_ends_on_stop_and_without_handles() {
     let actor = start();
     actor.stop.cancel();
     timeout(SWEEP, actor.running)

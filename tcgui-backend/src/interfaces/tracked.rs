@@ -1,4 +1,4 @@
-//! What the tracker knows of one namespace. Pure.
+//! The state of one tracked namespace. Pure.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
@@ -10,53 +10,53 @@ use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::Nsid;
 use crate::pacing::Pacing;
 
-/// A namespace that rings without end is looked at for a tenth of the time.
+/// Dumps of a namespace with constant events take a tenth of the time.
 const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
 
-/// One namespace. `W` is a client that waits for a look.
+/// One namespace. `W` is a client that waits for a dump.
 #[derive(Debug)]
 pub(super) struct Tracked<W> {
-    /// Tells this entry from an earlier one of the same namespace, whose looks may still be under way.
+    /// Distinguishes this entry from an earlier one of the same namespace, whose dumps may still be under way.
     pub(super) generation: u64,
     pub(super) netns_refs: Vec<NetnsRef>,
-    /// The id that the kernel puts on the events of this namespace. It is kept until the kernel removes it or a look finds
-    /// another one, also while looks fail: no event may be missed.
+    /// The id that the kernel puts on the events of this namespace. It stays until the kernel removes it or a dump
+    /// finds another one. It also stays while dumps fail, so that no event is missed.
     pub(super) nsid: Option<Nsid>,
-    /// The id may belong to another namespace by now. The next look asks for it again.
+    /// The id may now belong to another namespace. The next dump requests it again.
     pub(super) is_nsid_doubtful: bool,
     pub(super) look: Option<LookUnderWay<W>>,
-    /// The next look reports what it sees, even if nothing changed.
+    /// The next dump is reported even if nothing changed.
     pub(super) recheck: bool,
     pub(super) pacing: Pacing,
     pub(super) retry: Option<(Instant, Duration)>,
-    /// The links as they were reported last. `None`: no reference leads to the namespace.
+    /// The links of the last report. `None`: no reference leads to the namespace.
     pub(super) links: Option<Links>,
     pub(super) generations: Generations,
-    /// Events may have been missed since the last look began.
+    /// Events may have been missed since the last dump began.
     pub(super) is_unsure: bool,
-    /// When the last look that succeeded began.
+    /// When the last successful dump began.
     pub(super) began: Instant,
-    /// They wait for the next look. The look under way began before they asked.
+    /// Clients that wait for the next dump. The dump under way began before their requests.
     pub(super) waiting: Vec<W>,
     pub(super) unreadable: bool,
 }
 
-/// A look that has not finished, and what happened since it began.
+/// A dump that has not finished, and the events since it began.
 #[derive(Debug)]
 pub(super) struct LookUnderWay<W> {
-    /// They wait for this look.
+    /// Clients that wait for this dump.
     pub(super) served: Vec<W>,
-    /// As [`Tracked::recheck`], for this look.
+    /// As [`Tracked::recheck`], for this dump.
     pub(super) rechecks: bool,
-    /// It reads by an id that an earlier look has found.
+    /// The dump uses an id that an earlier dump has found.
     by_id: bool,
-    /// Events may have been missed.
+    /// Events may have been missed since it began.
     pub(super) is_unsure: bool,
-    /// These ids were removed. The kernel may have given them to other namespaces.
+    /// Ids removed since it began. The kernel may have given them to other namespaces.
     pub(super) removed: HashSet<Nsid>,
 }
 
-/// Why a namespace is to be looked at.
+/// Why a namespace is to be dumped, most urgent first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Urgency {
     Unseen,
@@ -65,7 +65,7 @@ pub(super) enum Urgency {
 }
 
 impl<W> Tracked<W> {
-    /// Returns a namespace that was never looked at.
+    /// Returns the state of a namespace that was never dumped.
     pub(super) fn new(generation: u64, started: Instant) -> Self {
         Self {
             generation,
@@ -85,7 +85,7 @@ impl<W> Tracked<W> {
         }
     }
 
-    /// Notes that events of this namespace may have been missed. The message that its id was removed may be among them.
+    /// Notes that events of this namespace may have been missed, including the removal of its id.
     pub(super) fn missed_events(&mut self) {
         self.is_unsure = true;
         self.is_nsid_doubtful = true;
@@ -94,7 +94,7 @@ impl<W> Tracked<W> {
         }
     }
 
-    /// Begins a look.
+    /// Begins a dump.
     pub(super) fn begin(&mut self, key: NetnsKey) -> LookOrder {
         let nsid = self.nsid.filter(|_| !self.is_nsid_doubtful);
         self.look = Some(LookUnderWay {
@@ -112,7 +112,7 @@ impl<W> Tracked<W> {
         }
     }
 
-    /// Lets the next look do what a look that does not count was to do.
+    /// Passes the tasks of a discarded dump on to the next one.
     pub(super) fn repeat(&mut self, look: LookUnderWay<W>) {
         self.recheck |= look.rechecks;
         self.waiting.splice(0..0, look.served);
@@ -130,7 +130,8 @@ impl<W> Tracked<W> {
         self.look.is_none() && self.not_before().is_none_or(|at| at <= now)
     }
 
-    /// Returns from when on it may be looked at; those who wait for a refresh are not kept waiting.
+    /// Returns the earliest time of the next dump. `None`: at once, for example because a client waits for a
+    /// refresh.
     pub(super) fn not_before(&self) -> Option<Instant> {
         if !self.waiting.is_empty() {
             return None;
@@ -140,10 +141,10 @@ impl<W> Tracked<W> {
 }
 
 impl<W> LookUnderWay<W> {
-    /// Returns whether the links that were read by this id may be those of another namespace.
+    /// Returns whether the links that were dumped by this id may belong to another namespace.
     ///
-    /// A look that asked for the id itself counts even if events were lost. Otherwise no look would count while the kernel
-    /// loses events all the time.
+    /// A dump that requested the id itself is accepted even if events were lost. Otherwise no dump would be
+    /// accepted while the kernel loses events continuously.
     pub(super) fn may_be_of_another(&self, nsid: Nsid) -> bool {
         self.removed.contains(&nsid) || (self.by_id && self.is_unsure)
     }

@@ -1,6 +1,6 @@
-//! The decisions of the actor: what to look at when, and what is news.
+//! The decisions of the actor: when to dump which namespace, and which results to report.
 //!
-//! Pure: no socket, no clock. `W` is whoever waits for a refresh.
+//! Pure: no socket, no clock. `W` is a client that waits for a refresh.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -14,19 +14,20 @@ use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
-/// Looks under way at once: one more than the kernel's rtnl lock lets run, so that it never idles.
+/// Concurrent dumps. The rtnl lock runs one at a time; the second one keeps the lock busy while results are
+/// processed.
 pub(super) const LOOKS: usize = 2;
-/// How long a dump waits after a change of our own. The change is read back and answered first, which takes a millisecond or two
-/// on one slow processor. A refresh does not wait.
+/// Delay of a dump after a change by this daemon. The change is read back and the reply is sent first, which takes
+/// 1 to 2 ms on one slow processor. A refresh is not delayed.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
-/// First and longest pause after a look that failed.
+/// First and longest delay of the retry after a failed dump.
 const RETRY: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(5));
 
-/// A sweep is spread over its interval in so many parts: a thousand looks in one go would take a core
-/// for a quarter of a second.
+/// A sweep is divided into this many parts, spread over its interval. A thousand dumps at once would use a core
+/// for 250 ms.
 const SWEEP_PARTS: u16 = 16;
 
-/// A look that finished.
+/// A dump that finished.
 #[derive(Debug)]
 pub(super) struct DumpDone {
     pub(super) key: NetnsKey,
@@ -36,7 +37,7 @@ pub(super) struct DumpDone {
     pub(super) result: Result<Seen, LookError>,
 }
 
-/// Those who waited for a look, and what it saw.
+/// The clients that waited for a dump, and its result.
 #[derive(Debug)]
 pub(super) struct Answer<W> {
     pub(super) waiters: Vec<W>,
@@ -48,17 +49,17 @@ pub(super) struct Answer<W> {
 pub(super) struct Tracker<W> {
     tracked: HashMap<NetnsKey, Tracked<W>>,
     by_nsid: HashMap<Nsid, Vec<NetnsKey>>,
-    /// To be looked at, in the order in which they rang; one that is being looked at may be here again.
+    /// Namespaces to dump, in the order of their events. A namespace with a dump under way may be listed again.
     due: VecDeque<NetnsKey>,
     generation: u64,
-    /// The last generation that a link got.
+    /// The newest generation of a link.
     link_generation: u64,
-    /// The namespaces with a look under way, at most [`LOOKS`].
+    /// The namespaces with a dump under way, at most [`LOOKS`].
     looking: Vec<NetnsKey>,
     news: VecDeque<NetnsKey>,
     strangers: StrangerWatch,
     started: Instant,
-    /// From one part of a sweep to the next.
+    /// Time from one part of a sweep to the next.
     sweep_step: Duration,
     next_part: (Instant, u16),
 }
@@ -81,8 +82,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Adds a namespace, or one more reference to it. It is dumped again: the known links may belong to a dead namespace whose
-    /// end was not reported yet, or the new reference may work where the others failed.
+    /// Adds a namespace, or one more reference to it. The namespace is dumped again: the known links may belong to
+    /// a dead namespace whose removal was not reported yet, or the new reference may work where the others failed.
     pub(super) fn track(&mut self, key: NetnsKey, netns_ref: Option<NetnsRef>) {
         self.generation += 1;
         let (generation, started) = (self.generation, self.started);
@@ -93,8 +94,8 @@ impl<W> Tracker<W> {
         self.ring(key);
     }
 
-    /// Takes a way back, and with the last one the namespace; returns whether it went. Those who
-    /// wait for it hear that by being dropped.
+    /// Removes a reference. With the last reference the namespace is removed, and its waiting clients are dropped.
+    /// Returns whether the namespace was removed.
     pub(super) fn untrack(&mut self, key: NetnsKey, netns_ref: &NetnsRef) -> bool {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return false;
@@ -121,7 +122,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Lets `waiter` have what the next look sees. It gets nothing when the namespace is unknown.
+    /// Lets `waiter` wait for the next dump. Drops it if the namespace is not tracked.
     pub(super) fn refresh(&mut self, key: NetnsKey, waiter: W) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.waiting.push(waiter);
@@ -129,8 +130,8 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Something was changed by ourselves, and read back: looks a little later and reports what is there then,
-    /// also if that is what was reported last. It may have been changed back meanwhile.
+    /// Schedules a dump after a change by this daemon that was read back. Its result is reported even if it equals
+    /// the last report, because the change may have been undone in the meantime.
     pub(super) fn recheck(&mut self, key: NetnsKey, now: Instant) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.recheck = true;
@@ -138,7 +139,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes in what the kernel said.
+    /// Takes in a kernel event.
     pub(super) fn kernel(&mut self, event: KernelEvent, now: Instant) {
         match event {
             KernelEvent::Changed(origin) => {
@@ -163,14 +164,15 @@ impl<W> Tracker<W> {
                 for tracked in self.tracked.values_mut() {
                     tracked.missed_events();
                 }
-                // The id of a namespace that is not tracked may be among what was lost.
+                // The lost events may have announced a namespace that is not tracked.
                 self.strangers.met(false);
                 self.resync();
             }
         }
     }
 
-    /// A namespace has died. Its id may belong to another one from now on, and so may the key of its entry.
+    /// Takes in that a namespace was deleted. From now on the kernel may give its id to another namespace. An
+    /// entry may continue for another namespace with the same key.
     fn nsid_removed(&mut self, nsid: Nsid) {
         for key in &self.looking {
             let tracked = self.tracked.get_mut(key);
@@ -187,7 +189,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Events of this namespace may have been missed.
+    /// Takes in that events of this namespace may have been missed.
     pub(super) fn missed_events(&mut self, key: NetnsKey) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.missed_events();
@@ -195,12 +197,15 @@ impl<W> Tracker<W> {
         self.ring(key);
     }
 
-    /// Returns the ids of the host's table about which to ask the kernel now; empty: none.
+    /// Returns the ids of the host's table to query now. Empty: no query is due.
     pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
         self.strangers.next_question(now)
     }
 
-    /// Takes in by which ids the namespaces are read to which the host's has given ids.
+    /// Takes in the reply to a query: the observer's ids of the namespaces, as [`LinkKernel::met_by_host`] returns
+    /// them.
+    ///
+    /// [`LinkKernel::met_by_host`]: super::LinkKernel::met_by_host
     pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
         self.strangers.answered(now, cost);
         for id in met {
@@ -209,14 +214,14 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Returns whether the namespace with this id is tracked for certain.
+    /// Returns whether the namespace with this id is tracked and the id is known to be valid.
     fn is_tracked(&self, nsid: Nsid) -> bool {
         let keys = self.by_nsid.get(&nsid).into_iter().flatten();
         let mut tracked = keys.filter_map(|key| self.tracked.get(key));
         tracked.any(|tracked| !tracked.is_nsid_doubtful)
     }
 
-    /// The kernel has deleted a link: another one with its index gets another generation.
+    /// Takes in that a link was deleted. A later link with this index gets another generation.
     pub(super) fn deleted(&mut self, key: NetnsKey, ifindex: u32) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.generations.deleted(ifindex);
@@ -224,7 +229,7 @@ impl<W> Tracker<W> {
         self.ring(key);
     }
 
-    /// Returns the namespaces with an id, of which two may be one; `None` is the host's.
+    /// Returns the namespaces with this id; `None` is the host. Two keys may stand for the same namespace.
     fn keys(&self, nsid: Option<Nsid>) -> Vec<NetnsKey> {
         match nsid {
             None => vec![NetnsKey::Host],
@@ -232,16 +237,17 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Something happened in this namespace.
+    /// Schedules a dump of this namespace, at the end of the queue.
     pub(super) fn ring(&mut self, key: NetnsKey) {
         if self.tracked.contains_key(&key) && !self.due.contains(&key) {
             self.due.push_back(key);
         }
     }
 
-    /// We have changed something there ourselves.
+    /// Schedules a dump after a change by this daemon.
     fn ring_later(&mut self, key: NetnsKey, now: Instant) {
-        // What waits already waits no longer, however many more follow.
+        // Do not delay a namespace that is queued already, so that repeated changes cannot postpone its dump
+        // without limit.
         if !self.due.contains(&key)
             && let Some(tracked) = self.tracked.get_mut(&key)
         {
@@ -254,7 +260,7 @@ impl<W> Tracker<W> {
         self.ring_all(|_| true);
     }
 
-    /// Rings the namespaces whose turn it is, if it is time.
+    /// Schedules the dumps of the next part of the sweep, if it is due.
     fn sweep(&mut self, now: Instant) {
         let (at, part) = self.next_part;
         if at <= now {
@@ -270,8 +276,8 @@ impl<W> Tracker<W> {
         keys.into_iter().for_each(|key| self.ring(key));
     }
 
-    /// Takes in a look and returns those who waited for it. `None`: the look does not count. All events that the kernel had
-    /// queued when it ended must have been taken in before.
+    /// Takes in a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
+    /// first take in all events that the kernel had queued when the dump ended.
     pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
         let DumpDone {
             key,
@@ -323,7 +329,7 @@ impl<W> Tracker<W> {
         Some(Answer { waiters, result })
     }
 
-    /// Notes the id by which a look has read the namespace.
+    /// Notes the id by which the namespace was dumped.
     fn note_nsid(&mut self, key: NetnsKey, nsid: Option<Nsid>) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
@@ -333,7 +339,7 @@ impl<W> Tracker<W> {
             return;
         }
         tracked.nsid = nsid;
-        // A namespace keeps its id until it dies, so another id is that of another namespace.
+        // A namespace keeps its id until it is deleted, so another id belongs to another namespace.
         if old.is_some() && nsid.is_some() {
             tracked.generations.clear();
         }
@@ -346,7 +352,7 @@ impl<W> Tracker<W> {
         self.ring(key);
     }
 
-    /// Gives the links their generations, and reports them if they are news or a report was asked for.
+    /// Sets the generations of the links, and reports them if they differ from the last report or if `is_wanted`.
     fn note_links(
         &mut self,
         key: NetnsKey,
@@ -370,7 +376,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Without a reference that works, the namespace is gone. Other failures leave the known links as they are.
+    /// Notes a failed dump. The links are dropped only if no reference leads to the namespace any more.
     fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
@@ -380,7 +386,7 @@ impl<W> Tracker<W> {
         }
         let mut removed = None;
         if matches!(err, LookError::StaleId) {
-            // The kernel gives an id up only when the namespace dies.
+            // The kernel removes an id only when the namespace is deleted.
             removed = tracked.nsid.take();
             tracked.generations.clear();
         }
@@ -424,8 +430,8 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next look or question is due if nothing rings before. While as many looks are under way as may
-    /// be, the next one is due when one of them ends, not at a time.
+    /// Returns when the next dump or query is due without a further event. While [`LOOKS`] dumps are under way,
+    /// the next dump is due when one of them ends, which is not a time.
     pub(super) fn wake_at(&self) -> Instant {
         let at = self.next_part.0.min(self.next_look_at());
         self.strangers.wake_at().map_or(at, |asks| asks.min(at))
@@ -446,7 +452,7 @@ impl<W> Tracker<W> {
         self.strangers.has_news() || !self.news.is_empty()
     }
 
-    /// Returns the next difference between what was reported and what is.
+    /// Returns the next difference between the last report and the current state.
     pub(super) fn next_event(&mut self) -> Option<InterfacesEvent> {
         while let Some(key) = self.news.pop_front() {
             if let Some(tracked) = self.tracked.get(&key) {

@@ -1,4 +1,4 @@
-//! A link that is deleted and made anew is another one, though it has the same name and index.
+//! A link that is deleted and created again with the same name and index gets a new generation.
 
 use std::process::Command as Process;
 
@@ -21,7 +21,7 @@ struct Bench {
     tracker: Tracker<&'static str>,
     key: NetnsKey,
     now: Instant,
-    /// The look under way.
+    /// The dump under way.
     order: Option<LookOrder>,
 }
 
@@ -31,7 +31,7 @@ impl Bench {
         Self::of(NetnsKey::Host)
     }
 
-    /// Tracks a namespace, whose links are then known.
+    /// Tracks a namespace whose links are then known.
     fn named(links: &[Link]) -> (Self, Vec<u64>) {
         let mut bench = Self::of(NetnsKey::Mounted(A));
         let generations = bench.look(links, &[]);
@@ -50,7 +50,7 @@ impl Bench {
         }
     }
 
-    /// Looks, hears `events` meanwhile, and returns the generations of the links.
+    /// Begins a dump, takes in `events` while it runs, and returns the generations of the links.
     fn look(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
         self.begin();
         self.hear(events);
@@ -63,7 +63,7 @@ impl Bench {
         }
     }
 
-    /// Begins a look and returns the id by which it reads.
+    /// Begins a dump and returns the id that it uses.
     fn begin(&mut self) -> Option<Nsid> {
         self.now += SWEEP;
         self.tracker.ring(self.key);
@@ -71,7 +71,7 @@ impl Bench {
         self.order.insert(order).nsid
     }
 
-    /// Ends the look under way. It has seen the links of the namespace with the id [`ID`].
+    /// Ends the dump under way with the links of the namespace with the id [`ID`].
     fn end(&mut self, links: &[Link]) -> Option<Vec<u64>> {
         self.end_by(ID, links)
     }
@@ -86,7 +86,7 @@ impl Bench {
         Some(generations.collect())
     }
 
-    /// Ends the look under way with an error.
+    /// Ends the dump under way with an error.
     fn fail(&mut self, err: LookError) {
         let answer = self.finish(Err(err));
         answer.expect("it is known").result.unwrap_err();
@@ -106,7 +106,7 @@ impl Bench {
 }
 
 #[test]
-fn a_generation_ends_with_the_link_and_with_nothing_else() {
+fn a_link_gets_a_new_generation_only_after_its_deletion() {
     let mut bench = Bench::new();
     let (v1, v2) = (Link::sample(1, "v1"), Link::sample(2, "v2"));
     let first = bench.look(&[v1.clone(), v2.clone()], &[]);
@@ -128,22 +128,22 @@ fn a_generation_ends_with_the_link_and_with_nothing_else() {
         ..v1.clone()
     };
     assert_eq!(bench.look(&[other_address, v2.clone()], &[]), first);
-    // While events were lost, it may have been made anew.
+    // The event of its deletion may have been lost.
     let lost = bench.look(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]);
     assert!(lost[0] > first[1] && lost[1] == first[1], "{lost:?}");
     let first = lost;
-    // Of another namespace.
+    // An event of another namespace.
     let elsewhere = KernelEvent::Deleted(Some(Nsid::from_raw(4)), 1);
     assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[elsewhere]), first);
     let deleted = KernelEvent::Deleted(None, 1);
     let second = bench.look(&[v1.clone(), v2.clone()], &[deleted]);
     assert!(second[0] > first[0] && second[1] == first[1], "{second:?}");
     assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[]), second);
-    // It was away when somebody looked.
+    // One dump did not contain it.
     assert_eq!(bench.look(std::slice::from_ref(&v2), &[]), second[1..]);
     let third = bench.look(&[v1.clone(), v2.clone()], &[]);
     assert!(third[0] > second[0] && third[1] == second[1], "{third:?}");
-    // The driver's kind never changes.
+    // The kind of a link never changes.
     let dummy = Link {
         kind: Some("dummy".to_owned()),
         ..v1
@@ -153,7 +153,7 @@ fn a_generation_ends_with_the_link_and_with_nothing_else() {
 }
 
 #[test]
-fn a_deleted_link_is_noticed_although_a_look_failed_before() {
+fn a_deleted_link_is_noticed_after_a_failed_dump() {
     let v1 = [Link::sample(1, "v1")];
     for err in [
         || LookError::Open(io::ErrorKind::OutOfMemory.into()),
@@ -171,7 +171,7 @@ fn a_deleted_link_is_noticed_although_a_look_failed_before() {
         bench.fail(err());
         assert!(bench.look(&v1, &[])[0] > first[0]);
 
-        // Nothing happened meanwhile.
+        // No event arrived in between.
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
         bench.fail(err());
@@ -180,7 +180,7 @@ fn a_deleted_link_is_noticed_although_a_look_failed_before() {
 }
 
 #[test]
-fn events_lost_during_a_look_make_the_next_look_unsure_too() {
+fn events_lost_during_a_dump_make_the_next_dump_unsure_too() {
     let v1 = Link::sample(1, "v1");
     let made_anew = Link {
         fingerprint: 9,
@@ -188,29 +188,29 @@ fn events_lost_during_a_look_make_the_next_look_unsure_too() {
     };
     let mut bench = Bench::new();
     let first = bench.look(std::slice::from_ref(&v1), &[]);
-    // The dump was made before the link was replaced, and the message about that is lost.
+    // The dump was made before the link was replaced, and the event was lost.
     assert_eq!(bench.look(&[v1], &[KernelEvent::Lost]), first);
     let second = bench.look(std::slice::from_ref(&made_anew), &[]);
     assert!(second[0] > first[0]);
-    // A failed look does not make it sure.
+    // After a failed dump the state is still unsure.
     bench.hear(&[KernelEvent::Lost]);
     bench.begin();
     bench.fail(LookError::Open(io::ErrorKind::OutOfMemory.into()));
     let third = bench.look(&[Link::sample(1, "v1")], &[]);
     assert!(third[0] > second[0]);
-    // Nothing was lost since the last look began.
+    // No event was lost since the last dump began.
     assert_eq!(bench.look(&[made_anew], &[]), third);
 }
 
 #[test]
-fn events_of_one_namespace_that_were_missed_make_its_next_look_unsure() {
+fn missed_events_make_the_next_dump_unsure() {
     let v1 = Link::sample(1, "v1");
     let made_anew = Link {
         fingerprint: 9,
         ..v1.clone()
     };
     let (mut bench, first) = Bench::named(&[v1]);
-    // They were missed before a look, or during one.
+    // Missed before a dump, or during one.
     bench.tracker.missed_events(bench.key);
     let second = bench.look(std::slice::from_ref(&made_anew), &[]);
     assert!(second[0] > first[0]);
@@ -221,7 +221,7 @@ fn events_of_one_namespace_that_were_missed_make_its_next_look_unsure() {
 }
 
 #[test]
-fn a_deleted_link_is_noticed_also_right_after_events_were_lost() {
+fn a_deleted_link_is_noticed_right_after_lost_events() {
     let v1 = [Link::sample(1, "v1")];
     let deleted = KernelEvent::Deleted(Some(ID), 1);
     let (mut bench, first) = Bench::named(&v1);
@@ -234,7 +234,7 @@ fn a_deleted_link_is_noticed_also_right_after_events_were_lost() {
 }
 
 #[test]
-fn no_generation_goes_on_in_another_namespace_with_the_same_key() {
+fn another_namespace_with_the_same_key_has_new_generations() {
     let v1 = [Link::sample(1, "v1")];
     let removed = KernelEvent::NsidRemoved(ID);
     let other = Nsid::from_raw(5);
@@ -246,13 +246,13 @@ fn no_generation_goes_on_in_another_namespace_with_the_same_key() {
         let second = bench.end_by(next, &v1).unwrap();
         assert!(second[0] > first[0], "{next:?}");
     }
-    // The message about the end of the first one is lost.
+    // The event of its deletion was lost.
     let (mut bench, first) = Bench::named(&v1);
     bench.hear(&[KernelEvent::Lost]);
     assert_eq!(bench.begin(), None, "the id may be that of another one");
     let second = bench.end_by(other, &v1).unwrap();
     assert!(second[0] > first[0]);
-    // The kernel knows no namespace by the id.
+    // The kernel returns `EINVAL` for the id.
     bench.begin();
     bench.fail(LookError::StaleId);
     assert_eq!(bench.begin(), None);
@@ -261,14 +261,14 @@ fn no_generation_goes_on_in_another_namespace_with_the_same_key() {
 }
 
 #[test]
-fn a_look_by_an_id_that_was_removed_meanwhile_is_repeated() {
+fn a_dump_by_an_id_that_was_removed_meanwhile_is_repeated() {
     let (a, b) = ([Link::sample(1, "v1")], [Link::sample(1, "v2")]);
     for event in [KernelEvent::NsidRemoved(ID), KernelEvent::Lost] {
         let (mut bench, _) = Bench::named(&a);
         bench.tracker.refresh(bench.key, "client");
         assert_eq!(bench.begin(), Some(ID));
         bench.hear(&[event]);
-        // These are the links of the namespace that has the id now.
+        // The id now belongs to another namespace, which has these links.
         assert_eq!(bench.end(&b), None, "{event:?}");
         assert_eq!(bench.begin(), None, "{event:?}");
         let answer = bench.finish(Ok(Seen {
@@ -279,13 +279,13 @@ fn a_look_by_an_id_that_was_removed_meanwhile_is_repeated() {
         assert_eq!(answer.waiters, ["client"], "{event:?}");
         assert_eq!(answer.result.unwrap().links[0].ifname, "v1", "{event:?}");
     }
-    // The id was given and removed during the look.
+    // The id was given and removed during the dump.
     let mut bench = Bench::of(NetnsKey::Mounted(A));
     assert_eq!(bench.begin(), None);
     bench.hear(&[KernelEvent::NsidRemoved(ID)]);
     assert_eq!(bench.end(&b), None);
     assert_eq!(bench.begin(), None);
-    // Lost events do not keep a namespace from being seen.
+    // Lost events do not prevent a dump from being accepted.
     bench.hear(&[KernelEvent::Lost]);
     assert!(bench.end(&a).is_some());
 }
@@ -302,7 +302,7 @@ fn ip(pid: i32, line: &str) {
 
 #[tokio::test]
 #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
-async fn the_kernel_tells_that_a_link_was_made_anew_however_quickly() {
+async fn a_link_recreated_quickly_gets_a_new_generation() {
     for ids in [true, false] {
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
@@ -342,7 +342,7 @@ async fn the_kernel_tells_that_a_link_was_made_anew_however_quickly() {
                 after.generation > before.generation,
                 "round {round}, ids {ids}"
             );
-            // Nothing of it comes later.
+            // No further event of it follows.
             assert_eq!(
                 d0().await.generation,
                 after.generation,
@@ -355,7 +355,7 @@ async fn the_kernel_tells_that_a_link_was_made_anew_however_quickly() {
             "link property add dev d0 altname a-name-of-twenty-two-b",
         );
         assert_eq!(d0().await.altnames, ["a-name-of-twenty-two-b"]);
-        // A port that leaves its bridge stays what it is.
+        // A port that leaves its bridge keeps its generation.
         ip(pid, "link add b0 type bridge");
         ip(pid, "link set d0 master b0");
         ip(pid, "link set d0 nomaster");

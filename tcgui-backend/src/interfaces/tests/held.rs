@@ -1,4 +1,4 @@
-//! Namespaces that only a process holds, on the running kernel.
+//! Namespaces without a name, held by a process, on the running kernel.
 
 use super::*;
 use crate::blocking;
@@ -9,7 +9,7 @@ use crate::sockets::{NetnsSockets, NetnsTarget, SocketError};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// The actor over the running kernel, and the sockets that it shares with others.
+/// The actor over the running kernel, with its sockets.
 struct Real {
     handle: InterfacesHandle,
     events: mpsc::Receiver<InterfacesEvent>,
@@ -38,7 +38,7 @@ impl Real {
         }
     }
 
-    /// Tracks a namespace that a process holds, and waits until its links are seen.
+    /// Tracks a namespace that a process holds, and waits until its links are reported.
     async fn inhabit(&mut self) -> (HeldNetns, NetnsRef) {
         let holder = HeldNetns::new();
         let netns_ref = NetnsRef::Process(holder.id());
@@ -48,7 +48,7 @@ impl Real {
         (holder, netns_ref)
     }
 
-    /// Waits until the links of the namespace are these.
+    /// Waits until these links of the namespace are reported.
     async fn links(&mut self, key: NetnsKey, expected: &[&str]) {
         let wait = async {
             while let Some(event) = self.events.recv().await {
@@ -67,7 +67,7 @@ impl Real {
         timeout(SOON, wait).await.expect("the links in time");
     }
 
-    /// Waits until it is reported that nothing is known of the namespace.
+    /// Waits until the namespace is reported as unreadable.
     async fn is_unreadable(&mut self, key: NetnsKey) {
         let wait = async {
             while let Some(event) = self.events.recv().await {
@@ -80,7 +80,7 @@ impl Real {
         timeout(SOON, wait).await.expect("a report in time");
     }
 
-    /// Waits until nothing of the namespace can be seen any more.
+    /// Waits until the namespace is deleted.
     async fn dies(&self, key: NetnsKey) {
         let wait = async {
             while self.handle.refresh(key).await.is_ok() {
@@ -90,7 +90,7 @@ impl Real {
         timeout(SOON, wait).await.expect("its death in time");
     }
 
-    /// Changes something over a socket inside.
+    /// Changes a link over a socket inside.
     async fn set_lo_up(&self, place: NetnsTarget) -> Result<(), SocketError> {
         let sockets = self.sockets.clone();
         let set =
@@ -106,7 +106,7 @@ impl Drop for Real {
 }
 
 #[tokio::test]
-async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
+async fn a_namespace_is_tracked_through_a_process_until_that_ends() {
     for ids in [true, false] {
         let mut real = Real::start(ids);
         let (holder, netns_ref) = real.inhabit().await;
@@ -124,7 +124,8 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
         );
         holder.end();
         if ids {
-            // Before any other report: no descriptor was kept inside, and the kernel reports the end.
+            // The first report is that it is unreadable, so no descriptor was kept inside, and the kernel reports
+            // the deletion.
             real.is_unreadable(key).await;
             real.dies(key).await;
         }
@@ -136,20 +137,20 @@ async fn a_process_is_a_way_to_its_namespace_and_nothing_outlives_it() {
 }
 
 #[tokio::test]
-async fn a_socket_that_is_kept_is_closed_with_the_last_way() {
+async fn a_kept_socket_is_closed_with_the_last_reference() {
     for kept in [true, false] {
-        is_closed_with_the_last_way(kept).await;
+        is_closed_with_the_last_reference(kept).await;
     }
 }
 
-/// That it is `kept` or else was used is the only reason for it.
-async fn is_closed_with_the_last_way(kept: bool) {
+/// The socket is either kept because of a netem (`kept`), or because it was used a short time ago.
+async fn is_closed_with_the_last_reference(kept: bool) {
     let mut real = Real::start(true);
     let kernel = EventSocket::open_in(real.observer.as_ref().unwrap()).unwrap();
     let (holder, netns_ref) = real.inhabit().await;
     let key = netns_ref.key();
     let nsid = real.handle.refresh(key).await.unwrap().nsid.unwrap();
-    // A look would find that there is no reason to keep a socket.
+    // A dump would find that there is no netem and close the socket.
     real.handle.untrack(key, netns_ref.clone()).await;
     real.handle.refresh(key).await.unwrap_err();
     if !kept {
@@ -164,7 +165,7 @@ async fn is_closed_with_the_last_way(kept: bool) {
     real.set_lo_up(place.clone()).await.unwrap();
     let gone = real.sockets.gone(key);
     holder.end();
-    // What is kept inside keeps the namespace; it needs no way.
+    // The kept socket keeps the namespace alive and needs no reference.
     real.set_lo_up(place.clone()).await.unwrap();
     assert!(!gone.is_cancelled());
     real.sockets.forget(key);
@@ -183,13 +184,13 @@ async fn is_closed_with_the_last_way(kept: bool) {
 }
 
 #[tokio::test]
-async fn whoever_named_one_way_is_not_led_elsewhere_by_another() {
+async fn a_named_reference_is_not_replaced_by_another() {
     let real = Real::start(true);
     let holder = HeldNetns::new();
     let (device, inode, ..) = holder.id().parts();
     let pid = nix::unistd::getpid().as_raw();
     let (.., started) = NetnsFiles::new().unwrap().held_by(pid).unwrap().parts();
-    // It was in a namespace with this inode number once, and is elsewhere now.
+    // The process was once in a namespace with this inode number, and is now in another one.
     let left = NetnsRef::Process(ProcessNetnsId::from_parts(device, inode, pid, started));
     let stays = NetnsRef::Process(holder.id());
     let key = left.key();

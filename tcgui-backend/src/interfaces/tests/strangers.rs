@@ -1,4 +1,4 @@
-//! Namespaces to which no tracked way leads.
+//! Namespaces to which no tracked reference leads.
 
 use super::*;
 
@@ -32,11 +32,11 @@ fn met_by_host(id: i32) -> KernelEvent {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_id_of_a_namespace_that_is_not_known_is_news_once() {
+async fn the_id_of_an_unknown_namespace_is_reported_once() {
     let mut actor = start_tracking(Strangers::Report).await;
     actor.kernel.ring(met(7));
     actor.nothing_for(UNSWEPT / 2).await;
-    // Several at once are one reason to look for them.
+    // Several ids at once cause one report.
     for id in [8, 9] {
         actor.kernel.ring(met(id));
     }
@@ -45,12 +45,12 @@ async fn an_id_of_a_namespace_that_is_not_known_is_news_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_id_of_the_host_is_matched_with_the_tracked_namespaces() {
-    // The number that the host has given says nothing about who is meant.
+    // The number in the host's table does not identify the namespace.
     for (given_by_host, is_stranger) in [
         (Some(Some(7)), false),
         (Some(Some(8)), true),
         (Some(None), true),
-        // It is gone.
+        // The host no longer has the id.
         (None, false),
     ] {
         let mut actor = start_tracking(Strangers::Report).await;
@@ -68,7 +68,7 @@ async fn an_id_of_the_host_is_matched_with_the_tracked_namespaces() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_burst_of_ids_of_the_host_takes_few_questions() {
+async fn a_burst_of_host_ids_causes_few_queries() {
     let mut actor = start_tracking(Strangers::Report).await;
     for id in 0..1000 {
         actor.kernel.set(|state| {
@@ -84,12 +84,12 @@ async fn a_burst_of_ids_of_the_host_takes_few_questions() {
     expect_stranger(&mut actor).await;
     let mut questions = 0;
     actor.kernel.set(|state| questions = state.questions);
-    // The burst lasts a second. A question takes a millisecond, and a pause of ten follows.
+    // The burst lasts a second. A query takes 1 ms, and a pause of 10 ms follows.
     assert!((2..=120).contains(&questions), "{questions}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nothing_is_asked_or_reported_if_nobody_looks_for_strangers() {
+async fn nothing_is_queried_or_reported_if_unknown_namespaces_are_ignored() {
     let mut actor = start_tracking(Strangers::Ignore).await;
     actor.kernel.set(|state| {
         state.given_by_host.insert(3, None);
@@ -103,7 +103,7 @@ async fn nothing_is_asked_or_reported_if_nobody_looks_for_strangers() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lost_events_may_have_announced_a_namespace_that_is_not_known() {
+async fn lost_events_are_reported_as_an_unknown_namespace() {
     let mut actor = start_tracking(Strangers::Report).await;
     actor.kernel.ring(KernelEvent::Lost);
     expect_stranger(&mut actor).await;

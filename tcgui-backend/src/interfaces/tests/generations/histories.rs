@@ -1,4 +1,4 @@
-//! Random histories of one link, of which no event is lost: each life of the link has one generation, and no other life has it.
+//! Random histories of one link without lost events: each life of the link has one generation of its own.
 
 use std::collections::HashMap;
 
@@ -10,12 +10,12 @@ use super::*;
 enum Step {
     /// The link is deleted.
     Delete,
-    /// The link is deleted if it is there, and created with the same index, kind and fingerprint.
+    /// Creates the link with the same index, kind and fingerprint. An existing link is deleted first.
     Create,
     /// The tracker takes in one event.
     Hear,
     Begin,
-    /// The look under way reads the links.
+    /// The dump under way reads the links.
     Dump,
     End,
     Fail,
@@ -29,13 +29,13 @@ fn step() -> impl Strategy<Value = Step> {
 /// The namespace `A` and its tracker.
 struct World {
     bench: Bench,
-    /// The life of the link, if it is there.
+    /// The number of the link's current life. `None`: there is no link.
     life: Option<u64>,
     lives: u64,
     /// The namespace has an id, so the kernel reports its events.
     has_id: bool,
     queue: VecDeque<KernelEvent>,
-    /// What the look under way has read.
+    /// The links that the dump under way has read.
     dumped: Option<Option<u64>>,
     life_of: HashMap<u64, u64>,
     generation_of: HashMap<u64, u64>,
@@ -72,7 +72,7 @@ impl World {
         *self.dumped.get_or_insert(self.life)
     }
 
-    /// Ends the look after all events were taken in, as the actor does.
+    /// Takes in all events before the dump ends, as the actor does.
     fn hear_all(&mut self) {
         let events: Vec<_> = self.queue.drain(..).collect();
         self.bench.hear(&events);
