@@ -7,7 +7,7 @@
 //! the event socket fails.
 //!
 //! ```text
-//!  kernel events ──▶ task.rs ──input──▶ tracker.rs (pure) ──▶ look at K ──▶ kernel (blocking thread)
+//!  kernel events ──▶ task.rs ──input──▶ tracker.rs (pure) ──▶ dump of K ─▶ kernel (blocking thread)
 //!  commands ───────▶   │  ◀──────────── result ◀──────────────────────────────────┘
 //!                      └──▶ InterfacesEvent to the backend
 //! ```

@@ -1,24 +1,24 @@
-//! Which network namespaces processes hold, whether they have a name or not.
+//! Finds the network namespaces that processes hold, with or without a name.
 //!
-//! One actor owns the table of processes, the kernel's announcements of new processes, and a watch on the
-//! end of each holder that it reported. `/proc` is the truth; what rings only says where to look.
-//!
+//! One actor owns the process table, the kernel's announcements of new processes, and an exit watch on each holder
+//! that it reported. `/proc` is the only source of state; a doorbell (a notification without content) only selects
+//! the processes to look at.
 //! ```text
 //!  process connector ─┐ doorbell.rs         ┌────────────────┐  look   ┌──────────┐
-//!  ends of holders    ┼ ends.rs      ─────▶ │ task.rs: select│────────▶│ probe.rs │──▶ /proc
-//!  the backend's bell ┤ handle              └───────┬────────┘◀────────└──────────┘
-//!  timers             ┘                     ring,   │    ▲      who is where
-//!                                           observe ▼    │ what next, when
-//!                           agenda.rs, budget.rs, holders.rs ──▶ HeldEvent ──▶ consumer
+//!  exits of holders   ┼ holder_exits.rs ───▶│ task.rs: select│────────▶│ probe.rs │──▶ /proc
+//!  backend's requests ┤ handle              └───────┬────────┘◀────────└──────────┘
+//!  timers             ┘                    ring,    │    ▲      namespaces of processes
+//!                                          observe  ▼    │ next look, wake-up time
+//!                       scan_scheduler.rs, holders.rs ──▶ HeldEvent ──▶ consumer
 //! ```
 //!
-//! Inputs: the doorbells. Outputs: [`HeldEvent`]s, at the consumer's pace: for each namespace its oldest
-//! holder, and no moment without one while there is one. It ends when its token is cancelled or the
-//! consumer is gone.
+//! Inputs: the doorbells. Outputs: [`HeldEvent`]s, as fast as the consumer takes them. The actor reports the
+//! oldest holder of each namespace. It reports a new holder before it removes the old one. It ends when its token
+//! is cancelled or the consumer is dropped.
 //!
-//! A new process, or a new program in one, costs a look at that process. All processes are looked at when
-//! events were lost, when the last known holder of a namespace is gone, on the backend's bell and in slow
-//! sweeps. However much happens, looking takes under 2 % of a processor after the first moment; then it comes later.
+//! A new process, or an `exec` in a process, causes a look at that process. All processes are scanned when events
+//! were lost, when the last known holder of a namespace has ended, when the backend requests it, and in slow
+//! sweeps. After the first scan the actor uses less than 2 % of one processor: scans that cost more are delayed.
 
 mod cpu_meter;
 mod doorbell;
@@ -39,16 +39,16 @@ use tokio::sync::{Notify, mpsc};
 use crate::netns_holders::HeldEvent;
 pub use task::Task;
 
-/// How often to look at all processes when nothing rings.
+/// The interval of the scans of all processes without an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ProcessesConfig {
-    /// While the kernel announces new processes; what it does not announce is found by this.
+    /// While the kernel announces new processes. Changes that it does not announce are found by this scan.
     pub sweep_interval: Duration,
-    /// While it does not.
+    /// While the kernel does not announce new processes.
     pub degraded_sweep_interval: Duration,
 }
 
-/// Why processes cannot be looked at.
+/// Why processes cannot be scanned.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessesError {
     /// `/proc` is not mounted, or does not show the daemon itself.
@@ -56,17 +56,17 @@ pub enum ProcessesError {
     OpenTable(#[source] io::Error),
 }
 
-/// Makes the actor look. Cheap to clone.
+/// Requests scans from the actor. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct ProcessesHandle {
     wakeup: Arc<Notify>,
 }
 
 impl ProcessesHandle {
-    /// Says that there may be a namespace that the actor does not know yet, because the kernel announced one
-    /// without saying where (`RTM_NEWNSID`, for instance).
+    /// Requests a scan of all processes, because a namespace may exist that the actor does not know yet. Some
+    /// kernel messages announce a namespace but not its holder (`RTM_NEWNSID`, for instance).
     ///
-    /// The actor looks at all processes as soon as that may cost something; rings until then are one ring.
+    /// The scan runs as soon as the budget allows it. Requests until then are merged.
     pub fn ring(&self) {
         self.wakeup.notify_one();
     }
@@ -74,10 +74,10 @@ impl ProcessesHandle {
 
 /// Returns the actor, which reports to `events`, and the handle to it.
 ///
-/// Nothing happens before [`Task::run`] is polled.
+/// The actor does nothing before [`Task::run`] is polled.
 ///
 /// # Errors
-/// [`ProcessesError`] when there is no usable `/proc`. Doorbells that cannot be had are no errors.
+/// [`ProcessesError`] if `/proc` cannot be used. Doorbells that are not available are no error.
 pub fn open(
     config: ProcessesConfig,
     events: mpsc::Sender<HeldEvent>,

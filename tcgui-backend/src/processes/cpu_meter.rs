@@ -1,4 +1,4 @@
-//! What the actor costs: all the processor time that is used while it is polled.
+//! Measures the processor time that the actor uses while it is polled.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use crate::kernel::processes::thread_cpu_time;
 
-/// The cost of a poll that cannot be measured from inside. A thread wakes up, asks the kernel which descriptors are ready, and
-/// sleeps again.
+/// Added for each poll: the cost of a wake-up, which cannot be measured from inside the poll. The thread wakes up,
+/// calls `epoll_wait` and sleeps again.
 const WAKING: Duration = Duration::from_micros(30);
 
-/// Adds up what was used and not taken yet.
+/// The processor time that was not taken yet.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CpuMeter(Arc<AtomicU64>);
 
 impl CpuMeter {
-    /// Runs `work` and adds up what it uses on the threads that poll it.
+    /// Runs `work` and adds the processor time of the threads that poll it.
     pub(super) async fn measure<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);
         poll_fn(|context| {
@@ -29,13 +29,13 @@ impl CpuMeter {
         .await
     }
 
-    /// Adds what was used elsewhere.
+    /// Adds processor time that was used on another thread.
     pub(super) fn add(&self, used: Duration) {
         let nanos = u64::try_from(used.as_nanos()).unwrap_or(u64::MAX);
         self.0.fetch_add(nanos, Ordering::Relaxed);
     }
 
-    /// Returns what was used since this was called last.
+    /// Returns the time used since the last call.
     pub(super) fn take(&self) -> Duration {
         Duration::from_nanos(self.0.swap(0, Ordering::Relaxed))
     }
@@ -46,7 +46,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn what_is_used_is_added_up_and_waiting_is_free() {
+    async fn used_time_is_added_up_and_waiting_is_free() {
         let meter = CpuMeter::default();
         let busy = Duration::from_millis(5);
         let work = async {

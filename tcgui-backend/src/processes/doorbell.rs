@@ -1,4 +1,4 @@
-//! The kernel's announcements of new processes: had, not to be had, or not wanted for a moment.
+//! The kernel's announcements of new processes: open, unavailable, or closed for a short time during a storm.
 
 use std::future::pending;
 use std::io;
@@ -8,13 +8,13 @@ use tracing::{debug, info};
 
 use crate::kernel::process_events::{Heard, ProcessEvents};
 
-/// How long events are not received after some were lost. In a storm, programs that start processes pay for each
+/// How long the socket stays closed after events were lost. In a storm, programs that start processes pay for each
 /// event, and the queue would be full again before all processes are scanned.
 const STORM: Duration = Duration::from_millis(250);
-/// How soon to try again what was refused: it takes seven system calls.
+/// Delay of the retry after the socket was refused. An attempt takes seven system calls.
 const RETRY: Duration = Duration::from_secs(60);
 
-/// The process connector, as far as it can be had.
+/// The process connector, if it is available.
 #[derive(Debug)]
 pub(super) struct Doorbell {
     events: Option<ProcessEvents>,
@@ -23,7 +23,7 @@ pub(super) struct Doorbell {
 }
 
 impl Doorbell {
-    /// Is to be opened at once.
+    /// Returns a doorbell that is to be opened at once.
     pub(super) fn new(now: Instant) -> Self {
         Self {
             events: None,
@@ -32,12 +32,12 @@ impl Doorbell {
         }
     }
 
-    /// Returns when it is to be opened.
+    /// Returns when the socket is to be opened. `None`: it is open.
     pub(super) fn open_at(&self) -> Option<Instant> {
         self.events.is_none().then_some(self.open_at)
     }
 
-    /// Opens it, and returns whether it works. Says once that it does not, and once that it does again.
+    /// Opens the socket, and returns whether it works. Logs only when the result changes.
     pub(super) fn open(&mut self, now: Instant) -> bool {
         match ProcessEvents::open() {
             Ok(events) => {
@@ -51,7 +51,7 @@ impl Doorbell {
         self.events.is_some()
     }
 
-    /// Waits for events. Cancel-safe: what was not returned was not taken.
+    /// Waits for events. Cancel-safe: an event that was not returned stays in the socket.
     pub(super) async fn next(&self) -> io::Result<Heard> {
         match &self.events {
             Some(events) => events.next().await,
@@ -59,14 +59,14 @@ impl Doorbell {
         }
     }
 
-    /// Stops listening for a moment.
+    /// Closes the socket for [`STORM`].
     pub(super) fn hang_up(&mut self, now: Instant) {
         debug!("announcements of processes lost");
         self.events = None;
         self.open_at = now + STORM;
     }
 
-    /// Stops listening to what does not work.
+    /// Closes a socket that failed until [`RETRY`] has passed.
     pub(super) fn refuse(&mut self, now: Instant, err: &io::Error) {
         if !std::mem::replace(&mut self.refused, true) {
             info!(error = %err, "new processes are not announced, sweeping more often instead");

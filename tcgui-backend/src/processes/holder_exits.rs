@@ -1,10 +1,10 @@
-//! Watches on the ends of the holders that the consumer was told of.
+//! Exit watches on the holders that were reported to the consumer.
 
 use crate::exit_watches::ExitWatches;
 use crate::kernel::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessEnd;
 
-/// One descriptor and one task for each holder, of which there is one for each reported namespace.
+/// One pidfd and one task for each reported holder. Each reported namespace has one holder.
 #[derive(Debug)]
 pub(super) struct HolderExits {
     files: NetnsFiles,
@@ -19,11 +19,11 @@ impl HolderExits {
         }
     }
 
-    /// Watches a holder, unless it is watched already.
+    /// Watches a holder. Does nothing if it is watched already.
     ///
     /// # Errors
-    /// [`OpenError::Gone`] when it is not a holder any more; otherwise it cannot be watched, and its end is
-    /// found by a sweep.
+    /// [`OpenError::Gone`] if the process does not hold the namespace any more. With any other error the process
+    /// cannot be watched, and a sweep finds its exit.
     pub(super) fn watch(&mut self, id: ProcessNetnsId) -> Result<(), OpenError> {
         if !self.watches.contains(&id) {
             self.watches.watch(id, ProcessEnd::open(self.files, id)?);
@@ -31,12 +31,12 @@ impl HolderExits {
         Ok(())
     }
 
-    /// Forgets a holder.
+    /// Removes the watch.
     pub(super) fn forget(&mut self, id: ProcessNetnsId) {
         self.watches.forget(&id);
     }
 
-    /// Waits for the end of a holder. Cancel-safe.
+    /// Waits for the exit of a holder. Cancel-safe.
     pub(super) async fn next(&mut self) -> ProcessNetnsId {
         self.watches.next().await
     }

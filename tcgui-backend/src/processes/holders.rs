@@ -10,10 +10,10 @@ use crate::kernel::netns::ProcessNetnsId;
 use crate::kernel::processes::Process;
 use crate::netns_holders::{HeldEvent, Holder, HolderKind};
 
-/// How many namespaces are reported: what any user may make without end is cut off somewhere.
+/// Limit of the reported namespaces. Any user can create namespaces without limit.
 const NAMESPACES: usize = 4096;
-/// How many processes are remembered of each namespace, the oldest: one is its holder, the others are its
-/// successors. When none of them is left, a look at everything finds others.
+/// Limit of the processes stored for each namespace, the oldest first. The first is the holder, the others may
+/// succeed it. After all of them have ended, a scan of all processes finds others.
 const MEMBERS: usize = 8;
 
 /// A namespace and the oldest processes in it.
@@ -24,30 +24,30 @@ struct Space {
     members: BTreeMap<Age, Process>,
 }
 
-/// When a process started, and its id: the order of holders.
+/// Start time and process id. The process with the lowest age is the holder.
 type Age = (u64, i32);
 
 fn age(id: ProcessNetnsId) -> Age {
     (id.started(), id.pid())
 }
 
-/// What the consumer knows of one inode number.
+/// The state that the consumer has of one inode number.
 #[derive(Debug)]
 struct Reported {
     holder: Process,
-    /// Another one that it knows too, for as long as it takes to be told of its removal.
+    /// A holder that was replaced, and whose removal is still to be reported.
     leaving: Option<ProcessNetnsId>,
 }
 
-/// The namespaces that processes hold, as seen and as told.
+/// The namespaces that processes hold, as last seen and as last reported.
 #[derive(Debug, Default)]
 pub(super) struct Holders {
     spaces: BTreeMap<u64, Space>,
-    /// Where each remembered process is.
+    /// The namespace of each stored process.
     members: HashMap<i32, (u64, Age)>,
-    /// Namespaces that had processes, and have no known one now.
+    /// Namespaces whose known processes have all ended.
     doubtful: BTreeSet<u64>,
-    /// Those of which it was not asked yet whether they live.
+    /// Those of them that [`Self::take_doubts`] has not returned yet.
     unasked: Vec<u64>,
     beyond_limit: bool,
     told: HashMap<u64, Reported>,
@@ -56,10 +56,10 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// Takes in a look at every process: those that are away from home.
+    /// Takes in a scan of all processes, with the processes in other namespaces.
     ///
-    /// A namespace is gone if it had no known process before this scan either. One scan may miss a process that moves, both
-    /// in its old and in its new namespace.
+    /// A namespace is removed if it had no known process before this scan either. One scan may miss a process that
+    /// moves, both in its old and in its new namespace.
     pub(super) fn observe_all(&mut self, away: Vec<Process>) {
         self.members.clear();
         self.beyond_limit = false;
@@ -90,7 +90,7 @@ impl Holders {
         }
     }
 
-    /// Takes in a look at one process; `None`: it is at home or gone.
+    /// Takes in a look at one process. `None`: it is in the daemon's namespace, or has ended.
     pub(super) fn observe(&mut self, pid: i32, away: Option<Process>) {
         let known = self.members.get(&pid).copied();
         let same = |process: &Process| known == Some((process.id.inode(), age(process.id)));
@@ -104,7 +104,7 @@ impl Holders {
         }
     }
 
-    /// Takes in the end of a process, unless its id is another one's by now.
+    /// Takes in the end of a process. Does nothing if another process has its id now.
     pub(super) fn ended(&mut self, id: ProcessNetnsId) {
         let (pid, member) = (id.pid(), (id.inode(), age(id)));
         if self.members.get(&pid) == Some(&member) {
@@ -112,7 +112,8 @@ impl Holders {
         }
     }
 
-    /// Returns the inode and other numbers of the namespaces that may have ended, once, if the kernel can tell.
+    /// Returns the inode number and the unique number of each namespace that may have been deleted and that the
+    /// kernel can look up by its unique number. Each doubt is returned once.
     pub(super) fn take_doubts(&mut self) -> Vec<(u64, u64)> {
         let doubts = std::mem::take(&mut self.unasked).into_iter();
         let doubtful = doubts.filter(|inode| self.doubtful.contains(inode));
@@ -123,7 +124,7 @@ impl Holders {
         numbered.collect()
     }
 
-    /// Takes in that a namespace has ended.
+    /// Takes in that a namespace was deleted.
     pub(super) fn gone(&mut self, inode: u64) {
         if self.doubtful.remove(&inode) {
             self.spaces.remove(&inode);
@@ -131,28 +132,28 @@ impl Holders {
         }
     }
 
-    /// Returns whether a scan of all processes must tell if a namespace has processes left.
+    /// Returns whether a scan of all processes is needed to find out if a namespace has processes left.
     pub(super) fn in_doubt(&self) -> bool {
         !self.doubtful.is_empty()
     }
 
-    /// Returns whether there are more namespaces than are reported.
+    /// Returns whether there are more namespaces than the limit.
     pub(super) fn beyond_limit(&self) -> bool {
         self.beyond_limit
     }
 
-    /// Returns the processes that the consumer was told of.
+    /// Returns the holders that the consumer knows.
     pub(super) fn reported(&self) -> HashSet<i32> {
         let told = self.told.values();
         told.map(|told| told.holder.id.pid()).collect()
     }
 
-    /// Returns whether there is something to tell.
+    /// Returns whether an event waits to be reported.
     pub(super) fn has_events(&self) -> bool {
         !self.changed.is_empty()
     }
 
-    /// Returns the next difference between what was told and what is, and takes it as told.
+    /// Returns the next difference between the reported and the current state, and marks it as reported.
     pub(super) fn next_event(&mut self) -> Option<HeldEvent> {
         while let Some(&inode) = self.changed.front() {
             let event = self.difference(inode);
@@ -188,7 +189,7 @@ impl Holders {
                 }
                 (before != *now).then(|| added(now))
             }
-            // The last holder has ended, and whether there is another one remains to be seen.
+            // The last known holder has ended. The next scan shows whether there is another one.
             (Some(space), None) if space.netns == told.holder.netns => None,
             _ => {
                 let told = self.told.remove(&inode)?;
@@ -225,7 +226,7 @@ impl Holders {
         }
         let space = self.spaces.entry(inode).or_default();
         if space.netns != process.netns {
-            // Two namespaces that live at the same time have two inode numbers: the old one is gone.
+            // Two existing namespaces never share an inode number, so the old one was deleted.
             for member in std::mem::take(&mut space.members).into_values() {
                 self.members.remove(&member.id.pid());
             }

@@ -1,4 +1,4 @@
-//! Looks at processes: which of them are in another network namespace than the daemon.
+//! Scans processes for those in another network namespace than the daemon.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -7,30 +7,30 @@ use std::time::Duration;
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::processes::{Process, ProcessTable, Recent, Unseen, thread_cpu_time};
 
-/// A look at every process, and what it took.
+/// The result of a scan of all processes.
 #[derive(Debug)]
 pub(super) struct Scan {
-    /// The processes that are away, or why the table was not read to its end.
+    /// The processes in other namespaces, or the error that ended the scan.
     pub(super) away: io::Result<Vec<Process>>,
-    /// How many did not let themselves be looked at.
+    /// Number of processes whose namespace could not be read for lack of permission.
     pub(super) denied: usize,
-    /// Processor time.
+    /// Processor time that the scan used.
     pub(super) cost: Duration,
 }
 
-/// Where one process is.
+/// The namespace of one process.
 #[derive(Debug)]
 pub(super) enum Seen {
-    /// In the daemon's own namespace.
+    /// The daemon's own namespace.
     Home,
-    /// In another one.
+    /// Another namespace.
     Away(Process),
-    /// Nowhere that could be seen.
+    /// Unknown: the process has ended or cannot be read.
     Nowhere,
 }
 
-/// Looks at processes. It remembers what a look at all found out about those that are away, as long as they
-/// stay where they are: describing a process costs three times as much as asking where it is.
+/// Reads processes. It caches the descriptions of the processes in other namespaces while their inode number stays
+/// the same: a description costs three times as much as reading the inode number.
 #[derive(Debug)]
 pub(super) struct Probe {
     table: ProcessTable,
@@ -47,7 +47,7 @@ impl Probe {
         })
     }
 
-    /// Looks at one process, trusting nothing.
+    /// Reads one process without the cache.
     pub(super) fn look(&self, pid: i32) -> Seen {
         match self.table.netns_inode(pid) {
             Ok(inode) if inode == self.own_inode => Seen::Home,
@@ -60,13 +60,13 @@ impl Probe {
         }
     }
 
-    /// Looks at every process. Those in `afresh` are described again, as they may run another program.
+    /// Reads every process. Those in `afresh` are described again, because they may run another program.
     pub(super) fn look_at_all(&mut self, afresh: &HashSet<i32>) -> Scan {
         let began = thread_cpu_time();
         let mut denied = 0;
         let mut away = self.scan(afresh, &mut denied);
         if away.as_ref().is_ok_and(|away| !consistent(away)) {
-            // An inode number came to mean another namespace since somebody was described.
+            // A namespace was deleted and its inode number given to another one, so the cache is stale.
             self.known.clear();
             denied = 0;
             away = self.scan(afresh, &mut denied);
@@ -103,7 +103,7 @@ impl Probe {
     }
 }
 
-/// Returns whether each inode number means one namespace.
+/// Returns whether each inode number stands for one namespace.
 fn consistent(away: &[Process]) -> bool {
     let mut numbers = HashMap::new();
     away.iter().all(|process| {

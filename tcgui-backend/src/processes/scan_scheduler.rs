@@ -1,53 +1,54 @@
-//! What to look at and when: one process for each event, all of them when events were lost.
+//! Decides which processes to look at, and when: one process for each event, all of them when events were lost.
 //!
-//! Pure: no clock, no `/proc`. Entering a namespace is no event, but it comes soon after one: a process
-//! is made, or begins a program, and then leaves the namespace it began in. So a process that rang is looked
-//! at again a few times while it stays at home.
+//! Pure: no clock, no `/proc`. The kernel does not announce that a process enters a namespace, but announces the
+//! fork or exec that happens shortly before. So after its event, a process is looked at several times while it
+//! stays in the daemon's namespace.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use crate::token_bucket::TokenBucket;
 
-/// The pauses before a process that rang is looked at again.
+/// The delays before a process is looked at again.
 const AGAIN: [Duration; 3] = [
     Duration::from_millis(10),
     Duration::from_millis(90),
     Duration::from_millis(900),
 ];
-/// How many processes are looked at in one go, on the actor's own thread: less than a millisecond.
+/// Limit of the processes that are looked at in one step on the actor's own thread. One step takes less than 1 ms.
 const AT_ONCE: usize = 64;
-/// How many processes wait to be looked at; of more than these, all are looked at instead.
+/// Limit of the processes that wait. Beyond it, all processes are scanned instead.
 const WAITING: usize = 4096;
 
-/// The processor time for looks, in nanoseconds: 25 ms at once, which is ten looks at 600 processes or two thousand at
-/// one, and one part in 80 (1.25 % of one processor) in the long run. When all is spent, 0.5 ms are earned before
-/// anything is spent again: waking up costs too, and otherwise the wake-ups alone would use up the budget.
+/// The processor time for scans, in nanoseconds. The burst is 25 ms: ten scans of 600 processes, or looks at two
+/// thousand single processes. The long-term share is 1/80 (1.25 % of one processor). After the budget is used up,
+/// 0.5 ms must be available before the next look: wake-ups cost too, and otherwise the wake-ups alone would use up
+/// the budget.
 const BUDGET: TokenBucket =
     TokenBucket::new(25_000_000, Duration::from_secs(2)).resume_with(500_000);
 
-/// The pause between looks when much was spent of late: who is woken up a hundred times in a second and finds
-/// several processes each time pays less than who is woken up for each.
+/// The delay between looks while less than half of the budget is left. One wake-up for several processes costs
+/// less than one for each process.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// What to look at now.
+/// The processes to look at now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// At every process.
+    /// All processes.
     Everything,
-    /// At these.
+    /// These processes.
     Some(Vec<Due>),
 }
 
-/// A process that is to be looked at.
+/// A process that is due for a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Due {
     pub(super) pid: i32,
-    /// How often it was looked at since it rang.
+    /// Number of looks since its event.
     looks: usize,
 }
 
-/// All that is to be looked at, and what may be spent on it.
+/// The processes to look at, and the budget.
 #[derive(Debug)]
 pub(super) struct ScanScheduler {
     rung: BTreeSet<i32>,
@@ -62,7 +63,7 @@ pub(super) struct ScanScheduler {
 }
 
 impl ScanScheduler {
-    /// Wants to look at everything at once.
+    /// Schedules a scan of all processes at once.
     pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
         Self {
             rung: BTreeSet::new(),
@@ -77,7 +78,7 @@ impl ScanScheduler {
         }
     }
 
-    /// Takes in processes to which something happened.
+    /// Schedules looks at processes that had an event.
     pub(super) fn ring(&mut self, pids: impl IntoIterator<Item = i32>) {
         self.rung.extend(pids);
         if self.waiting() > WAITING {
@@ -87,24 +88,24 @@ impl ScanScheduler {
         }
     }
 
-    /// Something happened to an unknown process.
+    /// Schedules a scan of all processes, because an unknown process had an event.
     pub(super) fn ring_all(&mut self) {
         self.everything = true;
     }
 
-    /// Wants one more look at everything, at this time.
+    /// Schedules one more scan of all processes at this time.
     pub(super) fn ring_all_at(&mut self, at: Instant) {
         let sooner = self.everything_at.map_or(at, |other| other.min(at));
         self.everything_at = Some(sooner);
     }
 
-    /// Sets the time between looks at everything when nothing rings.
+    /// Sets the interval of the scans of all processes.
     pub(super) fn set_sweep_interval(&mut self, now: Instant, interval: Duration) {
         self.sweep_interval = interval;
         self.next_sweep = self.next_sweep.min(now + interval);
     }
 
-    /// Returns whether it is time to look at anything, or to hear of anything.
+    /// Returns whether the budget allows a look, or receiving events, now.
     pub(super) fn allows(&self, now: Instant) -> bool {
         self.not_before().is_none_or(|at| at <= now)
     }
@@ -113,9 +114,10 @@ impl ScanScheduler {
         self.gather_until.max(self.budget.not_before())
     }
 
-    /// Returns what is to be looked at now, and forgets that it was asked for.
+    /// Returns the look that is due now, and removes it from the schedule.
     ///
-    /// A few processes are looked at sooner than all of them, which costs more, but they take turns.
+    /// Looks at single processes come first, because they cost less. A pending scan of all processes runs after at
+    /// most one of them.
     pub(super) fn next_look(&mut self, now: Instant) -> Option<Look> {
         if !self.allows(now) {
             return None;
@@ -140,22 +142,23 @@ impl ScanScheduler {
         Some(Look::Everything)
     }
 
-    /// A process is where it was: it is looked at again, a few times.
+    /// Takes in that a process is still in the daemon's namespace. It is looked at again after a delay, at most
+    /// three times.
     pub(super) fn at_home(&mut self, now: Instant, due: Due) {
         if let (Some(queue), Some(pause)) = (self.later.get_mut(due.looks), AGAIN.get(due.looks)) {
             queue.push_back((now + *pause, due.pid));
         }
     }
 
-    /// Records what looking, hearing and telling have cost.
+    /// Subtracts the cost of scanning, receiving and reporting from the budget.
     pub(super) fn spend(&mut self, now: Instant, cost: Duration) {
         let nanoseconds = u32::try_from(cost.as_nanos()).unwrap_or(u32::MAX);
         self.budget.spend(now, nanoseconds);
     }
 
-    /// Returns when the next look is due if nothing rings before; `None`: at once.
+    /// Returns when the next look is due without a further event. `None`: at once.
     pub(super) fn wake_at(&self, now: Instant) -> Option<Instant> {
-        // Events wait to be heard too.
+        // Events are not received before that either.
         if !self.allows(now) {
             return self.not_before();
         }
@@ -202,7 +205,7 @@ mod tests {
     const MS: Duration = Duration::from_millis(1);
     const SWEEP: Duration = Duration::from_secs(30);
 
-    /// An agenda whose first look at everything is done.
+    /// Returns a scheduler whose first scan of all processes is done.
     fn scan_scheduler(now: Instant) -> ScanScheduler {
         let mut scan_scheduler = ScanScheduler::new(now, SWEEP);
         assert_eq!(scan_scheduler.next_look(now), Some(Look::Everything));
@@ -238,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_is_gone_is_looked_at_once() {
+    fn a_process_that_ended_is_looked_at_once() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.ring([7]);
@@ -247,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn many_are_looked_at_in_turns_and_too_many_as_everything() {
+    fn many_events_are_split_into_steps_and_too_many_become_a_scan() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.ring(0..100);
@@ -260,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn few_come_first_and_all_have_their_turn() {
+    fn single_processes_come_first_but_do_not_starve_a_scan() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         for round in 0..3 {
@@ -279,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_looked_at_beyond_what_may_be_spent() {
+    fn no_process_is_looked_at_beyond_the_budget() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.spend(now, 30 * MS);
@@ -322,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn what_rings_is_gathered_when_much_was_spent() {
+    fn events_are_gathered_while_the_budget_is_low() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.spend(now, 13 * MS);
@@ -341,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn sweeps_come_by_themselves_and_sooner_when_wanted() {
+    fn sweeps_run_at_the_interval_or_sooner_on_request() {
         let start = Instant::now();
         let mut scan_scheduler = scan_scheduler(start);
         assert_eq!(scan_scheduler.wake_at(start), Some(start + SWEEP));

@@ -1,4 +1,4 @@
-//! The actor: waits for a ring, looks where the agenda says, and tells what differs.
+//! The actor: waits for events, runs the looks that the scheduler orders, and reports differences.
 
 use std::io;
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::kernel::process_events::Heard;
 use crate::kernel::processes::netns_lives;
 use crate::netns_holders::HeldEvent;
 
-/// A process that was started while no events were received may still be about to enter a namespace. So all processes
-/// are scanned again after this time, as one process is after its event.
+/// A process that started while no events were received may enter a namespace later. So all processes are scanned
+/// again after this time, like a single process after its event.
 const AFTER_SILENCE: Duration = Duration::from_secs(1);
 
 enum Input<'a> {
@@ -39,11 +39,12 @@ enum Input<'a> {
     Timer,
 }
 
-/// The processes actor; [`Task::run`] is its life.
+/// The processes actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
     config: ProcessesConfig,
-    /// With the scan while there is one: what is looked at meanwhile would be newer than what it returns.
+    /// `None` while a scan uses it. A look at a single process during the scan would be newer than the scan's
+    /// result.
     probe: Option<Box<Probe>>,
     scans: JoinSet<(Box<Probe>, Scan)>,
     scan_scheduler: ScanScheduler,
@@ -56,7 +57,7 @@ pub struct Task {
     said: Said,
 }
 
-/// What is said once.
+/// Messages that were logged already, and are logged once.
 #[derive(Debug, Default)]
 struct Said {
     denied: bool,
@@ -88,14 +89,14 @@ impl Task {
         })
     }
 
-    /// Reports until `stop` is cancelled or the consumer is gone.
+    /// Runs until `stop` is cancelled or the consumer is dropped.
     pub async fn run(self, stop: CancellationToken) {
         self.meter.clone().measure(self.live(stop)).await;
     }
 
     async fn live(mut self, stop: CancellationToken) {
         let events = self.events.clone();
-        // Before the first look, so that nothing falls between.
+        // Open the doorbell before the first scan, so that no process is missed between them.
         self.open_doorbell();
         self.look();
         loop {
@@ -141,17 +142,17 @@ impl Task {
             }
             // Cancel-safe: being closed is a state.
             () = events.closed() => Input::ConsumerGone,
-            // Cancel-safe: an end that was not returned stays in the set.
+            // Cancel-safe: an exit that was not returned stays in the set.
             id = self.ends.next() => Input::Ended(id),
             // Cancel-safe: the set keeps a result until it is returned.
             Some(scanned) = self.scans.join_next() => scanned.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()),
                 |(probe, scan)| Input::Scanned(probe, scan)),
-            // Cancel-safe: a ring that was not returned is kept.
+            // Cancel-safe: a wake-up that was not returned is kept.
             () = self.wakeup.notified() => Input::Rung,
             // Cancel-safe: what was not returned was not taken from the socket.
             heard = self.doorbell.next(), if self.scan_scheduler.allows(now) => Input::Heard(heard),
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is computed again each time.
             () = sleep_until(wake) => Input::Timer,
         }
     }
@@ -185,7 +186,7 @@ impl Task {
         }
     }
 
-    /// Looks at what is due: at a few processes here and now, at all of them beside.
+    /// Runs the look that is due: at a few processes on this thread, or at all of them on a blocking thread.
     fn look(&mut self) {
         let Some(probe) = &self.probe else { return };
         match self.scan_scheduler.next_look(now()) {
@@ -243,20 +244,20 @@ impl Task {
         }
     }
 
-    /// Gives up namespaces that have ended, and has others looked for.
+    /// Removes the namespaces that were deleted, and schedules a scan for the others in doubt.
     fn settle_doubts(&mut self) {
         for (inode, number) in self.holders.take_doubts() {
             if !netns_lives(number, inode) {
                 self.holders.gone(inode);
             }
         }
-        // What a look that is under way does not see may be a doubt of its own.
+        // A scan under way may itself leave namespaces in doubt, so wait for its result.
         if self.probe.is_some() && self.holders.in_doubt() {
             self.scan_scheduler.ring_all();
         }
     }
 
-    /// Tells what there is room for; the rest waits, merged.
+    /// Reports while the queue has room. The remaining differences wait and are merged.
     fn deliver(&mut self) {
         let events = self.events.clone();
         while self.holders.has_events() {
@@ -267,7 +268,7 @@ impl Task {
         }
     }
 
-    /// Tells the next difference, and watches the end of whom it names.
+    /// Reports the next difference, and watches the exit of the new holder.
     fn tell(&mut self, permit: mpsc::Permit<'_, HeldEvent>) {
         let Some(event) = self.holders.next_event() else {
             return;
@@ -278,7 +279,7 @@ impl Task {
                 Ok(()) => {}
                 Err(OpenError::Gone) => {
                     self.holders.ended(holder.id);
-                    // It may have gone elsewhere.
+                    // It may have moved to another namespace.
                     self.scan_scheduler.ring([holder.id.pid()]);
                 }
                 Err(err) => {
@@ -295,7 +296,7 @@ impl Task {
 
 fn say_denied(count: usize) {
     if may_trace().unwrap_or(false) {
-        // A security module may hide some even so, and no capability helps.
+        // A security module may hide some processes even with the capability.
         info!(count, "some processes hide their namespaces");
     } else {
         warn!(
@@ -312,7 +313,7 @@ async fn sleep_until(at: Option<Instant>) {
     }
 }
 
-/// The clock that also tests can stop.
+/// The time of Tokio's clock, which tests can pause.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,4 +1,4 @@
-//! The actor on the real kernel. It sees all processes of the machine; each test looks at its own.
+//! The actor on the running kernel. It sees all processes of the machine; each test checks its own.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -14,15 +14,15 @@ use crate::kernel::lab::{Inhabitant, PrivateNetns, without_ptrace};
 use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::netns_holders::{Holder, HolderKind};
 
-/// Generous: the other tests make a thousand processes meanwhile, and looking is not to cost much. How soon it
-/// is on a quiet machine is measured by `tests/process_storm.rs`.
+/// Generous, because other tests start a thousand processes at the same time and the budget delays scans.
+/// `tests/process_storm.rs` measures the latency on an idle machine.
 const SOON: Duration = Duration::from_secs(60);
 const NEVER: ProcessesConfig = ProcessesConfig {
     sweep_interval: Duration::from_secs(3600),
     degraded_sweep_interval: Duration::from_secs(3600),
 };
 
-/// The actor, and what a consumer knows from it.
+/// The actor, and the consumer's view of its events.
 struct Watched {
     events: mpsc::Receiver<HeldEvent>,
     handle: ProcessesHandle,
@@ -48,7 +48,7 @@ impl Watched {
         }
     }
 
-    /// Takes one event.
+    /// Waits for one event, and applies it to the view.
     async fn hear(&mut self) -> HeldEvent {
         let event = timeout(SOON, self.events.recv()).await.expect("in time");
         let event = event.expect("it runs");
@@ -88,7 +88,7 @@ impl Watched {
         }
     }
 
-    /// Returns whether anything is reported of this namespace by the time that everything was looked at.
+    /// Returns whether the namespace is reported before all processes were scanned once.
     async fn knows(&mut self, id: ProcessNetnsId) -> bool {
         let marker = Inhabitant::unshared();
         self.wait_for(marker.away(), "cat").await;
@@ -97,7 +97,7 @@ impl Watched {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_namespace_is_known_by_the_process_that_made_it_until_that_ends() {
+async fn the_creating_process_holds_its_namespace_until_it_ends() {
     let there_before = Inhabitant::unshared();
     let before = there_before.away();
     let mut watched = Watched::start(NEVER);
@@ -114,7 +114,7 @@ async fn a_namespace_is_known_by_the_process_that_made_it_until_that_ends() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_next_oldest_takes_over_without_a_gap() {
+async fn the_next_oldest_process_succeeds_the_holder_without_a_gap() {
     let mut watched = Watched::start(NEVER);
     let first = Inhabitant::unshared();
     let id = first.away();
@@ -136,12 +136,12 @@ async fn the_next_oldest_takes_over_without_a_gap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_silently_is_found_on_the_bell_and_soon_after_a_start() {
+async fn an_unannounced_move_is_found_after_a_start_and_on_request() {
     let mut watched = Watched::start(NEVER);
     let mut restless = Inhabitant::restless();
     restless.rouse();
     let first = restless.away();
-    // Just after it began to run its program: it is looked at again within a second.
+    // This is just after the exec: the process is looked at again within a second.
     watched.wait_for(first, "perl").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     restless.rouse();
@@ -149,7 +149,7 @@ async fn what_happens_silently_is_found_on_the_bell_and_soon_after_a_start() {
     while second == first {
         second = restless.away();
     }
-    // Nothing announces that; only the bell does.
+    // The kernel does not announce this; only a requested scan finds it.
     assert!(!watched.knows(second).await);
     watched.handle.ring();
     watched.wait_for(second, "perl").await;
@@ -157,7 +157,7 @@ async fn what_happens_silently_is_found_on_the_bell_and_soon_after_a_start() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sweeps_find_what_nothing_announces() {
+async fn sweeps_find_unannounced_namespaces() {
     let interval = Duration::from_millis(300);
     let mut watched = Watched::start(ProcessesConfig {
         sweep_interval: interval,
@@ -179,10 +179,10 @@ async fn sweeps_find_what_nothing_announces() {
 }
 
 #[test]
-fn where_nothing_is_announced_it_sweeps_more_often() {
+fn without_announcements_it_sweeps_more_often() {
     let netns = PrivateNetns::new();
     netns.inside(|| {
-        // The kernel announces processes in the host's namespace alone, which this thread has left.
+        // The kernel announces processes only in the host's namespace, which this thread has left.
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().build().unwrap();
         runtime.block_on(async {
@@ -200,7 +200,7 @@ fn where_nothing_is_announced_it_sweeps_more_often() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_ends_when_told_and_when_nobody_listens() {
+async fn it_ends_on_stop_and_without_a_consumer() {
     let watched = Watched::start(NEVER);
     watched.stop.cancel();
     timeout(SOON, watched.running).await.unwrap().unwrap();
@@ -210,7 +210,7 @@ async fn it_ends_when_told_and_when_nobody_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_that_sleeps_gets_the_difference() {
+async fn a_slow_consumer_gets_the_difference() {
     let (tx, mut events) = mpsc::channel(1);
     let (_handle, task) = open(NEVER, tx).unwrap();
     let stop = CancellationToken::new();
@@ -260,7 +260,7 @@ fn six_hundred_processes_are_looked_at_within_milliseconds() {
 }
 
 #[test]
-fn processes_that_may_not_be_read_are_counted() {
+fn unreadable_processes_are_counted() {
     let process = Inhabitant::unshared();
     let id = process.away();
     let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();
@@ -275,7 +275,7 @@ fn processes_that_may_not_be_read_are_counted() {
     assert!(many > few, "{many} {few}");
 }
 
-/// Writes what was measured and returns the median.
+/// Prints the measured times and returns the median.
 fn report(what: &str, mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     let (median, last) = (times[times.len() / 2], times[times.len() - 1]);

@@ -1,4 +1,4 @@
-//! Histories of processes, by hand and by the thousand, and what a consumer is told of them.
+//! Histories of processes, hand-written and random, and the events that a consumer gets.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn removed(process: &Process) -> HeldEvent {
 }
 
 #[test]
-fn the_oldest_process_stands_for_a_namespace() {
+fn the_oldest_process_is_the_holder_of_a_namespace() {
     let mut holders = Holders::default();
     let (old, new) = (process(1, 90, 5, "old"), process(1, 7, 6, "new"));
     let twin = process(1, 91, 5, "twin");
@@ -35,7 +35,7 @@ fn the_oldest_process_stands_for_a_namespace() {
 }
 
 #[test]
-fn the_successor_comes_before_the_predecessor_goes() {
+fn the_successor_is_added_before_the_predecessor_is_removed() {
     let mut holders = Holders::default();
     let (a, b) = (process(1, 7, 5, "a"), process(1, 8, 6, "b"));
     holders.observe_all(vec![a.clone(), b.clone()]);
@@ -43,13 +43,13 @@ fn the_successor_comes_before_the_predecessor_goes() {
     holders.ended(a.id);
     assert_eq!(events(&mut holders), [added(&b), removed(&a)]);
     assert!(!holders.in_doubt(), "somebody is left");
-    // The process id means another process by now.
+    // Another process has the id now.
     holders.ended(ProcessNetnsId::from_parts(DEVICE, 1, 8, 3));
     assert_eq!(events(&mut holders), []);
 }
 
 #[test]
-fn a_namespace_is_gone_when_two_looks_found_nobody() {
+fn a_namespace_is_removed_after_two_scans_without_a_process() {
     let mut holders = Holders::default();
     let a = process(1, 7, 5, "a");
     holders.observe(7, Some(a.clone()));
@@ -70,7 +70,7 @@ fn a_namespace_is_gone_when_two_looks_found_nobody() {
 }
 
 #[test]
-fn the_kernel_may_know_sooner_that_a_namespace_is_gone() {
+fn a_namespace_that_the_kernel_deleted_is_removed_at_once() {
     let mut holders = Holders::default();
     let (a, b) = (process(1, 7, 5, "a"), process(2, 8, 5, "b"));
     holders.observe_all(vec![a.clone(), b.clone()]);
@@ -91,7 +91,7 @@ fn the_kernel_may_know_sooner_that_a_namespace_is_gone() {
 }
 
 #[test]
-fn a_namespace_with_an_old_inode_number_is_another_one() {
+fn a_reused_inode_number_is_another_namespace() {
     let mut holders = Holders::default();
     let old = process(1, 7, 5, "old");
     let mut new = process(1, 8, 6, "new");
@@ -105,7 +105,7 @@ fn a_namespace_with_an_old_inode_number_is_another_one() {
 }
 
 #[test]
-fn another_program_is_another_name() {
+fn another_program_changes_the_name_of_the_holder() {
     let mut holders = Holders::default();
     let before = process(1, 7, 5, "unshare");
     holders.observe(7, Some(before));
@@ -116,7 +116,7 @@ fn another_program_is_another_name() {
 }
 
 #[test]
-fn who_goes_elsewhere_is_told_of_there() {
+fn a_process_that_moves_is_reported_in_its_new_namespace() {
     let mut holders = Holders::default();
     let (here, there) = (process(1, 7, 5, "a"), process(2, 7, 5, "a"));
     holders.observe_all(vec![here.clone()]);
@@ -129,7 +129,7 @@ fn who_goes_elsewhere_is_told_of_there() {
 }
 
 #[test]
-fn what_one_user_can_make_without_end_is_cut_off() {
+fn the_number_of_reported_namespaces_is_limited() {
     let mut holders = Holders::default();
     let many = (0..NAMESPACES as u64 + 5).zip(1..);
     let many: Vec<Process> = many.map(|(n, pid)| process(n, pid, n, "x")).collect();
@@ -140,7 +140,7 @@ fn what_one_user_can_make_without_end_is_cut_off() {
         holders.observe(pid, Some(process(1, pid, 9, "crowd")));
     }
     assert!(holders.members.len() < NAMESPACES + MEMBERS, "bounded too");
-    // Room for the others comes with the end of some.
+    // After some have ended, there is room for others.
     for _ in 0..3 {
         holders.observe_all(many[5..].to_vec());
     }
@@ -149,10 +149,10 @@ fn what_one_user_can_make_without_end_is_cut_off() {
     assert_eq!(told.len(), 10, "{told:?}");
 }
 
-/// A machine of a few processes, whose ids and inode numbers are reused as soon as possible.
+/// A machine with a few processes, whose process ids and inode numbers are reused as soon as possible.
 #[derive(Debug, Default)]
 struct World {
-    /// The kernel tells the numbers of namespaces.
+    /// The kernel gives the unique numbers of namespaces.
     numbered: bool,
     clock: u64,
     namespaces: u64,
@@ -183,7 +183,7 @@ impl World {
         } else {
             self.pick(parent).map_or(HOME, |pid| self.processes[&pid].1)
         };
-        // Two processes in one tick of the clock are usual.
+        // Two processes often start in the same clock tick.
         self.processes.insert(pid, (self.clock / 2, netns));
     }
 
@@ -221,7 +221,7 @@ impl World {
     }
 }
 
-/// What a consumer makes of the events, and what it insists on.
+/// Applies the events, and checks the guarantees to the consumer.
 #[derive(Debug, Default)]
 struct Consumer {
     numbers: HashMap<ProcessNetnsId, u64>,
@@ -241,7 +241,8 @@ impl Consumer {
                 of_inode.retain(|(id, _)| *id != holder.id);
                 of_inode.push((holder.id, self.numbers[&holder.id]));
                 assert!(of_inode.len() <= 2, "one holder, or two: {of_inode:?}");
-                // Without unique numbers, a namespace cannot be told from the next one with its inode number.
+                // Without unique numbers, a namespace cannot be distinguished from a later one with its inode
+                // number.
                 let one =
                     !world.numbered || of_inode.iter().all(|(_, netns)| *netns == of_inode[0].1);
                 assert!(one, "of one namespace: {of_inode:?}");
@@ -370,7 +371,7 @@ impl Run {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
     #[test]
-    fn nothing_vanishes_while_somebody_holds_it(
+    fn a_held_namespace_is_never_removed(
         numbered in any::<bool>(),
         steps in prop::collection::vec(step(), 0..60),
     ) {
