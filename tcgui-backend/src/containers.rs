@@ -5,12 +5,12 @@
 //!
 //! ```text
 //!  directories of sockets ──notify──▶ watches.rs ─▶ engine_sockets.rs: which sockets, when to try
-//!  engine ◀── session.rs: /events, then /containers/json, then events as they come
+//!  engine ◀── session.rs: /events, then /containers/json, then events continuously
 //!  engine ◀── /containers/json again at every interval, for events that were lost
 //!     ▲              │ doorbells                                        ┌───────────────┐ HeldEvent
 //!     │              └─────────────────────▶ task.rs: select ──────────▶│ registry.rs   │─────────▶ backend
 //!     └── look.rs: inspect ONE container ◀───────┘  ▲   what to look at │ (pure)        │
-//!  kernel ◀── its process: namespace, pidfd ────────┘ the end of a      └───────────────┘
+//!  kernel ◀── its process: namespace, pidfd ────────┘ the exit of a     └───────────────┘
 //!                                                     process
 //! ```
 //!

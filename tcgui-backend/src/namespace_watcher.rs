@@ -1,26 +1,26 @@
-//! Which named network namespaces exist and are usable, known the moment it becomes true.
+//! Reports the usable named network namespaces, as soon as the kernel announces a change.
 //!
 //! One actor owns the `notify` watches (on the netns directory and on every directory that its path leads
-//! through), the mount-table doorbell, the watches on the ends of processes behind symbolic links, and the
-//! fallback poll. Every event is only a doorbell: the actor looks again, compares with what it knew, and
-//! reports the difference.
+//! through), the mount-table doorbell, the exit watches on the processes behind symbolic links, and the fallback
+//! sweep. An event is only a doorbell: it shows that something changed, not what. The actor then looks at the
+//! entry or the directory, compares the result with the known state, and reports the difference.
 //!
 //! ```text
 //!  /, /run         notify ─┐
 //!  /run/netns      notify ─┤ doorbell.rs   ring   ┌────────────────┐  look   ┌──────────┐
 //!  /proc/self/mountinfo  ──┼─────────────────────▶│ task.rs: select│────────▶│ probe.rs │
-//!  ends of processes     ──┤ link_processes.rs    └───────┬────────┘◀────────│ route.rs │
+//!  exits of processes    ──┤ link_processes.rs    └───────┬────────┘◀────────│ route.rs │
 //!  backoff, sweep timers ──┘                              │                  └──────────┘
 //!                                                 ring,   │    ▲          observations
-//!                                                 observe ▼    │ what next, when to wake
+//!                                                 observe ▼    │ next look, wake-up time
 //!                                                 ┌────────────┴───┐  NamespaceEvent
 //!                                                 │ directory.rs   │────────────────▶ consumer
 //!                                                 └────────────────┘
 //! ```
 //!
-//! Inputs: doorbells and timers. Outputs: [`NamespaceEvent`]s, at the consumer's pace: what it has not
-//! taken yet is merged, and it then gets the difference to the present. It ends when its token is
-//! cancelled or its handle is dropped.
+//! Inputs: doorbells and timers. Outputs: [`NamespaceEvent`]s, as fast as the consumer takes them. Events that it
+//! has not taken yet are merged, and it then gets the difference to the current state. The actor ends when its
+//! token is cancelled or its handle is dropped.
 //!
 //! # As a library
 //!
@@ -56,27 +56,27 @@
 //! # }
 //! ```
 //!
-//! ## What holds
+//! ## Guarantees
 //!
-//! - The snapshot and the events after it make one gapless story: listening begins before looking.
-//! - For one name, [`Added`](NamespaceEvent::Added) and [`Removed`](NamespaceEvent::Removed) alternate, and
-//!   a recreated name is removed with its old identity before it is added with the new one.
-//! - A namespace that was added can be entered: a placeholder file is not reported, nor a namespace of
-//!   another type. When the event is read it may be gone again; its `Removed` is then still to come.
-//! - A consumer that is slow gets the difference to the present when it comes back, not each step; nothing
-//!   grows meanwhile. An entry that came and went between two of its looks is not told.
-//! - A doorbell may be missing, because of inotify limits or a mount table without propagation. Sweeps then find the changes:
-//!   within [`degraded_sweep_interval`](WatchConfig) while a doorbell is missing, within [`sweep_interval`](WatchConfig)
-//!   otherwise. [`StatusHandle::ask`] names the missing ones.
-//! - Nothing that is found is kept open: `ip netns del` frees a namespace at once.
+//! - The snapshot and the events after it leave no gap: the doorbells are opened before the first look.
+//! - For one name, [`Added`](NamespaceEvent::Added) and [`Removed`](NamespaceEvent::Removed) alternate. A
+//!   recreated name is removed with its old identity before it is added with the new one.
+//! - A namespace that was added can be entered. Placeholder files and namespaces of another type are not reported.
+//!   The namespace may be deleted before the consumer reads the event; its `Removed` event then follows.
+//! - A slow consumer gets the difference to the current state, not each step, so the memory use is bounded. An
+//!   entry that was created and deleted between two looks is not reported.
+//! - A doorbell may be missing, because of inotify limits or a mount table without propagation. Sweeps then find
+//!   the changes: within [`degraded_sweep_interval`](WatchConfig) while a doorbell is missing, within
+//!   [`sweep_interval`](WatchConfig) otherwise. [`StatusHandle::ask`] names the missing ones.
+//! - No file descriptor of a namespace stays open: `ip netns del` frees a namespace at once.
 //!
 //! ## Privileges and limits
 //!
-//! None of the capabilities is needed to learn names and identities of a directory that may be read. The
-//! watcher takes one inotify instance with a watch on each directory of the path, the thread that notify reads it
-//! on, a descriptor for each process behind a symbolic link (at most 256), and a handful of others. Without the
-//! inotify instance (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux 4.11 or later (the
-//! ends of processes need 5.3), in a tokio runtime with I/O and time enabled.
+//! The watcher needs no capability to read the names and identities of a readable directory. It uses one inotify
+//! instance with a watch on each directory of the path, one thread of notify, one descriptor for each process
+//! behind a symbolic link (at most 256), and a few other descriptors. Without the inotify instance
+//! (`fs.inotify.max_user_instances`) it sweeps. It runs on Linux 4.11 or later (exit watches need 5.3), in a tokio
+//! runtime with I/O and time enabled.
 
 mod directory;
 mod doorbell;
@@ -103,9 +103,9 @@ pub use handle::NamespaceWatcherHandle;
 pub use status::{DoorbellState, DoorbellStatus, EntryStatus, StatusHandle, WatcherStatus};
 pub use task::Task;
 
-/// How many events wait for a busy consumer; beyond that they are merged in the actor.
+/// Capacity of the event queue. While it is full, events are merged in the actor.
 const EVENTS: usize = 256;
-/// How many may ask for the status at once; each is answered within one look.
+/// Capacity of the queue of status requests.
 const QUESTIONS: usize = 4;
 
 /// A usable network namespace and the name it has in the directory.
@@ -119,17 +119,18 @@ pub struct Namespace {
     pub id: MountedNamespaceId,
 }
 
-/// A difference between what the consumer was told and what is.
+/// A difference between the reported and the current state.
 ///
-/// For one name, events alternate: `Removed` of the old identity comes before `Added` of a new one. For the
-/// directory likewise, and a directory that vanishes takes its namespaces along first.
+/// For one name, events alternate: `Removed` of the old identity comes before `Added` of a new one. The events of
+/// the directory alternate too. Before the directory is reported as vanished, all its namespaces are reported as
+/// removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NamespaceEvent {
     /// The netns directory exists (again).
     DirectoryAppeared,
-    /// The netns directory is gone; all its namespaces were reported removed before.
+    /// The netns directory was deleted. All its namespaces were reported as removed before.
     DirectoryVanished,
-    /// The namespace can be entered from now on.
+    /// The namespace exists and can be entered.
     Added {
         /// The entry's name.
         name: OsString,
@@ -145,10 +146,10 @@ pub enum NamespaceEvent {
     },
 }
 
-/// What to watch, and how often to look when nothing rings.
+/// The directory to watch, and the sweep intervals.
 #[derive(Debug, Clone)]
 pub struct WatchConfig {
-    /// The netns directory; it need not exist.
+    /// The netns directory. It does not have to exist.
     pub directory: PathBuf,
     /// Time between full sweeps while every doorbell works.
     pub sweep_interval: Duration,
@@ -166,13 +167,13 @@ impl Default for WatchConfig {
     }
 }
 
-/// Why watching could not begin.
+/// Why the watcher cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum WatchError {
     /// `/proc` does not show the caller's own namespace.
     #[error("cannot read /proc/self/ns/net: is /proc mounted?")]
     OwnNamespace(#[source] io::Error),
-    /// The path names no directory that could be watched.
+    /// The path cannot be that of a netns directory.
     #[error("{directory:?} cannot be a netns directory: give an absolute path below /")]
     Unwatchable {
         /// The path as configured.
@@ -183,7 +184,7 @@ pub enum WatchError {
     ReadDirectory {
         /// The path as configured.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
@@ -197,10 +198,10 @@ fn advice(err: &io::Error) -> &'static str {
     }
 }
 
-/// Looks once and returns what is there, with the actor that will report every later change.
+/// Looks at the directory once. Returns the namespaces, and the actor that reports every later change.
 ///
-/// Nothing happens before [`Task::run`] is polled, and nothing is lost until then: the doorbells are
-/// hung up before the first look.
+/// The actor does nothing before [`Task::run`] is polled. No change is lost until then, because the doorbells are
+/// opened before the first look.
 ///
 /// ```
 /// use tcgui_backend::namespace_watcher::{NamespaceEvent, WatchConfig, open};
@@ -228,12 +229,11 @@ fn advice(err: &io::Error) -> &'static str {
 /// ```
 ///
 /// # Errors
-/// [`WatchError`] when the directory exists but is unreadable, when the path can name no directory below
-/// `/`, or when `/proc` is missing. A directory that does not exist, or doorbells that cannot be had, are
-/// no errors.
+/// [`WatchError`] if the directory exists but is unreadable, if the path cannot be that of a directory below `/`,
+/// or if `/proc` is missing. A missing directory and unavailable doorbells are no errors.
 ///
 /// # Cancellation
-/// Dropping the future before it is ready removes all doorbells.
+/// Dropping the future before it is ready closes all doorbells.
 pub async fn open(
     config: WatchConfig,
 ) -> Result<(Vec<Namespace>, NamespaceWatcherHandle, Task), WatchError> {
@@ -244,7 +244,7 @@ pub async fn open(
     Ok((namespaces, handle, task))
 }
 
-/// Snapshot and stream with nothing lost and nothing twice between them.
+/// Returns the namespaces, and a handle that receives every later change exactly once.
 ///
 /// The actor runs as a task of the current runtime, owned by the handle. It ends when `stop` is cancelled or the handle is
 /// dropped. If it panics, the call that waits for its events panics too.
@@ -253,7 +253,7 @@ pub async fn open(
 /// As [`open`].
 ///
 /// # Cancellation
-/// As [`open`]; the actor is not there before the future is ready.
+/// As [`open`]. The actor is not started before the future is ready.
 pub async fn list_and_watch(
     config: WatchConfig,
     stop: CancellationToken,

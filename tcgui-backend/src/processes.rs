@@ -3,6 +3,7 @@
 //! One actor owns the process table, the kernel's announcements of new processes, and an exit watch on each holder
 //! that it reported. `/proc` is the only source of state; a doorbell (a notification without content) only selects
 //! the processes to look at.
+//!
 //! ```text
 //!  process connector ─┐ doorbell.rs         ┌────────────────┐  look   ┌──────────┐
 //!  exits of holders   ┼ holder_exits.rs ───▶│ task.rs: select│────────▶│ probe.rs │──▶ /proc

@@ -1,7 +1,7 @@
-//! The decisions of the watcher: observations and doorbells in; events, the next look and its time out.
+//! The decisions of the watcher. Inputs: observations and doorbells. Outputs: events, the next look and its time.
 //!
-//! Pure: no clock, no file, no log. Whatever order the doorbells come in and however many are lost,
-//! one full observation makes the state right.
+//! Pure: no clock, no file, no log. After any order and any loss of doorbells, one full observation makes the
+//! state right.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -11,50 +11,50 @@ use super::{EntryStatus, MountedNamespaceId, Namespace, NamespaceEvent};
 use crate::kernel::netns::Entry;
 use crate::pacing::Pacing;
 
-/// First and longest pause between looks at a pending entry.
+/// First and longest delay between looks at a pending entry.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// After this many looks (about 4 s) a pending entry is junk, which only sweeps look at.
+/// After this many looks (about 4 s) a pending entry counts as junk, and only sweeps look at it.
 const PENDING_LOOKS: u32 = 10;
-/// More pending entries than this are looked at by a (paced) sweep, not one by one.
+/// With more pending entries than this, a (paced) sweep looks at them, not one look for each.
 const PENDING_AT_ONCE: usize = 64;
-/// How long an event that was found by name goes ahead of the sweep: about as long as its consumer
-/// needs to look at the namespace and to publish it …
+/// Delay of a pending sweep after an event that was found by name: about the time that its consumer needs to dump
+/// the namespace and to publish it, …
 const AFTER_EVENT: Duration = Duration::from_millis(3);
-/// … with each namespace that there is, because all of them are published.
+/// … plus this for each namespace, because all of them are published.
 const AFTER_EVENT_EACH: Duration = Duration::from_micros(5);
-/// How long a sweep waits for a name after the mount table rang: `ip netns del` unmounts, then unlinks.
+/// How long a sweep waits for a name after a mount-table event: `ip netns del` unmounts first and then unlinks.
 const NAME_FOLLOWS: Duration = Duration::from_micros(500);
-/// With fewer namespaces a sweep is over before the name is heard.
+/// With fewer namespaces a sweep ends before the event with the name arrives.
 const WORTH_WAITING: usize = 64;
-/// Full sweeps take at most a tenth of the time, but none waits longer than this.
+/// Full sweeps take at most a tenth of the time. No sweep is delayed by more than 50 ms.
 const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(50));
 
-/// What the doorbells said since the last look.
+/// The doorbells' events since the last look.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Hints {
-    /// Entries that something happened to.
+    /// Entries that changed.
     pub(super) names: HashSet<OsString>,
     /// The directory itself, or a directory or link in its path, may have changed.
     pub(super) directory: bool,
-    /// Something happened that has no name, or events were lost.
+    /// An event without a name arrived, or events were lost.
     pub(super) sweep: bool,
 }
 
-/// What to look at now.
+/// The entries to look at now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Look {
     pub(super) names: Vec<OsString>,
     pub(super) sweep: bool,
 }
 
-/// A file that is no namespace yet.
+/// A file on which no namespace is mounted yet.
 #[derive(Debug, Clone, Copy)]
 struct Pending {
     looks: u32,
     next: Instant,
 }
 
-/// The netns directory as known, as told, and what remains to be looked at.
+/// The known state of the netns directory, the reported state, and the entries to look at.
 #[derive(Debug)]
 pub(super) struct Directory {
     exists: bool,
@@ -71,7 +71,7 @@ pub(super) struct Directory {
     told: Told,
 }
 
-/// The state that the consumer was told, and the names that differ from it.
+/// The state that was reported to the consumer, and the names that differ from it.
 #[derive(Debug, Default)]
 struct Told {
     exists: bool,
@@ -81,7 +81,7 @@ struct Told {
 }
 
 impl Directory {
-    /// Knows nothing and wants a full look at once.
+    /// Returns an empty state whose first sweep is due at once.
     pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
         Self {
             exists: false,
@@ -99,29 +99,30 @@ impl Directory {
         }
     }
 
-    /// Takes in what the doorbells said.
+    /// Takes in the events of doorbells.
     pub(super) fn ring(&mut self, hints: Hints) {
         for name in hints.names {
-            // What was junk may have been replaced by a placeholder that is worth waiting for.
+            // A junk entry may have been replaced by a new placeholder.
             self.junk.remove(&name);
             self.hinted.insert(name);
         }
         self.sweep_wanted |= hints.sweep || hints.directory;
     }
 
-    /// The mount table changed: pending entries first, then everything. `by_name`: names ring too.
+    /// Takes in a change of the mount table: schedules the pending entries first, then a sweep. `by_name`: changes
+    /// of names are reported too.
     pub(super) fn ring_mount_table(&mut self, now: Instant, by_name: bool) {
         if self.pending.len() <= PENDING_AT_ONCE {
             self.hinted.extend(self.pending.keys().cloned());
         }
         let is_first = !std::mem::replace(&mut self.sweep_wanted, true);
-        // A program that keeps mounting must not postpone the sweep without end.
+        // A program that mounts continuously must not delay the sweep without limit.
         if is_first && by_name && self.namespaces.len() >= WORTH_WAITING {
             self.sweep_pacing.hold_until(now + NAME_FOLLOWS);
         }
     }
 
-    /// Sets the time between sweeps when nothing rings.
+    /// Sets the time between sweeps without an event.
     pub(super) fn set_sweep_interval(&mut self, now: Instant, interval: Duration) {
         if interval != self.sweep_interval {
             self.sweep_interval = interval;
@@ -129,7 +130,7 @@ impl Directory {
         }
     }
 
-    /// Returns what must be looked at now, and forgets that it was asked for.
+    /// Returns the entries to look at now, and removes the names from the schedule.
     pub(super) fn next_look(&mut self, now: Instant) -> Look {
         let mut names = std::mem::take(&mut self.hinted);
         if self.pending.len() <= PENDING_AT_ONCE {
@@ -150,8 +151,8 @@ impl Directory {
         }
     }
 
-    /// Yields the processor to the consumer of the last event, once between two sweeps. Returns whether a pending sweep was
-    /// postponed.
+    /// Delays a pending sweep so that the consumer of the last event can use the processor, once between two
+    /// sweeps. Returns whether the sweep was delayed.
     pub(super) fn yield_sweep(&mut self, now: Instant) -> bool {
         let first = self.sweep_wanted && !std::mem::replace(&mut self.sweep_yielded, true);
         if first {
@@ -164,7 +165,7 @@ impl Directory {
         first
     }
 
-    /// Returns when the next look is due if nothing rings before.
+    /// Returns when the next look is due without a further event.
     pub(super) fn wake_at(&self) -> Instant {
         let allowed = self.sweep_pacing.not_before();
         let sweep = if self.sweep_wanted { allowed } else { None }.unwrap_or(self.next_sweep);
@@ -184,12 +185,12 @@ impl Directory {
         self.exists
     }
 
-    /// Returns what an earlier look at `name` found, to save opening it again.
+    /// Returns the result of an earlier look at `name`, which saves opening it again.
     pub(super) fn known(&self, name: &OsStr) -> Option<Entry> {
         self.namespaces.get(name).copied()
     }
 
-    /// Returns what the entry leads to if it is a symbolic link to a network namespace.
+    /// Returns the namespace of an entry that is a symbolic link to a network namespace.
     pub(super) fn link(&self, name: &OsStr) -> Option<MountedNamespaceId> {
         match self.namespaces.get(name) {
             Some(Entry::Network(id)) if id.is_link() => Some(*id),
@@ -206,7 +207,7 @@ impl Directory {
             .collect()
     }
 
-    /// Returns what is known of an entry, in the words of the status.
+    /// Returns the status of an entry.
     pub(super) fn entry_status(&self, name: &OsStr) -> EntryStatus {
         match self.namespaces.get(name) {
             Some(Entry::Network(id)) => EntryStatus::Network(*id),
@@ -219,18 +220,18 @@ impl Directory {
         }
     }
 
-    /// Returns the time between sweeps when nothing rings.
+    /// Returns the time between sweeps without an event.
     pub(super) fn sweep_interval(&self) -> Duration {
         self.sweep_interval
     }
 
-    /// Takes in a look at one entry.
+    /// Takes in the result of a look at one entry.
     pub(super) fn observe_entry(&mut self, now: Instant, name: OsString, entry: Entry) {
         let is_namespace = matches!(entry, Entry::Network(_) | Entry::OtherNamespace(_));
         if is_namespace && self.namespaces.get(&name) == Some(&entry) {
             return;
         }
-        // An entry may be seen before the sweep that sees its directory.
+        // A look by name may run before the sweep that finds the directory.
         self.exists |= entry != Entry::Absent;
         if entry == Entry::Plain {
             self.wait_for_mount(now, &name);
@@ -276,15 +277,15 @@ impl Directory {
         }
     }
 
-    /// Returns the entries for which waiting has ended without a namespace since the last call.
+    /// Returns the entries that became junk since the last call.
     pub(super) fn take_given_up(&mut self) -> Vec<OsString> {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Takes in a look at the whole directory; `None`: there is none.
+    /// Takes in a sweep. `entries` is `None` if the directory does not exist.
     ///
-    /// `started` and `now` bound the look: its cost spaces the next one. `live` are names that were
-    /// looked at by themselves meanwhile, of which the listing may be out of date.
+    /// `started` and `now` are the begin and end of the sweep; its cost determines the delay of the next one.
+    /// `live` are names that were looked at separately during the sweep. The listing may be older for them.
     pub(super) fn observe_directory(
         &mut self,
         started: Instant,
@@ -318,17 +319,18 @@ impl Directory {
         self.next_sweep = now + self.sweep_interval;
     }
 
-    /// The sweep failed or the directory changed under it: what is known stays, look again later.
+    /// Takes in that a sweep failed, or that the directory was replaced during it. The known state stays until the
+    /// retry.
     pub(super) fn observe_failure(&mut self, now: Instant, retry_in: Duration) {
         self.sweep_wanted = false;
         self.next_sweep = now + retry_in;
-        // Those that a sweep was to look at wait for the next one: they must not ask for it at once.
+        // Pending entries wait for the next sweep too. Otherwise they would request one at once.
         for pending in self.pending.values_mut() {
             pending.next = pending.next.max(self.next_sweep);
         }
     }
 
-    /// Takes what is known for the snapshot that the consumer gets before the first event.
+    /// Returns all namespaces as the snapshot before the first event.
     pub(super) fn tell_all(&mut self) -> Vec<Namespace> {
         let mut namespaces = Vec::new();
         while let Some(event) = self.next_event() {
@@ -340,12 +342,12 @@ impl Directory {
         namespaces
     }
 
-    /// Returns whether the consumer has something to learn.
+    /// Returns whether an event waits for the consumer.
     pub(super) fn has_events(&self) -> bool {
         self.told.exists != self.exists || !self.told.changed.is_empty()
     }
 
-    /// Returns the next difference between what the consumer knows and what is.
+    /// Returns the next difference between the reported and the current state.
     pub(super) fn next_event(&mut self) -> Option<NamespaceEvent> {
         let told = &mut self.told;
         if self.exists && !told.exists {
@@ -359,7 +361,7 @@ impl Directory {
             };
             let old = told.ids.get(&name).copied();
             if let Some(id) = old.filter(|old| present != Some(*old)) {
-                // The name stays queued: its new identity, if any, is the next event.
+                // The name stays queued: if it has a new identity, that is the next event.
                 told.ids.remove(&name);
                 return Some(NamespaceEvent::Removed { name, id });
             }

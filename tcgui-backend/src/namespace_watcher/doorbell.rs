@@ -1,7 +1,8 @@
-//! What makes the watcher look: the notify watches, the mount table, their loss and return.
+//! The change notifications of the watcher: the notify watches and the mount table, and how they are lost and
+//! restored.
 //!
-//! A doorbell says that something happened, at best to which name. Rings are merged in a bounded box
-//! until the actor looks, so no burst of events can queue up or be lost.
+//! A doorbell reports that something happened, at most with a name. Its events are merged in a bounded [`RingBox`]
+//! until the actor looks, so a burst cannot fill a queue and no event is lost.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
@@ -20,16 +21,16 @@ use super::status::{DoorbellState, DoorbellStatus};
 use crate::error::chain;
 use crate::kernel::mount_table::MountTable;
 
-/// What changes the names in a directory, or the directory itself. The kernel is asked for nothing else:
-/// each look, also the watcher's own, would wake notify's thread to be told that a directory was opened.
+/// The events that change the names in a directory, or the directory itself. Other events are excluded: with them,
+/// each look would wake notify's thread, because a look opens the directory.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME);
 
-/// More names than this between two looks are cheaper to find by one sweep.
+/// With more names than this between two looks, one sweep is cheaper.
 const NAMES: usize = 1024;
 
-/// Where rings are collected until the actor takes them.
+/// Collects the events until the actor takes them.
 #[derive(Debug, Default)]
 struct RingBox {
     /// The route whose directories are watched.
@@ -39,7 +40,7 @@ struct RingBox {
     heard: Mutex<Heard>,
 }
 
-/// When something was heard the last time, whether or not it mattered.
+/// When the last event of each doorbell arrived, including events without effect.
 #[derive(Debug, Default, Clone, Copy)]
 struct Heard {
     parent: Option<Instant>,
@@ -50,14 +51,14 @@ struct Heard {
 #[derive(Debug, Default)]
 struct Rings {
     hints: Hints,
-    /// Paths at which something may have been replaced.
+    /// Paths at which a file may have been replaced.
     replaced: BTreeSet<PathBuf>,
-    /// The notify thread is gone: its watches are dead.
+    /// The notify thread has ended, and its watches with it.
     ended: bool,
 }
 
 impl Rings {
-    /// Bounded, because all paths are names of a route.
+    /// Bounded, because all paths are names of the route.
     fn replace(&mut self, path: PathBuf) {
         self.hints.directory = true;
         self.replaced.insert(path);
@@ -85,7 +86,7 @@ impl RingBox {
     }
 }
 
-/// The handler that runs in notify's thread: files what matters and never blocks.
+/// The event handler in notify's thread. It records the events that matter and never blocks.
 struct Handler {
     rings: Arc<RingBox>,
 }
@@ -140,17 +141,17 @@ impl Drop for Handler {
     }
 }
 
-/// A source of change notifications. The watcher works without it, but later notices changes.
+/// A source of change notifications. Without it, the watcher notices changes later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Doorbell {
-    /// The inotify instance, on which all watches hang; its absence shows as theirs in a status.
+    /// The inotify instance of all watches. While it is missing, the status reports all watches as missing.
     Notify,
-    /// The watches on the parent of the netns directory, and on every other directory that its path leads through:
-    /// the directory comes and goes, or the path leads to another one.
+    /// The watches on the parent of the netns directory, and on every other directory that its path leads through.
+    /// They report that the directory is created, deleted or replaced.
     ParentWatch,
-    /// The watch on the netns directory: names come and go.
+    /// The watch on the netns directory. It reports created and deleted names.
     DirectoryWatch,
-    /// The mount table of the caller's mount namespace: mounts come and go.
+    /// The mount table of the caller's mount namespace. It reports mounts and unmounts.
     MountTable,
 }
 
@@ -165,7 +166,7 @@ impl fmt::Display for Doorbell {
     }
 }
 
-/// Why a doorbell could not be had.
+/// Why a doorbell is not available.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DoorbellError {
     #[error("cannot watch")]
@@ -174,11 +175,11 @@ pub(super) enum DoorbellError {
     MountTable(#[source] io::Error),
 }
 
-/// All doorbells of the watcher, as far as they could be had.
+/// All doorbells of the watcher that are available.
 pub(super) struct Doorbells {
     rings: Arc<RingBox>,
     watcher: Option<RecommendedWatcher>,
-    /// The watches that were placed. `None`: it cannot be trusted any more.
+    /// The watches that were placed. `None`: the path may now lead to another directory.
     watched: HashMap<PathBuf, Option<DirectoryKey>>,
     parents_watched: bool,
     directory_watched: bool,
@@ -195,7 +196,7 @@ impl fmt::Debug for Doorbells {
 }
 
 impl Doorbells {
-    /// Hangs up nothing yet: [`Self::install`] does.
+    /// Opens nothing yet. See [`Self::install`] and [`Self::watch`].
     pub(super) fn new() -> Self {
         Self {
             rings: Arc::default(),
@@ -208,7 +209,7 @@ impl Doorbells {
         }
     }
 
-    /// Tries to get every doorbell that is missing, but for the watches, which sweeps place.
+    /// Tries to open every missing doorbell except the watches, which [`Self::watch`] places in each sweep.
     pub(super) fn install(&mut self) {
         if self.mount_table.is_none() {
             let opened = MountTable::open().map_err(DoorbellError::MountTable);
@@ -221,7 +222,7 @@ impl Doorbells {
             let config = Config::default().with_event_kinds(KINDS);
             let created = RecommendedWatcher::new(handler, config);
             self.watcher = self.note(Doorbell::Notify, created.map_err(DoorbellError::Watch));
-            // A failed attempt drops its handler too: that was not the loss of a working one.
+            // A failed attempt drops its handler too, which sets `ended` although no working watcher was lost.
             self.rings.ring(|rings| rings.ended = false);
         }
     }
@@ -230,12 +231,12 @@ impl Doorbells {
         got.map_err(|err| self.failures.insert(doorbell, err)).ok()
     }
 
-    /// Returns why `doorbell` could not be had the last time.
+    /// Returns the last error of `doorbell`.
     pub(super) fn failure(&self, doorbell: Doorbell) -> Option<&DoorbellError> {
         self.failures.get(&doorbell)
     }
 
-    /// Returns the doorbells that are not there; one that hangs on a missing directory is not missed.
+    /// Returns the missing doorbells. The watch on a directory that does not exist is not missing.
     pub(super) fn missing(&self, directory_exists: bool) -> Vec<Doorbell> {
         let checks = [
             (Doorbell::MountTable, self.mount_table.is_some()),
@@ -256,7 +257,7 @@ impl Doorbells {
             .collect()
     }
 
-    /// Returns what there is to say of each doorbell.
+    /// Returns the status of each doorbell.
     pub(super) fn status(&self, directory_exists: bool) -> Vec<DoorbellStatus> {
         let heard = *self
             .rings
@@ -289,7 +290,7 @@ impl Doorbells {
         status.collect()
     }
 
-    /// Takes the names that rang; the other rings stay.
+    /// Takes the names that had events. The other events stay.
     pub(super) fn take_names(&self) -> HashSet<OsString> {
         let mut rings = self
             .rings
@@ -299,7 +300,7 @@ impl Doorbells {
         std::mem::take(&mut rings.hints.names)
     }
 
-    /// Returns whether names in the directory ring.
+    /// Returns whether changes of names in the directory are reported.
     pub(super) fn ring_by_name(&self) -> bool {
         self.watcher.is_some() && self.directory_watched
     }
@@ -319,7 +320,7 @@ impl Doorbells {
         self.watched.retain(|path, key| {
             let stays = key.is_some() && wanted.get(path) == key.as_ref();
             if !stays {
-                // An error here says that there was no watch: the kernel had removed it with the directory.
+                // The error only means that the kernel has already removed the watch with its directory.
                 watcher.unwatch(path).ok();
             }
             stays
@@ -346,13 +347,13 @@ impl Doorbells {
         self.watcher = Some(watcher);
     }
 
-    /// Waits until something rang in notify's thread. Cancel-safe: a ring stays until it is taken.
+    /// Waits for an event from notify's thread. Cancel-safe: an event stays until it is taken.
     pub(super) async fn notified(&self) {
         self.rings.rung.notified().await;
     }
 
-    /// Takes what rang. Watches at and below a path that was replaced cannot be trusted any more. When notify's thread has
-    /// died, everything it watched is missing from now on.
+    /// Takes the events. Marks the watches at and below a replaced path as invalid. If notify's thread has ended,
+    /// all watches are missing from now on.
     pub(super) fn take_hints(&mut self) -> Hints {
         let Rings {
             mut hints,
@@ -369,23 +370,23 @@ impl Doorbells {
             self.parents_watched = false;
             self.directory_watched = false;
             hints.sweep = true;
-            // Dropping the dead watcher may ring once more.
+            // Dropping the old watcher may set `ended` once more.
             self.rings.take();
         }
         hints
     }
 
-    /// Waits until the mount table changed, for ever where it cannot be heard. Cancel-safe: a change
-    /// stays until [`Self::clear_mount_table`].
+    /// Waits until the mount table changes. Never returns if the mount table cannot be polled. Cancel-safe: a
+    /// change stays until [`Self::clear_mount_table`].
     pub(super) async fn mount_table_changed(&self) {
         match &self.mount_table {
-            // An error means that the runtime stops, and this task with it.
+            // An error means that the runtime is shutting down, and this task with it.
             Some(table) if table.changed().await.is_ok() => {}
             _ => std::future::pending().await,
         }
     }
 
-    /// Forgets the changes so far; those from here on ring again.
+    /// Clears the changes so far. Later changes are reported again.
     pub(super) fn clear_mount_table(&self) {
         self.rings
             .hear(|heard| heard.mount_table = Some(Instant::now()));

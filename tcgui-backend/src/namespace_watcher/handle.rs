@@ -1,4 +1,4 @@
-//! The consumer's end: events one by one or as a stream, and the handle for the status.
+//! The consumer's handle: receives events singly or as a stream, and gives access to the status.
 
 use std::future::poll_fn;
 use std::path::{Path, PathBuf};
@@ -11,9 +11,9 @@ use tokio::task::JoinSet;
 
 use super::{NamespaceEvent, StatusHandle};
 
-/// The consumer's end of a watcher. Dropping it ends the watcher.
+/// Receives the events of a watcher. Dropping it ends the watcher.
 ///
-/// As a stream it ends when the watcher does, so the usual combinators apply:
+/// The stream ends when the watcher ends, so the usual combinators apply:
 ///
 /// ```
 /// use futures_util::StreamExt;
@@ -58,25 +58,24 @@ impl NamespaceWatcherHandle {
         }
     }
 
-    /// Runs the actor for as long as the handle lives.
+    /// Runs the actor until it ends or the handle is dropped.
     pub(super) fn own(&mut self, life: impl Future<Output = ()> + Send + 'static) {
         self.actor.spawn(life);
     }
 
-    /// Returns the watched directory as it was configured: what the names are relative to.
+    /// Returns the watched directory as it was configured. All names are relative to it.
     pub fn directory(&self) -> &Path {
         &self.directory
     }
 
-    /// Returns a handle that asks the watcher for its status. It can be cloned. It returns no status after the watcher has
-    /// ended.
+    /// Returns a handle for status requests. It can be cloned. It returns no status after the watcher has ended.
     pub fn status(&self) -> StatusHandle {
         self.status.clone()
     }
 
-    /// Waits for the next event; `None` once the watcher has ended, then and ever after.
+    /// Waits for the next event. Always returns `None` after the watcher has ended.
     ///
-    /// Cancel-safe: an event that was not returned is still to come.
+    /// Cancel-safe: an event that was not returned is returned by the next call.
     pub async fn next(&mut self) -> Option<NamespaceEvent> {
         poll_fn(|context| Pin::new(&mut *self).poll_next(context)).await
     }

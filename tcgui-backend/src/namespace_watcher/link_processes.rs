@@ -1,5 +1,5 @@
-//! The processes behind symbolic links to `/proc/PID/ns/net`. The end of such a process ends the name, and
-//! neither inotify nor the mount table reports it.
+//! Exit watches on the processes behind symbolic links to `/proc/PID/ns/net`. When such a process ends, the name
+//! leads to no namespace any more. Neither inotify nor the mount table reports that.
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
@@ -9,14 +9,14 @@ use super::MountedNamespaceId;
 use crate::exit_watches::ExitWatches;
 use crate::kernel::pidfd::ProcessEnd;
 
-/// The number of processes watched at once, with one descriptor each. Sweeps find the end of the others.
+/// Limit of the watched processes. Each takes one descriptor. Sweeps find the exit of the others.
 const MAX_WATCHED: usize = 256;
 
-/// Which links were followed to a process.
+/// The links that were followed to a process.
 #[derive(Debug)]
 pub(super) struct LinkProcesses {
     watches: ExitWatches<OsString>,
-    /// What each link led to when it was followed.
+    /// The namespace that each link led to when it was followed.
     followed: HashMap<OsString, MountedNamespaceId>,
 }
 
@@ -28,7 +28,8 @@ impl LinkProcesses {
         }
     }
 
-    /// Returns whether the link has to be followed: it is new, leads elsewhere now, or its process has ended.
+    /// Returns whether the link has to be followed: it is new, leads to another namespace now, or its process has
+    /// ended.
     pub(super) fn wants(&self, name: &OsStr, id: MountedNamespaceId) -> bool {
         match self.followed.get(name) {
             Some(followed) => *followed != id,
@@ -36,8 +37,8 @@ impl LinkProcesses {
         }
     }
 
-    /// Takes in what the link leads to. `Ok(None)`: its name depends on no other process. An error lets the link
-    /// be followed again.
+    /// Takes in the process behind a link. `Ok(None)`: the name depends on no other process. After an error the
+    /// link may be followed again.
     pub(super) fn follow(
         &mut self,
         name: &OsStr,
@@ -54,14 +55,14 @@ impl LinkProcesses {
         }
     }
 
-    /// Forgets a name that is no link to a namespace.
+    /// Removes a name that is no link to a namespace.
     pub(super) fn forget(&mut self, name: &OsStr) {
         if self.followed.remove(name).is_some() {
             self.watches.forget(&name.to_owned());
         }
     }
 
-    /// Forgets all names for which `is_link` is false.
+    /// Removes all names for which `is_link` is false.
     pub(super) fn retain(&mut self, is_link: impl Fn(&OsStr) -> bool) {
         let is_gone = |name: &&OsString| !is_link(name);
         let gone: Vec<_> = self.followed.keys().filter(is_gone).cloned().collect();
@@ -70,7 +71,7 @@ impl LinkProcesses {
         }
     }
 
-    /// Waits for the end of a process and returns the name of its link. Cancel-safe.
+    /// Waits for the exit of a process and returns the name of its link. Cancel-safe.
     pub(super) async fn next(&mut self) -> OsString {
         let name = self.watches.next().await;
         self.followed.remove(&name);

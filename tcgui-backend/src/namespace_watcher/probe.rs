@@ -11,7 +11,7 @@ use crate::kernel::netns::{Entry, NetnsDirectory, NetnsFiles};
 use crate::kernel::pidfd::{ProcessEnd, ProcessHandle};
 use crate::kernel::proc_link::ProcTask;
 
-/// Looks at the netns directory and its entries.
+/// Reads the netns directory and its entries.
 #[derive(Debug)]
 pub(super) struct Probe {
     directory: PathBuf,
@@ -23,7 +23,7 @@ impl Probe {
         Self { directory, files }
     }
 
-    /// Tells whether the path is a directory that can be listed, or nothing.
+    /// Checks that the path is a directory that can be listed, or does not exist.
     pub(super) fn check(&self) -> io::Result<()> {
         match fs::read_dir(&self.directory) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
@@ -31,18 +31,18 @@ impl Probe {
         }
     }
 
-    /// Returns how the path leads to the directory now.
+    /// Returns the current route to the directory.
     pub(super) fn route(&self) -> io::Result<Route> {
         Route::of(&self.directory)
     }
 
-    /// Returns what the entry `name` is now.
+    /// Returns the current state of the entry `name`.
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look(&self.directory.join(name), known)
     }
 
-    /// Returns the end of the process that the symbolic link `name` leads through. `None`: it leads through no
-    /// other process.
+    /// Returns an exit watch on the process that the symbolic link `name` leads through. `None`: it leads through
+    /// no other process.
     ///
     /// # Errors
     /// The process cannot be watched, or has ended.
@@ -53,7 +53,7 @@ impl Probe {
         ProcessHandle::of_task(task)?.end().map(Some)
     }
 
-    /// Returns whether `name` is an empty file as `ip netns add` makes it to mount a namespace on.
+    /// Returns whether `name` is an empty file without permissions, as `ip netns add` creates it as a mount point.
     pub(super) fn is_placeholder(&self, name: &OsStr) -> bool {
         let found = Inode::at(&self.directory.join(name), Links::Stay);
         found.is_ok_and(|found| {
@@ -62,10 +62,10 @@ impl Probe {
         })
     }
 
-    /// Lists the directory, `None` when there is none.
+    /// Lists the directory. `None`: it does not exist.
     ///
     /// # Errors
-    /// The directory is there but was not read to its end: what was not seen may still be there.
+    /// The directory exists but was not read to its end. Entries that were not read may still exist.
     pub(super) fn list(&self) -> io::Result<Option<Listing>> {
         let mut directory = match NetnsDirectory::open(&self.directory) {
             Ok(directory) => directory,
@@ -81,7 +81,7 @@ impl Probe {
     }
 }
 
-/// The names in the directory, and the directory itself to look at them.
+/// The names in the directory, and the open directory to look at them.
 #[derive(Debug)]
 pub(super) struct Listing {
     pub(super) names: Vec<OsString>,
@@ -90,7 +90,7 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// Returns what the entry `name` is now.
+    /// Returns the current state of the entry `name`.
     pub(super) fn entry(&self, name: &OsStr, known: Option<Entry>) -> Entry {
         self.files.look_at(&self.directory, name, known)
     }

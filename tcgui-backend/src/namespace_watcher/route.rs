@@ -1,7 +1,9 @@
-//! The route of the configured path to the netns directory: which names the kernel looks up, and in which directories.
+//! The route of the configured path to the netns directory: the names that the kernel looks up, and the
+//! directories in which it does so.
 //!
-//! Each of these names can be replaced: a symbolic link gets another target, a directory is renamed. So the watcher watches
-//! every directory in which a name is looked up, and compares the whole route before and after each sweep.
+//! Each of these names can be replaced: a symbolic link gets another target, or a directory is renamed. So the
+//! watcher watches every directory in which a name is looked up, and compares the whole route before and after
+//! each sweep.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -15,13 +17,12 @@ use nix::libc;
 
 /// The kernel follows at most 40 symbolic links in one path (`MAXSYMLINKS`, `include/linux/namei.h`).
 const MAX_LINKS: u32 = 40;
-/// The most directories of a route that are watched. Sweeps find what changes in the others.
+/// Limit of the watched directories of a route. Sweeps find changes in the others.
 const MAX_PARENTS: usize = 64;
 
-/// Which directory a path names at the moment.
+/// The identity of the directory that a path currently leads to.
 ///
-/// The birth time is part of it because ext4 gives a recreated directory the inode number of the
-/// deleted one.
+/// The birth time is part of it because ext4 gives a recreated directory the inode number of the deleted one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DirectoryKey {
     device: u64,
@@ -46,7 +47,7 @@ pub(super) struct Route {
     pub(super) parents: BTreeMap<PathBuf, DirectoryKey>,
     /// The names, as paths in those directories. The last one may not exist.
     pub(super) names: BTreeSet<PathBuf>,
-    /// The directory at the end; `None`: there is none.
+    /// The directory at the end. `None`: it does not exist.
     pub(super) directory: Option<(PathBuf, DirectoryKey)>,
 }
 
@@ -65,8 +66,8 @@ impl Route {
         };
         route.directory = match end {
             Some(end) if end.1 == found => Some(end),
-            // The target of a link such as `/proc/PID/root` is not what it says. What is before and behind it is
-            // watched; the rest is swept.
+            // The kernel does not follow the text of a link such as `/proc/PID/root`. Its own directory and the
+            // target are watched; sweeps find other changes.
             _ => {
                 route.look_up(path.parent().unwrap_or(path), path.to_owned())?;
                 Some((path.to_owned(), found))
@@ -134,14 +135,14 @@ impl Route {
     }
 }
 
-/// Returns the names of a path, the first one last.
+/// Returns the components of a path in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev();
     let names = parts.filter(|it| matches!(it, Component::Normal(_) | Component::ParentDir));
     names.map(|it| it.as_os_str().to_owned()).collect()
 }
 
-/// Returns whether nothing is there, also because links lead round in a circle.
+/// Returns whether the error means that the path leads to no file, including a loop of symbolic links.
 pub(super) fn is_absent(err: &io::Error) -> bool {
     let is_missing = matches!(
         err.kind(),
@@ -158,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_on_the_way_is_known() {
+    fn the_route_has_every_name_of_the_path() {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().canonicalize().unwrap();
         let at = |name: &str| root.join(name);
@@ -188,7 +189,7 @@ mod tests {
         assert!(route.parents.contains_key(Path::new("/")));
         assert_eq!(route, of("links/../absolute/./netns"));
 
-        // What is missing is waited for where it would appear.
+        // A missing name is watched in the directory in which it would appear.
         let route = of("absolute/other/netns");
         assert_eq!(route.directory, None);
         assert!(route.names.contains(&at("v1/other")));
@@ -210,14 +211,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_not_what_it_says_leads_where_the_kernel_goes() {
+    fn a_proc_link_leads_to_its_real_target() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("removed");
         fs::create_dir(&path).unwrap();
         let open = fs::File::open(&path).unwrap();
         let key = DirectoryKey::of(&open.metadata().unwrap());
         fs::remove_dir(&path).unwrap();
-        // The link says `PATH (deleted)`, where nothing is.
+        // The text of the link is `PATH (deleted)`, and no such file exists.
         let path = PathBuf::from(format!("/proc/self/fd/{}", open.as_raw_fd()));
         let route = Route::of(&path).unwrap();
         assert_eq!(route.directory, Some((path, key)));

@@ -1,4 +1,4 @@
-//! The status of the watcher: its doorbells, when they rang, and its view of a name.
+//! The status of the watcher: its doorbells with their last events, and the state of one entry.
 
 use std::ffi::OsString;
 use std::time::{Duration, Instant};
@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Doorbell, MountedNamespaceId};
 
-/// To ask a watcher about itself; cheap to clone.
+/// Requests the status of a watcher. Cheap to clone.
 ///
 /// ```
 /// use tcgui_backend::namespace_watcher::{DoorbellState, EntryStatus, WatchConfig, list_and_watch};
@@ -30,7 +30,7 @@ pub struct StatusHandle {
     questions: mpsc::Sender<Question>,
 }
 
-/// A question, and where the answer goes.
+/// A status request and its reply channel.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) name: Option<OsString>,
@@ -42,10 +42,11 @@ impl StatusHandle {
         Self { questions }
     }
 
-    /// Asks for the status, with what is known of the entry `name`; `None` once the watcher has ended.
+    /// Returns the status, including that of the entry `name`. `None`: the watcher has ended.
     ///
-    /// A watcher answers while [`Task::run`](super::Task::run) is polled, and not before. It does so between two looks, so while it sweeps a directory of thousands this takes milliseconds.
-    /// Cancel-safe: the reply to a cancelled question is dropped.
+    /// The watcher replies only while [`Task::run`](super::Task::run) is polled, between two looks. A sweep of a
+    /// directory with thousands of entries delays the reply by milliseconds. Cancel-safe: the reply to a cancelled
+    /// request is dropped.
     pub async fn ask(&self, name: Option<OsString>) -> Option<WatcherStatus> {
         let (reply, answer) = oneshot::channel();
         self.questions.send(Question { name, reply }).await.ok()?;
@@ -53,62 +54,62 @@ impl StatusHandle {
     }
 }
 
-/// A watcher at one moment.
+/// The status of a watcher.
 #[derive(Debug, Clone)]
 pub struct WatcherStatus {
-    /// Whether the netns directory was there at the last look.
+    /// Whether the netns directory existed at the last look.
     pub directory_exists: bool,
     /// Whether the last sweep could not read the directory.
     pub unreadable: bool,
-    /// Every doorbell, there or not.
+    /// Every doorbell, including the missing ones.
     pub doorbells: Vec<DoorbellStatus>,
-    /// How soon everything is looked at though nothing rings, as things are.
+    /// The current time between sweeps without an event.
     pub sweep_interval: Duration,
-    /// When everything was looked at the last time.
+    /// When the last sweep ended.
     pub last_sweep: Option<Instant>,
-    /// What is known of the name that was asked about.
+    /// The status of the entry that was requested.
     pub entry: EntryStatus,
 }
 
-/// One doorbell at one moment.
+/// The status of one doorbell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DoorbellStatus {
-    /// Which.
+    /// The doorbell.
     pub doorbell: Doorbell,
-    /// Whether it can ring.
+    /// Whether it works.
     pub state: DoorbellState,
-    /// When it last rang, for any reason.
+    /// When its last event arrived, including events without effect.
     pub last_rang: Option<Instant>,
 }
 
-/// Whether a doorbell can ring.
+/// Whether a doorbell works.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DoorbellState {
-    /// It rings when something happens.
+    /// It reports changes.
     Works,
-    /// There is nothing to hang it on: the directory does not exist.
+    /// There is nothing to watch: the directory does not exist.
     NothingToWatch,
-    /// It could not be had; sweeps stand in for it, and it is tried again.
+    /// It is not available. Sweeps replace it, and opening it is retried.
     Missing {
-        /// Why, with all causes, where the kernel said.
+        /// The error with all its causes, if there was one.
         reason: Option<String>,
     },
 }
 
-/// What a watcher makes of a directory entry.
+/// The state of a directory entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EntryStatus {
-    /// Nothing of that name was there at the last look, or no name was asked about.
+    /// The entry did not exist at the last look, or no name was requested.
     Unknown,
-    /// A network namespace, which was reported or is about to be.
+    /// A network namespace, which was reported or will be reported next.
     Network(MountedNamespaceId),
     /// A namespace of another type, which is not reported.
     OtherNamespace(MountedNamespaceId),
-    /// No namespace yet: its mount is waited for.
+    /// Not a namespace yet. The watcher waits for the mount.
     Pending {
-        /// How often it was looked at so far.
+        /// Number of looks so far.
         looks: u32,
     },
-    /// No namespace, and it is not waited for any more. Doorbells and sweeps still look at it.
+    /// Not a namespace. The watcher no longer looks at it repeatedly; doorbells and sweeps still cause a look.
     GivenUp,
 }

@@ -1,4 +1,4 @@
-//! The actor: waits for a doorbell, looks, and hands out what differs.
+//! The actor: waits for doorbells and timers, looks, and reports the differences.
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
@@ -19,16 +19,16 @@ use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
 use crate::error::chain;
 use crate::kernel::netns::{Entry, NetnsFiles};
 
-/// A directory that changes under every look is looked at again after a pause.
+/// Number of attempts of a sweep while the directory is replaced during each attempt.
 const RACES: u32 = 4;
-/// Pause after [`RACES`] lost races.
+/// Delay of the retry after [`RACES`] such attempts.
 const RACE_PAUSE: Duration = Duration::from_millis(20);
-/// How many entries are looked at between two looks for names that rang: about 0.1 ms.
+/// Number of entries of a sweep between two checks for events with names: about 0.1 ms.
 const CHUNK: usize = 32;
-/// First and longest pause between attempts to get a missing doorbell.
+/// First and longest delay between attempts to open a missing doorbell.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// What ended a wait.
+/// The reason for a wake-up.
 enum Input<'a> {
     Stop,
     Room(mpsc::Permit<'a, NamespaceEvent>),
@@ -40,16 +40,16 @@ enum Input<'a> {
     Timer,
 }
 
-/// What one sweep has seen.
+/// The result of one sweep.
 #[derive(Debug, Default)]
 struct Swept {
-    /// `None`: there is no directory.
+    /// `None`: the directory does not exist.
     entries: Option<Vec<(OsString, Entry)>>,
-    /// Names that were looked at by themselves meanwhile.
+    /// Names that were looked at separately during the sweep.
     live: HashSet<OsString>,
 }
 
-/// The watcher's actor; [`Task::run`] is its life.
+/// The watcher's actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
     config: WatchConfig,
@@ -58,7 +58,7 @@ pub struct Task {
     probe: Probe,
     links: LinkProcesses,
     events: mpsc::Sender<NamespaceEvent>,
-    /// Questions about its status; each handle has a sender.
+    /// Status requests. Each handle has a sender.
     questions: mpsc::Receiver<Question>,
     last_sweep: Option<Instant>,
     missing: Vec<Doorbell>,
@@ -69,7 +69,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// Hangs up the doorbells, looks for the first time, and returns what is there with the directory's path.
+    /// Opens the doorbells, sweeps once, and returns the namespaces and the directory's path.
     pub(super) async fn open(
         config: WatchConfig,
         events: mpsc::Sender<NamespaceEvent>,
@@ -107,11 +107,10 @@ impl Task {
         Ok((namespaces, path, task))
     }
 
-    /// Watches until `stop` is cancelled or the consumer is gone.
+    /// Watches until `stop` is cancelled or the consumer is dropped.
     ///
-    /// Dropping the future ends it as well, at any point: nothing but doorbells is held, and they go with
-    /// it. It never waits for the consumer, and looks at files on the thread that polls it, a few
-    /// microseconds for each entry.
+    /// Dropping the future at any point ends the watcher too, and closes its doorbells. The future never waits for
+    /// the consumer. It looks at files on the thread that polls it, which takes a few microseconds for each entry.
     pub async fn run(mut self, stop: CancellationToken) {
         let events = self.events.clone();
         loop {
@@ -167,15 +166,16 @@ impl Task {
             }
             // Cancel-safe: being closed is a state.
             () = events.closed() => Input::ConsumerGone,
-            // Cancel-safe: `recv` takes nothing unless it returns it. Without handles nobody asks.
+            // Cancel-safe: `recv` takes nothing unless it returns it. Without handles it returns `None`, and this
+            // branch is disabled.
             Some(question) = self.questions.recv() => Input::Question(question),
             // Cancel-safe: readiness stays until it is cleared.
             () = self.doorbells.mount_table_changed() => Input::MountTable,
-            // Cancel-safe: rings stay in their box until they are taken.
+            // Cancel-safe: events stay in their box until they are taken.
             () = self.doorbells.notified() => Input::Rings,
-            // Cancel-safe: an end stays in its set until it is taken.
+            // Cancel-safe: an exit stays in its set until it is taken.
             name = self.links.next() => Input::ProcessEnded(name),
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is computed again each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
     }
@@ -191,11 +191,11 @@ impl Task {
                 self.directory.entry_status(&name)
             }),
         };
-        // Who no longer waits has lost interest.
+        // A receiver that was dropped needs no reply.
         reply.send(status).ok();
     }
 
-    /// Looks at the entries that are due, and returns whether everything is.
+    /// Looks at the entries that are due, and returns whether a sweep is due.
     fn look_at_names(&mut self) -> bool {
         let Look { names, sweep } = self.directory.next_look(now());
         for name in names {
@@ -220,7 +220,7 @@ impl Task {
                 return;
             }
             let process = self.probe.process_behind(name);
-            // The process may have ended before it was watched. From here on its end is reported.
+            // The process may have ended before it was watched. From now on its exit is reported.
             self.look_at(name.to_owned());
             if self.directory.link(name) == Some(id) {
                 return self.links.follow(name, id, process);
@@ -228,7 +228,7 @@ impl Task {
         }
     }
 
-    /// Watches the processes of all symbolic links, and no others.
+    /// Watches the processes behind all symbolic links, and no other processes.
     fn follow_links(&mut self) {
         self.links
             .retain(|name| self.directory.link(name).is_some());
@@ -237,7 +237,7 @@ impl Task {
         }
     }
 
-    /// Looks at everything, again if the directory was changed for another one meanwhile.
+    /// Looks at all entries, and repeats that if the directory was replaced in the meantime.
     async fn sweep(&mut self) {
         let started = now();
         for _ in 0..RACES {
@@ -261,8 +261,8 @@ impl Task {
         self.directory.observe_failure(now(), RACE_PAUSE);
     }
 
-    /// Places the watches on the directory and on its route, lists the directory, and checks that the route is still the
-    /// same (`None`: it is not). In another order, the first name in a new directory would be missed.
+    /// Places the watches on the directory and on its route, lists the directory, and checks that the route is
+    /// still the same (`None`: it is not). In another order, the first name in a new directory would be missed.
     async fn sweep_once(&mut self) -> io::Result<Option<Swept>> {
         let route = self.probe.route()?;
         self.doorbells.watch(&route);
@@ -281,8 +281,8 @@ impl Task {
         Ok((route == self.probe.route()?).then_some(swept))
     }
 
-    /// Serves, in the middle of a sweep, the entries that ring by name: one deleted namespace among a
-    /// thousand is known before the thousand were looked at.
+    /// Looks, in the middle of a sweep, at the entries that had events by name. So one deleted namespace among a
+    /// thousand is reported before the sweep ends.
     async fn serve_names(&mut self, live: &mut HashSet<OsString>) {
         for name in self.doorbells.take_names() {
             self.look_at(name.clone());
@@ -293,7 +293,8 @@ impl Task {
         }
     }
 
-    /// Hands over what fits, and returns whether that was anything; the rest waits, merged, for room.
+    /// Sends the events that fit into the queue, and returns whether it sent any. The rest stays merged until
+    /// there is room.
     fn deliver(&mut self) -> bool {
         let mut delivered = false;
         while self.directory.has_events() {
@@ -312,14 +313,14 @@ impl Task {
     fn retry_doorbells(&mut self) {
         self.retry_at = None;
         self.doorbells.install();
-        // While a doorbell was missing, anything may have happened unheard.
+        // While a doorbell was missing, changes may have been missed.
         self.directory.ring(Hints {
             sweep: true,
             ..Hints::default()
         });
     }
 
-    /// Says once what was lost and once that it is back, and sweeps as often as that calls for.
+    /// Logs each doorbell that became missing or works again, and sets the sweep interval accordingly.
     fn report_doorbells(&mut self) {
         let missing = self.doorbells.missing(self.directory.exists());
         for doorbell in missing.iter().filter(|lost| !self.missing.contains(lost)) {
@@ -347,7 +348,7 @@ impl Task {
         self.missing = missing;
     }
 
-    /// Says once that namespaces are made here whose mounts do not arrive.
+    /// Logs once that a namespace was created whose mount is not visible here.
     fn report_unmounted(&mut self) {
         for name in self.directory.take_given_up() {
             if !self.unmounted_reported && self.probe.is_placeholder(&name) {
@@ -372,7 +373,7 @@ impl Task {
     }
 }
 
-/// The clock that also tests can stop.
+/// The time of Tokio's clock, which tests can pause.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

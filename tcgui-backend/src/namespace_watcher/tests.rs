@@ -1,4 +1,4 @@
-//! The actor's life: cancelling, a consumer that goes away, directories that cannot be watched.
+//! The start and end of the actor: cancellation, a dropped consumer, directories that cannot be watched.
 //!
 //! These tests watch temporary directories without mounts. The `tests` crate tests real namespaces end to end, in private mount
 //! namespaces.
@@ -57,7 +57,7 @@ async fn follows_the_directory_through_delete_and_recreate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cancelling_ends_it_at_once_also_while_an_entry_is_pending() {
+async fn cancellation_ends_the_watcher_at_once_while_an_entry_is_pending() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("placeholder"), "").unwrap();
     let (_, watcher, task) = open(config(directory.path())).await.unwrap();
@@ -77,7 +77,7 @@ async fn cancelling_ends_it_at_once_also_while_an_entry_is_pending() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dropped_handle_ends_it() {
+async fn a_dropped_handle_ends_the_watcher() {
     let directory = tempfile::tempdir().unwrap();
     let (_, watcher, task) = open(config(directory.path())).await.unwrap();
     let running = run(task, CancellationToken::new());
@@ -102,7 +102,7 @@ async fn a_path_that_is_no_directory_is_refused_with_the_reason() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_slow_consumer_loses_nothing() {
+async fn a_slow_consumer_gets_every_namespace() {
     let directory = tempfile::tempdir().unwrap();
     let (_, mut watcher) = list_and_watch(config(directory.path()), CancellationToken::new())
         .await
@@ -122,7 +122,7 @@ async fn a_slow_consumer_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn says_what_it_makes_of_a_name_and_when_it_heard_of_it() {
+async fn the_status_has_the_entry_and_the_last_events() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("netns");
     let (_, mut watcher) = list_and_watch(config(&directory), CancellationToken::new())
@@ -152,7 +152,7 @@ async fn says_what_it_makes_of_a_name_and_when_it_heard_of_it() {
     assert_eq!(status.entry, EntryStatus::Network(id));
     for bell in &status.doorbells {
         assert_eq!(bell.state, DoorbellState::Works, "{bell:?}");
-        // Nothing was mounted.
+        // No mount happened.
         let rang = bell.doorbell != Doorbell::MountTable;
         assert!(bell.last_rang.is_some() || !rang, "{bell:?}");
     }
@@ -176,7 +176,7 @@ async fn says_what_it_makes_of_a_name_and_when_it_heard_of_it() {
 }
 
 #[tokio::test]
-async fn a_panic_of_the_actor_is_not_mistaken_for_its_end() {
+async fn a_panic_of_the_actor_reaches_the_consumer() {
     let directory = tempfile::tempdir().unwrap();
     let (_, mut watcher, task) = open(config(directory.path())).await.unwrap();
     watcher.own(async move {
@@ -189,13 +189,13 @@ async fn a_panic_of_the_actor_is_not_mistaken_for_its_end() {
     assert!(ended.is_err_and(|err| err.is_panic()));
 }
 
-/// Makes a directory in which one name leads to a namespace.
+/// Creates a directory in which one name leads to a namespace.
 fn netns_directory(path: &Path, name: &str) {
     std::fs::create_dir_all(path).unwrap();
     symlink("/proc/self/ns/net", path.join(name)).unwrap();
 }
 
-/// Puts a symbolic link in the place of another one.
+/// Replaces a symbolic link by another one.
 fn replace_link(target: &Path, link: &Path) {
     let new = link.with_extension("new");
     symlink(target, &new).unwrap();
@@ -214,7 +214,7 @@ async fn expect(watcher: &mut NamespaceWatcherHandle, changes: &[(&str, bool)]) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
+async fn a_replaced_link_in_the_middle_of_the_path_is_noticed() {
     let root = tempfile::tempdir().unwrap();
     let at = |name: &str| root.path().join(name);
     for version in ["v1", "v2", "v3"] {
@@ -227,7 +227,7 @@ async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
         .await
         .unwrap();
     assert_eq!(now.len(), 1);
-    // The target of a link behind another link, and of the first one.
+    // Replace the target of a link behind another link, then that of the first link.
     replace_link(Path::new("v2"), &at("current"));
     expect(&mut watcher, &[("v1", false), ("v2", true)]).await;
     replace_link(&at("v3"), &at("outer"));
@@ -237,7 +237,7 @@ async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
     symlink("/proc/self/ns/net", at("v3/lib/netns/more")).unwrap();
     expect(&mut watcher, &[("more", true)]).await;
 
-    // A directory in the middle is renamed, and another one takes its place.
+    // A directory in the middle of the path is renamed and replaced.
     std::fs::rename(at("v3"), at("old")).unwrap();
     let events = [next(&mut watcher).await, next(&mut watcher).await];
     assert!(
@@ -253,7 +253,7 @@ async fn a_link_in_the_middle_of_the_path_that_leads_elsewhere_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_path_of_which_only_the_beginning_exists_is_followed_as_it_grows() {
+async fn a_path_that_does_not_exist_yet_is_followed_as_it_is_created() {
     let root = tempfile::tempdir().unwrap();
     let directory = root.path().join("a/b/netns");
     let (_, mut watcher) = list_and_watch(config(&directory), CancellationToken::new())
@@ -272,7 +272,7 @@ async fn a_path_of_which_only_the_beginning_exists_is_followed_as_it_grows() {
     assert_eq!(next(&mut watcher).await, NamespaceEvent::DirectoryVanished);
 }
 
-/// What a random history does to the directories and links of a path.
+/// A random change of the directories and links of a path.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     Link(usize, usize),
@@ -291,9 +291,9 @@ fn act() -> impl proptest::strategy::Strategy<Value = Act> {
     ]
 }
 
-/// Does it; what is not possible changes nothing.
+/// Performs the change. An impossible change has no effect.
 fn perform(root: &Path, act: Act, number: usize) {
-    // The path begins at the first link. Links may lead to each other, and round in circles.
+    // The path begins at the first link. Links may lead to each other and form loops.
     let link = |number: usize| root.join(format!("l{number}"));
     let version = |number: usize| root.join(format!("v{number}"));
     match act {
@@ -317,9 +317,9 @@ fn perform(root: &Path, act: Act, number: usize) {
 proptest::proptest! {
     #![proptest_config(proptest::test_runner::Config::with_cases(24))]
 
-    /// Long before a sweep, the watcher knows what the path leads to.
+    /// The watcher follows the path without a sweep.
     #[test]
-    fn whatever_happens_to_the_path_the_watcher_knows_where_it_leads(
+    fn the_watcher_follows_any_change_of_the_path(
         acts in proptest::collection::vec(act(), 1..12),
     ) {
         let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,4 @@
-//! Every branch of the decisions, and what must hold for any order and any loss of doorbells.
+//! Every branch of the decisions, and the guarantees for any order and any loss of doorbells.
 
 use proptest::prelude::*;
 
@@ -32,7 +32,7 @@ fn events(directory: &mut Directory) -> Vec<NamespaceEvent> {
     std::iter::from_fn(|| directory.next_event()).collect()
 }
 
-/// A directory that has been swept once and whose consumer knows everything.
+/// A directory that was swept once, with all events taken by the consumer.
 fn swept(now: Instant, entries: &[(&str, Entry)]) -> Directory {
     let mut directory = Directory::new(now, SWEEP);
     assert!(
@@ -92,7 +92,7 @@ fn a_placeholder_is_added_when_it_becomes_a_namespace() {
 }
 
 #[test]
-fn a_name_that_changed_hands_is_removed_before_it_is_added() {
+fn a_recreated_name_is_removed_before_it_is_added() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.observe_entry(now, "x".into(), network(2));
@@ -100,7 +100,7 @@ fn a_name_that_changed_hands_is_removed_before_it_is_added() {
 }
 
 #[test]
-fn a_namespace_that_is_unmounted_is_removed_though_its_file_stays() {
+fn an_unmounted_namespace_is_removed_even_if_its_file_stays() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.observe_directory(
@@ -113,7 +113,7 @@ fn a_namespace_that_is_unmounted_is_removed_though_its_file_stays() {
 }
 
 #[test]
-fn other_namespaces_and_junk_are_nothing() {
+fn other_namespaces_and_junk_are_not_reported() {
     let now = Instant::now();
     let entries = [
         ("uts", Entry::OtherNamespace(id(1))),
@@ -131,7 +131,7 @@ fn other_namespaces_and_junk_are_nothing() {
 }
 
 #[test]
-fn what_the_consumer_did_not_take_is_merged() {
+fn events_that_were_not_taken_are_merged() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.observe_entry(now, "x".into(), network(2));
@@ -149,7 +149,7 @@ fn what_the_consumer_did_not_take_is_merged() {
 }
 
 #[test]
-fn the_directory_comes_before_its_names_and_goes_after_them() {
+fn the_directory_appears_before_its_names_and_vanishes_after_them() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.observe_directory(now, now, None, &HashSet::new());
@@ -170,7 +170,7 @@ fn the_directory_comes_before_its_names_and_goes_after_them() {
 }
 
 #[test]
-fn a_failed_look_changes_nothing_and_is_repeated() {
+fn a_failed_sweep_changes_nothing_and_is_retried() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.ring(Hints {
@@ -190,7 +190,7 @@ fn a_failed_look_changes_nothing_and_is_repeated() {
 }
 
 #[test]
-fn a_sweep_that_fails_does_not_spin_over_what_is_pending() {
+fn a_failed_sweep_with_pending_entries_is_not_retried_at_once() {
     let now = Instant::now();
     let names: Vec<String> = (0..=PENDING_AT_ONCE).map(|n| format!("f{n}")).collect();
     let entries: Vec<_> = names
@@ -205,7 +205,7 @@ fn a_sweep_that_fails_does_not_spin_over_what_is_pending() {
 }
 
 #[test]
-fn what_was_looked_at_during_a_sweep_is_newer_than_the_sweep() {
+fn a_look_during_a_sweep_is_newer_than_the_sweep() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
     directory.observe_entry(now, "x".into(), Entry::Absent);
@@ -216,7 +216,7 @@ fn what_was_looked_at_during_a_sweep_is_newer_than_the_sweep() {
 }
 
 #[test]
-fn a_sweep_lets_an_event_go_first_but_only_once() {
+fn a_sweep_is_delayed_after_an_event_but_only_once() {
     let now = Instant::now();
     let mut directory = swept(now, &[]);
     directory.ring_mount_table(now, true);
@@ -231,7 +231,7 @@ fn a_sweep_lets_an_event_go_first_but_only_once() {
 }
 
 #[test]
-fn among_many_a_sweep_waits_for_the_name_but_only_once() {
+fn a_sweep_of_many_waits_for_the_name_but_only_once() {
     let now = Instant::now();
     let names: Vec<_> = (0..WORTH_WAITING).map(|n| format!("n{n}")).collect();
     let entries: Vec<_> = names
@@ -280,7 +280,7 @@ fn sweeps_are_spaced_by_their_cost_and_repeated_by_the_fallback() {
 }
 
 #[test]
-fn junk_is_given_up_and_taken_up_again_when_it_is_replaced() {
+fn replaced_junk_is_pending_again() {
     let start = Instant::now();
     let mut now = start;
     let mut directory = swept(now, &[("junk", Entry::Plain)]);
@@ -331,17 +331,17 @@ fn many_pending_entries_are_swept_not_looked_at_one_by_one() {
     assert!(directory.wake_at() > now + BACKOFF.0 * 2, "no busy loop");
 }
 
-/// What may happen to the directory between two looks.
+/// A change or event between two looks.
 #[derive(Debug, Clone)]
 enum Happening {
     Set(u8, Entry),
     RemoveDirectory,
     MakeDirectory,
-    /// The named doorbell rings, whether or not anything happened.
+    /// The doorbell of this name reports an event, with or without a change.
     RingName(u8),
     RingMountTable,
     RingRescan,
-    /// The actor looks, as far as it wants to, after this many milliseconds.
+    /// The actor does the looks that are due after this many milliseconds.
     Look(u64),
     /// The consumer takes this many events.
     Take(usize),
@@ -366,7 +366,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
-/// The real directory that the model looks at.
+/// The directory that the model looks at.
 #[derive(Debug, Default)]
 struct World {
     exists: bool,
@@ -402,7 +402,7 @@ impl World {
     }
 }
 
-/// A consumer that believes every event, and refuses those that make no sense.
+/// Applies every event, and panics at an event that contradicts the earlier ones.
 #[derive(Debug, Default)]
 struct Consumer {
     exists: bool,
@@ -472,7 +472,7 @@ proptest! {
                 }
             }
         }
-        // The fallback sweep makes everything right, with or without doorbells.
+        // The fallback sweep corrects the state, with or without doorbells.
         now += SWEEP + Duration::from_secs(1);
         let look = directory.next_look(now);
         prop_assert!(look.sweep);
