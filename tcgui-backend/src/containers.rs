@@ -1,7 +1,7 @@
-//! Which containers run, and which process holds the network namespace of each.
+//! Finds the running containers, and the process that holds the network namespace of each.
 //!
-//! One actor follows every engine (Docker, Podman) whose socket it finds. It reports holders of namespaces ([`HeldEvent`]).
-//! The inventory finds out that two containers share a namespace, or that a namespace also has a name.
+//! One actor follows every engine (Docker, Podman) whose socket it finds. It reports holders of namespaces
+//! ([`HeldEvent`]). The inventory detects containers that share a namespace, and namespaces that also have a name.
 //!
 //! ```text
 //!  directories of sockets ──notify──▶ watches.rs ─▶ engine_sockets.rs: which sockets, when to try
@@ -14,11 +14,12 @@
 //!                                                     process
 //! ```
 //!
-//! Podman sends its events late. `events_file.rs` reads them from the file to which Podman writes them.
+//! Podman delivers its events late. `events_file.rs` reads them from the file to which Podman writes them.
 //!
-//! Inputs: replies and events of engines, ends of processes, sockets that appear. Output: the difference to the state
-//! that the consumer has received. The actor ends when its token is cancelled or the consumer is gone. It never fails.
-//! `limits.rs` bounds the cost of an engine that sends false data, hangs or floods. Other engines are not affected.
+//! Inputs: replies and events of engines, exits of processes, new sockets. Output: the difference to the state
+//! that the consumer has received. The actor ends when its token is cancelled or the consumer is dropped. It never
+//! fails. `limits.rs` bounds the cost of an engine that sends false data, hangs or floods. Other engines are not
+//! affected.
 
 mod answers;
 mod client;

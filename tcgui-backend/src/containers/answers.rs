@@ -1,7 +1,7 @@
-//! What engines say, read within bounds. Pure: every answer may be a lie, or no answer at all.
+//! Parses the replies and events of engines, within limits. Pure. Any reply may be false or malformed.
 //!
-//! Only what is needed is read, so that fields that change from version to version do not matter. The number
-//! of elements is bounded as well as the bytes: a list of empty objects takes thirty times its size.
+//! Only the needed fields are read, so changes of other fields between versions do not matter. The number of
+//! elements is limited in addition to the bytes: a list of empty objects takes thirty times its size in memory.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -17,11 +17,11 @@ use crate::netns_holders::{Container, Runtime};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ContainerId(Box<str>);
 
-/// How many digits are shown.
+/// Number of digits in the short id.
 const SHORT: usize = 12;
 
 impl ContainerId {
-    /// Returns the id that a text is, if it is one.
+    /// Returns the id if the text is one.
     pub(super) fn new(text: &str) -> Option<Self> {
         let digits = text
             .bytes()
@@ -33,7 +33,7 @@ impl ContainerId {
         &self.0
     }
 
-    /// Returns the digits that people see.
+    /// Returns the short id, as `docker ps` shows it.
     pub(super) fn short(&self) -> &str {
         self.0.get(..SHORT).unwrap_or(&self.0)
     }
@@ -52,28 +52,29 @@ impl<'de> Deserialize<'de> for ContainerId {
     }
 }
 
-/// What an event makes worth looking at.
+/// An event after which a container is inspected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     /// The container.
     pub(super) id: ContainerId,
-    /// What may have happened to it.
+    /// The change that may have happened.
     pub(super) kind: EventKind,
 }
 
-/// What may have happened to a container.
+/// A change that may have happened to a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EventKind {
-    /// It has a process by now, or another name.
+    /// It may have a new process or a new name.
     Changed,
-    /// Its process has ended.
+    /// Its process may have ended.
     Ended,
 }
 
-/// Returns what an action means; most mean nothing here. Podman has names of its own for some of them.
+/// Returns the change that an action stands for. `None`: the action does not matter. Podman has its own names for
+/// some actions.
 ///
-/// A container has its network as soon as Podman says `init`, before the program in it starts. `kill` tells of
-/// a signal, which need not end anything.
+/// When Podman sends `init`, the container already has its network, and its program has not started yet. `kill`
+/// reports that a signal was sent, which does not necessarily end the container.
 fn meaning(action: &str) -> Option<EventKind> {
     match action {
         "start" | "started" | "init" | "restart" | "rename" | "unpause" => Some(EventKind::Changed),
@@ -82,10 +83,10 @@ fn meaning(action: &str) -> Option<EventKind> {
     }
 }
 
-/// Reads one event; `None` for those that do not matter.
+/// Parses one event. `None`: the event does not matter.
 ///
 /// # Errors
-/// It is no event of an engine.
+/// The line is not an event of an engine.
 pub(super) fn event(line: &[u8]) -> serde_json::Result<Option<Event>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -112,7 +113,7 @@ pub(super) fn event(line: &[u8]) -> serde_json::Result<Option<Event>> {
     .transpose()
 }
 
-/// Reads one line of Podman's file of events; `None` for those that do not matter or are none.
+/// Parses one line of Podman's events file. `None`: the line is not an event, or does not matter.
 pub(super) fn logged_event(line: &[u8]) -> Option<Event> {
     #[derive(Deserialize)]
     struct Wire {
@@ -123,7 +124,7 @@ pub(super) fn logged_event(line: &[u8]) -> Option<Event> {
         #[serde(rename = "Status")]
         status: String,
     }
-    // Events of the system have no id, those of networks one of another form.
+    // Events of the system have no id, and those of networks have an id of another form.
     let Wire { id, r#type, status } = serde_json::from_slice(line).ok()?;
     let kind = (r#type == "container")
         .then(|| meaning(&status))
@@ -131,19 +132,19 @@ pub(super) fn logged_event(line: &[u8]) -> Option<Event> {
     Some(Event { id, kind })
 }
 
-/// The running containers, as listed.
+/// The running containers from a list.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Listing {
-    /// Each with the names it has.
+    /// Each container with its names.
     pub(super) containers: Vec<(ContainerId, Vec<String>)>,
-    /// There are more than are read.
+    /// The list has more containers than the limit.
     pub(super) more: bool,
 }
 
-/// Reads a list of containers.
+/// Parses a list of containers.
 ///
 /// # Errors
-/// It is no such list.
+/// The body is not such a list.
 pub(super) fn listing(body: &[u8]) -> serde_json::Result<Listing> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -165,19 +166,19 @@ pub(super) fn listing(body: &[u8]) -> serde_json::Result<Listing> {
     })
 }
 
-/// What an engine says about one container.
+/// An engine's description of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Description {
-    /// Its first process; `None` when it has none.
+    /// Its first process. `None`: it has no process.
     pub(super) pid: Option<i32>,
-    /// The rest.
+    /// The other properties.
     pub(super) container: Container,
 }
 
-/// Reads the description of the container `id`.
+/// Parses the description of the container `id`.
 ///
 /// # Errors
-/// It is no description, or one of another container.
+/// The body is not a description, or describes another container.
 pub(super) fn description(
     body: &[u8],
     id: &ContainerId,
@@ -218,13 +219,13 @@ pub(super) fn description(
     })
 }
 
-/// Engines put a slash before the name, from a time when there were names with more of them.
+/// Removes the slash that engines put before a name. It dates from names with several parts.
 fn plain(name: &str) -> &str {
     name.strip_prefix('/').unwrap_or(name)
 }
 
-/// Returns the name of a container if it is one that engines give (`[a-zA-Z0-9][a-zA-Z0-9_.-]*`), else its
-/// short id.
+/// Returns the container's name if it has the form that engines require (`[a-zA-Z0-9][a-zA-Z0-9_.-]*`), otherwise
+/// its short id.
 fn name(given: &str, id: &ContainerId) -> ContainerName {
     let usable = |name: &str| {
         name.len() <= MAX_NAME
@@ -237,13 +238,13 @@ fn name(given: &str, id: &ContainerId) -> ContainerName {
     ContainerName::new(chosen.unwrap_or(id.short())).expect("an id is never empty")
 }
 
-/// Returns an image name without what is too long or cannot be shown.
+/// Returns an image name without control characters, and shortened to [`MAX_IMAGE`] bytes.
 fn shortened(image: &str) -> String {
     let end = image.floor_char_boundary(MAX_IMAGE);
     image[..end].chars().filter(|it| !it.is_control()).collect()
 }
 
-/// The first `N` elements of a sequence. The others are only passed over.
+/// The first `N` elements of a sequence. The others are skipped.
 struct First<T, const N: usize> {
     items: Vec<T>,
     more: bool,
@@ -319,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_file_of_podman_4_is_read() {
+    fn the_events_file_of_podman_4_is_read() {
         // As captured from the file.
         let died = br#"{"ID":"5f48d01435f3ceb46d9dc24a9ca0fe6ea17fe78fd13e07c1e8d4e09e76bd3719","Image":"localhost/tiny:latest","Name":"loving_kalam","Status":"died","Time":"2026-11-25T03:25:18.298891503Z","Type":"container","Attributes":{}}"#;
         let kind = EventKind::Ended;
@@ -334,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn a_description_is_not_believed_blindly() {
+    fn an_invalid_description_is_refused() {
         let good =
             json!({"Id": ID, "Name": "/web", "State": {"Pid": 6320}, "Config": {"Image": "tiny"}});
         let Description { pid, container } = described(&good).unwrap();
@@ -368,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_name_is_replaced_by_the_id() {
+    fn an_invalid_name_is_replaced_by_the_id() {
         let of = |name: &str| super::name(name, &id()).as_str().to_owned();
         assert_eq!(of("/a.b-c_D9"), "a.b-c_D9");
         let long = "x".repeat(MAX_NAME + 1);
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_read_as_far_as_is_promised() {
+    fn a_list_is_read_up_to_the_limits() {
         let one =
             |n: usize| json!({"Id": format!("{n:064x}"), "Names": ["/a", "/b"], "x": {"y": 1}});
         let list = |len| Value::from_iter((0..len).map(one)).to_string();
@@ -411,7 +412,7 @@ mod tests {
         }
     }
 
-    /// Bytes that are nearly an answer.
+    /// Damaged replies.
     fn damaged() -> impl Strategy<Value = Vec<u8>> {
         let answers = [
             json!({"Id": ID, "Name": "/web", "State": {"Pid": 6320}, "Config": {"Image": "tiny"}}),
@@ -431,7 +432,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_are_too_strange(bytes in prop_oneof![any::<Vec<u8>>(), damaged()]) {
+        fn no_bytes_cause_a_panic(bytes in prop_oneof![any::<Vec<u8>>(), damaged()]) {
             event(&bytes).ok();
             logged_event(&bytes);
             if let Ok(read) = listing(&bytes) {

@@ -1,7 +1,7 @@
-//! HTTP over the socket of an engine: four questions and a stream, each within bounds.
+//! HTTP over the socket of an engine: three requests and the event stream, all with limits.
 //!
-//! A connection for each question: to connect to a Unix socket takes 50 µs, and there is no pool whose
-//! connections could be stale after the engine has restarted.
+//! Each request uses a new connection. Connecting to a Unix socket takes 50 µs, and a pool could contain stale
+//! connections after the engine has restarted.
 
 use std::error::Error;
 use std::future::poll_fn;
@@ -27,74 +27,74 @@ use crate::blocking;
 use crate::error::BoxError;
 use crate::netns_holders::Runtime;
 
-/// Why an engine could not be asked, or gave no usable answer.
+/// Why a request failed, or its reply could not be used.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum EngineError {
-    /// No program listens, or the process has no descriptor left.
+    /// No program listens on the socket, or this process has no free descriptor.
     #[error("cannot connect to the socket")]
     Connect(#[source] io::Error),
-    /// The socket is closed to the user and the groups of the daemon.
+    /// The daemon's user and groups have no permission for the socket.
     #[error(
         "no permission to connect to the socket: add its group to the daemon (SupplementaryGroups= in the \
          unit), see \"Engines of users\" in docs/containers.md"
     )]
     Permission(#[source] io::Error),
-    /// The request was refused or cut off, or the answer is no HTTP.
+    /// The request failed, or the head of the reply is not valid HTTP.
     #[error("cannot ask for {question}")]
     Ask {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
-        /// What went wrong.
+        /// The HTTP error.
         #[source]
         err: hyper::Error,
     },
-    /// It did not answer.
+    /// There was no reply within the limit.
     #[error("no answer within {ANSWER:?} when asked for {question}")]
     Silent {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
     },
-    /// It does not want to answer.
+    /// The reply has an error status.
     #[error("answers {status} when asked for {question}")]
     Refused {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
-        /// Its status.
+        /// The status.
         status: StatusCode,
     },
-    /// The answer was cut off, or no HTTP.
+    /// The body ended early, or is not valid HTTP.
     #[error("cannot read the answer to {question}")]
     Read {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
-        /// What went wrong.
+        /// The cause.
         #[source]
         err: BoxError,
     },
-    /// The answer is longer than any answer should be.
+    /// The body is longer than the limit.
     #[error("sends more than {limit} bytes when asked for {question}")]
     TooLong {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
-        /// The most that is read, in bytes.
+        /// The limit in bytes.
         limit: usize,
     },
-    /// The answer is not what was asked for.
+    /// The content of the reply is not as expected.
     #[error("does not answer as an engine when asked for {question}")]
     Strange {
-        /// What was asked for.
+        /// The purpose of the request.
         question: &'static str,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         err: serde_json::Error,
     },
-    /// The other side is not Docker or Podman.
+    /// The server is neither Docker nor Podman.
     #[error("is no container engine")]
     NotAnEngine,
-    /// An event does not end.
+    /// An event is longer than the limit.
     #[error(transparent)]
     Event(#[from] LineTooLong),
-    /// The engine has ended, or does not want to go on.
+    /// The engine has ended or has closed the connection.
     #[error("the engine has closed the connection")]
     Closed,
 }
@@ -106,10 +106,10 @@ const EVENTS: &str = "events";
 
 /// A reply, and whether root serves the engine that sent it.
 ///
-/// Each request uses its own connection, and another engine may listen at the path by then. Therefore this is known
-/// for each reply, not for the path. It comes from the credentials of the process that called `listen`
-/// (`SO_PEERCRED` in `man 7 unix`); with socket activation that is systemd. The owner of the socket file is not used: a
-/// user may put a link to another socket at the path.
+/// Each request uses its own connection, and another engine may listen at the path by then. Therefore this is a
+/// property of each reply, not of the path. It comes from the credentials of the process that called `listen`
+/// (`SO_PEERCRED` in `man 7 unix`); with socket activation that is systemd. The owner of the socket file is not
+/// used: a user may put a link to another socket at the path.
 #[derive(Debug)]
 pub(super) struct Reply<T> {
     pub(super) content: T,
@@ -129,17 +129,17 @@ impl Client {
         }
     }
 
-    /// Asks which engine it is.
+    /// Requests the kind of the engine.
     pub(super) async fn ping(&self) -> Result<Runtime, EngineError> {
         let (headers, _) = self.get("/_ping", PING, MAX_PING).await?.content;
         runtime(&headers).ok_or(EngineError::NotAnEngine)
     }
 
-    /// Asks for the running containers.
+    /// Requests the running containers.
     pub(super) async fn list(&self) -> Result<Reply<Listing>, EngineError> {
         let reply = self.get("/containers/json", LIST, MAX_LIST).await?;
         let (_, body) = reply.content;
-        // A long one takes long to read.
+        // Parsing a long list takes long.
         let listing = blocking::run(move || answers::listing(&body)).await;
         let content = listing.map_err(|err| EngineError::Strange {
             question: LIST,
@@ -151,7 +151,7 @@ impl Client {
         })
     }
 
-    /// Asks for the description of a container; `None` if there is no such container.
+    /// Requests the description of a container. `None`: the container does not exist.
     pub(super) async fn inspect(
         &self,
         id: &ContainerId,
@@ -167,13 +167,13 @@ impl Client {
         }
     }
 
-    /// Subscribes to events of containers, from `since` on, in seconds since the Unix epoch.
+    /// Subscribes to the events of containers since `since`, in seconds since the Unix epoch.
     ///
-    /// Engines repeat what they remember since then, so that it does not matter whether a subscription
-    /// counts from the moment of the answer.
+    /// Engines repeat the stored events since then. So no event is lost between the request and the start of the
+    /// subscription.
     ///
-    /// It waits for the answer without a limit: some engines send nothing, not even the head, before the first
-    /// event. The head of an answer that has begun must be complete within [`ANSWER`].
+    /// The reply has no deadline: some engines send nothing, not even the head, before the first event. After the
+    /// first byte, the head must be complete within [`ANSWER`].
     pub(super) async fn events(&self, since: u64) -> Result<EventStream, EngineError> {
         // {"type":["container"]}
         let filter = "%7B%22type%22%3A%5B%22container%22%5D%7D";
@@ -189,9 +189,9 @@ impl Client {
             connection,
         } = tokio::select! {
             biased;
-            // First, because polling it sends the request. It is polled again below if it is not done.
+            // First, because polling it sends the request. The branch below polls it again if it is not done.
             answer = &mut answer => answer?,
-            // Cancel-safe: being readable is a state.
+            // Cancel-safe: readiness is a state.
             _ = begun.readable() => {
                 let answer = timeout(ANSWER, answer).await;
                 answer.map_err(|_| EngineError::Silent { question: EVENTS })??
@@ -239,7 +239,7 @@ impl Client {
     }
 }
 
-/// Sends a request over a new connection and waits for the head of the answer.
+/// Sends a request over a new connection and waits for the head of the reply.
 async fn ask(
     stream: UnixStream,
     path: &str,
@@ -269,7 +269,7 @@ async fn ask(
     }
 }
 
-/// Whether a stream has simply ended, as it does when its engine stops.
+/// Returns whether the error means that the engine closed the stream.
 fn is_end(err: &hyper::Error) -> bool {
     let cause = err.source().and_then(|err| err.downcast_ref::<io::Error>());
     cause.is_some_and(|err| {
@@ -280,7 +280,7 @@ fn is_end(err: &hyper::Error) -> bool {
     })
 }
 
-/// Tells the engines apart: Podman answers as Docker does and adds its own version.
+/// Returns the kind of the engine. Podman sends the same headers as Docker and one with its own version.
 fn runtime(headers: &HeaderMap) -> Option<Runtime> {
     if headers.contains_key("libpod-api-version") {
         Some(Runtime::Podman)
@@ -293,14 +293,14 @@ fn runtime(headers: &HeaderMap) -> Option<Runtime> {
 
 type Driver = Option<Pin<Box<Connection<TokioIo<UnixStream>, Empty<Bytes>>>>>;
 
-/// A request that was answered; the body is still to come.
+/// A request with the head of its reply. The body was not read yet.
 struct Exchange {
     response: Response<Incoming>,
     sender: SendRequest<Empty<Bytes>>,
     connection: Driver,
 }
 
-/// Waits for `work`, and lets the connection do its part meanwhile. How a connection ends is told by `work`.
+/// Waits for `work` and polls the connection in the meantime. `work` returns the connection's errors.
 async fn drive<T>(connection: &mut Driver, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|cx| {
@@ -314,7 +314,7 @@ async fn drive<T>(connection: &mut Driver, work: impl Future<Output = T>) -> T {
     .await
 }
 
-/// Events as they come.
+/// A stream of events.
 pub(super) struct EventStream {
     body: Incoming,
     connection: Driver,
@@ -323,7 +323,7 @@ pub(super) struct EventStream {
 }
 
 impl EventStream {
-    /// Waits for the next piece of the stream, however long that takes. Not cancel-safe.
+    /// Waits for the next part of the stream, without a deadline. Not cancel-safe.
     pub(super) async fn next(&mut self) -> Result<Bytes, EngineError> {
         loop {
             let frame = drive(&mut self.connection, self.body.frame()).await;
@@ -337,7 +337,7 @@ impl EventStream {
                     err: err.into(),
                 }
             })?;
-            // Trailers are of no interest.
+            // Trailers are ignored.
             if let Ok(piece) = frame.into_data() {
                 return Ok(piece);
             }

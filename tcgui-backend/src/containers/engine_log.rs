@@ -1,4 +1,4 @@
-//! What is logged about engines: one line when an engine is lost and one when it is back, however often the daemon
+//! Logs the state of engines: one line when an engine is lost and one when it is back, regardless of the number of
 //! retries.
 
 use std::io;
@@ -17,11 +17,11 @@ use crate::error::chain;
 use crate::netns_holders::Runtime;
 use crate::token_bucket::TokenBucket;
 
-/// What was logged last about one engine.
+/// The state of one engine that was logged last.
 #[derive(Debug, Clone, Copy)]
 struct Logged {
     connected: bool,
-    /// Sessions begin well and end soon. The engine is back when one of them is stable.
+    /// Sessions start and fail shortly after. The engine counts as back when a session is stable.
     flapping: bool,
     failed: bool,
     full: bool,
@@ -48,7 +48,7 @@ impl Logged {
         may_log
     }
 
-    /// The engine has listed its containers. Returns whether that is news.
+    /// Takes in that the engine has listed its containers. Returns whether to log that.
     fn listed(&mut self, now: Instant) -> bool {
         if self.connected || self.flapping {
             return false;
@@ -58,13 +58,13 @@ impl Logged {
         self.may_log(now)
     }
 
-    /// A session is stable. Returns whether the engine is back by that.
+    /// Takes in that a session is stable. Returns whether to log that the engine is back.
     fn stable(&mut self, now: Instant) -> bool {
         self.flapping = false;
         self.listed(now)
     }
 
-    /// A session has ended, or none could begin. Returns whether that is news.
+    /// Takes in that a session has ended or could not begin. Returns whether to log that.
     fn lost(&mut self, session: Ended, now: Instant) -> bool {
         self.flapping |= session.listed && !session.stable;
         self.connected = false;
@@ -73,7 +73,7 @@ impl Logged {
     }
 }
 
-/// What was logged last about each engine.
+/// The states of all engines that were logged last.
 #[derive(Debug)]
 pub(super) struct EngineLog {
     sockets: Vec<PathBuf>,
@@ -94,7 +94,7 @@ impl EngineLog {
         }
     }
 
-    /// Which sockets there are, and whether more will be announced.
+    /// Logs if there is no socket, or if changes of the sockets are not reported.
     pub(super) fn sockets(&mut self, seen: &[Option<SocketKey>], failure: Option<&notify::Error>) {
         let none = seen.iter().all(Option::is_none);
         if none && !self.none {
@@ -107,7 +107,7 @@ impl EngineLog {
             .zip(seen)
             .filter(|(_, it)| it.is_none())
         {
-            // The next engine that fails there is another one.
+            // The next engine at this path is another one, so its failure is logged again.
             logged.failed = false;
         }
         if let Some(err) = failure
@@ -118,7 +118,7 @@ impl EngineLog {
         self.unwatched_sockets = failure.is_some();
     }
 
-    /// An engine has listed its containers.
+    /// Logs that an engine has listed its containers, if it was not connected before.
     pub(super) fn listed(&mut self, engine: usize, runtime: Runtime, list: &Listing, now: Instant) {
         let logged = &mut self.engines[engine];
         if logged.listed(now) {
@@ -132,12 +132,12 @@ impl EngineLog {
         }
     }
 
-    /// Returns whether [`Self::stable`] is of interest: sessions with this engine ended soon.
+    /// Returns whether earlier sessions with this engine ended soon. Only then [`Self::stable`] has an effect.
     pub(super) fn is_flapping(&self, engine: usize) -> bool {
         self.engines[engine].flapping
     }
 
-    /// A session with an engine is stable.
+    /// Logs that the engine is back, because a session with it is stable.
     pub(super) fn stable(&mut self, engine: usize, runtime: Runtime, now: Instant) {
         if self.engines[engine].stable(now) {
             let socket = self.sockets[engine].display();
@@ -145,19 +145,19 @@ impl EngineLog {
         }
     }
 
-    /// A session has ended, or none could begin.
+    /// Logs that a session has ended, or could not begin.
     pub(super) fn lost(&mut self, engine: usize, err: &EngineError, session: Ended, now: Instant) {
         let (socket, error) = (self.sockets[engine].display(), chain(err));
         let is_news = self.engines[engine].lost(session, now);
         match err {
             _ if !is_news => debug!(%socket, %error, "container engine still not usable"),
-            // This is how an engine ends that is stopped in order.
+            // An engine that is stopped regularly closes the connection.
             EngineError::Closed => info!(%socket, "container engine gone"),
             _ => warn!(%socket, %error, "container engine not usable, trying again"),
         }
     }
 
-    /// An engine refuses to send events. A session reports it once.
+    /// Logs that an engine refuses to send events. A session calls this once.
     pub(super) fn no_events(&mut self, engine: usize, err: &EngineError, now: Instant) {
         if self.engines[engine].may_log(now) {
             let (socket, error) = (self.sockets[engine].display(), chain(err));
@@ -165,7 +165,7 @@ impl EngineLog {
         }
     }
 
-    /// There are more containers than are followed.
+    /// Logs that there are more containers than the limit.
     pub(super) fn full(&mut self, engine: usize, now: Instant) {
         let logged = &mut self.engines[engine];
         if !logged.full && logged.may_log(now) {
@@ -175,7 +175,8 @@ impl EngineLog {
         logged.full = true;
     }
 
-    /// A container was looked at.
+    /// Logs that a container could not be inspected. Later failures before [`Self::inspected_all`] are logged only
+    /// with `--verbose`.
     pub(super) fn looked(&mut self, key: &Key, failure: Option<&LookError>, now: Instant) {
         let logged = &mut self.engines[key.engine];
         if let Some(err) = failure {
@@ -189,12 +190,12 @@ impl EngineLog {
         logged.look_failed |= failure.is_some();
     }
 
-    /// Since the last list, all containers of an engine could be inspected that had to be.
+    /// Takes in that all inspections since the last list have succeeded.
     pub(super) fn inspected_all(&mut self, engine: usize) {
         self.engines[engine].look_failed = false;
     }
 
-    /// The end of a process will not be told.
+    /// Logs once that the exit of a process cannot be watched.
     pub(super) fn unwatched(&mut self, err: &io::Error) {
         if !self.unwatched_process {
             self.unwatched_process = true;
@@ -221,7 +222,7 @@ mod tests {
     };
 
     #[test]
-    fn an_engine_that_restarts_is_lost_once_and_back_once() {
+    fn a_restarted_engine_is_logged_as_lost_once_and_as_back_once() {
         let now = Instant::now();
         let mut logged = Logged::NEW;
         assert!(logged.listed(now) && !logged.listed(now), "later lists");
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_whose_sessions_end_soon_is_back_when_one_is_stable() {
+    fn a_flapping_engine_is_back_when_a_session_is_stable() {
         let now = Instant::now();
         let mut logged = Logged::NEW;
         assert!(logged.listed(now));

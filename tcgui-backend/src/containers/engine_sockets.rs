@@ -1,10 +1,10 @@
-//! Which sockets exist, which paths lead to the same one, and when to retry a failed one. Pure.
+//! Decides which sockets to use, detects paths that lead to the same socket, and schedules retries. Pure.
 
 use std::time::{Duration, Instant};
 
 use super::limits::{RETRY, STABLE};
 
-/// Identifies a socket file among those that exist at the same time. It says nothing about the engine behind it.
+/// Identifies a socket file among those that exist at the same time. It does not identify the engine behind it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SocketKey {
     pub(super) device: u64,
@@ -21,7 +21,7 @@ enum Phase {
     Running {
         session: u64,
         since: Instant,
-        /// When the last list came; `None` before the first one.
+        /// When the last list arrived. `None`: no list has arrived yet.
         listed: Option<Instant>,
         /// A list is under way.
         listing: bool,
@@ -44,7 +44,7 @@ struct EngineSocket {
     pause: Duration,
 }
 
-/// The paths at which an engine may listen, by their number.
+/// The paths at which an engine may listen, by number.
 #[derive(Debug)]
 pub(super) struct EngineSockets(Vec<EngineSocket>);
 
@@ -58,7 +58,7 @@ impl EngineSockets {
         Self(std::iter::repeat_with(socket).take(count).collect())
     }
 
-    /// Takes the socket file at each path. A running session continues: it fails by itself when its engine ends.
+    /// Takes in the socket file at each path. A running session continues. It fails when its engine ends.
     pub(super) fn observe(&mut self, now: Instant, sockets: &[Option<SocketKey>]) {
         for number in 0..self.0.len() {
             let seen = sockets.get(number).copied().flatten();
@@ -81,7 +81,7 @@ impl EngineSockets {
         }
     }
 
-    /// Returns whether a session runs under another path to this socket.
+    /// Returns whether a session with this socket runs under another path.
     fn is_served(&self, number: usize, seen: Option<SocketKey>) -> bool {
         let served = |socket: &EngineSocket| {
             matches!(socket.phase, Phase::Running { .. }) && socket.seen == seen
@@ -90,13 +90,13 @@ impl EngineSockets {
         others.any(|(_, socket)| served(socket))
     }
 
-    /// Returns a path at which a session is to begin now.
+    /// Returns a path at which a session is due.
     pub(super) fn next_due(&self, now: Instant) -> Option<usize> {
         let due = |socket: &EngineSocket| matches!(socket.phase, Phase::Due(at) if at <= now);
         self.0.iter().position(due)
     }
 
-    /// Notes that a session has begun.
+    /// Takes in that a session has begun.
     pub(super) fn begun(&mut self, number: usize, session: u64, now: Instant) {
         self.0[number].phase = Phase::Running {
             session,
@@ -106,7 +106,7 @@ impl EngineSockets {
         };
     }
 
-    /// Notes that another list is asked for, and returns the session to which it belongs, if there is one.
+    /// Marks a list as under way, and returns the session to which it belongs. `None`: no session runs.
     pub(super) fn begin_list(&mut self, number: usize) -> Option<u64> {
         match &mut self.0[number].phase {
             Phase::Running {
@@ -119,7 +119,7 @@ impl EngineSockets {
         }
     }
 
-    /// Notes that a list has come.
+    /// Takes in that a list has arrived.
     pub(super) fn listed(&mut self, number: usize, now: Instant) {
         if let Phase::Running {
             listed, listing, ..
@@ -135,7 +135,8 @@ impl EngineSockets {
         matches!(self.0[number].phase, Phase::Running { session: current, .. } if current == session)
     }
 
-    /// Returns when to list again, so long after the last list; `None` while there is none or one is under way.
+    /// Returns when the next list is due, `interval` after the last one. `None`: no list has arrived yet, or one
+    /// is under way.
     pub(super) fn list_at(&self, number: usize, interval: Duration) -> Option<Instant> {
         match self.0[number].phase {
             Phase::Running {
@@ -159,8 +160,8 @@ impl EngineSockets {
         }
     }
 
-    /// Notes that a session has failed, and returns its state. The pause before the next one grows while sessions fail
-    /// before they are [`STABLE`].
+    /// Takes in that a session has failed, and returns its state. The delay of the next one grows while sessions
+    /// fail before they are [`STABLE`].
     pub(super) fn failed(&mut self, number: usize, now: Instant) -> Ended {
         let socket = &mut self.0[number];
         let Phase::Running { since, listed, .. } = socket.phase else {
@@ -212,20 +213,21 @@ mod tests {
         sockets.begun(2, 2, now);
         assert_eq!((sockets.next_due(now), sockets.wake_at()), (None, None));
         assert!(sockets.is_current(0, 1) && !sockets.is_current(0, 2));
-        // A session is not doubled by a path that comes later, though it goes first.
+        // A path that appears later does not start a second session with the same socket, even if it precedes the
+        // other path.
         let mut late = EngineSockets::new(2);
         late.observe(now, &[None, A]);
         late.begun(1, 1, now);
         late.observe(now, &[A, A]);
         assert_eq!(late.next_due(now), None);
-        // The first path is gone; the second one still leads there.
+        // The first path was removed. The second one still leads to the socket.
         assert!(!sockets.failed(0, now).listed, "it told nothing");
         sockets.observe(now, &[None, A, B]);
         assert_eq!(sockets.next_due(now), Some(1));
     }
 
     #[test]
-    fn what_fails_is_tried_again_after_longer_and_longer() {
+    fn a_failed_engine_is_retried_after_growing_delays() {
         let mut now = Instant::now();
         let mut sockets = EngineSockets::new(1);
         sockets.observe(now, &[A]);

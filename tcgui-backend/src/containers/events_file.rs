@@ -1,8 +1,8 @@
-//! Podman's own file of events, read as Podman writes it.
+//! Reads Podman's events file as soon as Podman writes to it.
 //!
-//! Without a journal, Podman writes its events to a file and reads the file every 250 ms. Subscribers wait as long. inotify
-//! reports the write at once. A line of the file is a doorbell, like the event that follows over the socket. So no event
-//! is lost if the file is missing, is not the one in use, or has another format.
+//! Without a journal, Podman writes its events to a file and reads the file every 250 ms, so subscribers wait up
+//! to 250 ms. inotify reports the write at once. A line of the file is a doorbell, like the event that follows
+//! over the socket. So no event is lost if the file is missing, is not the one in use, or has another format.
 
 use std::fs::{self, File};
 use std::io;
@@ -20,10 +20,11 @@ use super::lines::{LineTooLong, Lines};
 use super::session::{News, Reporter};
 use crate::blocking;
 
-/// The file of root's Podman. Files of users are not read, because a file that root reads should belong to root.
+/// The events file of root's Podman. Files of users are not read, because root must not read a file that a user
+/// controls.
 pub(super) const ROOTS: &str = "/run/libpod/events/events.log";
 
-/// A file that is being followed.
+/// An open events file.
 struct EventsFile {
     path: PathBuf,
     file: File,
@@ -33,15 +34,15 @@ struct EventsFile {
     _watcher: RecommendedWatcher,
 }
 
-/// What there was to read.
+/// The events that were read.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Read {
     events: Vec<Event>,
-    /// Something was left out.
+    /// Lines were skipped.
     lost: bool,
 }
 
-/// Reports what is written to the file from now on, until that cannot be followed any more.
+/// Reports the events that are written to the file from now on, until the file cannot be read any more.
 pub(super) async fn follow(path: PathBuf, reporter: Reporter) {
     let Ok(mut file) = blocking::run(move || EventsFile::open(&path)).await else {
         return;
@@ -67,14 +68,14 @@ pub(super) async fn follow(path: PathBuf, reporter: Reporter) {
 }
 
 impl EventsFile {
-    /// Follows the file from its present end.
+    /// Opens the file, and starts at its current end.
     fn open(path: &Path) -> io::Result<Self> {
-        // Most often there is none, and a watch costs more than a look.
+        // Usually the file does not exist, and this check costs less than a watch.
         fs::symlink_metadata(path)?;
         let rung = Arc::new(Notify::new());
         let directory = path.parent().unwrap_or(path);
         let watcher = watch(directory, path, Arc::clone(&rung)).map_err(io::Error::other)?;
-        // After the watch: what is written from here on rings.
+        // Open the file after the watch is placed, so that every later write is reported.
         let file = open(path)?;
         Ok(Self {
             path: path.to_owned(),
@@ -86,7 +87,7 @@ impl EventsFile {
         })
     }
 
-    /// Reads what is new, within bounds.
+    /// Reads the new lines, up to [`MAX_UNREAD`] bytes.
     fn read(&mut self) -> io::Result<Read> {
         let mut read = Read::default();
         let (now, known) = (fs::metadata(&self.path)?, self.file.metadata()?);
@@ -101,7 +102,7 @@ impl EventsFile {
             read.lost = true;
         }
         let mut piece = [0; 8192];
-        // Not to its end, which a writer could move as fast as it is read.
+        // Stop at the length read above: a fast writer could otherwise keep this loop running.
         while self.at < len {
             let got = self.file.read_at(&mut piece, self.at)?;
             if got == 0 {
@@ -118,7 +119,7 @@ impl EventsFile {
     }
 }
 
-/// Opens a regular file that belongs to this user, and nothing else.
+/// Opens a regular file of this user. Anything else is an error.
 fn open(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW | OFlag::O_NOCTTY;
     let file = File::options()
@@ -135,7 +136,7 @@ fn open(path: &Path) -> io::Result<File> {
 
 fn watch(directory: &Path, path: &Path, rung: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
     let name = path.file_name().map(ToOwned::to_owned);
-    // No event for opening the file: each read would cause one.
+    // Without events for opening the file, because each read would cause one.
     let kinds = EventKindMask::CREATE
         | EventKindMask::REMOVE
         | EventKindMask::MODIFY_NAME
@@ -205,7 +206,7 @@ mod tests {
             report.expect("in time").expect("it follows").news
         }
 
-        /// Writes new lines until one is heard: it follows from then on.
+        /// Writes new lines until one is reported. From then on the file is followed.
         async fn settle(&mut self, path: &Path) {
             let heard = async {
                 loop {
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn lines_are_heard_as_they_are_written() {
+    async fn lines_are_reported_as_they_are_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("events.log");
         append(&path, &line(9));
@@ -249,13 +250,13 @@ mod tests {
         append(&path, end);
         following.expect(2).await;
 
-        // As when it is rotated.
+        // Log rotation.
         fs::write(directory.path().join("new"), line(3)).unwrap();
         fs::rename(directory.path().join("new"), &path).unwrap();
         while !matches!(following.next().await, News::Flooding) {}
         append(&path, &line(4));
         following.expect(4).await;
-        // As much as is never written at once.
+        // Far more than Podman writes at once.
         append(&path, &line(5).repeat(10_000));
         append(&path, &line(6));
         while !matches!(following.next().await, News::Flooding) {}
@@ -268,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_file_of_ours_is_not_read() {
+    async fn a_file_that_is_not_regular_or_not_ours_is_not_read() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name| directory.path().join(name);
         nix::unistd::mkfifo(&path("fifo"), nix::sys::stat::Mode::S_IRUSR).unwrap();

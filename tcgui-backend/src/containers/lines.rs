@@ -1,23 +1,24 @@
-//! The lines of a stream that comes in pieces of any size.
+//! Splits a stream that arrives in parts of any size into lines.
 
 use super::limits::MAX_EVENT;
 
-/// A line that does not end within [`MAX_EVENT`] bytes.
+/// A line is longer than [`MAX_EVENT`] bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an event is longer than {MAX_EVENT} bytes")]
 pub(super) struct LineTooLong;
 
-/// What of the stream has arrived and is no complete line yet.
+/// The start of a line whose end has not arrived yet.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     rest: Vec<u8>,
 }
 
 impl Lines {
-    /// Takes a piece, and hands over each line that it completes, without its end; blank ones are left out.
+    /// Takes in a part of the stream, and passes each line that it completes to `take`, without the newline. Blank
+    /// lines are skipped.
     ///
     /// # Errors
-    /// [`LineTooLong`], or the first error of `take`. The stream is of no more use then.
+    /// [`LineTooLong`], or the first error of `take`. The stream cannot be used after an error.
     pub(super) fn feed<E: From<LineTooLong>>(
         &mut self,
         mut piece: &[u8],
@@ -74,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_may_be_as_long_as_is_promised_and_no_longer() {
+    fn a_line_may_be_as_long_as_the_limit_and_no_longer() {
         let longest = [b'x'; MAX_EVENT];
         assert_eq!(lines(&[&longest, b"\n"]).unwrap(), [longest.to_vec()]);
         assert_eq!(lines(&[&longest, b"x"]), Err(LineTooLong));
@@ -83,7 +84,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cuts_do_not_matter(text: Vec<u8>, cuts in prop::collection::vec(0_usize..200, 0..8)) {
+        fn lines_do_not_depend_on_the_parts_of_the_stream(text: Vec<u8>, cuts in prop::collection::vec(0_usize..200, 0..8)) {
             let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
             cuts.extend([0, text.len()]);
             cuts.sort_unstable();

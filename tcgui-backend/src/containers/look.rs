@@ -1,4 +1,4 @@
-//! One look at one container: what its engine says, and what the kernel says about the process it names.
+//! One inspection of one container: the engine's description, and the kernel's data about its process.
 
 use std::io;
 
@@ -11,38 +11,38 @@ use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
 use crate::netns_holders::{Container, Runtime};
 
-/// Why a look found nothing out.
+/// Why an inspection failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LookError {
-    /// The engine does not tell.
+    /// The request to the engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// What the engine says makes no sense.
+    /// The engine's description is invalid.
     #[error("the description of a container makes no sense")]
     Strange(#[source] serde_json::Error),
-    /// The kernel does not tell in which namespace the process is.
+    /// The namespace of the process cannot be read.
     #[error("cannot read the namespace of process {pid}: is CAP_SYS_PTRACE missing?")]
     Namespace {
-        /// The process, as the engine says.
+        /// The process id from the engine's description.
         pid: i32,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
 }
 
-/// A container that has a process.
+/// A container with a process.
 #[derive(Debug)]
 pub(super) struct Sighting {
     pub(super) id: ProcessNetnsId,
-    /// The namespace is the daemon's own: the network of the host is not the container's.
+    /// The namespace is the daemon's own, because the container uses the host's network.
     pub(super) own: bool,
     pub(super) container: Container,
-    /// The process, to wait for its end.
+    /// The process, for the exit watch.
     pub(super) process: io::Result<ProcessHandle>,
 }
 
-/// Looks at a container. Returns `None` if it has no process.
+/// Inspects a container. `None`: it has no process.
 pub(super) async fn look(
     client: Client,
     runtime: Runtime,
@@ -52,7 +52,7 @@ pub(super) async fn look(
     let Some(Reply { content, of_root }) = client.inspect(&id).await? else {
         return Ok(None);
     };
-    // `/proc` may be slow, and a description long.
+    // On a blocking thread: reading `/proc` may be slow, and parsing a long description too.
     blocking::run(move || {
         let described = answers::description(&content, &id, runtime).map_err(LookError::Strange)?;
         match described.pid {
@@ -74,8 +74,8 @@ fn observe(
     pid: i32,
     container: Container,
 ) -> Result<Option<Sighting>, LookError> {
-    // The process first: if it has ended by the time that the namespace is read, its end is told, and
-    // what was read of a later process with its id is removed again.
+    // Open the process first. If it ends before its namespace is read, its exit is reported, and the result for a
+    // later process with the same id is removed again.
     let process = ProcessHandle::open(pid);
     if process.as_ref().is_err_and(is_no_process) {
         return Ok(None);
@@ -92,7 +92,7 @@ fn observe(
     }
 }
 
-/// Whether an error says that there is no process of this id; `EINVAL` says that it is a thread.
+/// Returns whether the error means that no process has this id. `EINVAL` means that the id is that of a thread.
 fn is_no_process(err: &io::Error) -> bool {
     matches!(
         err.raw_os_error(),

@@ -1,8 +1,8 @@
-//! The known containers, those to be inspected, and the changes that the consumer has not been told yet. Pure.
+//! The known containers, those to be inspected, and the changes that were not reported yet. Pure.
 //!
-//! Events and lists are doorbells: a container is inspected because of them, and only the inspection changes the state. Only the
-//! end of a process counts at once, because the kernel reports it. So an event that is late, lost, repeated or invented costs
-//! one inspection and changes nothing else.
+//! Events and lists are doorbells: they cause an inspection of a container, and only the inspection changes the
+//! state. The exit of a process is the exception: it takes effect at once, because the kernel reports it. So an
+//! event that is late, lost, repeated or false costs one inspection and has no other effect.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use crate::netns_holders::{Container, HeldEvent, Holder, HolderKind};
 /// A container of an engine. Two engines may use the same id.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
-    /// The socket of the engine, by its number.
+    /// The number of the engine's socket.
     pub(super) engine: usize,
     /// The container.
     pub(super) id: ContainerId,
 }
 
-/// What a look at a container has found.
+/// The result of an inspection.
 #[derive(Debug)]
 pub(super) enum Outcome<W> {
-    /// A process in a network namespace.
+    /// The container has a process in a network namespace.
     Holds {
         /// The process and its namespace.
         id: ProcessNetnsId,
-        /// The rest.
+        /// The other properties.
         container: Container,
-        /// Waits for the end of the process for as long as it exists; `None` where it cannot be had.
+        /// The exit watch on the process. `None`: the process cannot be watched.
         watch: Option<W>,
-        /// The namespace is the daemon's own: the container is remembered, so that it is not inspected after every
-        /// list, and never told.
+        /// The namespace is the daemon's own. The container is stored, so that it is not inspected after every
+        /// list, but it is never reported.
         own: bool,
     },
-    /// No such container, or no process.
+    /// The container does not exist, or has no process.
     Nothing,
-    /// It could not be found out. What was known stays.
+    /// The inspection failed. The known state stays.
     Failed,
 }
 
-/// Whether a container is being looked at.
+/// The state of the inspection of a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Look {
     No,
     Queued,
     Running {
-        /// Something happened since it began.
+        /// An event or list during the inspection requires another one.
         again: bool,
     },
 }
@@ -59,7 +59,8 @@ struct Held<W> {
     id: ProcessNetnsId,
     container: Arc<Container>,
     watch: Option<W>,
-    /// A list was believed that it is the same: its end is the end of what was there before the list.
+    /// A list has confirmed the container without an inspection. After the exit of the process the container is
+    /// inspected again, because it may have been restarted before that list.
     listed: bool,
 }
 
@@ -79,7 +80,7 @@ struct Engine<W> {
 }
 
 impl<W> Engine<W> {
-    /// Makes a container worth a look.
+    /// Schedules an inspection of a container.
     fn ring(&mut self, id: &ContainerId) {
         let full = self.containers.len() >= MAX_CONTAINERS;
         match self.containers.get_mut(id) {
@@ -108,7 +109,7 @@ impl<W> Engine<W> {
         self.connected && self.running < MAX_LOOKS && !self.queue.is_empty()
     }
 
-    /// Forgets a container of which nothing is known or expected.
+    /// Removes a container without a process and without a pending inspection.
     fn tidy(&mut self, id: &ContainerId) {
         let idle = |tracked: &Tracked<W>| tracked.look == Look::No && tracked.held.is_none();
         if self.containers.get(id).is_some_and(idle) {
@@ -117,22 +118,22 @@ impl<W> Engine<W> {
     }
 }
 
-/// All that is known; `W` waits for the end of a process.
+/// The state of all engines. `W` is the exit watch on a process.
 #[derive(Debug)]
 pub(super) struct Registry<W> {
     engines: Vec<Engine<W>>,
-    /// Containers by what they hold. Engines that report false data may name one process for two containers: see
+    /// The containers of each process. Engines that report false data may name one process for two containers: see
     /// [`best`].
     claims: BTreeMap<ProcessNetnsId, BTreeMap<Key, Arc<Container>>>,
     told: BTreeMap<ProcessNetnsId, Arc<Container>>,
-    /// What was told and is not any more.
+    /// Holders that were reported and exist no longer.
     gone: BTreeSet<ProcessNetnsId>,
-    /// What is, and was told otherwise or not at all.
+    /// Holders that were not reported, or were reported with other properties.
     changed: BTreeSet<ProcessNetnsId>,
 }
 
 impl<W> Registry<W> {
-    /// Begins with engines of which nothing is known.
+    /// Returns the state before any engine is connected.
     pub(super) fn new(engines: usize) -> Self {
         let engine = || Engine {
             connected: false,
@@ -150,16 +151,16 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Notes that a list is asked for, and returns whether nothing was missed since the last one. What is missed
-    /// from now on makes another list necessary.
+    /// Notes that a list was requested. Returns whether the state was complete since the last one. If something is
+    /// missed from now on, another list is required.
     pub(super) fn begin_list(&mut self, engine: usize) -> bool {
         !std::mem::take(&mut self.engines[engine].incomplete)
     }
 
-    /// Takes a list, the first of a session or a later one.
+    /// Takes in a list, the first of a session or a later one.
     ///
-    /// A container is not inspected again if it is listed under its known name, the kernel will report its end, and the
-    /// same kind of user serves the engine. So an engine that restarts with a thousand containers costs one list.
+    /// A container is not inspected again if it is listed under its known name, its process is watched, and the
+    /// same kind of user serves the engine. So the restart of an engine with a thousand containers costs one list.
     pub(super) fn listed(&mut self, engine: usize, list: &Listing, of_root: bool) {
         let engine = &mut self.engines[engine];
         engine.connected = true;
@@ -185,22 +186,22 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes an event.
+    /// Takes in an event.
     pub(super) fn event(&mut self, engine: usize, event: &Event) {
         let engine = &mut self.engines[engine];
-        // The end of what is not known, or has been seen to end, needs no look.
+        // The end of an unknown container, or of one whose end was noticed already, needs no inspection.
         let matters = event.kind == EventKind::Changed || engine.containers.contains_key(&event.id);
         if matters {
             engine.ring(&event.id);
         }
     }
 
-    /// Notes that something may have been missed.
+    /// Notes that events may have been missed.
     pub(super) fn mark_incomplete(&mut self, engine: usize) {
         self.engines[engine].incomplete = true;
     }
 
-    /// Keeps what is known of an engine that is away: its containers may still run.
+    /// Takes in that an engine is not reachable. Its containers stay, because they may still run.
     pub(super) fn disconnected(&mut self, engine: usize) {
         let engine = &mut self.engines[engine];
         engine.connected = false;
@@ -212,8 +213,8 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Returns the next container to look at, of an engine that is not busy with looks and `may` be asked. Asked
-    /// for is only what is then begun.
+    /// Returns the next container to inspect, and marks it as being inspected. Skips engines with [`MAX_LOOKS`]
+    /// running inspections, and those for which `may` is false.
     pub(super) fn next_look(&mut self, mut may: impl FnMut(usize) -> bool) -> Option<Key> {
         let mut engines = self.engines.iter_mut().enumerate();
         let (number, engine) =
@@ -226,12 +227,12 @@ impl<W> Registry<W> {
         Some(Key { engine: number, id })
     }
 
-    /// Returns whether a look at an engine could begin now.
+    /// Returns whether an inspection of one of the engine's containers could begin now.
     pub(super) fn is_waiting(&self, engine: usize) -> bool {
         self.engines[engine].is_waiting()
     }
 
-    /// Takes what a look has found.
+    /// Takes in the result of an inspection.
     pub(super) fn looked(&mut self, key: &Key, outcome: Outcome<W>) {
         let engine = &mut self.engines[key.engine];
         engine.running = engine.running.saturating_sub(1);
@@ -279,7 +280,7 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes the end of a process, as the kernel tells it.
+    /// Takes in the exit of a process.
     pub(super) fn ended(&mut self, key: &Key, id: ProcessNetnsId) {
         let engine = &mut self.engines[key.engine];
         let Some(tracked) = engine.containers.get_mut(&key.id) else {
@@ -294,25 +295,25 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Returns whether an engine should be listed again, and is not busy with what is known to be open.
+    /// Returns whether the engine should be listed again and has no pending inspections.
     pub(super) fn wants_list(&self, engine: usize) -> bool {
         let engine = &self.engines[engine];
         engine.connected && engine.incomplete && engine.queue.is_empty() && engine.running == 0
     }
 
-    /// Returns whether an engine has more containers than are followed.
+    /// Returns whether an engine has more containers than the limit.
     pub(super) fn is_full(&self, engine: usize) -> bool {
         let engine = &self.engines[engine];
         engine.incomplete && engine.containers.len() >= MAX_CONTAINERS
     }
 
-    /// Returns whether there is something to tell.
+    /// Returns whether an event waits to be reported.
     pub(super) fn has_events(&self) -> bool {
         !self.gone.is_empty() || !self.changed.is_empty()
     }
 
-    /// Returns the next difference between what was told and what is: what is gone first, so that a
-    /// container that was restarted is never there twice.
+    /// Returns the next difference between the reported and the current state. Removals come first, so that a
+    /// restarted container is never reported twice at a time.
     pub(super) fn next_event(&mut self) -> Option<HeldEvent> {
         if let Some(id) = self.gone.pop_first() {
             self.told.remove(&id);
@@ -335,7 +336,7 @@ impl<W> Registry<W> {
         self.compare(id);
     }
 
-    /// Finds out whether there is something to tell about `id`.
+    /// Compares the current state of `id` with the reported one.
     fn compare(&mut self, id: ProcessNetnsId) {
         self.gone.remove(&id);
         self.changed.remove(&id);
@@ -348,8 +349,8 @@ impl<W> Registry<W> {
     }
 }
 
-/// Returns the container to show for a process that several claim: one of root's engines if there is one, else the
-/// first. Otherwise an engine of a user could hide the name of a container of root's.
+/// Returns the container to report for a process that several containers claim: the first one of an engine of
+/// root, else the first one. Otherwise an engine of a user could hide the name of a container of root's engine.
 fn best(claims: &BTreeMap<Key, Arc<Container>>) -> Option<&Arc<Container>> {
     claims.values().min_by_key(|container| !container.of_root)
 }

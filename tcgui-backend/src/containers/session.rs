@@ -1,4 +1,4 @@
-//! One session with an engine: subscribe, list, then report what the events say, until it fails.
+//! One session with an engine: subscribes, lists, and reports events until it fails.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -14,12 +14,12 @@ use super::lines::Lines;
 use crate::clock::unix_seconds;
 use crate::netns_holders::Runtime;
 
-/// Which session. Reports of earlier sessions are ignored.
+/// Identifies a session. Reports of earlier sessions are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SessionId {
-    /// The socket, by its number.
+    /// The number of the engine's socket.
     pub(super) engine: usize,
-    /// Counts the sessions of this daemon.
+    /// The number of the session since the start of the daemon.
     pub(super) count: u64,
 }
 
@@ -30,23 +30,23 @@ pub(super) struct Report {
     pub(super) news: News,
 }
 
-/// News of an engine.
+/// The content of a report.
 #[derive(Debug)]
 pub(super) enum News {
-    /// It is this engine, and these containers run. Events that follow are later than this list, or about
-    /// what is in it.
+    /// The kind of the engine and its running containers. Later events are newer than this list, or are about
+    /// containers in it.
     Listed(Runtime, Reply<Listing>),
-    /// The engine refuses to send events: it is only listed.
+    /// The engine refuses to send events. Its containers are listed regularly instead.
     NoEvents(EngineError),
-    /// Something happened, in this order.
+    /// Events, in the order in which they arrived.
     Events(Vec<Event>),
-    /// It sends more than is read: events may be lost.
+    /// The engine sends more than is read. Events may be lost.
     Flooding,
-    /// The session is over.
+    /// The session has ended.
     Ended(EngineError),
 }
 
-/// To report to the actor, at its pace.
+/// Sends reports to the actor. A report waits while the actor's queue is full.
 #[derive(Debug)]
 pub(super) struct Reporter {
     session: SessionId,
@@ -60,12 +60,12 @@ impl Reporter {
 
     pub(super) async fn send(&self, news: News) {
         let session = self.session;
-        // The actor ends together with its sessions.
+        // An error means that the actor has ended, and this session with it.
         self.reports.send(Report { session, news }).await.ok();
     }
 }
 
-/// Follows an engine until that fails. The error is the last report.
+/// Runs a session until it fails. The error is the last report.
 pub(super) async fn run(client: Client, reporter: Reporter) {
     let err = match follow(&client, &reporter).await {
         Ok(never) => match never {},
@@ -93,14 +93,14 @@ async fn follow(client: &Client, reporter: &Reporter) -> Result<Infallible, Engi
 
 /// Subscribes to events, then lists. The outer error is that of the list, the inner one that of the subscription.
 ///
-/// The list comes after the subscription, so that nothing is missed between them. An engine may be silent until the
-/// first event: the list does not wait for that.
+/// The list is requested after the subscription, so that nothing is missed between them. An engine may send
+/// nothing until the first event, so the list does not wait for the reply longer than [`SUBSCRIPTION`].
 async fn subscribe(
     client: &Client,
     reporter: &Reporter,
     runtime: Runtime,
 ) -> Result<Result<EventStream, EngineError>, EngineError> {
-    // The clock may be set meanwhile, and events carry whole seconds.
+    // One second earlier, because events have whole seconds and the clock may be set.
     let mut subscription = pin!(client.events(unix_seconds().saturating_sub(1)));
     let stream = timeout(SUBSCRIPTION, &mut subscription).await;
     reporter
@@ -112,7 +112,7 @@ async fn subscribe(
     })
 }
 
-/// Lists an engine that refuses to send events, until it is time to subscribe again.
+/// Lists the containers regularly, until the subscription is due for a retry.
 async fn list_instead(
     client: &Client,
     reporter: &Reporter,
@@ -130,7 +130,7 @@ async fn list_instead(
     }
 }
 
-/// Reports events until that fails.
+/// Reports events until an error occurs.
 async fn read(mut stream: EventStream, reporter: &Reporter) -> Result<Infallible, EngineError> {
     let mut lines = Lines::default();
     let mut bytes = EVENT_BYTES;
@@ -152,7 +152,7 @@ async fn read(mut stream: EventStream, reporter: &Reporter) -> Result<Infallible
         bytes.spend(now, u32::try_from(piece.len()).unwrap_or(u32::MAX));
         if let Some(until) = bytes.not_before().filter(|until| *until > now) {
             reporter.send(News::Flooding).await;
-            // Not a wait for something: it bounds what reading may cost.
+            // This pause bounds the cost of reading.
             tokio::time::sleep_until(until.into()).await;
         }
     }

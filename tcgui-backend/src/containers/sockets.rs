@@ -1,4 +1,4 @@
-//! Where engines may listen. Pure, but for the reading of the environment.
+//! The paths at which engines may listen. Pure, except for reading the environment.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -6,18 +6,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Which sockets are followed, and how; they need not exist.
+/// The sockets to follow. They do not have to exist.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainersConfig {
-    /// Absolute paths, each once. Which engine listens there is found out.
+    /// Absolute paths without duplicates. The kind of each engine is detected.
     pub sockets: Vec<PathBuf>,
-    /// What the environment names and is no Unix socket; said once.
+    /// Variables of the environment whose value is not a Unix socket. They are logged once.
     pub unusable: Vec<UnusableHost>,
-    /// How often each engine is asked for its containers though it reported nothing; at least a second counts.
+    /// Interval of the lists of each engine. Values below one second count as one second.
     pub list_interval: Duration,
 }
 
-/// A variable of the environment that names an engine elsewhere.
+/// A variable of the environment whose value is not the URL of a Unix socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnusableHost {
     /// The variable.
@@ -32,7 +32,7 @@ impl fmt::Display for UnusableHost {
     }
 }
 
-/// What of the environment says where engines listen.
+/// The parts of the environment that determine where engines listen.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Environment {
     /// `DOCKER_HOST`
@@ -41,7 +41,7 @@ pub struct Environment {
     pub container_host: Option<OsString>,
     /// `XDG_RUNTIME_DIR`
     pub runtime_dir: Option<OsString>,
-    /// Who started the daemon: `UID`, or who logged in (`man 5 proc_pid_loginuid`).
+    /// The user who started the daemon (`UID`), or who logged in (`man 5 proc_pid_loginuid`).
     pub user: Option<u32>,
 }
 
@@ -59,7 +59,7 @@ impl Environment {
     }
 }
 
-/// Where Docker and the Podman of root listen, on every distribution.
+/// The default sockets of Docker and of root's Podman on all distributions.
 const WELL_KNOWN: [&str; 4] = [
     "/var/run/docker.sock",
     "/run/docker.sock",
@@ -71,7 +71,7 @@ const WELL_KNOWN: [&str; 4] = [
 const NOBODY: u32 = u32::MAX;
 
 impl ContainersConfig {
-    /// Returns the well-known sockets, those of the environment, and those that are `named`.
+    /// Returns the well-known sockets, those of the environment, and those in `named`, in this order.
     pub fn new(
         environment: &Environment,
         named: impl IntoIterator<Item = PathBuf>,
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_unix_socket_is_told() {
+    fn a_host_without_a_unix_socket_is_reported() {
         for host in [
             "tcp://127.0.0.1:2375",
             "ssh://x",

@@ -1,4 +1,4 @@
-//! The actor: takes reports of engines and the kernel, runs the requests, and sends what differs.
+//! The actor: receives reports of engines and of the kernel, runs the requests, and sends the differences.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::kernel::pidfd::ProcessHandle;
 use crate::netns_holders::{HeldEvent, Runtime};
 use crate::token_bucket::TokenBucket;
 
-/// Ends the task that waits for a process, when the container is forgotten.
+/// Aborts its task when it is dropped: an exit watch when the container is removed, a request when the session
+/// ends.
 #[derive(Debug)]
 pub(super) struct Watch(AbortHandle);
 
@@ -35,32 +36,32 @@ impl Drop for Watch {
     }
 }
 
-/// What a child has found.
+/// The result of a child task.
 #[derive(Debug)]
 enum Done {
     Sockets(SocketWatches, Vec<Option<SocketKey>>),
-    /// Its last report is among the reports.
+    /// The session's last report is in the report queue.
     Session,
-    /// A list that was asked for beside the events of a session.
+    /// A list that was requested independently of the session.
     Listed(SessionId, Result<Reply<Listing>, EngineError>),
-    /// The file of events of this engine is followed no longer.
+    /// The events file of this engine is not followed any more.
     EventsFile(SessionId),
     Looked(Key, Box<Result<Option<Sighting>, LookError>>),
     Ended(Key, ProcessNetnsId),
 }
 
-/// What runs for one socket, and what is known of the engine behind it.
+/// The tasks of one socket, and the state of the engine behind it.
 #[derive(Debug)]
 struct Followed {
     session: Option<Watch>,
-    /// Asks for a list beside the session.
+    /// Requests a list independently of the session.
     list: Option<Watch>,
-    /// Follows the engine's file of events, if there is one.
+    /// Follows the engine's events file, if there is one.
     events_file: Option<Watch>,
     runtime: Runtime,
     /// Whether root serves the engine that sent the last list.
     of_root: bool,
-    /// How many looks may begin.
+    /// The budget of inspections.
     looks: TokenBucket,
 }
 
@@ -76,7 +77,7 @@ impl Followed {
         }
     }
 
-    /// Ends everything that belongs to a session.
+    /// Ends all tasks of a session.
     fn end_session(&mut self) {
         self.session = None;
         self.list = None;
@@ -84,7 +85,7 @@ impl Followed {
     }
 }
 
-/// What ended a wait.
+/// The reason for a wake-up.
 enum Input<'a> {
     Stop,
     ConsumerGone,
@@ -95,7 +96,7 @@ enum Input<'a> {
     Timer,
 }
 
-/// The container actor; [`Task::run`] is its life.
+/// The container actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
     sockets: Vec<PathBuf>,
@@ -106,13 +107,13 @@ pub struct Task {
     followed: Vec<Followed>,
     list_interval: Duration,
     session_count: u64,
-    /// `None` while it looks.
+    /// `None` while a child task checks the sockets.
     watches: Option<SocketWatches>,
-    /// Watches ring this.
+    /// Notified when the sockets may have changed.
     rung: Arc<Notify>,
-    /// It rang while it looked.
+    /// A check of the sockets is wanted.
     wanted: bool,
-    /// When to look without a ring; `None` while all watches are there.
+    /// When to check the sockets without a notification. `None`: all watches work.
     look_at: Option<Instant>,
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     children: JoinSet<Done>,
@@ -154,7 +155,7 @@ impl Task {
         }
     }
 
-    /// Follows the engines until `stop` is cancelled or the consumer is gone.
+    /// Follows the engines until `stop` is cancelled or the consumer is dropped.
     pub async fn run(mut self, stop: CancellationToken) {
         let events = self.events.clone();
         loop {
@@ -202,16 +203,16 @@ impl Task {
             done = next_done(&mut self.children) => Input::Done(done),
             // Cancel-safe: `recv` takes nothing unless it returns it. The actor has a sender itself.
             Some(report) = self.reports.1.recv() => Input::Report(report),
-            // Cancel-safe: a ring stays until it is returned.
+            // Cancel-safe: a notification stays until it is returned.
             () = self.rung.notified() => Input::Rung,
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is computed again each time.
             () = wake => Input::Timer,
         }
     }
 
-    /// Returns when there is something to do though nothing happens.
+    /// Returns when the next task is due without an input.
     fn wake_at(&self) -> Option<Instant> {
-        // While it looks, the end of the look comes first.
+        // While the sockets are being checked, the result of the check comes first.
         let looks = self
             .watches
             .as_ref()
@@ -228,7 +229,7 @@ impl Task {
         all.into_iter().flatten().min()
     }
 
-    /// Returns when an engine is to be listed again.
+    /// Returns when an engine is due to be listed again.
     fn list_at(&self, engine: usize) -> Option<Instant> {
         let interval = if self.registry.wants_list(engine) {
             LIST_AGAIN.min(self.list_interval)
@@ -238,7 +239,7 @@ impl Task {
         self.engine_sockets.list_at(engine, interval)
     }
 
-    /// Returns when an engine whose sessions ended soon is back.
+    /// Returns when a session with a flapping engine will be stable.
     fn stable_at(&self, engine: usize) -> Option<Instant> {
         let at = self.engine_sockets.stable_at(engine);
         at.filter(|_| self.log.is_flapping(engine))
@@ -258,8 +259,8 @@ impl Task {
         }
     }
 
-    /// Looks which sockets there are, if that is called for and not being done. A directory may belong to a
-    /// user and its file system to a program of that user, so it is done where it may block.
+    /// Checks the sockets on a blocking thread, if a check is wanted and none is running. A directory may be in a
+    /// file system that a user's program serves, so the check may block.
     fn look_for_sockets(&mut self) {
         if !self.wanted {
             return;
@@ -290,7 +291,7 @@ impl Task {
         }
     }
 
-    /// Begins a session; the one before, if there is one, ends.
+    /// Begins a session. An earlier session of this engine is aborted.
     fn begin_session(&mut self, engine: usize, now: Instant) {
         self.session_count += 1;
         let session = SessionId {
@@ -311,7 +312,7 @@ impl Task {
         followed.session = Some(Watch(child));
     }
 
-    /// Asks an engine for its containers beside its session: an event may have been lost.
+    /// Requests the containers of an engine in addition to its session, because an event may have been lost.
     fn begin_list(&mut self, engine: usize) {
         let Some(count) = self.engine_sockets.begin_list(engine) else {
             return;
@@ -327,8 +328,8 @@ impl Task {
         self.followed[engine].list = Some(Watch(child));
     }
 
-    /// Follows the file in which an engine keeps its events, if it has one and that is not followed. Which it
-    /// may not have yet: so it is tried when there are events.
+    /// Follows the events file of an engine, if it has one and it is not followed yet. The file may be created
+    /// later, so this is tried again after events.
     fn follow_events_file(&mut self, session: SessionId) {
         let SessionId { engine, .. } = session;
         let followed = &mut self.followed[engine];
@@ -413,7 +414,7 @@ impl Task {
         self.followed[engine].end_session();
         let session = self.engine_sockets.failed(engine, now);
         self.log.lost(engine, err, session, now);
-        // One that could still list its containers can be asked about them.
+        // Another session may still inspect the containers of an engine that could list them.
         if !session.listed {
             self.registry.disconnected(engine);
         }
@@ -456,7 +457,7 @@ impl Task {
         let child = self.children.spawn(async move {
             match end.wait().await {
                 Ok(()) => Done::Ended(key, id),
-                // The runtime shuts down, and so does this task.
+                // An error means that the runtime is shutting down, and this task with it.
                 Err(_) => std::future::pending().await,
             }
         });
@@ -464,8 +465,8 @@ impl Task {
     }
 }
 
-/// Waits for a child to finish; those that were aborted do not count. Cancel-safe: the set keeps a result until
-/// it is returned.
+/// Waits for a child task to finish. Ignores aborted tasks. Cancel-safe: the set keeps a result until it is
+/// returned.
 async fn next_done(children: &mut JoinSet<Done>) -> Done {
     loop {
         match children.join_next().await {

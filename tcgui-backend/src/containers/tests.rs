@@ -1,4 +1,4 @@
-//! The actor with engines of the test's own, honest and hostile, and with processes that are real.
+//! The actor with fake engines, honest and hostile, and with real processes.
 
 mod engine;
 mod hostile;
@@ -25,7 +25,7 @@ const SOON: Duration = Duration::from_secs(20);
 const WEB: &str = "aaaaaaaaaaaa0001";
 const DB: &str = "bbbbbbbbbbbb0002";
 
-/// A process in a network namespace of its own, as a container has one. Killed when this value goes.
+/// A process in a network namespace of its own, like that of a container. It is killed when this value is dropped.
 struct Process(Child);
 
 impl Process {
@@ -68,7 +68,7 @@ impl Drop for Process {
     }
 }
 
-/// A running actor and what it tells.
+/// A running actor and its events.
 struct Follower {
     events: mpsc::Receiver<HeldEvent>,
     actor: JoinSet<()>,
@@ -76,7 +76,7 @@ struct Follower {
 }
 
 impl Follower {
-    /// Starts an actor that does not list again while nothing is missing.
+    /// Starts an actor that does not list again unless a list is required.
     fn start(sockets: &[&Path]) -> Self {
         Self::start_with(sockets, Duration::from_secs(3600))
     }
@@ -114,7 +114,7 @@ impl Follower {
         }
     }
 
-    /// Expects a container of this name that this process holds.
+    /// Waits for the event of a container with this name and this process.
     async fn expect(&mut self, name: &str, process: &Process) {
         let (id, container) = self.added().await;
         assert_eq!((id, container.name.as_str()), (process.id(), name));
@@ -128,7 +128,7 @@ impl Follower {
     }
 }
 
-/// Waits for something that the fake engine sees; the deadline is the test's.
+/// Waits until a condition of the fake engine holds, with a timeout.
 async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let waited = timeout(SOON, async {
         while !holds() {
@@ -147,7 +147,7 @@ fn new_socket() -> (TempDir, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() {
+async fn a_container_is_reported_and_removed_with_its_process() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let web = Process::start();
@@ -170,7 +170,7 @@ async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() 
     for ignored in ["pause", "exec_start: sh", "health_status: healthy", "kill"] {
         engine.tell(WEB, ignored);
     }
-    // No event tells the end: the kernel does.
+    // No event reports the end, but the kernel does.
     drop(web);
     assert_eq!(follower.next().await, HeldEvent::Removed(id));
     assert_eq!(
@@ -184,7 +184,7 @@ async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() 
     engine.tell(WEB, "die");
     engine.tell(WEB, "start");
     follower.expect("other", &again).await;
-    // Another start without an end between them: the process is another one.
+    // Another start without an end in between: the container has another process.
     let third = Process::start();
     engine.put(WEB, "other", third.pid());
     engine.tell(WEB, "start");
@@ -194,7 +194,7 @@ async fn a_container_is_told_with_all_that_is_known_and_gone_with_its_process() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_starts_between_subscription_and_list_is_not_missed() {
+async fn a_start_between_subscription_and_list_is_not_missed() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
@@ -232,13 +232,13 @@ async fn an_engine_may_start_later_stop_and_start_again() {
     let (web, db) = (Process::start(), Process::start());
     engine.put(WEB, "web", web.pid());
     engine.put(DB, "db", db.pid());
-    // Whether it is asked before or after that.
+    // The result is the same whether the engine is listed before or after these events.
     engine.tell(WEB, "start");
     engine.tell(DB, "start");
     let told = [follower.added().await.0, follower.added().await.0];
     assert!(told.contains(&web.id()) && told.contains(&db.id()));
 
-    // A container that ends while the engine is away is gone; one that runs stays.
+    // A container that ends while the engine is stopped is removed. One that runs stays.
     let state = engine.stop();
     let gone = web.id();
     drop(web);
@@ -253,10 +253,10 @@ async fn an_engine_may_start_later_stop_and_start_again() {
         "the list says that it is the same"
     );
 
-    // Killed: the socket stays, and nobody answers. The next one comes in its place.
+    // The engine is killed: its socket stays, and no process listens. Then another engine replaces it.
     let state = engine.stop();
     drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
-    // Nobody sees an attempt that is refused: this long there are some.
+    // A refused attempt has no visible effect. Several are made within this time.
     tokio::time::sleep(Duration::from_millis(300)).await;
     let id = db.id();
     state.lock().unwrap().containers.remove(DB);
@@ -271,7 +271,7 @@ async fn an_engine_may_start_later_stop_and_start_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_paths_to_one_engine_are_asked_once() {
+async fn two_paths_to_one_engine_have_one_session() {
     let (directory, socket) = new_socket();
     let linked = directory.path().join("link.sock");
     std::os::unix::fs::symlink(&socket, &linked).unwrap();
@@ -298,7 +298,7 @@ async fn an_engine_may_be_silent_until_its_first_event() {
         begun.elapsed() < ANSWER,
         "the list does not wait for events"
     );
-    // Longer than the time within which every other question must be answered.
+    // Longer than the timeout of every other request.
     tokio::time::sleep(ANSWER + Duration::from_millis(500)).await;
     engine.put(DB, "db", db.pid());
     engine.tell(DB, "start");
@@ -309,7 +309,7 @@ async fn an_engine_may_be_silent_until_its_first_event() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lost_event_is_made_up_for_with_one_request() {
+async fn a_lost_event_is_found_with_one_list() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
@@ -329,10 +329,10 @@ async fn a_lost_event_is_made_up_for_with_one_request() {
     .await;
     let lists = engine.state().requests.split_off(before);
     assert!(lists.iter().all(|it| it == "/containers/json"), "{lists:?}");
-    // It starts, and no event tells.
+    // It starts without an event.
     engine.put(DB, "db", db.pid());
     follower.expect("db", &db).await;
-    // It is gone for the engine, though its process still runs: the kernel does not tell.
+    // The engine no longer has it, but its process still runs, so the kernel reports nothing.
     engine.state().containers.remove(DB);
     assert_eq!(follower.next().await, HeldEvent::Removed(db.id()));
     assert_eq!(engine.requests("/_ping"), 1, "in one session");
@@ -340,7 +340,7 @@ async fn a_lost_event_is_made_up_for_with_one_request() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_hangs_at_a_later_list_is_lost_and_comes_back() {
+async fn an_engine_that_hangs_at_a_later_list_is_lost_and_reconnected() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let (web, db) = (Process::start(), Process::start());
@@ -357,7 +357,7 @@ async fn an_engine_that_hangs_at_a_later_list_is_lost_and_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_without_events_is_listed_now_and_then() {
+async fn an_engine_without_events_is_listed_regularly() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
@@ -386,7 +386,7 @@ async fn an_engine_without_events_is_listed_now_and_then() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_engine_that_refuses_a_list_is_asked_anew() {
+async fn an_engine_that_refuses_a_list_is_retried() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let refusal = b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
@@ -445,7 +445,7 @@ async fn a_user_cannot_replace_the_socket_of_roots_engine_between_two_requests()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_consumer_that_goes_ends_it() {
+async fn a_dropped_consumer_ends_the_actor() {
     let (_directory, socket) = new_socket();
     let mut follower = Follower::start(&[&socket]);
     drop(follower.events);

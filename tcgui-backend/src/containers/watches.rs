@@ -131,7 +131,7 @@ impl SocketWatches {
         self.placed.retain(|path| {
             let stays = !moved && wanted.contains(path);
             if !stays {
-                // The same path may be another directory by now; an error says that the watch was gone.
+                // The same path may now be another directory. An error means that the watch was already removed.
                 watcher.unwatch(path).ok();
             }
             stays
@@ -142,7 +142,7 @@ impl SocketWatches {
             }
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(self.placed.insert(path)),
-                // The directory has disappeared since. The watch on the one above reports that.
+                // The directory was deleted in the meantime. The watch on the one above reports that.
                 Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(err) => result = Err(err),
             }
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_socket_is_seen_wherever_it_appears() {
+    async fn a_new_socket_is_seen_in_any_directory_of_its_path() {
         let root = tempfile::tempdir().unwrap();
         let run = root.path().join("run");
         fs::create_dir(&run).unwrap();

@@ -1,4 +1,4 @@
-//! The registry against a world that changes while it looks, with events lost, late and invented.
+//! The registry with containers that change during inspections, and with lost, late and false events.
 
 use std::collections::BTreeMap;
 
@@ -57,7 +57,7 @@ fn list(containers: &[(u64, &str)]) -> Listing {
     }
 }
 
-/// Takes what there is to tell, and checks that it follows from what was told before.
+/// Takes all events, and checks each against the earlier ones.
 fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
     let mut events = Vec::new();
     while registry.has_events() {
@@ -78,7 +78,7 @@ fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
     events
 }
 
-/// Connects one engine with one container that runs.
+/// Connects one engine with one running container.
 fn with_one() -> (Registry<()>, Reported) {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
@@ -90,9 +90,9 @@ fn with_one() -> (Registry<()>, Reported) {
 }
 
 #[test]
-fn a_restarted_container_is_gone_before_it_is_there() {
+fn a_restarted_container_is_removed_before_it_is_added() {
     let (mut registry, mut told) = with_one();
-    // The end of the process is heard after the start of the next one.
+    // The exit of the process arrives after the start of the next one.
     registry.event(0, &event(1, EventKind::Changed));
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(3, "web"));
@@ -104,7 +104,7 @@ fn a_restarted_container_is_gone_before_it_is_there() {
 }
 
 #[test]
-fn a_new_name_is_told_under_the_same_identity() {
+fn a_new_name_is_reported_under_the_same_identity() {
     let (mut registry, mut told) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
     registry.next_look(|_| true).unwrap();
@@ -114,7 +114,7 @@ fn a_new_name_is_told_under_the_same_identity() {
 }
 
 #[test]
-fn what_ends_before_it_is_told_is_never_told() {
+fn a_container_that_ends_before_its_report_is_never_reported() {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
@@ -125,7 +125,7 @@ fn what_ends_before_it_is_told_is_never_told() {
 }
 
 #[test]
-fn what_happens_during_a_look_makes_another() {
+fn an_event_during_an_inspection_causes_another() {
     let (mut registry, _) = with_one();
     for _ in 0..3 {
         registry.event(0, &event(1, EventKind::Changed));
@@ -144,7 +144,7 @@ fn what_happens_during_a_look_makes_another() {
 }
 
 #[test]
-fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
+fn after_a_reconnect_only_differences_are_inspected() {
     let (mut registry, mut told) = with_one();
     registry.disconnected(0);
     assert_eq!(take(&mut registry, &mut told), [], "it may still run");
@@ -152,21 +152,21 @@ fn an_engine_that_comes_back_is_asked_only_about_what_differs() {
     assert_eq!(registry.next_look(|_| true), Some(key(0, 2)));
     assert_eq!(registry.next_look(|_| true), None);
     registry.looked(&key(0, 2), Outcome::Nothing);
-    // Listed under another name, and not listed though its process runs.
+    // Listed under another name, and not listed although its process runs.
     for list in [list(&[(1, "other")]), list(&[])] {
         registry.disconnected(0);
         registry.listed(0, &list, true);
         assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
         registry.looked(&key(0, 1), holds(7, "web"));
     }
-    // The list was of a later process than the one whose end is heard only now.
+    // The list was made with a later process than the one whose exit arrives only now.
     registry.listed(0, &list(&[(1, "web")]), true);
     registry.ended(&key(0, 1), process(7));
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
 }
 
 #[test]
-fn without_the_kernel_the_engine_is_asked_about_ends() {
+fn without_exit_watches_lists_cause_inspections() {
     let (mut registry, mut told) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
     let unwatched = Outcome::<()>::Holds {
@@ -178,7 +178,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, unwatched);
     take(&mut registry, &mut told);
-    // A list cannot say whether it is the same process.
+    // A list does not show whether it is the same process.
     registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Failed);
@@ -190,7 +190,7 @@ fn without_the_kernel_the_engine_is_asked_about_ends() {
 }
 
 #[test]
-fn one_process_of_two_containers_is_told_once() {
+fn one_process_of_two_containers_is_reported_once() {
     let (mut registry, mut told) = (Registry::new(2), Reported::new());
     for engine in 0..2 {
         registry.listed(engine, &list(&[(1, "x")]), true);
@@ -243,7 +243,7 @@ fn a_container_is_inspected_again_if_another_kind_of_user_lists_it() {
 }
 
 #[test]
-fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
+fn a_flood_of_false_events_is_bounded_and_causes_a_list() {
     let (mut registry, _) = with_one();
     for number in 0..10 * MAX_CONTAINERS as u64 {
         registry.event(0, &event(number, EventKind::Changed));
@@ -272,7 +272,7 @@ fn a_flood_of_inventions_is_bounded_and_leads_to_a_list() {
 }
 
 #[test]
-fn what_could_not_be_inspected_is_kept_and_tried_again() {
+fn a_failed_inspection_keeps_the_state_and_is_retried() {
     let (mut registry, mut told) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
     let key = registry.next_look(|_| true).unwrap();
@@ -282,7 +282,7 @@ fn what_could_not_be_inspected_is_kept_and_tried_again() {
 }
 
 #[test]
-fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
+fn a_miss_during_a_list_causes_another_list() {
     let (mut registry, _) = with_one();
     registry.begin_list(0);
     registry.mark_incomplete(0);
@@ -291,7 +291,7 @@ fn what_is_missed_while_a_list_is_under_way_is_listed_again() {
 }
 
 #[test]
-fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
+fn containers_on_the_hosts_network_are_inspected_once() {
     let (mut registry, mut told) = with_one();
     let both = list(&[(1, "web"), (2, "host")]);
     registry.listed(0, &both, true);
@@ -312,13 +312,13 @@ fn a_list_leads_to_no_look_at_containers_on_the_hosts_network() {
     assert_eq!(registry.engines[0].containers.len(), 1, "and is forgotten");
 }
 
-/// What may happen to one of a few containers of two engines.
+/// A change or message about one of a few containers of two engines.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Start(usize, u64),
     Stop(usize, u64),
     Rename(usize, u64),
-    /// An event arrives, true or not.
+    /// An event arrives, true or false.
     Event(usize, u64, EventKind),
     Session(usize),
     Lost(usize),
@@ -345,13 +345,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What really runs, and what is on its way to the registry.
+/// The running containers, and the messages on their way to the registry.
 #[derive(Default)]
 struct World {
     running: BTreeMap<(usize, u64), (i32, String)>,
     processes: i32,
     looks: Vec<(Key, Option<(i32, String)>)>,
-    /// Ends that are told to who watches.
+    /// Exits of watched processes.
     ends: VecDeque<(Key, i32)>,
 }
 
@@ -389,8 +389,7 @@ impl World {
             None => Outcome::Nothing,
         };
         registry.looked(&key, outcome);
-        // A process that ended during the look is watched from before its end, and so is one that ends
-        // later.
+        // The exit watch also reports processes that ended during the inspection or end later.
         if let Some((pid, _)) = found.filter(|_| works) {
             self.ends.push_back((key, pid));
         }
@@ -432,7 +431,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn whatever_was_lost_one_list_puts_it_right(steps in prop::collection::vec(step(), 0..60)) {
+    fn one_list_corrects_the_state_after_any_loss(steps in prop::collection::vec(step(), 0..60)) {
         let (mut registry, mut told, mut world) = (Registry::new(2), Reported::new(), World::default());
         for step in steps {
             world.step(&mut registry, &mut told, step);
@@ -445,7 +444,7 @@ proptest! {
             while world.begin_look(&mut registry) {}
             world.hear_end(&mut registry);
             let expected = world.ends.iter().any(|(_, pid)| !world.lives(*pid));
-            // The end that was just heard may have made a container worth a look.
+            // The exit that was just taken in may have scheduled an inspection.
             let waiting = (0..2).any(|engine| registry.is_waiting(engine));
             if world.looks.is_empty() && !expected && !waiting {
                 break;

@@ -1,4 +1,4 @@
-//! An engine of the test's own: a small HTTP server on a Unix socket that is honest or is not.
+//! A fake engine: a small HTTP server on a Unix socket, honest or hostile.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -12,20 +12,20 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
 
-/// How a question is answered.
+/// How to reply to a request.
 #[derive(Debug, Clone)]
 pub(super) enum Answer {
-    /// As an engine does.
+    /// As a real engine.
     Honest,
-    /// Not at all.
+    /// No reply.
     Silence,
-    /// Events as an engine tells them, but not even the head of the answer before the first one.
+    /// As a real engine, but nothing, not even the head, is sent before the first event.
     HeadWithFirstEvent,
-    /// These bytes instead of an answer, then the end of the connection.
+    /// These bytes instead of a reply, then the connection is closed.
     Raw(Vec<u8>),
-    /// This text, in an answer that is complete.
+    /// This text in a complete reply.
     Body(String),
-    /// These bytes again and again after a beginning, for as long as anybody reads.
+    /// These bytes repeatedly after a start, until the client closes the connection.
     Endless(&'static str, Vec<u8>),
 }
 
@@ -39,17 +39,17 @@ pub(super) struct Described {
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) containers: BTreeMap<String, Described>,
-    /// Answers that are not honest, by the beginning of the path.
+    /// Replies that are not honest, by the start of the path.
     pub(super) answers: BTreeMap<&'static str, Answer>,
     /// Requests so far, by path.
     pub(super) requests: Vec<String>,
     /// Bytes that were written by [`Answer::Endless`].
     pub(super) written: usize,
-    /// Put into the container map, and told as an event, when the list is asked for; not in the list.
+    /// Added to the containers, with an event, when the list is requested. The list does not contain it.
     pub(super) started_by_list: Option<(String, Described)>,
 }
 
-/// The engine. It ends with this value, as if killed: its socket stays.
+/// The engine. Dropping it is like killing it: its socket stays.
 #[derive(Debug)]
 pub(super) struct FakeEngine {
     pub(super) socket: PathBuf,
@@ -63,7 +63,7 @@ impl FakeEngine {
         Self::resume(socket, Arc::default())
     }
 
-    /// Starts an engine that knows what an earlier one knew.
+    /// Starts an engine with the state of an earlier one.
     pub(super) fn resume(socket: &Path, state: Arc<Mutex<State>>) -> Self {
         std::fs::remove_file(socket).ok();
         Self::serve_on(UnixListener::bind(socket).unwrap(), socket, state)
@@ -96,7 +96,7 @@ impl FakeEngine {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (state, events) = (Arc::clone(&shared), sender.clone());
                 connections.spawn(async move {
-                    // Whoever asks may go at any time.
+                    // A client may close the connection at any time.
                     serve(stream, &state, &events).await.ok();
                 });
                 while connections.try_join_next().is_some() {}
@@ -110,13 +110,13 @@ impl FakeEngine {
         }
     }
 
-    /// Ends it in order, and returns what it knew.
+    /// Stops it regularly, and returns its state.
     pub(super) fn stop(self) -> Arc<Mutex<State>> {
         std::fs::remove_file(&self.socket).unwrap();
         Arc::clone(&self.state)
     }
 
-    /// Whether there was a request for what begins like this.
+    /// Returns whether there was a request for a path that starts with this.
     pub(super) fn was_asked(&self, path: &str) -> bool {
         let requests = &self.state().requests;
         requests.iter().any(|request| request.starts_with(path))
@@ -130,7 +130,7 @@ impl FakeEngine {
         self.state().answers.insert(path, answer);
     }
 
-    /// Describes a container from now on, without an event.
+    /// Adds or replaces a container, without an event.
     pub(super) fn put(&self, id: &str, name: &str, pid: impl Into<Value>) {
         let described = Described {
             name: format!("/{name}"),
@@ -144,7 +144,7 @@ impl FakeEngine {
         self.events.send(event(id, action)).ok();
     }
 
-    /// How often exactly this was asked for; a query after the path does not matter.
+    /// Returns the number of requests for exactly this path, with any query.
     pub(super) fn requests(&self, path: &str) -> usize {
         let is = |request: &&String| request.split('?').next() == Some(path);
         self.state().requests.iter().filter(is).count()
@@ -172,7 +172,7 @@ async fn serve(
     }
     let request = String::from_utf8(request).unwrap();
     let path = request.split(' ').nth(1).unwrap().to_owned();
-    // Subscribed before it is answered, as in a real engine.
+    // Subscribe before the reply, as a real engine does.
     let subscription = events.subscribe();
     let answer = answer(&path, state, events);
     match answer {
@@ -195,7 +195,7 @@ async fn serve(
     }
 }
 
-/// Returns the answer; the honest one to a question about events is a stream.
+/// Returns the reply. The honest reply to a request for events is a stream.
 fn answer(path: &str, state: &Mutex<State>, events: &broadcast::Sender<String>) -> Answer {
     let mut state = state.lock().unwrap();
     state.requests.push(path.to_owned());

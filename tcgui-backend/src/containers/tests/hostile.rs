@@ -1,4 +1,4 @@
-//! Engines that lie, hang, flood, and say what no engine says.
+//! Engines that send false data, hang, flood, or send data that no engine sends.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::containers::limits::{ANSWER, MAX_EVENT, MAX_LIST};
 use crate::netns_holders::HeldEvent;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lies_are_told_to_nobody() {
+async fn false_data_is_not_reported() {
     let (_directory, socket) = new_socket();
     let engine = FakeEngine::start(&socket);
     let mut gone = Command::new("true").spawn().unwrap();
@@ -40,7 +40,7 @@ async fn lies_are_told_to_nobody() {
     engine.put(WEB, "../../etc", web.pid());
     engine.put(DB, "same-process", web.pid());
     let mut follower = Follower::start(&[&socket]);
-    // One process is one holder, whatever the number of containers that claim it.
+    // One process is one holder, even if several containers claim it.
     let (id, container) = follower.added().await;
     assert_eq!(id, web.id());
     if container.name.as_str() == "same-process" {
@@ -54,7 +54,7 @@ async fn lies_are_told_to_nobody() {
     follower.stop().await;
 }
 
-/// What a hostile engine may answer to any question.
+/// Replies of a hostile engine to any request.
 fn nonsense() -> Vec<(&'static str, Answer)> {
     let raw = |text: &str| Answer::Raw(text.as_bytes().to_vec());
     let chunked = "HTTP/1.1 200 OK\r\nApi-Version: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -117,9 +117,9 @@ fn nonsense() -> Vec<(&'static str, Answer)> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nonsense_harms_nothing_and_is_recovered_from() {
+async fn malformed_replies_do_no_harm_and_the_engine_recovers() {
     let process = Arc::new(Process::start());
-    // All at once: what could not be inspected is tried again after seconds.
+    // All cases run at once, because a failed inspection is retried after seconds.
     let mut cases = JoinSet::new();
     for path in ["/_ping", "/events", "/containers/json", "/containers/a"] {
         for (what, answer) in nonsense() {
@@ -143,7 +143,7 @@ async fn nonsense_harms_nothing_and_is_recovered_from() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_hundred_megabytes_are_not_read() {
+async fn overlong_replies_are_not_read() {
     let (_directory, socket) = new_socket();
     let process = Process::start();
     let space = vec![b' '; 64 * 1024];
@@ -155,13 +155,13 @@ async fn a_hundred_megabytes_are_not_read() {
         let mut follower = Follower::start(&[&socket]);
         until(path, || engine.was_asked(path)).await;
         if path == "/events" {
-            // Blanks are no line: they are read until one would be too long.
+            // Spaces are not a line. They are read until the line would be too long.
             until("the session ends", || engine.state().requests.len() > 5).await;
         }
         engine.state().answers.clear();
         follower.expect("web", &process).await;
         let written = engine.state().written;
-        // What the sockets hold, too.
+        // Includes the bytes in the socket buffers.
         assert!(written < MAX_LIST + 2 * 1024 * 1024, "{path}: {written}");
         follower.stop().await;
     }
@@ -203,7 +203,7 @@ async fn an_engine_that_hangs_delays_only_itself() {
     for engine in &engines {
         engine.state().answers.clear();
     }
-    // The first of them that recovers tells the container, the others tell the same.
+    // The first one that recovers reports the container, and the others report the same.
     let (id, _) = follower.added().await;
     assert_eq!(id, process.id());
     follower.stop().await;
@@ -224,7 +224,7 @@ async fn an_endless_head_of_events_ends_the_session() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_flood_of_events_hides_nothing_for_long() {
+async fn a_flood_of_events_delays_real_events_only_briefly() {
     let (directory, socket) = new_socket();
     let flooding = FakeEngine::start(&directory.path().join("flood.sock"));
     let process = Process::start();
@@ -254,14 +254,14 @@ async fn a_flood_of_events_hides_nothing_for_long() {
         assert_eq!(follower.next().await, HeldEvent::Removed(id));
     }
     assert!(slowest < Duration::from_secs(1), "{slowest:?}");
-    // Read at the rate that is promised, not at the one that is offered.
+    // Events are read at the rate of the limit, not at the rate at which they are sent.
     let rate = flooding.state().written / 2;
     assert!(rate < 20 * 1024 * 1024, "{rate} bytes a second");
     follower.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_event_without_end_ends_the_session() {
+async fn an_endless_event_ends_the_session() {
     let (_directory, socket) = new_socket();
     let process = Process::start();
     let engine = FakeEngine::start(&socket);
