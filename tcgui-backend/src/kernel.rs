@@ -1,8 +1,8 @@
-//! The kernel's interfaces: network namespaces, rtnetlink, capabilities, limits.
+//! Access to the kernel: network namespaces, rtnetlink, capabilities, limits.
 //!
-//! The only code that names `nix` or the netlink crates, and the only place for `unsafe`. Types of
-//! those crates appear in no signature that leaves this folder. Everything here is one operation that
-//! is asked for and answered; what to do about the answer is decided elsewhere.
+//! Only this folder uses `nix` and the netlink crates, and only here is `unsafe` allowed. No signature that leaves
+//! the folder contains a type of those crates. Each function is one operation with a result; decisions are made
+//! elsewhere.
 
 #[cfg(feature = "daemon")]
 pub mod boot;

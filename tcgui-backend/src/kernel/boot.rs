@@ -1,4 +1,4 @@
-//! What is true for one boot: its id, the time since it, the kernel's number for the own namespace.
+//! Properties of the current boot: its id, the time since it, and the cookie of the own network namespace.
 
 use std::fs;
 use std::io;
@@ -14,7 +14,7 @@ use super::rtnetlink::RequestSocket;
 /// `SO_NETNS_COOKIE` (`include/uapi/asm-generic/socket.h`), Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// Returns the kernel's name for this boot, which no other boot has.
+/// Returns the kernel's id of this boot, which no other boot has.
 ///
 /// # Errors
 /// `/proc` is not mounted.
@@ -23,20 +23,20 @@ pub fn boot_id() -> io::Result<String> {
     Ok(id.trim().to_owned())
 }
 
-/// Returns the time since the boot, which goes on while the machine sleeps (`CLOCK_BOOTTIME`).
+/// Returns the time since the boot, including the time in which the machine slept (`CLOCK_BOOTTIME`).
 pub fn time_since_boot() -> Duration {
-    // The clock is there since Linux 2.6.39, and no pointer of ours is involved.
+    // Cannot fail: the clock exists since Linux 2.6.39, and no pointer of the caller is involved.
     clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from)
 }
 
-/// Returns the number that the kernel gave the calling thread's network namespace and gives no other
-/// one until the next boot; `None` before Linux 5.14.
+/// Returns the cookie of the calling thread's network namespace. No other namespace has it until the next boot.
+/// `None` before Linux 5.14.
 pub fn netns_cookie() -> Option<u64> {
     let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
     cookie_of(socket.as_fd())
 }
 
-/// Returns the same number for the namespace that a socket is in.
+/// Returns the cookie of the namespace that a socket is in.
 pub fn netns_cookie_of(socket: &RequestSocket) -> Option<u64> {
     cookie_of(socket.descriptor())
 }
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boot_has_one_id_and_a_time_that_goes_on() {
+    fn a_boot_has_one_id_and_an_increasing_time() {
         let id = boot_id().unwrap();
         assert_eq!(id, boot_id().unwrap());
         assert!(id.len() >= 32, "{id}");

@@ -1,7 +1,7 @@
-//! The speed of a link, as its driver tells it (`man 8 ethtool`).
+//! The speed of a link as its driver reports it (`man 8 ethtool`).
 //!
-//! The request goes through the rtnetlink socket: the kernel hands an `ioctl` that a protocol does not know to
-//! the device, in the namespace of the socket (`sock_do_ioctl`, `net/socket.c`).
+//! The request is an `ioctl` on the rtnetlink socket: the kernel passes an `ioctl` that a protocol does not know
+//! to the device, in the namespace of the socket (`sock_do_ioctl`, `net/socket.c`).
 
 use std::ffi::OsStr;
 use std::io;
@@ -14,14 +14,14 @@ use super::rtnetlink::RequestSocket;
 
 /// `SIOCETHTOOL` (`include/uapi/linux/sockios.h`).
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
-/// `ETHTOOL_GSET` (`include/uapi/linux/ethtool.h`): the older form, whose size is fixed. Kernels answer it
-/// also for drivers that only know the newer one.
+/// `ETHTOOL_GSET` (`include/uapi/linux/ethtool.h`): the older form, whose size is fixed. Kernels also answer it
+/// for drivers that only know the newer one.
 const ETHTOOL_GSET: u32 = 1;
 /// `SPEED_UNKNOWN`.
 const UNKNOWN: u32 = u32::MAX;
 const MBIT: u64 = 1_000_000;
 
-/// `struct ethtool_cmd`, of which only the speed is of interest.
+/// `struct ethtool_cmd`. Only the speed is used.
 #[repr(C)]
 #[derive(Debug, Default)]
 struct EthtoolCmd {
@@ -40,12 +40,12 @@ struct EthtoolCmd {
 }
 
 impl RequestSocket {
-    /// Returns the speed of a link of the socket's own namespace in bits per second; `None` where the
-    /// driver has none, or none now because there is no carrier.
+    /// Returns the speed of a link of the socket's own namespace in bits per second. `None`: the driver reports no
+    /// speed, for instance because there is no carrier.
     pub fn link_speed(&self, ifname: &OsStr) -> Option<u64> {
         let command = self.ethtool(ifname).ok()?;
         let mbit = u32::from(command.speed_hi) << 16 | u32::from(command.speed);
-        // Drivers also say 0, or the lower half of "unknown".
+        // Drivers also report 0, or the lower half of `SPEED_UNKNOWN`.
         let known = mbit != 0 && mbit != UNKNOWN && mbit != u32::from(u16::MAX);
         known.then(|| u64::from(mbit) * MBIT)
     }
@@ -57,7 +57,7 @@ impl RequestSocket {
             ..EthtoolCmd::default()
         };
         let mut name = [0; libc::IFNAMSIZ];
-        // One byte stays for the terminator.
+        // One byte is needed for the terminator.
         if ifname.len() >= name.len() {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_structure_is_as_long_as_the_kernel_s() {
+    fn the_structure_has_the_size_of_the_kernels() {
         assert_eq!(size_of::<EthtoolCmd>(), 44);
         assert_eq!(std::mem::offset_of!(EthtoolCmd, speed_hi), 28);
     }

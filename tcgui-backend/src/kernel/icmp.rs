@@ -1,8 +1,8 @@
 //! Echo requests and their replies, over one socket that is bound to an interface and an address.
 //!
-//! The socket is opened in the namespace of the calling thread and keeps it alive until it is dropped.
-//! A raw socket comes first: a ping socket (`man 7 icmp`) is refused where `ping_group_range` is `1 0`,
-//! as it is in every new namespace, but needs no `CAP_NET_RAW` where it is not.
+//! The socket is opened in the namespace of the calling thread and keeps it alive until it is dropped. A raw
+//! socket is tried first. A ping socket (`man 7 icmp`) is refused where `ping_group_range` is `1 0`, as in every
+//! new namespace. Where it is allowed, it needs no `CAP_NET_RAW`.
 
 mod packet;
 
@@ -23,7 +23,7 @@ use tokio::io::unix::AsyncFd;
 
 use packet::{Format, Marks};
 
-/// `ICMP_FILTER` (`include/uapi/linux/icmp.h`): the types whose bit is set are kept out.
+/// `ICMP_FILTER` (`include/uapi/linux/icmp.h`): types whose bit is set are dropped.
 const ICMP_FILTER: libc::c_int = 1;
 const ONLY_ECHO_REPLY: [u32; 1] = [!(1 << packet::ECHO_REPLY)];
 /// `ICMPV6_FILTER` (`include/uapi/linux/icmpv6.h`), with one bit for each of the 256 types.
@@ -33,13 +33,13 @@ const ONLY_ECHO_REPLY_V6: [u32; 8] = {
     blocked[packet::ECHO_REPLY_V6 as usize / 32] &= !(1 << (packet::ECHO_REPLY_V6 % 32));
     blocked
 };
-/// Room for the longest IPv4 header and an echo of ours.
+/// Size of the longest IPv4 header and one of our echoes, in bytes.
 const LARGEST: usize = 60 + packet::LENGTH;
 
-/// Why no echo can be asked for.
+/// Why no echo request can be sent.
 #[derive(Debug, thiserror::Error)]
 pub enum IcmpError {
-    /// Neither kind of socket is to be had.
+    /// Neither kind of socket can be opened.
     #[error("cannot open an ICMP socket")]
     Open(#[source] io::Error),
     /// The socket was not bound to the interface.
@@ -48,7 +48,7 @@ pub enum IcmpError {
     /// There is no route to the address.
     #[error("cannot address the target")]
     Connect(#[source] io::Error),
-    /// The runtime does not take the socket.
+    /// The runtime cannot register the socket.
     #[error("cannot wait for replies")]
     Register(#[source] io::Error),
 }
@@ -65,13 +65,13 @@ impl EchoSocket {
     /// Opens a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// [`IcmpError::Connect`] when the target is out of reach for certain: no route, for instance.
+    /// [`IcmpError::Connect`] if the target cannot be reached, for instance because there is no route.
     pub fn open(ifname: &OsStr, target: SocketAddr) -> Result<Self, IcmpError> {
         let (fd, format) = any_socket(target)?;
         setsockopt(&fd, sockopt::BindToDevice, &ifname.to_owned())
             .map_err(|errno| IcmpError::Bind(errno.into()))?;
         filter(&fd, format).map_err(IcmpError::Open)?;
-        // From here on the kernel passes on only what comes from there.
+        // From here on the kernel passes on only packets from the target.
         connect(fd.as_raw_fd(), &SockaddrStorage::from(target))
             .map_err(|errno| IcmpError::Connect(errno.into()))?;
         Ok(Self {
@@ -81,7 +81,7 @@ impl EchoSocket {
         })
     }
 
-    /// Makes it ready for asynchronous code; to be called in the context of a runtime.
+    /// Registers the socket for asynchronous use. Call it in the context of a runtime.
     ///
     /// # Errors
     /// [`IcmpError::Register`].
@@ -110,22 +110,22 @@ pub struct EchoChannel {
 }
 
 impl EchoChannel {
-    /// Sends one request; never waits.
+    /// Sends one request. Never waits.
     ///
     /// # Errors
-    /// It was not sent: the queue is full, or the kernel has heard that the target is out of reach.
+    /// The request was not sent: the queue is full, or the kernel knows that the target cannot be reached.
     pub fn send(&self, sequence: u16) -> io::Result<()> {
         let request = packet::request(self.format, self.marks, sequence);
         let send = || send(self.fd.as_raw_fd(), &request, MsgFlags::empty()).map(drop);
-        // What the kernel has heard about an earlier request is told instead of sending, once.
+        // `send` first returns a pending error of an earlier request, once, and sends nothing.
         Ok(send().or_else(|_| send())?)
     }
 
-    /// Waits for a reply to one of our requests and returns its sequence number. Cancel-safe: what was
-    /// not returned was not taken from the socket.
+    /// Waits for a reply to one of our requests and returns its sequence number. Cancel-safe: a packet that was
+    /// not returned stays in the socket.
     ///
     /// # Errors
-    /// What the kernel has heard about the target. The next reply may still come.
+    /// An ICMP error that the kernel received for the target. Later replies may still arrive.
     pub async fn reply(&self) -> io::Result<u16> {
         let mut buffer = [0; LARGEST];
         loop {
@@ -161,7 +161,7 @@ fn any_socket(target: SocketAddr) -> Result<(OwnedFd, Format), IcmpError> {
     }
 }
 
-/// Keeps everything but echo replies out of a raw socket, which else hears all that the target says.
+/// Drops everything except echo replies on a raw socket, which otherwise receives all ICMP packets of the target.
 fn filter(fd: &OwnedFd, format: Format) -> io::Result<()> {
     match (format.raw, format.v6) {
         (false, _) => Ok(()),
@@ -170,7 +170,7 @@ fn filter(fd: &OwnedFd, format: Format) -> io::Result<()> {
     }
 }
 
-/// Returns what tells the echoes of one socket from all others: of other runs, of `ping`.
+/// Returns marks that distinguish the echoes of one socket from those of other sockets and programs.
 fn new_marks() -> Marks {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::kernel::lab::PrivateNetns;
 
-    /// Opens a socket on the loopback inside and asks the target once.
+    /// Opens a socket on the loopback inside and sends one request to the target.
     async fn ask(netns: &PrivateNetns, target: &str) -> io::Result<u16> {
         let target = target.parse().unwrap();
         let socket = netns.inside(|| EchoSocket::open(OsStr::new("lo"), target));
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_ping_socket_does_where_raw_ones_are_refused() {
+    async fn a_ping_socket_is_used_if_raw_sockets_are_refused() {
         let netns = PrivateNetns::new();
         netns.ip("link set lo up");
         for target in ["127.0.0.1:0", "[::1]:0"] {
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn echoes_of_others_are_not_taken_for_ours() {
+    async fn echoes_of_other_sockets_are_ignored() {
         let netns = PrivateNetns::new();
         netns.ip("link set lo up");
         let target = "127.0.0.1:0".parse().unwrap();
@@ -272,13 +272,13 @@ mod tests {
         let (one, other) = (open(), open());
         other.send(1).unwrap();
         assert_eq!(other.reply().await.unwrap(), 1);
-        // The reply to the other's request is in the socket of this one too by now.
+        // By now the reply to the request of the other socket is in this socket too.
         one.send(2).unwrap();
         assert_eq!(one.reply().await.unwrap(), 2);
     }
 
     #[tokio::test]
-    async fn no_way_is_said_at_once() {
+    async fn a_missing_link_or_route_is_reported_at_once() {
         let netns = PrivateNetns::new();
         netns.ip("link set lo up");
         let open = |ifname: &'static str, target: &str| {

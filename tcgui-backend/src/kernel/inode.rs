@@ -1,9 +1,9 @@
-//! What a file is, without asking a file server.
+//! Examines files without waiting for a file server.
 //!
-//! `stat(2)` waits for the server of a FUSE or network file system, for ever if it does not answer. With
-//! `AT_STATX_DONT_SYNC` the kernel answers from what it knows (`man 2 statx`; `fuse_update_get_attr` in `fs/fuse/dir.c`).
-//! For a mount it always knows the type and the device of its root, which is enough to tell a namespace from anything
-//! else. A path that leads *through* such a file system still waits.
+//! `stat(2)` waits for the server of a FUSE or network file system, without a limit if it does not answer. With
+//! `AT_STATX_DONT_SYNC` the kernel returns cached data (`man 2 statx`; `fuse_update_get_attr` in `fs/fuse/dir.c`).
+//! For a mount it always has the type and the device of its root, which are enough to distinguish a namespace from
+//! any other file. A path *through* such a file system still waits.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -18,13 +18,13 @@ use nix::libc;
 /// Whether a symbolic link as the last component is followed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Links {
-    /// The file that it leads to is meant.
+    /// The target of the link is examined.
     Follow,
-    /// The link itself is meant.
+    /// The link itself is examined.
     Stay,
 }
 
-/// What kind of file an inode is.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A regular file.
@@ -41,14 +41,14 @@ pub enum FileKind {
     Device,
 }
 
-/// An inode, as far as the kernel knows it.
+/// An inode, from the kernel's cached data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Inode {
     /// The device number, as in `st_dev`.
     pub device: u64,
     /// The inode number.
     pub number: u64,
-    /// The change time: seconds, and nanoseconds beyond them.
+    /// The change time: seconds and nanoseconds.
     pub ctime: (i64, i64),
     /// The type and the permissions, as in `st_mode`.
     pub mode: u32,
@@ -77,7 +77,7 @@ impl Inode {
         statx(directory, name, flags)
     }
 
-    /// Returns the inode that is open.
+    /// Returns the inode of an open file.
     ///
     /// # Errors
     /// As `fstat(2)`.
@@ -85,7 +85,7 @@ impl Inode {
         statx(open.as_fd(), OsStr::new(""), libc::AT_EMPTY_PATH)
     }
 
-    /// Returns what kind of file it is.
+    /// Returns the kind of the file.
     pub fn kind(&self) -> FileKind {
         match self.mode & libc::S_IFMT {
             libc::S_IFREG => FileKind::Regular,
@@ -141,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_inode_is_what_stat_says() {
+    fn an_inode_equals_the_result_of_stat() {
         let dir = tempfile::tempdir().unwrap();
         let (file, link) = (dir.path().join("file"), dir.path().join("link"));
         fs::write(&file, "four").unwrap();

@@ -1,5 +1,5 @@
-//! A network namespace for one test, which ends with it, and processes in others. Nothing of the machine
-//! is touched.
+//! A network namespace for one test, and processes in other namespaces. All end with the test. The machine's own
+//! namespaces are not changed.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 use super::netns::{Entry, MountedNamespaceId, NetnsFiles, ProcessNetnsId, inside};
 
-/// A namespace that lives as long as this does. Needs root, and says so.
+/// A namespace that lives as long as this value. Panics without root.
 #[derive(Debug)]
 pub(crate) struct PrivateNetns {
     netns: OwnedFd,
@@ -20,7 +20,7 @@ pub(crate) struct PrivateNetns {
 }
 
 impl PrivateNetns {
-    /// Makes an empty namespace, its loopback down, on a thread that ends.
+    /// Creates an empty namespace, with its loopback down, on a temporary thread.
     pub(crate) fn new() -> Self {
         let make = || {
             unshare(CloneFlags::CLONE_NEWNET).expect("tests of the kernel need root");
@@ -33,12 +33,12 @@ impl PrivateNetns {
         Self { netns, directory }
     }
 
-    /// Returns a descriptor of it.
+    /// Returns a descriptor of the namespace.
     pub(crate) fn open(&self) -> OwnedFd {
         self.netns.try_clone().expect("a descriptor")
     }
 
-    /// Returns a path that leads to it, and its identity there.
+    /// Returns a path that leads to the namespace, and its identity there.
     pub(crate) fn path(&self) -> (PathBuf, MountedNamespaceId) {
         let path = self.directory.path().join("netns");
         match NetnsFiles::new().expect("/proc").look(&path, None) {
@@ -47,17 +47,17 @@ impl PrivateNetns {
         }
     }
 
-    /// Runs `work` inside.
+    /// Runs `work` inside the namespace.
     pub(crate) fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         inside(self.open(), work).expect("tests of the kernel need root")
     }
 
-    /// Runs `ip` with the words of a line inside.
+    /// Runs `ip` inside the namespace with the words of `line`.
     pub(crate) fn ip(&self, line: &str) {
         self.run("ip", line);
     }
 
-    /// Runs `tc` with the words of a line inside.
+    /// Runs `tc` inside the namespace with the words of `line`.
     pub(crate) fn tc(&self, line: &str) {
         self.run("tc", line);
     }
@@ -70,7 +70,7 @@ impl PrivateNetns {
     }
 }
 
-/// A process that ends with this value, or with the test.
+/// A process that ends when this value is dropped, or with the test.
 #[derive(Debug)]
 pub(crate) struct Inhabitant {
     child: Child,
@@ -78,30 +78,30 @@ pub(crate) struct Inhabitant {
 }
 
 impl Inhabitant {
-    /// Starts a process that stays at home.
+    /// Starts a process in the namespace of the calling thread.
     pub(crate) fn at_home() -> Self {
         Self::start(&mut Command::new("cat"))
     }
 
-    /// Starts `unshare`, which makes a namespace and becomes `cat`.
+    /// Starts `unshare`, which creates a namespace and executes `cat`.
     pub(crate) fn unshared() -> Self {
         Self::start(Command::new("unshare").args(["--net", "cat"]))
     }
 
-    /// Starts a process in a namespace of its own with this many others.
+    /// Starts a process in a namespace of its own, with this many other processes.
     pub(crate) fn crowd(others: usize) -> Self {
         let script = "exec 3<&0; i=0; while [ $i -lt $0 ]; do cat <&3 & i=$((i+1)); done; wait";
         let mut command = Command::new("unshare");
         Self::start(command.args(["--net", "sh", "-c", script, &others.to_string()]))
     }
 
-    /// Starts `nsenter`, which enters the namespace of another process and becomes `cat`.
+    /// Starts `nsenter`, which enters the namespace of another process and executes `cat`.
     pub(crate) fn beside(other: &Self) -> Self {
         let target = format!("--target={}", other.pid());
         Self::start(Command::new("nsenter").args([&target, "--net", "cat"]))
     }
 
-    /// Starts a process that makes a namespace of its own for each line, without becoming anything else.
+    /// Starts a process that moves to a new namespace for each input line, without an exec.
     pub(crate) fn restless() -> Self {
         let script = "while (<STDIN>) { syscall(0+$ARGV[0], 0+$ARGV[1]) == 0 or die }";
         let numbers = [
@@ -123,21 +123,22 @@ impl Inhabitant {
         i32::try_from(self.child.id()).expect("a process id")
     }
 
-    /// Returns how many children it has (`man 5 proc_pid_task`), which looks at none of them.
+    /// Returns the number of its children (`man 5 proc_pid_task`), without examining them.
     pub(crate) fn children(&self) -> usize {
         let file = format!("/proc/{0}/task/{0}/children", self.pid());
         let children = std::fs::read_to_string(file).expect("CONFIG_PROC_CHILDREN");
         children.split_whitespace().count()
     }
 
-    /// Makes a restless one move.
+    /// Moves a process of [`Self::restless`] to a new namespace.
     pub(crate) fn rouse(&mut self) {
         use std::io::Write;
         let stdin = self.stdin.as_mut().expect("open until it ends");
         stdin.write_all(b"\n").expect("it reads");
     }
 
-    /// Returns the namespace, once it is not that of the calling thread, in which processes begin.
+    /// Waits until the process has left the namespace of the calling thread, in which it starts, and returns its
+    /// new one.
     pub(crate) fn away(&self) -> ProcessNetnsId {
         let files = NetnsFiles::new().expect("/proc");
         let here = std::fs::metadata("/proc/thread-self/ns/net").expect("/proc");
@@ -154,12 +155,12 @@ impl Inhabitant {
 impl Drop for Inhabitant {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        // A crowd ends with its oldest.
+        // The processes of a crowd end with the oldest one.
         self.child.wait().ok();
     }
 }
 
-/// A network namespace without a name, of a process that ends with this. Needs root, and says so.
+/// A network namespace without a name, held by a process that ends with this value. Panics without root.
 #[derive(Debug)]
 pub(crate) struct HeldNetns {
     process: Inhabitant,
@@ -167,19 +168,19 @@ pub(crate) struct HeldNetns {
 }
 
 impl HeldNetns {
-    /// Starts the process, and waits until it is there.
+    /// Starts the process, and waits until it has entered its namespace.
     pub(crate) fn new() -> Self {
         let process = Inhabitant::unshared();
         let id = process.away();
         Self { process, id }
     }
 
-    /// Returns who holds it.
+    /// Returns the process that holds the namespace.
     pub(crate) fn id(&self) -> ProcessNetnsId {
         self.id
     }
 
-    /// Ends the process. The namespace goes unless something else keeps it.
+    /// Ends the process. The kernel deletes the namespace unless something else keeps it alive.
     pub(crate) fn end(self) {
         drop(self.process);
     }
@@ -194,7 +195,7 @@ pub(crate) fn without_ptrace<T: Send>(work: impl FnOnce() -> T + Send) -> T {
         let header = [VERSION_3, 0];
         // Effective, permitted and inheritable, the low 32 bits and then the high ones.
         let mut sets = [0_u32; 6];
-        // SAFETY: the version says that `sets` has six words, which it has; both live until the calls
+        // SAFETY: for this version the kernel accesses six words, which `sets` has; both live until the calls
         // return. Capabilities are the calling thread's own.
         let (got, set) = unsafe {
             let got = nix::libc::syscall(nix::libc::SYS_capget, &raw const header, &raw mut sets);

@@ -1,4 +1,4 @@
-//! Links: the dump of a namespace, its counters, and the switch that brings one up or down.
+//! Links: the dump of a namespace, the counters, and setting a link up or down.
 
 mod counters;
 
@@ -24,7 +24,7 @@ pub use counters::{LinkCounters, LinkName, Traffic};
 const IFINFOMSG: usize = 16;
 const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
-/// `NETNSA_NSID_NOT_ASSIGNED`: asks the kernel to choose, or says that there is none.
+/// `NETNSA_NSID_NOT_ASSIGNED`: in a request, the kernel is to choose the id; in a reply, there is no id.
 const NOT_ASSIGNED: i32 = -1;
 /// Attributes of a link and inside `IFLA_LINKINFO` (`include/uapi/linux/if_link.h`).
 const IFLA_ADDRESS: u16 = 1;
@@ -36,7 +36,7 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_CARRIER: u16 = 33;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
-/// More altnames of one link are not kept: root in a container can make thousands.
+/// Limit of the stored altnames of one link. Root in a container can create thousands.
 const MOST_ALTNAMES: usize = 16;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -49,9 +49,9 @@ const IFF_TAP: u8 = 2;
 pub struct Link {
     /// The kernel's index, unique inside one namespace.
     pub ifindex: u32,
-    /// Bytes as the kernel has them, not necessarily UTF-8.
+    /// The name as bytes, not necessarily UTF-8.
     pub ifname: OsString,
-    /// `IFF_UP`: the administrator wants it up.
+    /// `IFF_UP`: an administrator has set the link up.
     pub up: bool,
     /// `IFLA_CARRIER`: the other end is connected.
     pub carrier: bool,
@@ -63,22 +63,23 @@ pub struct Link {
     pub kind: Option<String>,
     /// A tun device that carries Ethernet frames.
     pub tap: bool,
-    /// A netem is the root qdisc. One deeper in a tree does not count.
+    /// A netem is the root qdisc. A netem deeper in a tree does not count.
     pub root_netem: bool,
     /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,
-    /// Its other names (`ip link property add … altname`), as bytes, of up to 127 bytes each. At most 16.
+    /// Its other names (`ip link property add … altname`), as bytes, of up to 127 bytes each. At most 16 are
+    /// stored.
     pub altnames: Vec<OsString>,
-    /// Tells it from other links that have the same index before or after it. The kernel has no such number:
-    /// the tracker gives it, and 0 stands for none.
+    /// Distinguishes the link from earlier and later links with the same index. The kernel has no such number: the
+    /// tracker assigns it. 0: not assigned.
     pub generation: u64,
-    /// A hash of its hardware address and its peer: another one, where events were lost, says that it is another link.
+    /// A hash of its hardware address and its peer. If it has changed after events were lost, it is another link.
     pub fingerprint: u64,
-    /// What tells it from other links after a restart of the daemon; `None` in a dump.
+    /// Identifies the link after a restart of the daemon. `None` in a dump.
     pub identity: Option<Box<LinkIdentity>>,
 }
 
-/// What the kernel says of a link that another link with the same index seldom has.
+/// Properties that another link with the same index seldom shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LinkIdentity {
@@ -93,11 +94,11 @@ pub struct LinkIdentity {
 impl RequestSocket {
     /// Returns the links of the namespace `nsid`, or of the socket's own.
     ///
-    /// The kernel answers for another namespace when `IFLA_TARGET_NETNSID` names it
-    /// (`rtnl_dump_ifinfo`, `net/core/rtnetlink.c`).
+    /// The kernel dumps another namespace if `IFLA_TARGET_NETNSID` names it (`rtnl_dump_ifinfo`,
+    /// `net/core/rtnetlink.c`).
     ///
     /// # Errors
-    /// Refused with `EINVAL` when the id names no namespace (any more).
+    /// Refused with `EINVAL` if the id names no namespace (any more).
     pub fn links(&mut self, nsid: Option<Nsid>) -> Result<Vec<Link>, RtnetlinkError> {
         let mut body = LinkMessage::default();
         body.attributes
@@ -117,12 +118,13 @@ impl RequestSocket {
     /// Returns one link of the socket's own namespace.
     ///
     /// # Errors
-    /// Refused with `ENODEV` when the link is gone.
+    /// Refused with `ENODEV` if the link does not exist (any more).
     pub fn link(&mut self, ifindex: u32) -> Result<Link, RtnetlinkError> {
         self.get(libc::RTM_GETLINK, &one(ifindex), parse_one)
     }
 
-    /// Returns one link of the socket's own namespace, and all qdiscs there, asked for in one datagram.
+    /// Returns one link of the socket's own namespace, and all qdiscs of that namespace, requested in one
+    /// datagram.
     ///
     /// # Errors
     /// As [`Self::link`]; inside, as [`Self::qdiscs`].
@@ -139,10 +141,11 @@ impl RequestSocket {
         )
     }
 
-    /// Brings a link of the socket's own namespace up or down, and reads it back.
+    /// Sets a link of the socket's own namespace up or down, and reads it back.
     ///
     /// # Errors
-    /// Refused with `ENODEV` when the link is gone; inside, when it was switched, as [`Self::link`].
+    /// Refused with `ENODEV` if the link does not exist (any more). The inner error is that of the read-back, as
+    /// [`Self::link`].
     pub fn set_up(
         &mut self,
         ifindex: u32,
@@ -163,8 +166,8 @@ impl RequestSocket {
         )
     }
 
-    /// Returns the id by which the socket's namespace knows the one behind `netns`, giving it one if it
-    /// has none. The id lives until the namespace dies and pins nothing.
+    /// Returns the id of the namespace `netns` in the table of the socket's namespace. If it has none, the kernel
+    /// assigns one. The id stays until the namespace is deleted, and does not keep it alive.
     ///
     /// # Errors
     /// Refused with `EPERM` without `CAP_NET_ADMIN` over the other namespace.
@@ -181,11 +184,11 @@ impl RequestSocket {
         assigned(id).ok_or(RtnetlinkError::Malformed)
     }
 
-    /// Returns the ids in the table of the namespace `nsid`, each with the id of the same namespace in the table of
-    /// the socket's own. Gives no ids. Linux 5.0 (`rtnl_net_dumpid`, `net/core/net_namespace.c`).
+    /// Returns the ids in the table of the namespace `nsid`, each with the id of the same namespace in the table
+    /// of the socket's own. Assigns no ids. Linux 5.0 (`rtnl_net_dumpid`, `net/core/net_namespace.c`).
     ///
     /// # Errors
-    /// Refused with `EACCES` without `CAP_NET_ADMIN` over that namespace, and with `EINVAL` when the id names none.
+    /// Refused with `EACCES` without `CAP_NET_ADMIN` over that namespace, and with `EINVAL` if the id names none.
     pub fn ids_given_by(
         &mut self,
         nsid: Nsid,
@@ -199,12 +202,12 @@ impl RequestSocket {
     }
 }
 
-/// Returns an id unless the kernel says that there is none.
+/// Returns the id, or `None` for [`NOT_ASSIGNED`].
 fn assigned(id: i32) -> Option<Nsid> {
     (id != NOT_ASSIGNED).then_some(Nsid(id))
 }
 
-/// Asks for one link, without its counters.
+/// Returns a request for one link without its counters.
 fn one(ifindex: u32) -> LinkMessage {
     let mut body = LinkMessage::default();
     body.header.index = ifindex;
@@ -213,7 +216,7 @@ fn one(ifindex: u32) -> LinkMessage {
     body
 }
 
-/// Reads one `RTM_NEWLINK`.
+/// Parses one `RTM_NEWLINK`.
 fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
     let flags = u32::from_ne_bytes(take(message.payload, 8)?);
     let flag = |flag: libc::c_int| flags & flag.cast_unsigned() != 0;
@@ -262,7 +265,7 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
     Ok(link)
 }
 
-/// Reads one `RTM_NEWLINK` with what tells the link from others.
+/// Parses one `RTM_NEWLINK`, including the identity of the link.
 fn parse_one(message: Message<'_>) -> Result<Link, RtnetlinkError> {
     let mut link = parse(message)?;
     let attributes = message.attributes(IFINFOMSG);

@@ -1,4 +1,4 @@
-//! The mount table as a doorbell: it rings at the exact moment a namespace is mounted or unmounted.
+//! The mount table as a doorbell: it reports at once that a namespace was mounted or unmounted.
 
 use std::fs::File;
 use std::io;
@@ -6,19 +6,19 @@ use std::io;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// Hears changes of the caller's mount namespace, propagated ones included.
+/// Reports changes of the caller's mount namespace, including propagated ones.
 ///
-/// `/proc/self/mountinfo` raises `POLLPRI` whenever the table changed since the last poll
-/// (`man 5 proc_pid_mountinfo`, `fs/proc_namespace.c` `mounts_poll`). Needs no privilege, cannot
-/// overflow, and need not be read.
+/// `/proc/self/mountinfo` raises `POLLPRI` when the table has changed since the last poll (`man 5
+/// proc_pid_mountinfo`, `fs/proc_namespace.c` `mounts_poll`). It needs no privilege, cannot overflow, and does not
+/// have to be read.
 #[derive(Debug)]
 pub struct MountTable(AsyncFd<File>);
 
 impl MountTable {
-    /// Listens from now on.
+    /// Opens the table. Every later change is reported.
     ///
     /// # Errors
-    /// `/proc` is not mounted, or descriptors have run out.
+    /// `/proc` is not mounted, or the process has no free descriptor.
     pub fn open() -> io::Result<Self> {
         let file = File::open("/proc/self/mountinfo")?;
         #[expect(
@@ -36,11 +36,12 @@ impl MountTable {
     /// # Errors
     /// The runtime shuts down.
     pub async fn changed(&self) -> io::Result<()> {
-        // The guard is dropped uncleared: the readiness goes just before looking, not here.
+        // The guard is dropped without clearing the readiness. [`Self::clear`] does that just before the next
+        // look.
         self.0.ready(Interest::PRIORITY).await.map(drop)
     }
 
-    /// Forgets the changes so far: clear first, look second, and nothing falls between.
+    /// Clears the changes so far. Call it before looking, so that no change is missed in between.
     pub fn clear(&self) {
         let cleared: io::Result<()> =
             self.0.try_io(

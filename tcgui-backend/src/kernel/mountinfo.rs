@@ -1,21 +1,21 @@
-//! The mount table as text: which mount is where, and whether those of others arrive there.
+//! Parses the mount table: mount points, and whether mounts from other namespaces propagate there.
 //!
-//! The format is that of `man 5 proc_pid_mountinfo`; blanks, tabs, newlines and backslashes in paths are
-//! written as octal escapes.
+//! The format is that of `man 5 proc_pid_mountinfo`. Spaces, tabs, newlines and backslashes in paths are written
+//! as octal escapes.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// More than a table of fifty thousand namespaces; what is beyond is not read.
+/// Limit of the text in bytes, more than the table of fifty thousand namespaces. The rest is not read.
 const LARGEST: u64 = 16 * 1024 * 1024;
 
 /// The mount table of the caller's mount namespace at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MountInfo(Vec<u8>);
 
-/// One line of it.
+/// One line of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mount<'a> {
     line: &'a [u8],
@@ -26,7 +26,7 @@ pub struct Mount<'a> {
 }
 
 impl MountInfo {
-    /// Reads it.
+    /// Reads the table.
     ///
     /// # Errors
     /// `/proc` is not mounted.
@@ -37,24 +37,24 @@ impl MountInfo {
         Ok(Self(text))
     }
 
-    /// Takes text of that form.
+    /// Returns a table of this text.
     #[cfg(test)]
     pub(crate) fn from_text(text: &str) -> Self {
         Self(text.as_bytes().to_vec())
     }
 
-    /// Returns the mount that is on top at exactly this path.
+    /// Returns the topmost mount at exactly this path.
     pub fn on(&self, path: &Path) -> Option<Mount<'_>> {
         let path = escaped(path);
         self.mounts().filter(|it| it.mount_point == path).last()
     }
 
-    /// Returns the mount that holds what is at this path, which need not exist.
+    /// Returns the mount that contains this path, which does not have to exist.
     pub fn holding(&self, path: &Path) -> Option<Mount<'_>> {
         path.ancestors().find_map(|ancestor| self.on(ancestor))
     }
 
-    /// Later lines cover earlier ones at the same place.
+    /// Returns the mounts in the order of the table. A later mount covers an earlier one at the same path.
     fn mounts(&self) -> impl Iterator<Item = Mount<'_>> {
         self.0.split(|byte| *byte == b'\n').filter_map(Mount::parse)
     }
@@ -66,7 +66,7 @@ impl<'a> Mount<'a> {
         let (before, after) = (&line[..separator], &line[separator + 3..]);
         let mut fields = before.splitn(7, |byte| *byte == b' ');
         let mount_point = fields.nth(4)?;
-        // Between the options and the separator; `splitn` leaves it as one.
+        // All optional fields, between the options and the separator, as one string.
         let propagation = fields.nth(1).unwrap_or_default();
         Some(Self {
             line,
@@ -89,7 +89,7 @@ impl<'a> Mount<'a> {
         String::from_utf8_lossy(self.propagation).into_owned()
     }
 
-    /// Returns whether mounts made elsewhere can arrive here.
+    /// Returns whether mounts of other namespaces can propagate here.
     pub fn receives(&self) -> bool {
         let mut tags = self.propagation.split(|byte| *byte == b' ');
         tags.any(|tag| tag.starts_with(b"shared:") || tag.starts_with(b"master:"))
@@ -101,7 +101,7 @@ impl<'a> Mount<'a> {
     }
 }
 
-/// Writes a path as the kernel does (`show_mountinfo` in `fs/proc_namespace.c`).
+/// Escapes a path as the kernel does (`show_mountinfo` in `fs/proc_namespace.c`).
 fn escaped(path: &Path) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -134,7 +134,7 @@ garbage
 ";
 
     #[test]
-    fn finds_what_is_on_top_and_what_is_around() {
+    fn the_topmost_and_the_containing_mount_are_found() {
         let table = MountInfo::from_text(TABLE);
         let on = |path: &str| table.on(Path::new(path)).map(|it| it.file_system());
         assert_eq!(on("/run/netns/lab").as_deref(), Some("tmpfs"));

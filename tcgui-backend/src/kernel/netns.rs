@@ -1,9 +1,9 @@
-//! Network namespaces as files: telling them from other entries, naming them, opening them.
+//! Network namespaces as files: recognizing, identifying and opening them.
 //!
-//! All members of nsfs share one `st_dev` (`fs/nsfs.c`), so a `stat` tells a mounted namespace from
-//! its empty placeholder file without opening anything: it does not block on a FIFO and pins nothing. It does
-//! not wait for a file system whose server hangs either ([`Inode`]).
-//! A descriptor, even an `O_PATH` one, would keep the namespace alive after `ip netns del`.
+//! All files of nsfs share one `st_dev` (`fs/nsfs.c`). So a `stat` distinguishes a mounted namespace from its
+//! empty placeholder file without opening anything. It does not block on a FIFO and keeps no namespace alive. It
+//! also does not wait for a file system whose server hangs ([`Inode`]). A descriptor, even an `O_PATH` one, would
+//! keep the namespace alive after `ip netns del`.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -27,11 +27,12 @@ pub use netns_ref::{NetnsKey, NetnsRef};
 
 mod netns_ref;
 
-/// The kernel identity of a namespace as its entry shows it.
+/// The identity of a namespace, as its entry in the netns directory shows it.
 ///
-/// Inode numbers are reused within microseconds after a delete, so the change time of the nsfs inode belongs to the
-/// identity. It is stable while the mount exists. For a symbolic link, for instance to `/proc/PID/ns/net`, it is the change time
-/// of the link itself. The nsfs inode behind such a link has no mount that keeps it in memory, and gets a new time at each lookup.
+/// Inode numbers are reused within microseconds after a delete, so the change time of the nsfs inode belongs to
+/// the identity. It is stable while the mount exists. For a symbolic link, for instance to `/proc/PID/ns/net`, it
+/// is the change time of the link itself. The nsfs inode behind such a link has no mount that keeps it in memory,
+/// and gets a new time at each lookup.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MountedNamespaceId {
     device: u64,
@@ -42,7 +43,7 @@ pub struct MountedNamespaceId {
 }
 
 impl MountedNamespaceId {
-    /// Returns the identity of a mount made of its parts; only tests and stored leases have them apart.
+    /// Returns the identity of a mount with these parts. Used for stored leases and tests.
     pub const fn from_parts(device: u64, inode: u64, ctime_s: i64, ctime_ns: i64) -> Self {
         Self {
             device,
@@ -53,31 +54,32 @@ impl MountedNamespaceId {
         }
     }
 
-    /// Returns the identity of a symbolic link made of its parts.
+    /// Returns the identity of a symbolic link with these parts.
     #[must_use]
     pub const fn through_link(self) -> Self {
         Self { link: true, ..self }
     }
 
-    /// Returns whether a symbolic link leads to the namespace; its change time says nothing of that.
+    /// Returns whether the entry is a symbolic link. Then the change time is that of the link.
     pub const fn is_link(&self) -> bool {
         self.link
     }
 
-    /// Returns whether the namespace of `self` was dead when that of `other` was made. All mounts of one
-    /// namespace have one change time, and the inode number is given to a later one.
+    /// Returns whether the namespace of `self` was deleted before that of `other` was created. All mounts of one
+    /// namespace have one change time, so an older time with the same inode number belongs to an earlier
+    /// namespace.
     pub fn died_before(&self, other: &Self) -> bool {
         let time = |id: &Self| (id.ctime_s, id.ctime_ns);
         let are_mounts = !self.link && !other.link;
         are_mounts && self.inode == other.inode && time(self) < time(other)
     }
 
-    /// Returns device, inode, and change time in seconds and nanoseconds, for what is stored.
+    /// Returns device, inode, and change time in seconds and nanoseconds, for storing.
     pub const fn parts(&self) -> (u64, u64, i64, i64) {
         (self.device, self.inode, self.ctime_s, self.ctime_ns)
     }
 
-    /// Returns the inode number, by which namespaces that live at the same time differ.
+    /// Returns the inode number. Namespaces that exist at the same time have different ones.
     pub const fn inode(&self) -> u64 {
         self.inode
     }
@@ -104,10 +106,10 @@ impl fmt::Debug for MountedNamespaceId {
     }
 }
 
-/// A process that holds a namespace which may have no name.
+/// A process that holds a namespace. The namespace may have no name.
 ///
-/// Namespaces that live at the same time differ by inode number, and the process keeps its namespace alive;
-/// process ids are reused, but not at the same time since boot (`man 5 proc_pid_stat`, field 22).
+/// Namespaces that exist at the same time have different inode numbers, and the process keeps its namespace alive.
+/// Process ids are reused, but not with the same start time (`man 5 proc_pid_stat`, field 22).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessNetnsId {
     device: u64,
@@ -117,7 +119,7 @@ pub struct ProcessNetnsId {
 }
 
 impl ProcessNetnsId {
-    /// Returns an identity made of its parts; only tests and stored leases have them apart.
+    /// Returns the identity with these parts. Used for stored leases and tests.
     pub const fn from_parts(device: u64, inode: u64, pid: i32, started: u64) -> Self {
         Self {
             device,
@@ -132,7 +134,7 @@ impl ProcessNetnsId {
         (self.device, self.inode, self.pid, self.started)
     }
 
-    /// Returns the inode number, by which namespaces that live at the same time differ.
+    /// Returns the inode number. Namespaces that exist at the same time have different ones.
     pub const fn inode(&self) -> u64 {
         self.inode
     }
@@ -154,12 +156,12 @@ impl fmt::Display for ProcessNetnsId {
     }
 }
 
-/// What one entry of the netns directory is at the moment of looking.
+/// The state of one entry of the netns directory at the time of a look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Entry {
-    /// There is no such entry.
+    /// The entry does not exist.
     Absent,
-    /// Something that is no namespace: a placeholder before its mount, or junk.
+    /// Not a namespace: a placeholder before its mount, or junk.
     Plain,
     /// A namespace of another type, a bound `uts` namespace for instance.
     OtherNamespace(MountedNamespaceId),
@@ -170,15 +172,15 @@ pub enum Entry {
 /// Why a namespace could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The entry is gone or names another namespace by now; the watcher will say so too.
+    /// The entry was deleted or leads to another namespace. The watcher reports that too.
     #[error("the entry no longer names the expected network namespace")]
     Gone,
-    /// The kernel refused.
+    /// The namespace file could not be opened.
     #[error("cannot open the namespace file")]
     Open(#[source] io::Error),
 }
 
-/// Looks at namespace files.
+/// Examines and opens namespace files.
 #[derive(Debug, Clone, Copy)]
 pub struct NetnsFiles {
     nsfs_device: u64,
@@ -186,10 +188,10 @@ pub struct NetnsFiles {
 }
 
 impl NetnsFiles {
-    /// Learns the device number of nsfs from the caller's own namespace.
+    /// Reads the device number of nsfs from the caller's own namespace.
     ///
     /// # Errors
-    /// `/proc` is not mounted or hides the caller from itself.
+    /// `/proc` is not mounted, or does not show the caller.
     pub fn new() -> io::Result<Self> {
         let own = fs::metadata("/proc/self/ns/net")?;
         Ok(Self {
@@ -208,16 +210,16 @@ impl NetnsFiles {
         self.nsfs_device
     }
 
-    /// Returns what the entry `name` of `directory` is now. Never blocks on a FIFO or device and keeps
+    /// Returns the current state of the entry `name` of `directory`. Never blocks on a FIFO or device and keeps
     /// nothing open.
     ///
-    /// `known` is the answer of an earlier look: a namespace whose identity has not changed is not
-    /// opened again to ask for its type.
+    /// `known` is the result of an earlier look. A namespace with an unchanged identity is not opened again to
+    /// read its type.
     pub fn look_at(&self, directory: &NetnsDirectory, name: &OsStr, known: Option<Entry>) -> Entry {
         self.look_from(directory.0.as_fd(), name, known)
     }
 
-    /// Returns what `path` is now, as [`Self::look_at`] does.
+    /// Returns the current state of `path`, as [`Self::look_at`] does.
     pub fn look(&self, path: &Path, known: Option<Entry>) -> Entry {
         self.look_from(AT_FDCWD, path.as_os_str(), known)
     }
@@ -247,7 +249,7 @@ impl NetnsFiles {
             _ => match self.open_and_type(base, name, id) {
                 Ok((_closed_here, true)) => Entry::Network(id),
                 Ok((_closed_here, false)) => Entry::OtherNamespace(id),
-                // It changed between the two looks: not usable yet, the next look decides.
+                // It changed between the `stat` and the open. The next look decides.
                 Err(_) => Entry::Plain,
             },
         }
@@ -258,10 +260,11 @@ impl NetnsFiles {
     /// The descriptor keeps the namespace alive: use it and close it.
     ///
     /// # Errors
-    /// [`OpenError::Gone`] when the path no longer names that namespace.
+    /// [`OpenError::Gone`] if the path no longer leads to that namespace.
     pub fn open(&self, path: &Path, id: MountedNamespaceId) -> Result<OwnedFd, OpenError> {
         let (fd, network) = self.open_and_type(AT_FDCWD, path.as_os_str(), id)?;
-        // Only now: while the descriptor is open, no other namespace can have the inode.
+        // Check the path after the open: while the descriptor is open, no other namespace can have the inode
+        // number.
         let same = self.look(path, Some(Entry::Network(id))) == Entry::Network(id);
         if network && same {
             Ok(fd)
@@ -270,10 +273,10 @@ impl NetnsFiles {
         }
     }
 
-    /// Returns which namespace a process is in.
+    /// Returns the namespace of a process.
     ///
     /// # Errors
-    /// The process is gone, or it belongs to another user and `CAP_SYS_PTRACE` is missing.
+    /// The process has ended, or it belongs to another user and `CAP_SYS_PTRACE` is missing.
     pub fn held_by(&self, pid: i32) -> io::Result<ProcessNetnsId> {
         let process = open_process(pid)?;
         let netns = fstatat(&process, "ns/net", AtFlags::empty())?;
@@ -293,7 +296,7 @@ impl NetnsFiles {
     /// The descriptor keeps the namespace alive: use it and close it.
     ///
     /// # Errors
-    /// [`OpenError::Gone`] when the process has ended or left the namespace.
+    /// [`OpenError::Gone`] if the process has ended or left the namespace.
     pub fn open_held(&self, id: ProcessNetnsId) -> Result<OwnedFd, OpenError> {
         let failed = |err: io::Error| match err.kind() {
             io::ErrorKind::NotFound => OpenError::Gone,
@@ -315,8 +318,8 @@ impl NetnsFiles {
         }
     }
 
-    /// Returns the type of the namespace `id` at `path` in the words of `/proc/PID/ns`; `None` when the path
-    /// no longer names it or may not be opened.
+    /// Returns the type of the namespace `id` at `path`, named as in `/proc/PID/ns`. `None`: the path no longer
+    /// leads to it, or it may not be opened.
     pub fn type_of(&self, path: &Path, id: MountedNamespaceId) -> Option<&'static str> {
         let (_closed_here, kind) = self.open_with_type(AT_FDCWD, path.as_os_str(), id).ok()?;
         let names = [
@@ -332,7 +335,7 @@ impl NetnsFiles {
         Some(found.map_or("unknown", |(_, name)| name))
     }
 
-    /// Opens an entry without ever blocking and tells whether it is a network namespace.
+    /// Opens an entry without blocking, and returns whether it is a network namespace.
     fn open_and_type(
         &self,
         base: BorrowedFd<'_>,
@@ -343,10 +346,10 @@ impl NetnsFiles {
         Ok((fd, kind == CloneFlags::CLONE_NEWNET))
     }
 
-    /// Opens an entry without ever blocking and asks for its type.
+    /// Opens an entry without blocking, and returns its type.
     ///
-    /// The path may have turned into a FIFO since it was looked at, so the first open is `O_PATH`;
-    /// only what is nsfs for certain is then opened for real, through `/proc/self/fd`.
+    /// The path may have become a FIFO since the `stat`, so the first open is with `O_PATH`. Only a file of nsfs
+    /// is then opened for reading, through `/proc/self/fd`.
     fn open_with_type(
         &self,
         base: BorrowedFd<'_>,
@@ -370,26 +373,26 @@ impl NetnsFiles {
     }
 }
 
-/// Opens the directory of a process. What is read through it is about this process and no later one with
-/// its id, and it keeps nothing alive.
+/// Opens the directory of a process. Files read through it belong to this process, never to a later one with the
+/// same id. The descriptor keeps neither the process nor its namespaces alive.
 fn open_process(pid: i32) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     Ok(open(format!("/proc/{pid}").as_str(), flags, Mode::empty())?)
 }
 
-/// Reads when a process started, in clock ticks since boot.
+/// Returns the start time of a process, in clock ticks since boot.
 fn started(process: &OwnedFd) -> io::Result<u64> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let stat = openat(process, "stat", flags, Mode::empty())?;
-    // The name of a program need not be UTF-8, and is of no interest here.
+    // The name of the program does not have to be UTF-8, and is not needed here.
     let mut bytes = Vec::new();
     fs::File::from(stat).read_to_end(&mut bytes)?;
     start_time(&String::from_utf8_lossy(&bytes))
         .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
-/// Returns field 22 of a `/proc/PID/stat`. The second field is the name of the program, in parentheses, of
-/// which it may have some itself.
+/// Returns field 22 of a `/proc/PID/stat`. The second field is the name of the program in parentheses, and the
+/// name may contain parentheses itself.
 pub(super) fn start_time(stat: &str) -> Option<u64> {
     const AFTER_THE_NAME: usize = 22 - 3;
     let (_, fields) = stat.rsplit_once(')')?;
@@ -400,8 +403,8 @@ pub(super) fn start_time(stat: &str) -> Option<u64> {
         .ok()
 }
 
-/// The netns directory, open for one sweep: entries are looked at relative to it, which is half the
-/// work of looking at full paths. Kept open it would keep its mount busy.
+/// The netns directory, open for one sweep. Examining entries relative to it costs half of the work for full
+/// paths. An open descriptor keeps its mount busy, so it is closed after the sweep.
 #[derive(Debug)]
 pub struct NetnsDirectory(Dir);
 
@@ -432,12 +435,12 @@ impl NetnsDirectory {
     }
 }
 
-/// Runs `work` inside the namespace, on a thread that ends with it: no other thread ever leaves home.
+/// Runs `work` inside the namespace, on a temporary thread. No other thread changes its namespace.
 ///
 /// A socket that `work` opens stays in the namespace, and keeps it alive until it is closed.
 ///
 /// # Errors
-/// `setns` is refused (`CAP_SYS_ADMIN` over the namespace), or no thread can be had.
+/// `setns` is refused (`CAP_SYS_ADMIN` over the namespace), or no thread can be started.
 pub fn inside<T: Send>(netns: OwnedFd, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new()
@@ -453,7 +456,7 @@ pub fn inside<T: Send>(netns: OwnedFd, work: impl FnOnce() -> T + Send) -> io::R
     })
 }
 
-/// Asks the kernel for the type of an open namespace (`man 2 ioctl_ns`, `NS_GET_NSTYPE`, Linux 4.11).
+/// Returns the type of an open namespace (`man 2 ioctl_ns`, `NS_GET_NSTYPE`, Linux 4.11).
 #[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]
 fn namespace_type(fd: &OwnedFd) -> io::Result<CloneFlags> {
     const NS_GET_NSTYPE: libc::c_ulong = nix::request_code_none!(0xb7, 0x3);
@@ -471,7 +474,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_namespaces_from_everything_else() {
+    fn namespaces_are_distinguished_from_other_files() {
         let files = NetnsFiles::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
@@ -512,7 +515,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_reached_through_the_process_that_holds_it() {
+    fn a_namespace_is_opened_through_its_holder() {
         let files = NetnsFiles::new().unwrap();
         let pid = nix::unistd::getpid().as_raw();
         let id = files.held_by(pid).unwrap();

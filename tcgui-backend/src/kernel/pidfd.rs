@@ -1,4 +1,4 @@
-//! The end of a process that is nobody's child, told by the kernel the moment it happens.
+//! Reports the exit of any process at once, not only of a child process.
 //!
 //! A pidfd refers to one process, never to a later one with the same id, and becomes readable when the
 //! process ends (`man 2 pidfd_open`, Linux 5.3). It keeps neither the process nor its namespaces alive.
@@ -16,21 +16,21 @@ use super::proc_link::ProcTask;
 /// `PIDFD_THREAD` (`include/uapi/linux/pidfd.h`).
 const PIDFD_THREAD: libc::c_uint = libc::O_EXCL.cast_unsigned();
 
-/// A process whose end can be waited for.
+/// A process whose exit can be waited for.
 #[derive(Debug)]
 pub struct ProcessHandle(OwnedFd);
 
 impl ProcessHandle {
-    /// Takes hold of the process that has this id now.
+    /// Opens the process that has this id now.
     ///
     /// # Errors
-    /// `ESRCH` when there is none, `EINVAL` or `ENOENT` when the id is that of a thread, `ENOSYS` on an old
-    /// kernel, `EMFILE` at the limit of descriptors.
+    /// `ESRCH` if there is no such process, `EINVAL` or `ENOENT` if the id is that of a thread, `ENOSYS` on an old
+    /// kernel, `EMFILE` if no descriptor is free.
     pub fn open(pid: i32) -> io::Result<Self> {
         Self::open_with(pid, 0)
     }
 
-    /// Takes hold of the task in `/proc` on which a path depends.
+    /// Opens the task in `/proc` on which a path depends.
     ///
     /// `/proc/PID` is the first thread of a process, which may end before the others, and `/proc/TID` is any other thread.
     /// So this opens the thread (`PIDFD_THREAD`, Linux 6.9). An older kernel reports only the end of the whole process.
@@ -56,7 +56,7 @@ impl ProcessHandle {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Prepares to wait; needs a runtime with I/O.
+    /// Registers the descriptor for waiting. Needs a runtime with I/O.
     ///
     /// # Errors
     /// The descriptor cannot be registered.
@@ -87,7 +87,7 @@ fn of_task_with<T>(
     }
 }
 
-/// The end of a process, to be waited for.
+/// The exit of a process, to be waited for.
 #[derive(Debug)]
 pub struct ProcessEnd(AsyncFd<OwnedFd>);
 
@@ -95,21 +95,21 @@ impl ProcessEnd {
     /// Watches the process that holds `id`, if it is still the same and still in that namespace.
     ///
     /// # Errors
-    /// [`OpenError::Gone`] when it has ended or left; [`OpenError::Open`] when descriptors have run out, or
-    /// the kernel does not know how.
+    /// [`OpenError::Gone`] if it has ended or left the namespace. [`OpenError::Open`] if no descriptor is free, or
+    /// the kernel does not support pidfds.
     pub fn open(files: NetnsFiles, id: ProcessNetnsId) -> Result<Self, OpenError> {
         let process = ProcessHandle::open(id.pid()).map_err(|err| match err.raw_os_error() {
             Some(libc::ESRCH) => OpenError::Gone,
             _ => OpenError::Open(err),
         })?;
-        // Only now: from here on the process id cannot come to mean another process unnoticed.
+        // Check the namespace after the pidfd is open: it makes a later reuse of the process id detectable.
         if files.held_by(id.pid()).ok() != Some(id) {
             return Err(OpenError::Gone);
         }
         process.end().map_err(OpenError::Open)
     }
 
-    /// Waits until the process has ended. Cancel-safe: having ended is a state.
+    /// Waits until the process has ended. Cancel-safe: the exit is a state.
     ///
     /// # Errors
     /// The runtime shuts down.
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_end_of_a_process_is_told() {
+    async fn the_exit_of_a_process_is_reported() {
         let mut child = Command::new("sleep")
             .arg("60")
             .stdin(Stdio::null())
@@ -139,7 +139,7 @@ mod tests {
         let early = timeout(Duration::from_millis(20), end.wait()).await;
         assert!(early.is_err(), "it still runs");
         child.kill().unwrap();
-        // Before anybody has waited for it: a zombie has ended.
+        // Before `wait` is called: a zombie has already ended.
         let told = timeout(Duration::from_secs(5), end.wait()).await;
         told.expect("told in time").unwrap();
         child.wait().unwrap();
@@ -148,9 +148,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_end_of_a_thread_is_told_while_its_process_goes_on() {
+    async fn the_exit_of_a_thread_is_reported_while_its_process_runs() {
         let pid = nix::unistd::getpid().as_raw();
-        // `/proc/TID` exists, although no list shows it.
+        // `/proc/TID` exists, although `/proc` does not list it.
         for task in [
             |pid, tid| ProcTask::Thread { pid, tid },
             |_, tid| ProcTask::Process(tid),
@@ -193,14 +193,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_process_is_refused() {
+    fn an_id_without_a_process_is_refused() {
         for wrong in [0, -1, i32::MIN, i32::MAX] {
             assert!(ProcessHandle::open(wrong).is_err(), "{wrong}");
         }
     }
 
     #[tokio::test]
-    async fn the_end_of_a_process_is_told_and_one_that_has_ended_is_not_watched() {
+    async fn the_exit_of_a_holder_is_reported_and_an_ended_one_refused() {
         let files = NetnsFiles::new().unwrap();
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();

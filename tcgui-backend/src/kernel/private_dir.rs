@@ -1,14 +1,13 @@
 //! Directories that only root, or the user of the daemon, can change, and the files in them.
 //!
-//! A directory is opened component by component, and each component is checked before the next one is
-//! opened relative to it. Files are opened relative to the checked directory. A path that another user
-//! could replace is refused, because the daemon would act on what that user wrote.
+//! A directory is opened component by component. Each component is checked before the next one is opened relative
+//! to it. Files are opened relative to the checked directory. A path that another user could replace is refused,
+//! because the daemon would act on data of that user.
 //!
-//! A component is accepted when it belongs to root or to the user of the daemon. Ancestors must not be
-//! writable by group or others, unless the sticky bit keeps them from renaming what is in there (`/tmp`). The
-//! directory itself must not be writable by group or others at all. Symbolic links on the way are followed
-//! if they belong to root or to the user of the daemon: systemd makes `/var/lib/NAME` such a link for
-//! `DynamicUser=`.
+//! A component is accepted if it belongs to root or to the daemon's user. Ancestors must not be writable by group
+//! or others, unless the sticky bit prevents them from renaming its entries (`/tmp`). The directory itself must
+//! not be writable by group or others at all. Symbolic links in the path are followed if they belong to root or to
+//! the daemon's user: systemd creates `/var/lib/NAME` as such a link for `DynamicUser=`.
 
 mod distrust;
 #[cfg(test)]
@@ -32,9 +31,9 @@ use distrust::{Flaw, Inode, Role};
 
 pub use distrust::Distrust;
 
-/// As many symbolic links as the kernel follows in one path (`man 7 path_resolution`).
+/// The limit of symbolic links in one path, as in the kernel (`man 7 path_resolution`).
 const MAX_LINKS: u32 = 40;
-/// Only the owner may use the files of the daemon.
+/// Only the owner may use the daemon's files.
 const DIRECTORY_MODE: Mode = Mode::S_IRWXU;
 const FILE_MODE: Mode = Mode::S_IRUSR.union(Mode::S_IWUSR);
 
@@ -44,19 +43,19 @@ pub enum PrivateDirError {
     /// Another user could change it, or a directory or link in its path.
     #[error(transparent)]
     Distrust(#[from] Distrust),
-    /// The kernel refused.
+    /// A component could not be opened or created.
     #[error("cannot open the directory {path:?}")]
     Open {
         /// The component that could not be opened.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
 }
 
 impl PrivateDirError {
-    /// Returns whether there is no such directory.
+    /// Returns whether the directory does not exist.
     pub fn is_absent(&self) -> bool {
         match self {
             Self::Distrust(_) => false,
@@ -64,7 +63,7 @@ impl PrivateDirError {
         }
     }
 
-    /// Returns the error of the kernel; that of a refusal is `EPERM`.
+    /// Returns the error of the system call, or an error that contains the [`Distrust`].
     pub fn into_io(self) -> io::Error {
         match self {
             Self::Open { err, .. } => err,
@@ -73,14 +72,14 @@ impl PrivateDirError {
     }
 }
 
-/// What to do about a directory that does not exist.
+/// How to treat a directory that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Missing {
     Fail,
     Create,
 }
 
-/// A directory that only root or the user of the daemon can change.
+/// A directory that only root or the daemon's user can change.
 #[derive(Debug)]
 pub struct PrivateDir {
     path: PathBuf,
@@ -91,21 +90,21 @@ impl PrivateDir {
     /// Opens a directory that exists.
     ///
     /// # Errors
-    /// [`PrivateDirError::Distrust`] when another user could change it; [`PrivateDirError::Open`] when it
-    /// does not exist or is no directory.
+    /// [`PrivateDirError::Distrust`] if another user could change it. [`PrivateDirError::Open`] if it does not
+    /// exist or is not a directory.
     pub fn open(path: &Path) -> Result<Self, PrivateDirError> {
         walk(path, Missing::Fail, Role::Directory)
     }
 
-    /// Opens a directory, which is made with its ancestors if it is missing.
+    /// Opens a directory, and creates it with its ancestors if it is missing.
     ///
     /// # Errors
-    /// As [`Self::open`]; also when it cannot be made.
+    /// As [`Self::open`]. Also if it cannot be created.
     pub fn create(path: &Path) -> Result<Self, PrivateDirError> {
         walk(path, Missing::Create, Role::Directory)
     }
 
-    /// Returns the path by which it was opened.
+    /// Returns the path with which it was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -133,11 +132,11 @@ impl PrivateDir {
         Ok(names)
     }
 
-    /// Opens a regular file for reading, without waiting for anything.
+    /// Opens a regular file for reading, without blocking.
     ///
     /// # Errors
-    /// As `open(2)`; an error that holds a [`Distrust`] when the entry is a link, a FIFO or a device, or
-    /// another user could have written it.
+    /// As `open(2)`. The error contains a [`Distrust`] if the entry is a link, a FIFO or a device, or if another
+    /// user could have written it.
     pub fn open_file(&self, name: impl AsRef<Path>) -> io::Result<File> {
         let name = name.as_ref();
         let flags = OFlag::O_RDONLY
@@ -148,7 +147,7 @@ impl PrivateDir {
         let distrust = |flaw| Distrust::new(self.path_of(name), Role::File, flaw);
         let fd = match openat(&self.fd, name, flags, Mode::empty()) {
             Err(Errno::ELOOP) => return Err(distrust(Flaw::Kind("a symbolic link")).into()),
-            // Nobody listens on a socket that is opened as a file.
+            // `open(2)` of a socket.
             Err(Errno::ENXIO) => return Err(distrust(Flaw::Kind("a socket")).into()),
             opened => opened?,
         };
@@ -158,7 +157,7 @@ impl PrivateDir {
         }
     }
 
-    /// Makes a file for writing, which must not exist in any form.
+    /// Creates a file for writing. The name must be free.
     ///
     /// # Errors
     /// As `open(2)` with `O_EXCL`.
@@ -169,7 +168,7 @@ impl PrivateDir {
         Ok(File::from(fd))
     }
 
-    /// Writes a file and synchronises it. What has the name already is removed, never written into.
+    /// Writes a file and synchronizes it. An existing entry of this name is removed, never written to.
     ///
     /// # Errors
     /// As `open(2)`, `write(2)` and `fsync(2)`.
@@ -186,7 +185,7 @@ impl PrivateDir {
         file.sync_all()
     }
 
-    /// Renames an entry over another one.
+    /// Renames an entry, and replaces an existing one of the new name.
     ///
     /// # Errors
     /// As `rename(2)`.
@@ -194,7 +193,7 @@ impl PrivateDir {
         Ok(renameat(&self.fd, from.as_ref(), &self.fd, to.as_ref())?)
     }
 
-    /// Gives a file another name beside its own, which must be free. A link is not followed.
+    /// Gives a file an additional name, which must be free. A link is not followed.
     ///
     /// # Errors
     /// As `link(2)`.
@@ -203,7 +202,7 @@ impl PrivateDir {
         Ok(linkat(&self.fd, from, &self.fd, to, LinkatFlags::empty())?)
     }
 
-    /// Removes an entry that is no directory.
+    /// Removes an entry that is not a directory.
     ///
     /// # Errors
     /// As `unlink(2)`.
@@ -212,13 +211,13 @@ impl PrivateDir {
         Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// Returns whether there is an entry of any kind; a link is not followed.
+    /// Returns whether an entry of any kind exists. A link is not followed.
     pub fn has(&self, name: impl AsRef<Path>) -> bool {
         let flags = AtFlags::AT_SYMLINK_NOFOLLOW;
         nix::sys::stat::fstatat(&self.fd, name.as_ref(), flags).is_ok()
     }
 
-    /// Writes changes of the entries to the disk.
+    /// Writes changes of the entries to disk.
     ///
     /// # Errors
     /// As `fsync(2)`.
@@ -227,7 +226,8 @@ impl PrivateDir {
     }
 }
 
-/// Checks that no other user can replace what root makes in a directory. Others may add entries to it, as to `/tmp`.
+/// Checks that no other user can replace files that root creates in a directory. Other users may add entries, as
+/// in `/tmp`.
 ///
 /// # Errors
 /// As [`PrivateDir::open`].
@@ -244,7 +244,7 @@ fn walk(path: &Path, missing: Missing, last: Role) -> Result<PrivateDir, Private
             err: errno.into(),
         }
     };
-    // An empty path, which cannot be made absolute, leads nowhere.
+    // An empty path cannot be made absolute.
     let absolute = std::path::absolute(path).map_err(|_| failed(path)(Errno::ENOENT))?;
     let mut left: VecDeque<OsString> = steps(&absolute).collect();
     let (mut here, mut at) = (root()?, PathBuf::from("/"));
@@ -291,7 +291,7 @@ fn walk(path: &Path, missing: Missing, last: Role) -> Result<PrivateDir, Private
         check(&entry, &next, role(&left))?;
         (here, at) = (entry, next);
     }
-    // The kernel gives no content of a directory to a descriptor that is a path alone.
+    // An `O_PATH` descriptor cannot be used to read a directory.
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
     let fd = openat(&here, ".", flags, Mode::empty()).map_err(failed(&at))?;
     Ok(PrivateDir { path: absolute, fd })
@@ -316,7 +316,7 @@ fn root() -> Result<OwnedFd, PrivateDirError> {
     })
 }
 
-/// Returns the components below the root that lead somewhere.
+/// Returns the components below the root, without `.`.
 fn steps(path: &Path) -> impl Iterator<Item = OsString> {
     path.components().filter_map(|component| match component {
         Component::Normal(name) => Some(name.to_owned()),
@@ -325,10 +325,10 @@ fn steps(path: &Path) -> impl Iterator<Item = OsString> {
     })
 }
 
-/// Makes a directory whose name survives a power failure.
+/// Creates a directory, and synchronizes its parent so that it persists after a power failure.
 fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
     match mkdirat(parent, name, DIRECTORY_MODE) {
-        // Another process made it. It is checked as any other directory.
+        // Another process created it. It is checked as any other directory.
         Err(Errno::EEXIST) => return Ok(()),
         made => made?,
     }
@@ -339,12 +339,12 @@ fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 
 /// Opens a regular file at a path that other users may control, for reading, without side effects.
 ///
-/// The kind is looked at before, so a FIFO is not waited for and a device is not opened. A symbolic link of root or of
-/// the user of the daemon is followed. A link of another user is followed only to a file of the same user. Otherwise
-/// that user could let root read a file that is closed to the user.
+/// The kind is checked before, so the call does not wait for a FIFO and does not open a device. A symbolic link of
+/// root or of the daemon's user is followed. A link of another user is followed only to a file of the same user.
+/// Otherwise that user could make root read a file that the user may not read.
 ///
 /// # Errors
-/// As `open(2)`; `InvalidInput` when it is no regular file, `PermissionDenied` when the link is not followed.
+/// As `open(2)`. `InvalidInput` if it is not a regular file, `PermissionDenied` if the link is not followed.
 pub fn open_foreign(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
@@ -355,7 +355,7 @@ pub fn open_foreign(path: &Path) -> io::Result<File> {
     let mut inode = Inode::of(&fstat(&entry)?);
     if inode.kind == SFlag::S_IFLNK {
         let link = inode;
-        // The target of the open link, because another user may replace the name at any time.
+        // Read the link that is open, because another user may replace the name at any time.
         let target = readlinkat(&entry, "")?;
         entry = openat(&parent, target.as_os_str(), flags, Mode::empty())?;
         inode = Inode::of(&fstat(&entry)?);
@@ -370,7 +370,7 @@ pub fn open_foreign(path: &Path) -> io::Result<File> {
     reopen(&entry)
 }
 
-/// Opens for reading what an `O_PATH` descriptor refers to, whatever its name leads to by now.
+/// Opens the file of an `O_PATH` descriptor for reading. Its name may already lead to another file.
 fn reopen(entry: &OwnedFd) -> io::Result<File> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", entry.as_raw_fd());

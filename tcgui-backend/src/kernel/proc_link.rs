@@ -1,4 +1,4 @@
-//! Symbolic links into `/proc/PID`: which process a path depends on.
+//! Finds the process on which a symbolic link into `/proc/PID` depends.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
@@ -9,9 +9,9 @@ const LINKS: u32 = 40;
 /// A process or thread in `/proc`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProcTask {
-    /// `/proc/PID`: the first thread of a process, or another thread that is named by its own number.
+    /// `/proc/PID`: the first thread of a process, or another thread with this id.
     Process(i32),
-    /// `/proc/PID/task/TID`, of another thread than the first one.
+    /// `/proc/PID/task/TID` of a thread other than the first one.
     Thread {
         /// The process.
         pid: i32,
@@ -21,14 +21,15 @@ pub enum ProcTask {
 }
 
 impl ProcTask {
-    /// Returns the process or thread whose end makes the symbolic link at `path` lead nowhere. Returns `None` for a
-    /// path outside `/proc`, and for the calling process, which does not have to be watched.
+    /// Returns the process or thread whose exit makes the symbolic link at `path` dangling. `None`: the path is
+    /// outside `/proc`, or belongs to the calling process, which does not have to be watched.
     ///
-    /// The links may change meanwhile: look at `path` again after the process is watched.
+    /// The links may change during the call: look at `path` again after the process is watched.
     pub fn behind(path: &Path) -> Option<Self> {
         let mut path = path.to_owned();
         for _ in 0..LINKS {
-            // First as it is written: `/proc/PID/root` leads out of `/proc`, but still depends on the process.
+            // The path as written comes first: `/proc/PID/root` leads out of `/proc`, but still depends on the
+            // process.
             if let Some(found) = Self::of(&path) {
                 return found.is_other().then_some(found);
             }
@@ -42,7 +43,7 @@ impl ProcTask {
         None
     }
 
-    /// Returns the task that a path names by its number.
+    /// Returns the task whose number is in the path.
     fn of(path: &Path) -> Option<Self> {
         if path.components().any(|it| it == Component::ParentDir) {
             return None;
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_link_is_followed_to_its_process_however_it_is_written() {
+    fn a_link_in_any_form_is_followed_to_its_process() {
         let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What the daemon's own process may do: capabilities and the limit of descriptors.
+//! The daemon's own process: capabilities, the descriptor limit, memory and environment.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,14 @@ use std::process::Command;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-/// The capabilities without which the daemon cannot do its work, with their bit numbers
-/// (`include/uapi/linux/capability.h`).
+/// The capabilities that the daemon needs, with their bit numbers (`include/uapi/linux/capability.h`).
 const REQUIRED: [(&str, u32); 3] = [
     ("CAP_NET_BROADCAST", 11),
     ("CAP_NET_ADMIN", 12),
     ("CAP_SYS_ADMIN", 21),
 ];
 
-/// Returns the names of the required capabilities that the process does not have.
+/// Returns the names of the required capabilities that the process lacks.
 ///
 /// # Errors
 /// `/proc/self/status` cannot be read.
@@ -32,7 +31,7 @@ pub fn missing_capabilities() -> io::Result<Vec<&'static str>> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no CapEff in /proc/self/status"))
 }
 
-/// Returns whether the process may look at processes of other users (`CAP_SYS_PTRACE`).
+/// Returns whether the process may examine processes of other users (`CAP_SYS_PTRACE`).
 ///
 /// # Errors
 /// `/proc/self/status` cannot be read.
@@ -53,20 +52,20 @@ fn effective(status: &str) -> Option<u64> {
 /// Raises the soft limit of open descriptors to the hard one and returns it.
 ///
 /// # Errors
-/// The kernel refuses, which leaves the limit as it was.
+/// The kernel refuses. Then the limit is unchanged.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     Ok(hard)
 }
 
-/// Keeps the allocator's memory about the same after the tenth burst as after the first (`man 3 mallopt`).
+/// Configures the allocator so that repeated bursts do not increase the memory use (`man 3 mallopt`).
 ///
-/// Publications and kernel requests run on any free blocking thread. glibc has up to eight arenas for each processor, and each
-/// arena keeps a share of the freed memory. With two arenas, ten bursts of a thousand namespaces leave 5.3 % more than one
-/// burst. After the first list of a thousand namespaces is freed, glibc would raise its threshold and put the next lists on the
-/// heap, between blocks that stay. With a fixed threshold they are mapped, and unmapped again. See also
-/// [`without_thread_caches`].
+/// Publications and kernel requests run on any free blocking thread. glibc has up to eight arenas for each
+/// processor, and each arena keeps a share of the freed memory. With two arenas, ten bursts of a thousand
+/// namespaces leave 5.3 % more than one burst. After the first list of a thousand namespaces is freed, glibc would
+/// raise its threshold and put the next lists on the heap, between blocks that stay allocated. With a fixed
+/// threshold the lists are mapped, and unmapped when they are freed. See also [`without_thread_caches`].
 pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     for (parameter, value) in [
@@ -82,18 +81,18 @@ pub fn tune_allocator() {
     }
 }
 
-/// Runs the program anew, as the same process, if each of its threads would keep freed memory for itself.
+/// Executes the program again in the same process, with the thread caches of glibc's allocator disabled.
 ///
-/// Such a cache holds up to seven blocks of each small size. No call empties it while the thread lives, and its blocks keep
-/// their pages in use. With caches, a burst of a thousand namespaces leaves 2 MB more, and later bursts add to that. Only the
-/// environment at the start can switch them off (glibc manual, "Memory Allocation Tunables"). To be called while there is
-/// no other thread.
+/// Such a cache holds up to seven blocks of each small size. No call empties it while the thread lives, and its
+/// blocks keep their pages in use. With caches, a burst of a thousand namespaces leaves 2 MB more, and later
+/// bursts add to that. Only the environment at the start can disable them (glibc manual, "Memory Allocation
+/// Tunables"). Call it before any other thread is started.
 ///
-/// Returns when there is nothing to do: after that start, with tunables of the operator's own, in secure
+/// Returns if there is nothing to do: after that second start, if the operator has set tunables, in secure
 /// execution (`AT_SECURE`, `man 3 getauxval`), where the loader ignores them, or without glibc.
 ///
 /// # Errors
-/// The program cannot be run again, as when its file was replaced; all is as before.
+/// The program cannot be executed again, for instance because its file was replaced. The process is unchanged.
 pub fn without_thread_caches() -> io::Result<()> {
     const TUNABLES: &str = "GLIBC_TUNABLES";
     #[expect(unsafe_code, reason = "only libc knows how the program was started")]
@@ -113,7 +112,7 @@ pub fn without_thread_caches() -> io::Result<()> {
         .exec())
 }
 
-/// Gives free pages of the heap back to the kernel (`man 3 malloc_trim`), which takes about a millisecond.
+/// Returns free pages of the heap to the kernel (`man 3 malloc_trim`), which takes about a millisecond.
 pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
     #[expect(unsafe_code, reason = "the allocator is told through libc alone")]
@@ -123,7 +122,7 @@ pub fn give_memory_back() {
     }
 }
 
-/// Sets a variable of the environment that is not set; to be called while there is no other thread.
+/// Sets an environment variable if it is not set. Call it before any other thread is started.
 pub fn default_environment(name: &str, value: &str) {
     if std::env::var_os(name).is_some() {
         return;

@@ -1,7 +1,8 @@
-//! New processes and programs, as the kernel's process connector announces them.
+//! New processes and programs, as the kernel's process connector reports them.
 //!
-//! Netlink protocol `NETLINK_CONNECTOR` (`drivers/connector/cn_proc.c`). It serves only the host's first
-//! network, user and PID namespaces, and only with `CAP_NET_ADMIN`. Entering a namespace is no event.
+//! Netlink protocol `NETLINK_CONNECTOR` (`drivers/connector/cn_proc.c`). It works only in the host's first
+//! network, user and PID namespaces, and only with `CAP_NET_ADMIN`. It does not report that a process enters a
+//! namespace.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -12,20 +13,21 @@ use nix::sys::socket::{MsgFlags, NetlinkAddr, bind, recvfrom, send, setsockopt, 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// About 1 300 events, each with its bookkeeping; what does not fit is reported as lost.
+/// Size of the queue in bytes, for about 1 300 events with the kernel's overhead. Further events are reported as
+/// lost.
 const RECEIVE_BUFFER: usize = 1024 * 1024;
-/// How many events are taken at once: what is done with them takes about a millisecond.
+/// Limit of the events taken at once. Processing them takes about 1 ms.
 const BATCH: usize = 128;
-/// An event has 76 bytes; a longer one would be cut, and is none of ours.
+/// Size of the buffer in bytes. An event has 76 bytes; longer messages are cut and ignored.
 const DATAGRAM: usize = 256;
-/// How many events of earlier listeners may be before the answer to our own request.
+/// Limit of the events of earlier listeners that may precede the reply to our request.
 const BEFORE_ANSWER: usize = 4096;
 
 /// `CN_IDX_PROC` and `CN_VAL_PROC` (`include/uapi/linux/connector.h`).
 const CN_PROC: [u32; 2] = [1, 1];
-/// Where a `struct proc_event` begins: behind a `struct nlmsghdr` and a `struct cn_msg`.
+/// Offset of `struct proc_event`, after a `struct nlmsghdr` and a `struct cn_msg`.
 const EVENT: usize = 16 + 20;
-/// Where its parts for each kind begin.
+/// Offset of the part that depends on the kind.
 const PARTS: usize = EVENT + 16;
 /// `PROC_CN_MCAST_LISTEN`, `PROC_CN_MCAST_IGNORE`, and kinds of events (`include/uapi/linux/cn_proc.h`).
 const LISTEN: u32 = 1;
@@ -34,29 +36,29 @@ const ANSWER: u32 = 0;
 const FORK: u32 = 1;
 const EXEC: u32 = 2;
 
-/// What was heard.
+/// A batch of events.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// Processes that were made or run another program, in the order of the events.
+    /// Processes that were started or executed another program, in the order of the events.
     pub pids: Vec<i32>,
-    /// There were more than the socket could hold.
+    /// Some events did not fit into the queue.
     pub lost: bool,
 }
 
-/// Hears of every process that is made or begins another program. Threads do not ring.
+/// Reports every new process and every exec. New threads are not reported.
 #[derive(Debug)]
 pub struct ProcessEvents {
     fd: OwnedFd,
 }
 
 impl ProcessEvents {
-    /// Begins to listen; from here on nothing is missed unsaid.
+    /// Opens the socket. From then on lost events are reported.
     ///
     /// # Errors
-    /// The kernel refuses, or does not answer: as a rule because the daemon is in a container.
+    /// The kernel refuses or does not reply, usually because the daemon is in a container.
     pub fn open() -> io::Result<Self> {
         let fd = connector_socket()?;
-        // Refused in a user namespace, where there is nothing to hear anyway.
+        // Refused in a user namespace, where there are no events anyway.
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).ok();
         attach_filter(&fd)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, CN_PROC[0]))?;
@@ -65,14 +67,14 @@ impl ProcessEvents {
         Ok(Self { fd })
     }
 
-    /// Waits for events and returns those that are there, at most a batch. Cancel-safe: what was not
-    /// returned was not taken from the socket.
+    /// Waits for events and returns at most a batch of them. Cancel-safe: an event that was not returned stays in
+    /// the socket.
     ///
-    /// The runtime is woken up by events only while this is waited for: in a storm that is a large part of
-    /// what they cost.
+    /// Events wake the runtime only while this future is polled. In a storm the wake-ups are a large part of the
+    /// cost.
     ///
     /// # Errors
-    /// The socket is broken, or cannot be waited for; lost events are told, no error.
+    /// The socket failed, or cannot be registered. Lost events are no error, see [`Heard::lost`].
     pub async fn next(&self) -> io::Result<Heard> {
         match receive_batch(&self.fd) {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
@@ -92,8 +94,8 @@ impl ProcessEvents {
 
 impl Drop for ProcessEvents {
     fn drop(&mut self) {
-        // Before Linux 6.6 the kernel goes on making events for a listener that only closes its socket.
-        // Nothing can be done about a failure.
+        // Before Linux 6.6 the kernel still creates events after a listener has closed its socket without this
+        // request. A failure cannot be handled.
         ask(&self.fd, IGNORE).ok();
     }
 }
@@ -108,8 +110,8 @@ fn connector_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Lets the kernel drop useless events before they wake the daemon: most events are threads and
-/// ends. `proc_input` of Linux 6.6 could leave out ends, but not threads.
+/// Lets the kernel drop useless events before they wake the daemon: most events are threads and exits. Since Linux
+/// 6.6, `proc_input` could exclude exits, but not threads.
 #[expect(unsafe_code, reason = "nix has no wrapper for this option")]
 fn attach_filter(fd: &OwnedFd) -> io::Result<()> {
     let mut filter = filter();
@@ -132,9 +134,10 @@ fn attach_filter(fd: &OwnedFd) -> io::Result<()> {
     Ok(Errno::result(answer).map(drop)?)
 }
 
-/// Returns the filter (`man 7 socket`, `SO_ATTACH_FILTER`): programs, answers, and forks that make no thread.
+/// Returns the filter (`man 7 socket`, `SO_ATTACH_FILTER`): it accepts execs, replies, and forks that create a
+/// process.
 fn filter() -> [sock_filter; 10] {
-    // The filter loads words in network byte order, and events have them in the machine's.
+    // The filter loads words in network byte order, but events use the machine's byte order.
     let kind = |kind: u32| u32::from_be_bytes(kind.to_ne_bytes());
     let op = |code: u32, jt, jf, k| sock_filter {
         code: u16::try_from(code).unwrap_or(u16::MAX),
@@ -161,7 +164,7 @@ fn filter() -> [sock_filter; 10] {
     ]
 }
 
-/// Sends `PROC_CN_MCAST_LISTEN` or `PROC_CN_MCAST_IGNORE`, which the kernel acts on before this returns.
+/// Sends `PROC_CN_MCAST_LISTEN` or `PROC_CN_MCAST_IGNORE`. The kernel has handled it when this returns.
 fn ask(fd: &OwnedFd, operation: u32) -> io::Result<()> {
     const LENGTH: u32 = 16 + 20 + 4;
     const NLMSG_DONE: u16 = 3;
@@ -204,7 +207,7 @@ fn receive_batch(fd: &OwnedFd) -> io::Result<Heard> {
             Ok(Some(Event::Process(pid))) => heard.pids.push(pid),
             Ok(_) => {}
             Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => heard.lost = true,
-            // Readiness goes only when nothing was taken: an edge is not to be slept through.
+            // Return the error only if nothing was taken: it clears the readiness, which is edge-triggered.
             Err(err) if index == 0 => return Err(err),
             Err(_) => break,
         }
@@ -225,7 +228,7 @@ fn receive(fd: &OwnedFd) -> io::Result<Option<Event>> {
     Ok(buffer.get(..length).filter(|_| from_kernel).and_then(parse))
 }
 
-/// Reads an event, as the filter would have let it pass.
+/// Parses an event by the same rules as the filter.
 fn parse(datagram: &[u8]) -> Option<Event> {
     let word = |at: usize| {
         let bytes = datagram.get(at..at + 4)?.try_into().ok()?;
@@ -270,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn only_new_processes_and_programs_count() {
+    fn only_new_processes_and_execs_are_events() {
         assert_eq!(
             parse(&event(FORK, [1, 1, 7, 7])),
             Some(Event::Process(7)),
@@ -294,13 +297,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_harm(bytes in prop::collection::vec(any::<u8>(), 0..DATAGRAM)) {
+        fn no_bytes_make_the_parser_panic(bytes in prop::collection::vec(any::<u8>(), 0..DATAGRAM)) {
             let _read = parse(&bytes);
         }
     }
 
     #[tokio::test]
-    async fn programs_ring_and_threads_do_not() {
+    async fn execs_are_reported_and_threads_are_not() {
         let events = ProcessEvents::open().expect("in the host's namespaces, as root");
         let mut heard = HashSet::new();
         let own = i32::try_from(std::process::id()).unwrap();
@@ -316,7 +319,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_too_much_is_said_to_be_lost() {
+    async fn events_beyond_the_queue_are_reported_as_lost() {
         let events = ProcessEvents::open().expect("in the host's namespaces, as root");
         setsockopt(&events.fd, sockopt::RcvBuf, &1).unwrap();
         for _ in 0..20 {
@@ -330,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn elsewhere_the_kernel_refuses() {
+    fn the_kernel_refuses_outside_the_host_namespaces() {
         let netns = PrivateNetns::new();
         let err = netns.inside(|| ProcessEvents::open().unwrap_err());
         assert_eq!(err.raw_os_error(), Some(libc::ECONNREFUSED), "{err}");

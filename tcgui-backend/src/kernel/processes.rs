@@ -1,7 +1,7 @@
-//! Which network namespace each process is in, as `/proc` shows it.
+//! The network namespace of each process, from `/proc`.
 //!
-//! The link `/proc/PID/ns/net` is read, not followed: that costs half of a `stat` and makes no inode. It
-//! is the link of the first thread; a thread that is alone in another namespace is not seen.
+//! The link `/proc/PID/ns/net` is read, not followed: that costs half of a `stat` and allocates no inode. It
+//! belongs to the first thread. Another thread alone in another namespace is not seen.
 
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -21,11 +21,11 @@ use nix::time::{ClockId, clock_gettime};
 
 use super::netns::{ProcessNetnsId, start_time};
 
-/// Room for the longest `PID/ns/net`, and for the longest link, `net:[INODE]`.
+/// Sizes in bytes of the longest `PID/ns/net` and of the longest link, `net:[INODE]`.
 const PATH: usize = 24;
 const LINK: usize = 32;
 
-/// More than a `/proc/PID/stat` ever has: 52 fields, of at most twenty digits each.
+/// Size in bytes of the buffer for `/proc/PID/stat`, which has 52 fields of at most twenty digits each.
 const STAT: usize = 2048;
 
 /// A process in a network namespace.
@@ -33,16 +33,16 @@ const STAT: usize = 2048;
 pub struct Process {
     /// The process and its namespace.
     pub id: ProcessNetnsId,
-    /// The number of the namespace that no other gets until the next boot, where the kernel tells it
-    /// (`NS_GET_ID`, Linux 6.18): inode numbers are reused at once.
+    /// The unique number of the namespace, which no other namespace gets until the next boot. Inode numbers are
+    /// reused at once. `None` before Linux 6.18 (`NS_GET_ID`).
     pub netns: Option<u64>,
-    /// Whether [`netns_lives`] can tell the end of that namespace.
+    /// Whether [`netns_lives`] can detect that the namespace was deleted.
     pub findable: bool,
     /// The name of its program.
     pub comm: Arc<OsStr>,
 }
 
-/// Why nothing is known about a process.
+/// Why a process cannot be described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unseen {
     /// It has ended.
@@ -60,8 +60,9 @@ impl From<Errno> for Unseen {
     }
 }
 
-/// The namespace that was described last. It is kept open, so that no other namespace gets its inode number. Many processes are in
-/// one namespace, which is then described once. Use it for one scan of all processes only.
+/// The namespace that was described last. It is kept open, so that no other namespace gets its inode number. Many
+/// processes are in the same namespace, which is then described only once. Use it for one scan of all processes
+/// only.
 #[derive(Debug, Default)]
 pub struct Recent(Option<Netns>);
 
@@ -90,7 +91,7 @@ impl Netns {
     }
 }
 
-/// `/proc`, kept open.
+/// An open `/proc`.
 #[derive(Debug)]
 pub struct ProcessTable {
     proc: Dir,
@@ -100,7 +101,7 @@ impl ProcessTable {
     /// Opens the table.
     ///
     /// # Errors
-    /// `/proc` is not mounted, or it is that of another PID namespace: its numbers would not be ours.
+    /// `/proc` is not mounted, or belongs to another PID namespace with other process ids.
     pub fn open() -> io::Result<Self> {
         let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         let proc = Dir::open("/proc", flags, Mode::empty())?;
@@ -124,17 +125,18 @@ impl ProcessTable {
         Ok(pids)
     }
 
-    /// Returns the inode number of the namespace that a process is in.
+    /// Returns the inode number of the namespace of a process.
     ///
     /// # Errors
-    /// It is gone, or may not be looked at.
+    /// The process has ended, or may not be examined.
     pub fn netns_inode(&self, pid: i32) -> Result<u64, Unseen> {
         let mut path = [0; PATH];
         write!(&mut path[..], "{pid}/ns/net\0").map_err(|_| Unseen::Gone)?;
         let path = CStr::from_bytes_until_nul(&path).map_err(|_| Unseen::Gone)?;
         match linked_inode(&self.proc, path) {
             Ok(inode) => inode.ok_or(Unseen::Gone),
-            // The kernel also says so of one that ended meanwhile (`proc_ns_readlink`, `fs/proc/namespaces.c`).
+            // The kernel also returns this for a process that has ended (`proc_ns_readlink`,
+            // `fs/proc/namespaces.c`).
             Err(Errno::EACCES) if !self.exists(pid) => Err(Unseen::Gone),
             Err(errno) => Err(errno.into()),
         }
@@ -144,15 +146,15 @@ impl ProcessTable {
         fstatat(&self.proc, pid.to_string().as_str(), AtFlags::empty()).is_ok()
     }
 
-    /// Returns what is to be known about a process and its namespace.
+    /// Returns the description of a process and its namespace.
     ///
-    /// The namespace is held until `recent` goes, or another one is described.
+    /// The namespace is kept alive until `recent` is dropped or another one is described.
     ///
     /// # Errors
-    /// It is gone, or may not be looked at.
+    /// The process has ended, or may not be examined.
     pub fn describe(&self, pid: i32, recent: &mut Recent) -> Result<Process, Unseen> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        // What is read through it is about this process and no later one with its id.
+        // Files read through this directory belong to this process, never to a later one with the same id.
         let process = openat(&self.proc, pid.to_string().as_str(), flags, Mode::empty())?;
         let (comm, started) = stat(&process)?;
         let is_recent = |recent: &Netns| {
@@ -173,11 +175,11 @@ impl ProcessTable {
     }
 }
 
-/// Returns whether a network namespace with this number and inode number is there, wherever (`struct
-/// nsfs_file_handle`, `include/uapi/linux/nsfs.h`, Linux 6.18). For a moment this holds it.
+/// Returns whether a network namespace with this unique number and inode number exists (`struct nsfs_file_handle`,
+/// `include/uapi/linux/nsfs.h`, Linux 6.18). Keeps it alive during the call.
 ///
-/// The result is also `false` if the kernel is older, or does not let the caller find that namespace. So `false` means the end of the
-/// namespace only after an earlier `true`.
+/// The result is also `false` if the kernel is older, or does not let the caller find that namespace. So `false`
+/// means that the namespace was deleted only after an earlier `true`.
 #[expect(unsafe_code, reason = "nix has no handles of files")]
 pub fn netns_lives(number: u64, inode: u64) -> bool {
     const FD_NSFS_ROOT: libc::c_int = -10003;
@@ -202,7 +204,7 @@ pub fn netns_lives(number: u64, inode: u64) -> bool {
         inode,
     };
     let flags = libc::O_PATH | libc::O_CLOEXEC;
-    // SAFETY: the handle says how many bytes follow its head, and has as many; it lives until the call
+    // SAFETY: `bytes` is the number of bytes after the head, and the handle has as many; it lives until the call
     // returns, and the kernel only reads it.
     let answer = unsafe { libc::open_by_handle_at(FD_NSFS_ROOT, (&raw mut handle).cast(), flags) };
     if answer < 0 {
@@ -215,7 +217,7 @@ pub fn netns_lives(number: u64, inode: u64) -> bool {
 
 /// Returns the processor time that the calling thread has used.
 pub fn thread_cpu_time() -> Duration {
-    // The clock is there since Linux 2.6.12, and no pointer of ours is involved.
+    // Cannot fail: the clock exists since Linux 2.6.12, and no pointer of the caller is involved.
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
@@ -226,7 +228,7 @@ fn number(name: &[u8]) -> Option<i32> {
         .flatten()
 }
 
-/// Returns the inode number that the link of a network namespace names.
+/// Returns the inode number in the link of a network namespace.
 #[expect(unsafe_code, reason = "nix asks for 4 KiB of memory for each link")]
 fn linked_inode(directory: &impl AsFd, path: &CStr) -> nix::Result<Option<u64>> {
     let mut link = [0_u8; LINK];
@@ -252,29 +254,29 @@ fn inode(link: &[u8]) -> Option<u64> {
     str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Reads the name of the program and when the process started, in clock ticks since boot.
+/// Reads the name of the program and the start time of the process, in clock ticks since boot.
 fn stat(process: &OwnedFd) -> Result<(Arc<OsStr>, u64), Unseen> {
     let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
     let stat = openat(process.as_fd(), "stat", flags, Mode::empty())?;
-    // The kernel gives all of it at once where there is room (`seq_read`, `fs/seq_file.c`).
+    // The kernel returns the whole file at once if the buffer is large enough (`seq_read`, `fs/seq_file.c`).
     let mut buffer = [0; STAT];
     let read = File::from(stat).read(&mut buffer);
     let bytes = buffer.get(..read.map_err(|_| Unseen::Gone)?);
     let bytes = bytes.ok_or(Unseen::Gone)?;
-    // The times come after the name, which need not be UTF-8.
+    // The start time follows the name, which does not have to be UTF-8.
     let started = start_time(&String::from_utf8_lossy(bytes)).ok_or(Unseen::Gone)?;
     let program = program(bytes).ok_or(Unseen::Gone)?;
     Ok((OsStr::from_bytes(program).into(), started))
 }
 
-/// Returns the second field, which is in parentheses and may have some itself.
+/// Returns the second field, which is in parentheses and may contain parentheses.
 fn program(stat: &[u8]) -> Option<&[u8]> {
     let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
     let end = stat.iter().rposition(|byte| *byte == b')')?;
     stat.get(begin..end)
 }
 
-/// Asks for the number of an open namespace (`include/uapi/linux/nsfs.h`).
+/// Reads the unique number of an open namespace (`include/uapi/linux/nsfs.h`).
 #[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]
 fn namespace_number(netns: &OwnedFd) -> Option<u64> {
     const NS_GET_ID: libc::c_ulong = nix::request_code_read!(0xb7, 13, size_of::<u64>());
@@ -292,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_way_of_looking_says_the_same_about_oneself() {
+    fn all_functions_agree_about_the_own_process() {
         let mut table = ProcessTable::open().unwrap();
         let pid = nix::unistd::getpid().as_raw();
         assert!(table.pids().unwrap().contains(&pid));
@@ -310,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_described_once_for_those_who_are_in_it_and_for_nobody_else() {
+    fn a_namespace_is_described_once_for_all_its_processes() {
         let processes = [Inhabitant::unshared(), Inhabitant::unshared()];
         let home = processes.each_ref().map(Inhabitant::away)[0];
         let guest = Inhabitant::beside(&processes[0]);
@@ -319,7 +321,7 @@ mod tests {
         let mut recent = Recent::default();
         let pids = [&processes[0], &guest, &processes[1], &guest].map(Inhabitant::pid);
         for pid in pids {
-            // Not the name of the program: it is still being started.
+            // Without the name of the program, because the process may not have executed it yet.
             let of = |seen: Process| (seen.id, seen.netns, seen.findable);
             let alone = table.describe(pid, &mut Recent::default()).unwrap();
             let among = table.describe(pid, &mut recent).unwrap();
@@ -328,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_knows_its_namespaces_by_number_since_it_numbers_them() {
+    fn namespaces_are_found_by_number_since_linux_6_18() {
         let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
         let mut parts = release
             .split(['.', '-'])
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_process_is_no_number() {
+    fn other_entries_and_links_are_not_parsed() {
         assert_eq!(number(b"4711"), Some(4711));
         for name in ["self", "", "4x", "-1", "+1", "99999999999"] {
             assert_eq!(number(name.as_bytes()), None, "{name}");
@@ -374,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn time_of_the_processor_passes() {
+    fn processor_time_increases() {
         let before = thread_cpu_time();
         while thread_cpu_time() == before {
             std::hint::spin_loop();

@@ -1,4 +1,4 @@
-//! Default routes: the gateways through which a namespace reaches the rest of the world.
+//! Default routes: the gateways through which a namespace reaches other networks.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,20 +10,20 @@ use super::rtnetlink::{Attributes, Message, RequestSocket, RtnetlinkError, take}
 
 /// Size of `struct rtmsg` (`include/uapi/linux/rtnetlink.h`).
 const RTMSG: usize = 12;
-/// Size of `struct rtnexthop`: its length, flags, weight and link.
+/// Size of `struct rtnexthop`: length, flags, weight and link index.
 const RTNEXTHOP: usize = 8;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
 const RTA_MULTIPATH: u16 = 9;
-/// The number of a nexthop object, which may stand in place of links and gateways.
+/// The id of a nexthop object, which may replace links and gateways.
 const RTA_NH_ID: u16 = 30;
 /// A gateway of another address family: `struct rtvia`.
 const RTA_VIA: u16 = 18;
 const RTN_UNICAST: u8 = 1;
 /// `RTNH_F_DEAD`: the kernel no longer uses this nexthop. A nexthop whose link has no carrier is not dead.
 const RTNH_F_DEAD: u32 = 1;
-/// What the kernel answers when a table was never written to, or it knows no such family.
+/// Errors for a table without any route, and for an address family that the kernel does not support.
 const NO_ROUTES: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT];
 
 /// One gateway of a default route.
@@ -31,9 +31,9 @@ const NO_ROUTES: [i32; 3] = [libc::ENOENT, libc::EOPNOTSUPP, libc::EAFNOSUPPORT]
 pub struct DefaultRoute {
     /// The gateway, for IPv6 often a link-local address.
     pub gateway: IpAddr,
-    /// The link on which it is.
+    /// The index of the link to the gateway.
     pub ifindex: u32,
-    /// The lower, the better.
+    /// The priority. The lowest metric is preferred.
     pub metric: u32,
 }
 
@@ -42,7 +42,7 @@ impl RequestSocket {
     /// of IPv4 first.
     ///
     /// # Errors
-    /// The kernel did not answer as asked.
+    /// A request failed.
     pub fn default_routes(&mut self) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
@@ -70,7 +70,7 @@ impl RequestSocket {
     /// table, with a gateway or without one.
     ///
     /// # Errors
-    /// The kernel did not answer as asked.
+    /// A request failed.
     pub fn has_default_route(&mut self, ifindex: u32) -> Result<bool, RtnetlinkError> {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut body = RouteMessage::default();
@@ -91,8 +91,8 @@ impl RequestSocket {
     }
 }
 
-/// Returns whether one `RTM_NEWROUTE` is a default route through a link. A half of all addresses counts as one: VPNs set
-/// two of these. Where the route names only a nexthop object, any link may be its link.
+/// Returns whether one `RTM_NEWROUTE` is a default route through a link. A route to one half of all addresses
+/// counts too: VPNs set two of them. If the route names only a nexthop object, it counts for every link.
 fn leads_through(message: Message<'_>, wanted: u32) -> Result<bool, RtnetlinkError> {
     let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
     let [_table, _protocol, _scope, kind] = take(message.payload, 4)?;
@@ -118,7 +118,7 @@ fn leads_through(message: Message<'_>, wanted: u32) -> Result<bool, RtnetlinkErr
     Ok(false)
 }
 
-/// Reads the length and the link of the first `struct rtnexthop`; `None` after the last one.
+/// Reads the length and the link of the first `struct rtnexthop`. `None` after the last one.
 fn hop(hops: &[u8]) -> Option<(usize, [u8; 4])> {
     let length = usize::from(u16::from_ne_bytes(take(hops, 0).ok()?));
     let is_whole = (RTNEXTHOP..=hops.len()).contains(&length);
@@ -126,7 +126,7 @@ fn hop(hops: &[u8]) -> Option<(usize, [u8; 4])> {
     is_whole.then_some((length, ifindex))
 }
 
-/// Reads the gateways of one `RTM_NEWROUTE`; none if it is not a default route.
+/// Returns the gateways of one `RTM_NEWROUTE`. Empty: it is not a default route.
 fn parse(message: Message<'_>) -> Result<Vec<DefaultRoute>, RtnetlinkError> {
     let [_family, destination_length, ..] = take::<RTMSG>(message.payload, 0)?;
     let [_table, _protocol, _scope, kind] = take(message.payload, 4)?;
@@ -188,7 +188,7 @@ mod tests {
         routes.unwrap().into_iter().map(plain).collect()
     }
 
-    /// A veth pair whose end `v0` has the index 10 and addresses; duplicates are not looked for.
+    /// A veth pair whose end `v0` has the index 10 and addresses without duplicate address detection.
     fn lab() -> PrivateNetns {
         let netns = PrivateNetns::new();
         netns.ip("link add v0 index 10 type veth peer name v1");
@@ -237,7 +237,7 @@ mod tests {
         );
     }
 
-    /// Which of these links a default route leads through.
+    /// Returns the links through which a default route leads.
     fn through(netns: &PrivateNetns, links: &[u32]) -> Vec<u32> {
         let is_through = |ifindex: &u32| {
             let ifindex = *ifindex;
@@ -341,13 +341,13 @@ mod tests {
         assert!(leads(0, &[nexthop]));
         assert!(!leads(24, &[nexthop]));
         assert!(!leads(0, &[]));
-        // The link is known, with `net.ipv4.nexthop_compat_mode`.
+        // With `net.ipv4.nexthop_compat_mode`, the route also contains the link.
         assert!(leads(0, &[nexthop, (RTA_OIF, &link(10))]));
         assert!(!leads(0, &[nexthop, (RTA_OIF, &link(11))]));
     }
 
     #[test]
-    fn a_nexthop_object_is_no_way_around_the_default_route() {
+    fn a_route_with_a_nexthop_object_is_a_default_route() {
         let netns = lab();
         netns.ip("nexthop add id 7 via 192.0.2.254 dev v0");
         netns.ip("route add default nhid 7");

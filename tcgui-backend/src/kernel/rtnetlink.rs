@@ -1,12 +1,11 @@
-//! rtnetlink: requests that are answered, and the one event socket that hears every namespace.
+//! rtnetlink: request sockets, and one event socket for all namespaces.
 //!
-//! Both are opened inside the [`Observer`], so that looking leaves no ids in other namespaces. What has to be done
-//! in the host's namespace itself is done over request sockets there.
+//! Both are opened inside the [`Observer`], so that reading assigns no ids in other namespaces. Requests that must
+//! be made in the host's namespace use sockets there.
 //!
-//! A request blocks its thread for as long as the kernel holds the rtnl lock, which the teardown of a
-//! namespace does for tens of milliseconds. So requests run on blocking threads, a few at a time, each
-//! with a socket of its own from a small pool ([`Rtnetlink`]); only events are asynchronous
-//! ([`EventSocket`]).
+//! A request blocks its thread while the kernel holds the rtnl lock. The deletion of a namespace holds it for tens
+//! of milliseconds. So requests run on blocking threads, a few at a time, each with a socket from a small pool
+//! ([`Rtnetlink`]). Only events are asynchronous ([`EventSocket`]).
 //!
 //! Sources: `man 7 netlink`, `man 7 rtnetlink`, `Documentation/userspace-api/netlink/intro.rst`.
 
@@ -31,46 +30,46 @@ pub use observer::Observer;
 pub(super) use socket::Change;
 pub use socket::RequestSocket;
 
-/// A number by which one namespace knows another one (`man 8 ip-netns`, `list-id`). Unless stated otherwise, it is from
-/// the table of the [`Observer`].
+/// An id of one namespace in the table of another one (`man 8 ip-netns`, `list-id`). Unless stated otherwise, it
+/// is from the table of the [`Observer`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Nsid(pub(super) i32);
 
 impl Nsid {
-    /// Returns the id with this number; only tests make ids up.
+    /// Returns the id with this number. For tests only.
     pub const fn from_raw(id: i32) -> Self {
         Self(id)
     }
 }
 
-/// Why the kernel did not do what it was asked.
+/// Why a request to the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RtnetlinkError {
     /// No socket could be opened or configured.
     #[error("cannot open an rtnetlink socket")]
     Open(#[source] io::Error),
-    /// The private network namespace could not be made or entered.
+    /// The private network namespace could not be created or entered.
     #[error("cannot use a private network namespace")]
     Observer(#[source] io::Error),
-    /// The request was not taken, or its answer did not come within the time limit.
+    /// The request could not be sent, or the reply did not arrive within the timeout.
     #[error("cannot exchange messages with the kernel")]
     Exchange(#[source] io::Error),
-    /// The kernel said no; `text` is its extended error message where it gave one.
+    /// The kernel refused the request. `text` is its extended error message, if there is one.
     #[error("{}", .text.as_deref().unwrap_or("the kernel refused"))]
     Refused {
-        /// What the kernel wrote into the extended acknowledgement.
+        /// The message of the extended acknowledgement.
         text: Option<String>,
-        /// Its error number.
+        /// The error number.
         #[source]
         err: io::Error,
     },
-    /// The dump was interrupted by changes every time it was tried.
+    /// The dump was interrupted by changes in every attempt.
     #[error("the dump was interrupted {attempts} times")]
     Interrupted {
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
     },
-    /// The answer does not follow the protocol.
+    /// The reply does not follow the protocol.
     #[error("malformed message from the kernel")]
     Malformed,
 }
@@ -84,7 +83,7 @@ impl RtnetlinkError {
         }
     }
 
-    /// Returns what a refusal means; `None` when it is none.
+    /// Returns the meaning of a refusal. `None`: the error is not a refusal.
     pub fn refused(&self) -> Option<Refused> {
         self.errno().map(|errno| match errno {
             libc::ENODEV => Refused::NoDevice,
@@ -96,16 +95,17 @@ impl RtnetlinkError {
     }
 }
 
-/// The error numbers of refusals that mean something to those who asked.
+/// The error numbers of refusals to which callers react.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// `ENODEV`: there is no such link.
     NoDevice,
-    /// `ENOENT`: there is no such object, or the kernel has no such kind; only the text tells which.
+    /// `ENOENT`: the object does not exist, or the kernel does not know its kind. Only the text distinguishes the
+    /// two.
     NotFound,
-    /// `EEXIST`: something is there already.
+    /// `EEXIST`: the object exists already.
     Exists,
-    /// `EINVAL`: the request does not fit to what is there, or is malformed.
+    /// `EINVAL`: the request does not match the existing object, or is malformed.
     Invalid,
     /// Anything else.
     Other,
@@ -114,17 +114,18 @@ pub enum Refused {
 /// Requests to the kernel from asynchronous code.
 #[derive(Debug, Clone)]
 pub struct Rtnetlink {
-    /// Where the sockets are; `None`: in the host's namespace.
+    /// The namespace of the sockets. `None`: the host's.
     observer: Option<Observer>,
     idle: Arc<Mutex<Vec<RequestSocket>>>,
     running: Arc<Semaphore>,
 }
 
 impl Rtnetlink {
-    /// Opens the first socket in the host's namespace; `parallel` bounds the sockets and the blocking threads in use.
+    /// Opens the first socket in the host's namespace. `parallel` limits the sockets and the blocking threads in
+    /// use.
     ///
     /// # Errors
-    /// The kernel gives no rtnetlink socket.
+    /// The kernel refuses an rtnetlink socket.
     pub fn open(parallel: usize) -> Result<Self, RtnetlinkError> {
         Self::open_from(None, parallel)
     }
@@ -142,12 +143,12 @@ impl Rtnetlink {
         })
     }
 
-    /// Returns the namespace in which the sockets are; `None`: the host's.
+    /// Returns the namespace of the sockets. `None`: the host's.
     pub fn observer(&self) -> Option<&Observer> {
         self.observer.as_ref()
     }
 
-    /// Returns the id by which requests reach the host's namespace; `None`: the sockets are there.
+    /// Returns the host's id for requests over these sockets. `None`: the sockets are in the host's namespace.
     pub fn host(&self) -> Option<Nsid> {
         self.observer.as_ref().map(Observer::host)
     }
@@ -155,7 +156,7 @@ impl Rtnetlink {
     /// Runs `request` on a blocking thread with one of the sockets.
     ///
     /// # Errors
-    /// What `request` returns, or [`RtnetlinkError::Open`] when no socket is to be had.
+    /// The error of `request`, or [`RtnetlinkError::Open`] if no socket can be opened.
     pub async fn run<T, E>(
         &self,
         request: impl FnOnce(&mut RequestSocket) -> Result<T, E> + Send + 'static,
@@ -173,13 +174,13 @@ impl Rtnetlink {
         .await
     }
 
-    /// Returns what bounds the requests that run at once.
+    /// Returns the semaphore of concurrent requests.
     pub(crate) fn running(&self) -> Arc<Semaphore> {
         Arc::clone(&self.running)
     }
 
-    /// Runs `request` on the calling thread, which may block: not for asynchronous code, and not
-    /// counted among the parallel ones.
+    /// Runs `request` on the calling thread, which may block. Not for asynchronous code. It takes no permit of
+    /// [`Self::running`].
     ///
     /// # Errors
     /// As [`Self::run`].
@@ -192,7 +193,7 @@ impl Rtnetlink {
             None => open_socket(self.observer.as_ref())?,
         };
         let answer = request(&mut socket);
-        // A socket whose last exchange broke off may still receive the rest of that answer.
+        // A socket with an incomplete exchange may still receive the rest of that reply.
         if socket.is_in_step() {
             self.idle().push(socket);
         }

@@ -1,4 +1,4 @@
-//! What is at a path at which a Unix socket is to listen.
+//! Examines the path at which a Unix socket is to listen, and its lock file.
 
 use std::fs;
 use std::io;
@@ -10,23 +10,23 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::geteuid;
 
-/// What was found.
+/// The kind of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SocketFile {
-    /// Nothing.
+    /// No file.
     Absent,
     /// A socket of a process that has ended: no process listens.
     Stale,
     /// A socket on which a process listens.
     Live,
-    /// Something else, which is not to be replaced.
+    /// Another file, which must not be replaced.
     Other(&'static str),
 }
 
-/// Looks at a path, without waiting. A symbolic link is not followed.
+/// Examines a path without waiting. A symbolic link is not followed.
 ///
 /// # Errors
-/// As `lstat(2)`; as `connect(2)` when that does not tell whether a process listens.
+/// As `lstat(2)`. As `connect(2)`, if its error does not show whether a process listens.
 pub fn look(path: &Path) -> io::Result<SocketFile> {
     let kind = match fs::symlink_metadata(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(SocketFile::Absent),
@@ -44,18 +44,18 @@ pub fn look(path: &Path) -> io::Result<SocketFile> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let client = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     match connect(client.as_raw_fd(), &UnixAddr::new(path)?) {
-        // EAGAIN: the queue of the listener is full. EPROTOTYPE: it is a socket for datagrams.
+        // EAGAIN: the queue of the listener is full. EPROTOTYPE: the socket is for datagrams.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(SocketFile::Live),
         Err(Errno::ECONNREFUSED) => Ok(SocketFile::Stale),
         Err(errno) => Err(errno.into()),
     }
 }
 
-/// Makes an empty file for the lock beside a socket, or checks the one that is there: it is a regular file of root or
-/// of the user of the daemon.
+/// Creates an empty lock file for a socket, or checks that an existing one is a regular file of root or of the
+/// daemon's user.
 ///
 /// # Errors
-/// As `open(2)`; `InvalidInput` when something else is there.
+/// As `open(2)`. `InvalidInput` if the path has another kind of file, or one of another user.
 pub fn make_lock(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = fs::OpenOptions::new();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_is_made_or_checked_and_nothing_is_followed() {
+    fn a_lock_is_created_or_checked_and_links_are_not_followed() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         make_lock(&path("lock")).unwrap();

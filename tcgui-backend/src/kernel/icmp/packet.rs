@@ -1,4 +1,4 @@
-//! Echo requests to bytes, bytes to echo replies (RFC 792, RFC 4443 §4). Pure.
+//! Encodes echo requests and decodes echo replies (RFC 792, RFC 4443 §4). Pure.
 
 /// Types of ICMP and ICMPv6; the codes of all four are 0.
 const ECHO_REQUEST: u8 = 8;
@@ -7,28 +7,28 @@ const ECHO_REQUEST_V6: u8 = 128;
 pub(super) const ECHO_REPLY_V6: u8 = 129;
 /// Type, code, checksum, identifier, sequence number.
 const HEADER: usize = 8;
-/// As much as `ping` sends, so that both see the same latency on a slow link.
+/// The payload size of `ping`, so that both measure the same latency on a slow link.
 const PAYLOAD: usize = 56;
 /// The length of our echoes.
 pub(super) const LENGTH: usize = HEADER + PAYLOAD;
 /// The shortest IPv4 header (RFC 791 §3.1).
 const IPV4_HEADER: usize = 20;
 
-/// What a socket takes and gives.
+/// The packet format of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Format {
-    /// ICMPv6: the kernel computes and checks the checksums.
+    /// ICMPv6. The kernel computes and checks the checksums.
     pub(super) v6: bool,
-    /// A raw socket: everybody's replies, over IPv4 with their IP header. A ping socket chooses the
-    /// identifier and gives only its own.
+    /// A raw socket: it receives the replies to all programs, for IPv4 with the IP header. A ping socket chooses
+    /// the identifier and receives only its own replies.
     pub(super) raw: bool,
 }
 
-/// What tells our echoes from those of others.
+/// Distinguish our echoes from those of other programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Marks {
     pub(super) identifier: u16,
-    /// The first bytes of the payload, which comes back as it was sent.
+    /// The first bytes of the payload, which the reply repeats.
     pub(super) token: u64,
 }
 
@@ -50,17 +50,17 @@ pub(super) fn request(format: Format, marks: Marks, sequence: u16) -> [u8; LENGT
     bytes
 }
 
-/// Returns the sequence number of a reply to one of our requests; `None` for anything else.
+/// Returns the sequence number of a reply to one of our requests. `None`: any other packet.
 pub(super) fn reply(format: Format, marks: Marks, received: &[u8]) -> Option<u16> {
     let (message, expected) = match format {
         Format { v6: true, .. } => (received, ECHO_REPLY_V6),
         Format { raw: false, .. } => (received, ECHO_REPLY),
         Format { raw: true, .. } => (behind_ipv4(received)?, ECHO_REPLY),
     };
-    // Shorter or longer is not what we sent.
+    // Packets of another length are not replies to our requests.
     let message: &[u8; LENGTH] = message.try_into().ok()?;
     let field = |at: usize| u16::from_be_bytes([message[at], message[at + 1]]);
-    // A raw socket gets what the kernel has not checked yet, and a link may be told to corrupt.
+    // On a raw IPv4 socket the kernel has not checked the checksum, and a netem may corrupt packets.
     let intact = format.v6 || !format.raw || sum(message) == u16::MAX;
     let ours = !format.raw || field(4) == marks.identifier;
     let token = message[8..16] == marks.token.to_be_bytes();
@@ -68,7 +68,7 @@ pub(super) fn reply(format: Format, marks: Marks, received: &[u8]) -> Option<u16
     (is_reply && intact && ours && token).then(|| field(6))
 }
 
-/// Returns what follows the IPv4 header.
+/// Returns the bytes after the IPv4 header.
 fn behind_ipv4(packet: &[u8]) -> Option<&[u8]> {
     let first = *packet.first()?;
     let length = usize::from(first & 0xf) * 4;
@@ -76,7 +76,7 @@ fn behind_ipv4(packet: &[u8]) -> Option<&[u8]> {
     packet.get(length..).filter(|_| valid)
 }
 
-/// The one's complement sum over 16-bit words (RFC 1071). It is all ones over what carries its own
+/// Returns the one's complement sum over 16-bit words (RFC 1071). It is all ones for a message with a correct
 /// checksum.
 fn sum(bytes: &[u8; LENGTH]) -> u16 {
     let words = bytes.chunks_exact(2).map(|word| match word {
@@ -85,7 +85,7 @@ fn sum(bytes: &[u8; LENGTH]) -> u16 {
     });
     words.fold(0, |sum: u16, word| {
         let (sum, carry) = sum.overflowing_add(word);
-        // The carry cannot overflow once more: the sum is at most 0xfffe then.
+        // The carry cannot overflow again: the sum is at most 0xfffe then.
         sum + u16::from(carry)
     })
 }
@@ -119,7 +119,7 @@ mod tests {
         },
     ];
 
-    /// Answers a request as a host does: the type changed, everything else sent back.
+    /// Returns the reply of a host: the request with another type.
     fn answer(format: Format, request: &[u8; LENGTH]) -> Vec<u8> {
         let mut message = *request;
         message[0] = if format.v6 { ECHO_REPLY_V6 } else { ECHO_REPLY };
@@ -130,7 +130,7 @@ mod tests {
         }
         if format.raw && !format.v6 {
             let mut packet = vec![0x46];
-            // Six words: one of them options.
+            // Six words: one of them contains options.
             packet.resize(24, 0);
             packet.extend(message);
             packet
@@ -140,17 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_what_the_standard_says() {
+    fn a_request_has_the_standard_format() {
         let request = request(FORMATS[0], MARKS, 0x0203);
         assert_eq!(request[..2], [8, 0]);
         assert_eq!(request[4..8], [0x12, 0x34, 2, 3]);
-        // Worked out by hand: 0800 + 1234 + 0203 + 0102 + 0304 + 0506 + 0708 = 2c4b.
+        // Computed by hand: 0800 + 1234 + 0203 + 0102 + 0304 + 0506 + 0708 = 2c4b.
         assert_eq!(request[2..4], (!0x2c4b_u16).to_be_bytes());
         assert_eq!(super::request(FORMATS[2], MARKS, 1)[..4], [128, 0, 0, 0]);
     }
 
     #[test]
-    fn what_is_not_ours_is_not_taken() {
+    fn other_packets_are_ignored() {
         for format in FORMATS {
             let ours = answer(format, &request(format, MARKS, 3));
             assert_eq!(reply(format, MARKS, &ours), Some(3), "{format:?}");
@@ -184,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_received_makes_the_parser_panic(format in any_format(), bytes: Vec<u8>) {
+        fn no_packet_makes_the_parser_panic(format in any_format(), bytes: Vec<u8>) {
             reply(format, MARKS, &bytes);
         }
 
@@ -195,7 +195,7 @@ mod tests {
         }
 
         #[test]
-        fn a_flipped_bit_is_noticed_where_nobody_else_does(bit in 0..LENGTH * 8) {
+        fn a_flipped_bit_is_detected_if_the_kernel_does_not_check(bit in 0..LENGTH * 8) {
             let format = FORMATS[0];
             let mut answer = answer(format, &request(format, MARKS, 1));
             answer[24 + bit / 8] ^= 1 << (bit % 8);

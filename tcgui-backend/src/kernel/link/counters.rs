@@ -1,7 +1,7 @@
-//! Counters of links: the one dump per namespace that all rates are made from.
+//! Counters of links: one dump for each namespace, from which all rates are computed.
 //!
-//! It runs for every namespace every few seconds, so nothing is allocated per link and nothing is
-//! read but the index, the name and the counters.
+//! It runs for every namespace every few seconds. So nothing is allocated for each link, and only the index, the
+//! name and the counters are parsed.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -20,12 +20,12 @@ const IFLA_STATS64: u16 = 23;
 /// The longest name of a link with its terminator (`IFNAMSIZ`, `include/uapi/linux/if.h`).
 const IFNAMSIZ: usize = 16;
 
-/// The name of a link, held without an allocation.
+/// The name of a link, stored without an allocation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkName([u8; IFNAMSIZ]);
 
 impl LinkName {
-    /// Returns the name of these bytes; what no link can be called is cut.
+    /// Returns a name of these bytes. Names that are too long for a link are cut.
     pub fn new(name: &[u8]) -> Self {
         let mut bytes = [0; IFNAMSIZ];
         let name = string(name);
@@ -36,7 +36,7 @@ impl LinkName {
         Self(bytes)
     }
 
-    /// Returns the name as the kernel has it.
+    /// Returns the name as bytes.
     pub fn as_bytes(&self) -> &[u8] {
         string(&self.0)
     }
@@ -48,16 +48,16 @@ impl fmt::Debug for LinkName {
     }
 }
 
-/// What passed through one direction of a link.
+/// The traffic in one direction of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
     /// Bytes.
     pub bytes: u64,
     /// Packets.
     pub packets: u64,
-    /// Packets that were no good.
+    /// Packets with errors.
     pub errors: u64,
-    /// Packets for which there was no room.
+    /// Packets dropped for lack of space.
     pub dropped: u64,
 }
 
@@ -66,11 +66,11 @@ pub struct Traffic {
 pub struct LinkCounters {
     /// The kernel's index, unique inside one namespace.
     pub ifindex: u32,
-    /// The name at the moment of reading.
+    /// The name at the time of the dump.
     pub name: LinkName,
-    /// What was received.
+    /// Received traffic.
     pub rx: Traffic,
-    /// What was sent.
+    /// Sent traffic.
     pub tx: Traffic,
 }
 
@@ -86,7 +86,7 @@ impl RequestSocket {
         nsid: Option<Nsid>,
     ) -> Result<Vec<LinkCounters>, RtnetlinkError> {
         let mut body = LinkMessage::default();
-        // No extension mask: statistics are what a dump brings unless told to skip them.
+        // Without an extension mask, because a dump contains statistics unless the mask excludes them.
         body.attributes
             .extend(nsid.map(|Nsid(id)| LinkAttribute::IfNetnsId(id)));
         let links = self.dump(libc::RTM_GETLINK, &body, |message| {
@@ -100,7 +100,7 @@ impl RequestSocket {
     }
 }
 
-/// Reads one `RTM_NEWLINK`; `None`: it has no counters.
+/// Parses one `RTM_NEWLINK`. `None`: it has no counters.
 fn parse(message: Message<'_>) -> Result<Option<LinkCounters>, RtnetlinkError> {
     let ifindex = u32::from_ne_bytes(take(message.payload, 4)?);
     let mut name = LinkName([0; IFNAMSIZ]);
@@ -111,7 +111,7 @@ fn parse(message: Message<'_>) -> Result<Option<LinkCounters>, RtnetlinkError> {
             IFLA_STATS => narrow = Some(value),
             IFLA_STATS64 => {
                 wide = Some(value);
-                // The kernel sends it last of the three, and much that is of no use here after it.
+                // The kernel sends this attribute as the last one of the three. The rest is not needed.
                 break;
             }
             _ => {}
@@ -132,7 +132,7 @@ fn parse(message: Message<'_>) -> Result<Option<LinkCounters>, RtnetlinkError> {
     }))
 }
 
-/// Reads received and sent traffic out of either struct, by the number of the field.
+/// Reads received and sent traffic from either struct, by the number of the field.
 fn traffic(
     field: impl Fn(usize) -> Result<u64, RtnetlinkError>,
 ) -> Result<(Traffic, Traffic), RtnetlinkError> {
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_counters_are_preferred_and_narrow_ones_do() {
+    fn wide_counters_are_preferred_to_narrow_ones() {
         let name = attribute(IFLA_IFNAME, b"v0\0");
         let narrow: Vec<u8> = (1..=24_u32).flat_map(u32::to_ne_bytes).collect();
         let wide: Vec<u8> = (1..=25_u64).flat_map(|n| (n << 40).to_ne_bytes()).collect();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_kernel_counts_what_passes_the_loopback() {
+    fn the_kernel_counts_traffic_on_the_loopback() {
         let netns = PrivateNetns::new();
         netns.ip("link set lo up");
         let (before, after) = netns.inside(|| {
@@ -224,7 +224,7 @@ mod tests {
             sender
                 .send_to(&[0; 972], sender.local_addr().unwrap())
                 .unwrap();
-            // What came back has been counted.
+            // The received packet has been counted.
             sender.recv(&mut [0; 2000]).unwrap();
             (before, socket.link_counters(None).unwrap())
         });
@@ -235,8 +235,7 @@ mod tests {
         let (before, after) = (lo(&before), lo(&after));
         assert_eq!(before.ifindex, 1);
         assert_eq!(after.rx.packets - before.rx.packets, 1);
-        // The headers of IP and UDP belong to it, that of Ethernet does not (`loopback_xmit`,
-        // `drivers/net/loopback.c`).
+        // The headers of IP and UDP count, but not that of Ethernet (`loopback_xmit`, `drivers/net/loopback.c`).
         assert_eq!(after.rx.bytes - before.rx.bytes, 20 + 8 + 972);
         assert_eq!(after.tx, after.rx);
     }

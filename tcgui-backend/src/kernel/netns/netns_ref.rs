@@ -1,7 +1,8 @@
 //! References to a namespace, and the key that identifies it.
 //!
-//! A namespace may have several names, and several processes may hold it. Living namespaces have different inode numbers.
-//! The identity of the first reference is the key of a namespace for as long as any reference leads there.
+//! A namespace may have several names, and several processes may hold it. Namespaces that exist at the same time
+//! have different inode numbers. The identity of the first reference is the key of a namespace for as long as any
+//! reference leads to it.
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -12,7 +13,7 @@ use super::{Entry, MountedNamespaceId, NetnsFiles, OpenError, ProcessNetnsId};
 /// Identifies a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum NetnsKey {
-    /// The daemon's own.
+    /// The daemon's own namespace.
     Host,
     /// The first reference was a name.
     Mounted(MountedNamespaceId),
@@ -25,17 +26,17 @@ pub enum NetnsKey {
 pub enum NetnsRef {
     /// An entry of the netns directory.
     Name {
-        /// Where it is.
+        /// The path of the entry.
         path: PathBuf,
-        /// The namespace that it led to when it was seen.
+        /// The namespace to which it led when it was seen.
         id: MountedNamespaceId,
     },
-    /// A process that holds it.
+    /// A process that holds the namespace.
     Process(ProcessNetnsId),
 }
 
 impl NetnsRef {
-    /// Returns the key of a namespace whose first reference this is.
+    /// Returns the key of a namespace with this first reference.
     pub const fn key(&self) -> NetnsKey {
         match self {
             Self::Name { id, .. } => NetnsKey::Mounted(*id),
@@ -70,8 +71,8 @@ impl NetnsFiles {
     /// The descriptor keeps the namespace alive: use it and close it.
     ///
     /// # Errors
-    /// As [`Self::open`] and [`Self::open_held`]. If the kernel refused one of the references, that error is returned, else
-    /// [`OpenError::Gone`].
+    /// As [`Self::open`] and [`Self::open_held`]. If one of the references failed with another error than
+    /// [`OpenError::Gone`], that error is returned.
     pub fn open_any(&self, netns_refs: &[NetnsRef]) -> Result<OwnedFd, OpenError> {
         let mut failed = OpenError::Gone;
         for netns_ref in netns_refs {
@@ -97,7 +98,7 @@ mod tests {
     use crate::kernel::netns::Entry;
 
     #[test]
-    fn the_first_reference_that_still_leads_there_is_used() {
+    fn the_first_valid_reference_is_used() {
         let files = NetnsFiles::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("net");

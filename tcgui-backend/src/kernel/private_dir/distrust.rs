@@ -1,4 +1,4 @@
-//! The rules of [`super::PrivateDir`]: what is wrong with an inode, and how to repair it. Pure.
+//! The rules of [`super::PrivateDir`]: the flaws of an inode, and how to repair them. Pure.
 
 use std::error::Error;
 use std::fmt;
@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 
 const ROOT: libc::uid_t = 0;
 
-/// What counts of an inode.
+/// The properties of an inode that the rules use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Inode {
     pub(super) kind: SFlag,
@@ -19,12 +19,12 @@ pub(super) struct Inode {
     pub(super) mode: Mode,
 }
 
-/// What an inode is used as.
+/// The use of an inode.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A directory above the wanted one.
+    /// A directory above the private one.
     Ancestor,
-    /// The directory itself.
+    /// The private directory itself.
     Directory,
     /// A symbolic link in the path.
     Link,
@@ -35,11 +35,11 @@ pub(super) enum Role {
 /// Why an inode cannot be trusted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Flaw {
-    /// It belongs to this other user.
+    /// It belongs to another user, with this id.
     Owner(libc::uid_t),
-    /// Others than its owner may write to it.
+    /// Users other than its owner may write to it.
     Writable(Mode),
-    /// It is something else than a regular file.
+    /// It is not a regular file but of this kind.
     Kind(&'static str),
 }
 
@@ -52,21 +52,22 @@ impl Inode {
         }
     }
 
-    /// Returns what is wrong with the wanted directory or one above it.
+    /// Returns the flaw of the private directory or of one above it.
     pub(super) fn flaw_as_directory(self, role: Role) -> Option<Flaw> {
         self.foreign_owner().or_else(|| match role {
             Role::Ancestor if self.mode.contains(Mode::S_ISVTX) => None,
-            // Also if the group is root's: with an access control list, the bits of the group stand for other users.
+            // Even if the group is root's: with an access control list, the group bits include the rights of other
+            // users.
             _ => self.writable(Mode::S_IWGRP | Mode::S_IWOTH),
         })
     }
 
-    /// Returns what is wrong with a symbolic link that is to be followed.
+    /// Returns the flaw of a symbolic link that is to be followed.
     pub(super) fn flaw_as_link(self) -> Option<Flaw> {
         self.foreign_owner()
     }
 
-    /// Returns what is wrong with a file in a private directory.
+    /// Returns the flaw of a file in a private directory.
     pub(super) fn flaw_as_file(self) -> Option<Flaw> {
         let kind = match self.kind {
             SFlag::S_IFREG => None,
@@ -92,7 +93,7 @@ impl Inode {
     }
 }
 
-/// A file or directory that another user could change; its text says how to repair that.
+/// A file or directory that another user could change. Its text contains the repair.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distrust {
     path: PathBuf,
@@ -105,17 +106,18 @@ impl Distrust {
         Self { path, role, flaw }
     }
 
-    /// Returns the refusal that an error holds.
+    /// Returns the refusal that an error contains.
     pub fn within(err: &io::Error) -> Option<&Self> {
         err.get_ref()?.downcast_ref()
     }
 
-    /// Returns whether the entry is a directory where a file should be: nobody's content would be read.
+    /// Returns whether the entry is a directory instead of a file. Then there is no content that another user
+    /// could have written.
     pub fn is_about_a_directory(&self) -> bool {
         self.flaw == Flaw::Kind("a directory")
     }
 
-    /// Returns what is wrong.
+    /// Returns the path of the file or directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -174,7 +176,7 @@ impl From<Distrust> for io::Error {
     }
 }
 
-/// Returns a path as a shell reads it.
+/// Returns a path quoted for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.to_string_lossy();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,=".contains(&byte);

@@ -1,4 +1,5 @@
-//! Accepted and refused directories and files, and the messages of refusals. Needs root, to make files of other users.
+//! Accepted and refused directories and files, and the messages of refusals. Needs root, to create files of other
+//! users.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -46,7 +47,7 @@ fn refusal(path: &Path) -> String {
     }
 }
 
-/// Runs something that must not wait for another process.
+/// Runs `work` on another thread, and panics if it takes too long.
 fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     let (tx, rx) = mpsc::channel();
     std::thread::spawn(move || tx.send(work()).ok());
@@ -54,7 +55,7 @@ fn at_once<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
 }
 
 #[test]
-fn a_directory_is_made_with_its_ancestors_for_its_owner_alone() {
+fn a_directory_and_its_ancestors_are_created_for_the_owner_only() {
     let lab = Lab::new();
     let path = lab.path("a/b/c");
     assert!(PrivateDir::open(&path).unwrap_err().is_absent());
@@ -108,7 +109,7 @@ fn ancestors_that_others_may_replace_are_refused() {
         let text = refusal(&inside(name));
         assert!(text.contains("parent") && text.contains("go-w"), "{text}");
     }
-    // As /tmp: what root made there stays root's.
+    // As in /tmp: other users cannot replace what root created there.
     lab.directory("sticky", 0o1777, 0);
     PrivateDir::create(&inside("sticky")).unwrap();
     check_parent(&lab.path("sticky")).unwrap();
@@ -117,7 +118,7 @@ fn ancestors_that_others_may_replace_are_refused() {
     lab.directory("sticky/planted", 0o755, OTHER);
     refusal(&lab.path("sticky/planted"));
     refusal(&lab.path("sticky/planted/state"));
-    // With an access control list, this is how a user's right to write shows in the mode.
+    // With an access control list, the right of another user to write appears in the group bits.
     lab.directory("group", 0o775, 0);
     refusal(&inside("group"));
     lab.directory("sticky-group", 0o1775, 0);
@@ -142,7 +143,7 @@ fn links_are_followed_only_if_root_made_them() {
         text.contains("symbolic link") && text.contains("rm "),
         "{text}"
     );
-    // What a link leads to is checked as any other directory.
+    // The target of a link is checked as any other directory.
     let open = lab.directory("open", 0o777, 0);
     symlink(&open, lab.path("to-open")).unwrap();
     refusal(&lab.path("to-open"));
@@ -155,7 +156,7 @@ fn links_are_followed_only_if_root_made_them() {
 }
 
 #[test]
-fn what_is_no_directory_is_an_error_and_not_waited_for() {
+fn a_path_that_is_no_directory_is_refused_at_once() {
     let lab = Lab::new();
     fs::write(lab.path("file"), "").unwrap();
     nix::unistd::mkfifo(&lab.path("fifo"), Mode::S_IRWXU).unwrap();
@@ -170,7 +171,7 @@ fn what_is_no_directory_is_an_error_and_not_waited_for() {
 }
 
 #[test]
-fn files_of_others_links_and_fifos_are_refused_and_not_waited_for() {
+fn foreign_files_links_and_fifos_are_refused_at_once() {
     let lab = Lab::new();
     let path = lab.directory("state", 0o700, 0);
     let target = lab.path("target");
@@ -205,7 +206,7 @@ fn files_of_others_links_and_fifos_are_refused_and_not_waited_for() {
 }
 
 #[test]
-fn files_that_others_control_are_read_without_side_effects() {
+fn foreign_files_are_read_without_side_effects() {
     let lab = Lab::new();
     fs::write(lab.path("secret"), "").unwrap();
     set(&lab.path("secret"), 0o600, 0);
@@ -237,7 +238,7 @@ fn files_that_others_control_are_read_without_side_effects() {
 }
 
 #[test]
-fn a_link_is_not_followed_elsewhere_if_another_user_replaces_it_meanwhile() {
+fn a_link_that_another_user_replaces_is_not_followed() {
     use nix::fcntl::{RenameFlags, renameat2};
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -248,7 +249,7 @@ fn a_link_is_not_followed_elsewhere_if_another_user_replaces_it_meanwhile() {
     fs::write(&secret, "secret").unwrap();
     set(&secret, 0o600, 0);
     let [named, other] = ["named", "other"].map(|name| lab.path(name));
-    // The link of root may be followed to any file, that of the user only to files of the user.
+    // The link of root may be followed to any file, the link of the user only to files of that user.
     symlink(&good, &named).unwrap();
     symlink(&secret, &other).unwrap();
     std::os::unix::fs::lchown(&other, Some(OTHER), Some(OTHER)).unwrap();

@@ -1,4 +1,5 @@
-//! One socket that hears links, qdiscs and the death of every namespace that has a namespace id.
+//! One socket that receives changes of links and qdiscs, and the deletion of namespaces, for every namespace with
+//! an id.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -16,75 +17,78 @@ use super::observer::{Observer, ObserverIds};
 use super::socket::{DATAGRAM, is_kernel, is_own_port, open, set_option};
 use super::{Nsid, RtnetlinkError};
 
-/// Room for bursts: 1 000 namespaces made at once ring a few thousand times, each under 2 KiB. The
-/// kernel charges the memory only while it is used; what still does not fit is reported as lost.
+/// Size of the queue in bytes. A thousand namespaces created at once cause a few thousand messages, each under 2
+/// KiB. The kernel charges the memory only while it is used. Messages that do not fit are reported as lost.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 /// Multicast groups (`enum rtnetlink_groups`, `include/uapi/linux/rtnetlink.h`).
 const GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_TC, RTNLGRP_NSID];
 const RTNLGRP_NSID: u32 = 28;
 const RTM_NEWNSID: u16 = 88;
 const RTM_DELNSID: u16 = 89;
-/// The family of messages about the link itself.
+/// The address family of messages about the link itself.
 const AF_UNSPEC: u8 = 0;
-/// The most datagrams that [`EventSocket::pending`] takes. One takes a few microseconds, and other work waits meanwhile.
+/// Limit of the datagrams that [`EventSocket::pending`] takes. Each takes a few microseconds, in which other work
+/// waits.
 const MOST_PENDING: usize = 4096;
 
-/// What the event socket heard.
+/// An event of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KernelEvent {
-    /// A link or qdisc of this namespace changed; `None` is the host's.
+    /// A link or qdisc of this namespace changed. `None`: the host's namespace.
     Changed(Option<Nsid>),
-    /// The same, by ourselves: a qdisc was changed over a [`RequestSocket`](super::RequestSocket), and whoever
-    /// did so reads it back.
+    /// As `Changed`, but by this daemon: a qdisc was changed over a [`RequestSocket`](super::RequestSocket), and
+    /// the worker reads it back itself.
     ChangedHere(Option<Nsid>),
-    /// The link with this index is gone from the namespace: deleted, or moved to another one. A link that has the
-    /// index later is another link.
+    /// The link with this index was deleted or moved to another namespace. A later link with this index is another
+    /// link.
     Deleted(Option<Nsid>, u32),
-    /// The kernel itself gave a namespace an id in the observer's table, because a dump showed a link whose other
-    /// end is there.
+    /// The kernel itself assigned a namespace an id in the observer's table, because a dump contained a link whose
+    /// other end is there.
     NsidAssigned(Nsid),
-    /// The kernel itself gave a namespace an id in the host's table, because a link moved there, for instance. The
-    /// id is from the host's table.
+    /// The kernel itself assigned a namespace an id in the host's table, for instance because a link moved there.
+    /// The id is from the host's table.
     MetByHost(Nsid),
-    /// The namespace is truly gone and its id may be given to another one.
+    /// The namespace was deleted. Its id may be assigned to another one.
     NsidRemoved(Nsid),
-    /// Events were lost: anything may have changed.
+    /// Events were lost. Any state may have changed.
     Lost,
 }
 
 /// The events that the kernel had queued.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Queued {
-    /// The oldest first. A message need not be an event.
+    /// The oldest first. Empty if no message was an event.
     pub events: Vec<KernelEvent>,
-    /// There may be more in the queue.
+    /// The queue may contain more.
     pub has_more: bool,
 }
 
-/// The namespace in which something happened.
+/// The namespace of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Origin {
-    /// The host's, or that of a socket that hears only its own.
+    /// The host's namespace, or that of a socket that receives events of its own namespace only.
     Host,
-    /// That with this id in the observer's table.
+    /// The namespace with this id in the observer's table.
     Other(Nsid),
     /// The observer itself.
     Observer,
 }
 
-/// Hears every namespace that has an id in the observer's table, without a descriptor inside any of them.
+/// Receives events of every namespace that has an id in the observer's table, without a descriptor inside any of
+/// them.
 ///
-/// `NETLINK_LISTEN_ALL_NSID` (`man 7 netlink`) tells the origin of an event in a control message. The
-/// kernel silently withholds other namespaces' events from a socket without `CAP_NET_BROADCAST`.
+/// With `NETLINK_LISTEN_ALL_NSID` (`man 7 netlink`) a control message contains the origin of an event. Without
+/// `CAP_NET_BROADCAST`, the kernel silently withholds events of other namespaces.
 #[derive(Debug)]
 pub struct EventSocket {
     fd: AsyncFd<OwnedFd>,
-    /// `None`: it hears only the namespace in which it is.
+    /// `None`: the socket receives events of its own namespace only.
     ids: Option<ObserverIds>,
 }
 
 impl EventSocket {
-    /// Opens the socket inside the observer; from here on nothing is missed unsaid, also not of the host.
+    /// Opens the socket inside the observer. From then on events of all these namespaces and the host's arrive, or
+    /// are reported as lost.
     ///
     /// # Errors
     /// The kernel refuses the socket, the option or a group, or the observer cannot be entered.
@@ -96,7 +100,7 @@ impl EventSocket {
         })?
     }
 
-    /// Opens a socket that hears only the namespace of the calling thread.
+    /// Opens a socket that receives only events of the calling thread's namespace.
     ///
     /// # Errors
     /// The kernel refuses the socket or a group.
@@ -113,7 +117,7 @@ impl EventSocket {
             set_option(&fd, libc::NETLINK_ADD_MEMBERSHIP, group.cast_signed())
                 .map_err(RtnetlinkError::Open)?;
         }
-        // Refused in a user namespace, where the default size has to do.
+        // Refused in a user namespace. Then the default size is used.
         setsockopt(&fd, sockopt::RcvBufForce, &RECEIVE_BUFFER).ok();
         #[expect(
             unsafe_code,
@@ -126,11 +130,11 @@ impl EventSocket {
             .map_err(|err| RtnetlinkError::Open(err.into()))
     }
 
-    /// Waits for events and returns those of one datagram. Cancel-safe: what was not returned was not
-    /// taken from the socket.
+    /// Waits for events and returns those of one datagram. Cancel-safe: an event that was not returned stays in
+    /// the socket.
     ///
     /// # Errors
-    /// The socket is broken; lost events are [`KernelEvent::Lost`], no error.
+    /// The socket failed. Lost events are no error but [`KernelEvent::Lost`].
     pub async fn next(&self) -> Result<Vec<KernelEvent>, RtnetlinkError> {
         let receive = |fd: &OwnedFd| receive(fd, self.ids);
         let received = self.fd.async_io(Interest::READABLE, receive).await;
@@ -141,8 +145,8 @@ impl EventSocket {
         }
     }
 
-    /// Takes the events that the kernel has queued by now, at most those of 4096 messages. Does not wait. `None`: no message
-    /// was queued.
+    /// Takes the events that the kernel has queued, at most those of 4096 messages. Does not wait. `None`: no
+    /// message was queued.
     ///
     /// # Errors
     /// As [`Self::next`]. The events that were taken before are dropped.
@@ -175,7 +179,7 @@ impl EventSocket {
     /// Waits until there may be events for [`Self::pending`]. Cancel-safe.
     ///
     /// # Errors
-    /// The socket is broken.
+    /// The socket failed.
     pub async fn readable(&self) -> Result<(), RtnetlinkError> {
         let ready = self.fd.readable().await;
         ready.map_err(RtnetlinkError::Exchange)?.clear_ready();
@@ -185,7 +189,7 @@ impl EventSocket {
 
 /// Takes one datagram from the socket.
 fn receive(fd: &OwnedFd, ids: Option<ObserverIds>) -> io::Result<Vec<KernelEvent>> {
-    // Events are small; the buffer has room for the largest datagram the kernel makes.
+    // Events are small. The buffer fits the largest datagram of the kernel.
     let mut buffer = [0; DATAGRAM];
     let mut parts = [IoSliceMut::new(&mut buffer)];
     let mut control = nix::cmsg_space!(libc::c_int, libc::ucred);
@@ -262,7 +266,7 @@ fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
         libc::RTM_NEWQDISC | libc::RTM_DELQDISC if is_own_port(message.port) => {
             origin.namespace().map(KernelEvent::ChangedHere)
         }
-        // A bridge tells with the same message, of its own family, that a port has left it
+        // A bridge reports with the same message, but another address family, that a port has left it
         // (`br_ifinfo_notify`, `net/bridge/br_netlink.c`).
         libc::RTM_DELLINK if message.payload.first() == Some(&AF_UNSPEC) => {
             let netns = origin.namespace()?;
@@ -278,13 +282,14 @@ fn event(message: Message<'_>, origin: Origin) -> Option<KernelEvent> {
             let id = message.nsid().map(Nsid);
             Some(id.map_or(KernelEvent::Lost, KernelEvent::NsidRemoved))
         }
-        // What was asked for is this daemon's own doing, or that of somebody who has a name for it.
+        // An id with another port was requested by this daemon, or by a program that has a reference to the
+        // namespace.
         RTM_NEWNSID if message.port == 0 => {
             let id = message.nsid().ok().map(Nsid)?;
             match origin {
                 Origin::Observer => Some(KernelEvent::NsidAssigned(id)),
                 Origin::Host => Some(KernelEvent::MetByHost(id)),
-                // Ids that another namespace has given are of no interest here.
+                // Ids in the tables of other namespaces are not used.
                 Origin::Other(_) => None,
             }
         }
@@ -303,14 +308,14 @@ mod tests {
     };
     const ELSEWHERE: Nsid = Nsid(3);
 
-    /// Returns the event for a message of the kernel about an id, with `port` in its header.
+    /// Returns the event for a kernel message about an id, with `port` in its header.
     fn heard(kind: u16, port: u32, origin: Origin) -> Option<KernelEvent> {
         const NETNSA_NSID: u16 = 1;
         let mut bytes = 28_u32.to_ne_bytes().to_vec();
         for word in [kind, 0] {
             bytes.extend(word.to_ne_bytes());
         }
-        // No sequence number, the port, and a family that says nothing.
+        // No sequence number, the port, and an unused family.
         for word in [0, port, 0] {
             bytes.extend(word.to_ne_bytes());
         }
@@ -328,7 +333,7 @@ mod tests {
         events.pop().flatten()
     }
 
-    /// What a message about a link means, with `family` in its `struct ifinfomsg`.
+    /// Returns the event for a message about a link, with `family` in its `struct ifinfomsg`.
     fn told_of_link(kind: u16, family: u8) -> Option<KernelEvent> {
         let mut payload = [0; 16];
         payload[0] = family;
@@ -337,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_deleted_link_is_told_with_its_index_but_a_port_that_leaves_a_bridge_is_not_deleted() {
+    fn a_deleted_link_has_an_event_and_a_port_leaving_a_bridge_has_not() {
         const AF_BRIDGE: u8 = 7;
         let changed = Some(KernelEvent::Changed(None));
         let deleted = Some(KernelEvent::Deleted(None, 5));
@@ -347,14 +352,14 @@ mod tests {
     }
 
     #[test]
-    fn the_id_in_the_control_message_tells_the_origin() {
+    fn the_id_in_the_control_message_is_the_origin() {
         for (marked, ids, expected) in [
             (Some(IDS.host), Some(IDS), Origin::Host),
             (Some(IDS.observer), Some(IDS), Origin::Observer),
             (None, Some(IDS), Origin::Observer),
             (Some(ELSEWHERE), Some(IDS), Origin::Other(ELSEWHERE)),
             (None, None, Origin::Host),
-            // It hears no other namespace; its own may have an id in its own table.
+            // Such a socket receives only its own namespace, which may have an id in its own table.
             (Some(ELSEWHERE), None, Origin::Host),
         ] {
             assert_eq!(Origin::new(marked, ids), expected, "{marked:?} {ids:?}");
@@ -362,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn only_ids_that_the_kernel_gives_by_itself_are_met() {
+    fn only_ids_that_the_kernel_assigned_itself_are_events() {
         let elsewhere = Origin::Other(ELSEWHERE);
         let met = Some(KernelEvent::NsidAssigned(Nsid(ID)));
         let met_by_host = Some(KernelEvent::MetByHost(Nsid(ID)));
@@ -375,7 +380,7 @@ mod tests {
             (RTM_NEWNSID, 0, elsewhere, None),
             (RTM_DELNSID, 0, Origin::Observer, died),
             (RTM_DELNSID, 4711, Origin::Observer, died),
-            // The host may have given the id to another namespace than the observer.
+            // The host may have assigned the id to a namespace other than the observer.
             (RTM_DELNSID, 0, Origin::Host, None),
             (RTM_DELNSID, 0, elsewhere, None),
         ] {

@@ -1,8 +1,8 @@
-//! Framing: requests to bytes, datagrams to messages, messages to attributes.
+//! Framing: encodes requests, and splits datagrams into messages and messages into attributes.
 //!
-//! The community's codecs build the requests. Answers are walked attribute by attribute instead:
-//! names are bytes (the codecs insist on UTF-8), and an attribute that this daemon does not use must
-//! not be able to make a link invisible by being new.
+//! Requests are built with the codecs of the netlink crates. Replies are parsed attribute by attribute instead:
+//! names are bytes (the codecs require UTF-8), and a new attribute that the codecs cannot parse must not make the
+//! whole link unreadable.
 
 use std::io;
 
@@ -61,10 +61,10 @@ pub(in crate::kernel) struct Message<'a> {
     flags: u16,
 }
 
-/// What a message means for the request it answers.
+/// The meaning of a message for the request to which it replies.
 #[derive(Debug)]
 pub(super) enum Answer {
-    /// One object of the answer.
+    /// One object of the reply.
     Object,
     /// The request is done.
     Done(Result<(), RtnetlinkError>),
@@ -103,12 +103,12 @@ impl<'a> Message<'a> {
         self.flags & NLM_F_DUMP_INTR != 0
     }
 
-    /// Returns the namespace id that an `RTM_*NSID` message is about.
+    /// Returns the namespace id in an `RTM_*NSID` message.
     pub(in crate::kernel) fn nsid(&self) -> Result<i32, RtnetlinkError> {
         self.id(NETNSA_NSID)
     }
 
-    /// Returns the id in the table of the socket's namespace, where the message is about another table.
+    /// Returns the id in the table of the socket's namespace, if the message is about another table.
     pub(in crate::kernel) fn current_nsid(&self) -> Result<i32, RtnetlinkError> {
         self.id(NETNSA_CURRENT_NSID)
     }
@@ -126,7 +126,7 @@ impl<'a> Message<'a> {
 
 #[cfg(test)]
 impl<'a> Message<'a> {
-    /// Returns a message with this payload, as a test makes one up.
+    /// Returns a message with this payload, for tests.
     pub(in crate::kernel) fn sample(kind: u16, payload: &'a [u8]) -> Self {
         Self {
             kind,
@@ -138,7 +138,7 @@ impl<'a> Message<'a> {
     }
 }
 
-/// A run of netlink attributes.
+/// A sequence of netlink attributes.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::kernel) struct Attributes<'a>(pub(in crate::kernel) &'a [u8]);
 
@@ -182,7 +182,7 @@ pub(in crate::kernel) fn push_attribute(bytes: &mut Vec<u8>, kind: u16, value: &
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-/// Calls `each` for every message of a datagram, until it fails.
+/// Calls `each` for every message of a datagram, until it returns an error.
 pub(super) fn for_each<E: From<RtnetlinkError>>(
     datagram: &[u8],
     mut each: impl FnMut(Message<'_>) -> Result<(), E>,

@@ -1,10 +1,10 @@
 //! A private network namespace from which the daemon reads all others.
 //!
-//! The kernel reads another namespace by an id, and each namespace has a table of the ids that it gave. Ids given in
-//! the host's table are visible: `ip netns list` shows them, and `ip netns set` cannot choose another id. So the
-//! daemon has the ids given in the table of an empty namespace of its own. This also applies to the ids that the
-//! kernel gives to the peers of veth links during a dump (`rtnl_fill_link_netnsid`, `net/core/rtnetlink.c`): it gives
-//! them in the namespace of the socket.
+//! The kernel dumps another namespace by an id, and each namespace has its own table of ids. Ids in the host's
+//! table are visible: `ip netns list` shows them, and `ip netns set` cannot choose another id. So the daemon uses
+//! ids in the table of an empty namespace of its own. This also applies to the ids that the kernel assigns to the
+//! peers of veth links during a dump (`rtnl_fill_link_netnsid`, `net/core/rtnetlink.c`): it assigns them in the
+//! namespace of the socket.
 //!
 //! No process is in this namespace and no link is connected to it. One descriptor and the sockets opened inside
 //! keep it alive. The kernel removes it when the daemon ends.
@@ -20,31 +20,34 @@ use nix::sched::{CloneFlags, unshare};
 use super::{Nsid, RequestSocket, RtnetlinkError};
 use crate::kernel::netns::inside;
 
-/// The namespace of the calling thread. `/proc/self` is the main thread, which may be elsewhere in a test.
+/// The namespace of the calling thread. `/proc/self` is the main thread, which may be in another namespace in a
+/// test.
 const HERE: &str = "/proc/thread-self/ns/net";
 
-/// A private network namespace. Clones share it; it ends with the last clone and the last socket inside.
+/// A private network namespace. Clones share it. It is deleted after the last clone and the last socket inside are
+/// dropped.
 #[derive(Debug, Clone)]
 pub struct Observer {
     netns: Arc<OwnedFd>,
     ids: ObserverIds,
 }
 
-/// What the observer's table says of two namespaces.
+/// Two ids in the observer's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ObserverIds {
-    /// The host's namespace.
+    /// The id of the host's namespace.
     pub(super) host: Nsid,
-    /// The observer itself. The kernel marks its events with this id.
+    /// The id of the observer itself. The kernel marks its events with this id.
     pub(super) observer: Nsid,
 }
 
 impl Observer {
-    /// Makes the namespace. The namespace of the calling thread is the host's from then on.
+    /// Creates the namespace. From then on the namespace of the calling thread is the host's.
     ///
     /// # Errors
-    /// [`RtnetlinkError::Observer`]: no namespace can be made (`CAP_SYS_ADMIN`, or the limit `max_net_namespaces`).
-    /// Refused: the host's namespace cannot be read by an id (`CAP_NET_ADMIN` over it).
+    /// [`RtnetlinkError::Observer`]: the namespace cannot be created (`CAP_SYS_ADMIN`, or the limit
+    /// `max_net_namespaces`). [`RtnetlinkError::Refused`]: the host's namespace cannot be read by an id
+    /// (`CAP_NET_ADMIN` over it).
     pub fn open() -> Result<Self, RtnetlinkError> {
         let host = File::open(HERE).map_err(RtnetlinkError::Observer)?;
         let netns = make().map_err(RtnetlinkError::Observer)?;
@@ -53,7 +56,7 @@ impl Observer {
             host: socket.namespace_id(&host.into())?,
             observer: socket.namespace_id(&netns)?,
         };
-        // The kernel gives an id without the right to read by it.
+        // The kernel assigns an id even if the caller may not read by it.
         socket.ids_given_by(ids.host)?;
         Ok(Self {
             netns: Arc::new(netns),
@@ -73,12 +76,12 @@ impl Observer {
     /// Opens a request socket inside.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or the kernel gives no socket.
+    /// The namespace cannot be entered, or the kernel refuses the socket.
     pub fn socket(&self) -> Result<RequestSocket, RtnetlinkError> {
         socket_inside(&self.netns)
     }
 
-    /// Runs `work` inside, on a thread that ends with it.
+    /// Runs `work` inside, on a temporary thread.
     ///
     /// # Errors
     /// The namespace cannot be entered.
@@ -90,7 +93,7 @@ impl Observer {
     }
 }
 
-/// Makes an empty namespace on a thread that ends.
+/// Creates an empty namespace on a temporary thread.
 fn make() -> io::Result<OwnedFd> {
     let unshared = || -> io::Result<OwnedFd> {
         unshare(CloneFlags::CLONE_NEWNET)?;
@@ -123,13 +126,13 @@ mod tests {
     use super::*;
     use crate::kernel::lab::PrivateNetns;
 
-    /// Runs `work` in a private namespace, which is the host's for it.
+    /// Runs `work` in a private namespace that acts as the host's.
     fn on_a_host(work: impl FnOnce(&PrivateNetns) + Send) {
         let host = PrivateNetns::new();
         host.inside(|| work(&host));
     }
 
-    /// Returns the ids that the namespace of the calling thread has given.
+    /// Returns the ids in the table of the calling thread's namespace.
     fn ids_here(observer: &Observer) -> Vec<(Nsid, Option<Nsid>)> {
         let mut socket = observer.socket().unwrap();
         socket.ids_given_by(observer.host()).unwrap()
@@ -150,9 +153,10 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_read_by_its_id_and_learns_nothing_of_its_peers() {
+    fn a_dump_of_the_host_by_its_id_assigns_no_ids_there() {
         on_a_host(|host| {
-            // Nothing announces `near` after its peer has moved on, so the host has no id for the second namespace.
+            // No event about `near` follows after its peer has moved on, so the host has no id for the second
+            // namespace.
             let (first, second) = (PrivateNetns::new(), PrivateNetns::new());
             host.ip("link add near type veth peer name far");
             move_link("far", &first.open());
@@ -164,7 +168,7 @@ mod tests {
             let near = links.iter().any(|link| link.ifname == "near");
             assert!(near, "{links:?}");
             assert_eq!(ids_here(&observer).len(), known, "the dump gave no id");
-            // Unlike a dump in the host, as that of `ip link`.
+            // A dump in the host's namespace, like that of `ip link`, does.
             RequestSocket::open().unwrap().links(None).unwrap();
             assert_eq!(ids_here(&observer).len(), known + 1);
         });

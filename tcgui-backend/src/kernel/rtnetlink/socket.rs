@@ -1,4 +1,4 @@
-//! One blocking request socket: send, receive until the answer is complete.
+//! One blocking request socket: sends requests, and receives until the replies are complete.
 
 use std::cell::Cell;
 use std::io::{self, IoSliceMut};
@@ -17,28 +17,28 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::RtnetlinkError;
 use super::message::{Answer, Message, for_each, push_request};
 
-/// How long the kernel may take for one datagram. It holds the rtnl lock for long only while it tears
-/// down many namespaces at once.
+/// Timeout of one datagram in seconds. The kernel holds the rtnl lock for long only while it deletes many
+/// namespaces at once.
 const TIMEOUT_S: i64 = 5;
-/// How often an interrupted dump is repeated before its caller has to come back later.
+/// Number of attempts of a dump that is interrupted by changes.
 const DUMP_ATTEMPTS: u32 = 8;
 /// The kernel fills at most 32 KiB per datagram of a dump (`netlink_dump`, `net/netlink/af_netlink.c`).
 pub(super) const DATAGRAM: usize = 64 * 1024;
-/// So many are read in one call: an object with its acknowledgement, a dump of one part with its end.
+/// Datagrams read in one call, for example an object with its acknowledgement, or one part of a dump with its end.
 const DATAGRAMS: usize = 4;
 
-/// Ports of request sockets have these upper bits: events say from which port a change was asked for. Above all
-/// process ids (`man 5 proc`, `pid_max`), which the kernel gives out first, and no negative number, as it gives
-/// out then (`netlink_autobind`, `net/netlink/af_netlink.c`).
+/// The upper bits of the ports of request sockets: an event contains the port of the request that caused it. The
+/// numbers are above all process ids (`man 5 proc`, `pid_max`), which the kernel assigns first, and are not
+/// negative, as the ones that it assigns then (`netlink_autobind`, `net/netlink/af_netlink.c`).
 const OWN_PORTS: u32 = 0x7c60_0000;
 const OWN_PORTS_MASK: u32 = 0xffff_0000;
-/// So many ports are tried before the kernel chooses one.
+/// Number of ports that are tried before the kernel chooses one.
 const PORT_ATTEMPTS: u32 = 16;
 
 thread_local! {
-    /// Room for what is read in one call, while nobody on this thread reads into it. A socket does not hold it, of which one
-    /// is kept for each namespace with a netem; nor is it made for each request, because the pages of fresh
-    /// memory cost more than the request.
+    /// The receive buffer of this thread. Empty while it is in use. It is not part of a socket, because a socket
+    /// is kept for each namespace with a netem. It is not allocated for each request either, because the page
+    /// faults of new memory cost more than the request.
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -50,14 +50,15 @@ const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_EXCL: u16 = 0x200;
 const NLM_F_CREATE: u16 = 0x400;
 
-/// What a request for a change may do to what is there (`man 7 netlink`).
+/// The effect of a request on existing objects (`man 7 netlink`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernel) enum Change {
-    /// Alter the object, or delete it; it has to exist.
+    /// Changes or deletes the object, which must exist.
     Existing,
-    /// Make it; it must not exist.
+    /// Creates the object, which must not exist.
     Create,
-    /// Make it in place of what is there. The answer contains the notifications of the change, which say what that was.
+    /// Creates the object or replaces an existing one. The reply contains the notifications of the change,
+    /// including the replaced object.
     Replace,
 }
 
@@ -71,7 +72,7 @@ impl Change {
     }
 }
 
-/// What was read of the notifications of a change, and the dump after it.
+/// The parsed notifications of a change, and the dump after it.
 type ReportedAndDumped<T, U> = (Vec<T>, Result<Vec<U>, RtnetlinkError>);
 
 /// A blocking rtnetlink socket, bound to the namespace it was opened in.
@@ -86,14 +87,14 @@ impl RequestSocket {
     /// Opens a socket in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel gives no rtnetlink socket.
+    /// The kernel refuses an rtnetlink socket.
     pub fn open() -> Result<Self, RtnetlinkError> {
         let socket = Self::open_to_all()?;
         connect_to_kernel(&socket.fd).map_err(RtnetlinkError::Open)?;
         Ok(socket)
     }
 
-    /// Opens a socket to which other programs can send.
+    /// Opens a socket to which other programs can send. Outside tests, use [`Self::open`].
     pub(super) fn open_to_all() -> Result<Self, RtnetlinkError> {
         let fd = unbound(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
         bind_own(&fd).map_err(RtnetlinkError::Open)?;
@@ -107,17 +108,17 @@ impl RequestSocket {
         })
     }
 
-    /// Returns whether every answer so far was received to its end.
+    /// Returns whether all replies so far were received completely.
     pub fn is_in_step(&self) -> bool {
         self.in_step
     }
 
-    /// Lends the descriptor for what is asked in another way than with messages.
+    /// Returns the descriptor for requests that are not netlink messages.
     pub(in crate::kernel) fn descriptor(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
 
-    /// Sends a request that is only acknowledged.
+    /// Sends a request whose reply is only an acknowledgement.
     pub(in crate::kernel) fn change(
         &mut self,
         kind: u16,
@@ -128,7 +129,7 @@ impl RequestSocket {
         reported.map(drop)
     }
 
-    /// Sends a request for a change, and returns what `read` makes of each of its notifications.
+    /// Sends a request for a change, and returns the results of `read` for its notifications.
     pub(in crate::kernel) fn change_and_report<T>(
         &mut self,
         (kind, change, body): (u16, Change, &impl Emitable),
@@ -139,7 +140,7 @@ impl RequestSocket {
         changing.objects()
     }
 
-    /// Sends a request for one object and returns what `read` makes of it.
+    /// Sends a request for one object and returns the result of `read`.
     pub(in crate::kernel) fn get<T>(
         &mut self,
         kind: u16,
@@ -151,8 +152,8 @@ impl RequestSocket {
         getting.object()
     }
 
-    /// Dumps all objects and returns what `read` makes of each. A dump that was interrupted by a change
-    /// is repeated until one is consistent.
+    /// Dumps all objects and returns the results of `read`. A dump that was interrupted by a change is repeated
+    /// until one is consistent, up to [`DUMP_ATTEMPTS`] times.
     pub(in crate::kernel) fn dump<T>(
         &mut self,
         kind: u16,
@@ -162,8 +163,8 @@ impl RequestSocket {
         self.dump_after(None, kind, body, read)
     }
 
-    /// Sends a request that is only acknowledged, and with it one for an object as it is after that. Returns
-    /// what became of the first, and of the second if it has succeeded.
+    /// Sends a request for a change, and in the same datagram a request for the object after it. The outer result
+    /// is that of the change, the inner one that of the read-back.
     pub(in crate::kernel) fn change_and_get<T>(
         &mut self,
         (kind, change, body): (u16, Change, &impl Emitable),
@@ -177,8 +178,8 @@ impl RequestSocket {
         Ok(exchanged.and_then(|()| getting.object()))
     }
 
-    /// Sends a request for a change, and with it one for all objects, as they are after that. Returns what `read` makes
-    /// of each notification of the first, and what became of the second if the first has succeeded.
+    /// Sends a request for a change, and in the same datagram a request for a dump after it. Returns the results
+    /// of `read` for the notifications of the change. The inner result is that of the dump.
     pub(in crate::kernel) fn change_and_dump<T, U>(
         &mut self,
         (kind, change, body): (u16, Change, &impl Emitable),
@@ -191,8 +192,8 @@ impl RequestSocket {
         changing.objects_and(dumped)
     }
 
-    /// Sends a request for one object, and with it one for all of another kind. Returns what became of the
-    /// first, and of the second if it has succeeded.
+    /// Sends a request for one object, and in the same datagram a request for a dump of another kind. The inner
+    /// result is that of the dump.
     pub(in crate::kernel) fn get_and_dump<T, U>(
         &mut self,
         (kind, body): (u16, &impl Emitable),
@@ -207,7 +208,8 @@ impl RequestSocket {
         Ok((object, dumped))
     }
 
-    /// Dumps all objects; before its first attempt the kernel does `first`, which is sent with it.
+    /// Dumps all objects. `first` is sent in the same datagram as the first attempt, and the kernel handles it
+    /// before the dump.
     fn dump_after<T>(
         &mut self,
         mut first: Option<&mut dyn Exchanged>,
@@ -231,8 +233,8 @@ impl RequestSocket {
         })
     }
 
-    /// Sends requests in one datagram, which the kernel answers in their order, and reads the answers to their end.
-    /// At most one may be a dump: a socket has one at a time (`__netlink_dump_start`).
+    /// Sends requests in one datagram, which the kernel handles in order, and reads their replies completely. At
+    /// most one may be a dump: a socket runs one at a time (`__netlink_dump_start`).
     fn exchange(&mut self, requests: &mut [&mut dyn Exchanged]) -> Result<(), RtnetlinkError> {
         let mut bytes = Vec::new();
         for request in requests.iter_mut() {
@@ -268,16 +270,16 @@ impl RequestSocket {
     }
 }
 
-/// A request among others of one datagram.
+/// A request that may share its datagram with others.
 trait Exchanged {
-    /// Appends it, with this number.
+    /// Appends the request with this sequence number.
     fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>);
-    /// Takes a message of the answer, unless it answers another one.
+    /// Takes in a message. Ignores one that replies to another request.
     fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError>;
     fn is_answered(&self) -> bool;
 }
 
-/// A request, and what has come of it.
+/// A request and its reply so far.
 struct Pending<'a, T, F> {
     kind: u16,
     flags: u16,
@@ -285,9 +287,9 @@ struct Pending<'a, T, F> {
     read: F,
     sequence: u32,
     objects: Vec<T>,
-    /// Something changed while it was dumped.
+    /// The kernel reported a change during the dump.
     interrupted: bool,
-    /// What the kernel said at its end.
+    /// The final result from the kernel. `None`: the reply is not complete.
     result: Option<Result<(), RtnetlinkError>>,
 }
 
@@ -321,8 +323,8 @@ impl<'a, T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Pending<'a, T, F
         self.objects()?.pop().ok_or(RtnetlinkError::Malformed)
     }
 
-    /// Returns what came of this one and of another that was sent with it. When the exchange broke off before this
-    /// one was answered, the other one knows why.
+    /// Returns the objects of this request and the result of the other request of its datagram. If the exchange
+    /// failed before this request had its reply, the other result contains the error, which is then returned.
     fn objects_and<U>(
         self,
         other: Result<U, RtnetlinkError>,
@@ -366,8 +368,8 @@ fn failed(errno: Errno) -> RtnetlinkError {
     RtnetlinkError::Exchange(errno.into())
 }
 
-/// Waits for a datagram, and reads with it what else is there: mostly the whole answer in one call. Ignores datagrams
-/// of other programs.
+/// Waits for a datagram, and reads further ones that are queued: usually one call reads the whole reply. Ignores
+/// datagrams of other programs.
 fn receive(
     fd: &OwnedFd,
     buffer: &mut [u8],
@@ -395,19 +397,20 @@ fn receive(
     Ok(())
 }
 
-/// Returns whether the kernel has sent a datagram (`man 7 netlink`, `nl_pid`).
+/// Returns whether the kernel is the sender of a datagram (`man 7 netlink`, `nl_pid`).
 pub(super) fn is_kernel(sender: Option<NetlinkAddr>) -> bool {
     sender.is_some_and(|sender| sender.pid() == 0)
 }
 
-/// Refuses what other programs send to the port of a socket: `CAP_NET_ADMIN` in the namespace is enough to send, and
-/// the root of a container has it. The kernel delivers to a connected socket only what its peer sends to it
-/// (`netlink_getsockbyportid`, `net/netlink/af_netlink.c`). Multicasts still arrive, whoever sends them.
+/// Refuses datagrams of other programs: `CAP_NET_ADMIN` in the namespace is enough to send to the port of a
+/// socket, and the root of a container has it. To a connected socket the kernel delivers only datagrams of its
+/// peer (`netlink_getsockbyportid`, `net/netlink/af_netlink.c`). Multicasts still arrive from any sender.
 fn connect_to_kernel(fd: &OwnedFd) -> io::Result<()> {
     connect(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
 }
 
-/// Returns whether a port is that of a request socket of this program. Another one may have it by chance.
+/// Returns whether a port is that of a request socket of this program. Another program may have such a port by
+/// chance.
 pub(super) fn is_own_port(port: u32) -> bool {
     port & OWN_PORTS_MASK == OWN_PORTS
 }
@@ -420,7 +423,7 @@ pub(super) fn open(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Opens an rtnetlink socket that reports errors in the extended form.
+/// Opens an rtnetlink socket with extended errors and strict checks.
 fn unbound(flags: SockFlag) -> io::Result<OwnedFd> {
     let fd = socket(
         AddressFamily::Netlink,
@@ -438,7 +441,7 @@ fn unbound(flags: SockFlag) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Gives a socket a port by which events are told from those of others.
+/// Binds a socket to a port that identifies this daemon's changes in events.
 fn bind_own(fd: &OwnedFd) -> io::Result<()> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     for _ in 0..PORT_ATTEMPTS {
@@ -447,7 +450,7 @@ fn bind_own(fd: &OwnedFd) -> io::Result<()> {
             return Ok(());
         }
     }
-    // Whatever was wrong with those: its own changes are then looked at as those of others are.
+    // Without such a port, the daemon's own changes are treated like those of other programs.
     bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0)).map_err(io::Error::from)
 }
 

@@ -1,4 +1,4 @@
-//! Requests to the running kernel, and answers that only a test can make.
+//! Requests to the running kernel, and replies that only a test can make.
 
 use std::os::fd::AsRawFd;
 use std::process::Command;
@@ -23,7 +23,7 @@ async fn lists_the_links_of_the_own_namespace() {
 }
 
 #[tokio::test]
-async fn a_refusal_carries_the_text_of_the_kernel_and_the_socket_goes_on() {
+async fn a_refusal_has_the_kernels_text_and_the_socket_stays_usable() {
     let kernel = Rtnetlink::open(1).unwrap();
     let refused = kernel
         .run(|socket| socket.links(Some(Nsid(0x7fff_fff0))))
@@ -42,15 +42,15 @@ async fn a_refusal_carries_the_text_of_the_kernel_and_the_socket_goes_on() {
     );
 }
 
-/// No link has it: the kernel counts from 1 on.
+/// An index that no link has: the kernel counts from 1.
 const NO_LINK: u32 = 0x7fff_fff0;
 
 #[test]
-fn two_requests_in_one_datagram_are_told_apart() {
+fn two_requests_in_one_datagram_have_separate_replies() {
     let mut socket = RequestSocket::open().unwrap();
     let (link, qdiscs) = socket.link_and_qdiscs(1).unwrap();
     assert_eq!(link.ifname, "lo");
-    // Their counters go on.
+    // Without the counters, which change.
     let names = |qdiscs: Vec<Qdisc>| -> Vec<_> {
         let name = |it: Qdisc| (it.ifindex, it.handle, it.kind);
         qdiscs.into_iter().map(name).collect()
@@ -63,11 +63,11 @@ fn two_requests_in_one_datagram_are_told_apart() {
 }
 
 #[test]
-fn a_refused_change_is_told_whatever_is_read_after_it() {
+fn a_refused_change_is_reported_despite_the_read_back() {
     let mut socket = RequestSocket::open().unwrap();
     let delete = RootChange::Delete { handle: 0 };
     let refused = socket.change_root_and_read(NO_LINK, &delete).unwrap_err();
-    // Without privileges it does not look for the link.
+    // Without privileges the kernel does not look up the link.
     let expected = [Some(nix::libc::ENODEV), Some(nix::libc::EPERM)];
     assert!(expected.contains(&refused.errno()), "{refused:?}");
     let refused = socket.set_up(NO_LINK, true).unwrap_err();
@@ -76,13 +76,14 @@ fn a_refused_change_is_told_whatever_is_read_after_it() {
     assert_eq!(socket.link(1).unwrap().ifname, "lo");
 }
 
-/// Returns the port to which datagrams for this socket are sent.
+/// Returns the port id of a socket.
 fn port(socket: &RequestSocket) -> u32 {
     let fd = socket.descriptor().as_raw_fd();
     getsockname::<NetlinkAddr>(fd).unwrap().pid()
 }
 
-/// Lets another process send a datagram, repeated in itself, to a port. Returns the error number of its `send`, if any.
+/// Sends a datagram of `times` copies from another process to a port. Returns the error number of its `send`, if
+/// any.
 fn send_from_another_process(port: u32, datagram: &[u8], times: usize) -> Option<i32> {
     // `struct sockaddr_nl`, with no groups.
     let script = "socket(my $s, 16, 3, 0) or die; \
@@ -97,7 +98,7 @@ fn send_from_another_process(port: u32, datagram: &[u8], times: usize) -> Option
     Some(errno).filter(|errno| *errno != 0)
 }
 
-/// Says that the request with this number has succeeded.
+/// Returns an acknowledgement of the request with this number.
 fn forged_acknowledgement(sequence: u32, port: u32) -> Vec<u8> {
     const NLMSG_ERROR: u16 = 2;
     let mut bytes = framed(NLMSG_ERROR, 0, &[0; 20]);
@@ -117,12 +118,12 @@ fn another_process_cannot_send_to_a_request_socket() {
 }
 
 #[test]
-fn what_another_process_sends_answers_no_request() {
-    // A kernel that delivered it would make no difference.
+fn datagrams_of_other_processes_are_ignored() {
+    // This socket is not connected, so the kernel delivers the forged datagram.
     let mut socket = RequestSocket::open_to_all().unwrap();
     for (forged, times) in [
         (forged_acknowledgement(1, port(&socket)), 1),
-        // Malformed, and larger than any answer.
+        // Malformed, and larger than any reply.
         (vec![0xff; 1000], 70),
     ] {
         let refused = send_from_another_process(port(&socket), &forged, times);
@@ -135,9 +136,9 @@ fn what_another_process_sends_answers_no_request() {
 }
 
 #[test]
-fn the_answer_to_an_earlier_request_answers_no_later_one() {
+fn the_reply_to_an_earlier_request_is_ignored() {
     let mut socket = RequestSocket::open().unwrap();
-    // An answer that nobody reads, to a request with the number 0.
+    // An unread reply to a request with the number 0.
     let mut bytes = Vec::new();
     message::push_request(&mut bytes, nix::libc::RTM_GETLINK, 0x301, 0, &NoBody);
     let fd = socket.descriptor().as_raw_fd();
@@ -147,7 +148,7 @@ fn the_answer_to_an_earlier_request_answers_no_later_one() {
     assert_eq!(socket.link(1).unwrap().ifname, "lo");
 }
 
-/// `struct ifinfomsg`, which names no link.
+/// `struct ifinfomsg` without a link.
 struct NoBody;
 
 impl Emitable for NoBody {
@@ -158,7 +159,7 @@ impl Emitable for NoBody {
     fn emit(&self, _: &mut [u8]) {}
 }
 
-/// A message as the kernel frames it.
+/// Returns a message as the kernel frames it.
 fn framed(kind: u16, flags: u16, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(16 + payload.len()).unwrap();
     let mut bytes = length.to_ne_bytes().to_vec();
@@ -180,7 +181,7 @@ fn answers(datagram: &[u8]) -> Result<Vec<message::Answer>, RtnetlinkError> {
 }
 
 #[test]
-fn acknowledgements_are_told_from_refusals() {
+fn acknowledgements_are_distinguished_from_refusals() {
     use message::Answer;
     const ERROR: u16 = 2;
     const DONE: u16 = 3;
