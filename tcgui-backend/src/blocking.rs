@@ -1,18 +1,18 @@
-//! Work that may block, on the runtime's threads for it.
+//! Runs work that may block, on the runtime's blocking threads.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use tokio::sync::oneshot;
 
-/// Runs `work` on a blocking thread and returns what it returns; its panic goes on here.
+/// Runs `work` on a blocking thread and returns its result. A panic of `work` continues in the caller.
 ///
-/// While the runtime shuts down, blocking work is cancelled; then this never returns.
+/// While the runtime shuts down, blocking work is cancelled. Then this never returns.
 pub(crate) async fn run<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     run_with_rest(move || (work(), ()), drop).await
 }
 
-/// Runs `work` as [`run`] does and returns the first of what it returns as soon as it is there, while the
-/// thread goes on with `rest` for the second.
+/// Runs `work` as [`run`] does, and returns the first part of its result at once. Then the thread runs `rest` with
+/// the second part.
 pub(crate) async fn run_with_rest<T, R>(
     work: impl FnOnce() -> (T, R) + Send + 'static,
     rest: impl FnOnce(R) + Send + 'static,
@@ -24,14 +24,14 @@ where
     let thread = tokio::task::spawn_blocking(move || {
         match catch_unwind(AssertUnwindSafe(work)) {
             Ok((result, left)) => {
-                // The caller may no longer wait. The work is done nevertheless.
+                // The caller may no longer wait. The work is done anyway.
                 tx.send(Ok(result)).ok();
                 rest(left);
             }
             Err(panic) => drop(tx.send(Err(panic))),
         }
     });
-    // Its result comes through the channel.
+    // The result arrives through the channel.
     drop(thread);
     match rx.await {
         Ok(Ok(result)) => result,
@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn the_rest_is_not_waited_for() {
+    async fn the_result_does_not_wait_for_the_rest() {
         let (go, gate) = mpsc::channel();
         let (done, ended) = mpsc::channel();
         let rest = move |text: &'static str| {
@@ -61,7 +61,7 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "on purpose")]
-    async fn a_panic_goes_on() {
+    async fn a_panic_reaches_the_caller() {
         run(|| panic!("on purpose")).await
     }
 }

@@ -1,15 +1,15 @@
-//! The wall clock, for what is written on the wire. Decisions are made by the monotonic one.
+//! The wall clock, only for times in messages. Decisions use the monotonic clock.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Returns the wall clock in seconds since the Unix epoch; 0 on a clock set before it.
+/// Returns the wall clock in seconds since the Unix epoch. 0: the clock is set to an earlier time.
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-/// Returns the wall clock in milliseconds since the Unix epoch; 0 on a clock set before it.
+/// Returns the wall clock in milliseconds since the Unix epoch. 0: the clock is set to an earlier time.
 pub(crate) fn unix_milliseconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

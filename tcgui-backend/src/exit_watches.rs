@@ -1,4 +1,4 @@
-//! Watches on the ends of processes, each under a key of its owner.
+//! Exit watches on processes, each with a key that its owner chooses.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -8,7 +8,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use crate::kernel::pidfd::ProcessEnd;
 
-/// One descriptor and one task for each key.
+/// One pidfd and one task for each key.
 #[derive(Debug)]
 pub(crate) struct ExitWatches<K> {
     waits: JoinSet<K>,
@@ -34,7 +34,7 @@ impl<K: Clone + Eq + Hash + Send + 'static> ExitWatches<K> {
         self.watched.len()
     }
 
-    /// Watches a process, instead of the one that was watched under this key.
+    /// Watches a process. Replaces an earlier watch with this key.
     pub(crate) fn watch(&mut self, key: K, end: ProcessEnd) {
         let name = key.clone();
         let wait = self.waits.spawn(async move {
@@ -47,14 +47,15 @@ impl<K: Clone + Eq + Hash + Send + 'static> ExitWatches<K> {
         }
     }
 
-    /// Stops watching. An end that was not returned yet is not returned.
+    /// Removes a watch. An exit that was not returned yet is dropped.
     pub(crate) fn forget(&mut self, key: &K) {
         if let Some(wait) = self.watched.remove(key) {
             wait.abort();
         }
     }
 
-    /// Waits for the end of a watched process and forgets it. Cancel-safe: the set keeps what is not returned.
+    /// Waits for the exit of a watched process, and removes its watch. Cancel-safe: the set keeps a result that is
+    /// not returned.
     pub(crate) async fn next(&mut self) -> K {
         loop {
             match self.waits.join_next_with_id().await {

@@ -1,37 +1,37 @@
-//! Namespaces and their interfaces as lines: a table, changes, JSON. Pure.
+//! Formats namespaces and their interfaces as a table, as changes and as JSON. Pure.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use tcgui_shared::interface::{NamespaceType, NetworkInterface, NetworkNamespace};
 
-/// Where a namespace is. Ordered as it is printed: by backend, the host first, then by name.
+/// Identifies a row. Rows are ordered as they are printed: by backend, then the host first, then by name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NamespaceRow {
-    /// The backend that lists it. `None`: it was looked at directly.
+    /// The backend that lists it. `None`: the row is from a standalone scan.
     backend: Option<String>,
     is_named: bool,
     name: String,
 }
 
-/// Everything that is shown at one moment.
+/// All rows at one moment.
 pub type Picture = BTreeMap<NamespaceRow, NetworkNamespace>;
 
-/// What became of a namespace.
+/// The kind of a change of a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It was there from the beginning.
+    /// It existed at the start.
     Present,
     /// It appeared.
     Added,
-    /// Its interfaces are others, or differ.
+    /// Its interfaces or their properties changed.
     Changed,
-    /// It is gone.
+    /// It was deleted.
     Removed,
 }
 
-/// Puts the namespaces that one backend shows into a picture.
+/// Inserts the namespaces of one backend.
 pub fn put(picture: &mut Picture, backend: Option<&str>, namespaces: &[NetworkNamespace]) {
     for namespace in namespaces {
         let place = NamespaceRow {
@@ -43,7 +43,7 @@ pub fn put(picture: &mut Picture, backend: Option<&str>, namespaces: &[NetworkNa
     }
 }
 
-/// Returns how two pictures differ; what is gone comes first.
+/// Returns the differences between two pictures, removals first.
 pub fn changes<'a>(
     old: &'a Picture,
     new: &'a Picture,
@@ -58,7 +58,7 @@ pub fn changes<'a>(
     gone.chain(news).collect()
 }
 
-/// Returns a picture as a table with a heading.
+/// Returns the rows as a table with a heading.
 pub fn table(picture: &Picture) -> String {
     let heading = ["BACKEND", "NAMESPACE", "TYPE", "INTERFACES"].map(str::to_owned);
     let rows = picture.iter().map(|(place, it)| cells(place, it));
@@ -73,7 +73,7 @@ pub fn table(picture: &Picture) -> String {
         .collect()
 }
 
-/// Returns a change as a line for people.
+/// Returns a change as a line of text.
 pub fn line(change: Change, place: &NamespaceRow, namespace: &NetworkNamespace) -> String {
     let sign = match change {
         Change::Present => ' ',
@@ -88,7 +88,7 @@ pub fn line(change: Change, place: &NamespaceRow, namespace: &NetworkNamespace) 
 /// Returns a change as a line of JSON.
 ///
 /// # Errors
-/// None that is known: strings, numbers and booleans can always be written.
+/// None in practice: strings, numbers and booleans can always be serialized.
 pub fn json(
     change: Change,
     place: &NamespaceRow,
@@ -108,7 +108,7 @@ pub fn json(
     serde_json::to_string(&line).map(|line| line + "\n")
 }
 
-/// Returns text in which control characters cannot move a terminal's cursor.
+/// Replaces control characters, which could move a terminal's cursor.
 pub fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })
@@ -202,7 +202,7 @@ edge1    e\u{fffd}[2J        named  -
     }
 
     #[test]
-    fn pictures_differ_by_what_came_went_and_changed() {
+    fn pictures_differ_by_added_removed_and_changed_namespaces() {
         let old = picture(
             None,
             &[

@@ -28,10 +28,10 @@
 //! `default-features = false`. It then needs tokio, tokio-util, notify, tracing and nix, with their dependencies 31 crates. A
 //! debug build of them takes about 20 s of processor time.
 //!
-//! | function | who runs the actor | for |
+//! | function | the actor runs in | for |
 //! |---|---|---|
-//! | [`list_and_watch`] | the handle that it returns | most programs |
-//! | [`open`] | the caller, by polling [`Task::run`] | programs with a supervisor of their own |
+//! | [`list_and_watch`] | a task that the returned handle owns | most programs |
+//! | [`open`] | the caller, which polls [`Task::run`] | programs with a supervisor of their own |
 //!
 //! Events come from [`NamespaceWatcherHandle::next`], or from the handle as a [`Stream`](futures_core::Stream).
 //! Both are cancel-safe.

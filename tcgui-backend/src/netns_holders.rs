@@ -1,7 +1,7 @@
-//! Namespaces that a process holds: what `containers` and `processes` find, in one form for the backend.
+//! Holders of namespaces: the common form in which `containers` and `processes` report to the backend.
 //!
-//! Both report holders, not namespaces. Two holders of one namespace have the same inode number, as has a
-//! name in the netns directory that leads to it; the inventory makes one entry of them.
+//! Both report holders, not namespaces. Two holders of one namespace have the same inode number, like a name in
+//! the netns directory that leads to it. The inventory merges them into one entry.
 
 use std::ffi::OsStr;
 use std::sync::Arc;
@@ -15,11 +15,11 @@ use crate::kernel::netns::ProcessNetnsId;
 pub struct Holder {
     /// The process and its namespace.
     pub id: ProcessNetnsId,
-    /// What it is.
+    /// Its kind.
     pub kind: HolderKind,
 }
 
-/// What holds a namespace.
+/// The kind of a holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HolderKind {
     /// The first process of a container.
@@ -43,7 +43,7 @@ impl HolderKind {
 pub struct Container {
     /// Its name, without the leading `/` of the engine's answers.
     pub name: ContainerName,
-    /// The engine, as it says itself.
+    /// The kind of the engine, from its replies.
     pub runtime: Runtime,
     /// Whether root serves the engine. An engine of a user may report false data.
     pub of_root: bool,

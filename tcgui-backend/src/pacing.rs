@@ -1,7 +1,7 @@
-//! How soon expensive work may be repeated: at once after quiet, then in proportion to its cost.
+//! Limits how soon expensive work is repeated: at once after an idle time, otherwise in proportion to its cost.
 //!
-//! One rule serves the sweep of the netns directory, the dump of a namespace, the publication of
-//! the interface list and the reading of files. It holds no clock: the caller says what time it is.
+//! The same rule is used for the sweep of the netns directory, the dump of a namespace, the publication of the
+//! interface list and the reading of files. The caller passes the current time, so there is no clock inside.
 
 use std::time::{Duration, Instant};
 
@@ -15,8 +15,8 @@ pub(crate) struct Pacing {
 }
 
 impl Pacing {
-    /// Allows the next repetition `factor` × the cost of the last one after its end, but never sooner
-    /// than `shortest` and never later than `longest`.
+    /// Allows the next repetition after `factor` × the cost of the last one, but at least `shortest` and at most
+    /// `longest` after its end.
     pub(crate) const fn new(factor: u32, shortest: Duration, longest: Duration) -> Self {
         Self {
             factor,
@@ -36,17 +36,17 @@ impl Pacing {
         self.not_before.is_none_or(|at| at <= now)
     }
 
-    /// Returns the moment from which the work may be done; `None`: at any time.
+    /// Returns the earliest time of the work. `None`: at any time.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.not_before
     }
 
-    /// Puts the work off until `at`, if it is not put off for longer already.
+    /// Delays the work until `at`, unless it is delayed for longer already.
     pub(crate) fn hold_until(&mut self, at: Instant) {
         self.not_before = self.not_before.max(Some(at));
     }
 
-    /// Records that the work has just been done, ending at `end`.
+    /// Records that the work has ended at `end`.
     pub(crate) fn done(&mut self, end: Instant, cost: Duration) {
         let pause = cost
             .saturating_mul(self.factor)
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_wait_is_not_made_up_for() {
+    fn unused_time_is_not_saved_up() {
         let ms = Duration::from_millis;
         let now = Instant::now();
         let mut pacing = Pacing::new(10, ms(25), ms(250));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_held_though_it_was_under_way() {
+    fn a_hold_during_the_work_stays_after_it() {
         let ms = Duration::from_millis;
         let now = Instant::now();
         let mut pacing = Pacing::new(10, ms(0), ms(100));

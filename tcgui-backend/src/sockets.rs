@@ -1,15 +1,15 @@
 //! Request sockets inside namespaces, opened on demand.
 //!
-//! What the kernel does not do by namespace id (qdiscs, switching links) needs a socket inside. Such a
-//! socket keeps its namespace alive after `ip netns del`, so at most one is kept for each, only while the
-//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used). It is closed when the last way to the
-//! namespace is gone, or when its time is over ([`NetnsSockets::close_unused`]).
+//! Some requests cannot be made by namespace id (qdiscs, switching links) and need a socket inside. Such a socket
+//! keeps its namespace alive after `ip netns del`, so at most one is kept for each namespace, and only while the
+//! namespace is [`kept`](NetnsSockets::keep) or [`used`](NetnsSockets::used). It is closed when the last reference
+//! to the namespace is removed, or when it has not been used for 10 s ([`NetnsSockets::close_unused`]).
 //!
-//! Reading a link over such a socket has one side effect: if the other end of a veth is in another namespace, the kernel
-//! gives that namespace an id in the table of the socket's namespace (`rtnl_fill_link_netnsid`,
-//! `net/core/rtnetlink.c`). `ip link` does the same, and almost always the kernel has done it when it announced the link.
-//! So links are read over these sockets only before and after a change. Looks read them from the
-//! [`Observer`](crate::kernel::rtnetlink::Observer); a dump of qdiscs gives no ids.
+//! Reading a link over such a socket has one side effect: if the other end of a veth is in another namespace, the
+//! kernel gives that namespace an id in the table of the socket's namespace (`rtnl_fill_link_netnsid`,
+//! `net/core/rtnetlink.c`). `ip link` does the same, and almost always the kernel has done it when it announced
+//! the link. So links are read over these sockets only before and after a change. Dumps of links use the
+//! [`Observer`](crate::kernel::rtnetlink::Observer). A dump of qdiscs gives no ids.
 
 use std::collections::HashMap;
 use std::future::pending;
@@ -24,10 +24,10 @@ use tokio_util::sync::CancellationToken;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
-/// How long a socket is kept after its use. A client that has switched a link often switches another one soon, and entering the
-/// namespace takes 0.3 of 1.1 ms.
+/// How long a socket is kept after its use. Link changes come in clusters, and entering the namespace takes 0.3 ms
+/// of the 1.1 ms of a change.
 const USED: Duration = Duration::from_secs(10);
-/// In so many namespaces at once.
+/// Limit of the namespaces with such a socket.
 const MOST_USED: usize = 16;
 
 /// A namespace and the references to it. The host needs none.
@@ -43,8 +43,8 @@ pub struct NetnsTarget {
 }
 
 impl NetnsTarget {
-    /// Returns whether the namespace that is open is the one that was named. While it is open, no other
-    /// one can have its inode number.
+    /// Returns whether the open namespace is the one that the client named. While it is open, no other namespace
+    /// can have its inode number.
     pub fn is_named(&self, files: &NetnsFiles) -> bool {
         self.named
             .as_ref()
@@ -55,16 +55,16 @@ impl NetnsTarget {
 /// Why there is no socket inside a namespace.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// No way leads to the namespace any more.
+    /// No reference leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
-    /// The namespace file was refused.
+    /// The namespace file could not be opened.
     #[error("cannot open the namespace")]
     Open(#[source] io::Error),
-    /// It cannot be entered.
+    /// The namespace cannot be entered.
     #[error("cannot enter the namespace")]
     Enter(#[source] io::Error),
-    /// The kernel gives no socket.
+    /// A request or the opening of the socket failed.
     #[error("cannot talk to the kernel")]
     Socket(#[from] RtnetlinkError),
 }
@@ -78,12 +78,12 @@ impl From<OpenError> for SocketError {
     }
 }
 
-/// One namespace to which a way leads.
+/// The state of one namespace to which a reference leads.
 #[derive(Debug, Default)]
 struct Inside {
     idle: Option<RequestSocket>,
     kept: bool,
-    /// When a worker, not a look, said last whether it is to be kept.
+    /// When a worker last called [`NetnsSockets::keep`]. Looks do not set it.
     said_at: Option<Instant>,
     used_until: Option<Instant>,
     gone: CancellationToken,
@@ -98,26 +98,26 @@ impl Inside {
         self.kept || self.is_used(now)
     }
 
-    /// Reads the clock only where it matters: it is a system call on machines without vDSO.
+    /// As [`Self::is_wanted`], but reads the clock only if needed: it is a system call on machines without vDSO.
     fn is_wanted_now(&self) -> bool {
         self.kept || self.used_until.is_some() && self.is_used(now())
     }
 }
 
-/// The sockets of all namespaces; clones share them.
+/// The sockets of all namespaces. Clones share them.
 #[derive(Debug, Clone)]
 pub struct NetnsSockets {
     host: Rtnetlink,
     files: NetnsFiles,
     others: Arc<Mutex<HashMap<NetnsKey, Inside>>>,
     running: Arc<Semaphore>,
-    /// Rings when a namespace is used while no other one is.
+    /// Notified when a namespace is used while no other one is.
     first_used: Arc<Notify>,
-    /// How many links are being switched.
+    /// Number of links that are being switched.
     switching: Arc<AtomicUsize>,
 }
 
-/// A link is being switched, for as long as it lives.
+/// Marks a link as being switched until it is dropped.
 #[derive(Debug)]
 #[must_use = "it ends when it is dropped"]
 pub struct Switching(Arc<AtomicUsize>);
@@ -129,8 +129,8 @@ impl Drop for Switching {
 }
 
 impl NetnsSockets {
-    /// Opens nothing inside any namespace yet. `host` serves the daemon's own; `parallel` bounds the
-    /// operations inside others that run at once.
+    /// Returns an empty set of sockets. `host` serves the daemon's own namespace. `parallel` is the limit of
+    /// concurrent operations in other namespaces.
     pub fn new(host: Rtnetlink, files: NetnsFiles, parallel: usize) -> Self {
         Self {
             host,
@@ -142,7 +142,7 @@ impl NetnsSockets {
         }
     }
 
-    /// Notes that a link is switched from now on, and then read back.
+    /// Notes that a link is being switched and read back. Drop the result afterwards.
     pub fn switching(&self) -> Switching {
         self.switching.fetch_add(1, Ordering::Release);
         Switching(Arc::clone(&self.switching))
@@ -153,12 +153,12 @@ impl NetnsSockets {
         self.switching.load(Ordering::Acquire) > 0
     }
 
-    /// A way leads to a namespace.
+    /// Takes in that a reference leads to a namespace.
     pub fn admit(&self, key: NetnsKey) {
         self.lock().entry(key).or_default();
     }
 
-    /// The last way to it is gone: its socket is closed, and what runs inside hears it.
+    /// Takes in that the last reference to a namespace was removed: closes its socket and cancels [`Self::gone`].
     pub fn forget(&self, key: NetnsKey) {
         let forgotten = self.lock().remove(&key);
         if let Some(inside) = forgotten {
@@ -166,7 +166,7 @@ impl NetnsSockets {
         }
     }
 
-    /// Keeps an idle socket inside for 10 s, if that is so in fewer than 16 other namespaces.
+    /// Keeps an idle socket inside for 10 s, unless 16 other namespaces have one for this reason.
     pub fn used(&self, key: NetnsKey) {
         let now = now();
         let mut others = self.lock();
@@ -181,13 +181,13 @@ impl NetnsSockets {
             inside.used_until = Some(now + USED);
         }
         drop(others);
-        // Otherwise the timer is set already, and for an earlier time.
+        // Otherwise a timer for an earlier time is running already.
         if used == 0 {
             self.first_used.notify_one();
         }
     }
 
-    /// Closes each idle socket when its time is over, until `stop` is cancelled.
+    /// Closes each idle socket when its time has passed, until `stop` is cancelled.
     pub async fn close_unused(self, stop: CancellationToken) {
         loop {
             let next = self.close_expired(now());
@@ -201,15 +201,15 @@ impl NetnsSockets {
                 biased;
                 // Cancel-safe: cancellation is a state.
                 () = stop.cancelled() => return,
-                // Cancel-safe: a ring stays until it is taken.
+                // Cancel-safe: a notification stays until it is taken.
                 () = self.first_used.notified() => {}
-                // Cancel-safe: the deadline is computed anew each time.
+                // Cancel-safe: the deadline is computed again each time.
                 () = expired => {}
             }
         }
     }
 
-    /// Closes the idle sockets whose time is over, and returns when the next one's is.
+    /// Closes the idle sockets whose time has passed, and returns when the next one is due.
     fn close_expired(&self, now: Instant) -> Option<Instant> {
         let mut others = self.lock();
         let mut closed = Vec::new();
@@ -227,13 +227,14 @@ impl NetnsSockets {
         next
     }
 
-    /// Says whether an idle socket inside is worth having: there is something to be read again and again.
+    /// Sets whether to keep an idle socket inside, because the namespace has a netem whose parameters are read
+    /// repeatedly.
     pub fn keep(&self, key: NetnsKey, kept: bool) {
         self.set_kept(key, kept, None);
     }
 
-    /// Says the same from what a look saw. If it began before the last [`Self::keep`], it did not see what is there since,
-    /// and changes nothing.
+    /// As [`Self::keep`], from a look that began at `began`. Has no effect if `keep` was called later than that,
+    /// because the look may not have seen the newer state.
     pub fn keep_as_seen(&self, key: NetnsKey, kept: bool, began: Instant) {
         self.set_kept(key, kept, Some(began));
     }
@@ -255,7 +256,8 @@ impl NetnsSockets {
         drop(closed);
     }
 
-    /// Returns what is cancelled when the last way to the namespace goes, as soon as it does.
+    /// Returns a token that is cancelled when the last reference to the namespace is removed. It is cancelled
+    /// already if there is no reference.
     pub fn gone(&self, key: NetnsKey) -> CancellationToken {
         if key == NetnsKey::Host {
             return CancellationToken::new();
@@ -270,7 +272,7 @@ impl NetnsSockets {
         }
     }
 
-    /// Returns what bounds the operations that run at once, apart for the daemon's own namespace and for all others.
+    /// Returns the semaphore of concurrent operations: one for the daemon's own namespace, and one for all others.
     pub fn running(&self, key: NetnsKey) -> Arc<Semaphore> {
         match key {
             NetnsKey::Host => self.host.running(),
@@ -278,11 +280,11 @@ impl NetnsSockets {
         }
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside `place`. The caller counts it among the
-    /// [running](Self::running) requests.
+    /// Runs `request` on this thread, which may block, with a socket inside `place`. The caller must hold a permit
+    /// of [`Self::running`].
     ///
     /// # Errors
-    /// What `request` returns, or [`SocketError`] when no socket is to be had.
+    /// The error of `request`, or [`SocketError`] if no socket can be opened.
     pub fn run_here<T, E>(
         &self,
         place: &NetnsTarget,
@@ -300,8 +302,8 @@ impl NetnsSockets {
         })
     }
 
-    /// Runs `request` on this thread, which may block, with a socket inside a namespace. `ways` lead to it, unless it
-    /// is the host's.
+    /// Runs `request` on this thread, which may block, with a socket inside a namespace. `netns_refs` lead to the
+    /// namespace; they are not used for the host's.
     ///
     /// # Errors
     /// As [`Self::run_here`].
@@ -333,7 +335,8 @@ impl NetnsSockets {
         Ok(socket?)
     }
 
-    /// Keeps a socket for the next time, if it is good for that and there is not one already.
+    /// Keeps a socket for later use if its last exchange was complete, the namespace wants one, and there is none
+    /// yet.
     fn put_back(&self, key: NetnsKey, socket: RequestSocket) {
         if !socket.is_in_step() {
             return;
@@ -354,7 +357,7 @@ impl NetnsSockets {
     }
 }
 
-/// The clock that also tests can stop.
+/// The time of Tokio's clock, which tests can pause.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
@@ -366,7 +369,7 @@ mod tests {
     use crate::kernel::netns::MountedNamespaceId;
 
     #[test]
-    fn few_are_kept_for_use_and_not_for_ever() {
+    fn used_sockets_are_limited_in_number_and_time() {
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
         let key = |inode| NetnsKey::Mounted(MountedNamespaceId::from_parts(4, inode, 1, 1));
         let count = u64::try_from(MOST_USED).unwrap() + 4;
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_idle_socket_is_closed_when_its_time_is_over_without_any_other_work() {
+    async fn an_idle_socket_is_closed_after_its_time_by_a_timer() {
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), NetnsFiles::new().unwrap(), 1);
         let netns = PrivateNetns::new();
         let (path, id) = netns.path();
@@ -417,7 +420,7 @@ mod tests {
         let mut actor = tokio::task::JoinSet::new();
         actor.spawn(sockets.clone().close_unused(stop.clone()));
         sockets.admit(key);
-        // Again after it was closed, and with the time counted from the last use.
+        // Once more after it was closed. The time counts from the last use.
         for _ in 0..2 {
             switch().unwrap();
             tokio::time::sleep(USED / 2).await;

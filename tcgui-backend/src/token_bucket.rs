@@ -1,24 +1,24 @@
-//! A token bucket: a burst after quiet, then a steady rate.
+//! A token bucket: a burst after an idle time, then a steady rate.
 //!
-//! It holds no clock: the caller says what time it is. A token is what the caller counts: a list, a request,
-//! a byte, a nanosecond of processor time.
+//! The caller passes the current time, so there is no clock inside. The caller defines what a token stands for: a
+//! list, a request, a byte, or a nanosecond of processor time.
 
 use std::time::{Duration, Instant};
 
-/// Limits how fast tokens are spent. The bucket is full at first.
+/// Limits the rate at which tokens are spent. The bucket is full at first.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TokenBucket {
     burst: u32,
     refill: Duration,
     resume: u32,
-    /// When all tokens that were spent are earned again.
+    /// When the bucket is full again.
     full_at: Option<Instant>,
-    /// Until when nothing may be spent.
+    /// When the bucket opens again.
     closed_until: Option<Instant>,
 }
 
 impl TokenBucket {
-    /// Makes a bucket of `burst` tokens, at least one. An empty bucket is full again after `refill`.
+    /// Creates a bucket of `burst` tokens, at least one. An empty bucket is full again after `refill`.
     pub(crate) const fn new(burst: u32, refill: Duration) -> Self {
         Self {
             burst,
@@ -29,7 +29,7 @@ impl TokenBucket {
         }
     }
 
-    /// Keeps an empty bucket closed until it has `tokens`, instead of one.
+    /// Keeps an empty bucket closed until it has `tokens` instead of one.
     pub(crate) const fn resume_with(self, tokens: u32) -> Self {
         Self {
             resume: tokens,
@@ -37,12 +37,12 @@ impl TokenBucket {
         }
     }
 
-    /// Returns whether tokens may be spent now, however many.
+    /// Returns whether tokens may be spent now. The number of tokens is not limited.
     pub(crate) fn allows(&self, now: Instant) -> bool {
         self.closed_until.is_none_or(|at| at <= now)
     }
 
-    /// Returns the moment from which tokens may be spent; `None`: at any time.
+    /// Returns when tokens may be spent again. `None`: at any time.
     pub(crate) fn not_before(&self) -> Option<Instant> {
         self.closed_until
     }
@@ -52,8 +52,8 @@ impl TokenBucket {
         self.debt(now) > self.refill / 2
     }
 
-    /// Takes tokens out. It may take more than there are, because some costs are known only afterwards. What
-    /// was taken too much is earned before the bucket opens again.
+    /// Takes tokens out. It may take more tokens than there are, because some costs are known only afterwards. The
+    /// bucket opens again after the missing tokens are refilled.
     pub(crate) fn spend(&mut self, now: Instant, tokens: u32) {
         let debt = self.debt(now) + self.time(tokens);
         self.full_at = Some(now + debt);
@@ -64,13 +64,13 @@ impl TokenBucket {
         }
     }
 
-    /// Returns how long it takes to earn what was spent.
+    /// Returns the time until the bucket is full.
     fn debt(&self, now: Instant) -> Duration {
         self.full_at
             .map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
     }
 
-    /// Returns how long it takes to earn `tokens`.
+    /// Returns the time in which `tokens` are refilled.
     fn time(&self, tokens: u32) -> Duration {
         self.refill * tokens / self.burst
     }
@@ -82,7 +82,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Spends single tokens as soon as the bucket allows it, and returns when.
+    /// Spends single tokens as soon as the bucket allows it, and returns the times.
     fn spend_eagerly(bucket: &mut TokenBucket, begin: Instant, count: usize) -> Vec<Duration> {
         let mut now = begin;
         let mut times = Vec::new();
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_too_much_is_earned_first() {
+    fn overspent_tokens_are_refilled_first() {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(10, 100 * MS);
         bucket.spend(now, 9);
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_bucket_opens_with_as_many_tokens_as_it_was_told() {
+    fn an_empty_bucket_opens_with_the_configured_tokens() {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(10, 100 * MS).resume_with(10);
         bucket.spend(now, 10);

@@ -1,8 +1,8 @@
-//! Checks the paths at which Unix sockets are to listen, before Zenoh uses them.
+//! Checks the paths of Unix sockets before Zenoh listens on them.
 //!
-//! Zenoh removes whatever is at the path and opens `PATH.lock` through any link (`zenoh-link-unixsock_stream`). The
-//! daemon does that as root, so only a stale socket may be there, in a directory in which no other user can replace
-//! files.
+//! Zenoh removes any file at the path and opens `PATH.lock` through any link (`zenoh-link-unixsock_stream`). The
+//! daemon does that as root. So only a stale socket is accepted at the path, in a directory in which no other user
+//! can replace files.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,51 +11,51 @@ use std::path::{Path, PathBuf};
 use crate::kernel::private_dir::{PrivateDirError, check_parent};
 use crate::kernel::socket_file::{self, SocketFile};
 
-/// Why there can be no socket at a path.
+/// Why a path cannot be used for a socket.
 #[derive(Debug, thiserror::Error)]
 pub enum UnixSocketError {
-    /// Something is there that is not to be replaced.
+    /// Another file is at the path.
     #[error(
         "{path:?} is {kind}, which is not replaced by a socket: remove it or choose another path"
     )]
     Occupied {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
-        /// What is there.
+        /// The kind of the file.
         kind: &'static str,
     },
-    /// Another process has it.
+    /// Another process listens on the socket.
     #[error(
         "another process listens on the socket {path:?}: stop it, or choose another path with --zenoh-listen"
     )]
     InUse {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
     },
-    /// What is there cannot be found out.
+    /// The file at the path cannot be examined.
     #[error("cannot look at the socket {path:?}")]
     Look {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
-    /// Its directory is missing, or other users can replace files in it.
+    /// The directory is missing, or other users can replace files in it.
     #[error("cannot use the directory of the socket {path:?}")]
     Directory {
-        /// As given.
+        /// The path as given.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The cause.
         #[source]
         err: PrivateDirError,
     },
-    /// The lock file beside it cannot be made, or is something else.
+    /// The lock file next to the socket cannot be created, or is not a regular file of root.
     #[error("cannot use the lock file {path:?}: remove it if it is no regular file of root")]
     Lock {
         /// Its path.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
@@ -64,7 +64,7 @@ pub enum UnixSocketError {
 /// Checks every Unix socket among the endpoints to listen on.
 ///
 /// # Errors
-/// [`UnixSocketError`]: what is in the way, and what to do about it.
+/// [`UnixSocketError`] names the obstacle and the remedy.
 pub fn check(listen: &[String]) -> Result<(), UnixSocketError> {
     let sockets = listen
         .iter()
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_free_or_stale_is_used() {
+    fn only_a_free_path_or_a_stale_socket_is_used() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
         let checked = |name: &str| {

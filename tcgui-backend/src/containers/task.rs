@@ -414,7 +414,7 @@ impl Task {
         self.followed[engine].end_session();
         let session = self.engine_sockets.failed(engine, now);
         self.log.lost(engine, err, session, now);
-        // Another session may still inspect the containers of an engine that could list them.
+        // If the session has listed the containers, their inspections continue without it.
         if !session.listed {
             self.registry.disconnected(engine);
         }
