@@ -221,7 +221,7 @@ mod tests {
         late.observe(now, &[A, A]);
         assert_eq!(late.next_due(now), None);
         // The first path was removed. The second one still leads to the socket.
-        assert!(!sockets.failed(0, now).listed, "it told nothing");
+        assert!(!sockets.failed(0, now).listed, "no list arrived");
         sockets.observe(now, &[None, A, B]);
         assert_eq!(sockets.next_due(now), Some(1));
     }

@@ -124,7 +124,7 @@ impl Follower {
         self.stop.cancel();
         let ended = timeout(SOON, self.actor.join_next()).await;
         ended.expect("it ends").unwrap().unwrap();
-        assert_eq!(self.events.try_recv().ok(), None, "nothing more was told");
+        assert_eq!(self.events.try_recv().ok(), None, "no further event");
     }
 }
 
@@ -247,11 +247,7 @@ async fn an_engine_may_start_later_stop_and_start_again() {
     state.lock().unwrap().containers.get_mut(WEB).unwrap().pid = web.pid().into();
     let engine = FakeEngine::resume(&socket, state);
     follower.expect("web", &web).await;
-    assert_eq!(
-        engine.inspections(DB),
-        1,
-        "the list says that it is the same"
-    );
+    assert_eq!(engine.inspections(DB), 1, "the list has the known name");
 
     // The engine is killed: its socket stays, and no process listens. Then another engine replaces it.
     let state = engine.stop();
@@ -408,7 +404,7 @@ async fn the_listening_process_decides_whether_an_engine_is_roots() {
     let (directory, socket) = new_socket();
     let of_user = FakeEngine::start_as_nobody(&socket);
     let owner = std::fs::metadata(&socket).unwrap().uid();
-    assert_eq!(owner, 0, "the file says nothing about the engine");
+    assert_eq!(owner, 0, "root owns the file");
     let (web, db) = (Process::start(), Process::start());
     of_user.put(WEB, "web", web.pid());
     let mut follower = Follower::start(&[&socket]);

@@ -177,7 +177,7 @@ impl Actor {
                 let name = |link: &Link| link.ifname.to_string_lossy().into_owned();
                 (key, Some(snapshot.links.iter().map(name).collect()))
             }
-            InterfacesEvent::UnknownNsid => panic!("nobody said so"),
+            InterfacesEvent::UnknownNsid => panic!("no unknown namespace"),
             InterfacesEvent::Unreadable { key } => (key, None),
         }
     }
@@ -269,7 +269,7 @@ async fn a_stale_id_is_requested_again() {
     assert_eq!(
         actor.report().await,
         (key, names(&["lo"])),
-        "heard under the new id"
+        "the event has the new id"
     );
 }
 
@@ -437,7 +437,7 @@ async fn a_dump_after_an_own_change_is_delayed_unless_a_client_waits() {
     let mut looked = || std::mem::replace(&mut looks, actor.kernel.looks()) < actor.kernel.looks();
     actor.kernel.ring(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 2).await;
-    assert!(!looked(), "whoever made the change reads it back");
+    assert!(!looked(), "the change is read back first");
     tokio::time::sleep(AFTER_OWN * 2).await;
     assert!(looked(), "it is looked at all the same");
     actor.kernel.ring(KernelEvent::ChangedHere(None));
@@ -448,7 +448,7 @@ async fn a_dump_after_an_own_change_is_delayed_unless_a_client_waits() {
         actor.kernel.ring(KernelEvent::ChangedHere(None));
         tokio::time::sleep(AFTER_OWN / 2).await;
     }
-    assert!(looked(), "many changes do not put it off for ever");
+    assert!(looked(), "many changes do not delay it without limit");
 }
 
 #[tokio::test(start_paused = true)]

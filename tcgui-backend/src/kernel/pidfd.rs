@@ -141,7 +141,7 @@ mod tests {
         child.kill().unwrap();
         // Before `wait` is called: a zombie has already ended.
         let told = timeout(Duration::from_secs(5), end.wait()).await;
-        told.expect("told in time").unwrap();
+        told.expect("reported in time").unwrap();
         child.wait().unwrap();
         let gone = ProcessHandle::open(pid).unwrap_err();
         assert_eq!(gone.raw_os_error(), Some(libc::ESRCH));
@@ -168,7 +168,7 @@ mod tests {
             assert!(early.is_err(), "it still runs");
             drop(end);
             let told = timeout(Duration::from_secs(5), told.wait()).await;
-            told.expect("told in time").unwrap();
+            told.expect("reported in time").unwrap();
             thread.join().unwrap();
         }
     }

@@ -115,7 +115,7 @@ pub fn without_thread_caches() -> io::Result<()> {
 /// Returns free pages of the heap to the kernel (`man 3 malloc_trim`), which takes about a millisecond.
 pub fn give_memory_back() {
     #[cfg(target_env = "gnu")]
-    #[expect(unsafe_code, reason = "the allocator is told through libc alone")]
+    #[expect(unsafe_code, reason = "malloc_trim has no safe wrapper")]
     // SAFETY: it may be called by any thread at any time, and touches only what is free.
     unsafe {
         nix::libc::malloc_trim(0);
@@ -130,7 +130,7 @@ pub fn default_environment(name: &str, value: &str) {
     #[expect(
         unsafe_code,
         clippy::disallowed_methods,
-        reason = "there is no other way to tell it"
+        reason = "the variable must be set in this process"
     )]
     // SAFETY: no other thread reads or writes the environment, as there is none yet.
     unsafe {

@@ -311,7 +311,7 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
         while !heard.contains(&pid) {
-            let batch = timeout(SOON, events.next()).await.expect("it rings");
+            let batch = timeout(SOON, events.next()).await.expect("an event");
             heard.extend(batch.unwrap().pids);
         }
         child.wait().unwrap();
@@ -327,7 +327,7 @@ mod tests {
         }
         let mut lost = false;
         while !lost {
-            let batch = timeout(SOON, events.next()).await.expect("it rings");
+            let batch = timeout(SOON, events.next()).await.expect("an event");
             lost = batch.unwrap().lost;
         }
     }

@@ -117,7 +117,7 @@ async fn a_slow_consumer_gets_every_namespace() {
         let NamespaceEvent::Added { name, .. } = next(&mut watcher).await else {
             panic!()
         };
-        assert!(seen.insert(name), "told twice");
+        assert!(seen.insert(name), "added twice");
     }
 }
 
@@ -170,9 +170,7 @@ async fn the_status_has_the_entry_and_the_last_events() {
     ));
     drop(watcher);
     let ended = async { while asked.ask(None).await.is_some() {} };
-    timeout(SOON, ended)
-        .await
-        .expect("a watcher that ended says nothing");
+    timeout(SOON, ended).await.expect("no status after the end");
 }
 
 #[tokio::test]
@@ -181,7 +179,7 @@ async fn a_panic_of_the_actor_reaches_the_consumer() {
     let (_, mut watcher, task) = open(config(directory.path())).await.unwrap();
     watcher.own(async move {
         drop(task);
-        panic!("told to");
+        panic!("on purpose");
     });
     let mut waiting = tokio::task::JoinSet::new();
     waiting.spawn(async move { watcher.next().await });

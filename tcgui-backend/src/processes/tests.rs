@@ -238,7 +238,7 @@ fn six_hundred_processes_are_looked_at_within_milliseconds() {
     let inode = crowd.away().inode();
     let began = Instant::now();
     while crowd.children() < 300 {
-        assert!(began.elapsed() < SOON, "the crowd comes together");
+        assert!(began.elapsed() < SOON, "all processes have started");
         std::thread::yield_now();
     }
     let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();

@@ -68,9 +68,9 @@ fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
                     panic!("{kind:?}");
                 };
                 let name = container.name.as_str().to_owned();
-                assert_ne!(told.insert(*id, name.clone()), Some(name), "told twice");
+                assert_ne!(told.insert(*id, name.clone()), Some(name), "reported twice");
             }
-            HeldEvent::Removed(id) => drop(told.remove(id).expect("was told")),
+            HeldEvent::Removed(id) => drop(told.remove(id).expect("was reported")),
         }
         events.push(event);
     }

@@ -144,7 +144,7 @@ fn events_that_were_not_taken_are_merged() {
     assert_eq!(
         events(&mut directory),
         [],
-        "back to what was told is no news"
+        "a return to the reported state is no event"
     );
 }
 
@@ -225,7 +225,7 @@ fn a_sweep_is_delayed_after_an_event_but_only_once() {
     assert_eq!(directory.wake_at(), now + AFTER_EVENT);
     assert!(
         !directory.yield_sweep(now),
-        "a stream of events must not put it off for ever"
+        "a stream of events must not delay it without limit"
     );
     assert!(directory.next_look(now + AFTER_EVENT).sweep);
 }
@@ -244,7 +244,7 @@ fn a_sweep_of_many_waits_for_the_name_but_only_once() {
     assert_eq!(directory.wake_at(), now + NAME_FOLLOWS);
     let later = now + NAME_FOLLOWS;
     directory.ring_mount_table(later, true);
-    assert!(directory.next_look(later).sweep, "not for ever");
+    assert!(directory.next_look(later).sweep, "not without limit");
 
     let mut directory = swept(now, &entries);
     assert!(!directory.yield_sweep(now), "none is wanted");
@@ -254,13 +254,13 @@ fn a_sweep_of_many_waits_for_the_name_but_only_once() {
     assert!(!look.sweep && look.names == ["n0"]);
     directory.observe_entry(now, "n0".into(), Entry::Absent);
     assert_eq!(events(&mut directory), [removed("n0", 1)]);
-    assert!(directory.yield_sweep(now), "the event goes first");
+    assert!(directory.yield_sweep(now), "the event is delivered first");
     let all = AFTER_EVENT_EACH * u32::try_from(WORTH_WAITING - 1).unwrap();
     assert_eq!(directory.wake_at(), now + AFTER_EVENT + all);
 
     let mut directory = swept(now, &entries);
     directory.ring_mount_table(now, false);
-    assert!(directory.next_look(now).sweep, "no name will ring");
+    assert!(directory.next_look(now).sweep, "names are not reported");
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn the_successor_is_added_before_the_predecessor_is_removed() {
     assert_eq!(events(&mut holders), [added(&a)]);
     holders.ended(a.id);
     assert_eq!(events(&mut holders), [added(&b), removed(&a)]);
-    assert!(!holders.in_doubt(), "somebody is left");
+    assert!(!holders.in_doubt(), "a process is left");
     // Another process has the id now.
     holders.ended(ProcessNetnsId::from_parts(DEVICE, 1, 8, 3));
     assert_eq!(events(&mut holders), []);
