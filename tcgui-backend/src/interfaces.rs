@@ -192,7 +192,7 @@ impl InterfacesHandle {
     }
 }
 
-/// Builds the actor. Each namespace is dumped once in every `sweep_interval`, even without a kernel event.
+/// Builds the actor. Each namespace is dumped at least once in every `sweep_interval`, even without a kernel event.
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,

@@ -153,12 +153,12 @@ impl NetnsSockets {
         self.switching.load(Ordering::Acquire) > 0
     }
 
-    /// Takes in that a reference leads to a namespace.
+    /// Records that a reference leads to a namespace.
     pub fn admit(&self, key: NetnsKey) {
         self.lock().entry(key).or_default();
     }
 
-    /// Takes in that the last reference to a namespace was removed: closes its socket and cancels [`Self::gone`].
+    /// Records that the last reference to a namespace was removed: closes its socket and cancels [`Self::gone`].
     pub fn forget(&self, key: NetnsKey) {
         let forgotten = self.lock().remove(&key);
         if let Some(inside) = forgotten {

@@ -42,7 +42,7 @@ pub(super) enum EngineError {
     /// The request failed, or the head of the reply is not valid HTTP.
     #[error("cannot ask for {question}")]
     Ask {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
         /// The HTTP error.
         #[source]
@@ -51,13 +51,13 @@ pub(super) enum EngineError {
     /// There was no reply within the limit.
     #[error("no answer within {ANSWER:?} when asked for {question}")]
     Silent {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
     },
     /// The reply has an error status.
     #[error("answers {status} when asked for {question}")]
     Refused {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
         /// The status.
         status: StatusCode,
@@ -65,7 +65,7 @@ pub(super) enum EngineError {
     /// The body ended early, or is not valid HTTP.
     #[error("cannot read the answer to {question}")]
     Read {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
         /// The cause.
         #[source]
@@ -74,7 +74,7 @@ pub(super) enum EngineError {
     /// The body is longer than the limit.
     #[error("sends more than {limit} bytes when asked for {question}")]
     TooLong {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
         /// The limit in bytes.
         limit: usize,
@@ -82,7 +82,7 @@ pub(super) enum EngineError {
     /// The content of the reply is not as expected.
     #[error("does not answer as an engine when asked for {question}")]
     Strange {
-        /// The purpose of the request.
+        /// The requested content, as in the message.
         question: &'static str,
         /// The cause.
         #[source]
@@ -139,7 +139,7 @@ impl Client {
     pub(super) async fn list(&self) -> Result<Reply<Listing>, EngineError> {
         let reply = self.get("/containers/json", LIST, MAX_LIST).await?;
         let (_, body) = reply.content;
-        // Parsing a long list takes long.
+        // On a blocking thread, because parsing a long list takes long.
         let listing = blocking::run(move || answers::listing(&body)).await;
         let content = listing.map_err(|err| EngineError::Strange {
             question: LIST,

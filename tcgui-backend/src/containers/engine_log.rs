@@ -48,7 +48,7 @@ impl Logged {
         may_log
     }
 
-    /// Takes in that the engine has listed its containers. Returns whether to log that.
+    /// Records that the engine has listed its containers. Returns whether to log that.
     fn listed(&mut self, now: Instant) -> bool {
         if self.connected || self.flapping {
             return false;
@@ -58,13 +58,13 @@ impl Logged {
         self.may_log(now)
     }
 
-    /// Takes in that a session is stable. Returns whether to log that the engine is back.
+    /// Records that a session is stable. Returns whether to log that the engine is back.
     fn stable(&mut self, now: Instant) -> bool {
         self.flapping = false;
         self.listed(now)
     }
 
-    /// Takes in that a session has ended or could not begin. Returns whether to log that.
+    /// Records that a session has ended or could not begin. Returns whether to log that.
     fn lost(&mut self, session: Ended, now: Instant) -> bool {
         self.flapping |= session.listed && !session.stable;
         self.connected = false;
@@ -151,7 +151,7 @@ impl EngineLog {
         let is_news = self.engines[engine].lost(session, now);
         match err {
             _ if !is_news => debug!(%socket, %error, "container engine still not usable"),
-            // An engine that is stopped regularly closes the connection.
+            // An engine that shuts down cleanly closes the connection.
             EngineError::Closed => info!(%socket, "container engine gone"),
             _ => warn!(%socket, %error, "container engine not usable, trying again"),
         }
@@ -190,7 +190,7 @@ impl EngineLog {
         logged.look_failed |= failure.is_some();
     }
 
-    /// Takes in that all inspections since the last list have succeeded.
+    /// Records that all inspections since the last list have succeeded.
     pub(super) fn inspected_all(&mut self, engine: usize) {
         self.engines[engine].look_failed = false;
     }

@@ -58,7 +58,7 @@ impl EngineSockets {
         Self(std::iter::repeat_with(socket).take(count).collect())
     }
 
-    /// Takes in the socket file at each path. A running session continues. It fails when its engine ends.
+    /// Updates the socket file at each path. A running session continues. It fails when its engine ends.
     pub(super) fn observe(&mut self, now: Instant, sockets: &[Option<SocketKey>]) {
         for number in 0..self.0.len() {
             let seen = sockets.get(number).copied().flatten();
@@ -96,7 +96,7 @@ impl EngineSockets {
         self.0.iter().position(due)
     }
 
-    /// Takes in that a session has begun.
+    /// Records that a session has begun.
     pub(super) fn begun(&mut self, number: usize, session: u64, now: Instant) {
         self.0[number].phase = Phase::Running {
             session,
@@ -119,7 +119,7 @@ impl EngineSockets {
         }
     }
 
-    /// Takes in that a list has arrived.
+    /// Records that a list has arrived.
     pub(super) fn listed(&mut self, number: usize, now: Instant) {
         if let Phase::Running {
             listed, listing, ..
@@ -160,7 +160,7 @@ impl EngineSockets {
         }
     }
 
-    /// Takes in that a session has failed, and returns its state. The delay of the next one grows while sessions
+    /// Records that a session has failed, and returns its state. The delay of the next one grows while sessions
     /// fail before they are [`STABLE`].
     pub(super) fn failed(&mut self, number: usize, now: Instant) -> Ended {
         let socket = &mut self.0[number];

@@ -14,7 +14,7 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// Takes in a part of the stream, and passes each line that it completes to `take`, without the newline. Blank
+    /// Takes a part of the stream, and passes each line that it completes to `take`, without the newline. Blank
     /// lines are skipped.
     ///
     /// # Errors

@@ -35,7 +35,7 @@ pub(super) enum LookError {
 #[derive(Debug)]
 pub(super) struct Sighting {
     pub(super) id: ProcessNetnsId,
-    /// The namespace is the daemon's own, because the container uses the host's network.
+    /// Whether the namespace is the daemon's own: the container uses the host's network.
     pub(super) own: bool,
     pub(super) container: Container,
     /// The process, for the exit watch.

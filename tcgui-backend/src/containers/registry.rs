@@ -157,7 +157,7 @@ impl<W> Registry<W> {
         !std::mem::take(&mut self.engines[engine].incomplete)
     }
 
-    /// Takes in a list, the first of a session or a later one.
+    /// Handles a list, the first of a session or a later one.
     ///
     /// A container is not inspected again if it is listed under its known name, its process is watched, and the
     /// same kind of user serves the engine. So the restart of an engine with a thousand containers costs one list.
@@ -186,7 +186,7 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes in an event.
+    /// Handles an event.
     pub(super) fn event(&mut self, engine: usize, event: &Event) {
         let engine = &mut self.engines[engine];
         // The end of an unknown container, or of one whose end was noticed already, needs no inspection.
@@ -201,7 +201,7 @@ impl<W> Registry<W> {
         self.engines[engine].incomplete = true;
     }
 
-    /// Takes in that an engine is not reachable. Its containers stay, because they may still run.
+    /// Records that an engine is not reachable. Its containers stay, because they may still run.
     pub(super) fn disconnected(&mut self, engine: usize) {
         let engine = &mut self.engines[engine];
         engine.connected = false;
@@ -232,7 +232,7 @@ impl<W> Registry<W> {
         self.engines[engine].is_waiting()
     }
 
-    /// Takes in the result of an inspection.
+    /// Handles the result of an inspection.
     pub(super) fn looked(&mut self, key: &Key, outcome: Outcome<W>) {
         let engine = &mut self.engines[key.engine];
         engine.running = engine.running.saturating_sub(1);
@@ -280,7 +280,7 @@ impl<W> Registry<W> {
         }
     }
 
-    /// Takes in the exit of a process.
+    /// Handles the exit of a process.
     pub(super) fn ended(&mut self, key: &Key, id: ProcessNetnsId) {
         let engine = &mut self.engines[key.engine];
         let Some(tracked) = engine.containers.get_mut(&key.id) else {

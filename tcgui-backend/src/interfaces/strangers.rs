@@ -45,12 +45,12 @@ impl StrangerWatch {
         }
     }
 
-    /// Takes in that a namespace got an id in the observer's table.
+    /// Records that a namespace got an id in the observer's table.
     pub(super) fn met(&mut self, is_tracked: bool) {
         self.found |= self.wanted == Strangers::Report && !is_tracked;
     }
 
-    /// Takes in an id of the host's table.
+    /// Handles an id of the host's table.
     pub(super) fn met_by_host(&mut self, id: Nsid) {
         if self.wanted == Strangers::Report && !self.met.contains(&id) {
             self.met.push(id);
@@ -66,7 +66,7 @@ impl StrangerWatch {
         std::mem::take(&mut self.met)
     }
 
-    /// Takes in that the query has finished. The caller passes each result to [`Self::met`].
+    /// Records that the query has finished. The caller passes each result to [`Self::met`].
     pub(super) fn answered(&mut self, now: Instant, cost: Duration) {
         self.asking = false;
         self.pacing.done(now, cost);

@@ -88,7 +88,7 @@ impl<K: LinkKernel> Task<K> {
                 }
                 Input::Kernel(rung) => self.take_events(rung?),
                 Input::DumpDone(looked) => {
-                    // First take in the events that the kernel queued before the dump ended: a link that was
+                    // First handle the events that the kernel queued before the dump ended: a link that was
                     // deleted before must not pass its generation to a new link of the dump.
                     if let Some(events) = self.kernel.pending(looked.key)? {
                         self.take_events(events);

@@ -139,7 +139,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes in a kernel event.
+    /// Handles a kernel event.
     pub(super) fn kernel(&mut self, event: KernelEvent, now: Instant) {
         match event {
             KernelEvent::Changed(origin) => {
@@ -171,7 +171,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes in that a namespace was deleted. From now on the kernel may give its id to another namespace. An
+    /// Records that a namespace was deleted. From now on the kernel may give its id to another namespace. An
     /// entry may continue for another namespace with the same key.
     fn nsid_removed(&mut self, nsid: Nsid) {
         for key in &self.looking {
@@ -189,7 +189,7 @@ impl<W> Tracker<W> {
         }
     }
 
-    /// Takes in that events of this namespace may have been missed.
+    /// Records that events of this namespace may have been missed.
     pub(super) fn missed_events(&mut self, key: NetnsKey) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.missed_events();
@@ -202,10 +202,8 @@ impl<W> Tracker<W> {
         self.strangers.next_question(now)
     }
 
-    /// Takes in the reply to a query: the observer's ids of the namespaces, as [`LinkKernel::met_by_host`] returns
-    /// them.
-    ///
-    /// [`LinkKernel::met_by_host`]: super::LinkKernel::met_by_host
+    /// Handles the reply to a query: the observer's ids of the namespaces, as
+    /// [`LinkKernel::met_by_host`](super::LinkKernel::met_by_host) returns them.
     pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
         self.strangers.answered(now, cost);
         for id in met {
@@ -221,7 +219,7 @@ impl<W> Tracker<W> {
         tracked.any(|tracked| !tracked.is_nsid_doubtful)
     }
 
-    /// Takes in that a link was deleted. A later link with this index gets another generation.
+    /// Records that a link was deleted. A later link with this index gets another generation.
     pub(super) fn deleted(&mut self, key: NetnsKey, ifindex: u32) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.generations.deleted(ifindex);
@@ -276,8 +274,8 @@ impl<W> Tracker<W> {
         keys.into_iter().for_each(|key| self.ring(key));
     }
 
-    /// Takes in a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
-    /// first take in all events that the kernel had queued when the dump ended.
+    /// Handles a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
+    /// first handle all events that the kernel had queued when the dump ended.
     pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
         let DumpDone {
             key,

@@ -127,7 +127,7 @@ impl RequestSocket {
     /// datagram.
     ///
     /// # Errors
-    /// As [`Self::link`]; inside, as [`Self::qdiscs`].
+    /// As [`Self::link`]. The inner error is that of [`Self::qdiscs`].
     pub fn link_and_qdiscs(
         &mut self,
         ifindex: u32,

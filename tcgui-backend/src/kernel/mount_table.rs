@@ -8,9 +8,9 @@ use tokio::io::unix::AsyncFd;
 
 /// Reports changes of the caller's mount namespace, including propagated ones.
 ///
-/// `/proc/self/mountinfo` raises `POLLPRI` when the table has changed since the last poll (`man 5
-/// proc_pid_mountinfo`, `fs/proc_namespace.c` `mounts_poll`). It needs no privilege, cannot overflow, and does not
-/// have to be read.
+/// `/proc/self/mountinfo` raises `POLLPRI` when the table has changed since the last poll
+/// (`man 5 proc_pid_mountinfo`, `fs/proc_namespace.c` `mounts_poll`). It needs no privilege, cannot overflow, and
+/// does not have to be read.
 #[derive(Debug)]
 pub struct MountTable(AsyncFd<File>);
 

@@ -102,7 +102,7 @@ impl ProcessEnd {
             Some(libc::ESRCH) => OpenError::Gone,
             _ => OpenError::Open(err),
         })?;
-        // Check the namespace after the pidfd is open: it makes a later reuse of the process id detectable.
+        // Check after the pidfd is open: from now on the pidfd reports the exit, even if the process id is reused.
         if files.held_by(id.pid()).ok() != Some(id) {
             return Err(OpenError::Gone);
         }

@@ -178,8 +178,8 @@ impl ProcessTable {
 /// Returns whether a network namespace with this unique number and inode number exists (`struct nsfs_file_handle`,
 /// `include/uapi/linux/nsfs.h`, Linux 6.18). Keeps it alive during the call.
 ///
-/// The result is also `false` if the kernel is older, or does not let the caller find that namespace. So `false`
-/// means that the namespace was deleted only after an earlier `true`.
+/// The result is also `false` if the kernel is older, or does not let the caller find that namespace. Only after an
+/// earlier `true`, `false` means that the namespace was deleted.
 #[expect(unsafe_code, reason = "nix has no handles of files")]
 pub fn netns_lives(number: u64, inode: u64) -> bool {
     const FD_NSFS_ROOT: libc::c_int = -10003;

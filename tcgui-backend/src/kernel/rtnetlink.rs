@@ -179,8 +179,8 @@ impl Rtnetlink {
         Arc::clone(&self.running)
     }
 
-    /// Runs `request` on the calling thread, which may block. Not for asynchronous code. It takes no permit of
-    /// [`Self::running`].
+    /// Runs `request` on the calling thread, which may block. Not for asynchronous code. It is not counted among the
+    /// concurrent requests of [`Self::run`].
     ///
     /// # Errors
     /// As [`Self::run`].

@@ -17,16 +17,16 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const PENDING_LOOKS: u32 = 10;
 /// With more pending entries than this, a (paced) sweep looks at them, not one look for each.
 const PENDING_AT_ONCE: usize = 64;
-/// Delay of a pending sweep after an event that was found by name: about the time that its consumer needs to dump
-/// the namespace and to publish it, …
+/// Delay of a pending sweep after an event that was found by name, so that the consumer can first dump the
+/// namespace and publish it. [`AFTER_EVENT_EACH`] is added for each namespace.
 const AFTER_EVENT: Duration = Duration::from_millis(3);
-/// … plus this for each namespace, because all of them are published.
+/// Additional delay for each known namespace, because the consumer publishes all of them.
 const AFTER_EVENT_EACH: Duration = Duration::from_micros(5);
 /// How long a sweep waits for a name after a mount-table event: `ip netns del` unmounts first and then unlinks.
 const NAME_FOLLOWS: Duration = Duration::from_micros(500);
 /// With fewer namespaces a sweep ends before the event with the name arrives.
 const WORTH_WAITING: usize = 64;
-/// Full sweeps take at most a tenth of the time. No sweep is delayed by more than 50 ms.
+/// Full sweeps take at most a tenth of the time, unless the delay would exceed 50 ms.
 const SWEEP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(50));
 
 /// The doorbells' events since the last look.
@@ -99,7 +99,7 @@ impl Directory {
         }
     }
 
-    /// Takes in the events of doorbells.
+    /// Handles the events of doorbells.
     pub(super) fn ring(&mut self, hints: Hints) {
         for name in hints.names {
             // A junk entry may have been replaced by a new placeholder.
@@ -109,7 +109,7 @@ impl Directory {
         self.sweep_wanted |= hints.sweep || hints.directory;
     }
 
-    /// Takes in a change of the mount table: schedules the pending entries first, then a sweep. `by_name`: changes
+    /// Handles a change of the mount table: schedules the pending entries first, then a sweep. `by_name`: changes
     /// of names are reported too.
     pub(super) fn ring_mount_table(&mut self, now: Instant, by_name: bool) {
         if self.pending.len() <= PENDING_AT_ONCE {
@@ -225,7 +225,7 @@ impl Directory {
         self.sweep_interval
     }
 
-    /// Takes in the result of a look at one entry.
+    /// Handles the result of a look at one entry.
     pub(super) fn observe_entry(&mut self, now: Instant, name: OsString, entry: Entry) {
         let is_namespace = matches!(entry, Entry::Network(_) | Entry::OtherNamespace(_));
         if is_namespace && self.namespaces.get(&name) == Some(&entry) {
@@ -282,9 +282,9 @@ impl Directory {
         std::mem::take(&mut self.given_up)
     }
 
-    /// Takes in a sweep. `entries` is `None` if the directory does not exist.
+    /// Handles a sweep. `entries` is `None` if the directory does not exist.
     ///
-    /// `started` and `now` are the begin and end of the sweep; its cost determines the delay of the next one.
+    /// `started` and `now` are the start and end of the sweep; its cost determines the delay of the next one.
     /// `live` are names that were looked at separately during the sweep. The listing may be older for them.
     pub(super) fn observe_directory(
         &mut self,
@@ -319,7 +319,7 @@ impl Directory {
         self.next_sweep = now + self.sweep_interval;
     }
 
-    /// Takes in that a sweep failed, or that the directory was replaced during it. The known state stays until the
+    /// Records that a sweep failed, or that the directory was replaced during it. The known state stays until the
     /// retry.
     pub(super) fn observe_failure(&mut self, now: Instant, retry_in: Duration) {
         self.sweep_wanted = false;

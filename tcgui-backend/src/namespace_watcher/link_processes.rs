@@ -37,7 +37,7 @@ impl LinkProcesses {
         }
     }
 
-    /// Takes in the process behind a link. `Ok(None)`: the name depends on no other process. After an error the
+    /// Handles the process behind a link. `Ok(None)`: the name depends on no other process. After an error the
     /// link may be followed again.
     pub(super) fn follow(
         &mut self,

@@ -24,7 +24,7 @@ struct Space {
     members: BTreeMap<Age, Process>,
 }
 
-/// Start time and process id. The process with the lowest age is the holder.
+/// Start time and process id. The smallest value is that of the oldest process, the holder.
 type Age = (u64, i32);
 
 fn age(id: ProcessNetnsId) -> Age {
@@ -56,7 +56,7 @@ pub(super) struct Holders {
 }
 
 impl Holders {
-    /// Takes in a scan of all processes, with the processes in other namespaces.
+    /// Handles a scan of all processes, with the processes in other namespaces.
     ///
     /// A namespace is removed if it had no known process before this scan either. One scan may miss a process that
     /// moves, both in its old and in its new namespace.
@@ -90,7 +90,7 @@ impl Holders {
         }
     }
 
-    /// Takes in a look at one process. `None`: it is in the daemon's namespace, or has ended.
+    /// Handles a look at one process. `None`: it is in the daemon's namespace, or has ended.
     pub(super) fn observe(&mut self, pid: i32, away: Option<Process>) {
         let known = self.members.get(&pid).copied();
         let same = |process: &Process| known == Some((process.id.inode(), age(process.id)));
@@ -104,7 +104,7 @@ impl Holders {
         }
     }
 
-    /// Takes in the end of a process. Does nothing if another process has its id now.
+    /// Handles the end of a process. Does nothing if another process has its id now.
     pub(super) fn ended(&mut self, id: ProcessNetnsId) {
         let (pid, member) = (id.pid(), (id.inode(), age(id)));
         if self.members.get(&pid) == Some(&member) {
@@ -124,7 +124,7 @@ impl Holders {
         numbered.collect()
     }
 
-    /// Takes in that a namespace was deleted.
+    /// Records that a namespace was deleted.
     pub(super) fn gone(&mut self, inode: u64) {
         if self.doubtful.remove(&inode) {
             self.spaces.remove(&inode);
@@ -142,7 +142,7 @@ impl Holders {
         self.beyond_limit
     }
 
-    /// Returns the holders that the consumer knows.
+    /// Returns the process ids of the holders that the consumer knows.
     pub(super) fn reported(&self) -> HashSet<i32> {
         let told = self.told.values();
         told.map(|told| told.holder.id.pid()).collect()

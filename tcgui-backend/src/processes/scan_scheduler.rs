@@ -142,7 +142,7 @@ impl ScanScheduler {
         Some(Look::Everything)
     }
 
-    /// Takes in that a process is still in the daemon's namespace. It is looked at again after a delay, at most
+    /// Records that a process is still in the daemon's namespace. It is looked at again after a delay, at most
     /// three times.
     pub(super) fn at_home(&mut self, now: Instant, due: Due) {
         if let (Some(queue), Some(pause)) = (self.later.get_mut(due.looks), AGAIN.get(due.looks)) {

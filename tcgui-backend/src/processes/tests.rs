@@ -88,7 +88,7 @@ impl Watched {
         }
     }
 
-    /// Returns whether the namespace is reported before all processes were scanned once.
+    /// Returns whether the namespace is reported by the time that a newer one is.
     async fn knows(&mut self, id: ProcessNetnsId) -> bool {
         let marker = Inhabitant::unshared();
         self.wait_for(marker.away(), "cat").await;

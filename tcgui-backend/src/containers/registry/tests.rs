@@ -444,7 +444,7 @@ proptest! {
             while world.begin_look(&mut registry) {}
             world.hear_end(&mut registry);
             let expected = world.ends.iter().any(|(_, pid)| !world.lives(*pid));
-            // The exit that was just taken in may have scheduled an inspection.
+            // The exit that was just handled may have scheduled an inspection.
             let waiting = (0..2).any(|engine| registry.is_waiting(engine));
             if world.looks.is_empty() && !expected && !waiting {
                 break;

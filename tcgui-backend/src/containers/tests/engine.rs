@@ -110,7 +110,7 @@ impl FakeEngine {
         }
     }
 
-    /// Stops it regularly, and returns its state.
+    /// Shuts it down cleanly, and returns its state.
     pub(super) fn stop(self) -> Arc<Mutex<State>> {
         std::fs::remove_file(&self.socket).unwrap();
         Arc::clone(&self.state)

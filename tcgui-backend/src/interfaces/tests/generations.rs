@@ -50,7 +50,7 @@ impl Bench {
         }
     }
 
-    /// Begins a dump, takes in `events` while it runs, and returns the generations of the links.
+    /// Begins a dump, handles `events` while it runs, and returns the generations of the links.
     fn look(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
         self.begin();
         self.hear(events);

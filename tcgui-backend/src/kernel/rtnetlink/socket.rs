@@ -28,8 +28,8 @@ pub(super) const DATAGRAM: usize = 64 * 1024;
 const DATAGRAMS: usize = 4;
 
 /// The upper bits of the ports of request sockets: an event contains the port of the request that caused it. The
-/// numbers are above all process ids (`man 5 proc`, `pid_max`), which the kernel assigns first, and are not
-/// negative, as the ones that it assigns then (`netlink_autobind`, `net/netlink/af_netlink.c`).
+/// kernel itself chooses the process id as a port, or a negative number if that is in use (`netlink_autobind`,
+/// `net/netlink/af_netlink.c`). These ports are positive and above all process ids (`man 5 proc`, `pid_max`).
 const OWN_PORTS: u32 = 0x7c60_0000;
 const OWN_PORTS_MASK: u32 = 0xffff_0000;
 /// Number of ports that are tried before the kernel chooses one.
@@ -94,7 +94,7 @@ impl RequestSocket {
         Ok(socket)
     }
 
-    /// Opens a socket to which other programs can send. Outside tests, use [`Self::open`].
+    /// Opens a socket to which other programs can send. Outside tests, only [`Self::open`] calls this.
     pub(super) fn open_to_all() -> Result<Self, RtnetlinkError> {
         let fd = unbound(SockFlag::empty()).map_err(RtnetlinkError::Open)?;
         bind_own(&fd).map_err(RtnetlinkError::Open)?;
@@ -274,7 +274,7 @@ impl RequestSocket {
 trait Exchanged {
     /// Appends the request with this sequence number.
     fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>);
-    /// Takes in a message. Ignores one that replies to another request.
+    /// Handles a message. Ignores one that replies to another request.
     fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError>;
     fn is_answered(&self) -> bool;
 }

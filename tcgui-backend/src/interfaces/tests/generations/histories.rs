@@ -12,7 +12,7 @@ enum Step {
     Delete,
     /// Creates the link with the same index, kind and fingerprint. An existing link is deleted first.
     Create,
-    /// The tracker takes in one event.
+    /// The tracker handles one event.
     Hear,
     Begin,
     /// The dump under way reads the links.
@@ -72,7 +72,7 @@ impl World {
         *self.dumped.get_or_insert(self.life)
     }
 
-    /// Takes in all events before the dump ends, as the actor does.
+    /// Handles all events before the dump ends, as the actor does.
     fn hear_all(&mut self) {
         let events: Vec<_> = self.queue.drain(..).collect();
         self.bench.hear(&events);
