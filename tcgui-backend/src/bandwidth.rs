@@ -43,12 +43,12 @@ pub use task::Task;
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CounterTargets {
     /// The namespaces, each once whatever the number of its names.
-    pub namespaces: Vec<Arc<RosterEntry>>,
+    pub namespaces: Vec<Arc<NetnsCounterTarget>>,
 }
 
 /// One namespace of the counter targets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RosterEntry {
+pub struct NetnsCounterTarget {
     /// The namespace. A new namespace of the same name has another key.
     pub key: NetnsKey,
     /// The id by which it is read; `None` for the host, and for one that is entered.
@@ -58,10 +58,10 @@ pub struct RosterEntry {
     /// What leads to it; the host needs nothing.
     pub netns_refs: Vec<NetnsRef>,
     /// The interfaces that are shown.
-    pub links: Arc<[RosterLink]>,
+    pub links: Arc<[LinkCounterTarget]>,
 }
 
-impl RosterEntry {
+impl NetnsCounterTarget {
     /// Returns whether there are qdisc statistics to be read.
     pub fn has_netem(&self) -> bool {
         self.links.iter().any(|link| link.root_netem)
@@ -70,7 +70,7 @@ impl RosterEntry {
 
 /// One shown interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RosterLink {
+pub struct LinkCounterTarget {
     /// The kernel's index.
     pub ifindex: u32,
     /// Its name. A link with this index and another name is another interface.
@@ -122,7 +122,7 @@ pub trait CounterKernel: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`ReadError`]; the namespace is read again with the next tick.
-    fn read(&self, entry: &RosterEntry) -> Result<Reading, ReadError>;
+    fn read(&self, entry: &NetnsCounterTarget) -> Result<Reading, ReadError>;
 }
 
 /// Builds the actor, which reads every `interval` for the first time after one.

@@ -30,7 +30,7 @@ pub enum HolderKind {
 
 impl HolderKind {
     /// Returns the source that reports holders of this kind.
-    pub const fn finder(&self) -> HolderSource {
+    pub const fn source(&self) -> HolderSource {
         match self {
             Self::Container(_) => HolderSource::Containers,
             Self::Process(_) => HolderSource::Processes,

@@ -170,7 +170,7 @@ impl Inventory {
     pub(super) fn add_holder(&mut self, holder: Holder) -> Change {
         let Holder { id, kind } = holder;
         let mut change = Change::default();
-        let process = (kind.finder(), id.pid());
+        let process = (kind.source(), id.pid());
         if let Some(before) = self.processes.get(&process).filter(|before| **before != id) {
             // It has left that namespace, or was another process.
             self.drop_holder(process.0, *before, &mut change);
@@ -196,15 +196,15 @@ impl Inventory {
         change
     }
 
-    /// Takes out what a finder said of a process.
-    pub(super) fn remove_holder(&mut self, finder: HolderSource, id: ProcessNetnsId) -> Change {
+    /// Takes out what a source said of a process.
+    pub(super) fn remove_holder(&mut self, source: HolderSource, id: ProcessNetnsId) -> Change {
         let mut change = Change::default();
-        self.drop_holder(finder, id, &mut change);
+        self.drop_holder(source, id, &mut change);
         change
     }
 
-    fn drop_holder(&mut self, finder: HolderSource, id: ProcessNetnsId, change: &mut Change) {
-        let process = (finder, id.pid());
+    fn drop_holder(&mut self, source: HolderSource, id: ProcessNetnsId, change: &mut Change) {
+        let process = (source, id.pid());
         if self.processes.get(&process) == Some(&id) {
             self.processes.remove(&process);
         }
@@ -212,7 +212,7 @@ impl Inventory {
             return;
         };
         let before = netns.views.netns_refs(&self.setting.directory);
-        let dropped = netns.views.remove_holder(finder, id);
+        let dropped = netns.views.remove_holder(source, id);
         let namesakes = self.give_up_name(dropped, id);
         self.settle(id.inode(), before, change);
         self.rename(namesakes, change);

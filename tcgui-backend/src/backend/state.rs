@@ -247,7 +247,7 @@ impl State {
         self.last = Some(moment);
         match input {
             Input::Namespace(event) => self.namespace(event, &mut effects),
-            Input::Held(finder, event) => self.held(finder, event, &mut effects),
+            Input::Held(source, event) => self.held(source, event, &mut effects),
             Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
                 self.links(key, snapshot, &mut effects);
             }

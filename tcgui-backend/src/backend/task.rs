@@ -213,7 +213,7 @@ impl Task {
             // Cancel-safe, as are the other channels: `recv` takes nothing unless it returns it. A closed
             // channel is an actor that ended, of which the supervisor knows more.
             Some(event) = sources.namespaces.next() => Event::Input(Input::Namespace(event)),
-            (finder, event) = sources.held.next() => Event::Input(Input::Held(finder, event)),
+            (source, event) = sources.held.next() => Event::Input(Input::Held(source, event)),
             Some(event) = sources.interfaces.recv() => Event::Input(Input::Interfaces(event)),
             // Work that was begun, steps of scenarios too, comes before new requests, of which hundreds may wait.
             // Cancel-safe: the set keeps a result until it is returned.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tcgui_shared::interface::{InterfaceType, NamespaceType, NetworkInterface, NetworkNamespace};
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 
-use crate::bandwidth::RosterLink;
+use crate::bandwidth::LinkCounterTarget;
 use crate::bus::Rendered;
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
@@ -29,7 +29,7 @@ pub(super) struct Title<'a> {
 pub(super) struct Shown {
     /// `None`: nothing of it is to be shown, it is only counted.
     json: Option<Rendered>,
-    links: Arc<[RosterLink]>,
+    links: Arc<[LinkCounterTarget]>,
     netems: Vec<(InterfaceName, Option<Netem>)>,
 }
 
@@ -49,7 +49,7 @@ impl Shown {
                 continue;
             };
             interfaces.push(interface(link, &ifname, &name));
-            counter_targets.push(RosterLink {
+            counter_targets.push(LinkCounterTarget {
                 ifindex: link.ifindex,
                 name: ifname.clone(),
                 root_netem: link.root_netem,
@@ -79,7 +79,7 @@ impl Shown {
     }
 
     /// Returns the interfaces that are shown.
-    pub(super) fn links(&self) -> &Arc<[RosterLink]> {
+    pub(super) fn links(&self) -> &Arc<[LinkCounterTarget]> {
         &self.links
     }
 

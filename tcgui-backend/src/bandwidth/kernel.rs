@@ -2,7 +2,7 @@
 
 use tcgui_shared::tc::{BasicStats, QueueStats, RateEstimate};
 
-use super::{CounterKernel, QdiscStatistics, ReadError, Reading, RosterEntry};
+use super::{CounterKernel, NetnsCounterTarget, QdiscStatistics, ReadError, Reading};
 use crate::kernel::link::LinkCounters;
 use crate::kernel::netns::NetnsKey;
 use crate::kernel::qdisc::Qdisc;
@@ -25,7 +25,7 @@ impl KernelCounters {
         Self { requests, sockets }
     }
 
-    fn links(&self, entry: &RosterEntry) -> Result<Vec<LinkCounters>, ReadError> {
+    fn links(&self, entry: &NetnsCounterTarget) -> Result<Vec<LinkCounters>, ReadError> {
         let nsid = match entry.key {
             NetnsKey::Host => self.requests.host(),
             NetnsKey::Mounted(_) | NetnsKey::Held(_) => entry.nsid,
@@ -41,13 +41,13 @@ impl KernelCounters {
             })
     }
 
-    fn qdiscs(&self, entry: &RosterEntry) -> Result<Vec<Qdisc>, ReadError> {
+    fn qdiscs(&self, entry: &NetnsCounterTarget) -> Result<Vec<Qdisc>, ReadError> {
         self.inside(entry, |socket| Ok(socket.qdiscs()?))
     }
 
     fn inside<T>(
         &self,
-        entry: &RosterEntry,
+        entry: &NetnsCounterTarget,
         read: impl FnOnce(&mut RequestSocket) -> Result<T, ReadError>,
     ) -> Result<T, ReadError> {
         self.sockets.inside(entry.key, &entry.netns_refs, read)
@@ -55,7 +55,7 @@ impl KernelCounters {
 }
 
 impl CounterKernel for KernelCounters {
-    fn read(&self, entry: &RosterEntry) -> Result<Reading, ReadError> {
+    fn read(&self, entry: &NetnsCounterTarget) -> Result<Reading, ReadError> {
         let links = self.links(entry)?;
         let qdiscs = if entry.has_netem() {
             self.qdiscs(entry)?

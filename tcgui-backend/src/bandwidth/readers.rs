@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use super::{CounterKernel, CounterTargets, ReadError, Reading, RosterEntry};
+use super::{CounterKernel, CounterTargets, NetnsCounterTarget, ReadError, Reading};
 use crate::kernel::netns::NetnsKey;
 
 /// Readings after which the actor is woken: waking it for each would cost as much as a reading.
@@ -30,7 +30,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    pub(super) fn entry(&self) -> &RosterEntry {
+    pub(super) fn entry(&self) -> &NetnsCounterTarget {
         &self.counter_targets.namespaces[self.index]
     }
 }

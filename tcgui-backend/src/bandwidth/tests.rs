@@ -50,7 +50,7 @@ impl FakeKernel {
 }
 
 impl CounterKernel for FakeKernel {
-    fn read(&self, entry: &RosterEntry) -> Result<Reading, ReadError> {
+    fn read(&self, entry: &NetnsCounterTarget) -> Result<Reading, ReadError> {
         let mut state = self.0.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.reads.push(entry.key);
         while state.held.contains(&entry.key) {
@@ -68,13 +68,13 @@ impl CounterKernel for FakeKernel {
             bytes,
             ..Traffic::default()
         };
-        let counters = |link: &RosterLink| LinkCounters {
+        let counters = |link: &LinkCounterTarget| LinkCounters {
             ifindex: link.ifindex,
             name: LinkName::new(link.name.as_bytes()),
             rx: traffic,
             tx: traffic,
         };
-        let statistics = |link: &RosterLink| QdiscStatistics {
+        let statistics = |link: &LinkCounterTarget| QdiscStatistics {
             ifindex: link.ifindex,
             basic: Some(BasicStats { bytes, packets: 1 }),
             queue: None,
@@ -97,13 +97,13 @@ fn name_of(number: i64) -> String {
 }
 
 /// A namespace with one link.
-fn entry(number: i64, root_netem: bool) -> RosterEntry {
-    RosterEntry {
+fn entry(number: i64, root_netem: bool) -> NetnsCounterTarget {
+    NetnsCounterTarget {
         key: key(number),
         nsid: None,
         name: NamespaceName::named(name_of(number)).unwrap(),
         netns_refs: Vec::new(),
-        links: [RosterLink {
+        links: [LinkCounterTarget {
             ifindex: 1,
             name: InterfaceName::new("lo").unwrap(),
             root_netem,

@@ -4,7 +4,7 @@ use tcgui_shared::bandwidth::{BandwidthStats, BandwidthUpdate};
 use tcgui_shared::tc::{RateEstimate, TcStatisticsUpdate};
 
 use super::rates::Rated;
-use super::{QdiscStatistics, RosterEntry};
+use super::{NetnsCounterTarget, QdiscStatistics};
 use crate::bus::Sample;
 
 /// Who publishes, and when the counters were read.
@@ -21,7 +21,7 @@ pub(super) struct Stamp<'a> {
 /// renamed or recreated. `rated` is in the order of the indices.
 pub(super) fn add_samples(
     samples: &mut Vec<Sample>,
-    entry: &RosterEntry,
+    entry: &NetnsCounterTarget,
     rated: &[Rated],
     qdiscs: &[QdiscStatistics],
     stamp: Stamp<'_>,
@@ -89,12 +89,12 @@ mod tests {
     use tcgui_shared::tc::{BasicStats, QueueStats};
 
     use super::*;
-    use crate::bandwidth::RosterLink;
+    use crate::bandwidth::LinkCounterTarget;
     use crate::kernel::link::{LinkCounters, LinkName, Traffic};
     use crate::kernel::netns::NetnsKey;
 
-    fn link(ifindex: u32, name: &str, root_netem: bool) -> RosterLink {
-        RosterLink {
+    fn link(ifindex: u32, name: &str, root_netem: bool) -> LinkCounterTarget {
+        LinkCounterTarget {
             ifindex,
             name: InterfaceName::new(name).unwrap(),
             root_netem,
@@ -129,7 +129,11 @@ mod tests {
         }
     }
 
-    fn samples(entry: &RosterEntry, rated: &[Rated], qdiscs: &[QdiscStatistics]) -> Vec<Sample> {
+    fn samples(
+        entry: &NetnsCounterTarget,
+        rated: &[Rated],
+        qdiscs: &[QdiscStatistics],
+    ) -> Vec<Sample> {
         let stamp = Stamp {
             backend_name: "edge1",
             unix_s: 1000,
@@ -149,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_links_come_first_then_their_netems() {
-        let entry = RosterEntry {
+        let entry = NetnsCounterTarget {
             key: NetnsKey::Host,
             nsid: None,
             name: NamespaceName::Host,
@@ -191,7 +195,7 @@ mod tests {
 
     #[test]
     fn all_fields_are_where_they_belong() {
-        let entry = RosterEntry {
+        let entry = NetnsCounterTarget {
             key: NetnsKey::Host,
             nsid: None,
             name: NamespaceName::Host,

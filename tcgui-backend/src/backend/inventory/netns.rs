@@ -10,7 +10,7 @@ use super::container_names::ContainerNames;
 use super::views::Views;
 use super::{Found, Setting};
 use crate::backend::wire::{Shown, Title};
-use crate::bandwidth::RosterEntry;
+use crate::bandwidth::NetnsCounterTarget;
 use crate::interfaces::{Links, NetnsKey, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
@@ -35,7 +35,7 @@ pub(super) struct Netns {
     /// What of it is shown.
     pub(super) shown: Option<Shown>,
     /// What of it is published at a steady pace.
-    pub(super) counter_targets: Option<Arc<RosterEntry>>,
+    pub(super) counter_targets: Option<Arc<NetnsCounterTarget>>,
 }
 
 /// The root netem of a link after a change, and when it was read.
@@ -118,7 +118,7 @@ impl Netns {
             container: self.container.as_deref(),
         };
         let shown = Shown::new(display_name, &snapshot.links, setting.exclude_loopback);
-        self.counter_targets = Some(Arc::new(RosterEntry {
+        self.counter_targets = Some(Arc::new(NetnsCounterTarget {
             key: self.key,
             nsid: snapshot.nsid,
             name: name.clone(),

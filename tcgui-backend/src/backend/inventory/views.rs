@@ -58,7 +58,7 @@ impl Views {
         names.filter(|(_, known)| known.died_before(&id)).collect()
     }
 
-    /// Takes a holder in, and returns what the same finder said of it before.
+    /// Takes a holder in, and returns what the same source said of it before.
     pub(super) fn add_holder(
         &mut self,
         id: ProcessNetnsId,
@@ -76,13 +76,13 @@ impl Views {
         }
     }
 
-    /// Takes out what a finder said of a holder, and returns it.
+    /// Takes out what a source said of a holder, and returns it.
     pub(super) fn remove_holder(
         &mut self,
-        finder: HolderSource,
+        source: HolderSource,
         id: ProcessNetnsId,
     ) -> Option<HolderKind> {
-        match finder {
+        match source {
             HolderSource::Containers => self
                 .containers
                 .remove(&age(id))

@@ -25,13 +25,13 @@ impl State {
 
     pub(super) fn held(
         &mut self,
-        finder: HolderSource,
+        source: HolderSource,
         event: HeldEvent,
         effects: &mut Vec<Effect>,
     ) {
         let change = match event {
             HeldEvent::Added(holder) => self.inventory.add_holder(holder),
-            HeldEvent::Removed(id) => self.inventory.remove_holder(finder, id),
+            HeldEvent::Removed(id) => self.inventory.remove_holder(source, id),
         };
         self.follow(change, effects);
     }

@@ -31,12 +31,12 @@ fn event() -> impl Strategy<Value = Event> {
             false => process(["sh", "sleep"][name]),
         }
     });
-    let finder = proptest::sample::select(vec![HolderSource::Containers, HolderSource::Processes]);
+    let source = proptest::sample::select(vec![HolderSource::Containers, HolderSource::Processes]);
     prop_oneof![
         (name.clone(), id.clone()).prop_map(|(name, id)| Event::Name(name, id)),
         (name, id).prop_map(|(name, id)| Event::NoName(name, id)),
         (holder.clone(), kind).prop_map(|(id, kind)| Event::Holder(id, kind)),
-        (finder, holder).prop_map(|(finder, id)| Event::NoHolder(finder, id)),
+        (source, holder).prop_map(|(source, id)| Event::NoHolder(source, id)),
     ]
 }
 
@@ -56,15 +56,15 @@ impl Model {
             }
             Event::NoName(name, id) => self.names.retain(|key, it| (key, &*it) != (name, id)),
             Event::Holder(id, kind) => {
-                self.holders.remove(&(kind.finder(), id.pid()));
+                self.holders.remove(&(kind.source(), id.pid()));
                 if id.inode() != OWN_INODE {
                     let holder = (*id, kind.clone());
-                    self.holders.insert((kind.finder(), id.pid()), holder);
+                    self.holders.insert((kind.source(), id.pid()), holder);
                 }
             }
-            Event::NoHolder(finder, id) => self
+            Event::NoHolder(source, id) => self
                 .holders
-                .retain(|(by, _), (it, _)| (by, &*it) != (finder, id)),
+                .retain(|(by, _), (it, _)| (by, &*it) != (source, id)),
         }
     }
 
@@ -201,7 +201,7 @@ proptest! {
                 Event::Name(name, id) => inventory.add_name(name.into(), id),
                 Event::NoName(name, id) => inventory.remove_name(OsStr::new(name), id),
                 Event::Holder(id, kind) => inventory.add_holder(Holder { id, kind }),
-                Event::NoHolder(finder, id) => inventory.remove_holder(finder, id),
+                Event::NoHolder(source, id) => inventory.remove_holder(source, id),
             };
             followers.follow(&change);
             keys.retain(|_, key| !change.gone.contains(key));

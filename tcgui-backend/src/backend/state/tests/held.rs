@@ -20,7 +20,7 @@ fn container(name: &str) -> HolderKind {
 }
 
 fn appears(id: ProcessNetnsId, kind: HolderKind) -> Input {
-    Input::Held(kind.finder(), HeldEvent::Added(Holder { id, kind }))
+    Input::Held(kind.source(), HeldEvent::Added(Holder { id, kind }))
 }
 
 fn goes(id: ProcessNetnsId) -> Input {
