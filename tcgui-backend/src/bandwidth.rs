@@ -11,9 +11,8 @@
 //!                       └─▶ wire.rs (pure): rates → Samples ──▶ bus
 //! ```
 //!
-//! A reading blocks its thread for as long as the kernel holds the rtnl lock, and a thousand of them
-//! must cost little. So one thread reads one namespace after the other, and another one goes on with
-//! the rest only when a namespace takes long.
+//! A reading blocks its thread while another process holds the rtnl lock, and a thousand readings must be cheap. Therefore one
+//! thread reads the namespaces one after the other. A second thread takes over the rest only if one namespace takes long.
 
 mod kernel;
 mod rates;
@@ -39,23 +38,23 @@ use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 pub use kernel::KernelCounters;
 pub use task::Task;
 
-/// What is to be read and published: every namespace that is shown.
+/// The namespaces to read and publish: every namespace that is shown.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct CounterTargets {
-    /// The namespaces, each once whatever the number of its names.
+    /// Each namespace once, even if it has several names.
     pub namespaces: Vec<Arc<NetnsCounterTarget>>,
 }
 
-/// One namespace of the counter targets.
+/// One namespace to read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetnsCounterTarget {
     /// The namespace. A new namespace of the same name has another key.
     pub key: NetnsKey,
-    /// The id by which it is read; `None` for the host, and for one that is entered.
+    /// The id through which the host socket reads it. `None` for the host, and for a namespace that a thread must enter.
     pub nsid: Option<Nsid>,
     /// The name under which it is shown.
     pub name: NamespaceName,
-    /// What leads to it; the host needs nothing.
+    /// References through which a thread can enter the namespace. Empty for the host.
     pub netns_refs: Vec<NetnsRef>,
     /// The interfaces that are shown.
     pub links: Arc<[LinkCounterTarget]>,
@@ -75,11 +74,11 @@ pub struct LinkCounterTarget {
     pub ifindex: u32,
     /// Its name. A link with this index and another name is another interface.
     pub name: InterfaceName,
-    /// A netem is its root qdisc, whose statistics are to be published.
+    /// Whether the root qdisc is a netem. Then its statistics are published.
     pub root_netem: bool,
 }
 
-/// What one look at a namespace has read.
+/// The result of reading one namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Reading {
     /// The counters of its links, in any order.
@@ -93,9 +92,9 @@ pub struct Reading {
 pub struct QdiscStatistics {
     /// The link.
     pub ifindex: u32,
-    /// What passed.
+    /// Bytes and packets that passed.
     pub basic: Option<BasicStats>,
-    /// What happened in the queue.
+    /// Queue length, backlog, drops, requeues and overlimits.
     pub queue: Option<QueueStats>,
     /// The kernel's own estimate, where an estimator is configured.
     pub rate_est: Option<RateEstimate>,
@@ -104,28 +103,27 @@ pub struct QdiscStatistics {
 /// Why a namespace was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// It is gone, which the roster will say soon.
+    /// The namespace was deleted. The next counter targets do not list it.
     #[error("the namespace is gone")]
     Gone,
     /// It cannot be entered.
     #[error("cannot enter the namespace")]
     Enter(#[source] io::Error),
-    /// The kernel did not answer as asked.
+    /// The kernel refused the dump or sent an invalid reply.
     #[error("cannot read counters")]
     Dump(#[from] RtnetlinkError),
 }
 
-/// The kernel as the actor uses it; tests put a small one in its place.
+/// The kernel interface of the actor. Tests use an in-memory kernel.
 pub trait CounterKernel: Send + Sync + 'static {
-    /// Reads one namespace, on the calling thread, which may block. Never called for the same
-    /// namespace twice at once.
+    /// Reads one namespace on the calling thread, which may block. There is at most one call for a namespace at a time.
     ///
-    /// # Errors
+    /// [`ReadError`]. The next tick reads the namespace again.
     /// [`ReadError`]; the namespace is read again with the next tick.
     fn read(&self, entry: &NetnsCounterTarget) -> Result<Reading, ReadError>;
 }
 
-/// Builds the actor, which reads every `interval` for the first time after one.
+/// Builds the actor. It reads once in each `interval`, for the first time after one interval.
 pub fn open<K: CounterKernel>(
     kernel: K,
     name: &BackendName,

@@ -1,4 +1,4 @@
-//! The running kernel: counters by namespace id, statistics of netems over a socket inside.
+//! The running kernel: link counters by namespace id, netem statistics over a socket inside the namespace.
 
 use tcgui_shared::tc::{BasicStats, QueueStats, RateEstimate};
 
@@ -9,10 +9,10 @@ use crate::kernel::qdisc::Qdisc;
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 use crate::sockets::{NetnsSockets, SocketError};
 
-/// What the kernel answers for an id that names no namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
+/// The kernel's error for an id without a namespace: `EINVAL` (`rtnl_get_net_ns_capable`).
 const INVALID_NSID: i32 = 22;
 
-/// Reads counters, by namespace id where there is one.
+/// Reads counters by namespace id. Enters the namespace if it has no id.
 #[derive(Debug, Clone)]
 pub struct KernelCounters {
     requests: Rtnetlink,
@@ -20,7 +20,8 @@ pub struct KernelCounters {
 }
 
 impl KernelCounters {
-    /// Reads by id over `requests`, which no other part should use: a reading must not wait for a dump.
+    /// Creates a reader that reads by id over `requests`. No other part may use this socket, because a reading must not wait for
+    /// a dump.
     pub fn new(requests: Rtnetlink, sockets: NetnsSockets) -> Self {
         Self { requests, sockets }
     }

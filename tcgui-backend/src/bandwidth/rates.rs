@@ -1,8 +1,8 @@
-//! From counters to rates: the sample before, the sample now, the time between. Pure.
+//! Computes rates from two consecutive samples and the time between them. Pure.
 //!
-//! A link is the same one as before if namespace, index and name are the same and none of its traffic
-//! counters went backwards. Otherwise (another namespace under the same name, an interface that was recreated
-//! with the same index, counters that were reset) it starts over with a rate of 0.
+//! A link is the same as in the earlier sample if namespace, index and name are equal and none of its traffic counters decreased.
+//! Otherwise it starts with a rate of 0. This is the case for another namespace under the same name, for an interface that was
+//! recreated with the same index, and after a reset of the counters.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::kernel::link::{LinkCounters, Traffic};
 use crate::kernel::netns::NetnsKey;
 
-/// The counters of one link and what passed per second since the sample before.
+/// The counters of one link and its rates since the earlier sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Rated {
     pub(super) counters: LinkCounters,
@@ -33,20 +33,20 @@ pub(super) struct Rates {
 }
 
 impl Rates {
-    /// Forgets the namespaces that are not `present`.
+    /// Removes the samples of namespaces that are not `present`.
     pub(super) fn keep(&mut self, present: impl Fn(&NetnsKey) -> bool) {
         self.last.retain(|key, _| present(key));
     }
 
-    /// Takes in a sample and returns its links with their rates, in the order of their indices.
-    /// Links that are not in it are forgotten.
+    /// Stores a sample and returns its links with their rates, in the order of their indices. Links that are not in the sample
+    /// are removed.
     pub(super) fn sample(
         &mut self,
         key: NetnsKey,
         at: Instant,
         mut links: Vec<LinkCounters>,
     ) -> Vec<Rated> {
-        // The kernel sends them in this order already, but promises nothing.
+        // The kernel sends links in this order, but does not guarantee it.
         links.sort_unstable_by_key(|link| link.ifindex);
         let before = self.last.get(&key);
         let rated = links
@@ -76,7 +76,8 @@ impl Sampled {
     }
 }
 
-/// Errors and drops are left out: drivers add them up from many places and may correct themselves.
+/// Returns whether no traffic counter decreased. Errors and drops are not compared: drivers sum them from several sources and may
+/// correct them.
 fn has_grown(before: Traffic, now: Traffic) -> bool {
     now.bytes >= before.bytes && now.packets >= before.packets
 }
@@ -134,7 +135,7 @@ mod tests {
         rated.iter().map(pair).collect()
     }
 
-    /// Two samples of the host a second apart.
+    /// Returns the rates of two samples of the host that are one second apart.
     fn second_of(before: &[LinkCounters], now: &[LinkCounters]) -> Vec<(f64, f64)> {
         let start = Instant::now();
         let mut rates = Rates::default();
@@ -213,7 +214,7 @@ mod tests {
     }
 
     fn any_link() -> impl Strategy<Value = LinkCounters> {
-        // Few indices and names, so that they meet again; counters of any size.
+        // Few indices and names, so that links of different samples match. The counters have any size.
         let counter = prop_oneof![any::<u64>(), 0..1000_u64];
         let traffic = (counter.clone(), counter).prop_map(|(bytes, packets)| Traffic {
             bytes,
@@ -268,7 +269,7 @@ mod tests {
                     ] {
                         prop_assert!(rate.is_finite() && rate >= 0.0, "{}", rate);
                         let time = earlier.map_or(0.0, |(at, _)| (now - *at).as_secs_f64());
-                        // Rate × time gives back at most what passed, but for rounding.
+                        // Rate × time is at most the counter difference, apart from rounding.
                         prop_assert!(
                             rate * time <= passed as f64 * (1.0 + 1e-9),
                             "{} over {} s of {}", rate, time, passed

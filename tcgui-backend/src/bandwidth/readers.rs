@@ -1,7 +1,7 @@
-//! Reads the counter targets on blocking threads: a free thread takes the next namespace.
+//! Reads the counter targets on blocking threads. A free thread takes the next namespace.
 //!
-//! A reader that the kernel holds up keeps only its own namespace from being read. It outlives the
-//! round in which it began, so what is being read is remembered across rounds.
+//! A reader that is blocked in the kernel delays only its own namespace. It may outlive the round in which it began. Therefore
+//! the set of namespaces that are being read is kept across rounds.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,10 +11,10 @@ use tokio::sync::Notify;
 use super::{CounterKernel, CounterTargets, NetnsCounterTarget, ReadError, Reading};
 use crate::kernel::netns::NetnsKey;
 
-/// Readings after which the actor is woken: waking it for each would cost as much as a reading.
+/// Number of readings after which the actor is woken up. A wake-up costs about as much as a reading.
 const CHUNK: usize = 32;
 
-/// One namespace that was read.
+/// The result of reading one namespace.
 #[derive(Debug)]
 pub(super) struct Read {
     pub(super) order: Order,
@@ -22,7 +22,7 @@ pub(super) struct Read {
     pub(super) result: Result<Reading, ReadError>,
 }
 
-/// One namespace of the counter targets.
+/// One namespace to read: its index in the counter targets.
 #[derive(Debug)]
 pub(super) struct Order {
     counter_targets: Arc<CounterTargets>,
@@ -35,7 +35,7 @@ impl Order {
     }
 }
 
-/// Where readers take their work from and put their results. Clones share it.
+/// The queue from which readers take namespaces, and their results. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ReadQueue(Arc<Shared>);
 
@@ -50,14 +50,13 @@ struct State {
     counter_targets: Arc<CounterTargets>,
     /// The index of the first namespace that no thread has taken.
     next: usize,
-    /// At most one per reader.
+    /// The namespaces that are being read, at most one for each reader.
     reading: Vec<NetnsKey>,
     done: Vec<Read>,
 }
 
 impl ReadQueue {
-    /// Begins a round, unless the earlier one has namespaces that no reader has taken. Returns whether it
-    /// did.
+    /// Begins a round unless the earlier round still has namespaces that no reader has taken. Returns whether it began.
     pub(super) fn begin(&self, counter_targets: Arc<CounterTargets>) -> bool {
         let mut state = self.lock();
         let free = state.next >= state.counter_targets.namespaces.len();
@@ -68,7 +67,7 @@ impl ReadQueue {
         free
     }
 
-    /// Gives up the round: readers end after what they are reading.
+    /// Cancels the round. Each reader ends after the namespace that it is reading.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.next = state.counter_targets.namespaces.len();
@@ -80,23 +79,24 @@ impl ReadQueue {
         state.counter_targets.namespaces.len() - state.next
     }
 
-    /// Returns whether readings are to be waited for.
+    /// Returns whether namespaces are left to take or are being read.
     pub(super) fn is_busy(&self) -> bool {
         let state = self.lock();
         state.next < state.counter_targets.namespaces.len() || !state.reading.is_empty()
     }
 
-    /// Takes what was read so far.
+    /// Removes and returns the finished readings.
     pub(super) fn take_done(&self) -> Vec<Read> {
         std::mem::take(&mut self.lock().done)
     }
 
-    /// Waits until much was read, or a reader has ended. Cancel-safe: a ring stays until it is heard.
+    /// Waits until [`CHUNK`] readings have finished or a reader has ended. Cancel-safe: `Notify` keeps the permit until it is
+    /// consumed.
     pub(super) async fn rung(&self) {
         self.0.rung.notified().await;
     }
 
-    /// Reads until nothing is left to take; blocks.
+    /// Reads until no namespace is left to take. Blocks.
     pub(super) fn read(&self, kernel: &impl CounterKernel) {
         while let Some(order) = self.take() {
             let key = order.entry().key;
@@ -118,7 +118,7 @@ impl ReadQueue {
             let index = state.next;
             let key = state.counter_targets.namespaces.get(index)?.key;
             state.next += 1;
-            // Still being read since a round before: its sample will come from that reading.
+            // A reader of an earlier round still reads this namespace. Its sample comes from that reading.
             if !state.reading.contains(&key) {
                 state.reading.push(key);
                 let counter_targets = Arc::clone(&state.counter_targets);

@@ -1,4 +1,4 @@
-//! The actor: waits for a tick or for readings, and hands samples to the bus.
+//! The actor: waits for ticks and readings, and sends samples to the bus.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ use crate::bus::Sample;
 use crate::clock::unix_seconds;
 use crate::error::chain;
 
-/// Readers at once. One does the work; the others are for when the kernel holds one up.
+/// Maximum number of concurrent readers. One does the work. The others take over while the kernel blocks it.
 const READERS: usize = 3;
-/// How long no namespace may be taken before another reader goes on with the rest: long beside a
-/// reading (well under 1 ms), short beside the 300 ms in which all samples are to be out.
+/// Time without progress after which another reader starts. A reading takes well under 1 ms, and all samples must be published
+/// within 300 ms of the tick.
 const READING_TIMEOUT: Duration = Duration::from_millis(50);
 
 enum Input<'a> {
@@ -35,7 +35,7 @@ enum Input<'a> {
     Tick,
 }
 
-/// The bandwidth actor; [`Task::run`] is its life.
+/// The bandwidth actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task<K> {
     kernel: Arc<K>,
@@ -46,10 +46,10 @@ pub struct Task<K> {
     rates: Rates,
     desk: ReadQueue,
     readers: JoinSet<()>,
-    /// When to look whether the readers get on, and how much was left to take before; `None`: nothing
-    /// is being read.
+    /// Time of the next progress check, and the number of namespaces that no reader had taken at the last one. `None` if no
+    /// namespace is being read.
     check: Option<(Instant, usize)>,
-    /// Samples that wait for the bus, those of the present round only.
+    /// Batches of the current round that wait for room in the channel to the bus.
     outbox: VecDeque<Vec<Sample>>,
 }
 
@@ -75,7 +75,7 @@ impl<K: CounterKernel> Task<K> {
         }
     }
 
-    /// Publishes until `stop` is cancelled or the bus is gone.
+    /// Publishes until `stop` is cancelled or the bus has ended.
     pub async fn run(mut self, stop: CancellationToken) {
         let samples = self.samples.clone();
         let mut ticks = tokio::time::interval_at(Instant::now() + self.interval, self.interval);
@@ -92,7 +92,7 @@ impl<K: CounterKernel> Task<K> {
                 Input::ReaderEnded(ended) => {
                     if let Err(err) = ended {
                         self.desk.close();
-                        // A reader is never aborted, so it panicked. The panic goes on to the supervisor.
+                        // Readers are never aborted, so this one panicked. Pass the panic on to the supervisor.
                         std::panic::resume_unwind(err.into_panic());
                     }
                     self.collect();
@@ -121,19 +121,19 @@ impl<K: CounterKernel> Task<K> {
             biased;
             // Cancel-safe: cancellation is a state.
             () = stop.cancelled() => Input::Stop,
-            // Cancel-safe: a permit that was not returned was not taken.
+            // Cancel-safe: a dropped future takes no permit.
             permit = samples.reserve(), if !self.outbox.is_empty() => {
                 permit.map_or(Input::BusGone, Input::Room)
             }
-            // Cancel-safe: a ring stays until it is heard.
+            // Cancel-safe: `Notify` keeps the permit until it is consumed.
             () = self.desk.rung() => Input::Rung,
             // Cancel-safe: the set keeps a result until it is returned.
             Some(ended) = self.readers.join_next(), if !self.readers.is_empty() => {
                 Input::ReaderEnded(ended)
             }
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is stored in `self.check`.
             () = stalled => Input::Stalled,
-            // Cancel-safe: a tick that was not returned is still to come.
+            // Cancel-safe: a dropped future consumes no tick.
             _ = ticks.tick() => Input::Tick,
         }
     }
@@ -148,7 +148,7 @@ impl<K: CounterKernel> Task<K> {
             return;
         }
         if !self.outbox.is_empty() {
-            // What is shown is to be new: the bus has not taken these for a whole interval.
+            // Only new samples are useful. The bus has not taken these batches for a whole interval.
             debug!(count = self.outbox.len(), "batches dropped");
             self.outbox.clear();
         }
@@ -186,7 +186,7 @@ impl<K: CounterKernel> Task<K> {
         }
     }
 
-    /// Makes samples of what was read.
+    /// Converts the finished readings to one batch of samples.
     fn collect(&mut self) {
         let mut batch = Vec::new();
         let stamp = Stamp {

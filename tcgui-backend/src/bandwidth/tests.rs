@@ -1,4 +1,4 @@
-//! The actor over a small kernel with switches: namespaces that are slow, gone, or reset.
+//! Tests of the actor over an in-memory kernel with slow, deleted and reset namespaces.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -13,9 +13,9 @@ use crate::kernel::link::{LinkName, Traffic};
 use crate::namespace_watcher::MountedNamespaceId;
 
 const INTERVAL: Duration = Duration::from_secs(2);
-/// The actor's own, see `task.rs`.
+/// The same value as in `task.rs`.
 const READING_TIMEOUT: Duration = Duration::from_millis(50);
-/// What a busy machine may need for a few microseconds of work.
+/// Real-time limit for a few microseconds of work on a busy machine.
 const REAL_DEADLINE: Duration = Duration::from_secs(20);
 
 /// A kernel in memory. Clones are the same kernel.
@@ -30,7 +30,7 @@ struct Fake {
 
 #[derive(Debug, Default)]
 struct FakeState {
-    /// What every link of a namespace has received and sent.
+    /// Bytes received and sent by each link of a namespace.
     bytes: HashMap<NetnsKey, u64>,
     held: HashSet<NetnsKey>,
     gone: HashSet<NetnsKey>,
@@ -132,12 +132,12 @@ struct Actor {
 
 impl Drop for Actor {
     fn drop(&mut self) {
-        // The runtime waits for its blocking threads when a test fails.
+        // If a test fails, the runtime waits for its blocking threads.
         self.kernel.set(|state| state.held.clear());
     }
 }
 
-/// Starts the actor; one batch fits between it and the bus.
+/// Starts the actor. The channel to the bus has room for one batch.
 #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
 async fn start(first: Arc<CounterTargets>) -> Actor {
     let kernel = FakeKernel::default();
@@ -160,14 +160,14 @@ async fn start(first: Arc<CounterTargets>) -> Actor {
 }
 
 impl Actor {
-    /// Waits for the next batch: when it came, and what each namespace received per second.
+    /// Waits for the next batch. Returns its time of arrival, and the bytes per second that each namespace received.
     async fn batch(&mut self) -> (Duration, Vec<(String, f64)>) {
         let batch = timeout(INTERVAL * 10, self.samples.recv()).await;
         let batch = batch.expect("samples in time").expect("the actor runs");
         (self.started.elapsed(), rates(&batch))
     }
 
-    /// Waits until something is so without moving the clock.
+    /// Waits until the condition holds without moving the clock.
     async fn until(&mut self, what: &str, mut so: impl FnMut(&mut Self) -> bool) {
         let began = RealInstant::now();
         while !so(self) {
@@ -297,7 +297,7 @@ async fn a_slow_namespace_costs_only_its_own_samples() {
     });
     advance(INTERVAL).await;
     actor.until_read(1, 1).await;
-    // Twice: the first look still sees that this namespace was taken.
+    // Advance twice: the first check still sees that this namespace was taken.
     advance(READING_TIMEOUT).await;
     tokio::task::yield_now().await;
     advance(READING_TIMEOUT).await;
@@ -357,7 +357,7 @@ async fn a_bus_that_takes_nothing_gets_the_newest() {
     actor
         .until("the last reading is done", |actor| actor.samples.len() == 1)
         .await;
-    // One is in the channel, and the last one waits behind it.
+    // One batch is in the channel, and the last one waits in the outbox.
     actor.batch().await;
     let newest = actor.samples.recv().await.expect("the actor runs");
     let Sample::Bandwidth(_, _, update) = &newest[0] else {

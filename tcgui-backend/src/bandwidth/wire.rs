@@ -1,4 +1,4 @@
-//! Rated counters and qdisc statistics in the words of the wire. Pure.
+//! Converts rates and qdisc statistics to the types of the wire. Pure.
 
 use tcgui_shared::bandwidth::{BandwidthStats, BandwidthUpdate};
 use tcgui_shared::tc::{RateEstimate, TcStatisticsUpdate};
@@ -7,7 +7,7 @@ use super::rates::Rated;
 use super::{NetnsCounterTarget, QdiscStatistics};
 use crate::bus::Sample;
 
-/// Who publishes, and when the counters were read.
+/// The publishing backend, and the time at which the counters were read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stamp<'a> {
     pub(super) backend_name: &'a str,
@@ -15,10 +15,10 @@ pub(super) struct Stamp<'a> {
     pub(super) unix_s: u64,
 }
 
-/// Adds the samples of one namespace: those of all its links first, those of its qdiscs after them.
+/// Adds the samples of one namespace: all links first, then all qdiscs.
 ///
-/// Only links of the counter targets are published, and only if index and name agree. The next targets have the links that were
-/// renamed or recreated. `rated` is in the order of the indices.
+/// A link is published only if the counter targets have a link with the same index and name. The next targets contain the links
+/// that were renamed or recreated. `rated` is sorted by index.
 pub(super) fn add_samples(
     samples: &mut Vec<Sample>,
     entry: &NetnsCounterTarget,
