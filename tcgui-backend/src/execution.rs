@@ -1,9 +1,9 @@
 //! Scenarios that run on interfaces: sequences of netem configurations, each in force for its time.
 //!
-//! The actor owns every execution. Inputs: [`Command`]s from the backend (requests of clients, already
-//! resolved to an interface, and losses of interfaces); answers of the traffic-control port; the clock.
-//! Outputs: calls of the port, one at a time for each execution; updates to the bus. It ends when it is
-//! told to, and then leaves everything as it is: what is to be restored is stopped before.
+//! The actor owns every execution. Its inputs are [`Command`]s from the backend, replies of the traffic-control port, and timers.
+//! A command is a client's request, already resolved to an interface, or reports the loss of an interface. The outputs are calls
+//! of the port, one at a time for each execution, and updates to the bus. When the actor is stopped it restores nothing:
+//! executions whose interfaces are to be restored must be stopped before.
 //!
 //! ```text
 //!  backend ── Command ──▶ task.rs ─▶ executions.rs (pure: all) ─▶ machine.rs (pure: one)
@@ -12,8 +12,8 @@
 //!     └────── TcPort ◀──────┴───────────────────┘──▶ UpdateSink (bus)
 //! ```
 //!
-//! The backend may wait for this actor to take a command. The actor itself never waits: calls and
-//! publications run in tasks of their own.
+//! The backend may wait until this actor takes a command. The actor never waits for a call or a publication: these run in their
+//! own tasks.
 
 mod executions;
 mod handle;
@@ -36,10 +36,10 @@ pub use machine::Loss;
 pub use port::{Claim, Impairment, PortError, TcPort, UpdateSink};
 pub use task::Task;
 
-/// Commands that wait for the actor, which takes each in microseconds.
+/// Capacity of the command channel. The actor takes each command within microseconds.
 const COMMANDS: usize = 64;
 
-/// An interface as the kernel knows it. A new interface of the same name is another one.
+/// Identifies an interface in the kernel. A recreated interface of the same name has another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct InterfaceKey {
     /// The namespace.
@@ -48,7 +48,7 @@ pub struct InterfaceKey {
     pub ifindex: u32,
 }
 
-/// An interface in the words of the wire.
+/// The names of an interface in wire messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct InterfaceNames {
     /// The namespace.
@@ -57,18 +57,18 @@ pub struct InterfaceNames {
     pub interface: InterfaceName,
 }
 
-/// The interface that an execution runs on: which one it is, and how clients called it.
+/// The interface of an execution: its identity and the names that clients use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Decides what is changed.
+    /// Selects the interface to change.
     pub key: InterfaceKey,
-    /// Decides where it is published.
+    /// Selects the bus key of the publications.
     pub names: InterfaceNames,
 }
 
-/// Where scenarios are looked up when one is started.
+/// Looks up the scenario at the start of an execution.
 pub trait ScenarioSource: Send + Sync + 'static {
-    /// Returns the scenario of that id as it is now.
+    /// Returns the current version of the scenario with this id.
     fn scenario(&self, id: &str) -> Option<Arc<NetworkScenario>>;
 }
 

@@ -1,7 +1,7 @@
-//! All executions: which runs where, who waits for what, what is to be published. Pure but for replies.
+//! The set of all executions, pending replies and pending publications. Pure, except that it sends replies.
 //!
-//! At most one execution holds an interface, and at most one its name on the wire. One that has ended holds
-//! neither any more, but is kept until the port has given its last answer.
+//! An interface has at most one execution, and so have its names on the wire. An execution that has ended releases both, but is
+//! kept until the port has sent its last reply.
 
 mod renames;
 
@@ -22,21 +22,21 @@ use super::{InterfaceKey, InterfaceNames, ScenarioSource, Target};
 use crate::bus::{ExecutionPublication, Reply};
 use crate::tc::desired::{Desired, LinkFacts};
 
-/// How long the last update of an execution stays for those who missed it: longer than a frontend takes to
-/// notice that, which is a heartbeat and a question.
+/// How long the publisher of an ended execution stays, so that a frontend that missed the last update can query it. It must
+/// exceed a heartbeat interval plus one query.
 const RETIRE_AFTER: Duration = Duration::from_secs(10);
-/// So many steps are begun before those who carry them out have a turn: of hundreds that are due at once the first
-/// does not wait for all.
+/// Maximum number of due steps begun at a time. Their calls run before the next steps begin, so that the first of hundreds of due
+/// steps does not wait for all of them.
 pub(super) const AT_ONCE: usize = 16;
-/// A step that is due within this time is taken at once. Timers of the runtime have whole milliseconds and round up, so
-/// otherwise the step would be later than it is early now.
+/// A step that is due within this time begins at once. Tokio timers round up to whole milliseconds, so waiting could delay the
+/// step by more than it is early now.
 pub(super) const EARLY: Duration = Duration::from_millis(1);
-/// A pass that starts over sooner would only be a load.
+/// Shortest pass of a looped scenario. A shorter pass would only create load.
 const SHORTEST_LOOP: Duration = Duration::from_millis(100);
-/// Ethernet's; the size of a packet does not decide whether a value is in range.
+/// The MTU of Ethernet. The packet size does not decide whether a value is in range.
 const USUAL_MTU: u32 = 1500;
 
-/// What the port is to do.
+/// A call of the traffic-control port.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Call {
     Capture,
@@ -44,7 +44,7 @@ pub(super) enum Call {
     Release { owed: bool },
 }
 
-/// One execution and those who wait for it.
+/// One execution and its pending replies.
 #[derive(Debug)]
 struct Execution {
     machine: Machine,
@@ -54,15 +54,15 @@ struct Execution {
     due: Option<Instant>,
 }
 
-/// What is to be published of an interface; only the newest is.
+/// The pending publication for an interface. A newer one replaces it.
 #[derive(Debug)]
 enum Outgoing {
-    /// How the execution of this number is by then.
+    /// The state of the execution with this number at the time of the publication.
     Live(u64),
     Last(Box<ScenarioExecution>),
-    /// It goes on under other names. Then the publisher goes.
+    /// The execution continues under other names. Publish this state, then remove the publisher.
     TakenBack(Box<ScenarioExecution>),
-    /// Nothing more: the publisher goes.
+    /// Remove the publisher.
     Retired,
 }
 
@@ -75,12 +75,12 @@ pub(super) struct Executions {
     by_names: BTreeMap<InterfaceNames, u64>,
     due: BTreeSet<(Instant, u64)>,
     outbox: BTreeMap<InterfaceNames, Outgoing>,
-    /// Who has a publisher, and when it goes if nothing runs there.
+    /// Interfaces that have a publisher, and the time of its removal if no execution runs.
     published: HashMap<InterfaceNames, Option<Instant>>,
-    /// The same in order of time; entries that are no longer true are skipped.
+    /// The removal times in ascending order. Outdated entries are skipped.
     retiring: VecDeque<(Instant, InterfaceNames)>,
     last_number: u64,
-    /// Timestamps never go back, whatever the wall clock does.
+    /// The last published timestamp. Timestamps never decrease, even if the wall clock is set back.
     last_timestamp: u64,
     ending: bool,
 }
@@ -111,7 +111,7 @@ impl Executions {
         }
     }
 
-    /// Takes in a command; the end of everything is known by [`Self::is_done`].
+    /// Processes a command. [`Self::is_done`] reports when `Command::End` has completed.
     pub(super) fn command(&mut self, command: Command, moment: Moment) -> Vec<(Claim, Call)> {
         match command {
             Command::Start(start) => return self.start(*start, moment).into_iter().collect(),
@@ -147,7 +147,7 @@ impl Executions {
         Vec::new()
     }
 
-    /// Takes in an answer of the port.
+    /// Processes a reply of the port.
     pub(super) fn answered(
         &mut self,
         number: u64,
@@ -157,8 +157,7 @@ impl Executions {
         self.feed(number, answer, moment)
     }
 
-    /// Does what is due.
-    /// What is due and left is still due at once.
+    /// Begins due steps, at most [`AT_ONCE`]. The rest stays due.
     pub(super) fn tick(&mut self, moment: Moment) -> Vec<(Claim, Call)> {
         let mut calls = Vec::new();
         let is_due = |at: Instant| at <= moment.now + EARLY;
@@ -180,19 +179,19 @@ impl Executions {
         calls
     }
 
-    /// Returns when something is due though nothing happens.
+    /// Returns the time of the next timer.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let step = self.due.first().map(|(at, _)| *at);
         let retired = self.retiring.front().map(|(at, _)| *at);
         step.into_iter().chain(retired).min()
     }
 
-    /// Returns whether everything has ended, because it was asked to, and clients were told.
+    /// Returns whether `Command::End` was received, all executions have ended, and all updates were published.
     pub(super) fn is_done(&self) -> bool {
         self.ending && self.all.is_empty() && self.outbox.is_empty()
     }
 
-    /// Returns what is to be published now.
+    /// Returns the pending publications.
     pub(super) fn take_publications(&mut self, moment: Moment) -> Vec<ExecutionPublication> {
         self.last_timestamp = self.last_timestamp.max(moment.unix_ms);
         let outbox = std::mem::take(&mut self.outbox);
@@ -262,7 +261,7 @@ impl Executions {
         Some((claim, Call::Capture))
     }
 
-    /// Returns the scenario to start, and whether in a loop, or why not.
+    /// Returns the scenario to start and whether it loops, or the reason for a refusal.
     fn admit(&self, start: &Start) -> Result<(Arc<NetworkScenario>, bool), ScenarioError> {
         if self.ending {
             let message = "the backend stops";
@@ -292,8 +291,8 @@ impl Executions {
         Ok((scenario, looped))
     }
 
-    /// Returns the execution on an interface: by what it is, or by its name if there is no such interface now. An
-    /// interface that exists is not another one that had its name.
+    /// Returns the execution on an interface. With a key it searches by key only, because another interface may have had these
+    /// names. Without a key (the interface does not exist) it searches by names.
     fn find(&self, names: &InterfaceNames, key: Option<InterfaceKey>) -> Option<u64> {
         match key {
             Some(key) => self.by_key.get(&key).copied(),
@@ -357,7 +356,7 @@ impl Executions {
         }
     }
 
-    /// Lets one execution take an input in, and does what follows from it.
+    /// Passes an input to one execution and carries out the effects.
     fn feed(&mut self, number: u64, input: machine::Input, moment: Moment) -> Vec<(Claim, Call)> {
         let Some(execution) = self.all.get_mut(&number) else {
             return Vec::new();
@@ -453,13 +452,13 @@ impl Execution {
     }
 }
 
-/// Returns how long one pass takes.
+/// Returns the duration of one pass.
 fn pass_ms(scenario: &NetworkScenario) -> u64 {
     let durations = scenario.steps.iter().map(|step| step.duration_ms);
     durations.fold(0, u64::saturating_add)
 }
 
-/// Says what would go wrong with a scenario sooner or later.
+/// Validates a scenario: returns the first error that a step or the loop would cause.
 fn check(scenario: &NetworkScenario, looped: bool) -> Result<(), ScenarioError> {
     let invalid = |message: String| ScenarioError::new(ErrorCategory::Validation, message);
     if scenario.steps.is_empty() {

@@ -1,4 +1,4 @@
-//! How the backend talks to the actor.
+//! The handle through which the backend sends commands to the actor.
 
 use tcgui_shared::names::{InterfaceName, NamespaceName};
 use tcgui_shared::scenario::ScenarioExecutionResponse;
@@ -8,85 +8,85 @@ use super::{InterfaceKey, InterfaceNames, Loss, Target};
 use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 
-/// To talk to the actor. Clones are cheap.
+/// Sends commands to the actor. Clones are cheap.
 #[derive(Debug, Clone)]
 pub struct ScenarioHandle {
     commands: mpsc::Sender<Command>,
 }
 
-/// A client's wish to start a scenario on an interface that exists.
+/// A client's request to start a scenario on an existing interface.
 #[derive(Debug)]
 pub struct Start {
-    /// Which scenario.
+    /// The id of the scenario.
     pub scenario_id: String,
-    /// Whether it starts over after the last step; the scenario decides if it is not said.
+    /// Whether to start over after the last step. `None` uses the setting of the scenario.
     pub looped: Option<bool>,
-    /// Where.
+    /// The interface to run on.
     pub target: Target,
-    /// Answered when it is known whether it begins.
+    /// Receives the result once the execution has begun or was refused.
     pub reply: Reply<ScenarioExecutionResponse>,
 }
 
-/// Asked of the actor.
+/// A command to the actor.
 #[derive(Debug)]
 pub enum Command {
     /// Begin an execution.
     Start(Box<Start>),
-    /// Do something to, or tell about, the execution on an interface.
+    /// Act on the execution of an interface, or query it.
     On {
-        /// The interface, as the client called it.
+        /// The names in the client's request.
         names: InterfaceNames,
-        /// Which one that is now, if there is one.
+        /// The interface that has these names now. `None` if there is none.
         key: Option<InterfaceKey>,
         /// What to do.
         action: Action,
-        /// Where the answer goes.
+        /// Receives the response.
         reply: Reply<ScenarioExecutionResponse>,
     },
-    /// Tell about all executions.
+    /// List all executions.
     ListActive(Reply<ScenarioExecutionResponse>),
-    /// An interface is no longer an execution's to change.
+    /// An execution has lost its interface.
     Lost {
         /// The interface.
         key: InterfaceKey,
         /// The execution that had it.
         number: u64,
-        /// How.
+        /// The reason.
         loss: Loss,
     },
-    /// A namespace is shown under another name.
+    /// The display name of a namespace has changed.
     Renamed {
         /// The namespace.
         netns: NetnsKey,
-        /// Its name now.
+        /// The new name.
         name: NamespaceName,
     },
-    /// The link of an execution has another name.
+    /// The link of an execution was renamed.
     LinkRenamed {
         /// The interface.
         key: InterfaceKey,
-        /// Its name now.
+        /// The new name.
         interface: InterfaceName,
     },
-    /// End all executions, because the daemon stops; begin none.
+    /// End all executions and refuse new ones, because the daemon stops.
     End {
-        /// Whether interfaces are restored or stay as they are.
+        /// Whether to restore the interfaces. Otherwise they keep their configuration.
         restore: bool,
-        /// Hears when everything is done and published.
+        /// Receives a signal when all executions have ended and all updates are published.
         done: oneshot::Sender<()>,
     },
 }
 
-/// What a client wants of an execution.
+/// A client's operation on an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// End it and restore the interface.
     Stop,
-    /// Hold the present step.
+    /// Keep the current step in force.
     Pause,
-    /// Go on with it.
+    /// Continue the current step.
     Resume,
-    /// Tell about it.
+    /// Return its state.
     Status,
 }
 
@@ -95,12 +95,12 @@ impl ScenarioHandle {
         Self { commands }
     }
 
-    /// Hands a command over. A reply in it is dropped if the actor is gone, which the supervisor notices.
+    /// Sends a command. If the actor has ended, the command and its reply are dropped, and the supervisor stops the daemon.
     pub async fn send(&self, command: Command) {
         self.commands.send(command).await.ok();
     }
 
-    /// Ends all executions, and returns what is resolved when that is done or the actor is gone.
+    /// Ends all executions. The receiver resolves when they have ended, or with an error if the actor has ended.
     pub async fn end(&self, restore: bool) -> oneshot::Receiver<()> {
         let (done, ended) = oneshot::channel();
         self.send(Command::End { restore, done }).await;

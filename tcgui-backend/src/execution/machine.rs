@@ -1,8 +1,7 @@
-//! One execution: what is due when, and what each input leads to. Pure.
+//! The state machine of one execution. Pure.
 //!
-//! Steps have deadlines on one schedule: each begins when the one before ends by the schedule, however long
-//! the change takes, so that nothing adds up. At most one request is with the port at a time; what ends an
-//! execution meanwhile waits for its answer, unless the interface is lost.
+//! Each step begins at the scheduled end of the step before, however long a change takes. Therefore delays do not accumulate. The
+//! port has at most one request of an execution at a time. A stop waits for the reply. The loss of the interface does not wait.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,18 +14,17 @@ use tcgui_shared::scenario::{
 use super::InterfaceNames;
 use super::port::{Impairment, PortError};
 
-/// A step that cannot begin before this is over has lost its place: the rest of the schedule is shifted
-/// instead of being caught up with.
+/// Maximum delay of a step. If a step begins later, the rest of the schedule is shifted by the delay.
 const MOST_LAG: Duration = Duration::from_secs(1);
-/// The longest hold that is kept to; also far from where an `Instant` ends.
+/// Upper limit of the duration of a step. It also prevents an overflow of `Instant`.
 const LONGEST_STEP: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const APPLYING: &str = "applying TC configuration";
 const HOLDING: &str = "holding the step";
-/// What is attempted when an interface is restored.
+/// The operation in an error about a failed restoration.
 pub(super) const RESTORING: &str = "restoring the interface";
 
-/// When something happened, by both clocks.
+/// The time of an input on the monotonic clock and on the wall clock.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) now: Instant,
@@ -37,11 +35,11 @@ pub(super) struct Moment {
 /// How an execution lost its interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Loss {
-    /// The interface or its namespace does not exist any more.
+    /// The interface or its namespace was deleted.
     Gone,
-    /// A client changed it by itself; what it wished stays.
+    /// A client changed the interface. The client's configuration stays.
     TakenOver,
-    /// The daemon stops and leaves it as it is.
+    /// The daemon stops and leaves the configuration in force.
     Left,
 }
 
@@ -58,17 +56,17 @@ pub(super) enum Input {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Effect {
-    /// It begins.
+    /// The execution has begun: answer the start request.
     Begun,
-    /// It does not begin, and never did.
+    /// The execution was refused and has published nothing.
     Refused(ScenarioError),
-    /// Make the root this; [`Input::Changed`] answers.
+    /// Set the root qdisc. The reply is [`Input::Changed`].
     Set(Impairment),
-    /// Clients are to know how it is now.
+    /// Publish the current state.
     Publish,
-    /// Nothing follows but, at some time, the release.
+    /// The execution has ended. Only `Release` may follow.
     Ended,
-    /// The port is idle and the interface is given up. The last effect.
+    /// Release the interface. No request is with the port. This is the last effect.
     Release {
         /// The earlier state was not restored.
         owed: bool,
@@ -104,7 +102,7 @@ pub(super) struct Machine {
     course: Course,
     /// A request is with the port.
     busy: bool,
-    /// A stop waits for its answer.
+    /// A stop was requested and waits for the reply of the port.
     stopping: bool,
     /// The earlier state could not be restored.
     owed: bool,
@@ -115,7 +113,7 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    /// Begins by waiting for what is there. The scenario has steps.
+    /// Creates an execution that waits for the captured state. The scenario must have at least one step.
     pub(super) fn new(scenario: Arc<NetworkScenario>, looped: bool, moment: Moment) -> Self {
         Self {
             scenario,
@@ -133,7 +131,7 @@ impl Machine {
         }
     }
 
-    /// Takes in one input and returns what to do, in this order.
+    /// Processes one input and returns the effects in the order in which they must be carried out.
     pub(super) fn step(&mut self, input: Input, moment: Moment) -> Vec<Effect> {
         let is_answer = matches!(input, Input::Captured(_) | Input::Changed(_));
         let answered = is_answer && std::mem::take(&mut self.busy);
@@ -152,7 +150,7 @@ impl Machine {
         }
     }
 
-    /// Returns when time alone leads to something.
+    /// Returns the time at which [`Input::Timer`] is due.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         match (&self.phase, self.course) {
             (Phase::Holding, Course::Running { due }) => Some(due),
@@ -160,12 +158,12 @@ impl Machine {
         }
     }
 
-    /// Returns whether it has begun and nothing has asked it to end.
+    /// Returns whether the execution has begun and no stop was requested.
     pub(super) fn is_under_way(&self) -> bool {
         matches!(self.phase, Phase::Applying | Phase::Holding) && !self.stopping
     }
 
-    /// Returns whether clients have been, or are to be, told of it.
+    /// Returns whether the execution has begun, so that clients receive updates about it.
     pub(super) fn has_begun(&self) -> bool {
         self.phase != Phase::Capturing
     }
@@ -182,7 +180,7 @@ impl Machine {
         &self.scenario
     }
 
-    /// Returns how it is now, in the words of the wire.
+    /// Returns the current state in the form of the wire.
     pub(super) fn snapshot(&self, names: &InterfaceNames) -> ScenarioExecution {
         ScenarioExecution {
             scenario: NetworkScenario::clone(&self.scenario),
@@ -223,14 +221,14 @@ impl Machine {
         Effect::Release { owed: self.owed }
     }
 
-    /// Begins the current step, which is due since `due`.
+    /// Begins the current step, which was due at `due`.
     fn begin_step(&mut self, due: Instant, now: Instant) -> Effect {
         let begin = if now.saturating_duration_since(due) > MOST_LAG {
             now
         } else {
             due
         };
-        // There is a current step: scenarios have steps, and `finish_step` stays within them.
+        // The index is valid: scenarios have steps, and `finish_step` checks the bounds.
         let step = self.scenario.steps.get(self.current_step);
         let hold = step.map_or(0, |step| step.duration_ms);
         self.course = Course::Running {
@@ -256,7 +254,7 @@ impl Machine {
             }
         };
         match failure {
-            // An interface that is gone cannot be restored.
+            // A deleted interface cannot be restored.
             Some(err) if err.is_gone() => self.end(self.failed(&err, APPLYING)),
             _ if self.stopping => self.restore(ExecutionState::Stopped),
             Some(err) if self.scenario.cleanup_on_failure => {
@@ -331,7 +329,7 @@ impl Machine {
                 self.stats.failed_operations += 1;
                 self.stats.last_error = Some(format!("{RESTORING}: {err}"));
                 self.owed = !err.is_gone();
-                // Nothing is left to restore of what is gone, and a first failure is the reason.
+                // A deleted interface needs no restoration. If a step failed before, that failure stays the reason.
                 let keeps = err.is_gone() || matches!(then, ExecutionState::Failed { .. });
                 let failed = self.failed(&err, RESTORING);
                 self.end(if keeps { then } else { failed })
@@ -428,7 +426,7 @@ impl Machine {
     }
 }
 
-/// Says why a scenario does not begin, in the words of a refused request.
+/// Returns the error of a scenario that does not begin, in the form of a refused request.
 fn refusal(err: &PortError) -> ScenarioError {
     let category = match err {
         PortError::Refused { kind, .. } => (*kind).into(),

@@ -1,4 +1,4 @@
-//! What an execution needs of the rest of the daemon, as traits: tests put small ones in their place.
+//! The services that an execution uses, as traits. Tests implement them in memory.
 
 use std::sync::Arc;
 
@@ -8,17 +8,17 @@ use tcgui_shared::netem::TcNetemConfig;
 use super::Target;
 use crate::bus::ExecutionPublication;
 
-/// What the root of an interface does to packets: as captured, as a step wants it, as it is restored.
+/// The impairment at the root of an interface: captured, set by a step, or restored.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Impairment {
-    /// Nothing: the kernel's default qdisc.
+    /// No impairment: the kernel's default qdisc.
     None,
-    /// A netem, all of it.
+    /// A netem with all its parameters.
     Netem(Box<TcNetemConfig>),
 }
 
 impl Impairment {
-    /// Returns what a step asks for: a step with nothing on asks for no netem.
+    /// Returns the impairment of a step. A step without active parameters needs no netem.
     pub fn of_step(config: &TcNetemConfig) -> Self {
         let TcNetemConfig {
             loss,
@@ -45,36 +45,35 @@ impl Impairment {
     }
 }
 
-/// The right of one execution to change its interface, until the backend gives the interface to
-/// somebody else.
+/// The right of one execution to change its interface. It ends when the backend gives the interface to another owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// Another one for each execution.
+    /// Unique for each execution.
     pub number: u64,
-    /// The id of the scenario, for people.
+    /// The id of the scenario, for messages.
     pub scenario: Arc<str>,
     /// The interface.
     pub target: Target,
 }
 
-/// Why the port did not do what it was asked.
+/// Why the port did not carry out a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PortError {
-    /// It was refused, in the words that a client would get.
+    /// The call was refused. The text is the same as in a client's error.
     #[error("{message}")]
     Refused {
-        /// What it means.
+        /// The kind of the error.
         kind: ErrorKind,
-        /// Why.
+        /// The reason.
         message: String,
     },
-    /// Whether it was done is unknown.
+    /// The reply did not arrive in time. The result is unknown.
     #[error("traffic control did not answer in time")]
     Unanswered,
 }
 
 impl PortError {
-    /// Returns whether there is no such interface any more.
+    /// Returns whether the interface no longer exists.
     pub fn is_gone(&self) -> bool {
         matches!(
             self,
@@ -86,25 +85,25 @@ impl PortError {
     }
 }
 
-/// Traffic control. Each call is answered when the kernel has done it and it was read back.
+/// Traffic control. Each call completes after the kernel has made the change and the daemon has read it back.
 pub trait TcPort: Clone + Send + Sync + 'static {
-    /// Reads what is at the root, after all that was asked before, and takes the interface for the claim.
-    /// Fails as a change would if that is somebody else's configuration.
+    /// Reads the root qdisc after all earlier calls, and assigns the interface to the claim. Fails in the same cases as a change,
+    /// for example if the root qdisc was configured by another program.
     fn capture(&self, claim: &Claim) -> impl Future<Output = Result<Impairment, PortError>> + Send;
 
-    /// Makes the root what is wanted.
+    /// Sets the root qdisc.
     fn set(
         &self,
         claim: &Claim,
         wanted: Impairment,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
 
-    /// Gives the interface up. `owed`: what was there should have been put back, and was not.
+    /// Releases the interface. `owed` means that the earlier state was not restored.
     fn release(&self, claim: &Claim, owed: bool) -> impl Future<Output = ()> + Send;
 }
 
-/// Where updates of executions go.
+/// Publishes updates of executions.
 pub trait UpdateSink: Clone + Send + Sync + 'static {
-    /// Publishes them all. Returns when that is done, or when the main loop is gone.
+    /// Publishes all updates. Returns when that is done or when the main loop has ended.
     fn publish(&self, updates: Vec<ExecutionPublication>) -> impl Future<Output = ()> + Send;
 }

@@ -1,4 +1,4 @@
-//! The actor: waits for what happens, lets the executions decide, calls the port beside itself.
+//! The actor: waits for inputs, passes them to the executions, and runs calls of the port in separate tasks.
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
@@ -18,7 +18,7 @@ enum Input {
     Timer,
 }
 
-/// Work beside the actor that has come to its end.
+/// The result of a task that the actor started.
 #[derive(Debug)]
 enum Done {
     Answered(u64, machine::Input),
@@ -26,19 +26,19 @@ enum Done {
     Published,
 }
 
-/// The scenario actor; [`Task::run`] is its life.
+/// The scenario actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task<P, S> {
     executions: Executions,
     commands: mpsc::Receiver<Command>,
     port: P,
     sink: S,
-    /// Calls of the port, at most two for each execution, and one publication.
+    /// Running calls of the port (at most two for each execution) and at most one publication.
     work: JoinSet<Done>,
     publishing: bool,
-    /// Releases under way.
+    /// Number of running releases.
     releasing: usize,
-    /// Who waits for the end of all executions.
+    /// Receivers of the end of all executions.
     done: Vec<oneshot::Sender<()>>,
 }
 
@@ -83,7 +83,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
                 self.call(claim, call);
             }
             if called {
-                // Changes in the kernel come before their publication. Cancel-safe: nothing is held.
+                // Let the tasks start their kernel changes before the publication. Cancel-safe: no value is held here.
                 tokio::task::yield_now().await;
             }
             self.publish(moment);
@@ -109,8 +109,8 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
             () = stop.cancelled() => Input::Stop,
             // Cancel-safe: `recv` takes nothing unless it returns it.
             command = self.commands.recv() => command.map_or(Input::Stop, Input::Command),
-            // Cancel-safe: the deadline is computed anew each time. Before the answers, of which there is
-            // always another one while many executions run.
+            // Cancel-safe: the deadline is computed again for each wait. It has priority over results, because with many
+            // executions there is always another result.
             () = wake => Input::Timer,
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next() => Input::Done(done),
@@ -124,7 +124,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
             }
             Ok(Done::Released) => self.releasing -= 1,
             Ok(Done::Published) => self.publishing = false,
-            // It is never aborted, so it panicked. The panic goes on to the supervisor.
+            // Tasks are never aborted, so this one panicked. Pass the panic on to the supervisor.
             Err(err) => std::panic::resume_unwind(err.into_panic()),
         }
         Vec::new()
@@ -155,7 +155,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
         };
     }
 
-    /// Publishes what has changed since the last publication, one at a time.
+    /// Publishes the changes since the last publication. At most one publication runs at a time.
     fn publish(&mut self, moment: Moment) {
         if self.publishing {
             return;

@@ -1,4 +1,4 @@
-//! Executions whose interface or namespace gets another name. Pure.
+//! Renames of the interface or namespace of an execution. Pure.
 
 use tcgui_shared::names::NamespaceName;
 use tcgui_shared::scenario::{ExecutionState, ScenarioExecution};
@@ -8,7 +8,7 @@ use crate::execution::InterfaceNames;
 use crate::kernel::netns::NetnsKey;
 
 impl Executions {
-    /// Lets executions go along with the name of their namespace.
+    /// Renames the executions of a namespace.
     pub(super) fn rename_namespace(&mut self, netns: NetnsKey, name: &NamespaceName) {
         let here = self.by_key.iter().filter(|(key, _)| key.netns == netns);
         let numbers: Vec<_> = here.map(|(_, number)| *number).collect();
@@ -17,8 +17,8 @@ impl Executions {
         }
     }
 
-    /// Lets an execution go on under other names. Under the old ones, which another interface may have by now, it is
-    /// published as stopped, and then nothing more.
+    /// Continues an execution under new names. Another interface may have the old names by now. Under the old names the execution
+    /// is published as stopped, and then its publisher is removed.
     pub(super) fn rename(&mut self, number: u64, rename: impl FnOnce(&mut InterfaceNames)) {
         let Some(execution) = self.all.get_mut(&number) else {
             return;

@@ -1,4 +1,4 @@
-//! The actor with a clock that stands still but where everybody waits.
+//! Tests of the actor on a paused clock, which advances only while all tasks wait.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(super) struct Lab {
 }
 
 impl Lab {
-    /// Everybody runs this scenario.
+    /// All executions run this scenario.
     pub(super) fn new(scenario: NetworkScenario, latency: Duration) -> Self {
         let scenario = shared(scenario);
         let port = RecordingPort::new(latency);
@@ -60,7 +60,7 @@ impl Lab {
         self.ask(action, number).await.await.unwrap()
     }
 
-    /// Sends a request whose answer comes later.
+    /// Sends a request without waiting for the answer.
     pub(super) async fn ask(
         &self,
         action: Action,
@@ -100,7 +100,7 @@ async fn a_hundred_steps_do_not_drift() {
     for (step, it) in (0..).zip(&recorded) {
         let due = recorded[0].at + Duration::from_millis(100) * step;
         let late = it.at.saturating_duration_since(due);
-        // The clock of the runtime has milliseconds.
+        // Tokio's clock has a resolution of 1 ms.
         assert!(late <= Duration::from_millis(2), "{step}: {late:?}");
     }
     assert_eq!(lab.port.root(1), netem(100), "the last step stays");
@@ -136,7 +136,7 @@ async fn started_paused_resumed_and_stopped() {
         update.execution.loop_iteration == 1
     };
     assert!(updates.iter().any(|it| pass(&it)));
-    // The publisher goes.
+    // The publisher is removed after `RETIRE_AFTER`.
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert!(lab.bus.publications().pop().unwrap().update.is_none());
     lab.end().await;

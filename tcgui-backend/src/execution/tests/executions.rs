@@ -1,4 +1,4 @@
-//! The execution that a request is for, the time of its reply, and the publications.
+//! Tests of the lookup of executions, the time of replies, and the publications.
 
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ type Answer = oneshot::Receiver<ScenarioExecutionResponse>;
 struct Bench {
     executions: Executions,
     moment: Moment,
-    /// What the port was asked and has not answered.
+    /// Calls that the port has not answered.
     calls: Vec<(Claim, Call)>,
 }
 
-/// Every scenario is known whose id does not begin with `no`; `loop` says so itself.
+/// Every scenario exists unless its id begins with `no`. `loop` sets its loop flag.
 fn known(id: &str) -> Option<Arc<NetworkScenario>> {
     let durations: &[u64] = match id {
         "empty" => &[],
@@ -57,7 +57,7 @@ impl Bench {
         self.take(calls);
     }
 
-    /// A call that has no answer does not stay.
+    /// Keeps the calls that have a reply.
     fn take(&mut self, calls: Vec<(Claim, Call)>) {
         let has_answer = |(_, call): &(_, Call)| !matches!(call, Call::Release { .. });
         self.calls.extend(calls.into_iter().filter(has_answer));
@@ -85,7 +85,7 @@ impl Bench {
         answer
     }
 
-    /// The port answers its oldest call.
+    /// Answers the oldest call of the port.
     fn answer(&mut self) {
         let (claim, call) = self.calls.remove(0);
         let answer = match call {
@@ -160,7 +160,7 @@ fn one_runs_on_an_interface_whatever_it_is_called() {
     }
     bench.start("b", None, target(2, 2));
     assert_eq!(bench.calls.len(), 1);
-    // It is found by what it is and by the name under which it was started.
+    // It is found by its key and by the name under which it was started.
     for (at, known) in [(target(1, 9), true), (target(9, 1), false)] {
         let mut answer = bench.act(Action::Status, &at, known);
         let ScenarioExecutionResponse::Status { execution } = answer.try_recv().unwrap() else {
@@ -187,13 +187,13 @@ fn an_execution_goes_along_with_the_name_of_its_namespace() {
     assert_eq!(
         published,
         [
-            // Frontends that are told nothing more would show it there for ever.
+            // Without this update frontends would show it there for ever.
             ("default".to_owned(), Some(ExecutionState::Stopped)),
             ("default".to_owned(), None),
             ("lab".to_owned(), Some(ExecutionState::Running))
         ]
     );
-    // The old name may be that of another namespace: it finds nothing.
+    // Another namespace may have the old name, so that name finds nothing.
     let mut answer = bench.act(Action::Status, &target(9, 1), false);
     assert_eq!(
         answer.try_recv().unwrap(),
@@ -214,7 +214,7 @@ fn an_execution_goes_along_with_the_name_of_its_namespace() {
     assert_eq!(bench.updates(), [None], "one publisher, which goes");
 }
 
-/// What is published: where, and in which state; `None`: it is withdrawn.
+/// Returns the key and state of each publication. `None` means that it was withdrawn.
 fn states(bench: &mut Bench) -> Vec<(String, Option<ExecutionState>)> {
     let publications = bench.executions.take_publications(bench.moment);
     let state = |it: ExecutionPublication| {
@@ -244,7 +244,7 @@ fn an_execution_goes_along_with_the_name_of_its_link() {
     );
     bench.command(link_renamed(1, 2));
     assert!(states(&mut bench).is_empty(), "it is called so already");
-    // Another link has the old name: the execution is not there.
+    // Another link has the old name. Requests to it must not reach the execution.
     for action in [Action::Stop, Action::Pause, Action::Resume, Action::Status] {
         bench.act(action, &target(5, 1), true).try_recv().unwrap();
     }
@@ -336,7 +336,7 @@ fn a_stop_is_answered_when_the_interface_is_restored() {
     let mut late = bench.act(Action::Stop, &target(1, 1), true);
     let nothing = ScenarioExecutionResponse::Stopped { success: false };
     assert_eq!(late.try_recv().unwrap(), nothing);
-    // Even before the last update is out, another one can begin.
+    // Another execution can begin before the last update is published.
     let mut next = bench.start("b", None, target(1, 1));
     bench.answer();
     next.try_recv().unwrap();
@@ -386,7 +386,7 @@ fn the_publisher_goes_some_time_after_the_end() {
     );
     let due = bench.executions.wake_at().expect("it retires");
     assert_eq!(due, bench.moment.now + Duration::from_secs(10));
-    // Not while another one runs there.
+    // The publisher stays while another execution runs there.
     bench.wait(9000);
     bench.start("b", None, target(2, 1));
     bench.answer();
@@ -458,7 +458,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
     prop::collection::vec(act, 1..120)
 }
 
-/// What must hold of everything that is published, seen by a frontend.
+/// Checks the invariants of all publications from the view of a frontend.
 #[derive(Default)]
 struct Frontend {
     timestamp: u64,

@@ -1,4 +1,4 @@
-//! A kernel that records what it is asked, and a bus that keeps what it is given.
+//! A port that records its calls, and a bus that keeps all updates.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tcgui_shared::scenario::{ExecutionState, ScenarioExecutionUpdate};
 use crate::bus::ExecutionPublication;
 use crate::execution::port::{Claim, Impairment, PortError, TcPort, UpdateSink};
 
-/// One request, when it was made.
+/// One request and its time.
 #[derive(Debug, Clone)]
 pub(super) struct Recorded {
     pub(super) at: Instant,
@@ -25,7 +25,7 @@ struct Inner {
     refusal: Option<PortError>,
 }
 
-/// Takes as long as it is told for each change.
+/// A port with a fixed duration of each change.
 #[derive(Debug, Clone)]
 pub(super) struct RecordingPort {
     inner: Arc<Mutex<Inner>>,
@@ -44,7 +44,7 @@ impl RecordingPort {
         self.inner.lock().unwrap().recorded.clone()
     }
 
-    /// Who gave its interface up, and whether it still owed something.
+    /// Returns the number of each released claim, and whether the restoration is owed.
     pub(super) fn released(&self) -> Vec<(u64, bool)> {
         self.inner.lock().unwrap().released.clone()
     }
@@ -62,7 +62,7 @@ impl RecordingPort {
         self.inner.lock().unwrap().roots.insert(ifindex, root);
     }
 
-    /// From now on everything is refused.
+    /// Refuses all further calls.
     pub(super) fn refuse(&self, refusal: PortError) {
         self.inner.lock().unwrap().refusal = Some(refusal);
     }
@@ -102,7 +102,7 @@ impl TcPort for RecordingPort {
     }
 }
 
-/// Serialises what it gets, as a bus does, and keeps it.
+/// Serialises and keeps each update.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bus {
     updates: Arc<Mutex<Vec<ExecutionPublication>>>,

@@ -1,7 +1,7 @@
-//! Many executions at once, by the real clock: how late steps are, what stopping takes, what it costs.
+//! Measures many concurrent executions on the real clock: the delay of steps, the time of a stop, and the CPU time.
 //!
-//! `cargo test --release -p tcgui-backend --lib execution::tests::load -- --ignored --nocapture` prints the figures
-//! that docs/scenario-execution.md names.
+//! `cargo test --release -p tcgui-backend --lib execution::tests::load -- --ignored --nocapture` prints the figures in
+//! docs/scenario-execution.md.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -21,9 +21,9 @@ struct Figures {
     median: Duration,
     p99: Duration,
     worst: Duration,
-    /// The last of all to be stopped at once.
+    /// Time until all executions have stopped, if they are stopped at once.
     stopped: Duration,
-    /// Of one core.
+    /// Percent of one core.
     cpu_percent: f64,
 }
 
@@ -34,7 +34,7 @@ fn cpu() -> Duration {
     Duration::from_micros(microseconds.try_into().unwrap())
 }
 
-/// Runs so many executions of a loop of two steps for a while.
+/// Runs this many executions of a loop of two steps.
 async fn run(executions: u32, step: Duration, steps: u32) -> Figures {
     let step_ms = step.as_millis().try_into().unwrap();
     let lab = Lab::new(scenario("s", &[step_ms, step_ms]), Duration::ZERO);
@@ -84,7 +84,7 @@ async fn run(executions: u32, step: Duration, steps: u32) -> Figures {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_are_in_time_while_some_run() {
     let figures = run(40, Duration::from_millis(100), 10).await;
-    // Other tests run at the same time; figures are those of `two_hundred_executions`.
+    // Wide limits, because other tests run at the same time. `two_hundred_executions` measures the figures.
     assert!(figures.median < Duration::from_millis(20), "{figures:?}");
     assert!(figures.steps >= 40 * 9, "{figures:?}");
     assert!(figures.stopped < Duration::from_secs(1), "{figures:?}");

@@ -1,4 +1,4 @@
-//! Every transition of one execution, with a clock that the tests move.
+//! Tests of every transition of one execution on a clock that the tests move.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,7 @@ impl Bench {
         }
     }
 
-    /// The first step is in force, over `captured`.
+    /// Returns an execution whose first step is in force over `captured`.
     fn begun(scenario: NetworkScenario, looped: bool, captured: Impairment) -> Self {
         let mut bench = Self::new(scenario, looped);
         let effects = bench.step(Input::Captured(Ok(captured)));
@@ -130,7 +130,7 @@ fn what_a_change_takes_does_not_add_up() {
     for step in 1_u32..100 {
         let due = bench.machine.wake_at().unwrap();
         assert_eq!(due, begin + Duration::from_millis(100) * step);
-        // The timer is late, and so is the kernel, once by more than a step.
+        // The timer and the kernel are late, once by more than a step.
         bench.moment.now = due;
         bench.wait(3);
         assert_eq!(bench.step(Input::Timer).len(), 2);
@@ -173,7 +173,7 @@ fn a_pause_keeps_what_remains() {
     assert_eq!(bench.machine.wake_at(), Some(due));
     bench.wait(70);
     bench.step(Input::Timer);
-    // Also while the kernel is at work.
+    // The same while a request is with the port.
     assert_eq!(bench.step(Input::Pause), [Effect::Publish]);
     assert_eq!(bench.step(Input::Changed(Ok(()))), [Effect::Publish]);
     assert_eq!(bench.machine.wake_at(), None);
@@ -195,7 +195,7 @@ fn a_stop_waits_for_the_kernel_and_then_restores() {
         bench.step(Input::Pause).is_empty(),
         "it is about to be stopped"
     );
-    // Whatever came of the step.
+    // The stop restores even if the step failed.
     let result = Err(refused(ErrorKind::Invalid));
     assert_eq!(
         bench.step(Input::Changed(result)),
@@ -376,7 +376,7 @@ proptest! {
         let (mut asked, mut ended, mut released, mut begun) = (true, false, false, false);
         for (input, wait) in inputs {
             bench.wait(wait);
-            // The port answers only what it was asked.
+            // The port answers only calls that were made.
             let is_answer = matches!(input, Input::Changed(_) | Input::Captured(_));
             let fits = matches!(input, Input::Captured(_)) == (!begun && !ended);
             if is_answer && !(asked && (fits || ended)) {
