@@ -1,16 +1,16 @@
-//! Looking at an interface from inside its namespace: link, reachability, latency.
+//! Checks an interface from inside its namespace: link state, reachability, latency.
 //!
-//! Nothing is kept between checks. One check is one call of [`Diagnostics::run`], which always returns within [`LONGEST`].
-//! A short-lived thread enters the namespace (`probe.rs`) and returns with an open ICMP socket. The echo requests (`echo.rs`,
-//! pure) are then sent and awaited without a thread. The socket is closed after the check, or when the namespace goes.
+//! No state is kept between checks. One check is one call of [`Diagnostics::run`], which always returns within [`LONGEST`]. A
+//! short-lived thread enters the namespace (`probe.rs`) and returns an open ICMP socket. The echo requests (`echo.rs`, pure) are
+//! then sent and awaited without a thread. The socket is closed after the check, or when the namespace is deleted.
 //!
 //! ```text
 //!  Order ──▶ target.rs (pure) ──▶ probe.rs: link, gateway, socket ──▶ echo.rs (pure) ──▶ report.rs (pure)
 //!                                 (a thread inside the namespace)      over EchoChannel
 //! ```
 //!
-//! Host names are refused: the resolver of the C library cannot be given up in time, would hold its
-//! namespace until it gives up itself, and reads the host's configuration, not the namespace's.
+//! Host names are refused. A call of the C library's resolver cannot be cancelled and would hold its namespace open until it
+//! times out. It also reads the configuration of the host, not of the namespace.
 
 mod echo;
 mod probe;
@@ -39,39 +39,39 @@ use probe::{Asking, Found, ProbeError};
 use report::Reachability;
 use target::Wish;
 
-/// Within this time of being asked, every check is answered.
+/// Maximum time between a request and its response.
 pub const LONGEST: Duration = Duration::from_secs(4);
-/// When the last echo is given up, so that the answer itself has time too.
+/// Time after the request at which the daemon stops waiting for echo replies. The rest of [`LONGEST`] is for the response.
 const ECHOES_END: Duration = Duration::from_millis(3600);
-/// How long a check may wait for its turn: what is left is enough for all echoes and a slow reply.
+/// Maximum time that a check waits for a free slot. The rest is enough for all echoes and a slow reply.
 const TURN: Duration = Duration::from_millis(1500);
-/// Checks at once; each holds a namespace by its socket, and sends a packet every 200 ms.
+/// Maximum number of concurrent checks. Each one holds a namespace open through its socket and sends a packet every 200 ms.
 const CHECKS: usize = 16;
-/// Visits to namespaces at once; a visit blocks its thread for as long as the kernel holds a lock.
+/// Maximum number of threads that are inside namespaces. Such a thread blocks while another process holds the kernel's rtnl lock.
 const VISITS: usize = 4;
-/// Errors heard over one socket before it is no longer listened to.
+/// Number of errors after which a socket is no longer read.
 const ERRORS: usize = 32;
 
-/// What is to be checked.
+/// A check to run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Order {
-    /// Where the namespace is.
+    /// The namespace to enter.
     pub place: NetnsTarget,
-    /// Its name, for what is said about it.
+    /// Its name, for messages.
     pub netns: NamespaceName,
     /// The kernel's index of the interface.
     pub ifindex: u32,
     /// Its name.
     pub interface: InterfaceName,
-    /// What to reach; as the client wrote it.
+    /// The target to reach, as the client wrote it.
     pub target: Option<String>,
-    /// How long to wait for the reply to the last echo, at least a second.
+    /// Time to wait for the reply to the last echo, at least one second.
     pub timeout: Duration,
-    /// When the client asked.
+    /// Arrival time of the request.
     pub asked_at: Instant,
 }
 
-/// Checks interfaces. Clones share the bounds.
+/// Checks interfaces. Clones share the limits.
 #[derive(Debug, Clone)]
 pub struct Diagnostics {
     files: NetnsFiles,
@@ -80,7 +80,7 @@ pub struct Diagnostics {
 }
 
 impl Diagnostics {
-    /// Checks interfaces of namespaces that these files lead to.
+    /// Creates a checker for namespaces that can be opened through `files`.
     pub fn new(files: NetnsFiles) -> Self {
         Self {
             files,
@@ -89,14 +89,14 @@ impl Diagnostics {
         }
     }
 
-    /// Checks an interface and returns what to answer; always within [`LONGEST`] of `asked_at`.
+    /// Checks an interface and returns the response, always within [`LONGEST`] of `asked_at`.
     ///
-    /// When `gone` is ready, the namespace or the interface went, and the check ends. Dropping the
-    /// future ends it too.
+    /// The check ends early when `gone` resolves, because the namespace or the interface was deleted. Dropping the future also
+    /// ends it.
     pub async fn run(&self, order: Order, gone: impl Future<Output = ()>) -> DiagnosticsResponse {
         tokio::select! {
             biased;
-            // Not cancel-safe, both: the one that is given up has no more to say.
+            // Neither future is cancel-safe. That does no harm, because the dropped one is never polled again.
             () = gone => vanished(&order),
             response = self.check(&order) => response,
         }
@@ -152,7 +152,7 @@ impl Diagnostics {
         report::response(&link, qdisc.as_ref(), &target, &reachability)
     }
 
-    /// Visits the namespace, on a thread that ends there.
+    /// Runs the probe on a blocking thread.
     async fn probe(
         &self,
         order: &Order,
@@ -161,7 +161,7 @@ impl Diagnostics {
     ) -> Result<Found, ProbeError> {
         let (files, order) = (self.files, order.clone());
         blocking::run(move || {
-            // Kept until the visit ends, also if the caller no longer waits.
+            // Keep the permit until the thread leaves the namespace, even if the caller no longer waits.
             let _visit = visit;
             probe::visit(files, &order, wish)
         })
@@ -169,14 +169,14 @@ impl Diagnostics {
     }
 }
 
-/// Sends the echoes when they are due and takes in what comes back, until nothing more is to come.
+/// Sends the echoes on schedule and receives replies until none is left to wait for.
 async fn exchange(channel: &EchoChannel, echoes: &mut Echoes) {
     let mut errors = 0;
     while errors < ERRORS {
         let until = match echoes.next(Instant::now()) {
             Step::Done => return,
             Step::Send(sequence) => {
-                // Before the call: the reply of the own host comes within it.
+                // Record the time before the call: if the target is the own host, the reply arrives during the call.
                 echoes.sent(Instant::now());
                 if let Err(error) = channel.send(sequence) {
                     debug!(%error, sequence, "echo not sent");

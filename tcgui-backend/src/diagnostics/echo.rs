@@ -1,24 +1,24 @@
-//! When to send which echo, how long to wait, and what the replies add up to. Pure.
+//! The schedule of the echoes, the timeouts, and the summary of the replies. Pure.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Echoes of one check, as many as released backends send.
+/// Number of echoes in a check. Released backends send the same number.
 const ECHOES: u16 = 5;
-/// From one echo to the next. The least that `ping` grants an ordinary user.
+/// Interval between echoes: the shortest that `ping` allows to an unprivileged user.
 const SPACING: Duration = Duration::from_millis(200);
-/// The shortest wait for the last reply, as released backends have it.
+/// Minimum wait for the last reply, as in released backends.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
-/// What to do now.
+/// The next action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
     /// Send the echo with this number.
     Send(u16),
-    /// Wait for replies, but not longer than this.
+    /// Wait for replies until this time.
     Wait(Instant),
-    /// Nothing more is to come.
+    /// All replies have arrived or timed out.
     Done,
 }
 
@@ -28,7 +28,7 @@ struct Sent {
     latency: Option<Duration>,
 }
 
-/// The echoes of one check. The number of an echo is its place.
+/// The echoes of one check. The index of an echo is its sequence number.
 #[derive(Debug)]
 pub(super) struct Echoes {
     sent: Vec<Sent>,
@@ -36,17 +36,17 @@ pub(super) struct Echoes {
     wait: Duration,
 }
 
-/// What the replies add up to.
+/// Summary of the replies.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Summary {
     pub(super) sent: u32,
     pub(super) received: u32,
-    /// Shortest, mean and longest latency; `None`: no reply.
+    /// Shortest, mean and longest latency. `None` if there was no reply.
     pub(super) latency: Option<(Duration, Duration, Duration)>,
 }
 
 impl Echoes {
-    /// Returns none sent, all over at `deadline`, or `wait` after the last one.
+    /// Creates a check without sent echoes. It ends at `deadline`, or `wait` after the last echo.
     pub(super) fn new(deadline: Instant, wait: Duration) -> Self {
         Self {
             sent: Vec::new(),
@@ -55,7 +55,7 @@ impl Echoes {
         }
     }
 
-    /// Returns what to do now.
+    /// Returns the next action.
     pub(super) fn next(&self, now: Instant) -> Step {
         let all_sent = self.sent.len() == usize::from(ECHOES);
         let all_answered = self.sent.iter().all(|sent| sent.latency.is_some());
@@ -64,7 +64,7 @@ impl Echoes {
             Some(last) => Some(last.at + SPACING),
             None => Some(now),
         };
-        // A wait beyond the end of time ends with the check.
+        // If the wait overflows `Instant`, the deadline applies.
         let due = due.map_or(self.deadline, |due| due.min(self.deadline));
         if (all_sent && all_answered) || now >= self.deadline {
             Step::Done
@@ -77,12 +77,12 @@ impl Echoes {
         }
     }
 
-    /// Notes that the next echo is sent.
+    /// Records that the next echo was sent.
     pub(super) fn sent(&mut self, at: Instant) {
         self.sent.push(Sent { at, latency: None });
     }
 
-    /// Notes a reply. Only the first to each echo counts: the link may be told to duplicate.
+    /// Records a reply. Only the first reply to an echo counts, because the link may be configured to duplicate packets.
     pub(super) fn answered(&mut self, number: u16, at: Instant) {
         if let Some(sent) = self.sent.get_mut(usize::from(number)) {
             let latency = at.saturating_duration_since(sent.at);
@@ -90,7 +90,7 @@ impl Echoes {
         }
     }
 
-    /// Returns what came of it so far.
+    /// Returns the summary of the echoes sent so far.
     pub(super) fn summary(&self) -> Summary {
         let latencies = || self.sent.iter().filter_map(|sent| sent.latency);
         let received = latencies().map(|_| 1).sum();
@@ -106,14 +106,14 @@ impl Echoes {
         }
     }
 
-    /// The number of the next echo.
+    /// Returns the sequence number of the next echo.
     fn number(&self) -> u16 {
         u16::try_from(self.sent.len()).unwrap_or(ECHOES)
     }
 }
 
 impl Summary {
-    /// Returns the share of echoes without a reply, 0 to 100.
+    /// Returns the percentage of echoes without a reply, 0 to 100.
     pub(super) fn loss_percent(&self) -> f64 {
         if self.sent == 0 {
             return 100.0;
@@ -131,8 +131,7 @@ mod tests {
 
     const MS: Duration = Duration::from_millis(1);
 
-    /// Runs a check against a target that answers each echo after some time, or never; returns the
-    /// summary, and how long it took.
+    /// Runs a check against a target that answers each echo after some time or never. Returns the summary and the duration.
     fn run(limit: Duration, wait: Duration, answers: &[Option<Duration>]) -> (Summary, Duration) {
         let start = Instant::now();
         let mut now = start;

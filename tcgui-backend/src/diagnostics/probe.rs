@@ -1,4 +1,4 @@
-//! The visit to the namespace: the link, the gateway, and a socket to bring home.
+//! Reads the link and the gateway inside the namespace, and opens a socket there.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use crate::kernel::netns::{NetnsFiles, NetnsKey, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, RtnetlinkError};
 use crate::tc::observed::Observed;
 
-/// What the kernel answers about a link that is not there: `ENODEV`.
+/// The kernel's error for a link that does not exist: `ENODEV`.
 const NO_SUCH_LINK: i32 = 19;
 
-/// Why nothing can be said about the interface.
+/// Why the interface cannot be checked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ProbeError {
     #[error("the interface or its namespace is gone")]
@@ -44,32 +44,32 @@ impl ProbeError {
     }
 }
 
-/// What the visit found.
+/// The result of a probe.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) link: Link,
-    /// Read only where a netem is at the root.
+    /// Read only if the root qdisc is a netem.
     pub(super) qdisc: Option<Observed>,
     pub(super) target: Target,
     pub(super) asking: Asking,
 }
 
-/// Whether the target can be asked.
+/// Whether echoes can be sent to the target.
 #[derive(Debug)]
 pub(super) enum Asking {
-    /// Over this socket.
+    /// Send them over this socket.
     Over(EchoSocket),
-    /// There is certainly no way to it.
+    /// There is no route to the target.
     NoWay(IcmpError),
-    /// There is no socket to ask over.
+    /// The socket could not be opened.
     Impossible(IcmpError),
-    /// Nothing would go out.
+    /// The link is down, so no packet would leave.
     LinkDown,
 }
 
-/// Looks at the interface from inside its namespace; blocks.
+/// Reads the interface from inside its namespace. Blocks.
 ///
-/// The descriptor of the namespace is closed before the visit ends; only the socket stays.
+/// The descriptor of the namespace is closed before this function returns. Only the socket stays open.
 pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Found, ProbeError> {
     match order.place.key {
         NetnsKey::Host => look(order, wish),
@@ -87,7 +87,7 @@ pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Foun
     }
 }
 
-/// Looks at the interface in the namespace of the calling thread.
+/// Reads the interface in the namespace of the calling thread.
 fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
     let mut socket = RequestSocket::open().map_err(ProbeError::Link)?;
     let link = match socket.link(order.ifindex) {
@@ -95,7 +95,7 @@ fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
         link => link.map_err(ProbeError::Link)?,
     };
     if link.ifname != order.interface.as_os_str() {
-        // Renamed, or another one by now.
+        // The link was renamed, or another link has its index.
         return Err(ProbeError::Vanished);
     }
     let qdisc = if link.root_netem {

@@ -1,4 +1,4 @@
-//! What was found in the words of the wire. Pure.
+//! Converts the result of a check to a wire response. Pure.
 
 use std::time::Duration;
 
@@ -12,22 +12,22 @@ use crate::kernel::link::Link;
 use crate::tc::observed::Observed;
 use crate::tc::report::structured;
 
-/// How a target is asked, in the words of released backends.
+/// The check method, in the words of released backends.
 const PING: &str = "ping";
 const LINK_DOWN: &str = "skipped (link down)";
 
-/// What is known about the way to the target.
+/// Whether the target is reachable.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Reachability {
-    /// It was asked, and this came back.
+    /// Echoes were sent, with this result.
     Asked(Summary),
     /// The link is down.
     LinkDown,
-    /// It could not be asked, and why.
+    /// No echo could be sent, for this reason.
     Unknown(String),
 }
 
-/// Returns the reply to a check that was made.
+/// Returns the response to a completed check.
 pub(super) fn response(
     link: &Link,
     qdisc: Option<&Observed>,
@@ -89,7 +89,7 @@ fn latency(target: &Target, reachability: &Reachability) -> Option<Latency> {
     })
 }
 
-/// Returns the text for people: what matters of the results, separated by commas.
+/// Returns the human-readable summary: the main results, separated by commas.
 fn message(target: &Target, reachability: &Reachability, results: &DiagnosticsResults) -> String {
     let link = match results.link_status {
         LinkStatus { is_up: false, .. } => "Link DOWN",
@@ -259,7 +259,7 @@ mod tests {
         qdisc.statistics = QdiscStatistics::default();
         let quiet = report(&link(true, true), Some(&qdisc), &replies(5));
         assert!(quiet.message.ends_with("TC active"), "{}", quiet.message);
-        // Counters of somebody else's qdisc would be taken for those of an impairment.
+        // The counters of another qdisc must not be reported as those of an impairment.
         qdisc.root = Root::Default {
             kind: "noqueue".to_owned(),
         };

@@ -1,4 +1,4 @@
-//! What to reach: the client's target, or the gateway of a default route. Pure.
+//! Selects the target: the client's, or the gateway of a default route. Pure.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -7,12 +7,12 @@ use tcgui_shared::names::InterfaceName;
 
 use crate::kernel::route::DefaultRoute;
 
-/// The longest host name (RFC 1035 §2.3.4), and far longer than any address.
+/// Maximum length in bytes: that of a host name (RFC 1035 §2.3.4). Every address is much shorter.
 const LONGEST: usize = 253;
-/// What is asked where there is no gateway, as released backends do.
+/// The target if there is no gateway, as in released backends.
 const FALLBACK: IpAddr = IpAddr::V4(Ipv4Addr::new(8, 8, 8, 8));
 
-/// Why a text is no target.
+/// Why a text is not a valid target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum TargetError {
     #[error("the target is longer than {LONGEST} bytes")]
@@ -25,20 +25,20 @@ pub(super) enum TargetError {
     ManyHosts,
 }
 
-/// What the client wants to be reached.
+/// The target that the client requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Wish {
-    /// This.
+    /// This address.
     Target(Target),
-    /// Whatever gateway there is.
+    /// The default gateway.
     Gateway,
 }
 
-/// An address to ask, and how it is called.
+/// An address to check, and its text form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Target {
     address: IpAddr,
-    /// The link of a link-local address, else 0.
+    /// The ifindex of a link-local address, otherwise 0.
     scope: u32,
     text: String,
 }
@@ -57,7 +57,7 @@ impl Target {
         }
     }
 
-    /// Returns it as a socket takes it; ICMP has no ports.
+    /// Returns the socket address. The port is 0 because ICMP has no ports.
     pub(super) fn address(&self) -> SocketAddr {
         match self.address {
             IpAddr::V4(address) => SocketAddr::new(address.into(), 0),
@@ -72,8 +72,7 @@ impl fmt::Display for Target {
     }
 }
 
-/// Understands what a client wrote. A zone may only say what holds anyway: that a link-local address
-/// is on the link that is checked.
+/// Parses the client's target. A zone is accepted only if the address is link-local and the zone names the checked link.
 pub(super) fn wish(
     text: Option<&str>,
     interface: &InterfaceName,
@@ -108,9 +107,9 @@ pub(super) fn wish(
     }))
 }
 
-/// Chooses the gateway that says most about an interface: one that is on it, IPv4 before IPv6, the
-/// lowest metric. One on another link is asked only if there is none, and no link-local one then:
-/// that address means somebody else on this link.
+/// Chooses the default gateway that is most significant for the interface: on this interface, IPv4 before IPv6, lowest metric. A
+/// gateway on another link is used only if there is none on this one, and never if it is link-local, because on this link that
+/// address belongs to another host.
 pub(super) fn gateway(routes: &[DefaultRoute], interface: &InterfaceName, ifindex: u32) -> Target {
     let elsewhere = |route: &DefaultRoute| route.ifindex != ifindex;
     let candidates = routes

@@ -1,4 +1,4 @@
-//! Checks of a real kernel, each in a network namespace of its own.
+//! Tests with the running kernel, each in its own network namespace.
 
 use std::future::pending;
 
@@ -6,10 +6,10 @@ use super::*;
 use crate::kernel::lab::PrivateNetns;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 
-/// The answer itself, and what a busy machine adds, on top of [`ECHOES_END`].
+/// [`ECHOES_END`] plus the time for the response on a busy machine.
 const IN_TIME: Duration = LONGEST;
 
-/// A pair of links, `v0` (index 10) being checked and `v1` (index 11), both up.
+/// Creates a veth pair, both ends up. The tests check `v0` (index 10). `v1` has index 11.
 fn lab() -> PrivateNetns {
     let netns = PrivateNetns::new();
     netns.ip("link set lo up");
@@ -49,12 +49,12 @@ async fn check(order: Order) -> (DiagnosticsResponse, Duration) {
     (response, asked_at.elapsed())
 }
 
-/// A check is a task of the main loop's, which may run on any thread.
+/// Requires `Send`, because the main loop runs a check as a task that may move between threads.
 fn sendable<F: Future + Send>(check: F) -> F {
     check
 }
 
-/// The target that was asked, whether it answered, and how it was asked.
+/// Returns the target, whether it answered, and the check method.
 fn asked(response: &DiagnosticsResponse) -> (&str, bool, &str) {
     let connectivity = response.results.connectivity.as_ref();
     let connectivity = connectivity.unwrap_or_else(|| panic!("{response:?}"));
@@ -125,7 +125,7 @@ async fn a_link_that_is_down_is_not_asked_over() {
 #[tokio::test]
 async fn the_gateway_is_the_default_target() {
     let netns = lab();
-    // Without a carrier nothing is sent, and what would be asked is told all the same.
+    // Without a carrier no echo is sent. The response names the target nevertheless.
     netns.ip("link set v1 down");
     let target = async || {
         let (response, _) = check(order(&netns, 10, "v0", None)).await;
@@ -140,12 +140,12 @@ async fn the_gateway_is_the_default_target() {
     assert_eq!(target().await, "192.0.2.254");
 }
 
-/// Two namespaces with a link between them: one is checked, the other is the gateway.
+/// Connects two namespaces by a link. The first is checked, the second is its gateway.
 #[tokio::test]
 async fn gateways_behind_a_link_answer() {
     let (netns, gateway) = (PrivateNetns::new(), PrivateNetns::new());
     netns.ip("link add v0 index 10 type veth peer name v1");
-    // `ip` takes a path for a name.
+    // `ip` accepts a path instead of a name.
     let (path, _) = gateway.path();
     netns.ip(&format!("link set v1 netns {}", path.display()));
     gateway.ip("link set v1 up");
