@@ -1,4 +1,4 @@
-//! Why a name is shown, or is not: facts from the kernel and the daemon, reasons from facts.
+//! Explains why a namespace is listed or not. Collects facts from the kernel and the daemon, then derives reasons from the facts.
 //!
 //! ```text
 //!  look.rs ── entry, limits, capabilities ──┐
@@ -6,8 +6,8 @@
 //!  inventory or own look ── links ──────────┘
 //! ```
 //!
-//! The daemon explains what it knows itself; if no daemon runs, the command scans the host in the same manner
-//! ([`crate::standalone`]). Nothing here opens a file that might block, and nothing is kept open.
+//! The daemon explains from its own state. If no daemon runs, the command scans the host ([`crate::standalone`]). No file is
+//! opened that might block, and no file stays open.
 
 mod look;
 mod reasons;
@@ -28,77 +28,77 @@ use crate::namespace_watcher::{Doorbell, DoorbellState, WatcherStatus};
 pub use look::{entry_facts, host_facts};
 pub use text::{Source, text};
 
-/// Everything that is known about one name.
+/// All known facts about one name.
 #[derive(Debug)]
 pub struct Facts {
     /// The name.
     pub name: NamespaceName,
-    /// What is at its path; `None` for a name that has none.
+    /// The entry at its path. `None` for a name without a path.
     pub entry: Option<EntryFacts>,
-    /// What this machine and this process allow.
+    /// Limits and capabilities of the machine and this process.
     pub host: HostFacts,
-    /// The watcher of the netns directory, or why there is none.
+    /// The status of the watcher of the netns directory, or the reason why none runs.
     pub watcher: Result<WatcherStatus, String>,
     /// Other names of the same namespace.
     pub aliases: Vec<String>,
-    /// What is known of its links.
+    /// The known facts about its links.
     pub links: LinkFacts,
-    /// When the kernel last reported a change of a link. `None`: no events are received.
+    /// Time of the last link notification. `None` if no notifications are received.
     pub netlink: Option<Option<Instant>>,
-    /// When these were put together.
+    /// Time at which the facts were collected.
     pub now: Instant,
 }
 
-/// What is known of the links of a namespace.
+/// The known facts about the links of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum LinkFacts {
-    /// No part of the daemon knows the namespace.
+    /// The namespace is not known to the daemon.
     #[default]
     Unknown,
-    /// It is known; its links are not yet.
+    /// The namespace is known, but its links were not read yet.
     NotSeen,
-    /// They could not be read: why.
+    /// The links could not be read, for this reason.
     Unreadable(String),
-    /// They were seen.
+    /// The links were read.
     Seen {
-        /// The wire texts of those that are shown.
+        /// The names of the listed interfaces, as on the wire.
         shown: Vec<String>,
-        /// How many there are.
+        /// Number of links, listed or not.
         count: usize,
-        /// When the look began.
+        /// Start time of the dump.
         began: Instant,
     },
 }
 
-/// What is at a path.
+/// The facts about a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EntryFacts {
     /// The path, as text.
     pub path: String,
-    /// Whether the directory that holds it exists.
+    /// Whether the parent directory exists.
     pub directory_exists: bool,
-    /// What it is.
+    /// The kind of entry.
     pub kind: EntryKind,
-    /// Where it leads, if it is a symbolic link.
+    /// The target, if the entry is a symbolic link.
     pub link_target: Option<String>,
-    /// The file system it is on.
+    /// The file system of the entry.
     pub file_system: Option<String>,
-    /// The line of the mount table about what is mounted on it.
+    /// The line in the mount table for a mount on the entry.
     pub mount: Option<String>,
-    /// How mounts propagate to the directory.
+    /// The mount propagation of the directory.
     pub propagation: Option<Propagation>,
 }
 
-/// What an entry is.
+/// The kind of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EntryKind {
-    /// There is none.
+    /// The entry does not exist.
     Nothing,
-    /// A namespace.
+    /// A namespace of any type.
     Namespace {
-        /// Which.
+        /// Its identity.
         id: MountedNamespaceId,
-        /// Its type in the words of `/proc/PID/ns`; `None` where it may not be opened.
+        /// Its type as named in `/proc/PID/ns`. `None` if it may not be opened.
         kind: Option<&'static str>,
     },
     /// A regular file.
@@ -108,31 +108,31 @@ pub enum EntryKind {
         /// Its permission bits.
         mode: u32,
     },
-    /// A symbolic link that leads nowhere.
+    /// A symbolic link whose target does not exist.
     DanglingLink,
-    /// Something else: what, with its article.
+    /// Another kind of file: its description with an article.
     Other(&'static str),
-    /// It cannot be looked at: why.
+    /// The entry cannot be read, for this reason.
     Unreachable(String),
 }
 
-/// How mounts propagate to a place.
+/// The propagation of a mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Propagation {
-    /// As the mount table has it.
+    /// The optional fields of the mount table.
     pub text: String,
-    /// Whether mounts made elsewhere can arrive.
+    /// Whether the mount receives mounts from other mount namespaces.
     pub receives: bool,
 }
 
-/// What this machine and this process allow.
+/// Limits and capabilities of the machine and this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostFacts {
-    /// Needed capabilities that are missing.
+    /// Required capabilities that the process does not have.
     pub missing_capabilities: Vec<&'static str>,
-    /// Limits of the kernel, with their names.
+    /// Kernel limits: sysctl name and value. `None` if the value cannot be read.
     pub limits: Vec<(&'static str, Option<u64>)>,
-    /// Whether the process is in the mount namespace of the first process; `None` where that is hidden.
+    /// Whether the process is in the mount namespace of PID 1. `None` if that cannot be read.
     pub mounts_of_init: Option<bool>,
 }
 
@@ -170,7 +170,7 @@ pub fn explain(facts: &Facts) -> ExplainResponse {
     })
 }
 
-/// Explains a text that is no name; nothing is looked at.
+/// Explains why a text is not a valid name. Reads nothing from the host.
 pub fn explain_invalid(text: &str, err: &NameError) -> ExplainResponse {
     ExplainResponse::success(Explanation {
         namespace: text.to_owned(),
@@ -211,7 +211,7 @@ fn entry_report(entry: &EntryFacts) -> EntryReport {
 }
 
 impl EntryKind {
-    /// Returns what it is, in a few words.
+    /// Returns a short description.
     fn words(&self) -> String {
         match self {
             Self::Nothing => "nothing".to_owned(),

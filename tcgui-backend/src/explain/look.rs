@@ -1,4 +1,4 @@
-//! Looking at one entry and at what the machine allows. Blocks for as long as a few `stat` calls do.
+//! Reads one entry of the netns directory and the limits of the machine. Blocks for a few `stat` calls.
 
 use std::fs;
 use std::io::{self, Read};
@@ -13,8 +13,8 @@ use crate::kernel::mountinfo::{Mount, MountInfo};
 use crate::kernel::netns::{Entry, NetnsFiles};
 use crate::kernel::process;
 
-/// The limits that decide whether directories can be watched: of the machine (`man 7 inotify`), and of the
-/// user namespace (`man 7 namespaces`), which is smaller in some containers.
+/// The limits of inotify: those of the machine (inotify(7)) and those of the user namespace (namespaces(7)), which are lower in
+/// some containers.
 const LIMITS: [&str; 5] = [
     "fs.inotify.max_user_instances",
     "fs.inotify.max_user_watches",
@@ -23,7 +23,7 @@ const LIMITS: [&str; 5] = [
     "user.max_inotify_watches",
 ];
 
-/// Looks at one entry of the netns directory. Opens nothing but namespaces.
+/// Reads the facts about one entry of the netns directory. Opens only namespace files.
 ///
 /// A [`NetnsName`] is one component and never `..`, so the path stays in the directory.
 pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> EntryFacts {
@@ -31,7 +31,7 @@ pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> En
     let link = Inode::at(&path, Links::Stay);
     let is_link = link.as_ref().is_ok_and(|it| it.kind() == FileKind::Symlink);
     let link_target = is_link.then(|| fs::read_link(&path).ok()).flatten();
-    // The mount table has no links in it.
+    // Paths in the mount table contain no symbolic links.
     let resolved = directory.canonicalize();
     let place = resolved.as_deref().unwrap_or(directory);
     let table = MountInfo::read().ok();
@@ -100,7 +100,7 @@ fn is_absent(err: &io::Error) -> bool {
     )
 }
 
-/// Reads what the machine and the process allow. What cannot be read is left out.
+/// Reads limits and capabilities. Values that cannot be read are omitted.
 pub fn host_facts() -> HostFacts {
     HostFacts {
         missing_capabilities: process::missing_capabilities().unwrap_or_default(),
@@ -109,7 +109,7 @@ pub fn host_facts() -> HostFacts {
     }
 }
 
-/// Reads one number of sysctl(8).
+/// Reads one numeric sysctl.
 fn limit(name: &str) -> Option<u64> {
     let path = Path::new("/proc/sys").join(name.replace('.', "/"));
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! From facts to reasons. Pure.
+//! Derives reasons from facts. Pure.
 
 use tcgui_shared::explain::{Reason, ReasonCode};
 use tcgui_shared::names::NamespaceName;
@@ -11,7 +11,7 @@ pub(super) fn is_listed(facts: &Facts) -> bool {
     matches!(&facts.links, LinkFacts::Seen { shown, .. } if !shown.is_empty())
 }
 
-/// Returns why the name is listed or not, and what is wrong besides.
+/// Returns why the name is listed or not, followed by further problems.
 pub(super) fn reasons(facts: &Facts) -> Vec<Reason> {
     let mut reasons = vec![first(facts)];
     reasons.extend(not_propagated(facts));
@@ -103,7 +103,7 @@ fn placeholder(facts: &Facts, path: &str, mode: u32) -> Reason {
         }
         _ => "not waited for".to_owned(),
     };
-    // `ip netns add` makes the file without any permission.
+    // `ip netns add` creates the file with mode 0.
     let maker = match mode {
         0 => {
             "left by an `ip netns add` that failed, or whose mount does not arrive here".to_owned()
@@ -115,7 +115,7 @@ fn placeholder(facts: &Facts, path: &str, mode: u32) -> Reason {
     reason(ReasonCode::Placeholder, text)
 }
 
-/// The reason that lies in its links, for a namespace that exists.
+/// Returns the reason that follows from the links of an existing namespace.
 fn links(facts: &Facts) -> Reason {
     match &facts.links {
         LinkFacts::Unknown => reason(
@@ -148,7 +148,8 @@ fn links(facts: &Facts) -> Reason {
     }
 }
 
-/// A placeholder where mounts of others cannot arrive is most likely a namespace for others.
+/// Returns a warning for a placeholder in a directory that does not receive mounts. Such a placeholder is probably a namespace in
+/// the mount namespace of another process.
 fn not_propagated(facts: &Facts) -> Option<Reason> {
     let entry = facts.entry.as_ref()?;
     let propagation = entry.propagation.as_ref()?;

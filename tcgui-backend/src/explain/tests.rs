@@ -1,4 +1,4 @@
-//! Every reason, by the facts that lead to it.
+//! Tests of each reason with the facts that lead to it.
 
 use std::os::unix::fs::symlink;
 use std::time::{Duration, Instant};
@@ -43,7 +43,7 @@ fn entry(kind: EntryKind) -> EntryFacts {
     }
 }
 
-/// A namespace that is listed; each test takes something away.
+/// Returns the facts about a listed namespace. Each test changes some of them.
 fn facts(kind: EntryKind, status: EntryStatus) -> Facts {
     Facts {
         name: NamespaceName::named("x").unwrap(),
@@ -76,7 +76,7 @@ fn seen(shown: &[&str], count: usize) -> LinkFacts {
     }
 }
 
-/// The verdict, the codes, and all texts.
+/// Returns whether the name is listed, the reason codes, and all texts.
 fn verdict(facts: &Facts) -> (bool, Vec<ReasonCode>, String) {
     let explanation = explain(facts).explanation.expect("explained");
     let codes = explanation.reasons.iter().map(|it| it.code).collect();

@@ -1,4 +1,4 @@
-//! An explanation for people. Pure.
+//! Formats an explanation for the terminal. Pure.
 
 use std::fmt::Write;
 
@@ -6,17 +6,17 @@ use tcgui_shared::explain::{DoorbellReport, EntryReport, Explanation};
 
 use crate::listing::printable;
 
-/// Who explains.
+/// The origin of an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// The running daemon of this name.
     Daemon(String),
-    /// The command itself.
+    /// The command, which scanned the host.
     Own,
 }
 
-/// Returns the explanation as lines for a terminal. What came from elsewhere is stripped of control
-/// characters: a name may hold any.
+/// Returns the explanation as lines for a terminal. Control characters are removed from all texts, because a name may contain
+/// them.
 pub fn text(explanation: &Explanation, source: &Source) -> String {
     let mut lines = Lines::default();
     let verdict = if explanation.listed {
