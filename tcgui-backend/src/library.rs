@@ -1,8 +1,8 @@
-//! The presets and scenarios that there are: shipped, from files, and stored over the bus.
+//! The presets and scenarios: shipped, read from files, and stored over the bus.
 //!
-//! The actor owns the state directory and the watches on the directories of files. Inputs: requests of
-//! clients and orders to reload, through the [`LibraryHandle`]; rings of the watches. Output: the
-//! [`Library`], complete and never changed in place. It ends when it is told to stop.
+//! The actor owns the state directory and the watches on the file directories. Its inputs are client requests and reload requests
+//! through the [`LibraryHandle`], and events of the watches. Its output is a complete [`Library`], which is never changed in
+//! place. It ends when it is told to stop.
 //!
 //! ```text
 //!  assets ─────────────┐
@@ -12,9 +12,9 @@
 //!      └───── requests ─────────┴──────── task.rs
 //! ```
 //!
-//! Later layers hide earlier ones by id: what is compiled in, `/usr/share/tcgui`, `~/.config/tcgui`, the
-//! working directory, the directories of the command line, the state directory. A file that is wrong is
-//! reported and changes nothing: what was read from it before stays.
+//! Later layers hide earlier ones by id. The order is: compiled-in files, `/usr/share/tcgui`, `~/.config/tcgui`, the working
+//! directory, the directories of the command line, the state directory. An invalid file is reported, and its last valid content
+//! stays in force.
 
 mod built_in;
 pub mod check;
@@ -40,33 +40,33 @@ use task::{Command, LibraryStore};
 
 pub use task::Task;
 
-/// Changes that wait while one is stored; each is a synchronous write. More are answered "busy".
+/// Maximum number of changes that wait while one is stored. Each is a synchronous write. Further changes are answered "busy".
 const CHANGES: usize = 16;
 
-/// Where the library comes from.
+/// The sources of the library.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LibraryConfig {
     /// Directories with preset files; later ones win. They need not exist.
     pub preset_dirs: Vec<PathBuf>,
     /// Directories with scenario files; later ones win. They need not exist.
     pub scenario_dirs: Vec<PathBuf>,
-    /// Where scenarios are stored that came over the bus. Made when there is something to store.
+    /// Directory for scenarios that clients store. It is created with the first stored scenario.
     pub store: PathBuf,
 }
 
-/// The presets and scenarios at one moment.
+/// A snapshot of the presets and scenarios.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Library {
-    /// In the order of display: the shipped ones, then by id.
+    /// In display order: the shipped presets, then the others by id.
     pub presets: Vec<CustomPreset>,
-    /// In the same order.
+    /// In the same order as the presets.
     pub scenarios: Vec<Arc<NetworkScenario>>,
-    /// Files that are wrong, of both kinds, and where they are.
+    /// Errors of preset and scenario files.
     pub load_errors: Vec<LoadError>,
 }
 
 impl Library {
-    /// Returns the scenario of this id.
+    /// Returns the scenario with this id.
     pub fn scenario(&self, id: &str) -> Option<Arc<NetworkScenario>> {
         self.scenarios
             .iter()
@@ -82,7 +82,7 @@ impl Library {
     }
 }
 
-/// To look at the library and to change it. Clones are cheap. The actor ends with the last one.
+/// Reads and changes the library. Clones are cheap. The actor ends when the last one is dropped.
 #[derive(Debug, Clone)]
 pub struct LibraryHandle {
     library: watch::Receiver<Arc<Library>>,
@@ -91,13 +91,12 @@ pub struct LibraryHandle {
 }
 
 impl LibraryHandle {
-    /// Returns what there is now.
+    /// Returns the current library.
     pub fn snapshot(&self) -> Arc<Library> {
         Arc::clone(&self.library.borrow())
     }
 
-    /// Waits until there is something else than at the last call. Cancel-safe; never returns after
-    /// the actor has ended.
+    /// Waits for a library newer than the one of the last call. Cancel-safe. Never returns after the actor has ended.
     pub async fn changed(&mut self) -> Arc<Library> {
         match self.library.changed().await {
             Ok(()) => Arc::clone(&self.library.borrow_and_update()),
@@ -105,12 +104,12 @@ impl LibraryHandle {
         }
     }
 
-    /// Reads all files again, soon.
+    /// Requests that all files are read again. Returns immediately.
     pub fn reload(&self) {
         self.reload.notify_one();
     }
 
-    /// Answers a client. What was stored is in the snapshot before the answer is given.
+    /// Returns the response to a client's request. A stored change is in the snapshot before this returns.
     pub async fn request(&self, request: ScenarioRequest) -> ScenarioResponse {
         match request {
             ScenarioRequest::List => self.snapshot().list(),
@@ -141,17 +140,16 @@ fn stopping() -> ScenarioResponse {
     ScenarioError::new(ErrorCategory::Transient, "the backend is stopping").into()
 }
 
-/// Checks that no other user could have written the stored scenarios.
+/// Checks that other users cannot write to the stored scenarios.
 ///
 /// # Errors
-/// What is not trusted, and how to repair it.
+/// The untrusted file or directory, and how to repair it.
 pub async fn check_store(config: &LibraryConfig) -> Result<(), Distrust> {
     let store = Store::new(config.store.clone());
     blocking::run(move || store.check()).await
 }
 
-/// Reads everything once and builds the actor. Fails at nothing: what cannot be read is reported in the
-/// library.
+/// Reads all files once and builds the actor. Never fails: errors are reported in the library.
 pub async fn open(config: LibraryConfig) -> (LibraryHandle, Task) {
     let (desk, library) = blocking::run(move || {
         let mut desk = LibraryStore::new(config);

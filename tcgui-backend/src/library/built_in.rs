@@ -1,4 +1,4 @@
-//! What is compiled in: the files in `assets/`, which packages also install as examples.
+//! The compiled-in files from `assets/`. Packages also install them as examples.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ macro_rules! assets {
     };
 }
 
-/// A compiled-in file: the name it has in messages, and its bytes.
+/// A compiled-in file: its name for messages, and its bytes.
 type Asset = (&'static str, &'static [u8]);
 
 /// The presets in the order of display.

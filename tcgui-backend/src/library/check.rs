@@ -1,4 +1,4 @@
-//! `tcgui-backend check`: whether files are presets and scenarios that a backend would load.
+//! `tcgui-backend check`: checks whether the backend would load files as presets or scenarios.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::document::{Document, DocumentError};
 use crate::error::chain;
 use crate::{preset, scenario};
 
-/// What a file is.
+/// The result of checking a file.
 #[derive(Debug)]
 pub enum Finding {
-    /// A preset of this id.
+    /// A preset with this id.
     Preset(String),
-    /// A scenario of this id, with this many steps.
+    /// A scenario with this id and number of steps.
     Scenario(String, usize),
-    /// Nothing that would be loaded.
+    /// The file would not be loaded.
     Wrong(CheckError),
 }
 
@@ -30,17 +30,17 @@ pub enum CheckError {
     /// The file cannot be read.
     #[error("{}", chain(.0))]
     Read(#[from] ReadError),
-    /// It says something wrong.
+    /// The content is invalid.
     #[error("{0}")]
     Document(#[from] DocumentError),
 }
 
-/// What came of the check of one file; displays as one line.
+/// The result for one file. Its `Display` is one line.
 #[derive(Debug)]
 pub struct Verdict {
     /// The file as given.
     pub path: PathBuf,
-    /// What it is.
+    /// The result.
     pub finding: Finding,
 }
 
@@ -68,8 +68,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// Checks files, in their order. Scenarios may name the presets that a backend of this configuration
-/// has, and those of the other files.
+/// Checks files in the given order. Scenarios may reference the presets of this configuration and those of the other files.
 pub fn check(paths: &[PathBuf], config: &LibraryConfig) -> Vec<Verdict> {
     let mut presets = installed(config);
     let mut findings: Vec<_> = paths.iter().map(|path| first_look(path)).collect();
@@ -86,7 +85,7 @@ pub fn check(paths: &[PathBuf], config: &LibraryConfig) -> Vec<Verdict> {
     paths.iter().zip(findings.drain(..)).map(verdict).collect()
 }
 
-/// A file whose presets are not looked up yet.
+/// A file whose preset references are not resolved yet.
 enum Look {
     Preset(Box<CustomPreset>),
     Scenario(Vec<u8>),
@@ -118,7 +117,7 @@ fn first_look(path: &Path) -> Look {
     look().unwrap_or_else(Look::Wrong)
 }
 
-/// A file is what its members say, wherever it lies.
+/// Returns whether a document is a scenario. The members decide, not the directory.
 fn is_scenario(document: &Document<'_>) -> bool {
     ["steps", "loop_scenario", "cleanup_on_failure", "metadata"]
         .into_iter()

@@ -1,4 +1,4 @@
-//! Directories of files: what is in them, read within bounds.
+//! Lists and reads directories of files within limits.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -7,24 +7,24 @@ use std::path::{Path, PathBuf};
 use crate::document::MAX_SIZE;
 use crate::kernel::private_dir::open_foreign;
 
-/// What files are called.
+/// The file name extension.
 pub(super) const EXTENSION: &str = "json5";
-/// The most files that are read from one directory.
+/// Maximum number of files read from one directory.
 const MAX_FILES: usize = 4096;
 
 /// Why a file or directory was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The directory is there and closed.
+    /// The directory exists but cannot be read.
     #[error("cannot read the directory")]
     Directory(#[source] io::Error),
-    /// The rest of the directory was left unread.
+    /// The directory has too many files. The rest was not read.
     #[error("more than {MAX_FILES} files, the rest is not read")]
     TooMany,
     /// The file cannot be opened.
     #[error("cannot open the file")]
     Open(#[source] io::Error),
-    /// A directory, a pipe, a device.
+    /// The path is a directory, a pipe or a device.
     #[error("is not a regular file")]
     Kind,
     /// The file cannot be read.
@@ -32,7 +32,7 @@ pub enum ReadError {
     Read(#[source] io::Error),
 }
 
-/// Returns the files of a directory by name; none if it does not exist.
+/// Returns the files of a directory sorted by name. The list is empty if the directory does not exist.
 pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -42,7 +42,7 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
     let mut paths = Vec::new();
     for entry in entries {
         let path = entry.map_err(ReadError::Directory)?.path();
-        // Hidden files are what editors and package managers leave behind.
+        // Skip hidden files: editors and package managers create them temporarily.
         let hidden = path
             .file_name()
             .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -58,7 +58,7 @@ pub(super) fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
     Ok(paths)
 }
 
-/// Returns how many of the paths are to be read, and the error that stands for the rest.
+/// Returns the paths to read, and an error if there are more than the limit.
 pub(super) fn bounded(paths: &[PathBuf]) -> (&[PathBuf], Option<ReadError>) {
     match paths.get(..MAX_FILES) {
         Some(first) if paths.len() > MAX_FILES => (first, Some(ReadError::TooMany)),
@@ -66,8 +66,9 @@ pub(super) fn bounded(paths: &[PathBuf]) -> (&[PathBuf], Option<ReadError>) {
     }
 }
 
-/// Reads a file, one byte more than allowed if there are more. Other users may control its directory: a pipe or
-/// device is not opened, and a link not followed that leads to what its owner could not read.
+/// Reads at most one byte more than the limit, so that the caller can detect a file that is too long. Other users may control the
+/// directory. Therefore pipes and devices are not opened, and a symbolic link is not followed to a file that its owner could not
+/// read.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     let file = open_foreign(path).map_err(|err| match err.kind() {
         io::ErrorKind::InvalidInput => ReadError::Kind,
@@ -76,7 +77,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, ReadError> {
     read_open(file, MAX_SIZE)
 }
 
-/// Reads an open file, one byte more than the limit if there are more.
+/// Reads at most one byte more than the limit from an open file.
 pub(super) fn read_open(file: File, limit: usize) -> Result<Vec<u8>, ReadError> {
     let mut bytes = Vec::new();
     let limit = u64::try_from(limit).unwrap_or(u64::MAX).saturating_add(1);
@@ -86,7 +87,7 @@ pub(super) fn read_open(file: File, limit: usize) -> Result<Vec<u8>, ReadError> 
     Ok(bytes)
 }
 
-/// Returns whether the error says that there is nothing at the path.
+/// Returns whether the error means that the path does not exist.
 pub(super) fn is_absent(err: &io::Error) -> bool {
     matches!(
         err.kind(),

@@ -1,4 +1,4 @@
-//! One reading of all layers: what each file says, which of them wins, and what is wrong. Pure.
+//! One pass over all layers: parses files, decides which entry hides which, and collects errors. Pure.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -12,9 +12,9 @@ use crate::document::{DocumentError, shortened};
 use crate::error::{BoxError, chain};
 use crate::{preset, scenario};
 
-/// The most steps of all scenarios together: a list of them is some 40 MB then.
+/// Maximum number of steps of all scenarios together. A list with this many steps is about 40 MB on the wire.
 pub(super) const MAX_STEPS: usize = 100_000;
-/// The most errors that are reported; the rest is counted.
+/// Maximum number of reported errors. Further errors are only counted.
 const MAX_ERRORS: usize = 500;
 
 /// Why a file is not in the library.
@@ -53,7 +53,7 @@ impl EntryError {
     }
 }
 
-/// What can be in a layer.
+/// An entry of a layer.
 pub(super) trait Entry: Clone {
     fn id(&self) -> &str;
 }
@@ -70,7 +70,7 @@ impl Entry for Arc<NetworkScenario> {
     }
 }
 
-/// What was last read from each file, so that a broken edit changes nothing.
+/// The last valid content of each file. It stays in force if an edit makes the file invalid.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     presets: HashMap<PathBuf, CustomPreset>,
@@ -80,11 +80,11 @@ pub(super) struct Memory {
 /// Entries by id, later layers over earlier ones.
 #[derive(Debug)]
 struct Layered<T> {
-    /// Those of the first layer keep their place, also if another layer hides them.
+    /// Entries of the first layer keep their position, even if another layer hides them.
     first: Vec<T>,
     in_first: bool,
     others: BTreeMap<String, T>,
-    /// Of the layer that is being read: which file has which id.
+    /// The file of each id in the current layer.
     taken: HashMap<String, PathBuf>,
 }
 
@@ -125,7 +125,7 @@ impl<T: Entry> Layered<T> {
     }
 }
 
-/// A reading in progress. Presets come before scenarios, which may name them.
+/// A pass in progress. Presets are read before scenarios, which may reference them.
 #[derive(Debug)]
 pub(super) struct Reading<'a> {
     memory: &'a mut Memory,
@@ -155,13 +155,13 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Ends a layer: from here on, an id hides the same id before.
+    /// Ends a layer. Ids of the next layers hide equal ids of this one.
     pub(super) fn next_layer(&mut self) {
         self.presets.next_layer();
         self.scenarios.next_layer();
     }
 
-    /// Takes in a preset file.
+    /// Adds a preset file.
     pub(super) fn preset(&mut self, path: &Path, bytes: &[u8]) {
         self.seen.insert(path.to_owned());
         let entry = match preset::read(bytes) {
@@ -179,14 +179,14 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Ends the presets: scenarios may name them from here on, and the first layer of those begins.
+    /// Ends the presets and begins the first layer of scenarios, which may reference the presets.
     pub(super) fn presets_done(&mut self) {
         let presets = std::mem::replace(&mut self.presets, Layered::new());
         self.all_presets = presets.into_entries();
         self.scenarios = Layered::new();
     }
 
-    /// Takes in a scenario file.
+    /// Adds a scenario file.
     pub(super) fn scenario(&mut self, path: &Path, bytes: &[u8]) {
         self.seen.insert(path.to_owned());
         let known = self.memory.scenarios.get(path);
@@ -208,7 +208,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Takes in a scenario that is no file of a person.
+    /// Adds a stored or compiled-in scenario.
     pub(super) fn put_scenario(&mut self, path: &Path, entry: Arc<NetworkScenario>) {
         let steps = self.steps + entry.steps.len();
         let put = if steps > MAX_STEPS {
@@ -222,7 +222,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Takes in that a file could not be read now; what was read before stays.
+    /// Reports that a file could not be read. Its last valid content stays.
     pub(super) fn unread_preset(&mut self, path: &Path, why: impl Into<BoxError>) {
         self.seen.insert(path.to_owned());
         self.error(path, &EntryError::Unread(why.into()));
@@ -232,7 +232,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// As [`Self::unread_preset`].
+    /// Does the same as [`Self::unread_preset`] for a scenario.
     pub(super) fn unread_scenario(&mut self, path: &Path, why: impl Into<BoxError>) {
         self.seen.insert(path.to_owned());
         self.error(path, &EntryError::Unread(why.into()));
@@ -241,12 +241,12 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Reports what is wrong with a path of which nothing is known.
+    /// Reports an error of a path without earlier content.
     pub(super) fn unread(&mut self, path: &Path, why: impl Into<BoxError>) {
         self.error(path, &EntryError::Unread(why.into()));
     }
 
-    /// Returns the files of a directory that were read before.
+    /// Returns the known files of a directory.
     pub(super) fn known_in(&self, directory: &Path) -> Vec<PathBuf> {
         let paths = self.memory.presets.keys();
         let paths = paths.chain(self.memory.scenarios.keys());
@@ -258,7 +258,7 @@ impl<'a> Reading<'a> {
         known
     }
 
-    /// Returns the library, and forgets files that are gone.
+    /// Returns the library, and removes the content of deleted files from memory.
     pub(super) fn finish(mut self) -> Library {
         let seen = &self.seen;
         self.memory.presets.retain(|path, _| seen.contains(path));
@@ -288,7 +288,7 @@ impl<'a> Reading<'a> {
     }
 }
 
-/// Keeps the times, and the very object, of a scenario that says the same as before.
+/// Returns the known object with its timestamps if the content of the scenario is unchanged.
 fn unchanged(known: Option<&Arc<NetworkScenario>>, read: NetworkScenario) -> Arc<NetworkScenario> {
     let Some(known) = known else {
         return Arc::new(read);

@@ -1,7 +1,7 @@
-//! Scenarios that came over the bus, on disk: one file each, written whole or not at all.
+//! Stores scenarios that clients send, one file for each. Each write is atomic.
 //!
-//! Synchronous; the actor calls it on a blocking thread, one call at a time. Directories and files that another
-//! user could have written are refused ([`PrivateDir`]).
+//! Synchronous: the actor calls it on a blocking thread, one call at a time. Directories and files that another user could have
+//! written are refused ([`PrivateDir`]).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,28 +12,28 @@ use super::files::{self, ReadError};
 use crate::kernel::private_dir::{Distrust, PrivateDir, PrivateDirError};
 use crate::scenario;
 
-/// The most scenarios that are stored.
+/// Maximum number of stored scenarios.
 const MAX_STORED: usize = 1000;
-/// The largest stored file: ten thousand steps as the wire has them.
+/// Maximum size of a stored file in bytes: ten thousand steps in wire format.
 const MAX_SIZE: usize = 16 * 1024 * 1024;
-/// What the files are called.
+/// The file name extension.
 const EXTENSION: &str = "json";
-/// What a file is called while it is written; no id leads to a name that begins with a dot.
+/// The file name during a write. No id maps to a name that begins with a dot.
 const UNFINISHED: &str = ".unfinished";
-/// What is added to the name of a file that cannot be read.
+/// The suffix of a damaged file that was set aside.
 const ASIDE: &str = "damaged";
 
-/// Why something was not stored or not read.
+/// Why a scenario was not stored or read.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum StoreError {
-    /// The state directory cannot be made.
+    /// The state directory cannot be created.
     #[error("cannot make the directory {}", directory.display())]
     Create {
         directory: PathBuf,
         #[source]
         err: io::Error,
     },
-    /// The file was not written; what was there before still is.
+    /// The file was not written. The earlier content is unchanged.
     #[error("cannot write {}", path.display())]
     Write {
         path: PathBuf,
@@ -47,35 +47,35 @@ pub(super) enum StoreError {
         #[source]
         err: io::Error,
     },
-    /// The scenario cannot be written as JSON.
+    /// The scenario cannot be serialised.
     #[error("cannot write the scenario as JSON")]
     Encode(#[source] serde_json::Error),
-    /// There are too many.
+    /// The maximum number of scenarios is stored.
     #[error("{MAX_STORED} scenarios are stored, which is the most: remove one first")]
     Full,
     /// The directory or a file cannot be read now.
     #[error(transparent)]
     Read(ReadError),
-    /// The file was set aside and counts no more.
+    /// The damaged file was renamed and is not loaded.
     #[error("damaged, set aside as {}", aside.display())]
     SetAside {
         aside: PathBuf,
         #[source]
         err: DamageError,
     },
-    /// The file should be set aside and stayed.
+    /// The damaged file could not be renamed.
     #[error("damaged, and cannot be set aside ({moving})")]
     Stuck {
         moving: io::Error,
         #[source]
         err: DamageError,
     },
-    /// Left from an earlier start.
+    /// The file was set aside by an earlier run.
     #[error("was damaged and set aside: repair and rename it, or remove it")]
     Aside,
 }
 
-/// What is wrong with a stored file.
+/// Why a stored file is damaged.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum DamageError {
     #[error("no scenario")]
@@ -89,7 +89,7 @@ pub(super) enum DamageError {
 }
 
 impl StoreError {
-    /// Returns what the failure means to a client.
+    /// Returns the error category for the client.
     pub(super) fn category(&self) -> ErrorCategory {
         let (Self::Create { err, .. } | Self::Write { err, .. } | Self::Remove { err, .. }) = self
         else {
@@ -108,14 +108,14 @@ impl StoreError {
     }
 }
 
-/// The state directory's part for scenarios.
+/// The directory of stored scenarios.
 #[derive(Debug)]
 pub(super) struct Store {
     directory: PathBuf,
 }
 
 impl Store {
-    /// The directory need not exist; it is made when something is to be stored.
+    /// Creates a store. The directory need not exist. It is created with the first stored scenario.
     pub(super) fn new(directory: PathBuf) -> Self {
         Self { directory }
     }
@@ -125,7 +125,7 @@ impl Store {
         self.directory.join(file_name(id))
     }
 
-    /// Returns what is stored, by file, and what is wrong, by path. Damaged files are renamed.
+    /// Returns the stored scenarios by file, and the errors by path. Damaged files are renamed.
     pub(super) fn read(&self) -> Vec<(PathBuf, Result<NetworkScenario, StoreError>)> {
         let opened = self.open().and_then(|directory| match directory {
             Some(directory) => Ok(Some((names(&directory)?, directory))),
@@ -154,11 +154,10 @@ impl Store {
         found
     }
 
-    /// Checks that no other user could have written what is stored.
+    /// Checks that other users cannot write to the directory and its files.
     ///
     /// # Errors
-    /// What is not trusted, and how to repair it. What cannot be read for another reason is reported by
-    /// [`Self::read`].
+    /// The untrusted path and how to repair it. Other read errors are reported by [`Self::read`].
     pub(super) fn check(&self) -> Result<(), Distrust> {
         let directory = match PrivateDir::open(&self.directory) {
             Ok(directory) => directory,
@@ -181,7 +180,7 @@ impl Store {
         Ok(())
     }
 
-    /// Opens the directory; `None` if there is none.
+    /// Opens the directory. Returns `None` if it does not exist.
     fn open(&self) -> io::Result<Option<PrivateDir>> {
         match PrivateDir::open(&self.directory).map_err(PrivateDirError::into_io) {
             Ok(directory) => Ok(Some(directory)),
@@ -217,8 +216,8 @@ impl Store {
         Ok(scenario)
     }
 
-    /// Writes a scenario over what is stored under its id. After a crash, the old one is there or the
-    /// new one, whole.
+    /// Writes a scenario and replaces the stored one with the same id. After a crash the file has either the old or the new
+    /// content.
     pub(super) fn write(&self, scenario: &NetworkScenario) -> Result<(), StoreError> {
         let json = serde_json::to_vec_pretty(scenario).map_err(StoreError::Encode)?;
         let name = file_name(&scenario.id);
@@ -236,7 +235,7 @@ impl Store {
         })
     }
 
-    /// Removes what is stored under an id, and returns whether there was anything.
+    /// Removes the scenario with this id. Returns whether it existed.
     pub(super) fn remove(&self, id: &str) -> Result<bool, StoreError> {
         let removed = self.open().and_then(|directory| match directory {
             Some(directory) => {
@@ -256,7 +255,7 @@ impl Store {
     }
 }
 
-/// Returns the names of all entries in order.
+/// Returns the sorted names of all entries.
 fn names(directory: &PrivateDir) -> io::Result<Vec<PathBuf>> {
     let mut names: Vec<_> = directory.names()?.into_iter().map(PathBuf::from).collect();
     names.sort_unstable();
@@ -275,17 +274,17 @@ fn replace(directory: &PrivateDir, name: &str, bytes: &[u8]) -> io::Result<()> {
         .and_then(|()| directory.rename(UNFINISHED, name))
         .and_then(|()| directory.sync());
     if written.is_err() {
-        // Frees the space of a half-written file; what cannot be removed is overwritten next time.
+        // Frees the space of the unfinished file. If that fails, the next write replaces the file.
         directory.remove(UNFINISHED).ok();
     }
     written
 }
 
-/// Renames a damaged file to a free name beside it.
+/// Renames a damaged file to an unused name in the same directory.
 fn set_aside(directory: &PrivateDir, name: &Path) -> io::Result<PathBuf> {
     for number in 1..=MAX_STORED {
         let aside = name.with_extension(format!("{number}.{ASIDE}"));
-        // Links, unlike a rename, never replace what is there.
+        // Use link(2): unlike rename(2), it never replaces an existing file.
         match directory.link(name, &aside) {
             Ok(()) => return directory.remove(name).map(|()| aside),
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => {}
@@ -295,8 +294,8 @@ fn set_aside(directory: &PrivateDir, name: &Path) -> io::Result<PathBuf> {
     Err(io::ErrorKind::AlreadyExists.into())
 }
 
-/// Returns the file name of an id: the id itself if any file system takes it as it is, else `=` and
-/// its bytes in base64 (RFC 4648 §5). No two ids have one name, and no name leads elsewhere.
+/// Returns the file name for an id. An id that is valid on every file system is used unchanged. Otherwise the name is `=` and the
+/// base64 form of the id (RFC 4648 §5). The mapping is injective, and no name leaves the directory.
 pub(super) fn file_name(id: &str) -> String {
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);

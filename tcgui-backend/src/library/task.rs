@@ -1,4 +1,4 @@
-//! The actor: waits for a ring, an order or a request, and lets the desk do it on a blocking thread.
+//! The actor: waits for watch events, reload requests and client requests, and runs [`LibraryStore`] on a blocking thread.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -24,12 +24,12 @@ use crate::pacing::Pacing;
 use crate::preset::Flaw;
 use crate::scenario;
 
-/// The first change is read at once; while changes keep coming, reading takes a tenth of the time.
+/// The first change is read immediately. During a series of changes, reading takes at most a tenth of the time.
 const PACING: Pacing = Pacing::new(10, Duration::from_millis(25), Duration::from_millis(500));
-/// How often files are read while a watch is missing (inotify limits, for instance).
+/// Interval between reads while a watch is missing, for example because of the inotify limits.
 const UNWATCHED: Duration = Duration::from_secs(30);
 
-/// What is asked of the actor.
+/// A request to the actor.
 #[derive(Debug)]
 pub(super) enum Command {
     Change {
@@ -38,7 +38,7 @@ pub(super) enum Command {
     },
 }
 
-/// The result of a piece of work, with the desk that did it.
+/// The result of work on the blocking thread, with the store that the thread used.
 #[derive(Debug)]
 struct Done {
     desk: LibraryStore,
@@ -56,20 +56,20 @@ enum Input {
     Timer,
 }
 
-/// The library actor; [`Task::run`] is its life.
+/// The library actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
-    /// `None` while it works; requests wait in their channel until it is back.
+    /// `None` while a blocking thread uses it. Requests wait in their channel meanwhile.
     desk: Option<LibraryStore>,
     work: JoinSet<Done>,
     library: watch::Sender<Arc<Library>>,
     commands: mpsc::Receiver<Command>,
     reload: Arc<Notify>,
-    /// Watches ring this.
+    /// Notified by the watches.
     rung: Arc<Notify>,
     wanted: bool,
     pacing: Pacing,
-    /// When to read without a ring; `None` while all watches are there.
+    /// Time of the next read without an event. `None` while all watches exist.
     look_at: Option<Instant>,
 }
 
@@ -96,7 +96,7 @@ impl Task {
         task
     }
 
-    /// Keeps the library as it is on disk until `stop` is cancelled. What is being stored is finished.
+    /// Keeps the library up to date with the files until `stop` is cancelled. A running write is completed first.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             match self.next_input(&stop).await {
@@ -143,14 +143,14 @@ impl Task {
             // Cancel-safe: the set keeps a result until it is returned.
             Some(done) = self.work.join_next(), if !self.work.is_empty() => done.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), |done| Input::Done(Box::new(done))),
-            // Cancel-safe, as is the next: a notification stays until it is returned.
+            // Both are cancel-safe: `Notify` keeps the permit until it is consumed.
             () = self.reload.notified() => Input::Rung,
             () = self.rung.notified() => Input::Rung,
             // Cancel-safe: `recv` takes nothing unless it returns it.
             command = self.commands.recv(), if self.desk.is_some() => {
                 command.map_or(Input::HandlesGone, Input::Command)
             }
-            // Cancel-safe: the deadline is computed anew each time.
+            // Cancel-safe: the deadline is stored in the actor.
             () = wake => Input::Timer,
         }
     }
@@ -215,7 +215,7 @@ impl Task {
             self.library.send_replace(Arc::new(library));
         }
         if let Some((reply, response)) = answer {
-            // A client that is gone needs no answer.
+            // The client may no longer wait for the reply.
             reply.send(response).ok();
         }
     }
@@ -227,7 +227,7 @@ impl Task {
     }
 }
 
-/// Logs what is wrong now and was not wrong before.
+/// Logs the errors that are new.
 fn log_errors(before: &[LoadError], errors: &[LoadError]) {
     let known: HashSet<_> = before
         .iter()
@@ -240,7 +240,7 @@ fn log_errors(before: &[LoadError], errors: &[LoadError]) {
     }
 }
 
-/// What reads and writes; only ever in one place at a time.
+/// Reads and writes the files. Either the actor or one blocking thread owns it.
 #[derive(Debug)]
 pub(super) struct LibraryStore {
     preset_dirs: Vec<PathBuf>,
@@ -249,7 +249,7 @@ pub(super) struct LibraryStore {
     memory: Memory,
     watches: Watches,
     rung: Arc<Notify>,
-    /// Said once, not at each reading.
+    /// Whether a missing watch was logged, so that it is logged only once.
     unwatched: bool,
 }
 
@@ -273,7 +273,7 @@ impl LibraryStore {
         }
     }
 
-    /// Returns whether a watch is missing, and says so when that is new.
+    /// Returns whether a watch is missing, and logs the first failure.
     fn unwatched(&mut self) -> bool {
         let failure = self.watches.failure();
         if let Some(err) = failure
@@ -285,7 +285,7 @@ impl LibraryStore {
         self.unwatched
     }
 
-    /// Reads everything. The watches are placed first, so that no change falls between.
+    /// Reads all files. The watches are placed first, so that no change is missed.
     pub(super) fn read(&mut self) -> Library {
         self.watches.place();
         let mut reading = Reading::begin(&mut self.memory, unix_seconds());
@@ -320,7 +320,7 @@ impl LibraryStore {
             ScenarioRequest::Add(scenario) => self.add(scenario, library),
             ScenarioRequest::Update(scenario) => self.update(scenario, library),
             ScenarioRequest::Remove { id } => self.remove(&id, library),
-            // Answered from the snapshot, which needs no desk.
+            // The handle answers these requests from the snapshot.
             ScenarioRequest::List | ScenarioRequest::Get { .. } => Ok(library.list()),
         };
         changed.unwrap_or_else(ScenarioResponse::from)
@@ -348,7 +348,7 @@ impl LibraryStore {
         Ok(ScenarioResponse::Added { id: scenario.id })
     }
 
-    /// A scenario of a file is hidden by its update, not changed.
+    /// Updates a scenario. If it comes from a file, the stored version hides the file, which is not changed.
     fn update(
         &self,
         scenario: NetworkScenario,
@@ -382,7 +382,7 @@ impl LibraryStore {
     }
 }
 
-/// Refuses what would be stored and then not be listed.
+/// Refuses a scenario that would exceed the limits of the library and therefore not be listed.
 fn check_room(
     operation: &str,
     scenario: &NetworkScenario,
@@ -402,7 +402,7 @@ fn check_room(
     })
 }
 
-/// Returns a scenario as it is stored: what follows from the rest is not taken from the client.
+/// Returns a scenario in stored form. Derived fields are computed here and not taken from the client.
 fn stored(scenario: NetworkScenario, created_at: u64, modified_at: u64) -> NetworkScenario {
     let duration_ms = scenario::duration_ms(&scenario.steps);
     NetworkScenario {
@@ -433,7 +433,7 @@ fn unstored(operation: &str, err: &StoreError) -> ScenarioError {
     }
 }
 
-/// How files of one kind are taken in.
+/// The functions that add files of one kind.
 pub(super) struct Kind {
     take: fn(&mut Reading<'_>, &Path, &[u8]),
     unread: fn(&mut Reading<'_>, &Path, files::ReadError),
@@ -454,7 +454,7 @@ impl Kind {
 pub(super) fn read_directory(reading: &mut Reading<'_>, directory: &Path, kind: &Kind) {
     let (paths, closed) = match files::list(directory) {
         Ok(paths) => (paths, None),
-        // What was read from it before stays.
+        // The last valid content of its files stays.
         Err(err) => (reading.known_in(directory), Some(err)),
     };
     if let Some(err) = closed {
@@ -467,7 +467,7 @@ pub(super) fn read_directory(reading: &mut Reading<'_>, directory: &Path, kind: 
     for path in paths {
         match files::read(path) {
             Ok(bytes) => (kind.take)(reading, path, &bytes),
-            // Removed since the directory was listed.
+            // The file was removed after the directory was listed.
             Err(files::ReadError::Open(err)) if files::is_absent(&err) && !path.is_symlink() => {}
             Err(err) => (kind.unread)(reading, path, err),
         }

@@ -1,4 +1,4 @@
-//! The library as its users see it: over real directories, with real watches.
+//! Tests of the library over real directories with real watches.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,10 @@ mod reload;
 mod shipped;
 mod stored;
 
-/// Machines that run tests are busy.
+/// Wide, because test machines are busy.
 const SOON: Duration = Duration::from_secs(10);
 
-/// A library over directories of its own, and its actor.
+/// A library with its own directories and actor.
 struct Bench {
     root: TempDir,
     handle: LibraryHandle,
@@ -42,7 +42,7 @@ impl Bench {
         }
     }
 
-    /// Ends the actor and starts another over the same directories.
+    /// Ends the actor and starts a new one over the same directories.
     async fn restart(self) -> Self {
         Self::over(self.end().await).await
     }

@@ -1,7 +1,7 @@
-//! What makes the library look again: watches on its directories and on what leads to them.
+//! Watches the library's directories and their ancestors for changes.
 //!
-//! A ring says that something happened, never what. A directory is watched, and so is its nearest
-//! ancestor that exists, so that its appearing and vanishing ring too.
+//! An event only triggers a new read. It does not identify the change. The nearest existing ancestor of each directory is also
+//! watched, so that creating and deleting the directory cause events.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -16,25 +16,26 @@ use tokio::sync::Notify;
 
 use super::files::EXTENSION;
 
-/// The kinds of events that [`ring`] distinguishes. A look opens directories itself, and must not cause an event.
+/// The kinds of events that [`ring`] distinguishes. Opening is not among them, because reading a directory must not cause an
+/// event.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
     .union(EventKindMask::MODIFY_NAME)
     .union(EventKindMask::MODIFY_META)
     .union(EventKindMask::ACCESS_CLOSE);
 
-/// What the thread of the watches leaves for the actor.
+/// State shared between the watching thread and the actor.
 #[derive(Debug, Default)]
 struct Rings {
-    /// Directories came or went, or events were lost: the watches may hang on what is gone.
+    /// A directory was created or deleted, or events were lost. The watches may refer to deleted directories.
     moved: AtomicBool,
-    /// The thread works. A handler that never got one must not ring: trying again would ring again.
+    /// The thread runs. A handler whose thread never started must not notify: a retry would notify again.
     running: AtomicBool,
-    /// The thread has ended, and its watches with it.
+    /// The thread has ended, and so have its watches.
     ended: AtomicBool,
 }
 
-/// Runs in notify's thread: says whether an event matters, and never blocks.
+/// Runs in notify's thread. Decides whether an event matters. Never blocks.
 struct Handler {
     directories: Arc<[PathBuf]>,
     rings: Arc<Rings>,
@@ -80,7 +81,7 @@ enum Ring {
     Moved,
 }
 
-/// Returns what an event means; many mean nothing.
+/// Returns the effect of an event, or `None` if it does not matter.
 fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
     let leads_there = directories
         .iter()
@@ -101,7 +102,7 @@ fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
         return None;
     }
     match kind {
-        // A file that is being written is not complete; closing it rings. A link is complete at once.
+        // A new file is incomplete until it is closed, and the close causes an event. A link is complete at once.
         EventKind::Create(CreateKind::File) => is_link(path).then_some(Ring::File),
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
             (path.extension() == Some(OsStr::new(EXTENSION))).then_some(Ring::File)
@@ -116,7 +117,7 @@ fn is_link(path: &Path) -> bool {
         .is_ok_and(|metadata| metadata.is_symlink() || metadata.nlink() > 1)
 }
 
-/// The watches on all directories, as far as they could be had.
+/// The watches on all directories, as far as they could be created.
 pub(super) struct Watches {
     directories: Arc<[PathBuf]>,
     look: Arc<Notify>,
@@ -136,7 +137,7 @@ impl fmt::Debug for Watches {
 }
 
 impl Watches {
-    /// Prepares watches on directories with absolute paths; `look` is notified when one rings.
+    /// Prepares watches on directories with absolute paths. An event notifies `look`.
     pub(super) fn new(directories: impl IntoIterator<Item = PathBuf>, look: Arc<Notify>) -> Self {
         let directories: BTreeSet<_> = directories.into_iter().collect();
         Self {
@@ -154,7 +155,7 @@ impl Watches {
         self.failure.as_ref()
     }
 
-    /// Puts the watches where they belong now. What happens from here on rings.
+    /// Places the watches on the current directories. Every later change causes an event.
     pub(super) fn place(&mut self) {
         if self.directories.is_empty() {
             return;
@@ -166,7 +167,7 @@ impl Watches {
         let moved = self.rings.moved.swap(false, Ordering::Relaxed);
         self.failure = None;
         if self.watcher.is_none() {
-            // Rings of its own: the end of the last thread must not be taken for that of this one.
+            // A new instance: the end of the old thread must not mark the new one as ended.
             self.rings = Arc::default();
             let handler = Handler {
                 directories: Arc::clone(&self.directories),
@@ -193,7 +194,7 @@ impl Watches {
         };
         let wanted: BTreeSet<_> = self.directories.iter().flat_map(|it| anchors(it)).collect();
         for path in &self.placed {
-            // The same path may be another directory by now; an error says that the watch was gone.
+            // The path may be another directory by now. An error means that the watch no longer exists.
             if moved || !wanted.contains(path) {
                 watcher.unwatch(path).ok();
             }
@@ -211,7 +212,7 @@ impl Watches {
             }
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
                 Ok(()) => drop(placed.insert(path)),
-                // Gone since we looked: its going rings at the ancestor.
+                // Deleted after the check. The deletion causes an event at the ancestor.
                 Err(err) if matches!(err.kind, notify::ErrorKind::PathNotFound) => {}
                 Err(err) => self.failure = Some(err),
             }

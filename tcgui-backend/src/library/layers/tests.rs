@@ -1,4 +1,4 @@
-//! Which file hides which other one, and what stays when files break. No directory is used.
+//! Tests of hiding between layers and of invalid files, without a directory.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ fn text(id: &str, name: &str, steps: usize) -> Vec<u8> {
     format!("{{ id: '{id}', name: '{name}', steps: [{steps}] }}").into_bytes()
 }
 
-/// Reads layers of scenario files, each a path and its bytes.
+/// Reads layers of scenario files, each given as path and bytes.
 fn read(memory: &mut Memory, layers: &[&[(&str, Vec<u8>)]]) -> Library {
     let mut reading = Reading::begin(memory, 7);
     reading.presets_done();
@@ -62,7 +62,7 @@ fn a_broken_file_says_what_it_said_before() {
         assert_eq!(names(&library), ["good", "other"]);
         assert_eq!(library.load_errors.len(), 1);
     }
-    // Not seen is gone, and what comes later under the path has no past.
+    // A file that is not in the pass was deleted. A later file at the same path has no earlier content.
     assert_eq!(names(&read(&mut memory, &[&broken[1..]])), ["other"]);
     assert_eq!(names(&read(&mut memory, &[&broken])), ["other"]);
 }
@@ -95,7 +95,7 @@ fn steps_and_errors_are_bounded() {
 }
 
 proptest! {
-    /// A reading gives the same as a first reading would, except for last good versions.
+    /// A second pass returns the same as a first one, except for last valid content.
     #[test]
     fn reading_twice_is_reading_once(ids in proptest::collection::vec(("[a-d]", "[a-z]{1,3}"), 0..8)) {
         let files: Vec<_> = ids

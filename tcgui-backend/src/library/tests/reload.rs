@@ -1,4 +1,4 @@
-//! Files that come, change, break and go.
+//! Tests of files that are created, changed, damaged and deleted.
 
 use std::os::unix::fs::symlink;
 
@@ -225,7 +225,7 @@ async fn what_says_the_same_is_the_same() {
 
 #[tokio::test]
 async fn an_order_to_reload_is_obeyed_when_nothing_rang() {
-    // Nothing rings if a directory is mounted over. Here nothing is watched.
+    // A mount over a directory causes no event. Here no directory is watched.
     let root = tempfile::tempdir().unwrap();
     let link = root.path().join("scenarios");
     for target in ["v1", "v2"] {
@@ -253,7 +253,7 @@ async fn an_order_to_reload_is_obeyed_when_nothing_rang() {
     bench.end().await;
 }
 
-/// Prints what a reading costs; the limit is for a release build on an idle machine.
+/// Prints the time of a pass. The limit applies to a release build on an idle machine.
 #[tokio::test]
 async fn a_thousand_files_are_read_in_no_time() {
     let root = tempfile::tempdir().unwrap();

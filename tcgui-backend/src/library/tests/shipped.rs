@@ -1,4 +1,4 @@
-//! The numbers of what is shipped: those of released packages.
+//! The shipped presets and scenarios have the values of the released packages.
 
 use tcgui_shared::netem::{
     DelayConfig, PercentageConfig, RateLimitConfig, ReorderConfig, TcNetemConfig,
@@ -6,7 +6,7 @@ use tcgui_shared::netem::{
 
 use super::*;
 
-/// Percentages with their correlation, times in ms; 0 is off.
+/// Percentages with their correlation. Times in ms. 0 means that a parameter is off.
 #[derive(Clone, Copy, Default)]
 struct Row {
     loss: (f64, f64),
@@ -74,7 +74,7 @@ struct Shipped {
     id: &'static str,
     name: &'static str,
     tags: &'static [&'static str],
-    /// Seconds.
+    /// Total duration in seconds.
     total: u64,
     steps: Vec<(u64, Row)>,
 }

@@ -1,4 +1,4 @@
-//! Scenarios that come over the bus.
+//! Tests of scenarios that clients store over the bus.
 
 use tcgui_shared::scenario::ScenarioStep;
 
@@ -241,7 +241,7 @@ async fn damaged_files_are_set_aside_and_never_lost() {
         messages(&bench)
     );
 
-    // Reported as long as they are there, and a second one of the name goes beside it.
+    // They are reported as long as they exist. A second damaged file of the same name gets another number.
     bench.add(wire("bad", "new")).await;
     fs::write(bench.store().join("bad.json"), "").unwrap();
     let bench = bench.restart().await;
@@ -253,7 +253,7 @@ async fn damaged_files_are_set_aside_and_never_lost() {
 #[tokio::test]
 async fn a_directory_that_cannot_be_written_is_a_clear_error() {
     let bench = Bench::new().await;
-    // A file where a directory should be: what root cannot write either.
+    // A file at the path of the directory: even root cannot write there.
     fs::write(bench.root.path().join("state"), "").unwrap();
     let refused = error(bench.add(wire("x", "x")).await);
     assert!(
@@ -275,7 +275,7 @@ fn a_write_that_fails_leaves_what_was_there() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::new(root.path().join("s"));
     store.write(&wire("x", "old")).unwrap();
-    // The unfinished file cannot be made while a directory has its name.
+    // The unfinished file cannot be created while a directory has its name.
     fs::create_dir_all(root.path().join("s/.unfinished/full")).unwrap();
     store.write(&wire("x", "new")).unwrap_err();
     let read = store.read();
