@@ -118,8 +118,8 @@ pub enum ReadError {
 pub trait CounterKernel: Send + Sync + 'static {
     /// Reads one namespace on the calling thread, which may block. There is at most one call for a namespace at a time.
     ///
+    /// # Errors
     /// [`ReadError`]. The next tick reads the namespace again.
-    /// [`ReadError`]; the namespace is read again with the next tick.
     fn read(&self, entry: &NetnsCounterTarget) -> Result<Reading, ReadError>;
 }
 

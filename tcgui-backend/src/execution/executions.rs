@@ -157,7 +157,7 @@ impl Executions {
         self.feed(number, answer, moment)
     }
 
-    /// Begins due steps, at most [`AT_ONCE`]. The rest stays due.
+    /// Begins due steps, at most [`AT_ONCE`]; the rest stays due. Removes publishers whose time has passed.
     pub(super) fn tick(&mut self, moment: Moment) -> Vec<(Claim, Call)> {
         let mut calls = Vec::new();
         let is_due = |at: Instant| at <= moment.now + EARLY;
