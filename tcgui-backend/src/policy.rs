@@ -1,10 +1,10 @@
-//! Which changes the operator permits: `--read-only`, `--allow`, `--protect`. Pure.
+//! The changes that the operator permits: `--read-only`, `--allow`, `--protect`. Pure.
 //!
-//! [`Policy`] is asked before every change that a client or a scenario wants. What the daemon restores by itself, when
-//! a lease or a scenario ends, is never refused: it undoes a change that was permitted when it was made.
+//! [`Policy`] is checked before every change that a client or a scenario requests. A restoration by the daemon, at the end of a
+//! lease or a scenario, is never refused, because it undoes a change that was permitted.
 //!
-//! A namespace may have several names. A pattern matches an interface if it matches under any of them, so that an
-//! alias is no way around `--protect`.
+//! A namespace may have several names. A pattern matches an interface if it matches any of them, so that an alias does not bypass
+//! `--protect`.
 
 mod pattern;
 #[cfg(test)]
@@ -17,17 +17,17 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 
 pub use pattern::{Pattern, PatternError};
 
-/// The value of `--protect` that switches the default protection off.
+/// The value of `--protect` that disables the default protection.
 const NONE: &str = "none";
 
-/// What the operator permits.
+/// The permissions that the operator configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     read_only: bool,
-    /// Empty: every interface may be changed.
+    /// If empty, every interface may be changed.
     allow: Vec<Pattern>,
     protect: Vec<Pattern>,
-    /// Whether the links that lead to the host may be switched off.
+    /// Whether links through which the host is reached are protected against being brought down.
     keeps_host_reachable: bool,
 }
 
@@ -42,7 +42,7 @@ impl Default for Policy {
 pub enum Protect {
     /// The interfaces that match.
     Matching(Pattern),
-    /// `none`: not even the links that lead to the host.
+    /// `none`: disables the default protection of the links through which the host is reached.
     None,
 }
 
@@ -61,46 +61,46 @@ impl FromStr for Protect {
 /// A change of one interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Its root qdisc.
+    /// Change its root qdisc.
     Impair,
-    /// Switch it on.
+    /// Bring it up.
     Enable,
-    /// Switch it off.
+    /// Bring it down.
     Disable,
 }
 
-/// The interface that is to be changed.
+/// The interface of a requested change.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'a> {
     /// All names of its namespace.
     pub namespaces: &'a [NamespaceName],
     /// Its name in it.
     pub interface: &'a InterfaceName,
-    /// The namespace is that of the host.
+    /// Whether the namespace is that of the host.
     pub is_host: bool,
-    /// `IFF_LOOPBACK`.
+    /// Whether the link has `IFF_LOOPBACK`.
     pub loopback: bool,
 }
 
-/// Under which condition a change is permitted.
+/// The condition of a permitted change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Permit {
-    /// Under none.
+    /// No condition.
     Always,
-    /// If no default route leads through the interface when it is changed, else [`Denial::DefaultRoute`].
+    /// Only if no default route uses the interface at the time of the change. Otherwise [`Denial::DefaultRoute`].
     UnlessDefaultRoute,
 }
 
 /// Why a change is refused. The text names the option.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denial {
-    /// Nothing may be changed.
+    /// The backend is read-only.
     #[error("the backend runs with --read-only: it refuses every change")]
     ReadOnly,
     /// The interface matches a pattern of `--protect`.
     #[error("the interface is protected by --protect {pattern}")]
     Protected {
-        /// Which.
+        /// The matching pattern.
         pattern: Pattern,
     },
     /// The interface matches no pattern of `--allow`.
@@ -109,15 +109,15 @@ pub enum Denial {
         Listed(allow)
     )]
     NotAllowed {
-        /// All of them.
+        /// All patterns of `--allow`.
         allow: Vec<Pattern>,
     },
-    /// Without it the host cannot reach itself, and frontends cannot reach the backend.
+    /// Without loopback the host cannot reach itself, and frontends cannot reach the backend.
     #[error(
         "the loopback interface of the host is not switched off unless --protect none is given"
     )]
     Loopback,
-    /// Without it the host cannot be reached.
+    /// Without its default route the host cannot be reached.
     #[error(
         "the interface has a default route of the host: it is not switched off unless --protect none is given"
     )]
@@ -125,7 +125,7 @@ pub enum Denial {
 }
 
 impl Policy {
-    /// Returns the policy of a command line.
+    /// Creates the policy for the options of a command line.
     pub fn new(read_only: bool, allow: Vec<Pattern>, protect: Vec<Protect>) -> Self {
         let keeps_host_reachable = !protect.contains(&Protect::None);
         let protect = protect.into_iter().filter_map(|it| match it {
@@ -140,7 +140,7 @@ impl Policy {
         }
     }
 
-    /// Permits or refuses a change that is not about one interface: stored scenarios, running executions.
+    /// Permits or refuses a change that does not concern a single interface: stored scenarios, running executions.
     ///
     /// # Errors
     /// [`Denial::ReadOnly`].
@@ -155,7 +155,7 @@ impl Policy {
     /// Permits or refuses a change of an interface.
     ///
     /// # Errors
-    /// The option that forbids it.
+    /// The [`Denial`], which names the option.
     pub fn check_interface(&self, change: Change, target: Target<'_>) -> Result<Permit, Denial> {
         self.check()?;
         let matches = |pattern: &&Pattern| {
@@ -193,10 +193,10 @@ impl fmt::Display for Policy {
     }
 }
 
-/// Patterns as they stand on a command line after the first option; at most a few of them.
+/// Formats patterns as on a command line after the first option, at most [`MAX_LISTED`].
 struct Listed<'a>(&'a [Pattern]);
 
-/// A refusal names so many patterns.
+/// Maximum number of patterns in a refusal.
 const MAX_LISTED: usize = 8;
 
 impl fmt::Display for Listed<'_> {

@@ -19,29 +19,29 @@ pub struct Pattern {
     interface: String,
 }
 
-/// Why a text is no pattern.
+/// Why a text is not a valid pattern.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// It has no two parts.
+    /// The text does not have two parts.
     #[error("write NAMESPACE/INTERFACE, for example default/eth0 or lab*/*")]
     Parts,
-    /// A part is no name, or no name fits its stars.
+    /// A part is not a valid name, or no valid name matches its stars.
     #[error("{part:?} matches nothing: {err}")]
     Name {
         /// As given.
         part: String,
-        /// What is wrong with it.
+        /// The error of the name.
         err: NameError,
     },
 }
 
-/// What the first and the last star of a pattern may stand for. If none of these makes a name, the pattern is refused:
-/// then no name matches, or a star cuts an escape like `\xff` apart.
+/// Texts that replace the first and the last star of a pattern to check it. If no replacement gives a valid name, the pattern is
+/// refused. Then no name matches it, or a star splits an escape such as `\xff`.
 const FILLINGS: [&str; 8] = ["", "a", "1", "1(", "1(a)", "(a)", ")", "pid:1("];
-/// Says that an entry of the netns directory is meant. Names as listed have it only where they need it.
+/// The prefix for an entry of the netns directory. Listed names have it only if they would be ambiguous without it.
 const ENTRY_PREFIX: &str = "netns:";
 
-/// Returns a part as names are written on the wire: a name may be given in a longer form.
+/// Returns a part in the form that names have on the wire. A name may be given in a longer form.
 fn part<N>(
     text: &str,
     parse: impl Fn(&str) -> Result<N, NameError>,
@@ -58,7 +58,7 @@ fn part<N>(
         let name = parse(text).map_err(refused)?;
         return Ok(to_wire(&name));
     };
-    // It is kept as it is if there is any name that it matches. A single star stands for both fillings.
+    // The part is kept unchanged if it matches at least one name. A single star gets both fillings.
     let (middle, after) = rest.rsplit_once('*').unwrap_or(("", rest));
     let middle = middle.replace('*', "");
     let mut fillings = FILLINGS
@@ -75,7 +75,7 @@ impl FromStr for Pattern {
     type Err = PatternError;
 
     fn from_str(text: &str) -> Result<Self, PatternError> {
-        // An interface has no slash in its name. A namespace may have one: pid:7(kworker/0:1).
+        // An interface name never contains a slash. A namespace name may contain one: pid:7(kworker/0:1).
         let (namespace, interface) = text.rsplit_once('/').ok_or(PatternError::Parts)?;
         Ok(Self {
             namespace: part(namespace, NamespaceName::from_wire, NamespaceName::to_wire)?,
@@ -85,7 +85,7 @@ impl FromStr for Pattern {
 }
 
 impl Pattern {
-    /// Returns whether it matches an interface in a namespace, both as named on the wire.
+    /// Returns whether the pattern matches an interface in a namespace. Both names have the form of the wire.
     pub fn matches(&self, namespace: &str, interface: &str) -> bool {
         let is_entry = || {
             matches!(
@@ -107,7 +107,8 @@ impl fmt::Display for Pattern {
     }
 }
 
-/// Returns whether a text matches, where `*` stands for any text. Takes no more than the product of both lengths.
+/// Returns whether a text matches a pattern in which `*` stands for any text. The time is at most proportional to the product of
+/// both lengths.
 pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let mut pieces = pattern.split('*');
     let first = pieces.next().unwrap_or_default();
@@ -117,7 +118,7 @@ pub(super) fn glob(pattern: &str, text: &str) -> bool {
     let Some(last) = pieces.next_back() else {
         return left.is_empty();
     };
-    // The leftmost place of each piece leaves the most room for those that follow.
+    // Take the leftmost match of each piece: it leaves the longest rest for the following pieces.
     for piece in pieces {
         match left.split_once(piece) {
             Some((_, after)) => left = after,

@@ -1,4 +1,4 @@
-//! What each option permits.
+//! Tests of the changes that each option permits.
 
 use proptest::prelude::*;
 
@@ -20,7 +20,7 @@ fn names(texts: &[&str]) -> Vec<NamespaceName> {
     texts.iter().map(name).collect()
 }
 
-/// Asks about an interface of a namespace with these names, the first of which may be the host's.
+/// Checks a change of an interface. `at` lists the names of its namespace. The first may be that of the host.
 fn ask(policy: &Policy, change: Change, at: &[&str], interface: &str) -> Result<Permit, Denial> {
     policy.check_interface(
         change,
@@ -90,7 +90,7 @@ fn protection_counts_more_than_allowance_and_read_only_more_than_both() {
         let denied = option(ask(&read_only, change, &["lab-1"], "eth0"));
         assert!(denied.contains("--read-only"), "{denied}");
     }
-    // What is allowed does not cut the host off.
+    // `--allow` does not disable the protection of the host's links.
     assert_eq!(
         ask(
             &policy(false, &["*/*"], &[]),
@@ -156,7 +156,7 @@ fn a_starred_pattern_may_say_that_it_means_an_entry_of_the_directory() {
     let protects = policy(false, &[], &["netns:prod*/eth0"]);
     ask(&protects, Change::Impair, &["prod-1"], "eth0").unwrap_err();
     let all: Pattern = "netns:*/lo".parse().unwrap();
-    // The last is an entry with the name of the host.
+    // The last name is an entry that has the same name as the host.
     for (name, expected) in [
         ("lab", true),
         ("default", false),
@@ -227,7 +227,7 @@ fn stars_stand_for_any_text() {
     }
 }
 
-/// What `*` means, written as plainly as possible.
+/// Matches a pattern by simple recursion, as a reference for `glob`.
 fn matches_slowly(pattern: &[char], text: &[char]) -> bool {
     match (pattern, text) {
         ([], []) => true,
