@@ -1,8 +1,8 @@
-//! A look at this host without a daemon: the same actors as the daemon's, without bus and inventory.
+//! Scans this host without a daemon. It uses the same actors as the daemon, without bus and inventory.
 //!
-//! It owns the watcher, the interfaces actor (where the kernel gives one) and what they have said. Inputs:
-//! their events. Output: a [picture](StandaloneScan::next_picture) whenever it has changed. It ends when it is
-//! dropped. It only reads: nothing is impaired, restored, created or kept open in a namespace.
+//! It owns the watcher, the interfaces actor (if the privileges suffice) and the state that they reported. Its inputs are their
+//! events. Its output is a [picture](StandaloneScan::next_picture) after each change. It ends when it is dropped. It only reads:
+//! it does not change, restore or create anything, and keeps nothing open in a namespace.
 
 mod explain;
 
@@ -32,15 +32,15 @@ use crate::sockets::NetnsSockets;
 
 pub use explain::explain;
 
-/// Requests to the kernel at once: one look, and one more that overlaps with it.
+/// Maximum number of concurrent kernel requests: one dump, and one that overlaps with it.
 const REQUESTS: usize = 2;
-/// How often links are looked at though nothing rang.
+/// Interval of link dumps without a notification.
 const LINK_SWEEP: Duration = Duration::from_secs(120);
 
-/// Why nothing can be seen.
+/// Why the scan cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StandaloneScanError {
-    /// `/proc` does not show the caller's own namespace.
+    /// `/proc` does not show the namespace of the caller.
     #[error("cannot look at network namespaces: is /proc mounted?")]
     OwnNamespace(#[source] io::Error),
     /// The netns directory cannot be watched.
@@ -48,42 +48,42 @@ pub enum StandaloneScanError {
     Watch(#[from] WatchError),
 }
 
-/// What happened.
+/// An input of the scan.
 enum Input {
     Namespace(Option<NamespaceEvent>),
     Links(InterfacesEvent),
 }
 
-/// This host as seen without a daemon.
+/// A scan of this host without a daemon.
 #[derive(Debug)]
 pub struct StandaloneScan {
     watcher: NamespaceWatcherHandle,
     links: LinkSource,
     names: BTreeMap<OsString, MountedNamespaceId>,
-    /// The inode number of the caller's own namespace, which may have names too.
+    /// The inode number of the caller's namespace, which may also have names.
     own_inode: u64,
-    /// Every namespace that is looked at; what comes about others comes too late.
+    /// The namespaces that exist now. Events about other namespaces arrive late and are ignored.
     seen: HashMap<NetnsKey, Seen>,
 }
 
-/// What was seen of a namespace.
+/// The known state of a namespace.
 #[derive(Debug)]
 enum Seen {
-    /// Nothing yet: a picture waits for it.
+    /// Not read yet. A picture waits for it.
     Awaited,
-    /// It could not be read so far.
+    /// Reading has failed so far.
     InVain,
     Links(Links),
 }
 
-/// The interfaces actor; without the privileges that it needs there is none.
+/// The interfaces actor. It is missing without the privileges that it needs.
 #[derive(Debug)]
 struct LinkSource {
     tracker: Option<InterfacesHandle>,
     events: mpsc::Receiver<InterfacesEvent>,
-    /// Why there is no actor.
+    /// Why the actor is missing.
     problem: Option<String>,
-    /// Holds it; it goes with the set.
+    /// Owns the actor, which ends when the set is dropped.
     _actor: JoinSet<()>,
 }
 
@@ -106,7 +106,7 @@ impl LinkSource {
             }
             Err(err) => Self {
                 tracker: None,
-                // Closed from the start: nothing will come.
+                // A closed channel, because there are no events.
                 events: mpsc::channel(1).1,
                 problem: Some(chain(err.as_ref()).to_string()),
                 _actor: actor,
@@ -132,10 +132,10 @@ impl LinkSource {
 }
 
 impl StandaloneScan {
-    /// Begins to look. What privileges do not allow is left out, not refused.
+    /// Starts the scan. Parts for which privileges are missing are omitted.
     ///
     /// # Errors
-    /// [`StandaloneScanError`]: `/proc` is missing, or the netns directory exists and cannot be read.
+    /// [`StandaloneScanError`]: `/proc` is missing, or the netns directory exists but cannot be read.
     pub async fn open(config: WatchConfig) -> Result<Self, StandaloneScanError> {
         let files = NetnsFiles::new().map_err(StandaloneScanError::OwnNamespace)?;
         let links = LinkSource::open(files);
@@ -158,15 +158,15 @@ impl StandaloneScan {
         Ok(look)
     }
 
-    /// Returns why interfaces are not shown, where they are not.
+    /// Returns why interfaces are missing. `None` if they are not.
     pub fn problem(&self) -> Option<&str> {
         self.links.problem.as_deref()
     }
 
-    /// Waits until every namespace was looked at and something has changed since the last picture, and
-    /// returns them all, the host first; `None` once the watcher has ended.
+    /// Waits until every namespace was read and something has changed since the last picture. Returns all namespaces, the host
+    /// first. `None` after the watcher has ended.
     ///
-    /// Not cancel-safe: an event may be lost. To stop, drop the scan too.
+    /// Not cancel-safe: an event may be lost. If the future is dropped, drop the scan as well.
     pub async fn next_picture(&mut self) -> Option<Vec<NetworkNamespace>> {
         while !self.links.events.is_empty() || !self.is_complete() {
             self.take_one().await?;
@@ -174,14 +174,13 @@ impl StandaloneScan {
         Some(self.picture())
     }
 
-    /// Returns whether everything was looked at, or nothing more will be.
+    /// Returns whether every namespace was read, or no further events will arrive.
     fn is_complete(&self) -> bool {
         let awaits = |seen: &Seen| matches!(seen, Seen::Awaited);
         self.links.events.is_closed() || !self.seen.values().any(awaits)
     }
 
-    /// Waits for one more change, after which there is another picture. Not cancel-safe, as
-    /// [`Self::next_picture`].
+    /// Waits for one more change. The next picture contains it. Not cancel-safe, like [`Self::next_picture`].
     pub async fn changed(&mut self) -> Option<()> {
         self.take_one().await
     }
@@ -189,7 +188,7 @@ impl StandaloneScan {
     async fn take_one(&mut self) -> Option<()> {
         let input = tokio::select! {
             biased;
-            // Cancel-safe, both: what was not returned is still to come.
+            // Both are cancel-safe: a dropped future removes no event.
             event = self.watcher.next() => Input::Namespace(event),
             Some(event) = self.links.events.recv() => Input::Links(event),
         };
@@ -205,7 +204,7 @@ impl StandaloneScan {
                     *seen = Seen::InVain;
                 }
             }
-            // Never reported: only names are looked for.
+            // Never reported, because only named namespaces are tracked.
             Input::Links(InterfacesEvent::UnknownNsid) => {}
         }
         Some(())
@@ -239,7 +238,7 @@ impl StandaloneScan {
         self.names.insert(name, id);
     }
 
-    /// Returns what is there, each namespace once: under the first of its names, with the others.
+    /// Returns all namespaces, each once, under the first of its names and with the others as aliases.
     fn picture(&self) -> Vec<NetworkNamespace> {
         let mut names: BTreeMap<u64, (NetnsKey, Vec<NamespaceName>)> = BTreeMap::new();
         let host = (NetnsKey::Host, vec![NamespaceName::host()]);

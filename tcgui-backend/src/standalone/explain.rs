@@ -1,4 +1,4 @@
-//! What a daemon that would run like this process makes of a name.
+//! Explains a name as a daemon with the privileges of this process would.
 
 use std::fs;
 use std::time::{Duration, Instant};
@@ -19,20 +19,18 @@ use crate::kernel::netns::{NetnsFiles, NetnsRef, ProcessNetnsId};
 use crate::namespace_watcher::WatchConfig;
 use crate::netns_holders::{HeldEvent, Holder, HolderKind};
 
-/// A namespace that is made at this moment is worth this much patience: the watcher's first looks at a
-/// placeholder.
+/// Time to wait for a namespace that is being created: the first retries of the watcher on a placeholder.
 const SETTLE: Duration = Duration::from_millis(100);
-/// How long engines have to tell of a container: what is not known by then is not there.
+/// Timeout for reports of engines about a container. Afterwards the container is treated as missing.
 const ENGINES: Duration = Duration::from_secs(2);
-/// What engines told and was not looked at yet.
+/// Capacity of the channel of engine reports.
 const REPORTS: usize = 256;
 
-/// Explains a name without a daemon: watches for a moment, asks the engines of `containers` where the name is
-/// that of a container, and looks. Names of processes mean something where `processes` are looked for.
+/// Explains a name without a daemon. It watches for a moment and reads the host. For a container name it also queries the engines
+/// of `containers`. Process names are valid only if `processes` is set.
 ///
 /// # Errors
-/// [`StandaloneScanError::OwnNamespace`]: without `/proc` nothing can be said. A directory that cannot be watched
-/// is part of the explanation.
+/// [`StandaloneScanError::OwnNamespace`]: `/proc` is missing. If a directory cannot be watched, the explanation reports that.
 pub async fn explain(
     name: NamespaceName,
     config: WatchConfig,
@@ -98,7 +96,7 @@ pub async fn explain(
     }))
 }
 
-/// Asks engines for a container until one tells of it, and returns its first process.
+/// Queries engines until one reports the container. Returns its first process.
 async fn container(
     wanted: &ContainerName,
     config: ContainersConfig,
@@ -108,7 +106,7 @@ async fn container(
         return None;
     }
     let (events, mut reports) = mpsc::channel(REPORTS);
-    // It goes with the set.
+    // The actor ends when the set is dropped.
     let mut actor = JoinSet::new();
     actor.spawn(containers::open(config, files, events).run(CancellationToken::new()));
     let told = async {
@@ -128,7 +126,7 @@ async fn container(
 }
 
 impl StandaloneScan {
-    /// Takes in what comes within a moment.
+    /// Processes the events of a short time.
     async fn settle(&mut self) {
         let complete = async {
             while !self.is_complete() {
@@ -137,11 +135,11 @@ impl StandaloneScan {
                 }
             }
         };
-        // What is not seen by then is read on demand, and no event is waited for after that.
+        // Namespaces that were not read by then are read on demand. No further events are awaited.
         tokio::time::timeout(SETTLE, complete).await.ok();
     }
 
-    /// Returns what is known of the links of a namespace, which a process may hold, and its other names.
+    /// Returns the known links and the other names of a namespace. A process may hold the namespace.
     async fn links_of(
         &self,
         name: &NamespaceName,
