@@ -1,4 +1,4 @@
-//! Logs: to standard error, coloured only on a terminal, filtered by `RUST_LOG` and `--verbose`.
+//! Logging to standard error. Coloured only on a terminal, filtered by `RUST_LOG` and `--verbose`.
 
 mod handshakes;
 
@@ -11,8 +11,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use handshakes::Handshakes;
 
-/// The default log filters: of the daemon, and of commands that answer a question. The part of Zenoh that
-/// is left out logs each attempt to connect or listen; the daemon logs the first one with its cause.
+/// The default log filters: for the daemon, and for commands that print a result. The excluded part of Zenoh logs each attempt to
+/// connect or listen. The daemon logs the first attempt with its cause.
 const USUAL: &str = "warn,zenoh::net::runtime::orchestrator=error,tcgui_backend=info";
 const QUIET: &str = "error,zenoh=off";
 
@@ -21,7 +21,7 @@ pub fn start(verbose: bool) {
     start_with(USUAL, verbose);
 }
 
-/// Starts logging of errors only, unless the environment or `verbose` wants more.
+/// Starts logging of errors only, unless the environment or `verbose` requests more.
 pub fn start_quietly(verbose: bool) {
     start_with(QUIET, verbose);
 }
@@ -56,7 +56,7 @@ fn start_with(usual: &str, verbose: bool) {
 
 /// Returns the filter directives for a value of `RUST_LOG`.
 ///
-/// A bare level is about this program: at `debug` the libraries of the bus would drown it.
+/// A level without a target applies to this program only. At `debug` the bus libraries would log too much.
 fn directives(rust_log: &str, verbose: bool) -> String {
     let mut directives = match rust_log.trim() {
         "" => USUAL.to_owned(),

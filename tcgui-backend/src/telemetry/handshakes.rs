@@ -1,7 +1,6 @@
 //! One log line for peers that are refused in the TLS handshake.
 //!
-//! Zenoh logs each refusal, with a hint about open files whatever the cause is. A peer that tries again each
-//! second would fill the log.
+//! Zenoh logs each refusal and always adds a hint about open files. A peer that retries each second would fill the log.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,22 +12,22 @@ use tracing::{Event, Subscriber, warn};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
-/// A cause is logged again after this time.
+/// Time after which a cause is logged again.
 const SILENCE: Duration = Duration::from_mins(10);
-/// The peer has an influence on the text: so many causes are told apart, and no others are logged meanwhile.
+/// Maximum number of distinct causes. Further causes are not logged, because the peer influences the text.
 const CAUSES: usize = 32;
-/// The length of a cause in characters.
+/// Maximum length of a cause in characters.
 const LONGEST_CAUSE: usize = 200;
 
-/// Where Zenoh's encrypted links log, and what they are called here.
+/// The log targets of Zenoh's encrypted links, and their names in our log.
 const TRANSPORTS: [(&str, &str); 2] = [
     ("zenoh_link_tls", "tls"),
     ("zenoh_link_commons::quic", "quic"),
 ];
-/// What Zenoh adds to every failure to accept a connection.
+/// The text that Zenoh adds to every failed accept.
 const ITS_HINT: &str = ". Hint: increase the system open file limit.";
 
-/// Replaces Zenoh's lines about refused peers.
+/// Replaces Zenoh's log lines about refused peers.
 #[derive(Debug, Default)]
 pub(super) struct Handshakes {
     logged: Mutex<HashMap<(&'static str, String), Instant>>,
@@ -80,7 +79,7 @@ impl Visit for Message {
     }
 }
 
-/// Returns why a peer was refused; `None` for other messages, also when files are short in fact.
+/// Returns why a peer was refused. `None` for other messages, including a real shortage of file descriptors.
 fn refusal(message: &str) -> Option<String> {
     let failure = message.strip_suffix(ITS_HINT)?;
     if failure.contains("Too many open files") {
@@ -90,7 +89,7 @@ fn refusal(message: &str) -> Option<String> {
     let reason = quoted.and_then(|(_, rest)| rest.split_once('"'));
     let cause = match reason {
         Some((reason, _)) => reason,
-        // Without the place in Zenoh's source.
+        // Remove the source location in Zenoh.
         None => failure.split(" at /").next().unwrap_or(failure),
     };
     let printable = cause.chars().filter(|char| !char.is_control());
