@@ -1,4 +1,4 @@
-//! What exists now: namespaces, the names and processes that lead to them, and their links. Pure.
+//! The current namespaces, the names and processes that refer to them, and their links. Pure.
 //!
 //! Namespaces that exist at the same time have different inode numbers. So references with the same inode number belong to
 //! one namespace. It has one entry, which is removed with its last reference. Its key is the reference that was seen first.
@@ -30,7 +30,7 @@ use views::Views;
 
 pub(super) use netns::ReadBack;
 
-/// What is fixed while the daemon runs.
+/// Settings that do not change while the daemon runs.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     /// The netns directory, to which names are relative.
@@ -40,75 +40,75 @@ pub(super) struct Setting {
     pub(super) exclude_loopback: bool,
 }
 
-/// The present picture of the host.
+/// The current state of the host.
 #[derive(Debug)]
 pub(super) struct Inventory {
     setting: Setting,
-    /// By inode number; the host is always there.
+    /// By inode number. The host is always present.
     all: HashMap<u64, Netns>,
     by_name: HashMap<NamespaceName, u64>,
-    /// By the names under which they are shown.
+    /// By display name.
     by_display_name: BTreeMap<NamespaceName, u64>,
     container_names: ContainerNames,
-    /// Where each process was last seen: it is in one namespace at a time.
+    /// The namespace in which each process was last seen. A process is in one namespace at a time.
     processes: HashMap<(HolderSource, i32), ProcessNetnsId>,
-    /// What was known of namespaces that have gone with their last way, until it is taken.
+    /// Namespaces that lost their last reference, until [`Self::take_departed`] removes them.
     departed: HashMap<NetnsKey, Departed>,
 }
 
-/// What was known of a namespace to which nothing leads any more.
+/// The last known state of a namespace without references.
 #[derive(Debug)]
 pub(super) struct Departed {
-    /// The name under which it was shown.
+    /// Its display name.
     pub(super) display_name: NamespaceName,
     pub(super) links: Links,
 }
 
-/// What changes for observers and for clients. Removals come before additions, because a new namespace may have the key of
+/// Changes for the interfaces actor and for clients. Apply removals before additions, because a new namespace may have the key of
 /// a removed one.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Change {
-    /// Nothing leads there any more.
+    /// Namespaces without any reference.
     pub(super) gone: Vec<NetnsKey>,
     pub(super) untracked: Vec<(NetnsKey, NetnsRef)>,
     pub(super) tracked: Vec<(NetnsKey, NetnsRef)>,
-    /// Under these names something else may be shown by now.
+    /// Display names that may show another namespace or other data now.
     pub(super) touched: Vec<NamespaceName>,
-    /// These are shown under another name than before.
+    /// Namespaces with a new display name.
     pub(super) retitled: Vec<(NetnsKey, NamespaceName)>,
 }
 
-/// Where an interface is, as a client named it.
+/// An interface that was found by the names in a client's request.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Found {
     pub(super) key: NetnsKey,
-    /// What leads to the namespace; the host needs nothing.
+    /// References to the namespace. Empty for the host.
     pub(super) netns_refs: Vec<NetnsRef>,
-    /// The reference of the name that the client used. `None`: the host's namespace, or no client asked.
+    /// The reference that has the name in the client's request. `None` for the host, or if no client asked.
     pub(super) named: Option<NetnsRef>,
-    /// The name under which it is shown.
+    /// The display name of the namespace.
     pub(super) name: NamespaceName,
     pub(super) link: Link,
 }
 
-/// What there is to say of a name.
+/// The known facts about a name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
-    /// Which namespace it is; `None`: it is not known.
+    /// The namespace with this name. `None` if it is unknown.
     pub(super) key: Option<NetnsKey>,
     /// Its other names, as wire texts.
     pub(super) aliases: Vec<String>,
     pub(super) links: LinkFacts,
 }
 
-/// What a look at a namespace, or a change of it, has brought.
+/// The effect of a dump or a change on the published data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangeResult {
-    /// There is no such namespace (any more).
+    /// The namespace does not exist (any more).
     Unknown,
-    /// What the list and the roster say of it is as it was.
+    /// The interface list and the counter targets are unchanged.
     Same,
-    /// They are to say something else.
+    /// The interface list or the counter targets have changed.
     New,
 }
 
@@ -135,17 +135,17 @@ impl Inventory {
         }
     }
 
-    /// Takes in a usable name.
+    /// Adds a valid name.
     pub(super) fn add_name(&mut self, name: OsString, id: MountedNamespaceId) -> Change {
         let mut change = Change::default();
         if let Some(before) = self.named(&name).filter(|before| *before != id) {
-            // A name leads to one namespace.
+            // A name refers to one namespace at a time.
             self.edit(before.inode(), &mut change, |views| {
                 views.remove_name(&name, before)
             });
         }
         for (name, dead) in self.dead_beside(id) {
-            // Nobody has said so yet, and what was known of it is not true of the new one.
+            // The old namespace was deleted, but its removal was not reported yet. Its state does not apply to the new namespace.
             self.edit(dead.inode(), &mut change, |views| {
                 views.remove_name(&name, dead)
             });
@@ -158,7 +158,7 @@ impl Inventory {
         change
     }
 
-    /// Takes a name out.
+    /// Removes a name.
     pub(super) fn remove_name(&mut self, name: &OsStr, id: MountedNamespaceId) -> Change {
         let mut change = Change::default();
         self.edit(id.inode(), &mut change, |views| views.remove_name(name, id));
@@ -172,7 +172,7 @@ impl Inventory {
         let mut change = Change::default();
         let process = (kind.source(), id.pid());
         if let Some(before) = self.processes.get(&process).filter(|before| **before != id) {
-            // It has left that namespace, or was another process.
+            // The process has left that namespace, or it is a new process with the same pid.
             self.drop_holder(process.0, *before, &mut change);
         }
         if id.inode() == self.setting.own_inode {
@@ -196,7 +196,7 @@ impl Inventory {
         change
     }
 
-    /// Takes out what a source said of a process.
+    /// Removes the report of a source about a process.
     pub(super) fn remove_holder(&mut self, source: HolderSource, id: ProcessNetnsId) -> Change {
         let mut change = Change::default();
         self.drop_holder(source, id, &mut change);
@@ -218,7 +218,7 @@ impl Inventory {
         self.rename(namesakes, change);
     }
 
-    /// A container has its name no more; returns where those are that may be called otherwise by now.
+    /// Releases the name of a container. Returns the inode numbers of the namespaces whose container names may change.
     fn give_up_name(&mut self, kind: Option<HolderKind>, id: ProcessNetnsId) -> Vec<u64> {
         match kind {
             Some(HolderKind::Container(container)) => self.container_names.remove(&container, id),
@@ -226,7 +226,7 @@ impl Inventory {
         }
     }
 
-    /// Returns the names that led to a namespace which had the inode number before.
+    /// Returns the names of a deleted namespace that had the same inode number.
     fn dead_beside(&self, id: MountedNamespaceId) -> Vec<(OsString, MountedNamespaceId)> {
         let netns = self.all.get(&id.inode());
         netns.map_or_else(Vec::new, |netns| netns.views.dead_beside(id))
@@ -246,7 +246,7 @@ impl Inventory {
         self.settle(inode, before, change);
     }
 
-    /// Notes what became of the ways to a namespace, which goes with the last one.
+    /// Records which references to a namespace were added and removed. Removes the namespace if it has no reference left.
     fn settle(&mut self, inode: u64, before: Vec<NetnsRef>, change: &mut Change) {
         let Some(netns) = self.all.get(&inode) else {
             return;
@@ -256,7 +256,7 @@ impl Inventory {
         let mut is_gone = false;
         if key != NetnsKey::Host {
             let after = netns.views.netns_refs(&self.setting.directory);
-            // An engine that lies may have a thousand containers in one namespace.
+            // Use sets: a malicious engine may report a thousand containers in one namespace.
             let old: HashSet<_> = before.iter().collect();
             let new: HashSet<_> = after.iter().collect();
             let gone = before.iter().filter(|netns_ref| !new.contains(netns_ref));
@@ -285,14 +285,14 @@ impl Inventory {
         }
     }
 
-    /// Chooses the display names of namespaces again, and what is shown of them.
+    /// Updates the names and the published data of namespaces.
     fn rename(&mut self, inodes: impl IntoIterator<Item = u64>, change: &mut Change) {
         for inode in inodes {
             let Some(netns) = self.all.get_mut(&inode) else {
                 continue;
             };
             let before = netns.take_titles(&self.container_names);
-            // A namesake may have taken a name over before.
+            // Another namespace may have taken over a name.
             for name in &before {
                 if self.by_name.get(name) == Some(&inode) {
                     self.by_name.remove(name);
@@ -316,25 +316,25 @@ impl Inventory {
             }
             let is_called_as_before = old == new;
             if netns.show(&self.setting) && is_called_as_before {
-                // Of a container more than its name is shown.
+                // The list shows more of a container than its name.
                 change.touched.extend(before.into_iter().next());
             }
         }
     }
 
-    /// Takes in what a look has seen; that of an unknown namespace is dropped.
+    /// Stores the links of a dump. A dump of an unknown namespace is dropped.
     pub(super) fn set_links(&mut self, key: NetnsKey, snapshot: Snapshot) -> ChangeResult {
         self.change_links(key, |netns| netns.set(snapshot))
     }
 
-    /// Forgets the links of a namespace; returns whether there were any.
+    /// Removes the links of a namespace. Returns whether there were any.
     pub(super) fn forget_links(&mut self, key: NetnsKey) -> bool {
         let mut known = false;
         self.change_links(key, |netns| known = netns.forget_links());
         known
     }
 
-    /// Takes in the netem of a link that was read back after a change.
+    /// Stores the netem of a link that was read back after a change.
     pub(super) fn set_netem(
         &mut self,
         key: NetnsKey,
@@ -363,18 +363,18 @@ impl Inventory {
         }
     }
 
-    /// Returns what was known of namespaces that have gone since the last time.
+    /// Removes and returns the namespaces that lost their last reference since the last call.
     pub(super) fn take_departed(&mut self) -> HashMap<NetnsKey, Departed> {
         std::mem::take(&mut self.departed)
     }
 
-    /// Returns the links of a namespace; none if they are not known.
+    /// Returns the links of a namespace. Empty if they are not known.
     pub(super) fn links(&self, key: NetnsKey) -> Links {
         let snapshot = self.get(key).and_then(|netns| netns.snapshot.as_ref());
         snapshot.map_or_else(|| Links::from([]), |snapshot| Arc::clone(&snapshot.links))
     }
 
-    /// Returns the interface that has another name, given as wire text, in the namespace of this name.
+    /// Returns the interface of a namespace that has this alternative name, given as wire text.
     pub(super) fn interface_of_altname(
         &self,
         netns: &NamespaceName,
@@ -387,7 +387,7 @@ impl Inventory {
         InterfaceName::new(&links.find(is_its)?.ifname).ok()
     }
 
-    /// Returns the name under which a namespace is shown.
+    /// Returns the display name of a namespace.
     pub(super) fn display_name(&self, key: NetnsKey) -> Option<NamespaceName> {
         self.get(key)?.names.first().cloned()
     }
@@ -397,14 +397,13 @@ impl Inventory {
         self.get(key).map_or(&[], |netns| &netns.names)
     }
 
-    /// Returns what leads to a namespace; the host needs nothing.
+    /// Returns the references to a namespace. Empty for the host.
     pub(super) fn netns_refs(&self, key: NetnsKey) -> Vec<NetnsRef> {
         let netns = self.get(key);
         netns.map_or_else(Vec::new, |netns| netns.netns_refs(&self.setting))
     }
 
-    /// Returns a link by its index, with the names by which it is shown; `None` when it is not there
-    /// or has none.
+    /// Returns a link by its index, with its display names. `None` if the link does not exist or has no valid name.
     pub(super) fn locate(
         &self,
         key: NetnsKey,
@@ -418,12 +417,12 @@ impl Inventory {
         Some(((found.name.clone(), interface), found))
     }
 
-    /// Returns the key of the namespace that has the inode number of this one now.
+    /// Returns the key of the current namespace with the same inode number.
     pub(super) fn key_beside(&self, key: NetnsKey) -> Option<NetnsKey> {
         self.all.get(&self.inode(key)).map(|netns| netns.key)
     }
 
-    /// Returns whether anything leads to a namespace.
+    /// Returns whether a namespace has any reference.
     pub(super) fn has(&self, key: NetnsKey) -> bool {
         self.get(key).is_some()
     }
@@ -441,7 +440,7 @@ impl Inventory {
         }
     }
 
-    /// Returns what is published at a steady pace: every namespace that is shown, once.
+    /// Returns the counter targets: every listed namespace, once.
     pub(super) fn counter_targets(&self) -> CounterTargets {
         let all = self
             .in_order()
@@ -451,7 +450,7 @@ impl Inventory {
         }
     }
 
-    /// Returns every namespace whose links are known, the host first, then by name.
+    /// Returns every namespace with known links: the host first, then by name.
     pub(super) fn shown(&self) -> impl Iterator<Item = &Shown> {
         self.in_order().filter_map(|netns| netns.shown.as_ref())
     }
@@ -461,13 +460,13 @@ impl Inventory {
         inodes.filter_map(|inode| self.all.get(inode))
     }
 
-    /// Returns the namespace that is shown under this name, not one that only has it too.
+    /// Returns the namespace with this display name. Other names are not searched.
     fn displayed(&self, display_name: &NamespaceName) -> Option<&Netns> {
         self.all.get(self.by_display_name.get(display_name)?)
     }
 
-    /// Returns the interfaces that have a netem at their root, and what it does if it could be read, of
-    /// the namespace that is shown under this name.
+    /// Returns the interfaces with a netem at the root, for the namespace with this display name. The parameters are `None` if
+    /// they could not be read.
     pub(super) fn netems(&self, display_name: &NamespaceName) -> &[(InterfaceName, Option<Netem>)] {
         let shown = self
             .displayed(display_name)
@@ -475,7 +474,7 @@ impl Inventory {
         shown.map_or(&[], Shown::netems)
     }
 
-    /// Returns what there is to say of a name: which namespace it is, its other names, its links.
+    /// Returns the known facts about a name: its namespace, the other names of that, and its links.
     pub(super) fn known(&self, name: &NamespaceName) -> Known {
         let inode = self.by_name.get(name);
         let Some(netns) = inode.and_then(|inode| self.all.get(inode)) else {
@@ -497,13 +496,13 @@ impl Inventory {
         }
     }
 
-    /// Returns whether there is such an interface in the namespace that is shown under this name.
+    /// Returns whether the namespace with this display name has such an interface.
     pub(super) fn shows(&self, display_name: &NamespaceName, interface: &InterfaceName) -> bool {
         let netns = self.displayed(display_name);
         netns.is_some_and(|netns| netns.link(interface).is_some())
     }
 
-    /// Returns where an interface is, by any name of its namespace.
+    /// Finds an interface by any name of its namespace.
     pub(super) fn find(
         &self,
         netns: &NamespaceName,

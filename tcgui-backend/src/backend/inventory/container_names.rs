@@ -1,4 +1,4 @@
-//! Which container has a name for itself when several have the same. Pure.
+//! Decides which of several containers with the same name is listed with the plain name. Pure.
 //!
 //! Each engine has its own names, so Docker and Podman may both have a container `web`. One of them is listed as `web`, and the
 //! others as `web@SHORTID`; no engine allows `@` in a name. Engines of root come before those of users, who must not take over
@@ -14,10 +14,10 @@ use crate::netns_holders::{Container, Runtime};
 const FIRST: ProcessNetnsId = ProcessNetnsId::from_parts(0, 0, i32::MIN, 0);
 const LAST: ProcessNetnsId = ProcessNetnsId::from_parts(u64::MAX, u64::MAX, i32::MAX, u64::MAX);
 
-/// A container that would like to have a name.
+/// A container's claim to a name. The least claim gets the plain name.
 type Claim = (Rank, String, ProcessNetnsId);
 
-/// The engine of a user comes after that of root, whichever program it claims to be.
+/// Engines of users come after those of root, whichever program they claim to be.
 type Rank = (bool, Runtime);
 
 /// The names of all containers.
@@ -27,8 +27,8 @@ pub(super) struct ContainerNames {
 }
 
 impl ContainerNames {
-    /// Takes a container in, and returns the inodes of the namespaces of others that may be called otherwise
-    /// by now: a few at most, however many have the name.
+    /// Adds a container. Returns the inode numbers of the namespaces of other containers whose names may change. These are at
+    /// most three, however many containers have the name.
     pub(super) fn add(&mut self, container: &Container, id: ProcessNetnsId) -> Vec<u64> {
         let claims = self.claims.entry(plain(container)).or_default();
         let first = claims.first().map(|(.., first)| *first);
@@ -41,7 +41,7 @@ impl ContainerNames {
             .collect()
     }
 
-    /// Takes a container out, and returns the same.
+    /// Removes a container. Returns the same as [`Self::add`].
     pub(super) fn remove(&mut self, container: &Container, id: ProcessNetnsId) -> Vec<u64> {
         let name = plain(container);
         let Some(claims) = self.claims.get_mut(&name) else {
@@ -58,7 +58,7 @@ impl ContainerNames {
         others
     }
 
-    /// Returns the name of a container that was taken in; `None` where an engine gave it none.
+    /// Returns the name of a container that was added. `None` if the engine gave it no valid name.
     pub(super) fn name(&self, container: &Container, id: ProcessNetnsId) -> Option<ContainerName> {
         let name = plain(container);
         let claims = self.claims.get(&name)?;
@@ -68,14 +68,14 @@ impl ContainerNames {
         }
         let suffix = match twins(claims, container, id).first() {
             None => own.1,
-            // One container twice: a new process of it was reported before the end of the old one.
+            // The same container twice: a new process of it was reported before the end of the old one.
             Some(_) => format!("{}.{}.{}", own.1, id.pid(), id.started()),
         };
         ContainerName::new(&format!("{name}@{suffix}")).ok()
     }
 }
 
-/// Returns others with the same short id, two at most: with more of them nothing changes for any.
+/// Returns other containers with the same short id, at most two. With more of them no name changes.
 fn twins(
     claims: &BTreeSet<Claim>,
     container: &Container,

@@ -1,4 +1,4 @@
-//! One namespace: what leads there, its links, and what of it is shown. Pure.
+//! One namespace: its references, its links, and its published data. Pure.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,21 +24,21 @@ pub(super) struct Netns {
     pub(super) views: Views,
     /// Its names, the best first.
     pub(super) names: Vec<NamespaceName>,
-    /// The container whose name is the best.
+    /// The container of the display name.
     container: Option<Arc<Container>>,
     /// Its links, once dumped.
     pub(super) snapshot: Option<Snapshot>,
-    /// Its links before they were forgotten: something may still be to be restored there.
+    /// Its links before they were removed. They may still need a restoration.
     forgotten: Option<Links>,
-    /// Netems that were read back after the look began that saw the links.
+    /// Netems that were read back after the start of the dump in `snapshot`, by ifindex.
     pub(super) read_back: HashMap<u32, ReadBack>,
-    /// What of it is shown.
+    /// Its entry in the interface list.
     pub(super) shown: Option<Shown>,
-    /// What of it is published at a steady pace.
+    /// Its entry in the counter targets.
     pub(super) counter_targets: Option<Arc<NetnsCounterTarget>>,
 }
 
-/// The root netem of a link after a change, and when it was read.
+/// The root netem of a link after a change, and the time of the read.
 #[derive(Debug, Clone, Copy)]
 pub(in crate::backend) struct ReadBack {
     pub(in crate::backend) netem: Option<Netem>,
@@ -60,7 +60,7 @@ impl Netns {
         }
     }
 
-    /// Finds out its names, and returns those it had.
+    /// Updates its names, and returns the earlier ones.
     pub(super) fn take_titles(&mut self, container_names: &ContainerNames) -> Vec<NamespaceName> {
         let (mut names, mut containers) = (Vec::new(), Vec::new());
         if self.key == NetnsKey::Host {
@@ -99,7 +99,7 @@ impl Netns {
         })
     }
 
-    /// Updates what is shown of it. Returns whether that changes the list or the roster.
+    /// Updates its published data. Returns whether the interface list or the counter targets change.
     pub(super) fn show(&mut self, setting: &Setting) -> bool {
         let (shown, counter_targets) = (self.shown.take(), self.counter_targets.take());
         self.make_shown(setting);
@@ -128,10 +128,11 @@ impl Netns {
         self.shown = Some(shown);
     }
 
-    /// Takes in what a look has seen, but for netems that were read back since it began. That is so also if another
-    /// link took the index meanwhile: the netem may be on either of them. A look follows each change and decides.
+    /// Stores the links of a dump. Netems that were read back after the dump began replace those of the dump. This is also done
+    /// if another link has the ifindex by now, because the netem may be on either link. A dump follows each change and corrects
+    /// that.
     ///
-    /// Snapshots come on two ways, as news and as answers, so an older one may come later; it is of no use then.
+    /// Snapshots arrive as notifications and as replies, so an older one may arrive after a newer one. It is ignored.
     pub(super) fn set(&mut self, mut snapshot: Snapshot) {
         let stored = self.snapshot.as_ref();
         if stored.is_some_and(|stored| stored.began > snapshot.began) {
@@ -155,7 +156,7 @@ impl Netns {
         self.forgotten = None;
     }
 
-    /// Forgets its links; returns whether there were any.
+    /// Removes its links. Returns whether there were any.
     pub(super) fn forget_links(&mut self) -> bool {
         let Some(snapshot) = self.snapshot.take() else {
             return false;
@@ -164,7 +165,7 @@ impl Netns {
         true
     }
 
-    /// Returns the links that were seen last, also if they were forgotten since.
+    /// Returns the links of the last dump, even if they were removed since.
     pub(super) fn last_links(self) -> Option<Links> {
         let seen = self.snapshot.map(|snapshot| snapshot.links);
         seen.or(self.forgotten)

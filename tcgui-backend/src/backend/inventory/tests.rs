@@ -1,4 +1,4 @@
-//! One entry for each namespace, whatever leads there: examples, and any order of events.
+//! Tests that each namespace has one entry, with examples and with events in any order.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::netns_holders::{Container, Runtime};
 mod any_order;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
-/// Later under the same inode number.
+/// A later namespace with the same inode number.
 const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
 const OWN_INODE: u64 = 77;
 const PODMANS: &str = "netns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8";
@@ -36,7 +36,7 @@ fn links(names: &[&str]) -> Snapshot {
     }
 }
 
-/// A process that holds the namespace with this inode number; the greater its id, the later it came.
+/// A process that holds the namespace with this inode number. A process with a greater pid started later.
 fn held(inode: u64, pid: i32) -> ProcessNetnsId {
     ProcessNetnsId::from_parts(4, inode, pid, u64::from(pid.unsigned_abs()))
 }
@@ -67,7 +67,7 @@ fn namespaces(inventory: &Inventory) -> Vec<NetworkNamespace> {
     inventory.shown().map(namespace).collect()
 }
 
-/// Each namespace that is shown: its name, then its aliases.
+/// Returns the display name and the aliases of each listed namespace.
 fn shown(inventory: &Inventory) -> Vec<Vec<String>> {
     let names = |netns: NetworkNamespace| [vec![netns.name], netns.aliases].concat();
     namespaces(inventory).into_iter().map(names).collect()
@@ -324,7 +324,7 @@ fn a_users_engine_takes_no_name_over() {
         web(true, Runtime::Podman, "ffffffffffff"),
     );
     inventory.set_links(NetnsKey::Held(held(1, 20)), links(&["lo"]));
-    // It says that it is Docker, and that its ids are the least.
+    // It claims to be Docker and reports the least ids.
     add(
         &mut inventory,
         held(2, 10),
@@ -344,7 +344,7 @@ fn a_name_stands_for_its_own_way_though_others_may_lead_there() {
     add(&mut inventory, held(1, 20), process("nginx"));
     add(&mut inventory, held(1, 30), process("sh"));
     inventory.set_links(NetnsKey::Held(held(1, 20)), links(&["lo"]));
-    // The process may have left, and the inode number may be that of another namespace.
+    // The process may have left, and another namespace may have the inode number.
     inventory.add_name("x".into(), B);
     let path = "/run/netns/x".into();
     for (name, netns_ref) in [
@@ -381,7 +381,7 @@ fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
     let mut inventory = inventory();
     inventory.add_name("x".into(), A);
     inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "old"]));
-    // The watcher has met the new name before it missed the old one.
+    // The watcher reports the new name before the removal of the old one.
     let change = inventory.add_name("y".into(), B);
     assert_eq!(change.gone, [NetnsKey::Mounted(A)]);
     assert!(shown(&inventory).is_empty());
@@ -389,7 +389,7 @@ fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
     assert_eq!(shown(&inventory), [["y"]]);
     let late = inventory.remove_name(OsStr::new("x"), A);
     assert_eq!(late, Change::default());
-    // A link has a time of its own.
+    // A reference through a symbolic link has its own timestamp.
     inventory.add_name("z".into(), A.through_link());
     assert_eq!(shown(&inventory), [["y", "z"]]);
 }

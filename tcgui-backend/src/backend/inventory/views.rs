@@ -1,8 +1,7 @@
-//! The views of one namespace: the names that lead to it and who holds it. Pure.
+//! The references to one namespace: names and holders. Pure.
 //!
-//! It is shown under the best of its names: one of the netns directory, or else that of a container, or
-//! else that of a process. Podman makes a name `netns-UUID` for each of its namespaces, which is less than the
-//! container's.
+//! The display name is the best of its names: first those of the netns directory, then those of containers, then those of
+//! processes. Podman creates a name `netns-UUID` for each of its namespaces. Such a name ranks below that of the container.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -16,13 +15,13 @@ use super::container_names::ContainerNames;
 use crate::kernel::netns::{MountedNamespaceId, NetnsRef, ProcessNetnsId};
 use crate::netns_holders::{Container, HolderKind, HolderSource};
 
-/// As many bytes of a program's name as the kernel keeps.
+/// Maximum length in bytes of a program name in the kernel (`TASK_COMM_LEN` − 1).
 const PROGRAM: usize = 15;
 
-/// Since when a process lives: who shares a namespace came later than who made it.
+/// Start time and pid. The creator of a namespace is older than the processes that joined it.
 type Age = (u64, i32);
 
-/// What is known to lead to a namespace.
+/// The known references to a namespace.
 #[derive(Debug, Default)]
 pub(super) struct Views {
     names: BTreeMap<OsString, MountedNamespaceId>,
@@ -35,7 +34,7 @@ impl Views {
         self.names.insert(name, id);
     }
 
-    /// Takes a name out if it led to `id`; returns whether it did.
+    /// Removes a name if it refers to `id`. Returns whether it did.
     pub(super) fn remove_name(&mut self, name: &OsStr, id: MountedNamespaceId) -> bool {
         let known = self.names.get(name) == Some(&id);
         if known {
@@ -44,12 +43,12 @@ impl Views {
         known
     }
 
-    /// Returns what a name leads to.
+    /// Returns the namespace to which a name refers.
     pub(super) fn named(&self, name: &OsStr) -> Option<MountedNamespaceId> {
         self.names.get(name).copied()
     }
 
-    /// Returns the names of a namespace that was dead when this one was made.
+    /// Returns the names of a namespace that was deleted before `id` was created.
     pub(super) fn dead_beside(
         &self,
         id: MountedNamespaceId,
@@ -58,7 +57,7 @@ impl Views {
         names.filter(|(_, known)| known.died_before(&id)).collect()
     }
 
-    /// Takes a holder in, and returns what the same source said of it before.
+    /// Adds a holder. Returns the earlier report of the same source about it.
     pub(super) fn add_holder(
         &mut self,
         id: ProcessNetnsId,
@@ -76,7 +75,7 @@ impl Views {
         }
     }
 
-    /// Takes out what a source said of a holder, and returns it.
+    /// Removes the report of a source about a holder, and returns it.
     pub(super) fn remove_holder(
         &mut self,
         source: HolderSource,
@@ -94,7 +93,7 @@ impl Views {
         }
     }
 
-    /// Returns the ways to the namespace, each once; names are relative to `directory`.
+    /// Returns the references to the namespace, each once. Names are relative to `directory`.
     pub(super) fn netns_refs(&self, directory: &Path) -> Vec<NetnsRef> {
         let name = |(name, id): (&OsString, &MountedNamespaceId)| NetnsRef::Name {
             path: directory.join(name),
@@ -108,7 +107,7 @@ impl Views {
         names.chain(holders.map(NetnsRef::Process)).collect()
     }
 
-    /// Returns the way that has this name.
+    /// Returns the reference with this name.
     pub(super) fn way_of(
         &self,
         name: &NamespaceName,
@@ -136,13 +135,13 @@ impl Views {
         }
     }
 
-    /// Returns all names of the namespace, the best first, with the container whose name it is.
+    /// Returns all names of the namespace, the best first, each with its container if it is a container name.
     pub(super) fn titles(
         &self,
         containers: &ContainerNames,
     ) -> Vec<(NamespaceName, Option<Arc<Container>>)> {
         let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|it| is_podmans(it));
-        // The kernel's directory entries are always valid names.
+        // Names of directory entries are always valid.
         let named = |name: &OsString| Some((NamespaceName::named(name).ok()?, None));
         let contained = |(id, container): &(ProcessNetnsId, Arc<Container>)| {
             let name = containers.name(container, *id)?;
@@ -163,14 +162,14 @@ fn age(id: ProcessNetnsId) -> Age {
     (id.started(), id.pid())
 }
 
-/// Bytes that no kernel tells are left out rather than the namespace.
+/// Returns the name of a process. NUL bytes, which the kernel never reports, are dropped, so that the namespace stays visible.
 fn process_name(id: ProcessNetnsId, program: &OsStr) -> Option<NamespaceName> {
     let bytes = program.as_bytes().iter().take(PROGRAM).copied();
     let bytes: Vec<u8> = bytes.filter(|byte| *byte != 0).collect();
     NamespaceName::process(id.pid(), &bytes).ok()
 }
 
-/// Returns whether Podman makes such names: `netns-` and a UUID in lower case.
+/// Returns whether a name has the form that Podman creates: `netns-` and a UUID in lower case.
 fn is_podmans(name: &OsStr) -> bool {
     const GROUPS: [usize; 5] = [8, 4, 4, 4, 12];
     let Some(uuid) = name.as_bytes().strip_prefix(b"netns-") else {

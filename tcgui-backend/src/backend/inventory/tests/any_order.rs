@@ -1,4 +1,4 @@
-//! Any sequence of names and holders that come and go, against a picture that is made anew each time.
+//! Applies any sequence of added and removed names and holders, and compares the result with a simple model.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// What is reported.
+/// A report to the inventory.
 #[derive(Debug, Clone)]
 enum Event {
     Name(&'static str, MountedNamespaceId),
@@ -23,7 +23,7 @@ fn event() -> impl Strategy<Value = Event> {
         if link { id.through_link() } else { id }
     });
     let holder = (inode, 1..5_i32).prop_map(|(inode, pid)| held(inode, pid));
-    // One runtime and short id may be told of several processes: an engine that lies.
+    // A malicious engine may report one runtime and short id for several processes.
     let kind = (any::<bool>(), 0..2_usize, 0..3_usize).prop_map(|(contained, name, who)| {
         let runtime = [Runtime::Podman, Runtime::Docker, Runtime::Docker][who];
         match contained {
@@ -40,7 +40,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What is known, and nothing that was derived from it.
+/// The reports in force, without derived data.
 #[derive(Debug, Default)]
 struct Model {
     names: BTreeMap<&'static str, MountedNamespaceId>,
@@ -68,7 +68,7 @@ impl Model {
         }
     }
 
-    /// The containers that are called so, the one that keeps its name first.
+    /// Returns the containers with this name. The first one keeps the plain name.
     fn namesakes(&self, name: &str) -> Vec<(Runtime, String, ProcessNetnsId)> {
         let namesake = |(id, kind): &'_ (ProcessNetnsId, HolderKind)| match kind {
             HolderKind::Container(it) if it.name.as_str() == name => {
@@ -95,7 +95,7 @@ impl Model {
         }
     }
 
-    /// The names of each namespace, the best first.
+    /// Returns the names of each namespace, the best first.
     fn titles(&self) -> BTreeMap<u64, Vec<String>> {
         let mut ranked = BTreeMap::<u64, BTreeSet<(u8, u64, String)>>::new();
         ranked
@@ -149,11 +149,11 @@ fn netns_ref(netns_ref: &NetnsRef) -> String {
     }
 }
 
-/// What those who listen to changes believe.
+/// The state that a receiver of the changes derives from them.
 #[derive(Debug, Default)]
 struct Followers {
     netns_refs: HashMap<NetnsKey, BTreeSet<String>>,
-    /// Under which name which namespace is shown.
+    /// The namespace of each display name.
     titles: BTreeMap<String, NetnsKey>,
 }
 
