@@ -1,4 +1,4 @@
-//! The daemon: builds the actors, holds them together, and runs the main select loop.
+//! The daemon: builds and supervises the actors, and runs the main select loop.
 //!
 //! ```text
 //!  namespace_watcher ─┐                                               ┌─▶ bus (publications)
@@ -7,9 +7,9 @@
 //!  execution (calls) ─┘    └──────────────── results ◀────────────────┴─▶ workers (links, qdiscs, files)
 //! ```
 //!
-//! Handles point one way: the backend knows the bus, `interfaces` and `execution`. None of these knows the backend, and
-//! none waits for it: the calls of executions are awaited beside their actor. The daemon ends on SIGINT or SIGTERM
-//! (in order), or when an actor ends that was not asked to (with an error, so that the service manager restarts it).
+//! Handles point one way: the backend knows the bus, `interfaces` and `execution`. None of these depends on the backend or waits
+//! for it. Calls of executions are awaited in tasks of their own. The daemon ends in order on SIGINT or SIGTERM. It ends with an
+//! error if an actor ends unexpectedly, so that the service manager restarts it.
 
 mod effects;
 mod explaining;
@@ -74,38 +74,38 @@ use tc_worker::Leases;
 
 pub(crate) use wire::network_namespace;
 
-/// Looks at once. The rtnl lock lets one change at a time; the others overlap opening
-/// namespace files and reading dumps.
+/// Maximum number of concurrent link dumps. The rtnl lock serialises the dumps themselves. Opening namespace files and reading
+/// replies can overlap.
 const LOOKS: usize = 4;
-/// The interval of link sweeps is this many times that of the netns directory. The kernel reports lost link events, and a
-/// dump of a namespace costs a hundred times a look at a directory entry.
+/// The interval of link sweeps is this many times that of the netns directory. The kernel reports lost link events, and a dump of
+/// a namespace costs a hundred times a `stat` of a directory entry.
 const LINK_SWEEP: u32 = 4;
-/// Operations on links and qdiscs at once. They are separate from the dumps, which must not wait for them.
+/// Maximum number of concurrent operations on links and qdiscs. They are separate from the dumps, which must not wait for them.
 const OPERATIONS: usize = 4;
-/// Sockets kept for reading counters; one reading at a time is the rule.
+/// Number of sockets kept for reading counters. Usually one reading runs at a time.
 const READINGS: usize = 2;
 /// The name of the watcher's actor.
 const WATCHER: &str = "namespace_watcher";
-/// After this long without a first look at the netns directory, the log says so.
+/// Time after which the log reports that the first scan of the netns directory has not finished.
 const FIRST_LOOK: Duration = Duration::from_secs(1);
-/// When an actor fails that is told to ([`faults`]): the daemon is up and shown by then.
+/// Time after which an actor fails on purpose ([`faults`]). By then the daemon is ready.
 const FAIL_AFTER: Duration = Duration::from_secs(1);
-/// How long actors may take to end before they are left behind.
+/// Maximum time for actors to end. Then they are abandoned.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(1000);
 
-/// Why the daemon cannot start or go on.
+/// Why the daemon cannot start or continue.
 #[derive(Debug, thiserror::Error)]
 pub enum BackendError {
     /// The netns directory cannot be watched.
     #[error("cannot watch network namespaces")]
     Watch(#[from] WatchError),
-    /// `/proc` or the kernel's netlink is not to be had.
+    /// `/proc` or netlink is unavailable.
     #[error("cannot look at the kernel's network namespaces")]
     OwnNamespace(#[source] io::Error),
-    /// `--process-namespaces` without a `/proc` that shows processes.
+    /// `--process-namespaces` needs a `/proc` that shows all processes.
     #[error("cannot look at processes")]
     Processes(#[from] ProcessesError),
-    /// rtnetlink is refused.
+    /// An rtnetlink socket or request failed.
     #[error("cannot talk to the kernel")]
     Kernel(#[from] RtnetlinkError),
     /// `--create-netns-dir` failed.
@@ -113,29 +113,29 @@ pub enum BackendError {
     CreateDirectory {
         /// The path as configured.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         err: io::Error,
     },
-    /// The state directory, or a file in it, could have been written by another user.
+    /// Another user could have written to the state directory or a file in it.
     #[error("cannot use the state directory")]
     State(#[source] Distrust),
-    /// The bus is refused.
+    /// The bus could not be joined.
     #[error("cannot join the bus")]
     Bus(#[from] BusError),
     /// Signals cannot be received.
     #[error("cannot receive signals")]
     Signals(#[source] io::Error),
-    /// An actor gave up.
+    /// An actor ended with an error.
     #[error("{actor} failed")]
     Actor {
         /// Its name.
         actor: &'static str,
-        /// Why.
+        /// Its error.
         #[source]
         err: BoxError,
     },
-    /// An actor ended though nobody asked it to.
+    /// An actor ended without a request to stop.
     #[error("{actor} ended unexpectedly")]
     ActorEnded {
         /// Its name.
@@ -146,14 +146,14 @@ pub enum BackendError {
 /// Runs the daemon until a signal ends it.
 ///
 /// # Errors
-/// [`BackendError`]: it could not start, or an actor died.
+/// [`BackendError`]: the daemon could not start, or an actor failed.
 pub async fn run(config: Config) -> Result<(), BackendError> {
     let mut signals = Signals::open().map_err(BackendError::Signals)?;
     let mut supervisor = Supervisor::new(faults::failing_actor());
     let restore = !config.keep_on_exit;
     let started = tokio::select! {
         biased;
-        // Not cancel-safe: a start that is given up leaves nothing but a closed session.
+        // Not cancel-safe. A cancelled start leaves at most a closed session.
         signal = signals.stop() => {
             info!(signal, "stopped before the start was complete");
             return Ok(());
@@ -166,7 +166,7 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         .await
 }
 
-/// Builds the actors and sets them going. Joining the bus may take until its peer answers.
+/// Builds and starts the actors. Joining the bus may wait for a reply of the peer.
 async fn start(
     config: Config,
     supervisor: &mut Supervisor,
@@ -175,9 +175,9 @@ async fn start(
         create(&config.watch.directory)?;
     }
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
-    // Before anything is read that another user could have written.
+    // Check the state directory before reading anything that another user could have written.
     let (leases, left) = open_state(&config, files).await?;
-    // Listening begins before looking, for links as for namespaces.
+    // Subscribe to notifications before the first dump, for links and for namespaces, so that no change is missed.
     let sockets = open_sockets(files, supervisor)?;
     let observer = open_observer(config.namespace_ids);
     let (tracker, link_events, interfaces) =
@@ -251,7 +251,7 @@ async fn start(
     Ok((state, sources, handles, namespaces))
 }
 
-/// Starts the actors that read counters and publish them, and returns the way to tell them what to read.
+/// Starts the actors that read and publish counters. Returns the sender of the counter targets.
 fn start_bandwidth(
     name: &BackendName,
     interval: Duration,
@@ -267,7 +267,7 @@ fn start_bandwidth(
     targets
 }
 
-/// Opens the sockets for changes, and starts what closes those inside namespaces that nobody uses.
+/// Opens the sockets for changes, and starts the task that closes idle sockets inside namespaces.
 fn open_sockets(
     files: NetnsFiles,
     supervisor: &mut Supervisor,
@@ -278,7 +278,7 @@ fn open_sockets(
     Ok(sockets)
 }
 
-/// Makes the namespace from which links are read; `None`: namespaces are entered instead.
+/// Creates the namespace from which links are read by id. `None` means that threads enter the namespaces instead.
 fn open_observer(namespace_ids: bool) -> Option<Observer> {
     if !namespace_ids {
         return None;
@@ -292,14 +292,14 @@ fn open_observer(namespace_ids: bool) -> Option<Observer> {
     }
 }
 
-/// The actor of the interfaces, the way to ask it, and what it reports.
+/// The interfaces actor, its handle, and its events.
 type OpenedInterfaces = (
     InterfacesHandle,
     mpsc::Receiver<InterfacesEvent>,
     interfaces::Task<KernelLinks>,
 );
 
-/// Builds the actor of the interfaces. It receives events from now on.
+/// Builds the interfaces actor. It receives notifications from this call on.
 fn open_interfaces(
     config: &Config,
     observer: Option<Observer>,
@@ -324,10 +324,10 @@ fn open_counters(
     Ok(KernelCounters::new(readings, sockets.clone()))
 }
 
-/// Starts the watcher on a thread of its own, and returns what is there with the way to hear of changes.
+/// Starts the watcher on its own thread. Returns the current namespaces and the handle that reports changes.
 ///
-/// The watcher looks at files. A look at a file system that hangs does not return; then only this thread waits, and it is
-/// left behind when the daemon stops.
+/// The watcher reads files. A read blocks if the file system hangs. Then only this thread waits, and it is abandoned when the
+/// daemon stops.
 async fn open_watcher(
     config: WatchConfig,
     supervisor: &mut Supervisor,
@@ -368,7 +368,7 @@ async fn open_watcher(
         opened = first_look => opened,
         never = late => never,
     };
-    // The hook has said why a thread panicked.
+    // The panic hook has logged the panic.
     let panicked = || BackendError::ActorEnded { actor: WATCHER };
     let opened = opened.map_err(|_| panicked())??;
     supervisor.supervise(WATCHER, async {
@@ -377,7 +377,7 @@ async fn open_watcher(
     Ok(opened)
 }
 
-/// Sets the actors going that find namespaces without a name.
+/// Starts the actors that find namespaces without a name.
 fn find_holders(
     containers: Option<ContainersConfig>,
     processes: Option<ProcessesConfig>,
@@ -404,7 +404,7 @@ fn tell_policy(policy: &Policy) {
     }
 }
 
-/// Checks the state directory, and takes what an earlier run left in it.
+/// Checks the state directory, and reads the leases that an earlier run left.
 async fn open_state(config: &Config, files: NetnsFiles) -> Result<OpenedLeases, BackendError> {
     let opened = open_leases(config.state_dir.clone(), files).await?;
     let checked = library::check_store(&config.library).await;
@@ -415,11 +415,11 @@ async fn open_state(config: &Config, files: NetnsFiles) -> Result<OpenedLeases, 
 /// The leases of this run, and those that an earlier run left.
 type OpenedLeases = (Leases, Vec<(LeaseKey, Lease)>);
 
-/// Takes the state directory and what an earlier run left in it. Without it the daemon goes on, and
-/// refuses what needs a lease.
+/// Opens the state directory and reads the leases that an earlier run left. If that fails, the daemon continues and refuses
+/// requests that need a lease.
 ///
 /// # Errors
-/// [`BackendError::State`]: what is there could have been written by another user.
+/// [`BackendError::State`]: another user could have written the files.
 async fn open_leases(directory: PathBuf, files: NetnsFiles) -> Result<OpenedLeases, BackendError> {
     let open = move || {
         let home = Home::learn(&files).map_err(BoxError::from)?;
@@ -469,7 +469,7 @@ async fn open_leases(directory: PathBuf, files: NetnsFiles) -> Result<OpenedLeas
     Ok((Ok(Arc::new(journal)), left))
 }
 
-/// Makes the netns directory as `ip netns add` would; the parent must exist.
+/// Creates the netns directory like `ip netns add`. The parent must exist.
 fn create(directory: &Path) -> Result<(), BackendError> {
     match DirBuilder::new().mode(0o755).create(directory) {
         Err(err) if err.kind() != io::ErrorKind::AlreadyExists => {
@@ -482,7 +482,7 @@ fn create(directory: &Path) -> Result<(), BackendError> {
     }
 }
 
-/// What a signal asks for.
+/// The action that a signal requests.
 #[derive(Debug, Clone, Copy)]
 enum Signal {
     Stop(&'static str),
@@ -506,7 +506,7 @@ impl Signals {
         })
     }
 
-    /// Waits for a signal. Cancel-safe: one that was not returned is still to come.
+    /// Waits for a signal. Cancel-safe: a dropped future consumes no signal.
     async fn next(&mut self) -> Signal {
         tokio::select! {
             biased;
@@ -517,7 +517,7 @@ impl Signals {
         }
     }
 
-    /// Waits for the signal to stop; there is nothing to reload yet. Cancel-safe, as [`Self::next`].
+    /// Waits for a stop signal. Reload signals are ignored, because nothing is loaded yet. Cancel-safe, like [`Self::next`].
     async fn stop(&mut self) -> &'static str {
         loop {
             if let Signal::Stop(signal) = self.next().await {
@@ -529,7 +529,7 @@ impl Signals {
 
 type ActorResult = Result<(), BoxError>;
 
-/// Holds the actors: none dies unseen, all are stopped together.
+/// Owns the actors. It detects the end of each actor and stops all of them together.
 #[derive(Debug)]
 struct Supervisor {
     actors: JoinSet<ActorResult>,
@@ -550,12 +550,12 @@ impl Supervisor {
         }
     }
 
-    /// Returns the token that ends one actor.
+    /// Returns a token that stops one actor.
     fn child_token(&self) -> CancellationToken {
         self.stop.child_token()
     }
 
-    /// Supervises an actor that has no way to fail.
+    /// Supervises an actor that cannot return an error.
     fn watch_over(&mut self, actor: &'static str, life: impl Future<Output = ()> + Send + 'static) {
         self.supervise(actor, async {
             life.await;
@@ -571,7 +571,7 @@ impl Supervisor {
         let fail = self.fail.as_deref() == Some(OsStr::new(actor));
         let life = async move {
             tokio::select! {
-                // Not cancel-safe, as dying is not: the rest of the daemon must cope.
+                // Not cancel-safe, like a real failure. The rest of the daemon must handle it.
                 ended = life => ended,
                 () = tokio::time::sleep(FAIL_AFTER), if fail => panic!("told to fail"),
             }
@@ -582,7 +582,7 @@ impl Supervisor {
         self.names.insert(task.id(), actor);
     }
 
-    /// Waits for an actor to end, and returns which one and how. Cancel-safe.
+    /// Waits for an actor to end. Returns its name and result. Cancel-safe.
     async fn next_end(&mut self) -> Option<(&'static str, ActorResult)> {
         let (id, ended) = match self.actors.join_next_with_id().await? {
             Ok((id, ended)) => (id, ended),
@@ -591,7 +591,7 @@ impl Supervisor {
         Some((self.names.remove(&id).unwrap_or("an actor"), ended))
     }
 
-    /// Waits for an actor to end, which none should. Cancel-safe.
+    /// Waits for an unexpected end of an actor. Cancel-safe.
     async fn failure(&mut self) -> BackendError {
         match self.next_end().await {
             Some((actor, Err(err))) => BackendError::Actor { actor, err },
@@ -602,7 +602,7 @@ impl Supervisor {
         }
     }
 
-    /// Stops all actors and waits for them, within bounds.
+    /// Stops all actors and waits for them, at most [`SHUTDOWN_GRACE`].
     async fn shut_down(mut self) {
         self.stop.cancel();
         let all = async {

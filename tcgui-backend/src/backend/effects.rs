@@ -1,7 +1,7 @@
 //! The only place that carries out effects.
 //!
-//! Slow work runs beside the main loop, and its result comes back as an [`Input`]. What is awaited here is room in
-//! the channels of actors that never wait for the main loop.
+//! Slow work runs in separate tasks, and its result returns as an [`Input`]. The only waits here are for room in the channels of
+//! actors that never wait for the main loop.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,20 +28,20 @@ use crate::namespace_watcher::StatusHandle;
 use crate::processes::ProcessesHandle;
 use crate::sockets::{NetnsSockets, SocketError};
 
-/// Carries out effects, and holds the work under way.
+/// Carries out effects and owns the running work.
 #[derive(Debug)]
 pub(super) struct EffectRunner {
     pub(super) handles: Handles,
-    /// Each piece of work ends in an input. How many operations run at once is bounded by their semaphores.
+    /// Running work. Each task returns one input. Semaphores limit the number of concurrent operations.
     work: JoinSet<Input>,
 }
 
-/// What effects act upon.
+/// The handles that effects use.
 #[derive(Debug)]
 pub(super) struct Handles {
     pub(super) tracker: InterfacesHandle,
     pub(super) scenarios: ScenarioHandle,
-    /// `None`: processes are not looked at.
+    /// `None` if processes are not scanned.
     pub(super) processes: Option<ProcessesHandle>,
     pub(super) publisher: BusHandle,
     pub(super) sockets: NetnsSockets,
@@ -63,18 +63,17 @@ impl EffectRunner {
         }
     }
 
-    /// Returns whether no work is under way.
+    /// Returns whether no work is running.
     pub(super) fn is_idle(&self) -> bool {
         self.work.is_empty()
     }
 
-    /// Returns how much work is under way.
+    /// Returns the number of running tasks.
     pub(super) fn under_way(&self) -> usize {
         self.work.len()
     }
 
-    /// Waits for the result of some work; pends while there is none. Cancel-safe: the set keeps a result until it
-    /// is returned.
+    /// Waits for the next result. Pending while no work is running. Cancel-safe: the set keeps a result until it is returned.
     pub(super) async fn next_result(&mut self) -> Result<Input, JoinError> {
         match self.work.join_next().await {
             Some(result) => result,
@@ -84,7 +83,7 @@ impl EffectRunner {
 
     pub(super) async fn carry_out(&mut self, effect: Effect) {
         match effect {
-            // The interfaces actor never waits for the main loop, so these never wait for long.
+            // The interfaces actor never waits for the main loop, so these sends are short.
             Effect::Track(key, netns_ref) => {
                 self.handles.sockets.admit(key);
                 self.handles.tracker.track(key, netns_ref).await;
@@ -137,7 +136,7 @@ impl EffectRunner {
                     Input::Identified { key, cookie }
                 });
             }
-            // As for the interfaces actor.
+            // Short, as for the interfaces actor.
             Effect::Execution(command) => self.handles.scenarios.send(command).await,
             Effect::CounterTargets(counter_targets) => {
                 self.handles
@@ -155,14 +154,14 @@ impl EffectRunner {
             Effect::Publish(publication) => {
                 let publisher = self.handles.publisher.clone();
                 self.work.spawn(async move {
-                    // Without an answer the bus is gone, which ends the daemon anyway.
+                    // If the reply is missing, the bus has ended, which ends the daemon.
                     Input::Published(publisher.publish(publication).await.unwrap_or_default())
                 });
             }
         }
     }
 
-    /// Runs an operation inside a namespace on a worker thread, as soon as fewer than the allowed number run.
+    /// Runs an operation inside a namespace on a worker thread as soon as the limit allows.
     fn operate(&mut self, netns: NetnsKey, operation: impl FnOnce() -> Input + Send + 'static) {
         let running = self.handles.sockets.running(netns);
         match Arc::clone(&running).try_acquire_owned() {
@@ -185,7 +184,7 @@ impl EffectRunner {
         }
     }
 
-    /// Runs work of which the main loop needs to know only that it is under way.
+    /// Runs work whose result is not needed. It still counts as running work.
     fn run_beside(&mut self, work: impl Future<Output = ()> + Send + 'static) {
         self.work.spawn(async move {
             work.await;
@@ -193,7 +192,7 @@ impl EffectRunner {
         });
     }
 
-    /// Updates the file of a lease outside its lane, unless work that begins later does so first.
+    /// Updates the file of a lease without the lane of its interface. Work that begins later may write the update first.
     fn update_lease_file(&mut self, lease: Lease, late: DeferredWrite) {
         let Ok(journal) = self.handles.leases.clone() else {
             return;
@@ -211,7 +210,7 @@ impl EffectRunner {
         }
     }
 
-    /// Gives up the work under way.
+    /// Aborts all running work.
     pub(super) fn abort_all(&mut self) {
         self.work.abort_all();
     }

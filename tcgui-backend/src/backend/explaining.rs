@@ -1,4 +1,4 @@
-//! Explaining a name: what the inventory knew when it was asked, the watcher's word, and a look.
+//! Explains a name from the inventory at the time of the request, the status of the watcher, and a new read of the host.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::interfaces::InterfacesHandle;
 use crate::kernel::netns::NetnsFiles;
 use crate::namespace_watcher::StatusHandle;
 
-/// How long a look at links that were not seen yet may take: it is asked for only to say why.
+/// Maximum time for reading links that were not seen yet. The result is only used for the explanation.
 const READ_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A client's question, with what the inventory knows.
+/// A client's request, with the facts from the inventory.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) name: NamespaceName,
     pub(super) known: Known,
 }
 
-/// What it takes to answer.
+/// The handles and paths that an explanation needs.
 #[derive(Debug)]
 pub(super) struct Explainer {
     pub(super) files: NetnsFiles,
@@ -35,7 +35,7 @@ pub(super) struct Explainer {
 }
 
 impl Explainer {
-    /// Answers. Reads files on a blocking thread.
+    /// Returns the explanation. Reads files on a blocking thread.
     pub(super) async fn explain(self, question: Question) -> ExplainResponse {
         let Question { name, known } = question;
         let entry_name = match &name {
@@ -43,7 +43,7 @@ impl Explainer {
             _ => None,
         };
         let asked = entry_name.as_ref().map(|name| name.as_os_str().to_owned());
-        // A watcher that looks at a file system which hangs does not answer.
+        // The watcher does not reply while it is blocked in a file system that hangs.
         let watcher = tokio::time::timeout(READ_TIMEOUT, self.watcher.ask(asked)).await;
         let watcher = match watcher {
             Ok(Some(status)) => Ok(status),

@@ -9,15 +9,14 @@ use crate::netns_holders::{HeldEvent, HolderSource};
 /// which is safe: the main loop never waits for a source.
 const REPORTS: usize = 256;
 
-/// The main loop's end.
+/// The receiver of the main loop.
 #[derive(Debug)]
 pub(super) struct HolderReports {
     containers: mpsc::Receiver<HeldEvent>,
     processes: mpsc::Receiver<HeldEvent>,
 }
 
-/// Returns the ends of the actor that asks container engines, of the one that looks at all processes, and of
-/// the main loop.
+/// Returns the senders for the container actor and the process actor, and the receiver for the main loop.
 pub(super) fn channels() -> (
     mpsc::Sender<HeldEvent>,
     mpsc::Sender<HeldEvent>,
@@ -37,8 +36,8 @@ impl HolderReports {
     pub(super) async fn next(&mut self) -> (HolderSource, HeldEvent) {
         tokio::select! {
             biased;
-            // Cancel-safe, both: `recv` takes nothing unless it returns it. The container of a process
-            // is the better name, so it comes first.
+            // Both are cancel-safe: `recv` removes a message only when it returns it. Containers have priority, because a
+            // container name is better than a process name.
             Some(event) = self.containers.recv() => (HolderSource::Containers, event),
             Some(event) = self.processes.recv() => (HolderSource::Processes, event),
             else => std::future::pending().await,

@@ -8,7 +8,7 @@ use crate::kernel::rtnetlink::{Refused, RtnetlinkError};
 use crate::policy::{Denial, Permit};
 use crate::sockets::{NetnsSockets, SocketError};
 
-/// Why a link was not switched.
+/// Why the state of a link was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LinkControlError {
     #[error(transparent)]
@@ -41,7 +41,7 @@ impl LinkControlError {
 }
 
 impl SocketError {
-    /// Returns what it means to a client.
+    /// Returns the error kind for the client.
     pub(super) fn kind(&self) -> ErrorKind {
         match self {
             Self::Gone => ErrorKind::NotFound,
@@ -51,15 +51,15 @@ impl SocketError {
     }
 }
 
-/// Brings a link up or down, and reads back what came of it on the same socket. Blocks its thread.
+/// Brings a link up or down, and reads the result back on the same socket. Blocks its thread.
 pub(super) fn carry_out(sockets: &NetnsSockets, order: &LinkOrder) -> LinkResult {
     switch_link(sockets, order).map_err(|err| (err.kind(), chain(&err).to_string()))
 }
 
 /// Returns whether the link is up.
 ///
-/// `RTM_SETLINK` takes `IFLA_TARGET_NETNSID` as the place to move the link to, so a link of another
-/// namespace is switched over a socket inside it.
+/// `RTM_SETLINK` interprets `IFLA_TARGET_NETNSID` as the namespace to move the link to. Therefore a link of another namespace is
+/// changed over a socket inside it.
 fn switch_link(sockets: &NetnsSockets, order: &LinkOrder) -> Result<bool, LinkControlError> {
     sockets.run_here(&order.place, |socket| {
         sockets.used(order.place.key);

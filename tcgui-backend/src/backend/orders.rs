@@ -1,4 +1,4 @@
-//! Work on one interface as data: what the main loop orders, and what a worker reports.
+//! Work on one interface as data: the orders of the main loop and the results of the workers.
 
 use std::ffi::OsString;
 use std::time::Instant;
@@ -14,39 +14,39 @@ use crate::sockets::NetnsTarget;
 use crate::tc::perform::Outcome;
 use crate::tc::plan::ForeignQdiscs;
 
-/// Why work failed, for the client that asked for it.
+/// The error of a failed order, for the client that requested it.
 pub(super) type Failure = (ErrorKind, String);
 
-/// Which link to change, and whether it is to be up.
+/// The link to change, and its new state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct LinkOrder {
     pub(super) place: NetnsTarget,
     pub(super) ifindex: u32,
-    /// The client names the interface, not its number: a link that was renamed is another one.
+    /// The client names the interface, not its index. A link that was renamed is another interface.
     pub(super) ifname: OsString,
     pub(super) up: bool,
-    /// Under which condition it may be changed.
+    /// The condition under which the link may be changed.
     pub(super) permit: Permit,
 }
 
-/// What to do to the qdisc of which link.
+/// Work on the root qdisc of a link.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct TcOrder {
     pub(super) place: NetnsTarget,
-    /// The link as it was when the request came.
+    /// The link at the time of the request.
     pub(super) link: Link,
     pub(super) work: TcWork,
     pub(super) foreign: ForeignQdiscs,
     /// The lease that is in force on the link when the work begins.
     pub(super) held: Option<Lease>,
-    /// When the work begins.
+    /// The time at which the work begins.
     pub(super) begun: BootTime,
 }
 
 /// The kinds of work on a qdisc.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum TcWork {
-    /// Carry out a request, on these terms.
+    /// Carry out a request on these terms.
     Change {
         operation: Box<TcOperation>,
         terms: Terms,
@@ -58,21 +58,21 @@ pub(super) enum TcWork {
         /// The scenario's part of the lease.
         id: String,
     },
-    /// End the lease and restore what was there before.
+    /// End the lease and restore the earlier qdisc.
     Restore,
-    /// Read what is there, and whether it could be changed.
+    /// Read the qdisc, and check whether it may be changed.
     Look,
 }
 
-/// What a worker reports of a link: whether it is up, as read back.
+/// The result for a link: whether it is up, as read back.
 pub(super) type LinkResult = Result<bool, Failure>;
 
-/// What a worker reports of a qdisc.
+/// The result for a qdisc.
 #[derive(Debug)]
 pub(super) struct TcResult {
-    /// The lease that is in force from now on.
+    /// The lease that is in force after the work.
     pub(super) lease: Option<Lease>,
-    /// When the work was done, and the qdisc read back.
+    /// The time at which the qdisc was read back.
     pub(super) done_at: Instant,
     pub(super) outcome: Result<Outcome, Failure>,
 }

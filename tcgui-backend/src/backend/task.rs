@@ -1,4 +1,4 @@
-//! The main select loop: chooses what happened, lets the state decide, and has the effects carried out.
+//! The main select loop: takes the next input, passes it to the state, and has the effects carried out.
 //!
 //! It owns the state alone. Every input comes through [`Task::next_event`], every decision is made in
 //! [`State::step`], and every effect is carried out by [`EffectRunner::carry_out`]. A panic in a decision ends this task and
@@ -23,29 +23,29 @@ use crate::library::LibraryHandle;
 use crate::namespace_watcher::{Namespace, NamespaceEvent, NamespaceWatcherHandle};
 use crate::netns_holders::{HeldEvent, HolderSource};
 
-/// How long the work under way may take when the daemon is to stop.
+/// Maximum time for running work when the daemon stops.
 const LAST_WORK: Duration = Duration::from_millis(300);
-/// The same when leases end with the daemon. What is not restored by then is at the next start.
+/// The same limit if leases are restored when the daemon stops. The next start restores the rest.
 const LAST_RESTORATIONS: Duration = Duration::from_millis(700);
 
-/// How long interfaces on which scenarios run may take to be restored. Each takes a few milliseconds.
+/// Maximum time for restoring the interfaces of running scenarios. Each restoration takes a few milliseconds.
 const LAST_SCENARIOS: Duration = Duration::from_millis(1000);
 
-/// Where inputs come from.
+/// The sources of inputs.
 #[derive(Debug)]
 pub(super) struct Sources {
     pub(super) namespaces: NamespaceWatcherHandle,
     /// Processes that hold namespaces.
     pub(super) held: HolderReports,
     pub(super) interfaces: mpsc::Receiver<InterfacesEvent>,
-    /// What clients ask. The bus answers requests that do not fit in with "busy".
+    /// Client requests. The bus answers "busy" if the channel is full.
     pub(super) requests: mpsc::Receiver<Request>,
     /// A frontend appeared.
     pub(super) joined: Arc<Notify>,
-    /// Calls of executions, about their interfaces.
+    /// Calls of executions about their interfaces.
     pub(super) calls: mpsc::Receiver<TcCall>,
     pub(super) library: LibraryHandle,
-    /// The host of another backend of this name.
+    /// The host of another backend with the same name.
     pub(super) namesakes: Namesakes,
 }
 
@@ -55,7 +55,7 @@ enum Event {
     Input(Input),
 }
 
-/// The daemon's main loop; [`Task::run`] is its life.
+/// The main loop of the daemon. [`Task::run`] runs it.
 #[derive(Debug)]
 pub(super) struct Task {
     state: State,
@@ -63,7 +63,7 @@ pub(super) struct Task {
     runner: EffectRunner,
     signals: Signals,
     supervisor: Supervisor,
-    /// Whether interfaces of running scenarios are restored at the end.
+    /// Whether interfaces of running scenarios are restored at shutdown.
     restore: bool,
 }
 
@@ -116,13 +116,13 @@ impl Task {
             supervisor,
             ..
         } = self;
-        // Requests that were not carried out are answered now: dropping their replies does that.
+        // Requests that were not carried out are answered by dropping their replies.
         drop((state, sources, runner));
         supervisor.shut_down().await;
         ended
     }
 
-    /// Lets the state decide, and has the effects carried out in order.
+    /// Passes an input to the state, and carries out the effects in order.
     async fn take(&mut self, input: Input) {
         log(&input);
         let effects = self.state.step(input, moment());
@@ -131,12 +131,12 @@ impl Task {
             self.runner.carry_out(effect).await;
         }
         if begins && !self.sources.requests.is_empty() {
-            // Tasks that were begun run on this thread: they go before the next of many requests.
+            // Started tasks run on this thread. They must run before the next of many requests.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Takes no requests any more. The bus answers those that are dropped.
+    /// Closes the request channel. The bus answers the dropped requests.
     fn refuse_requests(&mut self) {
         self.sources.requests.close();
         while self.sources.requests.try_recv().is_ok() {}
@@ -151,17 +151,17 @@ impl Task {
                 biased;
                 // Cancel-safe: not polled again once it has resolved.
                 _ = &mut ended => return,
-                // Cancel-safe: the deadline stays.
+                // Cancel-safe: the deadline is fixed.
                 () = tokio::time::sleep_until(limit) => {
                     return warn!("scenarios left running");
                 }
-                // Cancel-safe, as its arms are.
+                // Cancel-safe, like `next_event`.
                 event = self.next_event() => event,
             };
             match event {
                 Event::Input(input) => self.take(input).await,
                 Event::Signal(Signal::Reload) => {}
-                // The operator is in a hurry, or an actor that is needed is gone.
+                // A second signal, or a required actor has ended.
                 Event::Signal(Signal::Stop(_)) | Event::Failure(_) => {
                     return warn!("scenarios left running");
                 }
@@ -169,7 +169,7 @@ impl Task {
         }
     }
 
-    /// Finishes the work under way and answers its requesters; work that was not begun is refused.
+    /// Finishes running work and answers its requesters. Work that was not begun is refused.
     async fn finish_work(&mut self) {
         let effects = self.state.stop(moment());
         let limit = if self.state.has_restorations() {
@@ -181,7 +181,7 @@ impl Task {
             self.runner.carry_out(effect).await;
         }
         let finished = async {
-            // Answers to changes go out with a last publication, which is work too.
+            // Replies to changes are sent with a last publication, which is also work.
             while !self.runner.is_idle() {
                 if let Ok(input) = self.runner.next_result().await {
                     self.take(input).await;
@@ -206,41 +206,41 @@ impl Task {
         };
         tokio::select! {
             biased;
-            // Cancel-safe: a signal that was not returned is still to come.
+            // Cancel-safe: a dropped future consumes no signal.
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
-            // Cancel-safe, as are the other channels: `recv` takes nothing unless it returns it. A closed
-            // channel is an actor that ended, of which the supervisor knows more.
+            // Cancel-safe, like the other channels: `recv` removes a message only when it returns it. A closed channel means that
+            // an actor has ended. The supervisor reports its error.
             Some(event) = sources.namespaces.next() => Event::Input(Input::Namespace(event)),
             (source, event) = sources.held.next() => Event::Input(Input::Held(source, event)),
             Some(event) = sources.interfaces.recv() => Event::Input(Input::Interfaces(event)),
-            // Work that was begun, steps of scenarios too, comes before new requests, of which hundreds may wait.
+            // Running work, including steps of scenarios, has priority over new requests, of which hundreds may wait.
             // Cancel-safe: the set keeps a result until it is returned.
             result = self.runner.next_result() => result.map_or_else(work_failed, Event::Input),
             Some(call) = sources.calls.recv() => Event::Input(Input::TcCall(Box::new(call))),
-            // Cancel-safe: a change that was not returned is still to come.
+            // Cancel-safe: a dropped future marks no change as seen.
             library = sources.library.changed() => Event::Input(Input::Library(library)),
             Some(request) = sources.requests.recv() => Event::Input(Input::Request(request)),
-            // Anybody on the bus can cause these two again and again, so they come after the requests.
-            // Cancel-safe: what was notified and not returned stays so.
+            // Any participant of the bus can cause these two events repeatedly, so requests have priority. Cancel-safe: `Notify`
+            // keeps the permit until it is consumed.
             () = sources.joined.notified() => Event::Input(Input::FrontendJoined),
-            // Cancel-safe: a value that was not marked as seen is still to come.
+            // Cancel-safe: a dropped future marks no value as seen.
             host = next_namesake(&mut sources.namesakes) => Event::Input(Input::Namesake(host)),
-            // Cancel-safe: the deadline is computed anew each time. Every other input does what is due, too.
+            // Cancel-safe: the deadline is computed again for each wait. Every other input also does the work that is due.
             () = wake => Event::Input(Input::Timer),
         }
     }
 }
 
-/// Waits for the host of another backend of this name.
+/// Waits for the host of another backend with the same name.
 async fn next_namesake(namesakes: &mut Namesakes) -> String {
     while namesakes.changed().await.is_ok() {
         if let Some(host) = namesakes.borrow_and_update().clone() {
             return host;
         }
     }
-    // The bus is gone, of which the supervisor knows more.
+    // The bus has ended. The supervisor reports its error.
     std::future::pending().await
 }
 
@@ -280,7 +280,7 @@ fn log(input: &Input) {
     }
 }
 
-/// Reads the clock of decisions.
+/// Reads the clock that decisions use.
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -1,5 +1,5 @@
-//! What executions need of the daemon: their calls pass through the main loop like requests of clients, and their
-//! updates go to the bus.
+//! The services of the daemon for executions. Their calls pass through the main loop like client requests. Their updates are
+//! published on the bus.
 
 use std::time::Duration;
 
@@ -12,9 +12,9 @@ use crate::bus::{BusHandle, ExecutionPublication, Publication, Reply};
 use crate::execution::{Claim, Impairment, PortError, TcPort, UpdateSink};
 use crate::tc::desired::structured;
 
-/// Calls that wait for the main loop, which takes each in microseconds. An execution has one at a time.
+/// Capacity of the call channel. The main loop takes each call within microseconds. An execution has one call at a time.
 const CALLS: usize = 256;
-/// As long as a released frontend waits for an answer.
+/// Timeout of a call: the time that a released frontend waits for a reply.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends tc calls of executions to the main loop.
@@ -24,7 +24,7 @@ pub(super) struct MainLoopPort {
 }
 
 impl MainLoopPort {
-    /// Returns the port and the end at which the main loop takes calls.
+    /// Returns the port and the receiver for the main loop.
     pub(super) fn channel() -> (Self, mpsc::Receiver<TcCall>) {
         let (calls, calls_rx) = mpsc::channel(CALLS);
         (Self { calls }, calls_rx)
@@ -78,7 +78,7 @@ impl TcPort for MainLoopPort {
     }
 
     async fn release(&self, claim: &Claim, owed: bool) {
-        // Only a main loop that ends does not take it.
+        // An error means that the main loop is ending.
         self.call(claim, Asked::Release { owed }).await.ok();
     }
 }
@@ -89,7 +89,7 @@ impl UpdateSink for BusHandle {
             executions: updates,
             ..Publication::default()
         };
-        // Without an answer the bus is gone, which ends the daemon anyway.
+        // If the reply is missing, the bus has ended, which ends the daemon.
         self.publish(publication).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The inventory in the words of the wire. Pure.
+//! Converts the inventory to the types of the wire. Pure.
 
 use std::sync::Arc;
 
@@ -14,27 +14,27 @@ use crate::netns_holders::{Container, Runtime};
 /// The names of a namespace.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Title<'a> {
-    /// The one under which it is shown.
+    /// The display name.
     pub(super) name: &'a NamespaceName,
-    /// The others.
+    /// The other names.
     pub(super) aliases: &'a [NamespaceName],
-    /// The container whose name it is.
+    /// The container of the display name.
     pub(super) container: Option<&'a Container>,
 }
 
-/// One namespace as frontends see it, serialised when it changes and not with every list.
+/// One namespace as frontends see it. It is serialised when it changes, not with every list.
 ///
-/// The list repeats all namespaces whenever one changes; this makes the others cost a copy of bytes.
+/// The list contains all namespaces whenever one changes. With this cache the unchanged ones cost a copy of bytes.
 #[derive(Debug)]
 pub(super) struct Shown {
-    /// `None`: nothing of it is to be shown, it is only counted.
+    /// `None` if the namespace has no interface to list. It is only counted.
     json: Option<Rendered>,
     links: Arc<[LinkCounterTarget]>,
     netems: Vec<(InterfaceName, Option<Netem>)>,
 }
 
 impl Shown {
-    /// Shows a namespace with its links.
+    /// Creates the entry of a namespace with its links.
     pub(super) fn new(title: Title<'_>, links: &[Link], exclude_loopback: bool) -> Self {
         let name = title.name.to_wire();
         let mut interfaces = Vec::with_capacity(links.len());
@@ -44,7 +44,7 @@ impl Shown {
             .iter()
             .filter(|link| !(exclude_loopback && is_loopback(link)))
         {
-            // The kernel accepts fewer names than this does.
+            // `InterfaceName` accepts every name that the kernel accepts.
             let Ok(ifname) = InterfaceName::new(&link.ifname) else {
                 continue;
             };
@@ -59,7 +59,7 @@ impl Shown {
         let json = if interfaces.is_empty() {
             None
         } else {
-            // Strings, numbers and booleans can always be written.
+            // Strings, numbers and booleans can always be serialised.
             Rendered::new(&namespace(title, name, interfaces)).ok()
         };
         Self {
@@ -69,7 +69,7 @@ impl Shown {
         }
     }
 
-    /// Returns it for the list; `None`: frontends want no namespace without interfaces.
+    /// Returns the entry for the list. `None` if it has no interface, because frontends do not expect such a namespace.
     pub(super) fn json(&self) -> Option<&Rendered> {
         self.json.as_ref()
     }
@@ -78,12 +78,12 @@ impl Shown {
         self.links.len()
     }
 
-    /// Returns the interfaces that are shown.
+    /// Returns the listed interfaces.
     pub(super) fn links(&self) -> &Arc<[LinkCounterTarget]> {
         &self.links
     }
 
-    /// Returns the interfaces that have a netem at their root, with what it does if that was read.
+    /// Returns the interfaces with a netem at the root. The parameters are `None` if they could not be read.
     pub(super) fn netems(&self) -> &[(InterfaceName, Option<Netem>)] {
         &self.netems
     }
@@ -156,7 +156,7 @@ fn interface(link: &Link, ifname: &InterfaceName, netns: &str) -> NetworkInterfa
     }
 }
 
-/// Returns the type of a link: by its kind, which the kernel knows of everything but hardware.
+/// Returns the type of a link, derived from its kind. The kernel reports a kind for all links except hardware.
 fn interface_type(link: &Link) -> InterfaceType {
     match link.kind.as_deref() {
         _ if link.loopback => InterfaceType::Loopback,
