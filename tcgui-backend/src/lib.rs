@@ -1,10 +1,9 @@
-//! The network-impairment daemon as a library: what the small binary puts together.
+//! The network-impairment daemon as a library. The binary only starts it.
 //!
 //! Data flows one way: kernel → [`namespace_watcher`], `interfaces` → `backend` (the main select loop)
 //! → `bus` → frontends. Decisions are pure functions of `(input, now)`; actors own resources.
 //!
-//! Without default features only the namespace watcher is built, for programs that want to know which
-//! named network namespaces exist and need nothing else.
+//! Without default features only the namespace watcher is built. It serves programs that only need the named network namespaces.
 
 #[cfg(feature = "daemon")]
 pub mod backend;

@@ -1,4 +1,4 @@
-//! The daemon's binary: arguments → configuration → logs → run → exit status; other commands in `commands`.
+//! The daemon's binary: arguments → configuration → logs → run → exit status. Other commands are in `commands`.
 
 mod commands;
 
@@ -17,16 +17,17 @@ use tcgui_backend::telemetry;
 use tcgui_backend::unix_socket;
 use tracing::{debug, error};
 
-/// Kernel requests still under way when everything else has stopped get this long.
+/// Maximum time at shutdown for kernel requests that are still running.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
-/// More would not be busy; and on one processor, a second one would only be woken for nothing.
+/// Maximum number of runtime threads. More would be idle. On a machine with one processor, one is used, because a second would
+/// only add wake-ups.
 const MOST_WORKERS: usize = 4;
-/// Blocking threads in use at once: looks and operations (4 each, inside and outside), visits (4), readings (3), the
-/// publication, the samples, and some reserve. One more for each client that is written to. The code that starts such work
-/// bounds its number. Threads are started when they are needed.
+/// Maximum number of blocking threads: link dumps and operations (4 each, inside and outside namespaces), diagnostics probes (4),
+/// counter readings (3), the publication, the samples, a reserve, and one for each client that is written to. The code that
+/// starts such work limits its number. Threads are started on demand.
 const BLOCKING_THREADS: usize = 32 + bus::WRITERS;
-/// How long an idle blocking thread stays: longer than from one reading of counters to the next, so that one
-/// is always warm, and not so long that those readings keep all the threads of a burst alive.
+/// Time after which an idle blocking thread ends. It is longer than the interval of counter readings, so that one thread stays
+/// available for them. It is short enough that these readings do not keep all threads of a burst alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 fn main() -> ExitCode {
@@ -66,7 +67,7 @@ fn start(args: Args) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
-    // Where its tasks run: from this thread each of them would be woken on another.
+    // Spawn the main loop on a runtime thread. On this thread, each of its tasks would have to wake up another thread.
     let ended = runtime.block_on(runtime.spawn(backend::run(config)));
     runtime.shutdown_timeout(LAST_REQUESTS);
     Ok(ended.context("the main loop failed")??)

@@ -72,7 +72,8 @@ impl fmt::Display for Target {
     }
 }
 
-/// Parses the client's target. A zone is accepted only if the address is link-local and the zone names the checked link.
+/// Parses the client's target. A zone must be the name or the index of the checked link.
+/// It matters only for link-local addresses.
 pub(super) fn wish(
     text: Option<&str>,
     interface: &InterfaceName,

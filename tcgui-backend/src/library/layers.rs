@@ -208,7 +208,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Adds a stored or compiled-in scenario.
+    /// Adds a scenario that was parsed before: a stored one, or the last valid content of a file.
     pub(super) fn put_scenario(&mut self, path: &Path, entry: Arc<NetworkScenario>) {
         let steps = self.steps + entry.steps.len();
         let put = if steps > MAX_STEPS {
