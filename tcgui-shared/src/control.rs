@@ -29,16 +29,16 @@ pub enum InterfaceControlOperation {
 /// The answer to an [`InterfaceControlRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceControlResponse {
-    /// Whether the interface is in the state asked for.
+    /// Whether the interface is in the requested state.
     pub success: bool,
-    /// A text for people.
+    /// Human-readable text.
     pub message: String,
-    /// Whether the interface is up: what was asked for after a success, the opposite, assumed,
-    /// after a failure.
+    /// Whether the interface is up. After a success this is the requested state. After a failure it is assumed to be the
+    /// opposite.
     pub new_state: bool,
     /// `None` on success, [`FAILURE_CODE`] otherwise.
     pub error_code: Option<i32>,
-    /// Why it failed.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<ErrorKind>,
 }

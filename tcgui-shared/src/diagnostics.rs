@@ -1,7 +1,7 @@
-//! Looking at an interface from inside its namespace: link, reachability, latency.
+//! Checks of an interface from inside its namespace: link state, reachability, latency.
 //!
-//! A frontend shows a spinner until a reply comes and has no timeout of its own, so every request
-//! deserves an answer well inside Zenoh's 10 s. Releases before 0.6 do not know this query.
+//! A frontend shows a spinner until a reply arrives and has no timeout of its own. Therefore every request must be answered well
+//! within Zenoh's query timeout of 10 s. Releases before 0.6 do not support this query.
 
 use serde::{Deserialize, Serialize};
 
@@ -15,30 +15,30 @@ pub struct DiagnosticsRequest {
     pub namespace: String,
     /// The wire text of the interface.
     pub interface: String,
-    /// The address or host to reach; the backend chooses one when absent, as frontends leave it.
+    /// The address or host to reach. If absent, the backend chooses one. Frontends never set it.
     pub target: Option<String>,
-    /// How long the check may take, in ms; frontends send 5000.
+    /// Maximum duration of the check in ms. Frontends send 5000.
     pub timeout_ms: u32,
 }
 
 /// The answer to a [`DiagnosticsRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DiagnosticsResponse {
-    /// Whether the check could be made, not whether the target answered.
+    /// Whether the check was carried out, not whether the target replied.
     pub success: bool,
-    /// A text for people; frontends show it.
+    /// Human-readable text. Frontends show it.
     pub message: String,
-    /// What was found; mandatory for the reader even after a failure.
+    /// The results. Mandatory, also after a failure.
     pub results: DiagnosticsResults,
     /// `None` on success, [`FAILURE_CODE`] otherwise.
     pub error_code: Option<i32>,
-    /// Why it failed.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<ErrorKind>,
 }
 
 impl DiagnosticsResponse {
-    /// Returns the reply to a check that was made.
+    /// Returns the reply to a completed check.
     pub fn success(message: impl Into<String>, results: DiagnosticsResults) -> Self {
         Self {
             success: true,
@@ -49,7 +49,7 @@ impl DiagnosticsResponse {
         }
     }
 
-    /// Returns the reply to a check that could not be made, with empty results.
+    /// Returns the reply to a failed check, with empty results.
     pub fn failure(message: impl Into<String>, kind: ErrorKind) -> Self {
         Self {
             success: false,
@@ -61,14 +61,14 @@ impl DiagnosticsResponse {
     }
 }
 
-/// What a check found; empty by default, with the link down.
+/// The results of a check. The default is empty, with the link down.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct DiagnosticsResults {
     /// The state of the link.
     pub link_status: LinkStatus,
-    /// Whether the target answered; `None` when there was none to ask.
+    /// Whether the target replied. `None` if no target was checked.
     pub connectivity: Option<Connectivity>,
-    /// How fast the target answered; `None` when it did not.
+    /// The latency. `None` if there was no reply.
     pub latency: Option<Latency>,
     /// The netem on the interface.
     pub configured_tc: Option<TcNetemConfig>,
@@ -83,43 +83,43 @@ pub struct LinkStatus {
     pub is_up: bool,
     /// Whether there is a carrier.
     pub has_carrier: bool,
-    /// The largest packet, in bytes.
+    /// The MTU in bytes.
     pub mtu: u32,
 }
 
-/// Whether a target answered.
+/// Whether a target replied.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Connectivity {
-    /// The address or host that was asked.
+    /// The address or host that was checked.
     pub target: String,
-    /// Whether it answered.
+    /// Whether it replied.
     pub reachable: bool,
-    /// How it was asked, such as `ping`.
+    /// The check method, such as `ping`.
     pub method: String,
 }
 
-/// How fast a target answered.
+/// The latency of a target.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Latency {
-    /// The address or host that was asked.
+    /// The address or host that was checked.
     pub target: String,
-    /// The fastest answer, in ms.
+    /// The shortest latency in ms.
     #[serde(serialize_with = "crate::number::finite")]
     pub min_ms: f64,
     /// The mean, in ms.
     #[serde(serialize_with = "crate::number::finite")]
     pub avg_ms: f64,
-    /// The slowest answer, in ms.
+    /// The longest latency in ms.
     #[serde(serialize_with = "crate::number::finite")]
     pub max_ms: f64,
-    /// The share of questions without an answer, 0 to 100.
+    /// Percentage of requests without a reply, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub packet_loss_percent: f64,
-    /// How many questions were asked.
+    /// Number of requests sent.
     pub samples: u32,
 }
 
-/// Counters of the root qdisc, as diagnostics show them.
+/// Counters of the root qdisc in a diagnostics reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QdiscStats {
     /// Packets dropped.
@@ -130,7 +130,7 @@ pub struct QdiscStats {
     pub qlen: u32,
     /// Bytes waiting.
     pub backlog: u32,
-    /// Bytes per second, in spite of the name.
+    /// Bytes per second, despite the name.
     pub bps: Option<u32>,
     /// Packets per second.
     pub pps: Option<u32>,

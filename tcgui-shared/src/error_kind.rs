@@ -1,14 +1,14 @@
-//! Why an operation failed, for programs.
+//! Machine-readable reasons for a failure.
 //!
-//! Failure replies keep the released form, `error_code` −1 and a text for people; the kind is an
-//! addition that released frontends ignore.
+//! Failure replies keep the released form: `error_code` −1 and a human-readable text. The kind is an addition that released
+//! frontends ignore.
 
 use serde::{Deserialize, Serialize};
 
-/// The `error_code` of every failure reply: the released system has only this one.
+/// The `error_code` of every failure reply. Released backends use only this value.
 pub const FAILURE_CODE: i32 = -1;
 
-/// The meaning of a failure, for callers that act on it.
+/// The kind of a failure, for callers that react to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorKind {
     /// The request itself is wrong and will fail again: malformed, or a value out of range.

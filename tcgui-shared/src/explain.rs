@@ -1,13 +1,12 @@
-//! Why a namespace is shown, or is not: everything the backend knows about one name.
+//! Explains why a namespace is listed or not: all facts that the backend knows about one name.
 //!
-//! An addition of this version, for operators; released frontends neither ask nor need it. Texts are for
-//! people, codes for programs.
+//! An addition of this version for operators. Released frontends do not use it. Texts are for people, codes for programs.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error_kind::{ErrorKind, FAILURE_CODE};
 
-/// Asks about one name.
+/// Requests an explanation of one name.
 ///
 /// ```
 /// use tcgui_shared::explain::ExplainRequest;
@@ -18,7 +17,7 @@ use crate::error_kind::{ErrorKind, FAILURE_CODE};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExplainRequest {
-    /// The wire text of the namespace, whether or not there is one.
+    /// The wire text of the namespace, which need not exist.
     pub namespace: String,
 }
 
@@ -27,19 +26,19 @@ pub struct ExplainRequest {
 pub struct ExplainResponse {
     /// Whether there is an explanation, not whether the namespace is listed.
     pub success: bool,
-    /// A text for people: the first reason, or what failed.
+    /// Human-readable text: the first reason, or the error.
     pub message: String,
-    /// What is known; `None` after a failure.
+    /// The explanation. `None` after a failure.
     pub explanation: Option<Explanation>,
     /// `None` on success, [`FAILURE_CODE`] otherwise.
     pub error_code: Option<i32>,
-    /// Why it failed.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<ErrorKind>,
 }
 
 impl ExplainResponse {
-    /// Returns the reply with an explanation, whose first reason is the message.
+    /// Returns a reply with an explanation. Its first reason is the message.
     pub fn success(explanation: Explanation) -> Self {
         let first = explanation.reasons.first();
         Self {
@@ -51,7 +50,7 @@ impl ExplainResponse {
         }
     }
 
-    /// Returns the reply without one.
+    /// Returns a reply without an explanation.
     pub fn failure(message: impl Into<String>, kind: ErrorKind) -> Self {
         Self {
             success: false,
@@ -63,47 +62,47 @@ impl ExplainResponse {
     }
 }
 
-/// What is known about one name.
+/// The facts about one name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
     /// The wire text of the namespace.
     pub namespace: String,
     /// Whether it is in the interface list.
     pub listed: bool,
-    /// Why it is or is not, and what is wrong besides; the most important one first, never empty.
+    /// Why it is listed or not, and further problems. Never empty. The most important reason is first.
     pub reasons: Vec<Reason>,
-    /// The entry of the netns directory; `None` for what has none.
+    /// The entry of the netns directory. `None` for a name without an entry.
     pub entry: Option<EntryReport>,
     /// Other names of the same namespace, as wire texts.
     pub aliases: Vec<String>,
-    /// The wire names of the interfaces that are shown. `None` until the first look.
+    /// The wire names of the listed interfaces. `None` until the first dump.
     pub interfaces: Option<Vec<String>>,
-    /// How long ago the look began that saw them, in ms.
+    /// Age in ms of the dump that returned them, measured from its start.
     pub looked_ms_ago: Option<u64>,
-    /// The doorbells that make the backend look. Empty if it watches nothing.
+    /// The change notifications (doorbells) that make the backend scan. Empty if it watches nothing.
     pub doorbells: Vec<DoorbellReport>,
-    /// Limits of the kernel that matter.
+    /// Relevant kernel limits.
     pub limits: Vec<LimitReport>,
     /// Capabilities that the backend needs and does not have.
     pub missing_capabilities: Vec<String>,
-    /// Whether mounts of others arrive where the backend looks: what `/proc/self/mountinfo` says of the mount
-    /// that holds the netns directory, such as `shared:5`, `master:1` or `private`; `None` where that is unknown.
+    /// The propagation of the mount that contains the netns directory, as in `/proc/self/mountinfo`: for example `shared:5`,
+    /// `master:1` or `private`. It decides whether the backend sees mounts of other mount namespaces. `None` if unknown.
     pub propagation: Option<String>,
 }
 
 /// One reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
-    /// For programs.
+    /// Machine-readable code.
     pub code: ReasonCode,
-    /// For people: a sentence without a full stop, and what to do about it.
+    /// Human-readable sentence without a full stop, including the remedy.
     pub text: String,
 }
 
-/// What a reason is about.
+/// The subject of a reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReasonCode {
-    /// It is listed.
+    /// The namespace is listed.
     Listed,
     /// No namespace can have that name.
     InvalidName,
@@ -113,33 +112,33 @@ pub enum ReasonCode {
     NoDirectory,
     /// The netns directory cannot be read or watched.
     DirectoryUnreadable,
-    /// An empty file on which a namespace is to be mounted, and is not (yet).
+    /// An empty file without a mounted namespace (yet).
     Placeholder,
-    /// Something that is no namespace and never becomes one by itself.
+    /// The entry is not a namespace and cannot become one.
     NotANamespace,
-    /// A symbolic link that leads nowhere.
+    /// A symbolic link whose target does not exist.
     DanglingLink,
     /// A namespace of another type.
     OtherType,
-    /// A container that is not running, or not known.
+    /// The container does not run or is unknown.
     NoContainer,
-    /// A process that is not there, or holds no namespace of its own, or none that is looked for.
+    /// The process does not exist, has no namespace of its own, or processes are not scanned.
     NoProcess,
-    /// It is known and has not been looked into yet.
+    /// The namespace is known but its links were not read yet.
     NotSeenYet,
     /// Its links could not be read.
     Unreadable,
-    /// It has no interface that is shown.
+    /// The namespace has no interface to list.
     NoInterfaces,
-    /// The backend has not heard of what is there.
+    /// The backend has not noticed the entry.
     Unnoticed,
-    /// A doorbell is missing, so that changes are noticed later.
+    /// A doorbell is missing, so changes are noticed later.
     DoorbellMissing,
     /// A capability is missing.
     CapabilityMissing,
-    /// Mounts of others do not arrive where the backend looks.
+    /// Mounts of other mount namespaces do not reach the backend.
     NotPropagated,
-    /// Something that this version does not know.
+    /// A code that this version does not know.
     #[serde(other)]
     Other,
 }
@@ -147,40 +146,40 @@ pub enum ReasonCode {
 /// An entry of the netns directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EntryReport {
-    /// Its path, where bytes that are not UTF-8 are replaced.
+    /// Its path. Bytes that are not UTF-8 are replaced.
     pub path: String,
-    /// What it is, in a few words: `network namespace`, `empty file`, `FIFO`, `nothing`.
+    /// A short description: `network namespace`, `empty file`, `FIFO`, `nothing`.
     pub kind: String,
-    /// Where a symbolic link leads.
+    /// The target of a symbolic link.
     pub link_target: Option<String>,
-    /// The type of the namespace that it is: `net`, `uts`, …
+    /// The type of the namespace: `net`, `uts`, …
     pub namespace_type: Option<String>,
-    /// The file system it is on, or its magic number.
+    /// The file system of the entry, or its magic number.
     pub file_system: Option<String>,
-    /// The line of `/proc/self/mountinfo` of what is mounted on it.
+    /// The line of `/proc/self/mountinfo` for the mount on the entry.
     pub mount: Option<String>,
     /// The identity of the namespace: device, inode and change time.
     pub identity: Option<String>,
 }
 
-/// One of the things that make the backend look.
+/// A change notification that makes the backend scan.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorbellReport {
-    /// What it is, in words.
+    /// Its name.
     pub name: String,
-    /// Whether it can ring.
+    /// Whether it works.
     pub works: bool,
-    /// Why it cannot, or why there is nothing to hear.
+    /// Why it does not work, or why it cannot receive anything.
     pub problem: Option<String>,
-    /// How long ago it rang the last time, in ms; `None`: never.
+    /// Time in ms since its last notification. `None` if there was none.
     pub rang_ms_ago: Option<u64>,
 }
 
 /// A limit of the kernel.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LimitReport {
-    /// Its name, as sysctl(8) has it.
+    /// Its name in sysctl(8).
     pub name: String,
-    /// Its value; `None` where it cannot be read.
+    /// Its value. `None` if it cannot be read.
     pub value: Option<u64>,
 }

@@ -1,31 +1,31 @@
 //! The state of the backend itself.
 //!
-//! For operators and logs: a frontend decides by the liveliness token and the interface list
-//! whether a backend is there, and only notes when it saw a health message.
+//! For operators and logs. A frontend uses the liveliness token and the interface list to decide whether a backend is present. It
+//! only records the time of a health message.
 
 use serde::{Deserialize, Serialize};
 
-/// What a backend says about itself.
+/// The status of a backend.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BackendHealthStatus {
     /// The backend that publishes, as in the key.
     pub backend_name: String,
-    /// A short text for people, such as `Backend started`.
+    /// A short human-readable text, such as `Backend started`.
     pub status: String,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
     /// Facts that do not change while the backend runs.
     pub metadata: BackendMetadata,
-    /// How many namespaces the backend knows.
+    /// Number of known namespaces.
     pub namespace_count: usize,
-    /// How many interfaces the backend knows, listed or not.
+    /// Number of known interfaces, listed or not.
     pub interface_count: usize,
-    /// The host of another backend of this name that is on the bus. An addition of 0.9; absent without one.
+    /// The host of another backend with the same name on the bus. An addition of 0.9. Absent if there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name_conflict: Option<String>,
 }
 
-/// What a backend is and can do.
+/// The identity and capabilities of a backend.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BackendMetadata {
     /// The version of the backend.
@@ -34,6 +34,6 @@ pub struct BackendMetadata {
     pub hostname: Option<String>,
     /// When it started, in seconds since the Unix epoch.
     pub started_at: Option<u64>,
-    /// What it can do: `tc_netem`, `interface_control`, ….
+    /// Supported features: `tc_netem`, `interface_control`, ….
     pub capabilities: Vec<String>,
 }

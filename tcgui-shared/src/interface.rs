@@ -1,18 +1,17 @@
 //! Namespaces and interfaces that exist.
 //!
-//! Frontends key everything by (`backend_name`, namespace `name`, interface `name`); an ifindex is
-//! unique only within its namespace and is shown to nobody.
+//! Frontends identify an interface by (`backend_name`, namespace `name`, interface `name`). An ifindex is unique only within its
+//! namespace, and frontends do not show it.
 
 use serde::{Deserialize, Serialize};
 
 /// The complete list of namespaces and interfaces.
 ///
-/// A snapshot: a frontend removes what is absent from it, and shows a backend as connected from
-/// the first list on.
+/// A snapshot: a frontend removes every entry that is absent. It shows a backend as connected after the first list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceListUpdate<N = NetworkNamespace> {
-    /// Every namespace that has at least one interface to show, in any order. `N` is another type
-    /// for those who keep namespaces serialised, because the list repeats them all at each change.
+    /// Every namespace with at least one listed interface, in any order. A backend may use another type for `N` that holds
+    /// serialised namespaces, because each list repeats all of them.
     pub namespaces: Vec<N>,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
@@ -20,40 +19,39 @@ pub struct InterfaceListUpdate<N = NetworkNamespace> {
     pub backend_name: String,
 }
 
-/// A network namespace and what it holds.
+/// A network namespace and its interfaces.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NetworkNamespace {
     /// The wire text of a [`NamespaceName`](crate::names::NamespaceName).
     pub name: String,
-    /// The wire texts of its other names, by which requests find it as well. Released frontends ignore
-    /// them; they are not written where there are none.
+    /// The wire texts of its other names. Requests may use them. Released frontends ignore them. Omitted if empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
     /// Unused by frontends; the released backend always writes `null`.
     pub id: Option<u32>,
     /// Unused by frontends; the released backend always writes `true`.
     pub is_active: bool,
-    /// What kind of namespace this is: frontends choose the icon and filter by it.
+    /// The kind of namespace. Frontends use it for the icon and a filter.
     #[serde(default)]
     pub namespace_type: NamespaceType,
-    /// The interfaces; frontends do not render a namespace without any.
+    /// The interfaces. Frontends do not render a namespace without interfaces.
     pub interfaces: Vec<NetworkInterface>,
 }
 
-/// What a namespace belongs to.
+/// The owner of a namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamespaceType {
     /// The namespace of the host.
     #[default]
     Default,
-    /// A namespace with a name under `/run/netns`, as `ip netns` makes them, or one that only a process
-    /// holds, for which released frontends know no type.
+    /// A namespace with a name under `/run/netns`, as created by `ip netns`. Also used for a namespace that only a process holds,
+    /// because released frontends have no type for it.
     Traditional,
-    /// The namespace of a container; frontends show the three values as a subtitle.
+    /// The namespace of a container. Frontends show the three values as a subtitle.
     Container {
         /// `Docker`, `Podman` or `unknown`.
         runtime: String,
-        /// The short id of 12 characters, or the bare name where no id is known.
+        /// The short id of 12 characters, or the name if no id is known.
         container_id: String,
         /// The image reference, or `unknown`.
         image: String,
@@ -76,16 +74,16 @@ pub struct NetworkInterface {
     pub is_oper_up: bool,
     /// Whether a netem qdisc is at the root of the interface.
     pub has_tc_qdisc: bool,
-    /// What kind of device this is; for display.
+    /// The kind of device, for display.
     pub interface_type: InterfaceType,
 }
 
-/// What kind of device an interface is.
+/// The kind of device of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InterfaceType {
-    /// A device of hardware.
+    /// A hardware device.
     Physical,
-    /// A software device of no kind named here.
+    /// A software device of another kind.
     Virtual,
     /// One end of a veth pair.
     Veth,
@@ -101,14 +99,14 @@ pub enum InterfaceType {
 
 /// One change of one interface.
 ///
-/// Frontends understand it, no released backend sends it: the list carries every change.
+/// Frontends understand this message, but no released backend sends it, because the list contains every change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct InterfaceStateEvent {
     /// The wire text of the namespace.
     pub namespace: String,
-    /// The interface as it is after the change.
+    /// The interface after the change.
     pub interface: NetworkInterface,
-    /// What changed.
+    /// The kind of change.
     pub event_type: InterfaceEventType,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
@@ -116,12 +114,12 @@ pub struct InterfaceStateEvent {
     pub backend_name: String,
 }
 
-/// What changed about an interface.
+/// The kind of change of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InterfaceEventType {
-    /// The interface appeared.
+    /// The interface was created.
     Added,
-    /// The interface disappeared.
+    /// The interface was deleted.
     Removed,
     /// `is_up` or `is_oper_up` changed.
     StateChanged,

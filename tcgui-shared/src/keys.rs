@@ -1,8 +1,8 @@
-//! Every key expression, built and parsed here only.
+//! Builds and parses all key expressions. No other module does.
 //!
-//! A key is `tcgui`, the backend, what it is about, and for what belongs to an interface the key
-//! chunks of the namespace and the interface. Readers take the backend from the key and everything
-//! else from the message, so the encoding of odd names in chunks concerns nobody but this crate.
+//! A key consists of `tcgui`, the backend and the subject. The key of an interface also has the key chunks of its namespace and
+//! name. Readers take the backend from the key and all other data from the message. Therefore only this crate depends on the
+//! encoding of names in chunks.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::names::{BackendName, InterfaceName, NamespaceName};
 /// The first chunk of every key.
 pub const ROOT: &str = "tcgui";
 
-/// What released frontends subscribe to, the same in 0.4 to 0.8.
+/// The subscriptions of released frontends, identical in 0.4 to 0.8.
 pub mod subscription {
     /// Interface lists.
     pub const INTERFACES_LIST: &str = "tcgui/*/interfaces/list";
@@ -23,7 +23,7 @@ pub mod subscription {
     pub const PRESETS_LIST: &str = "tcgui/*/presets/list";
     /// Counters and rates of interfaces.
     pub const BANDWIDTH: &str = "tcgui/*/bandwidth/*/**";
-    /// Netem configurations: five chunks, so that the counters below are not among them.
+    /// Netem configurations. The expression has five chunks, so that it does not match the qdisc counters.
     pub const TC: &str = "tcgui/*/tc/*/*";
     /// Counters of qdiscs.
     pub const TC_STATS: &str = "tcgui/*/tc/stats/*/*";
@@ -31,7 +31,7 @@ pub mod subscription {
     pub const SCENARIO_EXECUTION: &str = "tcgui/*/scenario/execution/*/*";
 }
 
-/// Returns the backend that a key belongs to, `None` for a key of somebody else.
+/// Returns the backend of a key. `None` if the key has another root.
 ///
 /// ```
 /// use tcgui_shared::keys::backend_of;
@@ -45,7 +45,7 @@ pub fn backend_of(key: &str) -> Option<&str> {
     chunks.next().filter(|backend| ours && !backend.is_empty())
 }
 
-/// The keys of one backend; cheap to clone.
+/// The keys of one backend. Cheap to clone.
 ///
 /// ```
 /// use tcgui_shared::keys::Keys;
@@ -76,8 +76,8 @@ impl Keys {
         self.key("interfaces/list")
     }
 
-    /// Returns the expression that matches the liveliness tokens of those who subscribed to the
-    /// interface list with zenoh-ext, which every frontend does: how a backend notices a new one.
+    /// Returns the expression that matches the liveliness tokens of zenoh-ext subscribers to the interface list. Every frontend
+    /// has one, so a backend detects new frontends with it.
     pub fn interfaces_list_subscribers(&self) -> String {
         self.key("interfaces/list/@adv/sub/**")
     }
@@ -168,8 +168,8 @@ impl Keys {
 mod tests {
     use super::*;
 
-    /// The part of Zenoh's matching that the subscriptions use: `*` is one chunk, `**` any number,
-    /// and neither matches a chunk that starts with `@`.
+    /// The subset of Zenoh's matching that the subscriptions use: `*` is one chunk, `**` is any number of chunks, and neither
+    /// matches a chunk that starts with `@`.
     fn matches(pattern: &[&str], key: &[&str]) -> bool {
         let plain = |chunk: &str| !chunk.starts_with('@');
         match (pattern, key) {
@@ -188,7 +188,7 @@ mod tests {
         Keys::new(&"edge1".parse().unwrap())
     }
 
-    /// Every published key of an interface, with the subscription it is for.
+    /// Returns every published key of an interface with its subscription.
     fn published(netns: &NamespaceName, ifname: &InterfaceName) -> Vec<(String, &'static str)> {
         let keys = keys();
         vec![

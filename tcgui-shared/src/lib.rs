@@ -1,19 +1,19 @@
 //! The wire contract between tcgui-backend and its frontends.
 //!
-//! A backend publishes what exists (interfaces, counters, netem configurations, running scenarios)
-//! and answers queries that change it. All of that crosses Zenoh as UTF-8 JSON. This crate holds
-//! the names, the key expressions and the messages; it does no I/O and knows no Zenoh.
+//! A backend publishes the current state (interfaces, counters, netem configurations, running scenarios) and answers queries that
+//! change it. All messages are UTF-8 JSON over Zenoh. This crate contains the names, the key expressions and the messages. It
+//! does no I/O and does not depend on Zenoh.
 //!
-//! Frontends of the releases 0.4 to 0.8 read these messages, so field names, enum spellings and
-//! units are fixed. Rules that hold for every message:
+//! Frontends of the releases 0.4 to 0.8 read these messages. Therefore field names, enum spellings and units are fixed. These
+//! rules hold for every message:
 //!
-//! - an object ignores the fields it does not know, so that either side can be newer;
+//! - unknown fields of an object are ignored, so that either side can be newer;
 //! - an `Option` is written as `null` and may be absent when read;
 //! - an integer field refuses `1.0`, a float field accepts `1`;
-//! - a float that is not finite never leaves: JSON has no word for it, and a frontend discards a
-//!   message in which a mandatory number is `null` (see [`bandwidth::BandwidthStats`]). A
-//!   mandatory field writes 0.0 in its place, an optional one `null`;
-//! - times are seconds since the Unix epoch, or milliseconds where the documentation says so;
+//! - a float that is not finite is never sent, because JSON cannot represent it and a frontend discards a message in which a
+//!   mandatory number is `null` (see [`bandwidth::BandwidthStats`]). A mandatory field is written as 0.0, an optional one as
+//!   `null`;
+//! - times are seconds since the Unix epoch, or milliseconds if the documentation says so;
 //! - names in messages are plain strings, the *wire text* of the types in [`names`].
 //!
 //! | module | messages | direction |

@@ -1,23 +1,23 @@
-//! Validated names, and the two texts that stand for them outside.
+//! Validated names and their two text forms.
 //!
-//! The kernel's names are bytes. Messages carry their *wire text*: UTF-8, a literal backslash
-//! doubled, a byte that is not UTF-8 as `\xhh` in lower case. Keys carry their *key chunk*: what
-//! Zenoh does not allow in a chunk as `%HH` in upper case. Each name has exactly one text of either
-//! form and no two names share one; for ordinary names both are the name itself.
+//! The kernel's names are bytes. Messages contain their *wire text*: UTF-8, with a literal backslash doubled and a byte that is
+//! not UTF-8 written as `\xhh` in lower case. Keys contain their *key chunk*, in which a character that Zenoh does not allow is
+//! written as `%HH` in upper case. Each name has exactly one text of either form, and no two names share one. For ordinary names
+//! both texts are the name itself.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::str::FromStr;
 
-/// The host's namespace in both texts.
+/// The host's namespace in both text forms.
 const HOST: &str = "default";
 const CONTAINER_PREFIX: &str = "container:";
-/// Marks a named namespace whose name alone would read as something else.
+/// The prefix of a named namespace whose plain name would have another meaning.
 const NETNS_PREFIX: &str = "netns:";
 const PROCESS_PREFIX: &str = "pid:";
 
-/// Long enough for any host name label (63 bytes, RFC 1035).
+/// More than the maximum length of a host name label (63 bytes, RFC 1035).
 const BACKEND_NAME_MAX: usize = 64;
 /// `NAME_MAX` of `linux/limits.h`: a named namespace is a directory entry.
 const NETNS_NAME_MAX: usize = 255;
@@ -26,7 +26,7 @@ const INTERFACE_NAME_MAX: usize = 15;
 /// `TASK_COMM_LEN` of `linux/sched.h` without the terminating NUL.
 const PROGRAM_NAME_MAX: usize = 15;
 
-/// What a rejected name was meant to be.
+/// The intended kind of a rejected name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameKind {
     /// A [`BackendName`].
@@ -53,50 +53,50 @@ impl fmt::Display for NameKind {
     }
 }
 
-/// Why a text or a byte string is not a name.
+/// Why a text or a byte string is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// There is nothing.
+    /// The name is empty.
     #[error("{kind} is empty, at least one character is needed")]
     Empty {
-        /// What it was meant to be.
+        /// The intended kind.
         kind: NameKind,
     },
-    /// There are too many bytes.
+    /// The name is too long.
     #[error("{kind} has {len} bytes, at most {max} are allowed")]
     TooLong {
-        /// What it was meant to be.
+        /// The intended kind.
         kind: NameKind,
         /// Its length in bytes.
         len: usize,
-        /// The greatest length in bytes.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// A character has no place in a backend name.
+    /// A backend name contains a character that is not allowed.
     #[error("backend name contains {found:?}, only letters, digits, '-' and '_' are allowed")]
     BackendCharacter {
         /// The first such character.
         found: char,
     },
-    /// The kernel would not take it as a name: a path or the end of a string.
+    /// The kernel does not accept the name, because it is a path or contains NUL.
     #[error("{kind} is '.' or '..' or contains '/' or NUL, anything else is allowed")]
     NotAFileName {
-        /// What it was meant to be.
+        /// The intended kind.
         kind: NameKind,
     },
-    /// A backslash is followed by something else than the one spelling of what it stands for.
+    /// A backslash does not begin a valid escape sequence.
     #[error(
         "{kind} has a bad escape, allowed are a doubled backslash and \\xhh in lower case for a \
          byte that is not UTF-8"
     )]
     BadEscape {
-        /// What it was meant to be.
+        /// The intended kind.
         kind: NameKind,
     },
-    /// A container name stands for bytes that are not UTF-8.
+    /// A container name has bytes that are not UTF-8.
     #[error("container name is not UTF-8, only UTF-8 is allowed")]
     ContainerNotUtf8,
-    /// The text after `pid:` does not name the namespace of a process.
+    /// The text after `pid:` is not the name of a process.
     #[error("the namespace of a process is written {PROCESS_PREFIX}NUMBER(PROGRAM)")]
     ProcessNamespace,
 }
@@ -141,7 +141,7 @@ impl fmt::Display for BackendName {
     }
 }
 
-/// How a network namespace is addressed.
+/// The name of a network namespace.
 ///
 /// ```
 /// use tcgui_shared::names::NamespaceName;
@@ -161,7 +161,7 @@ pub enum NamespaceName {
     Named(NetnsName),
     /// The namespace of a container.
     Container(ContainerName),
-    /// A namespace that has no other name than that of a process in it.
+    /// A namespace that is only identified by a process in it.
     Process(ProcessName),
 }
 
@@ -174,12 +174,12 @@ impl NamespaceName {
     /// Returns the name of an entry of `/run/netns`.
     ///
     /// # Errors
-    /// When no directory entry can have that name; see [`NetnsName::new`].
+    /// If the name is not a valid directory entry, see [`NetnsName::new`].
     pub fn named(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
         NetnsName::new(name).map(Self::Named)
     }
 
-    /// Returns the name of the namespace of a container, given without `container:`.
+    /// Returns the name of the namespace of a container. `name` does not include `container:`.
     ///
     /// # Errors
     /// [`NameError::Empty`].
@@ -187,22 +187,21 @@ impl NamespaceName {
         ContainerName::new(name).map(Self::Container)
     }
 
-    /// Returns the name of the namespace of a process, given the name of its program.
+    /// Returns the name of the namespace of a process. `program` is the name of its program.
     ///
     /// # Errors
-    /// As [`ProcessName::new`].
+    /// The errors of [`ProcessName::new`].
     pub fn process(pid: i32, program: &[u8]) -> Result<Self, NameError> {
         ProcessName::new(pid, program).map(Self::Process)
     }
 
-    /// Reads wire text.
+    /// Parses a wire text.
     ///
-    /// The inverse of [`to_wire`](Self::to_wire); a `netns:` that is not needed is accepted.
+    /// This is the inverse of [`to_wire`](Self::to_wire). An unnecessary `netns:` is accepted.
     ///
     /// # Errors
-    /// [`NameError::BadEscape`] where a backslash does not spell a byte the one way it can,
-    /// [`NameError::ContainerNotUtf8`], [`NameError::ProcessNamespace`] where what follows `pid:` is
-    /// not a number and a program in parentheses, and the errors of [`named`](Self::named),
+    /// [`NameError::BadEscape`] for an invalid escape sequence, [`NameError::ContainerNotUtf8`], [`NameError::ProcessNamespace`]
+    /// if the text after `pid:` is not a number and a program in parentheses, and the errors of [`named`](Self::named),
     /// [`container`](Self::container) and [`process`](Self::process).
     pub fn from_wire(text: &str) -> Result<Self, NameError> {
         let netns = |escaped| Self::named(OsString::from_vec(unescape(NameKind::Netns, escaped)?));
@@ -221,12 +220,12 @@ impl NamespaceName {
         }
     }
 
-    /// Returns the text that messages carry; `Display` writes the same.
+    /// Returns the wire text. `Display` writes the same.
     pub fn to_wire(&self) -> String {
         self.prefixed(escape)
     }
 
-    /// Returns the one chunk that keys carry.
+    /// Returns the key chunk.
     ///
     /// ```
     /// use tcgui_shared::names::NamespaceName;
@@ -240,8 +239,8 @@ impl NamespaceName {
         self.prefixed(percent_encode)
     }
 
-    /// Neither encoding touches the characters of the prefixes or puts one there, so that the
-    /// encoded text needs a prefix exactly when the name does.
+    /// The encodings neither change nor produce the characters of the prefixes. Therefore the encoded text needs a prefix exactly
+    /// if the name does.
     fn prefixed(&self, encode: fn(&[u8]) -> String) -> String {
         match self {
             Self::Host => HOST.to_owned(),
@@ -276,16 +275,16 @@ impl fmt::Display for NamespaceName {
 pub struct NetnsName(OsString);
 
 impl NetnsName {
-    /// Returns the name.
+    /// Validates and returns the name.
     ///
     /// # Errors
-    /// [`NameError::Empty`], [`NameError::TooLong`] beyond 255 bytes, [`NameError::NotAFileName`]
-    /// for `.`, `..` and anything with `/` or NUL.
+    /// [`NameError::Empty`], [`NameError::TooLong`] for more than 255 bytes, [`NameError::NotAFileName`] for `.`, `..` and names
+    /// with `/` or NUL.
     pub fn new(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
         file_name(NameKind::Netns, name.as_ref(), NETNS_NAME_MAX).map(Self)
     }
 
-    /// Returns the name as the file system has it.
+    /// Returns the name as in the file system.
     pub fn as_os_str(&self) -> &OsStr {
         &self.0
     }
@@ -296,15 +295,15 @@ impl NetnsName {
     }
 }
 
-/// The name of a container as its runtime shows it.
+/// The name of a container in its runtime.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerName(String);
 
 impl ContainerName {
-    /// Returns the name.
+    /// Validates and returns the name.
     ///
     /// # Errors
-    /// [`NameError::Empty`]. What else a name may hold is the runtime's business.
+    /// [`NameError::Empty`]. There are no other rules, because runtimes differ.
     pub fn new(name: &str) -> Result<Self, NameError> {
         check_length(NameKind::Container, name.len(), usize::MAX)?;
         Ok(Self(name.to_owned()))
@@ -316,7 +315,7 @@ impl ContainerName {
     }
 }
 
-/// A process and the name of its program, which is any bytes but NUL (`man 5 proc_pid_comm`).
+/// A process and the name of its program, which may have any bytes except NUL (proc_pid_comm(5)).
 ///
 /// ```
 /// use tcgui_shared::names::NamespaceName;
@@ -333,11 +332,11 @@ pub struct ProcessName {
 }
 
 impl ProcessName {
-    /// Returns the name.
+    /// Validates and returns the name.
     ///
     /// # Errors
-    /// [`NameError::ProcessNamespace`] when `pid` is none or the program contains NUL,
-    /// [`NameError::TooLong`] when it has more than 15 bytes. A program may have no name.
+    /// [`NameError::ProcessNamespace`] if `pid` is not positive or the program contains NUL, [`NameError::TooLong`] if the
+    /// program has more than 15 bytes. The program may be empty.
     pub fn new(pid: i32, program: &[u8]) -> Result<Self, NameError> {
         if pid <= 0 || program.contains(&0) {
             return Err(NameError::ProcessNamespace);
@@ -355,7 +354,7 @@ impl ProcessName {
         })
     }
 
-    /// Reads what follows `pid:`. The number ends at the first parenthesis, the program at the last.
+    /// Parses the text after `pid:`. The number ends at the first parenthesis, the program at the last.
     fn from_wire(text: &str) -> Result<Self, NameError> {
         let (digits, rest) = text.split_once('(').ok_or(NameError::ProcessNamespace)?;
         let escaped = rest.strip_suffix(')').ok_or(NameError::ProcessNamespace)?;
@@ -366,12 +365,12 @@ impl ProcessName {
         Self::new(pid, &unescape(NameKind::Process, escaped)?)
     }
 
-    /// Returns the number of the process.
+    /// Returns the pid.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Returns the bytes of the name of the program.
+    /// Returns the bytes of the program name.
     pub fn program(&self) -> &[u8] {
         &self.program
     }
@@ -379,18 +378,17 @@ impl ProcessName {
 
 /// The name of a network interface, as bytes.
 ///
-/// Everything that `dev_valid_name` of the kernel's `net/core/dev.c` accepts is accepted. That
-/// function also refuses `:` and white space; a name with these is found nowhere, which is for the
-/// lookup to say.
+/// All names that `dev_valid_name` in the kernel's `net/core/dev.c` accepts are valid. That function also refuses `:` and white
+/// space, which are valid here. A lookup finds no interface with such a name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(OsString);
 
 impl InterfaceName {
-    /// Returns the name.
+    /// Validates and returns the name.
     ///
     /// # Errors
-    /// [`NameError::Empty`], [`NameError::TooLong`] beyond 15 bytes, [`NameError::NotAFileName`]
-    /// for `.`, `..` and anything with `/` or NUL.
+    /// [`NameError::Empty`], [`NameError::TooLong`] for more than 15 bytes, [`NameError::NotAFileName`] for `.`, `..` and names
+    /// with `/` or NUL.
     pub fn new(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
         file_name(NameKind::Interface, name.as_ref(), INTERFACE_NAME_MAX).map(Self)
     }
@@ -398,31 +396,30 @@ impl InterfaceName {
     /// Returns the name of these bytes, without a terminating NUL.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
         Self::new(OsStr::from_bytes(name))
     }
 
-    /// Reads wire text; the inverse of [`to_wire`](Self::to_wire).
+    /// Parses a wire text. This is the inverse of [`to_wire`](Self::to_wire).
     ///
     /// # Errors
-    /// [`NameError::BadEscape`] where a backslash does not spell a byte the one way it can, and the
-    /// errors of [`new`](Self::new).
+    /// [`NameError::BadEscape`] for an invalid escape sequence, and the errors of [`new`](Self::new).
     pub fn from_wire(text: &str) -> Result<Self, NameError> {
         Self::from_bytes(&unescape(NameKind::Interface, text)?)
     }
 
-    /// Returns the text that messages carry; `Display` writes the same.
+    /// Returns the wire text. `Display` writes the same.
     pub fn to_wire(&self) -> String {
         escape(self.as_bytes())
     }
 
-    /// Returns the one chunk that keys carry.
+    /// Returns the key chunk.
     pub fn key_chunk(&self) -> String {
         percent_encode(self.as_bytes())
     }
 
-    /// Returns the name as the file system under `/sys/class/net` has it.
+    /// Returns the name as under `/sys/class/net`.
     pub fn as_os_str(&self) -> &OsStr {
         &self.0
     }
@@ -456,8 +453,7 @@ fn file_name(kind: NameKind, name: &OsStr, max: usize) -> Result<OsString, NameE
     Ok(name.to_owned())
 }
 
-/// Returns the wire text of a name.
-/// Returns the wire text of any name of the kernel, also of one that is no name of an interface here.
+/// Returns the wire text of any kernel name, valid as an interface name or not.
 ///
 /// ```
 /// use tcgui_shared::names::wire_text;
@@ -478,8 +474,7 @@ fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// Inverts [`escape`], and refuses every text that `escape` does not produce, so that no name has
-/// two texts.
+/// Inverts [`escape`]. Refuses every text that `escape` does not produce, so that no name has two texts.
 fn unescape(kind: NameKind, text: &str) -> Result<Vec<u8>, NameError> {
     let bad = NameError::BadEscape { kind };
     let mut bytes = Vec::with_capacity(text.len());
@@ -487,7 +482,7 @@ fn unescape(kind: NameKind, text: &str) -> Result<Vec<u8>, NameError> {
     bytes.extend_from_slice(parts.next().unwrap_or_default().as_bytes());
     while let Some(part) = parts.next() {
         let rest = if part.is_empty() {
-            // Two in a row: what follows the second is literal.
+            // A doubled backslash. The text after it is literal.
             bytes.push(b'\\');
             parts.next().ok_or_else(|| bad.clone())?
         } else {
@@ -507,8 +502,8 @@ fn unescape(kind: NameKind, text: &str) -> Result<Vec<u8>, NameError> {
 
 /// Returns the key chunk of a name.
 ///
-/// Zenoh forbids `/ # ? $ *` within a chunk and keeps chunks that start with `@` out of reach of
-/// wildcards; `%` is the mark itself; control characters would garble logs.
+/// Zenoh forbids `/ # ? $ *` within a chunk, and its wildcards do not match chunks that start with `@`. `%` introduces an escape,
+/// and control characters would corrupt logs.
 fn percent_encode(bytes: &[u8]) -> String {
     let percent = |byte: &u8| format!("%{byte:02X}");
     let mut encoded = String::with_capacity(bytes.len());

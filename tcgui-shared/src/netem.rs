@@ -1,9 +1,8 @@
-//! What netem is to do, in the two forms that cross the wire.
+//! Netem configurations in the two forms of the wire.
 //!
-//! [`TcNetemConfig`] is the structured form of presets and scenarios: every feature has a switch
-//! and keeps its numbers while off. [`FlatNetem`] is the form of the requests that frontends send:
-//! a feature is on when its number is above zero. Percentages run from 0 to 100. Both can carry
-//! [`NetemExtensions`], which released frontends do not know.
+//! [`TcNetemConfig`] is the structured form of presets and scenarios: every feature has a switch and keeps its numbers while it
+//! is off. [`FlatNetem`] is the form of the requests that frontends send: a feature is on if its number is above zero.
+//! Percentages are 0 to 100. Both forms can contain [`NetemExtensions`], which released frontends ignore.
 
 mod extensions;
 
@@ -11,15 +10,15 @@ use serde::{Deserialize, Serialize};
 
 pub use extensions::{Distribution, LossModel, NetemExtensions, RateOverhead, SlotConfig};
 
-/// The gap that a configuration without reordering carries, in packets.
+/// The gap of a configuration without reordering, in packets.
 pub const DEFAULT_GAP: u32 = 5;
 
-/// The rate that a configuration without a rate limit carries, in kbit/s of 1000 bit.
+/// The rate of a configuration without a rate limit, in kbit/s (1000 bit/s).
 pub const DEFAULT_RATE_KBPS: u32 = 1000;
 
-/// A complete netem configuration; its default has every feature off.
+/// A complete netem configuration. By default every feature is off.
 ///
-/// All members and all their fields are mandatory on the wire, but for the extensions.
+/// On the wire all members and all their fields are mandatory, except the extensions.
 ///
 /// ```
 /// use tcgui_shared::netem::{DelayConfig, TcNetemConfig};
@@ -33,32 +32,32 @@ pub const DEFAULT_RATE_KBPS: u32 = 1000;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct TcNetemConfig {
-    /// Packets that are lost.
+    /// Packet loss.
     pub loss: LossConfig,
-    /// How long packets are held.
+    /// Packet delay.
     pub delay: DelayConfig,
-    /// Packets that are sent twice.
+    /// Packet duplication.
     pub duplicate: DuplicateConfig,
-    /// Packets that overtake the delayed ones.
+    /// Reordering: some packets are sent before the delayed ones.
     pub reorder: ReorderConfig,
-    /// Packets in which one bit is flipped.
+    /// Corruption: one bit of a packet is flipped.
     pub corrupt: CorruptConfig,
-    /// How fast packets leave.
+    /// Rate limit.
     pub rate_limit: RateLimitConfig,
-    /// What released frontends do not know.
+    /// Fields that released frontends ignore.
     #[serde(flatten)]
     pub extensions: NetemExtensions,
 }
 
-/// A feature that hits a share of the packets; off by default.
+/// A feature that affects a percentage of the packets. Off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct PercentageConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// The share of packets, 0 to 100.
+    /// Percentage of packets, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub percentage: f64,
-    /// How much each draw depends on the one before, 0 to 100.
+    /// Correlation with the preceding random number, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub correlation: f64,
 }
@@ -72,7 +71,7 @@ pub type DuplicateConfig = PercentageConfig;
 /// Corruption.
 pub type CorruptConfig = PercentageConfig;
 
-/// Delay and its variation; off by default.
+/// Delay and jitter. Off by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct DelayConfig {
     /// Whether the feature is on.
@@ -80,23 +79,23 @@ pub struct DelayConfig {
     /// The delay of every packet, in ms.
     #[serde(serialize_with = "crate::number::finite")]
     pub base_ms: f64,
-    /// How far the delay varies to both sides, in ms.
+    /// Maximum deviation of the delay in both directions, in ms.
     #[serde(serialize_with = "crate::number::finite")]
     pub jitter_ms: f64,
-    /// How much each delay depends on the one before, 0 to 100.
+    /// Correlation with the preceding delay, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub correlation: f64,
 }
 
-/// Reordering; off by default, with a gap of [`DEFAULT_GAP`].
+/// Reordering. Off by default, with a gap of [`DEFAULT_GAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ReorderConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// The share of packets that are sent at once, 0 to 100.
+    /// Percentage of packets that are sent immediately, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub percentage: f64,
-    /// How much each draw depends on the one before, 0 to 100.
+    /// Correlation with the preceding random number, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub correlation: f64,
     /// Only each `gap`-th packet may overtake.
@@ -114,12 +113,12 @@ impl Default for ReorderConfig {
     }
 }
 
-/// A rate limit; off by default, at [`DEFAULT_RATE_KBPS`].
+/// A rate limit. Off by default, with a rate of [`DEFAULT_RATE_KBPS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RateLimitConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// The rate in kbit/s of 1000 bit.
+    /// The rate in kbit/s (1000 bit/s).
     pub rate_kbps: u32,
 }
 
@@ -134,11 +133,11 @@ impl Default for RateLimitConfig {
 
 /// A complete netem configuration as a list of numbers.
 ///
-/// A feature is on when its number is present and above zero. Correlations, jitter and gap say
-/// nothing on their own: a frontend may send `correlation` with a `loss` of 0.
+/// A feature is on if its number is present and above zero. Correlations, jitter and gap have no effect without it: a frontend
+/// may send `correlation` with a `loss` of 0.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct FlatNetem {
-    /// The share of lost packets, 0 to 100; 0 is off.
+    /// Percentage of lost packets, 0 to 100. 0 is off.
     #[serde(serialize_with = "crate::number::finite")]
     pub loss: f64,
     /// The correlation of the loss, 0 to 100.
@@ -149,23 +148,23 @@ pub struct FlatNetem {
     pub delay_jitter_ms: Option<f64>,
     /// The correlation of the delay, 0 to 100.
     pub delay_correlation: Option<f64>,
-    /// The share of duplicated packets, 0 to 100.
+    /// Percentage of duplicated packets, 0 to 100.
     pub duplicate_percent: Option<f64>,
     /// The correlation of the duplication, 0 to 100.
     pub duplicate_correlation: Option<f64>,
-    /// The share of reordered packets, 0 to 100.
+    /// Percentage of reordered packets, 0 to 100.
     pub reorder_percent: Option<f64>,
     /// The correlation of the reordering, 0 to 100.
     pub reorder_correlation: Option<f64>,
-    /// Only each such packet may overtake.
+    /// Only each `reorder_gap`-th packet may overtake.
     pub reorder_gap: Option<u32>,
-    /// The share of corrupted packets, 0 to 100.
+    /// Percentage of corrupted packets, 0 to 100.
     pub corrupt_percent: Option<f64>,
     /// The correlation of the corruption, 0 to 100.
     pub corrupt_correlation: Option<f64>,
-    /// The rate in kbit/s of 1000 bit.
+    /// The rate in kbit/s (1000 bit/s).
     pub rate_limit_kbps: Option<u32>,
-    /// What released frontends do not know.
+    /// Fields that released frontends ignore.
     #[serde(flatten)]
     pub extensions: NetemExtensions,
 }

@@ -1,13 +1,13 @@
-//! Writing numbers that JSON can carry.
+//! Serialises numbers in a form that JSON can represent.
 //!
-//! Reading needs no guard: JSON has no NaN, and a literal beyond the range of `f64` is refused.
+//! Deserialisation needs no check: JSON has no NaN, and a literal beyond the range of `f64` is refused.
 
 use serde::Serializer;
 
 /// Writes a mandatory float, with 0.0 in place of NaN and infinity.
 ///
-/// serde_json would write `null`, for which a frontend discards the whole message. An
-/// `Option<f64>` needs no such guard: there `null` is a legal value.
+/// serde_json would write `null`, and a frontend would discard the whole message. An `Option<f64>` needs no check, because `null`
+/// is a valid value there.
 #[expect(
     clippy::trivially_copy_pass_by_ref,
     reason = "the signature that serialize_with calls"

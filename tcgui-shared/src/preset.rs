@@ -1,4 +1,4 @@
-//! Named netem configurations that a frontend offers for choice.
+//! Named netem configurations that a frontend offers for selection.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,23 +7,23 @@ use crate::netem::TcNetemConfig;
 /// All presets of a backend.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct PresetList {
-    /// The presets in the order of display.
+    /// The presets in display order.
     pub presets: Vec<CustomPreset>,
 }
 
 /// A netem configuration with a name.
 ///
-/// A frontend that picks it sends the numbers back in an apply request; the id does not return.
+/// To use a preset, a frontend sends its numbers in an apply request. It does not send the id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CustomPreset {
     /// Unique within the backend.
     pub id: String,
-    /// What people see.
+    /// The display name.
     pub name: String,
-    /// What it is for; may be empty.
+    /// The purpose. May be empty.
     #[serde(default)]
     pub description: String,
-    /// The configuration; its members are on the level of `id` in JSON.
+    /// The configuration. In JSON its members are on the same level as `id`.
     #[serde(flatten)]
     pub config: TcNetemConfig,
 }

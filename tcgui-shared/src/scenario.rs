@@ -1,8 +1,8 @@
 //! Scenarios, sequences of netem configurations, and their execution on an interface.
 //!
-//! Times of an execution are in **milliseconds** since the Unix epoch, those of a scenario in
-//! seconds. A frontend follows an execution by [`ScenarioExecutionUpdate`] alone: it drops an
-//! update older than the last, and forgets the execution on a terminal state.
+//! Times of an execution are in **milliseconds** since the Unix epoch, those of a scenario in seconds. A frontend follows an
+//! execution only through [`ScenarioExecutionUpdate`]. It drops an update that is older than the last one, and removes the
+//! execution on a terminal state.
 
 use std::sync::Arc;
 
@@ -16,21 +16,21 @@ use crate::netem::TcNetemConfig;
 pub struct NetworkScenario {
     /// Unique within the backend.
     pub id: String,
-    /// What people see.
+    /// The display name.
     pub name: String,
-    /// What it is for; may be empty.
+    /// The purpose. May be empty.
     pub description: String,
     /// The steps in order.
     pub steps: Vec<ScenarioStep>,
-    /// Whether it runs in a loop if the request to start it does not say.
+    /// Whether it runs in a loop if the start request does not specify that.
     pub loop_scenario: bool,
-    /// Seconds since the Unix epoch; for a file the time of loading.
+    /// Seconds since the Unix epoch. For a file, the time at which it was loaded.
     pub created_at: u64,
-    /// Seconds since the Unix epoch; for a file the time of loading.
+    /// Seconds since the Unix epoch. For a file, the time at which it was loaded.
     pub modified_at: u64,
-    /// Facts about it.
+    /// Further information.
     pub metadata: ScenarioMetadata,
-    /// Whether a failed step restores what was there before; true if absent.
+    /// Whether a failed step restores the earlier configuration. True if absent.
     #[serde(default = "cleans_up")]
     pub cleanup_on_failure: bool,
 }
@@ -39,31 +39,31 @@ fn cleans_up() -> bool {
     true
 }
 
-/// A netem configuration and how long it stays.
+/// A netem configuration and its duration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScenarioStep {
-    /// How long the step lasts, in ms.
+    /// The duration of the step in ms.
     pub duration_ms: u64,
-    /// What is installed meanwhile.
+    /// The configuration during the step.
     pub tc_config: TcNetemConfig,
-    /// What people see.
+    /// The display text.
     pub description: String,
 }
 
-/// Facts about a scenario.
+/// Further information about a scenario.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct ScenarioMetadata {
-    /// Words to search by.
+    /// Search terms.
     pub tags: Vec<String>,
-    /// Who wrote it.
+    /// The author.
     pub author: Option<String>,
     /// The version of the scenario, such as `1.0`.
     pub version: String,
-    /// The sum of the steps, in ms.
+    /// The sum of the step durations in ms.
     pub duration_ms: u64,
 }
 
-/// Asks for a change of, or a look at, the scenarios of a backend.
+/// Reads or changes the scenarios of a backend.
 ///
 /// Released frontends send only `List`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -75,9 +75,9 @@ pub enum ScenarioRequest {
         /// Its id.
         id: String,
     },
-    /// Asks for all scenarios and for the files that could not be read.
+    /// Returns all scenarios and the files that could not be read.
     List,
-    /// Asks for one scenario.
+    /// Returns one scenario.
     Get {
         /// Its id.
         id: String,
@@ -89,19 +89,19 @@ pub enum ScenarioRequest {
 /// The answer to a [`ScenarioRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ScenarioResponse {
-    /// The scenario is stored.
+    /// The scenario was stored.
     Added {
         /// Its id.
         id: String,
     },
-    /// The scenario is removed.
+    /// The scenario was removed.
     Removed {
-        /// False when there was none.
+        /// False if it did not exist.
         success: bool,
     },
-    /// All scenarios; the only reply that ends the loading state of a frontend.
+    /// All scenarios. Only this reply ends the loading state of a frontend.
     Listed {
-        /// The scenarios in the order of display. Other lists share them.
+        /// The scenarios in display order. Several lists may share them.
         #[serde(with = "shared")]
         scenarios: Vec<Arc<NetworkScenario>>,
         /// Files that could not be read.
@@ -109,23 +109,23 @@ pub enum ScenarioResponse {
     },
     /// One scenario.
     Retrieved {
-        /// `None` when there is none of that id.
+        /// `None` if no scenario has this id.
         #[serde(default, with = "shared::option")]
         scenario: Option<Arc<NetworkScenario>>,
     },
-    /// The scenario is replaced.
+    /// The scenario was replaced.
     Updated {
-        /// False when there was none.
+        /// False if it did not exist.
         success: bool,
     },
     /// The request failed.
     Error {
-        /// Why.
+        /// The reason.
         error: ScenarioError,
     },
 }
 
-/// Scenarios that are shared in memory and copied on the wire.
+/// Serialises scenarios that are shared in memory.
 mod shared {
     use std::sync::Arc;
 
@@ -184,22 +184,22 @@ impl From<ScenarioError> for ScenarioResponse {
 pub struct LoadError {
     /// The path of the file.
     pub file_path: String,
-    /// What is wrong with it.
+    /// The error.
     pub error: ScenarioError,
 }
 
 /// Why a scenario could not be read, stored or executed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScenarioError {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub category: ErrorCategory,
-    /// A text for people.
+    /// Human-readable text.
     pub message: String,
-    /// What they can do about it.
+    /// The suggested remedy.
     pub suggestion: Option<String>,
-    /// The step that failed, from 0.
+    /// The index of the failed step, from 0.
     pub step_index: Option<usize>,
-    /// What was attempted.
+    /// The operation that failed.
     pub operation: Option<String>,
 }
 
@@ -226,14 +226,14 @@ impl ScenarioError {
     }
 }
 
-/// What kind of failure a [`ScenarioError`] is.
+/// The kind of failure of a [`ScenarioError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ErrorCategory {
-    /// A later try may succeed.
+    /// A retry may succeed.
     Transient,
-    /// A later try will fail as well.
+    /// A retry will also fail.
     Permanent,
-    /// The request or the file is wrong.
+    /// The request or the file is invalid.
     Validation,
     /// The kernel refused for lack of privilege, or an option of the backend forbids it.
     Permission,
@@ -253,7 +253,7 @@ impl From<ErrorKind> for ErrorCategory {
     }
 }
 
-/// Asks for a change of, or a look at, the executions of a backend.
+/// Reads or changes the executions of a backend.
 ///
 /// Released frontends send the first four and ignore every reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -266,24 +266,24 @@ pub enum ScenarioExecutionRequest {
         namespace: String,
         /// The wire text of the interface.
         interface: String,
-        /// Whether to start over after the last step. Released frontends always say it; absent, the
-        /// scenario's own `loop_scenario` decides.
+        /// Whether to start over after the last step. Released frontends always send it. If absent, `loop_scenario` of the
+        /// scenario applies.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         loop_execution: Option<bool>,
     },
-    /// Stops what runs on an interface.
+    /// Stops the execution on an interface.
     Stop(ExecutionTarget),
-    /// Holds what runs on an interface.
+    /// Pauses the execution on an interface.
     Pause(ExecutionTarget),
-    /// Goes on with what was held on an interface.
+    /// Resumes the execution on an interface.
     Resume(ExecutionTarget),
-    /// Asks what runs on an interface.
+    /// Returns the execution on an interface.
     Status(ExecutionTarget),
-    /// Asks for all executions.
+    /// Returns all executions.
     ListActive,
 }
 
-/// The interface that a request about an execution is for; at most one execution runs there.
+/// The interface of an execution. An interface has at most one execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExecutionTarget {
     /// The wire text of the namespace.
@@ -295,31 +295,31 @@ pub struct ExecutionTarget {
 /// The answer to a [`ScenarioExecutionRequest`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ScenarioExecutionResponse {
-    /// The scenario runs.
+    /// The scenario was started.
     Started {
         /// `NS/IF` in wire text.
         execution_id: String,
-        /// The sum of the steps of one pass, in ms.
+        /// The sum of the step durations of one pass, in ms.
         estimated_duration_ms: u64,
     },
-    /// The execution is stopped.
+    /// The execution was stopped.
     Stopped {
-        /// False when nothing was running there.
+        /// False if no execution was running there.
         success: bool,
     },
-    /// The execution is held.
+    /// The execution was paused.
     Paused {
-        /// False when nothing was running there.
+        /// False if no execution was running there.
         success: bool,
     },
-    /// The execution goes on.
+    /// The execution was resumed.
     Resumed {
-        /// False when nothing was held there.
+        /// False if no execution was paused there.
         success: bool,
     },
-    /// What runs on the interface.
+    /// The execution on the interface.
     Status {
-        /// `None` when nothing does.
+        /// `None` if there is none.
         execution: Option<Box<ScenarioExecution>>,
     },
     /// All executions that have not ended.
@@ -329,7 +329,7 @@ pub enum ScenarioExecutionResponse {
     },
     /// The request failed.
     Error {
-        /// Why.
+        /// The reason.
         error: ScenarioError,
     },
 }
@@ -340,70 +340,70 @@ impl From<ScenarioError> for ScenarioExecutionResponse {
     }
 }
 
-/// A scenario that runs, or ran, on an interface.
+/// An execution of a scenario on an interface, running or ended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScenarioExecution {
-    /// The whole scenario as it was at the start.
+    /// The complete scenario at the time of the start.
     pub scenario: NetworkScenario,
     /// Milliseconds since the Unix epoch.
     pub start_time: u64,
-    /// The step that runs, from 0.
+    /// The index of the current step, from 0.
     pub current_step: usize,
-    /// Whether and how it runs.
+    /// The state.
     pub state: ExecutionState,
     /// The wire text of the namespace.
     pub target_namespace: String,
     /// The wire text of the interface.
     pub target_interface: String,
-    /// What happened so far.
+    /// Statistics.
     pub stats: ExecutionStats,
     /// Whether it starts over after the last step.
     #[serde(default)]
     pub loop_execution: bool,
-    /// The pass that runs, from 0.
+    /// The index of the current pass, from 0.
     #[serde(default)]
     pub loop_iteration: u32,
 }
 
-/// What happened so far in an execution.
+/// The statistics of an execution.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct ExecutionStats {
-    /// Steps that came to their end.
+    /// Number of completed steps.
     pub steps_completed: usize,
-    /// Changes of the netem that were asked for.
+    /// Number of requested netem changes.
     pub tc_operations: u64,
-    /// Those of them that failed.
+    /// Number of failed netem changes.
     pub failed_operations: u64,
     /// The text of the last failure.
     pub last_error: Option<String>,
-    /// 0 to 100; a frontend shows exactly this number.
+    /// 0 to 100. A frontend shows this number unchanged.
     #[serde(serialize_with = "crate::number::finite")]
     pub progress_percent: f64,
 }
 
-/// Whether and how an execution runs.
+/// The state of an execution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ExecutionState {
-    /// Its steps take their course.
+    /// The execution is running.
     Running,
-    /// It holds at its current step.
+    /// The execution is paused at its current step.
     Paused {
         /// Milliseconds since the Unix epoch.
         paused_at: u64,
     },
-    /// It was stopped by a request.
+    /// The execution was stopped by a request.
     Stopped,
-    /// It came to its end.
+    /// The last step has ended.
     Completed,
-    /// It gave up.
+    /// The execution ended with an error.
     Failed {
-        /// Why.
+        /// The reason.
         error: ScenarioError,
     },
 }
 
 impl ExecutionState {
-    /// Returns whether nothing follows this state; a frontend forgets the execution then.
+    /// Returns whether the state is final. A frontend removes the execution then.
     pub fn is_terminal(&self) -> bool {
         match self {
             Self::Running | Self::Paused { .. } => false,
@@ -414,8 +414,8 @@ impl ExecutionState {
 
 /// The state of one execution after a change.
 ///
-/// `timestamp` never decreases for an interface, and nothing older may follow a terminal state:
-/// a frontend would show the execution again.
+/// `timestamp` never decreases for an interface. No older update may follow a terminal state, because a frontend would show the
+/// execution again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScenarioExecutionUpdate {
     /// The wire text of the namespace.

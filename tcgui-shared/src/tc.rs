@@ -1,4 +1,4 @@
-//! What netem does on an interface: configurations, counters, and the queries that change them.
+//! Netem on an interface: configurations, counters, and the queries that change them.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,17 +16,17 @@ pub struct TcConfigUpdate {
     pub backend_name: String,
     /// Seconds since the Unix epoch.
     pub timestamp: u64,
-    /// What is installed; `None` when nothing is.
+    /// The installed configuration. `None` if there is none.
     pub configuration: Option<TcConfiguration>,
-    /// Whether a configuration is present. A frontend switches all features off on `false`
-    /// without a configuration, and changes nothing on `true` without one.
+    /// Whether a configuration is installed. On `false` without a configuration a frontend switches all features off. On `true`
+    /// without a configuration it changes nothing.
     pub has_tc: bool,
 }
 
 /// An installed configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TcConfiguration {
-    /// The numbers, on the same level as `command` in JSON.
+    /// The numbers. In JSON they are on the same level as `command`.
     #[serde(flatten)]
     pub netem: FlatNetem,
     /// An equivalent `tc` command line, for display only.
@@ -50,11 +50,11 @@ pub struct TcStatisticsUpdate {
     pub stats_basic: Option<BasicStats>,
     /// `TCA_STATS_QUEUE`.
     pub stats_queue: Option<QueueStats>,
-    /// `TCA_STATS_RATE_EST`; the released backend leaves it out when both rates are 0.
+    /// `TCA_STATS_RATE_EST`. The released backend omits it if both rates are 0.
     pub stats_rate_est: Option<RateEstimate>,
 }
 
-/// What passed through a qdisc (`struct gnet_stats_basic` of `linux/gen_stats.h`).
+/// Traffic through a qdisc (`struct gnet_stats_basic` in `linux/gen_stats.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct BasicStats {
     /// Bytes sent.
@@ -63,7 +63,7 @@ pub struct BasicStats {
     pub packets: u64,
 }
 
-/// What happened in the queue (`struct gnet_stats_queue` of `linux/gen_stats.h`).
+/// Queue counters (`struct gnet_stats_queue` in `linux/gen_stats.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct QueueStats {
     /// Packets waiting.
@@ -72,57 +72,57 @@ pub struct QueueStats {
     pub backlog: u32,
     /// Packets dropped.
     pub drops: u32,
-    /// Packets queued again after a failed send.
+    /// Packets requeued after a failed send.
     pub requeues: u32,
     /// How often a limit was hit.
     pub overlimits: u32,
 }
 
-/// The kernel's own estimate (`struct gnet_stats_rate_est` of `linux/gen_stats.h`).
+/// The kernel's rate estimate (`struct gnet_stats_rate_est` in `linux/gen_stats.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RateEstimate {
-    /// Bytes per second, in spite of the name.
+    /// Bytes per second, despite the name.
     pub bps: u32,
     /// Packets per second.
     pub pps: u32,
 }
 
-/// Asks for a change of the netem of one interface.
+/// Requests a change of the netem of one interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TcRequest {
     /// The wire text of the namespace.
     pub namespace: String,
     /// The wire text of the interface.
     pub interface: String,
-    /// What to do.
+    /// The operation.
     pub operation: TcOperation,
-    /// The change ends after this many ms, and what was there before comes back. Released frontends
-    /// never send it; absent, the change stays.
+    /// Lifetime of the change in ms. Afterwards the earlier configuration is restored. If absent, the change stays. Released
+    /// frontends never send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    /// The change ends after this many ms unless [`TcOperation::Confirm`] comes first. Released
-    /// frontends never send it.
+    /// Time in ms within which [`TcOperation::Confirm`] must arrive. Otherwise the change is undone. Released frontends never
+    /// send it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within_ms: Option<u64>,
 }
 
-/// What to do to the netem of an interface.
+/// An operation on the netem of an interface.
 ///
-/// Both forms of apply state the complete wish: a feature that is absent is to be removed.
+/// Both forms of apply contain the complete configuration: absent features are removed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum TcOperation {
-    /// Installs a flat configuration; the only apply that released frontends send. With no
-    /// feature on it removes the netem.
+    /// Installs a flat configuration. Without an active feature it removes the netem. This is the only apply that released
+    /// frontends send.
     Apply(FlatNetem),
-    /// Installs a structured configuration, an empty netem when every feature is off.
+    /// Installs a structured configuration. If every feature is off, it installs a netem without effect.
     ApplyConfig {
         /// The configuration.
         config: TcNetemConfig,
     },
     /// Removes the netem.
     Remove,
-    /// Keeps what was asked for with [`confirm_within_ms`](TcRequest::confirm_within_ms). Released
-    /// frontends never send it.
+    /// Keeps a change that was requested with [`confirm_within_ms`](TcRequest::confirm_within_ms). Released frontends never send
+    /// it.
     Confirm,
 }
 
@@ -131,22 +131,22 @@ pub enum TcOperation {
 pub struct TcResponse {
     /// Whether the operation took effect.
     pub success: bool,
-    /// A text for people.
+    /// Human-readable text.
     pub message: String,
-    /// What is installed now; `None` after a removal and after a failure.
+    /// The installed configuration. `None` after a removal and after a failure.
     pub applied_config: Option<TcConfiguration>,
     /// `None` on success, [`FAILURE_CODE`] otherwise.
     pub error_code: Option<i32>,
-    /// Why it failed.
+    /// The reason for a failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error_kind: Option<ErrorKind>,
-    /// When what is installed ends by itself, in ms since the Unix epoch; absent when it stays.
+    /// Time at which the configuration expires, in ms since the Unix epoch. Absent if it does not expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<u64>,
 }
 
 impl TcResponse {
-    /// Returns the reply to an operation that took effect.
+    /// Returns the reply to a successful operation.
     pub fn success(message: impl Into<String>, applied_config: Option<TcConfiguration>) -> Self {
         Self {
             success: true,
@@ -158,7 +158,7 @@ impl TcResponse {
         }
     }
 
-    /// Returns the reply to an operation that failed.
+    /// Returns the reply to a failed operation.
     pub fn failure(message: impl Into<String>, kind: ErrorKind) -> Self {
         Self {
             success: false,

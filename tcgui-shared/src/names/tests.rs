@@ -1,14 +1,13 @@
-//! Names against what the kernel accepts and what Zenoh allows in a key.
+//! Tests of names against the rules of the kernel and of Zenoh keys.
 //!
-//! The generators prefer bytes that mean something in one of the texts, because random ones almost
-//! never collide.
+//! The generators prefer bytes with a special meaning in one of the texts, because random bytes almost never collide.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
 
-/// Bytes that a file name may hold; half of the time those that mean something here.
+/// Bytes that are valid in a file name. Half of them have a special meaning in one of the texts.
 fn name_bytes(max: usize) -> impl Strategy<Value = Vec<u8>> {
     let any_byte = any::<u8>().prop_filter("a file name", |byte| !matches!(byte, b'/' | 0));
     let telling = proptest::sample::select(b"\\x4fF%25@*#?$:.\nAa \xc3\xa9\xff\x7f".as_slice());
@@ -49,8 +48,7 @@ fn is_legal_chunk(chunk: &str) -> bool {
     !chunk.is_empty() && !chunk.starts_with('@') && !chunk.contains(['/', '#', '?', '$', '*'])
 }
 
-/// What a reader of a key chunk would do; that it gives the name back proves that no two names
-/// share a chunk.
+/// Decodes a key chunk. If decoding returns the name, no two names share a chunk.
 fn percent_decode(chunk: &str) -> Vec<u8> {
     let mut parts = chunk.split('%');
     let mut bytes = parts.next().unwrap().as_bytes().to_vec();

@@ -1,12 +1,12 @@
-//! What netem can do beyond the released protocol: optional fields that released frontends ignore.
+//! Netem features beyond the released protocol: optional fields that released frontends ignore.
 //!
-//! Each is absent from the JSON while it is `None`, so that a configuration without extensions is
-//! written as released backends write it.
+//! A field is omitted from the JSON if it is `None`. Therefore a configuration without extensions has the same form as in
+//! released backends.
 
 use serde::{Deserialize, Serialize};
 
-/// The optional fields of [`TcNetemConfig`](super::TcNetemConfig) and [`FlatNetem`](super::FlatNetem),
-/// on the same level as their own in JSON.
+/// The optional fields of [`TcNetemConfig`](super::TcNetemConfig) and [`FlatNetem`](super::FlatNetem). In JSON they are on the
+/// same level as the other fields.
 ///
 /// ```
 /// use tcgui_shared::netem::{Distribution, NetemExtensions};
@@ -18,124 +18,124 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct NetemExtensions {
-    /// How the delay is spread around its mean; without, evenly. Needs a jitter.
+    /// The distribution of the delay around its mean. Uniform if absent. Needs a jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distribution: Option<Distribution>,
-    /// Loss that comes in bursts, instead of random loss.
+    /// A model of bursty loss, used instead of random loss.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_model: Option<LossModel>,
-    /// Whether packets that can be marked are marked instead of lost.
+    /// Whether ECN-capable packets are marked instead of dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ecn: Option<bool>,
-    /// How the length of packets counts against the rate. Needs a rate limit.
+    /// The overhead that counts towards the rate. Needs a rate limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_overhead: Option<RateOverhead>,
-    /// Packets wait for a slot and leave together.
+    /// Slots: packets wait for a slot and leave together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<SlotConfig>,
-    /// What the random numbers begin with, for runs that are alike. Needs Linux 6.6.
+    /// The seed of the random numbers, for reproducible runs. Needs Linux 6.6.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-    /// The longest queue in packets; without, the backend chooses one that loses nothing by itself.
+    /// Maximum queue length in packets. If absent, the backend chooses a length at which the queue itself drops nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
 }
 
-/// How a delay is spread (`man 8 tc-netem`). Read in lower case too.
+/// A delay distribution (tc-netem(8)). Lower-case spellings are also accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Distribution {
-    /// The bell.
+    /// Normal distribution.
     #[serde(alias = "normal")]
     Normal,
-    /// Many short and few long ones.
+    /// Pareto distribution: many short and few long delays.
     #[serde(alias = "pareto")]
     Pareto,
-    /// One part normal, three parts Pareto.
+    /// One part normal, three parts Pareto distribution.
     #[serde(alias = "paretonormal")]
     ParetoNormal,
 }
 
-/// Loss with a memory; all probabilities in percent, 0 to 100.
+/// A loss model with states. All probabilities are in percent, 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum LossModel {
     /// A good and a bad state (`loss gemodel` of `tc`).
     GilbertElliott {
-        /// From good to bad, for each packet.
+        /// Probability of a change from good to bad, for each packet.
         #[serde(serialize_with = "crate::number::finite")]
         p: f64,
-        /// From bad to good.
+        /// Probability of a change from bad to good.
         #[serde(serialize_with = "crate::number::finite")]
         r: f64,
-        /// The loss in the bad state, 1 − h of the literature.
+        /// The loss in the bad state (1 − h in the literature).
         #[serde(default = "always", serialize_with = "crate::number::finite")]
         bad_loss: f64,
-        /// The loss in the good state, 1 − k.
+        /// The loss in the good state (1 − k in the literature).
         #[serde(default, serialize_with = "crate::number::finite")]
         good_loss: f64,
     },
     /// Four states (`loss state` of `tc`): 1 reception in a gap, 2 reception in a burst, 3 loss in a
     /// burst, 4 loss in a gap.
     FourState {
-        /// From 1 to 3.
+        /// Probability of a change from state 1 to 3.
         #[serde(serialize_with = "crate::number::finite")]
         p13: f64,
-        /// From 3 to 1.
+        /// Probability of a change from state 3 to 1.
         #[serde(serialize_with = "crate::number::finite")]
         p31: f64,
-        /// From 3 to 2.
+        /// Probability of a change from state 3 to 2.
         #[serde(default, serialize_with = "crate::number::finite")]
         p32: f64,
-        /// From 2 to 3.
+        /// Probability of a change from state 2 to 3.
         #[serde(default = "always", serialize_with = "crate::number::finite")]
         p23: f64,
-        /// From 1 to 4.
+        /// Probability of a change from state 1 to 4.
         #[serde(default, serialize_with = "crate::number::finite")]
         p14: f64,
     },
 }
 
-/// The default of a probability that `tc` takes as certain.
+/// The default of a probability that `tc` treats as 100 %.
 fn always() -> f64 {
     100.0
 }
 
-/// How the length of packets counts against the rate, in bytes.
+/// Overhead that counts towards the rate, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RateOverhead {
-    /// What each packet counts more, or less.
+    /// Bytes added to the length of each packet. May be negative.
     #[serde(default)]
     pub packet: i32,
-    /// The payload of one cell, for links that send cells; 0 for others.
+    /// The payload of one cell, for links that send cells. 0 for other links.
     #[serde(default)]
     pub cell_size: u32,
-    /// What each cell counts more.
+    /// Bytes added for each cell. May be negative.
     #[serde(default)]
     pub cell: i32,
 }
 
-/// When packets leave together: with a `distribution`, around `delay_ms`; without, evenly between
-/// `min_ms` and `max_ms` after the slot before.
+/// The time between slots. With a `distribution` it is distributed around `delay_ms`. Otherwise it is uniform between `min_ms`
+/// and `max_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SlotConfig {
-    /// The shortest time between slots.
+    /// Minimum time between slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_ms: Option<f64>,
-    /// The longest; without, the shortest.
+    /// Maximum time between slots. If absent, the minimum applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_ms: Option<f64>,
-    /// How the time is spread.
+    /// The distribution of the time between slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distribution: Option<Distribution>,
-    /// The mean time between slots.
+    /// Mean time between slots.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delay_ms: Option<f64>,
-    /// How far it varies; has to be above 0.
+    /// The jitter of the time. Must be above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter_ms: Option<f64>,
-    /// The most packets in one slot.
+    /// Maximum number of packets in one slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packets: Option<u32>,
-    /// The most bytes in one slot.
+    /// Maximum number of bytes in one slot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u32>,
 }
