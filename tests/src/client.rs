@@ -1,6 +1,6 @@
-//! A frontend that knows nothing but the wire: Zenoh and JSON, none of the product's types.
+//! A frontend that depends only on the wire: Zenoh and JSON, without the types of the product.
 //!
-//! Session and subscriptions are those of [`frontend`]; each sample is taken by a callback.
+//! Session and subscriptions are those of [`frontend`]. A callback receives each sample.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,13 +18,13 @@ use zenoh::{Session, Wait};
 use crate::frontend::{self, Route};
 use crate::wait::patience;
 
-/// The time a released frontend gives a query.
+/// The query timeout of a released frontend.
 pub const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Called for every list, on a thread of Zenoh: `CLOCK_MONOTONIC` at arrival in ns, and the list.
+/// Called for every list on a thread of Zenoh, with the time of arrival (`CLOCK_MONOTONIC` in ns) and the list.
 type ListHook = Box<dyn Fn(u64, &Value) + Send + Sync>;
 
-/// How to open a [`Client`].
+/// Options for opening a [`Client`].
 pub struct Options {
     backend: String,
     route: Route,
@@ -52,35 +52,35 @@ impl fmt::Debug for Options {
 }
 
 impl Options {
-    /// The backend whose state the accessors return; `default` unless said otherwise.
+    /// The backend whose state the accessors return. The default is `default`.
     #[must_use]
     pub fn backend(mut self, name: &str) -> Self {
         name.clone_into(&mut self.backend);
         self
     }
 
-    /// Another way to the bus than that of a frontend on the host of the daemon.
+    /// Joins the bus in another way than a frontend on the host of the daemon.
     #[must_use]
     pub fn route(mut self, route: Route) -> Self {
         self.route = route;
         self
     }
 
-    /// A callback for every interface list, with its arrival on `CLOCK_MONOTONIC` in ns.
+    /// A callback for every interface list, with its time of arrival (`CLOCK_MONOTONIC` in ns).
     #[must_use]
     pub fn on_list(mut self, hook: impl Fn(u64, &Value) + Send + Sync + 'static) -> Self {
         self.on_list = Some(Box::new(hook));
         self
     }
 
-    /// Listens to nothing and only asks: no reply waits behind a list that this client has to read.
+    /// Subscribes to nothing, so that no reply waits behind a list that this client must read.
     #[must_use]
     pub fn deaf(mut self) -> Self {
         self.deaf = true;
         self
     }
 
-    /// Opens the session and subscribes. The daemon may start later.
+    /// Opens the session and subscribes. The daemon may be started later.
     ///
     /// # Errors
     ///
@@ -102,7 +102,7 @@ impl Options {
     }
 }
 
-/// `CLOCK_MONOTONIC` in nanoseconds: comparable between processes.
+/// `CLOCK_MONOTONIC` in nanoseconds, which is comparable between processes.
 ///
 /// # Errors
 ///
@@ -115,15 +115,15 @@ pub fn monotonic_ns() -> anyhow::Result<u64> {
 /// The newest sample of one key.
 #[derive(Debug, Clone)]
 pub struct Seen {
-    /// The payload, or null when it was not JSON.
+    /// The payload, or null if it was not JSON.
     pub value: Arc<Value>,
-    /// Arrival on `CLOCK_MONOTONIC`.
+    /// Time of arrival on `CLOCK_MONOTONIC`.
     pub at_ns: u64,
-    /// How many samples the key has brought.
+    /// Number of samples received under the key.
     pub count: usize,
 }
 
-/// What has been received so far.
+/// The state received so far.
 #[derive(Clone, Default)]
 pub struct State {
     backend: String,
@@ -139,7 +139,7 @@ impl State {
         self.samples.get(&format!("tcgui/{}/{rest}", self.backend))
     }
 
-    /// The same as seen by somebody who is interested in another backend.
+    /// The same state with accessors for another backend.
     #[must_use]
     pub fn of(&self, backend: &str) -> Self {
         Self {
@@ -154,7 +154,7 @@ impl State {
         self.seen("interfaces/list").map(|seen| &*seen.value)
     }
 
-    /// How many interface lists have arrived.
+    /// Number of interface lists received.
     #[must_use]
     pub fn lists(&self) -> usize {
         self.seen("interfaces/list").map_or(0, |seen| seen.count)
@@ -179,19 +179,19 @@ impl State {
             .map(|seen| &*seen.value)
     }
 
-    /// Whether the backend's liveliness token is there.
+    /// Whether the liveliness token of the backend exists.
     #[must_use]
     pub fn alive(&self) -> bool {
         self.alive
             .contains(&format!("tcgui/{}/health", self.backend))
     }
 
-    /// Every key that has brought a sample.
+    /// Every key under which a sample was received.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.samples.keys().map(String::as_str)
     }
 
-    /// What a released frontend would have thrown away: payloads that are not JSON.
+    /// Payloads that are not JSON, which a released frontend would discard.
     #[must_use]
     pub fn faults(&self) -> &[String] {
         &self.faults
@@ -217,7 +217,7 @@ impl State {
 }
 
 impl fmt::Debug for State {
-    /// Short enough for the message of a wait that failed.
+    /// Writes a summary that is short enough for the message of a failed wait.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interfaces = |namespace: &Value| {
             let names = array(namespace, "interfaces").map(|interface| interface["name"].clone());
@@ -244,12 +244,12 @@ impl fmt::Debug for State {
     }
 }
 
-/// The elements of an array member; none when it is missing.
+/// The elements of an array member. Empty if the member is missing.
 pub fn array<'a>(value: &'a Value, member: &str) -> impl Iterator<Item = &'a Value> {
     value[member].as_array().into_iter().flatten()
 }
 
-/// The names of `/run/netns` in a list, be they the best of their namespace or not.
+/// All names of `/run/netns` in a list, including aliases.
 #[must_use]
 pub fn named(list: &Value) -> BTreeSet<String> {
     let is_named = |name: &&str| {
@@ -316,7 +316,7 @@ impl Shared {
     }
 }
 
-/// An open session with everything a released frontend listens to.
+/// An open session with all subscriptions of a released frontend.
 pub struct Client {
     session: Session,
     shared: Arc<Shared>,
@@ -338,23 +338,23 @@ impl Client {
         Options::default().open()
     }
 
-    /// A copy of what has been received so far.
+    /// A copy of the state received so far.
     #[must_use]
     pub fn state(&self) -> State {
         self.shared.lock().clone()
     }
 
-    /// The session, for what the accessors do not offer.
+    /// The session, for operations without an accessor.
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Waits until what has been received satisfies the predicate, and returns it.
+    /// Waits until the received state satisfies the predicate, and returns it.
     ///
     /// # Errors
     ///
-    /// When the deadline passes first; the message holds the last state.
+    /// When the deadline passes first. The message contains the last state.
     pub fn wait_for(
         &self,
         what: &str,
@@ -374,7 +374,7 @@ impl Client {
         Ok(state.clone())
     }
 
-    /// Asks `tcgui/BACKEND/query/WHAT` and returns the one reply and how long it took.
+    /// Queries `tcgui/BACKEND/query/WHAT`, and returns the reply and its duration.
     ///
     /// # Errors
     ///
@@ -404,7 +404,7 @@ impl Client {
         Ok((value, start.elapsed()))
     }
 
-    /// Sends a query whose reply is taken later.
+    /// Sends a query. [`Asked::reply`] waits for its reply.
     ///
     /// # Errors
     ///
@@ -428,14 +428,14 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When that cannot be asked.
+    /// When the query fails.
     pub fn tokens(&self, key: &str) -> anyhow::Result<usize> {
         let tokens = self.session.liveliness().get(key).wait();
         let tokens = tokens.map_err(|error| anyhow!(error).context("ask for tokens"))?;
         Ok(tokens.iter().filter(|token| token.result().is_ok()).count())
     }
 
-    /// Closes the session; dropping the client does it too, without a report.
+    /// Closes the session. Dropping the client also closes it, but reports no error.
     ///
     /// # Errors
     ///

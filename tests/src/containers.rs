@@ -1,4 +1,4 @@
-//! Which containers are listed, as a frontend sees them, and everything that was ever listed.
+//! The listed containers as a frontend sees them, and a record of every list.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
@@ -14,29 +14,29 @@ use crate::process::run;
 use crate::scene::Scene;
 use crate::wait::wait_for;
 
-/// Generous: engines are slow when the machine is busy. What must be fast is measured instead.
+/// Wide, because engines are slow on a busy machine. Tests that need a narrow limit measure.
 pub const SOON: Duration = Duration::from_secs(20);
 
-/// What the wire puts before the name of a container.
+/// The prefix of container names on the wire.
 const PREFIX: &str = "container:";
 
-/// Interfaces by name, with their index in the namespace.
+/// Interface names with their ifindex.
 pub type Interfaces = BTreeMap<String, u64>;
 
-/// A namespace as it is listed.
+/// A listed namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shown {
-    /// The name under which it is listed.
+    /// Its display name.
     pub name: String,
     /// Its other names.
     pub aliases: BTreeSet<String>,
-    /// `Docker` or `Podman`; empty when it is not listed as a container.
+    /// `Docker` or `Podman`. Empty if it is not listed as a container.
     pub runtime: String,
     /// The first digits of the container's id.
     pub short_id: String,
     /// The container's image.
     pub image: String,
-    /// What is in it.
+    /// Its interfaces.
     pub interfaces: Interfaces,
 }
 
@@ -55,18 +55,18 @@ impl Shown {
         }
     }
 
-    /// All its names, that of the entry and the others.
+    /// All its names: the display name and the aliases.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.aliases.iter().chain([&self.name]).map(String::as_str)
     }
 }
 
-/// When something was seen, since the Unix epoch.
+/// A change between lists, with its time since the Unix epoch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Seen {
-    /// A container of this name, with its interfaces.
+    /// A container of this name appeared.
     Added(String, Duration),
-    /// No container of this name any more.
+    /// No container has this name any more.
     Removed(String, Duration),
 }
 
@@ -78,7 +78,7 @@ struct List {
 }
 
 impl List {
-    /// Where each container is, by its name without what the wire puts before it.
+    /// The namespace of each container, by its name without the prefix.
     fn containers(&self) -> BTreeMap<String, Shown> {
         let mut containers = BTreeMap::new();
         for entry in &self.entries {
@@ -89,12 +89,12 @@ impl List {
     }
 }
 
-/// Everything that a client was told.
+/// Every list that a client received.
 #[derive(Debug, Clone, Default)]
 pub struct View(Arc<Mutex<Vec<List>>>);
 
 impl View {
-    /// Starts the daemon with these options, and a client that keeps every list.
+    /// Starts the daemon with these options, and a client that records every list.
     ///
     /// # Errors
     ///
@@ -119,14 +119,14 @@ impl View {
         lists.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The containers that are listed now, by any of their names.
+    /// The containers in the newest list, by each of their names.
     #[must_use]
     pub fn shown(&self) -> BTreeMap<String, Shown> {
         let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lists.last().map(List::containers).unwrap_or_default()
     }
 
-    /// The interfaces of the host that are listed now.
+    /// The interfaces of the host in the newest list.
     #[must_use]
     pub fn host(&self) -> Interfaces {
         let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -136,7 +136,7 @@ impl View {
         host.map(|it| it.interfaces.clone()).unwrap_or_default()
     }
 
-    /// The comings and goings of containers so far, by name.
+    /// The containers that appeared and disappeared so far, by name.
     #[must_use]
     pub fn history(&self) -> Vec<Seen> {
         let mut history = Vec::new();
@@ -152,7 +152,7 @@ impl View {
         history
     }
 
-    /// Waits until these containers are listed and no others, and returns them.
+    /// Waits until exactly these containers are listed, and returns them.
     ///
     /// # Errors
     ///
@@ -162,11 +162,11 @@ impl View {
         wait_for(&what, SOON, || self.shown(), |shown| shown.keys().eq(names))
     }
 
-    /// Checks that no list, not one, had a name twice, or more than `most` entries of which `belongs` is true.
+    /// Checks that no list had a name twice or more than `most` entries for which `belongs` is true.
     ///
     /// # Errors
     ///
-    /// With the list that had.
+    /// When a list violates this. The message contains the list.
     pub fn ensure_always(
         &self,
         most: usize,
@@ -195,7 +195,7 @@ pub fn in_netns_of(pid: u32, command: &[&str]) -> anyhow::Result<String> {
     run(Command::new("nsenter").arg(place).args(command))
 }
 
-/// The interfaces that are really in the network namespace of a process.
+/// The actual interfaces in the network namespace of a process.
 ///
 /// # Errors
 ///

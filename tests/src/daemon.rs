@@ -1,4 +1,4 @@
-//! The built daemon: started as an operator starts it, stopped, and weighed.
+//! The built daemon: starts it like an operator, stops it, and reads its resource usage.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use crate::process;
 use crate::wait::wait_for;
 
-/// An orderly stop is promised within 2 s; what takes longer hangs.
+/// An orderly stop must take at most 2 s.
 pub const STOP_DEADLINE: Duration = Duration::from_secs(2);
 
-/// Names another binary to test, for instance the packaged one.
+/// The path of another binary to test, for example an installed one.
 const OTHER: &str = "TCGUI_BACKEND";
 
 /// The path of the built `tcgui-backend`: beside this program, or above `deps/`.
@@ -43,7 +43,7 @@ pub fn binary() -> anyhow::Result<PathBuf> {
         })
 }
 
-/// Whether the binary was built with optimisation, as its path tells.
+/// Whether the binary was built with optimisation, judged by its path.
 ///
 /// # Errors
 ///
@@ -53,9 +53,9 @@ pub fn is_optimised() -> anyhow::Result<bool> {
     Ok(!path.components().any(|part| part.as_os_str() == "debug"))
 }
 
-/// The daemon's command line, run to its end; for everything that does not reach the bus.
+/// Runs the daemon's command line to its end, for commands that do not use the bus.
 ///
-/// `privileges` are options of setpriv(1). Killed after the deadline, which is then the error.
+/// `privileges` are options of setpriv(1). At the deadline the process is killed and an error is returned.
 ///
 /// # Errors
 ///
@@ -73,7 +73,7 @@ pub fn run(privileges: &[&str], args: &[&OsStr], deadline: Duration) -> anyhow::
     })
 }
 
-/// A directory with a link to the binary that any user may enter: a home of root is often closed.
+/// Returns a directory with a link to the binary that every user may enter, because the home of root is often closed.
 fn readable_by_all(binary: &Path) -> anyhow::Result<TempDir> {
     use std::os::unix::fs::PermissionsExt;
     let directory = TempDir::new()?;
@@ -83,19 +83,19 @@ fn readable_by_all(binary: &Path) -> anyhow::Result<TempDir> {
     Ok(directory)
 }
 
-/// A running daemon; killed, by its pid, when this value goes.
+/// A running daemon. It is killed by its pid when this value is dropped.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
     started: Instant,
-    /// Working directory and log; outside `/run`, which the daemon watches.
+    /// Working directory and log. It is outside `/run`, which the daemon watches.
     scratch: TempDir,
 }
 
 impl Daemon {
-    /// Starts the built binary with these arguments, through a program that becomes it.
+    /// Starts the built binary with these arguments, through a wrapper that executes it.
     ///
-    /// The wrapper, such as `unshare -m`, must keep the pid; it may be empty.
+    /// The wrapper, such as `unshare -m`, must keep the pid. It may be empty.
     ///
     /// # Errors
     ///
@@ -136,13 +136,13 @@ impl Daemon {
         self.started
     }
 
-    /// Everything it has written to standard error.
+    /// The complete standard error so far.
     #[must_use]
     pub fn stderr(&self) -> String {
         self.written("stderr")
     }
 
-    /// Everything it has written to standard output.
+    /// The complete standard output so far.
     #[must_use]
     pub fn stdout(&self) -> String {
         self.written("stdout")
@@ -166,7 +166,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When it has ended: how, and what it wrote.
+    /// When it has ended. The message contains its status and output.
     pub fn ensure_alive(&mut self) -> anyhow::Result<()> {
         let status = self.child.try_wait()?;
         ensure!(
@@ -177,18 +177,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Stops it in an orderly way (SIGTERM) and returns how it ended.
+    /// Stops it with SIGTERM and returns its exit status.
     ///
     /// # Errors
     ///
-    /// When it was gone already or still runs after [`STOP_DEADLINE`].
+    /// When it had ended before, or still runs after [`STOP_DEADLINE`].
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.ensure_alive()?;
         self.signal(Signal::SIGTERM)?;
         self.wait(STOP_DEADLINE)
     }
 
-    /// Kills it (SIGKILL), as a crash would.
+    /// Kills it with SIGKILL, like a crash.
     ///
     /// # Errors
     ///
@@ -205,7 +205,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When it still runs at the deadline: with what it wrote.
+    /// When it still runs at the deadline. The message contains its output.
     pub fn wait(&mut self, deadline: Duration) -> anyhow::Result<ExitStatus> {
         let child = &mut self.child;
         let look = || child.try_wait().ok().flatten();
@@ -214,7 +214,7 @@ impl Daemon {
         ended.context("ended without a status")
     }
 
-    /// How many file descriptors it holds.
+    /// Number of open file descriptors.
     ///
     /// # Errors
     ///
@@ -225,7 +225,7 @@ impl Daemon {
             .count())
     }
 
-    /// How many threads it has.
+    /// Number of threads.
     ///
     /// # Errors
     ///
@@ -250,8 +250,8 @@ impl Daemon {
     /// When the process is gone.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let stat = fs::read_to_string(self.proc("stat")).context("read the daemon's times")?;
-        // man 5 proc: the command may hold anything, its closing parenthesis is the last one;
-        // utime and stime are the 12th and 13th field after it.
+        // proc(5): the command may contain any character, and its closing parenthesis is the last one. utime and stime are the
+        // 12th and 13th field after it.
         let (_, fields) = stat.rsplit_once(')').context("no command in stat")?;
         let ticks = fields
             .split_whitespace()
@@ -280,7 +280,7 @@ impl Daemon {
     }
 }
 
-/// What a daemon holds, and has used.
+/// The resource usage of a daemon.
 #[derive(Debug, Clone, Copy)]
 pub struct Footprint {
     /// File descriptors.
@@ -294,7 +294,7 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Looks at a daemon now.
+    /// Reads the current resource usage of a daemon.
     ///
     /// # Errors
     ///
@@ -311,7 +311,7 @@ impl Footprint {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Fails only when it is gone already.
+        // Fails only if the process has already ended.
         self.child.kill().ok();
         self.child.wait().ok();
     }

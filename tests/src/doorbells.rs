@@ -1,7 +1,7 @@
-//! Takes away what tells the daemon of changes, and gives it back. Only inside the lab.
+//! Disables and restores the change notifications of the daemon. Only for use in the lab.
 //!
-//! Limits are those of the lab's own user namespace ([`lab::Kind::OwnLimits`](crate::lab::Kind) or
-//! [`lab::command_with_limits`](crate::lab::command_with_limits)): the machine's are never touched.
+//! Limits are set in the user namespace of the lab ([`lab::Kind::OwnLimits`](crate::lab::Kind) or
+//! [`lab::command_with_limits`](crate::lab::command_with_limits)). The limits of the machine are never changed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,10 +10,10 @@ use anyhow::{Context, ensure};
 
 use crate::netns;
 
-/// The limits of inotify: without instances there is none at all, without watches it hears nothing.
+/// The limits of inotify. Without instances the daemon has no inotify descriptor. Without watches it receives no events.
 pub const INOTIFY: [&str; 2] = ["max_inotify_instances", "max_inotify_watches"];
 
-/// A wrapper that starts the daemon with something in place of its mount table that cannot be polled.
+/// A wrapper that starts the daemon with a mount table that cannot be polled.
 pub const NO_MOUNTS: [&str; 4] = [
     "bash",
     "-c",
@@ -21,20 +21,20 @@ pub const NO_MOUNTS: [&str; 4] = [
     "_",
 ];
 
-/// The machine's own user namespace, `PROC_USER_INIT_INO` in `include/linux/proc_ns.h`.
+/// The initial user namespace of the machine, `PROC_USER_INIT_INO` in `include/linux/proc_ns.h`.
 const MACHINE: &str = "user:[4026531837]";
 
-/// Takes away what [`NO_MOUNTS`] put before the daemon with this pid.
+/// Removes the file with which [`NO_MOUNTS`] covers the mount table of the daemon with this pid.
 ///
 /// # Errors
 ///
-/// When nothing is there.
+/// When nothing covers it.
 pub fn give_mounts(pid: u32) -> anyhow::Result<()> {
     let table = PathBuf::from(format!("/proc/{pid}/mountinfo"));
     netns::detach(&table).context("uncover the mount table")
 }
 
-/// A limit of the lab's user namespace that is zero, and its usual value.
+/// A limit of the lab's user namespace that was set to zero, and its former value.
 #[derive(Debug)]
 pub struct Limit {
     path: PathBuf,
@@ -59,7 +59,7 @@ impl Limit {
         Ok(Self { path, usual })
     }
 
-    /// Gives it its usual value again.
+    /// Restores the former value.
     ///
     /// # Errors
     ///

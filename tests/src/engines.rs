@@ -1,7 +1,7 @@
-//! Real container engines, started by hand inside the lab, and what a user does with them.
+//! Real container engines that run inside the lab, and operations of their users.
 //!
-//! They need a process namespace ([`Kind::Engines`](crate::lab::Kind)): the helpers of an engine outlive it, and
-//! end with that. No image can be pulled there; one is made of the machine's busybox.
+//! They need a process namespace ([`Kind::Engines`](crate::lab::Kind)), because the helpers of an engine outlive it and must end
+//! with the test. The lab has no network for pulling images. An image is built from the busybox of the machine.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -23,26 +23,26 @@ use serde_json::Value;
 use crate::process::{self, bound_to_parent, run};
 use crate::wait::wait_for;
 
-/// The image that [`Engine::start`] makes.
+/// The image that [`Engine::start`] builds.
 pub const IMAGE: &str = "tiny";
 
-/// An engine needs a second; other things may run on the machine.
+/// Timeout for the start of an engine. It takes a second on an idle machine.
 const READY: Duration = Duration::from_secs(60);
 
-/// An engine stops its containers first, each within ten seconds.
+/// Timeout for the stop of an engine. It first stops its containers, each within ten seconds.
 const STOPPED: Duration = Duration::from_secs(60);
 
-/// Which engine.
+/// The container engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// `dockerd`, which has a process that owns its containers.
+    /// `dockerd`, whose containers stop with it.
     Docker,
-    /// `podman system service`. Its containers go on without a daemon.
+    /// `podman system service`. Its containers do not depend on a daemon.
     Podman,
 }
 
 impl Kind {
-    /// Where it listens.
+    /// The path of its API socket.
     #[must_use]
     pub fn socket(self) -> &'static Path {
         Path::new(match self {
@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-/// Keeps Podman to the lab: its storage, and limits that the lab may set.
+/// Sets Podman's storage and limits to those of the lab.
 fn configure(podman: &mut Command) {
     podman
         .env("CONTAINERS_CONF", "/run/containers.conf")
@@ -114,7 +114,7 @@ graphroot = "/run/podman-data"
 runroot = "/run/podman-run"
 "#;
 
-/// A running engine. It is killed when this value goes, and its containers go with the lab.
+/// A running engine. It is killed when this value is dropped. Its containers end with the lab.
 #[derive(Debug)]
 pub struct Engine {
     kind: Kind,
@@ -122,11 +122,11 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the engine, waits until it answers, and makes the image if there is none.
+    /// Starts the engine, waits until it replies, and builds the image if it does not exist.
     ///
     /// # Errors
     ///
-    /// When it is not installed or does not get there; the message has the end of its log.
+    /// When it is not installed or does not start. The message contains the end of its log.
     pub fn start(kind: Kind) -> anyhow::Result<Self> {
         Self::start_with(kind, &[])
     }
@@ -190,7 +190,7 @@ impl Engine {
         run(self.kind.client().args(args))
     }
 
-    /// Starts a container that does nothing, and returns its id.
+    /// Starts an idle container and returns its id.
     ///
     /// # Errors
     ///
@@ -202,7 +202,7 @@ impl Engine {
         Ok(self.run(&args)?.trim().to_owned())
     }
 
-    /// Removes containers, running or not, without giving them time to end.
+    /// Removes containers, running or not, without a grace period.
     ///
     /// # Errors
     ///
@@ -215,7 +215,7 @@ impl Engine {
         self.run(&[now, names].concat()).map(drop)
     }
 
-    /// The first process of a container, as its engine says.
+    /// The pid of the first process of a container, as reported by its engine.
     ///
     /// # Errors
     ///
@@ -236,7 +236,7 @@ impl Engine {
         process::signal(self.daemon.id(), signal)
     }
 
-    /// Stops the engine in order. Docker stops its containers with it.
+    /// Stops the engine in order. Docker also stops its containers.
     ///
     /// # Errors
     ///
@@ -249,7 +249,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Subscribes to the engine's events of containers; they arrive from now on.
+    /// Subscribes to the container events of the engine, beginning now.
     ///
     /// # Errors
     ///
@@ -262,7 +262,7 @@ impl Engine {
         ensure!(status.starts_with("HTTP/1.1 200"), "{status}");
         let (sender, receiver) = channel();
         thread::spawn(move || {
-            // Sizes of chunks stand between the events, on lines of their own.
+            // Chunk sizes are on separate lines between the events.
             for line in lines.map_while(Result::ok) {
                 let event = serde_json::from_str(&line)
                     .ok()
@@ -280,20 +280,20 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        // Fails only when it is gone already.
+        // Fails only if the process has already ended.
         self.daemon.kill().ok();
         self.daemon.wait().ok();
         remove_cgroups();
     }
 }
 
-/// The name of the control group of the lab's containers: control groups are the machine's, and have no lab.
+/// The name of the control group of the lab's containers. Control groups are not separated by the lab.
 fn cgroup() -> anyhow::Result<String> {
     let lab = fs::metadata("/proc/self/ns/mnt")?.ino();
     Ok(format!("tcgui-lab-{lab}"))
 }
 
-/// Removes that control group from every hierarchy, and what is below it; what still has processes stays.
+/// Removes that control group and its children from every hierarchy. Groups that still have processes stay.
 fn remove_cgroups() {
     let root = Path::new("/sys/fs/cgroup");
     if let Ok(cgroup) = cgroup() {
@@ -312,7 +312,7 @@ fn directories(path: &Path) -> impl Iterator<Item = PathBuf> {
     entries.map(|it| it.path()).filter(|it| it.is_dir())
 }
 
-/// Stands between an engine and those who talk to it, and takes down when its events pass.
+/// A proxy between an engine and its clients that records the time of each event.
 #[derive(Debug)]
 pub struct Tap {
     socket: PathBuf,
@@ -321,7 +321,7 @@ pub struct Tap {
 }
 
 impl Tap {
-    /// Listens at a path of its own and passes everything on; the engine's path leads nowhere any more.
+    /// Starts the proxy at its own path. The socket of the engine is moved, so that clients can only connect to the proxy.
     ///
     /// # Errors
     ///
@@ -336,7 +336,7 @@ impl Tap {
         let losing = Arc::clone(&is_losing);
         thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
-                // While the engine is away, who connects is turned away.
+                // While the engine does not run, connections are closed.
                 if let Ok(engine) = UnixStream::connect(behind) {
                     pass(client, engine, &sender, &losing).ok();
                 }
@@ -349,18 +349,18 @@ impl Tap {
         })
     }
 
-    /// Keeps all events back from now on, without a trace. Answers to other questions pass.
+    /// Drops all events from now on. Replies to other requests still pass.
     pub fn lose_events(&self) {
         self.is_losing.store(true, Ordering::Relaxed);
     }
 
-    /// Where it listens.
+    /// The path of the proxy's socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The events that have passed; `at` is when.
+    /// The events that passed. `at` is the time.
     #[must_use]
     pub fn events(&self) -> &Receiver<Event> {
         &self.events
@@ -385,7 +385,7 @@ fn pass(
         while let Ok(len @ 1..) = from.read(&mut piece) {
             let now = SystemTime::now().duration_since(UNIX_EPOCH);
             let now = now.unwrap_or_default();
-            // An engine writes each event as a chunk of its own; only events have this field.
+            // An engine writes each event as one chunk. Only events have this field.
             let field: &[u8] = b"\"timeNano\"";
             let mut windows = piece[..len].windows(field.len());
             let is_lost = is_losing.load(Ordering::Relaxed) && windows.any(|it| it == field);
@@ -398,7 +398,7 @@ fn pass(
                 let event = serde_json::from_slice(&line).ok();
                 if let Some(mut event) = event.and_then(|it| Event::read(&it)) {
                     event.at = now;
-                    // Nobody may listen any more.
+                    // The receiver may have been dropped.
                     events.send(event).ok();
                 }
             }
@@ -408,14 +408,14 @@ fn pass(
     Ok(())
 }
 
-/// An event, as the engine tells it.
+/// An event as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// What happened.
+    /// The action.
     pub action: String,
     /// The name of the container.
     pub name: String,
-    /// When, since the Unix epoch, by the engine's clock, which is this machine's.
+    /// Time since the Unix epoch, by the clock of the engine, which is that of this machine.
     pub at: Duration,
 }
 
@@ -435,7 +435,7 @@ fn connect(kind: Kind, path: &str) -> anyhow::Result<UnixStream> {
     Ok(stream)
 }
 
-/// Asks one question, and returns the beginning of the answer.
+/// Sends one request and returns the beginning of the reply.
 fn ask(kind: Kind, path: &str) -> anyhow::Result<String> {
     let mut stream = connect(kind, path)?;
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;

@@ -1,8 +1,8 @@
-//! What is the same in all released frontends: how they join the bus and what they listen to.
+//! The common behaviour of all released frontends: how they join the bus, and their subscriptions.
 //!
-//! Mode peer, connects to `tcp/127.0.0.1:7447`, listens on a free port, advanced subscriptions with
-//! history, recovery and detection. Differences: no multicast scouting, and it tries to connect every
-//! 50 ms, so that a test does not wait for the session.
+//! They use mode peer, connect to `tcp/127.0.0.1:7447`, listen on a free port, and have advanced subscriptions with history,
+//! recovery and detection. There are two differences: no multicast scouting, and a connection attempt every 50 ms, so that a test
+//! does not wait for the session.
 
 use std::path::PathBuf;
 
@@ -15,7 +15,7 @@ use zenoh_ext::{
     AdvancedSubscriberBuilder, AdvancedSubscriberBuilderExt, HistoryConfig, RecoveryConfig,
 };
 
-/// What they subscribe to with history, recovery and detection.
+/// The subscriptions with history, recovery and detection.
 pub const ADVANCED: [&str; 7] = [
     "tcgui/*/interfaces/list",
     "tcgui/*/bandwidth/*/**",
@@ -26,24 +26,24 @@ pub const ADVANCED: [&str; 7] = [
     "tcgui/*/presets/list",
 ];
 
-/// The one plain subscription.
+/// The only plain subscription.
 pub const PLAIN: &str = "tcgui/*/tc/stats/*/*";
 
-/// Presence of a backend.
+/// The liveliness tokens of backends.
 pub const LIVELINESS: &str = "tcgui/*/health";
 
 const RETRY_MS: u32 = 50;
 
-/// The files that a member of the bus uses on encrypted links.
+/// The files that a member of the bus uses for encrypted links.
 #[derive(Debug, Clone, Default)]
 pub struct Tls {
-    /// The authority that signed the certificate of the daemon.
+    /// The authority that signed the daemon's certificate.
     pub root: Option<PathBuf>,
-    /// Certificate and key to show to the daemon.
+    /// Certificate and key for client authentication.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// How a member joins the bus; by default as a frontend on the host of the daemon.
+/// How a member joins the bus. The default is a frontend on the host of the daemon.
 #[derive(Debug, Clone)]
 pub struct Route {
     mode: &'static str,
@@ -66,7 +66,7 @@ impl Default for Route {
 }
 
 impl Route {
-    /// As a frontend of whoever listens at this endpoint.
+    /// A frontend that connects to this endpoint.
     #[must_use]
     pub fn peer(endpoint: &str) -> Self {
         Self {
@@ -75,7 +75,7 @@ impl Route {
         }
     }
 
-    /// As a client of whoever listens at this endpoint.
+    /// A client that connects to this endpoint.
     #[must_use]
     pub fn client(endpoint: &str) -> Self {
         Self {
@@ -87,7 +87,7 @@ impl Route {
         }
     }
 
-    /// As a router that listens at this endpoint.
+    /// A router that listens at this endpoint.
     #[must_use]
     pub fn router(endpoint: &str) -> Self {
         Self {
@@ -99,14 +99,14 @@ impl Route {
         }
     }
 
-    /// With these files on encrypted links.
+    /// Uses these files for encrypted links.
     #[must_use]
     pub fn encrypted(mut self, tls: Tls) -> Self {
         self.tls = tls;
         self
     }
 
-    /// Over links that have one queue for messages of every priority.
+    /// Uses links with one queue for messages of all priorities.
     #[must_use]
     pub fn without_priorities(mut self) -> Self {
         self.priorities = false;
@@ -152,7 +152,7 @@ impl Route {
     }
 }
 
-/// One of the [`ADVANCED`] subscriptions, to be declared.
+/// Builds one of the [`ADVANCED`] subscriptions.
 pub fn subscription<'a, Handler: IntoHandler<Sample>>(
     session: &'a Session,
     key: &'static str,

@@ -1,4 +1,4 @@
-//! A file system that never answers: FUSE without a server that reads its requests.
+//! A file system that never replies: FUSE with a server that does not read its requests.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -9,20 +9,20 @@ use nix::mount::{MsFlags, mount};
 
 use crate::netns;
 
-/// A mounted file system on which every call waits until this value goes.
+/// A mounted file system on which every call blocks until this value is dropped.
 #[derive(Debug)]
 pub struct Hung {
     target: PathBuf,
-    /// The server's end. Requests are never read from it. When it is closed, the kernel fails them all.
+    /// The descriptor of the server. Requests are never read from it. When it is closed, the kernel fails all of them.
     _server: File,
 }
 
 impl Hung {
-    /// Mounts one on an existing file or directory.
+    /// Mounts the file system on an existing file or directory.
     ///
     /// # Errors
     ///
-    /// When the kernel has no FUSE, or refuses.
+    /// When the kernel does not support FUSE or refuses the mount.
     pub fn mount(target: &Path) -> anyhow::Result<Self> {
         let server = File::options()
             .read(true)
@@ -51,7 +51,7 @@ impl Hung {
 
 impl Drop for Hung {
     fn drop(&mut self) {
-        // The test may have unmounted it, and its mount namespace ends with it.
+        // The test may have unmounted it. It also ends with the mount namespace.
         netns::detach(&self.target).ok();
     }
 }

@@ -1,14 +1,13 @@
-//! Isolation: every test runs in its own process with its own mount and network namespace.
+//! Isolation: every test runs in its own process with private mount and network namespaces.
 //!
-//! The host's `/run/netns`, its links and its port 7447 are out of reach, so tests run in parallel
-//! and may do what they like. A test is declared with [`lab_test!`](crate::lab_test) and its name
-//! is written once:
+//! The host's `/run/netns`, its links and its port 7447 are out of reach. Therefore tests run in parallel and may change
+//! anything. A test is declared with [`lab_test!`](crate::lab_test):
 //!
 //! ```text
 //! libtest (outer) ── isolated() ── unshare -m -n … ── same binary, --exact NAME (inner) ── body
 //! ```
 //!
-//! The namespaces are made before the inner process has any thread.
+//! The namespaces are created before the inner process has any thread.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -25,43 +24,42 @@ use crate::process;
 use crate::scene::Scene;
 use crate::wait::wait_for;
 
-/// Tells the inner process that it is in the lab; its value is the outer mount namespace.
+/// Marks the inner process. Its value is the outer mount namespace.
 const MARK: &str = "TCGUI_LAB_OUTSIDE";
 
 const LOCK: &str = "tcgui-tests.lock";
 
-/// A test that takes longer hangs, unless it said that it lasts.
+/// Maximum duration of a test, unless it declares a longer one.
 const DEADLINE: Duration = Duration::from_secs(150);
 
-/// A command that runs the program in private mount and network namespaces.
+/// Returns a command that runs the program in private mount and network namespaces.
 ///
-/// There `/run` is an empty tmpfs, as on a fresh boot, `/var/lib` is another, for the daemon's state, and
-/// only the loopback link exists. The
-/// program keeps the pid that the spawn returned and ends with the thread that started it.
+/// There `/run` is an empty tmpfs, as after a boot. `/var/lib` is another tmpfs, for the daemon's state. Only the loopback link
+/// exists. The program keeps the pid that the spawn returned, and ends with the thread that started it.
 #[must_use]
 pub fn command(program: impl AsRef<OsStr>) -> Command {
     unshared(&["-m", "-n"], program)
 }
 
-/// [`command`], in a user namespace too, whose root may set limits of its own in `/proc/sys/user`.
+/// [`command`] with a private user namespace, whose root may set limits in `/proc/sys/user`.
 #[must_use]
 pub fn command_with_limits(program: impl AsRef<OsStr>) -> Command {
     unshared(&["-U", "-r", "-m", "-n"], program)
 }
 
-/// [`command`], in a process namespace too: what the program leaves behind ends with it.
+/// [`command`] with a private process namespace. Processes that the program leaves behind end with it.
 ///
-/// The pid that the spawn returned is that of a program which waits for it and ends as it does.
+/// The pid that the spawn returned belongs to a program that waits for it and ends with the same status.
 #[must_use]
 pub fn command_with_processes(program: impl AsRef<OsStr>) -> Command {
     let namespaces = ["-m", "-n", "-p", "--fork", "--kill-child", "--mount-proc"];
     let mut command = unshared(&namespaces, "bash");
-    // The shell is the first process there, and waits for orphans.
+    // The shell is the first process of the namespace and waits for orphans.
     command.args(["-c", r#""$@"; exit $?"#, "_"]).arg(program);
     command
 }
 
-/// [`command`] with private mounts alone: among the machine's processes and links.
+/// [`command`] with private mounts only. It sees the processes and links of the machine.
 #[must_use]
 pub fn command_on_the_network(program: impl AsRef<OsStr>) -> Command {
     prepared(&["-m"], MOUNTS, program)
@@ -90,7 +88,7 @@ fn prepared(namespaces: &[&str], preparation: &str, program: impl AsRef<OsStr>) 
 
 /// Declares a test that runs in the lab: `lab_test!(name, |scene| { …; Ok(()) });`
 ///
-/// The body gets a [`Scene`], which is checked for leaks at its end.
+/// The body receives a [`Scene`], which is checked for leaks at the end.
 #[macro_export]
 macro_rules! lab_test {
     ($(#[$attribute:meta])* $name:ident, $body:expr $(,)?) => {
@@ -106,28 +104,28 @@ macro_rules! lab_test {
     };
 }
 
-/// A hundred containers take a minute, and more on a busy machine.
+/// Time limit for tests with engines. A hundred containers take at least a minute.
 const ENGINES_DEADLINE: Duration = Duration::from_secs(600);
 
-/// What a test needs of its lab.
+/// The isolation and the time that a test needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing more; other tests may run at the same time.
+    /// The default. Other tests may run at the same time.
     Plain,
-    /// No other test beside it: the subject is a time or a load.
+    /// No other test runs at the same time, because the test measures time or load.
     Alone,
-    /// No other test beside it, and it may take this long.
+    /// No other test runs at the same time. The test may take this long.
     AloneFor(Duration),
-    /// Other tests may run at the same time; it may take this long.
+    /// Other tests may run at the same time. The test may take this long.
     Lasting(Duration),
-    /// A user namespace too: `/proc/sys/user` has limits of its own there.
+    /// With a private user namespace that has its own limits in `/proc/sys/user`.
     OwnLimits,
-    /// A process namespace too: nobody but the test's own processes is in `/proc`.
+    /// With a private process namespace, so that `/proc` shows only the processes of the test.
     OwnProcesses,
-    /// A process namespace too, and no other test beside it: container engines run in it.
+    /// With a private process namespace for container engines. No other test runs at the same time.
     Engines,
-    /// Among the machine's processes and in its network namespace, where alone new processes are announced,
-    /// and no other test beside it. Only mounts are its own: it must leave the network as it is.
+    /// With the processes and the network namespace of the machine, because only there the kernel announces new processes. No
+    /// other test runs at the same time. Only mounts are private, so the test must not change the network.
     Announced,
 }
 
@@ -150,9 +148,9 @@ impl Kind {
     }
 }
 
-/// Runs the body in the lab; called through the macro.
+/// Runs the body in the lab. Called by the macro.
 ///
-/// Panics when the test fails, as a test does.
+/// Panics if the test fails.
 #[expect(clippy::missing_panics_doc, reason = "panicking is how a test reports")]
 pub fn isolated(path: &str, kind: Kind, body: impl FnOnce(&mut Scene) -> anyhow::Result<()>) {
     let verdict = match env::var_os(MARK) {
@@ -191,7 +189,7 @@ fn outside(path: &str, kind: Kind) -> anyhow::Result<()> {
          run it as root, for instance with scripts/test.sh"
     );
     let lock = lock(kind)?;
-    // libtest's names do not begin with the crate.
+    // libtest's names do not contain the crate name.
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     let mut output = tempfile::tempfile().context("make a file for the output of the test")?;
     let status = run_inner(name, kind, &output)?;
@@ -212,7 +210,7 @@ fn outside(path: &str, kind: Kind) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs this binary again for one test; one that hangs is killed, which its status tells.
+/// Runs this binary again for one test. A test that exceeds its time is killed, and its status shows that.
 fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus> {
     let program = env::current_exe().context("find the path of this test binary")?;
     let mut command = match kind {
@@ -248,11 +246,11 @@ fn run_inner(name: &str, kind: Kind, output: &File) -> anyhow::Result<ExitStatus
     Ok(child.wait()?)
 }
 
-/// Shared by all tests, exclusive for a measurement; released when the file is closed.
+/// Takes the lock: shared for tests, exclusive for measurements. It is released when the file is closed.
 fn lock(kind: Kind) -> anyhow::Result<File> {
     let program = env::current_exe()?;
     let beside = program.parent().unwrap_or(Path::new("/")).join(LOCK);
-    // Where the directory is read-only, the machine is a virtual one with nobody else in it.
+    // If the directory is read-only, this is a virtual machine without other tests.
     let file = File::create(beside)
         .or_else(|_| File::create(env::temp_dir().join(LOCK)))
         .context("make the lock file")?;

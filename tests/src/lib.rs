@@ -4,26 +4,26 @@
 //! |---|---|
 //! | [`lab`] | private mount and network namespaces, one per test; the macro for tests |
 //! | [`process`] | programs that end with their parent, and programs that must succeed |
-//! | [`daemon`] | the built binary: start, stop, and what it costs |
-//! | [`doorbells`] | the daemon's sources of news: taken away and given back |
-//! | [`fuse`] | a file system that never answers |
-//! | [`frontend`] | how released frontends join the bus and what they listen to |
-//! | [`client`] | a frontend that knows nothing but the wire |
-//! | [`peer`] | members of the bus in processes of their own |
-//! | [`netns`] | what an administrator does to `/run/netns`, and what is really there |
-//! | [`unnamed`] | processes in network namespaces that have no name, and what lists say of them |
-//! | [`links`] | what an administrator does to links, and what the list then says |
-//! | [`names`] | how a namespace name must look on the wire |
-//! | [`scene`] | daemon and client together, and the check that ends every test |
-//! | [`engines`] | Docker and Podman, started by hand |
-//! | [`containers`] | which of their containers are shown |
+//! | [`daemon`] | the built binary: start, stop, and resource usage |
+//! | [`doorbells`] | disables and restores the daemon's change notifications |
+//! | [`fuse`] | a file system that never replies |
+//! | [`frontend`] | how released frontends join the bus, and their subscriptions |
+//! | [`client`] | a frontend that depends only on the wire |
+//! | [`peer`] | members of the bus in separate processes |
+//! | [`netns`] | changes of `/run/netns`, and its actual content |
+//! | [`unnamed`] | processes in network namespaces without a name, and their entries in lists |
+//! | [`links`] | changes of links, and the resulting lists |
+//! | [`names`] | the wire form of a namespace name |
+//! | [`scene`] | a daemon with a client, and the leak check at the end of every test |
+//! | [`engines`] | Docker and Podman, started by the test |
+//! | [`containers`] | the listed containers |
 //! | [`netem_kernel`] | runs tests on a kernel that has netem, or on an older one |
-//! | [`machine`] | the machine on which something is measured |
-//! | [`measure`] | times, summarised and reported |
-//! | [`random`] | numbers from a seed |
-//! | [`wait`] | the only way to wait |
+//! | [`machine`] | the machine on which a measurement runs |
+//! | [`measure`] | summaries of measured times |
+//! | [`random`] | random numbers from a seed |
+//! | [`wait`] | waiting for a condition |
 //!
-//! Nothing here uses the product's own crates: an error in them must not hide itself.
+//! No module uses the crates of the product, because an error in them would affect both sides of a test.
 
 pub mod client;
 pub mod containers;

@@ -1,4 +1,4 @@
-//! Changes of links as administrators make them, and the lists that follow. Only inside the lab.
+//! Link changes like those of administrators, and the resulting lists. Only for use in the lab.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,10 @@ use crate::netns;
 use crate::scene::{SOON, Scene};
 use crate::wait::{holds_for, wait_every};
 
-/// The kernel announces every change; two seconds leave room for a busy machine, not for polls.
+/// Time limit for changes that the kernel announces. It allows for a busy machine, but not for polling.
 pub const PROMPT: Duration = Duration::from_secs(2);
 
-/// `ip` for the host's namespace (`default`) or a named one.
+/// Runs `ip` in the host's namespace (`default`) or a named one.
 ///
 /// # Errors
 ///
@@ -25,11 +25,11 @@ pub fn ip(namespace: &str, line: &str) -> anyhow::Result<String> {
     }
 }
 
-/// Waits for what the kernel announces.
+/// Waits for a change that the kernel announces.
 ///
 /// # Errors
 ///
-/// When that is not seen promptly.
+/// When the change is not seen within [`PROMPT`].
 pub fn prompt(
     scene: &Scene,
     what: &str,
@@ -38,11 +38,11 @@ pub fn prompt(
     scene.client()?.wait_for(what, PROMPT, predicate)
 }
 
-/// Waits until one attribute of one interface has a value.
+/// Waits until an attribute of an interface has a value.
 ///
 /// # Errors
 ///
-/// When that is not seen promptly.
+/// When that is not seen within [`PROMPT`].
 pub fn attribute(
     scene: &Scene,
     (namespace, interface): (&str, &str),
@@ -62,11 +62,11 @@ pub fn attribute(
     .map(drop)
 }
 
-/// Waits until an interface is not listed.
+/// Waits until an interface is no longer listed.
 ///
 /// # Errors
 ///
-/// When that is not seen promptly.
+/// When that is not seen within [`PROMPT`].
 pub fn gone(scene: &Scene, namespace: &str, interface: &str) -> anyhow::Result<()> {
     prompt(
         scene,
@@ -76,11 +76,11 @@ pub fn gone(scene: &Scene, namespace: &str, interface: &str) -> anyhow::Result<(
     .map(drop)
 }
 
-/// A veth pair is made, renamed, switched and removed; every step must be listed.
+/// Creates, renames, switches and removes a veth pair. Every step must be listed.
 ///
 /// # Errors
 ///
-/// When a step is not seen promptly.
+/// When a step is not seen within [`PROMPT`].
 pub fn life_of_a_link(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
     ip(namespace, "link add here type veth peer name there")?;
     attribute(scene, (namespace, "here"), "is_up", false)?;
@@ -97,14 +97,14 @@ pub fn life_of_a_link(scene: &Scene, namespace: &str) -> anyhow::Result<()> {
     gone(scene, namespace, "there")
 }
 
-/// Without it the death of one namespace waits for that of the one before.
+/// Pause between deletions. Otherwise the deletion of a namespace waits for that of the preceding one.
 const QUIET: Duration = Duration::from_millis(20);
 
-/// From the start of `ip netns del` until the host's end of a veth pair is gone.
+/// Measures the time from the start of `ip netns del` until the host's end of a veth pair is deleted.
 ///
 /// # Errors
 ///
-/// When it does not go at all, or the list does not say so.
+/// When the link is not deleted, or the list still contains it.
 pub fn veth_dies(scene: Option<&Scene>) -> anyhow::Result<Duration> {
     netns::add("dying")?;
     netns::ip_line("link add outer type veth peer name inner netns dying")?;

@@ -1,4 +1,4 @@
-//! The machine on which something is measured.
+//! The machine on which a measurement runs.
 
 use std::fmt;
 use std::fs;
@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
-/// What figures depend on.
+/// The properties of the machine that affect measurements.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
     /// The release of the kernel, as in `/proc/sys/kernel/osrelease`.

@@ -1,4 +1,4 @@
-//! Measured values: summarised, and reported also when the test passes.
+//! Measured values: summaries and reports. They are also printed for tests that pass.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-/// Lines of a test's output that reach the terminal whatever the outcome.
+/// The prefix of output lines that are always printed, whether the test passes or fails.
 pub(crate) const PREFIX: &str = "measured: ";
 
-/// Writes a measured value where a person who runs the tests sees it.
+/// Prints a measured value to the terminal of the test run.
 ///
 /// # Errors
 ///
@@ -18,29 +18,29 @@ pub fn report(text: impl fmt::Display) -> io::Result<()> {
     writeln!(io::stderr(), "\n{PREFIX}{text}")
 }
 
-/// Times of one kind of event.
+/// Durations of one kind of event.
 #[derive(Debug, Default)]
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// Adds one.
+    /// Adds a duration.
     pub fn push(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    /// How many there are.
+    /// Number of durations.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none yet.
+    /// Whether there are no durations yet.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The time that this share of them (in percent) does not exceed.
+    /// The duration that this percentage of them does not exceed.
     ///
     /// # Errors
     ///

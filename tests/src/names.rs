@@ -1,16 +1,16 @@
-//! How a namespace name must look on the wire, written from the specification.
+//! The wire form of a namespace name, written from the specification.
 
 use std::ffi::OsStr;
 use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 
-/// What the host and unnamed namespaces are called: a named one of that form is marked.
+/// The prefixes of host and unnamed namespaces. A named namespace with such a prefix gets `netns:`.
 const RESERVED: [&str; 3] = ["container:", "pid:", "netns:"];
 
 /// The JSON name of a *named* namespace.
 ///
-/// A literal backslash is doubled, bytes that are not UTF-8 become `\xHH`, and a name that the
-/// wire gives another meaning is prefixed with `netns:`.
+/// A literal backslash is doubled, bytes that are not UTF-8 become `\xHH`, and a name with another meaning on the wire gets the
+/// prefix `netns:`.
 #[must_use]
 pub fn on_wire(name: &OsStr) -> String {
     let mut text = String::new();

@@ -137,7 +137,7 @@ fn run_tests(
     Ok(())
 }
 
-/// One of the [`AT_ONCE`] places.
+/// One of the [`AT_ONCE`] slots.
 struct Place;
 
 impl Place {

@@ -1,4 +1,4 @@
-//! What administrators do to `/run/netns`, and what is really there. Only inside the lab.
+//! Changes of `/run/netns` like those of administrators, and its actual content. Only for use in the lab.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -18,7 +18,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use crate::process::{Companion, bound_to_parent, run};
 use crate::wait::wait_for;
 
-/// Where `ip netns` keeps its names.
+/// The directory of `ip netns`.
 pub const DIR: &str = "/run/netns";
 
 /// The path of an entry.
@@ -36,7 +36,7 @@ pub fn ip<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> anyhow::Result<
     run(Command::new("ip").args(args))
 }
 
-/// Runs `ip` with the words of a line, for arguments without blanks.
+/// Runs `ip` with the words of a line. Arguments cannot contain blanks.
 ///
 /// # Errors
 ///
@@ -72,11 +72,11 @@ pub fn attach(name: &str, pid: u32) -> anyhow::Result<()> {
     ip(["netns", "attach", name, &pid.to_string()]).map(drop)
 }
 
-/// Makes the empty file on which a namespace may be bound. A FIFO in its place is no trap.
+/// Creates the empty file on which a namespace can be bound. An existing FIFO does not block it.
 ///
 /// # Errors
 ///
-/// When it cannot be made.
+/// When it cannot be created.
 pub fn touch(path: &Path) -> anyhow::Result<()> {
     File::options()
         .write(true)
@@ -122,11 +122,11 @@ pub fn detach(target: &Path) -> nix::Result<()> {
     umount2(target, MntFlags::MNT_DETACH)
 }
 
-/// Makes a thread enter the namespace and end there: the proof that it is usable.
+/// Enters the namespace on a thread that ends afterwards. Success proves that the namespace is usable.
 ///
 /// # Errors
 ///
-/// When the entry cannot be opened or is no network namespace.
+/// When the entry cannot be opened or is not a network namespace.
 pub fn enter(name: &OsStr) -> anyhow::Result<()> {
     let path = path(name);
     on_a_thread(move || {
@@ -135,7 +135,7 @@ pub fn enter(name: &OsStr) -> anyhow::Result<()> {
     })
 }
 
-/// Whoever enters a namespace does it on a thread that ends there.
+/// Runs work that enters a namespace on a thread that ends afterwards.
 fn on_a_thread<T: Send + 'static>(
     work: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
@@ -144,7 +144,7 @@ fn on_a_thread<T: Send + 'static>(
         .map_err(|_| anyhow!("the thread panicked"))?
 }
 
-/// Makes many namespaces with the system calls of `ip netns add`, without starting it each time.
+/// Creates many namespaces with the system calls of `ip netns add`, but without starting `ip` for each.
 ///
 /// # Errors
 ///
@@ -165,7 +165,7 @@ pub fn add_burst(names: Vec<String>) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// When one is not there.
+/// When one does not exist.
 pub fn del_burst(names: &[String]) -> anyhow::Result<()> {
     for path in names.iter().map(path) {
         detach(&path)?;
@@ -174,20 +174,20 @@ pub fn del_burst(names: &[String]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The entries that are usable network namespaces, by looking in another way than the daemon.
+/// The entries that are usable network namespaces, found by another method than that of the daemon.
 ///
 /// # Errors
 ///
 /// When the directory exists and cannot be read.
 pub fn reality() -> anyhow::Result<BTreeSet<OsString>> {
     let nsfs = fs::metadata("/proc/self/ns/net")?.dev();
-    // Only an entry on nsfs is opened: a FIFO would block. It may go between the two looks.
+    // Only entries on nsfs are opened, because a FIFO would block. An entry may be deleted between the two checks.
     let on_nsfs = |name: &OsString| fs::metadata(path(name)).is_ok_and(|it| it.dev() == nsfs);
     let names = entries()?.into_iter().filter(on_nsfs);
     Ok(names.filter(|name| enter(name).is_ok()).collect())
 }
 
-/// Every name in the directory; none when the directory is missing.
+/// Every name in the directory. Empty if the directory does not exist.
 ///
 /// # Errors
 ///
@@ -200,7 +200,7 @@ pub fn entries() -> anyhow::Result<Vec<OsString>> {
     }
 }
 
-/// Takes the whole directory away, whatever was mounted on it or in it.
+/// Removes the whole directory and all mounts on it and in it.
 ///
 /// # Errors
 ///
@@ -211,7 +211,7 @@ pub fn clear() -> anyhow::Result<()> {
     }
     let directory = Path::new(DIR);
     while detach(directory).is_ok() {
-        // Under each layer there may be entries that the layer hid.
+        // Each mount on the directory may have hidden further entries.
         for name in entries()? {
             while detach(&path(&name)).is_ok() {}
         }
@@ -224,11 +224,11 @@ pub fn clear() -> anyhow::Result<()> {
     }
 }
 
-/// Starts a process in a network namespace of its own.
+/// Starts a process in a new network namespace.
 ///
 /// # Errors
 ///
-/// When it does not get there.
+/// When it does not enter a new namespace.
 pub fn holder() -> anyhow::Result<Companion> {
     let holder = Companion::start(bound_to_parent("unshare").args(["-n", "sleep", "infinity"]))?;
     let ours = fs::read_link("/proc/self/ns/net")?;
@@ -242,7 +242,7 @@ pub fn holder() -> anyhow::Result<Companion> {
     Ok(holder)
 }
 
-/// The network namespace of a process, as a path.
+/// The path of the network namespace of a process.
 #[must_use]
 pub fn of_process(pid: u32) -> PathBuf {
     PathBuf::from(format!("/proc/{pid}/ns/net"))

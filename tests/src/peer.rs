@@ -1,6 +1,6 @@
-//! Members of the bus in processes of their own, which can be frozen and killed.
+//! Members of the bus in separate processes, which can be frozen and killed.
 //!
-//! Their code is in `src/bin/bus-peer.rs`. They write a line for each step that is done.
+//! Their code is in `src/bin/bus-peer.rs`. They print a line for each completed step.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ struct Said {
     more: Condvar,
 }
 
-/// A process on the bus; killed when this value goes.
+/// A process on the bus. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Peer {
     process: Companion,
@@ -37,7 +37,7 @@ impl Peer {
         let (process, output) = Companion::start_piped(bound_to_parent(program).args(role))?;
         let said = Arc::new(Said::default());
         let listener = Arc::clone(&said);
-        // Ends with the process, whose end closes the pipe.
+        // This thread ends with the process, whose end closes the pipe.
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 let mut lines = listener
@@ -51,11 +51,11 @@ impl Peer {
         Ok(Self { process, said })
     }
 
-    /// Waits until it has said this line.
+    /// Waits until it has printed this line.
     ///
     /// # Errors
     ///
-    /// When the deadline passes first; the message holds all that it said.
+    /// When the deadline passes first. The message contains its output.
     pub fn says(&self, line: &str, deadline: Duration) -> anyhow::Result<()> {
         let lines = self.said.lines.lock();
         let missing = |lines: &mut BTreeSet<String>| !lines.contains(line);
@@ -75,7 +75,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Returns whether it has said this line.
+    /// Returns whether it has printed this line.
     #[must_use]
     pub fn has_said(&self, line: &str) -> bool {
         let lines = self.said.lines.lock();
@@ -86,7 +86,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// When the process cannot get it.
+    /// When the signal cannot be delivered.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         self.process.signal(signal)
     }
@@ -95,7 +95,7 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// When it had ended by itself.
+    /// When it had already ended.
     pub fn kill(self) -> anyhow::Result<()> {
         self.process.kill()
     }

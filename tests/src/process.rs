@@ -1,4 +1,4 @@
-//! Programs: those that must succeed, and those that live beside a test and end with it.
+//! Runs programs to their end, and starts programs that run until the end of the test.
 
 use std::ffi::OsStr;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
@@ -7,9 +7,9 @@ use anyhow::{Context, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// A command whose process the kernel kills when the thread that started it ends.
+/// Returns a command whose process the kernel kills when the thread that started it ends.
 ///
-/// So nothing survives a test that was killed. The program replaces `setpriv`: the pid is its own.
+/// Therefore no process is left behind by a test that was killed. The program replaces `setpriv` and keeps its pid.
 #[must_use]
 pub fn bound_to_parent(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new("setpriv");
@@ -21,7 +21,7 @@ pub fn bound_to_parent(program: impl AsRef<OsStr>) -> Command {
 ///
 /// # Errors
 ///
-/// When it cannot be started or fails; the message holds what it wrote.
+/// When it cannot be started or fails. The message contains its output.
 pub fn run(command: &mut Command) -> anyhow::Result<String> {
     let Output {
         status,
@@ -45,18 +45,18 @@ pub fn run(command: &mut Command) -> anyhow::Result<String> {
 ///
 /// # Errors
 ///
-/// When it is gone.
+/// When the process has ended.
 pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
     let to = Pid::from_raw(i32::try_from(pid)?);
     kill(to, signal).with_context(|| format!("send {signal} to {pid}"))
 }
 
-/// A process that is killed, by its pid, when this value goes.
+/// A process that is killed by its pid when this value is dropped.
 #[derive(Debug)]
 pub struct Companion(Child);
 
 impl Companion {
-    /// Starts a program that lives until this value is dropped or [`Self::kill`]ed.
+    /// Starts a program that runs until this value is dropped or [`Self::kill`]ed.
     ///
     /// # Errors
     ///
@@ -65,7 +65,7 @@ impl Companion {
         Self::spawn(command.stdout(Stdio::null()))
     }
 
-    /// [`Self::start`], and its standard output to read.
+    /// Does the same as [`Self::start`], and returns its standard output as well.
     ///
     /// # Errors
     ///
@@ -94,16 +94,16 @@ impl Companion {
     ///
     /// # Errors
     ///
-    /// When the process cannot get it.
+    /// When the signal cannot be delivered.
     pub fn signal(&self, which: Signal) -> anyhow::Result<()> {
         signal(self.pid(), which)
     }
 
-    /// Kills the process and waits until it is gone.
+    /// Kills the process and waits for its end.
     ///
     /// # Errors
     ///
-    /// When it had ended by itself, which is a defect of the test.
+    /// When it had already ended, which is an error in the test.
     pub fn kill(mut self) -> anyhow::Result<()> {
         let ended = self.0.try_wait()?;
         ensure!(ended.is_none(), "ended before it was killed: {ended:?}");
@@ -115,7 +115,7 @@ impl Companion {
 
 impl Drop for Companion {
     fn drop(&mut self) {
-        // Fails only when it is gone already.
+        // Fails only if the process has already ended.
         self.0.kill().ok();
         self.0.wait().ok();
     }

@@ -1,16 +1,16 @@
-//! Numbers from a seed, so that what failed can be done again.
+//! Random numbers from a seed, so that a failure can be reproduced.
 
 use std::env;
 use std::time::SystemTime;
 
 use anyhow::Context;
 
-/// SplitMix64: every seed is a good one.
+/// SplitMix64. Every seed is suitable.
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The sequence of this seed.
+    /// Returns the sequence for this seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self(seed)
@@ -24,18 +24,18 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below the limit, which is not 0.
+    /// A number below the limit, which must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         // The remainder is below a usize.
         usize::try_from(self.bits() % limit as u64).unwrap_or_default()
     }
 
-    /// One of these; there must be some.
+    /// One of these elements. There must be at least one.
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
 
-    /// So many bytes.
+    /// This number of bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count.div_ceil(8))
             .flat_map(|_| self.bits().to_le_bytes())
@@ -44,11 +44,11 @@ impl Random {
     }
 }
 
-/// A number from the environment; `None` when the variable is not set.
+/// A number from the environment. `None` if the variable is not set.
 ///
 /// # Errors
 ///
-/// When it is set to something else.
+/// When its value is not a number.
 pub fn number(variable: &str) -> anyhow::Result<Option<u64>> {
     let Some(text) = env::var_os(variable) else {
         return Ok(None);
@@ -59,7 +59,7 @@ pub fn number(variable: &str) -> anyhow::Result<Option<u64>> {
         .with_context(|| format!("{variable} is not a number: {}", text.display()))
 }
 
-/// A seed that nobody has chosen.
+/// A seed from the clock.
 ///
 /// # Errors
 ///
@@ -67,6 +67,6 @@ pub fn number(variable: &str) -> anyhow::Result<Option<u64>> {
 pub fn any_seed() -> anyhow::Result<u64> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let mut random = Random::new(now.as_secs() << 30 | u64::from(now.subsec_nanos()));
-    // Short enough to be typed.
+    // 32 bits are short enough to be typed.
     Ok(random.bits() >> 32)
 }

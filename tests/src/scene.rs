@@ -1,4 +1,4 @@
-//! Daemon and client together, and the check that ends every test.
+//! A daemon with a client, and the leak check at the end of every test.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -17,19 +17,19 @@ use crate::netns;
 use crate::process::run;
 use crate::wait::wait_for;
 
-/// Generous: machines that run tests are busy. What must be fast is measured instead.
+/// Wide, because test machines are busy. Tests that need a narrow limit measure.
 pub const SOON: Duration = Duration::from_secs(5);
 
-/// Idle threads of a runtime's blocking pool live for 10 s.
+/// Maximum time until resources are released. Idle threads of a blocking pool end after 10 s.
 const CALM: Duration = Duration::from_secs(15);
 
-/// Pools of request sockets grow to a small bound and stay there; a leak grows with the work.
+/// Number of file descriptors that pools of request sockets may add. A leak grows with the work.
 const SPARE_FDS: usize = 6;
 
-/// The pools grow to their limit once and stay there.
+/// Number of threads that the pools may add.
 const SPARE_THREADS: usize = 4;
 
-/// What a test works with; empty until [`Scene::start`].
+/// The environment of a test. Empty until [`Scene::start`].
 #[derive(Debug, Default)]
 pub struct Scene {
     wrapper: &'static [&'static str],
@@ -48,16 +48,16 @@ fn is_back_at(now: Footprint, baseline: Footprint) -> bool {
 }
 
 impl Scene {
-    /// Starts the daemon through a program that becomes it, such as `unshare -m`.
+    /// Starts the daemon through a program that executes it, such as `unshare -m`.
     pub fn wrap_daemon(&mut self, wrapper: &'static [&'static str]) {
         self.wrapper = wrapper;
     }
 
-    /// Starts the daemon as an operator does, and a client, and waits for the first list.
+    /// Starts the daemon like an operator, starts a client, and waits for the first list.
     ///
     /// # Errors
     ///
-    /// When one of them does not get there.
+    /// When one of them does not start.
     pub fn start(&mut self) -> anyhow::Result<()> {
         self.start_with::<&str>(&[])
     }
@@ -71,7 +71,7 @@ impl Scene {
         self.start_watched(args, client::Options::default(), |_| ())
     }
 
-    /// [`Self::start_with`] with a client of one's own, and a callback for every list.
+    /// Does the same as [`Self::start_with`] with the given client options and a callback for every list.
     ///
     /// # Errors
     ///
@@ -97,7 +97,7 @@ impl Scene {
         self.start_daemon(args)
     }
 
-    /// Starts the daemon once more for the client that is there, and waits for its first list.
+    /// Starts the daemon again for the existing client, and waits for its first list.
     ///
     /// # Errors
     ///
@@ -113,11 +113,11 @@ impl Scene {
         self.accept_footprint()
     }
 
-    /// Takes what the daemon holds now as what it may hold at the end.
+    /// Takes the current resource usage of the daemon as the limit for the final check.
     ///
     /// # Errors
     ///
-    /// When the daemon is gone.
+    /// When the daemon has ended.
     pub fn accept_footprint(&mut self) -> anyhow::Result<()> {
         self.baseline = Some(Footprint::of(self.daemon()?)?);
         Ok(())
@@ -134,7 +134,7 @@ impl Scene {
             .context("the test has not started the daemon")
     }
 
-    /// Takes the daemon away, to end it; unless another is started, the end has nothing to check.
+    /// Removes the daemon from the scene. If no other one is started, the final check is skipped.
     ///
     /// # Errors
     ///
@@ -145,7 +145,7 @@ impl Scene {
             .context("the test has not started the daemon")
     }
 
-    /// The client that listens since before the daemon started.
+    /// The client, which subscribed before the daemon started.
     ///
     /// # Errors
     ///
@@ -156,11 +156,11 @@ impl Scene {
             .context("the test has not started the client")
     }
 
-    /// Waits until the client has received what the predicate wants.
+    /// Waits until the received state satisfies the predicate.
     ///
     /// # Errors
     ///
-    /// When that does not happen soon.
+    /// When that does not happen within [`SOON`].
     pub fn wait_for(
         &self,
         what: &str,
@@ -173,7 +173,7 @@ impl Scene {
     ///
     /// # Errors
     ///
-    /// When that does not happen soon.
+    /// When that does not happen within [`SOON`].
     pub fn wait_named<S: AsRef<OsStr>>(&self, names: &[S]) -> anyhow::Result<()> {
         let names: BTreeSet<_> = names
             .iter()
@@ -185,11 +185,11 @@ impl Scene {
         .map(drop)
     }
 
-    /// Waits until one *named* namespace is listed, or is not.
+    /// Waits until a *named* namespace is listed or not listed.
     ///
     /// # Errors
     ///
-    /// When that does not happen soon.
+    /// When that does not happen within [`SOON`].
     pub fn wait_listed(&self, name: &str, listed: bool) -> anyhow::Result<()> {
         self.wait_for(&format!("{name} is listed: {listed}"), |state| {
             state.named().contains(name) == listed
@@ -197,7 +197,7 @@ impl Scene {
         .map(drop)
     }
 
-    /// How often a *named* namespace has appeared and how often it has gone, over all lists.
+    /// How often a *named* namespace appeared and disappeared, over all lists.
     #[must_use]
     pub fn comings_and_goings(&self, name: &str) -> (usize, usize) {
         let history = self
@@ -224,11 +224,11 @@ impl Scene {
         self.comings_and_goings(name).0 > 0
     }
 
-    /// A query that every daemon answers without touching the kernel, and how long it took.
+    /// Sends a query that every daemon answers without the kernel, and returns the duration.
     ///
     /// # Errors
     ///
-    /// When the answer is not a list of scenarios.
+    /// When the reply is not a list of scenarios.
     pub fn ping(&self) -> anyhow::Result<Duration> {
         let (reply, elapsed) = self.client()?.ask("scenario", &json!("List"))?;
         ensure!(
@@ -238,11 +238,11 @@ impl Scene {
         Ok(elapsed)
     }
 
-    /// The end of every test: the namespaces go, the daemon is healthy and nothing leaked.
+    /// The end of every test: removes the namespaces, and checks that the daemon is healthy and has leaked nothing.
     ///
     /// # Errors
     ///
-    /// When something leaked, or the daemon does not answer.
+    /// When something leaked, or the daemon does not reply.
     pub fn check(&mut self) -> anyhow::Result<()> {
         let Some(daemon) = self.daemon.as_mut() else {
             return Ok(());
@@ -260,11 +260,11 @@ impl Scene {
         self.wait_calm()
     }
 
-    /// Waits until the daemon holds no more than at the start, but for pools that stay small.
+    /// Waits until the daemon holds no more than at the start, apart from small pools.
     ///
     /// # Errors
     ///
-    /// When it keeps more than that.
+    /// When it holds more.
     pub fn wait_calm(&self) -> anyhow::Result<()> {
         let daemon = self.daemon()?;
         let baseline = self
@@ -279,7 +279,7 @@ impl Scene {
         .map(drop)
     }
 
-    /// Writes what is known about a failure: the client's picture and the daemon's log.
+    /// Prints the state of the client and the log of the daemon after a failure.
     pub fn describe(&self) {
         let log = self.daemon.as_ref().map(Daemon::stderr).unwrap_or_default();
         let first = log.lines().count().saturating_sub(80);

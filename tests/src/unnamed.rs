@@ -1,4 +1,4 @@
-//! Processes in network namespaces that have no name, and what lists say of them. Only inside the lab.
+//! Processes in network namespaces without a name, and their entries in lists. Only for use in the lab.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -20,28 +20,28 @@ use crate::netns;
 use crate::process::{Companion, bound_to_parent};
 use crate::wait::wait_for;
 
-/// Generous: machines that run tests are busy.
+/// Wide, because test machines are busy.
 const SOON: Duration = Duration::from_secs(5);
 
-/// As many bytes of a program's name as the kernel keeps.
+/// Maximum length in bytes of a program name in the kernel.
 const PROGRAM: usize = 15;
 
-/// The name of a process's namespace on the wire, where the program's name is UTF-8 without backslashes.
+/// The wire name of the namespace of a process. The program name must be UTF-8 without backslashes.
 #[must_use]
 pub fn title(process: &Companion, program: &str) -> String {
     format!("pid:{}({program})", process.pid())
 }
 
-/// The namespace in which a process is, as its link says.
+/// The namespace of a process, as shown by its link in `/proc`.
 ///
 /// # Errors
 ///
-/// When the process is gone.
+/// When the process has ended.
 pub fn namespace_of(pid: u32) -> anyhow::Result<PathBuf> {
     fs::read_link(netns::of_process(pid)).context("read the link of a process's namespace")
 }
 
-/// Waits until a process is in another namespace than this one.
+/// Waits until a process is in another namespace than `home`.
 fn wait_away(process: &Companion, home: &PathBuf) -> anyhow::Result<()> {
     wait_for(
         "a process is elsewhere",
@@ -52,7 +52,7 @@ fn wait_away(process: &Companion, home: &PathBuf) -> anyhow::Result<()> {
     .map(drop)
 }
 
-/// Waits until a process runs the program of this name: `unshare` and `nsenter` become it.
+/// Waits until a process runs this program, because `unshare` and `nsenter` execute it.
 fn wait_program(process: &Companion, program: &OsStr) -> anyhow::Result<()> {
     let program = program.as_encoded_bytes();
     let shown = &program[..program.len().min(PROGRAM)];
@@ -69,7 +69,7 @@ fn wait_program(process: &Companion, program: &OsStr) -> anyhow::Result<()> {
 ///
 /// # Errors
 ///
-/// When it does not get there.
+/// When it does not enter the namespace.
 pub fn beside(other: &Companion) -> anyhow::Result<Companion> {
     let target = format!("--target={}", other.pid());
     let guest =
@@ -80,13 +80,13 @@ pub fn beside(other: &Companion) -> anyhow::Result<Companion> {
     Ok(guest)
 }
 
-/// Starts `sleep` under another name, in a namespace of its own.
+/// Starts `sleep` under another name in a new namespace.
 ///
 /// # Errors
 ///
-/// When it does not get there.
+/// When it does not enter a new namespace.
 pub fn called(program: &OsStr) -> anyhow::Result<Companion> {
-    // Outside `/run`, which the daemon watches; the program stays open while it runs.
+    // Outside `/run`, which the daemon watches. A deleted program can still run.
     let directory = TempDir::new()?;
     let path = directory.path().join(program);
     fs::copy("/bin/sleep", &path).with_context(|| format!("make {}", path.display()))?;
@@ -98,17 +98,17 @@ pub fn called(program: &OsStr) -> anyhow::Result<Companion> {
     Ok(holder)
 }
 
-/// A process that makes a namespace whenever it is told to and does nothing else: no new program, no child,
-/// so that nothing is announced.
+/// A process that creates a namespace on request and does nothing else. It starts no program and no child, so that the kernel
+/// announces nothing.
 #[derive(Debug)]
 pub struct Restless(Companion);
 
 impl Restless {
-    /// Starts it where the caller is.
+    /// Starts it in the namespace of the caller.
     ///
     /// # Errors
     ///
-    /// When there is no perl.
+    /// When perl is not installed.
     pub fn start() -> anyhow::Result<Self> {
         let script = "$SIG{USR1} = sub { syscall(0+$ARGV[0], 0+$ARGV[1]) == 0 or die }; \
                       $| = 1; print \"ready\\n\"; sleep 1 while 1";
@@ -123,11 +123,11 @@ impl Restless {
         Ok(Self(process))
     }
 
-    /// Makes it move.
+    /// Makes it create a namespace.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// When it does not create one.
     pub fn rouse(&self) -> anyhow::Result<()> {
         let before = namespace_of(self.0.pid())?;
         self.0.signal(Signal::SIGUSR1)?;
@@ -141,15 +141,15 @@ impl Restless {
     }
 }
 
-/// Every list that came, with the names in it. Clones are the same record.
+/// A record of every list and its names. Clones share it.
 #[derive(Debug, Default, Clone)]
 pub struct Record(Arc<Mutex<Vec<Listed>>>);
 
-/// When a list came, on `CLOCK_MONOTONIC` in ns, and the names in it.
+/// The arrival of a list on `CLOCK_MONOTONIC` in ns, and the names in it.
 type Listed = (u64, BTreeSet<String>);
 
 impl Record {
-    /// Takes a list in; made for the callback of a scene.
+    /// Records a list. Suitable as the callback of a scene.
     pub fn take(&self, list: &Value) {
         let names = array(list, "namespaces").flat_map(|namespace| {
             let names = array(namespace, "aliases").chain([&namespace["name"]]);
@@ -162,19 +162,19 @@ impl Record {
             .push(entry);
     }
 
-    /// How many lists have come.
+    /// Number of recorded lists.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Whether none has come.
+    /// Whether no list was recorded.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many of the lists from the `first` on had none of these names, as the best of their namespace or not.
+    /// Number of lists from index `first` on that contain none of these names, also not as aliases.
     #[must_use]
     pub fn without(&self, first: usize, names: &[&str]) -> usize {
         let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -182,7 +182,7 @@ impl Record {
         lists.iter().skip(first).filter(lacks).count()
     }
 
-    /// When the first list from the `first` on came that has this name, or has it not.
+    /// The arrival of the first list from index `first` on that contains this name, or does not contain it.
     #[must_use]
     pub fn first(&self, first: usize, name: &str, listed: bool) -> Option<u64> {
         let lists = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -194,7 +194,7 @@ impl Record {
     }
 }
 
-/// `tc` or `ip`, run in the namespace of a process.
+/// Runs `tc` or `ip` in the network namespace of a process.
 ///
 /// # Errors
 ///

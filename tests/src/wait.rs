@@ -1,4 +1,4 @@
-//! Waiting for a value to be reached, never for a duration.
+//! Waits for a condition, never for a fixed duration.
 
 use std::fmt::Debug;
 use std::sync::LazyLock;
@@ -7,13 +7,13 @@ use std::{env, thread};
 
 use anyhow::bail;
 
-/// Between two looks: short against every deadline, long against the cost of a look.
+/// Interval between checks: short compared with every deadline, long compared with the cost of a check.
 const INTERVAL: Duration = Duration::from_millis(5);
 
-/// Multiplies every deadline, for machines on which system calls are slow. Limits stay as they are.
+/// The variable with the factor of all deadlines, for machines with slow system calls. Limits are not changed.
 const PATIENCE: &str = "TCGUI_PATIENCE";
 
-/// By how much deadlines are longer on this machine; 1 unless `TCGUI_PATIENCE` says otherwise.
+/// The factor of all deadlines: the value of `TCGUI_PATIENCE`, by default 1.
 #[must_use]
 pub fn patience() -> u32 {
     static FACTOR: LazyLock<u32> = LazyLock::new(|| {
@@ -23,11 +23,11 @@ pub fn patience() -> u32 {
     *FACTOR
 }
 
-/// Looks until the predicate holds, and returns the state that satisfied it.
+/// Checks repeatedly until the predicate holds, and returns the state that satisfied it.
 ///
 /// # Errors
 ///
-/// When the deadline passes first; the message holds the last state.
+/// When the deadline passes first. The message contains the last state.
 pub fn wait_for<S: Debug>(
     what: &str,
     deadline: Duration,
@@ -63,13 +63,13 @@ pub fn wait_every<S: Debug>(
     }
 }
 
-/// Looks all through a period and fails at the first state that does not satisfy the predicate.
+/// Checks repeatedly for a period, and fails at the first state that does not satisfy the predicate.
 ///
-/// For what must *not* happen: here the time is the subject, not a way to synchronise.
+/// For conditions that must always hold. Here the period is the subject of the test, not a synchronisation.
 ///
 /// # Errors
 ///
-/// When the predicate does not hold at one look.
+/// When the predicate does not hold at one check.
 pub fn holds_for<S: Debug>(
     what: &str,
     period: Duration,
@@ -92,7 +92,7 @@ pub fn holds_for<S: Debug>(
     }
 }
 
-/// Does something at a fixed rate for a period, without drift, and returns how often.
+/// Runs an action at a fixed rate for a period, without drift, and returns the number of runs.
 ///
 /// # Errors
 ///
@@ -113,7 +113,7 @@ pub fn at_rate(
     Ok(count)
 }
 
-/// These threads are not unparked. An early return would only mean one more look.
+/// Pauses. These threads are never unparked. An early return would only cause one more check.
 fn pause(duration: Duration) {
     thread::park_timeout(duration);
 }

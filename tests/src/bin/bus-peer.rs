@@ -1,10 +1,10 @@
 //! A member of the bus in one of several roles, for tests that freeze or kill it.
 //!
 //! ```text
-//! bus-peer frontend ENDPOINT             declares what released frontends declare, and receives it
-//! bus-peer flood ENDPOINT (KEY COUNT)…    asks, and never takes an answer
+//! bus-peer frontend ENDPOINT                  subscribes and receives like a released frontend
+//! bus-peer flood ENDPOINT (KEY COUNT)…        sends queries and never reads a reply
 //! bus-peer flood-plain ENDPOINT (KEY COUNT)…  the same over a link without priorities
-//! bus-peer router ENDPOINT               passes on what others say
+//! bus-peer router ENDPOINT                    forwards messages
 //! ```
 
 use std::io::{self, Write};
@@ -49,8 +49,8 @@ fn for_ever() -> ! {
     }
 }
 
-/// Nothing is received before everything is declared, as in released frontends: what comes meanwhile
-/// must fit into the queues of the default handler.
+/// Declares all subscriptions before it receives anything, as released frontends do. Samples that arrive meanwhile must fit into
+/// the queues of the default handler.
 fn receive(session: &Session) -> anyhow::Result<()> {
     let failed = |error: zenoh::Error| anyhow!(error).context("declare");
     let mut samples: Vec<FifoChannelHandler<Sample>> = Vec::new();
@@ -75,7 +75,7 @@ fn receive(session: &Session) -> anyhow::Result<()> {
         for queue in samples {
             scope.spawn(move || {
                 for sample in queue {
-                    // Nobody listens any more: the test is over.
+                    // If standard output is closed, the test has ended.
                     tell(&sample).ok();
                 }
             });
@@ -96,7 +96,7 @@ fn tell(sample: &Sample) -> io::Result<()> {
     }
 }
 
-/// What a key is asked: for what there is, or to switch a link to and fro.
+/// Returns the payload of a query: a list request, or a change of a link that alternates between up and down.
 fn question(key: &str, number: u32) -> String {
     if !key.ends_with("/query/interface") {
         return json!("List").to_string();
@@ -105,14 +105,14 @@ fn question(key: &str, number: u32) -> String {
     json!({"namespace": "n0", "interface": "lo", "operation": operation}).to_string()
 }
 
-/// The first answer stops the thread of Zenoh that reads from the link.
+/// Sends queries and never returns from the callback of the first reply, which blocks Zenoh's receiving thread.
 fn flood(session: &Session, asks: &[&str]) -> anyhow::Result<()> {
     for ask in asks.chunks_exact(2) {
         for number in 0..ask[1].parse()? {
             session
                 .get(ask[0])
                 .payload(question(ask[0], number))
-                // What a publisher kept comes on the key of the publication.
+                // A stored publication arrives under the key of the publication.
                 .accept_replies(ReplyKeyExpr::Any)
                 .callback(|_| for_ever())
                 .wait()
