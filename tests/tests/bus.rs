@@ -1,4 +1,4 @@
-//! The bus under hard conditions: a thousand namespaces at once, frozen clients, lost sessions.
+//! The bus under load and failures: a thousand namespaces at once, frozen clients, lost sessions.
 
 #[cfg(test)]
 mod tests {
@@ -26,10 +26,10 @@ mod tests {
     const MANY: usize = 1000;
 
     const LONG: Duration = Duration::from_secs(30);
-    /// A daemon whose decision panics, including the time of a busy machine.
+    /// Time limit for the end of a daemon whose decision panics, including the delays of a busy machine.
     const AT_ONCE: Duration = Duration::from_secs(2);
 
-    /// A daemon with so many namespaces that a list is more than a socket takes at once.
+    /// Starts a daemon with so many namespaces that a list does not fit into a socket buffer.
     fn start_with_many(scene: &mut Scene) -> anyhow::Result<()> {
         netns::add_burst((0..MANY).map(|number| format!("n{number}")).collect())?;
         scene.start()?;
@@ -64,10 +64,10 @@ mod tests {
         }
     );
 
-    /// More than the daemon may keep for somebody who does not take it.
+    /// Memory in bytes that the daemon may keep for a client that does not read.
     const KEPT: u64 = 32 * 1024 * 1024;
 
-    /// What other clients may notice meanwhile: a debug build with a thousand namespaces needs a tenth of each.
+    /// Limits for other clients meanwhile. A debug build with a thousand namespaces needs a tenth of each.
     #[derive(Debug, Clone, Copy)]
     struct Bounds {
         list: Duration,
@@ -79,10 +79,10 @@ mod tests {
         answer: Duration::from_secs(1),
     };
 
-    /// Long enough for every writer to have met every frozen link.
+    /// Long enough for every writer to reach every frozen link.
     const WHILE: Duration = Duration::from_secs(10);
 
-    /// The daemon serves other clients while one client blocks.
+    /// Checks that the daemon serves other clients while one client blocks.
     fn others_are_served(scene: &Scene, period: Duration, within: Bounds) -> anyhow::Result<()> {
         let client = scene.client()?;
         let mut seen = Times::default();
@@ -109,7 +109,7 @@ mod tests {
         measure::report(format!(
             "changes seen: {seen}; answers: {answered}, {refused} of them refusals"
         ))?;
-        // Clients that do not read leave places for others.
+        // Clients that do not read must not use up the request slots of other clients.
         ensure!(refused == 0, "{refused} refusals");
         wait_for("a good answer", SOON, || scene.ping(), Result::is_ok)??;
         ensure!(seen.percentile(100)? < within.list, "changes seen: {seen}");
@@ -158,7 +158,7 @@ mod tests {
     const QUERY: &str = "tcgui/default/query/scenario";
     const CHANGE: &str = "tcgui/default/query/interface";
 
-    /// Clients that ask for the list so often that it fills their link, then for answers, and take nothing.
+    /// Runs clients that query the list until it fills their link, then query for replies, and never read.
     fn flooded(
         scene: &Scene,
         role: &str,
@@ -185,11 +185,11 @@ mod tests {
     lab_test!(answers_that_nobody_takes, Kind::Alone, |scene| {
         start_with_many(scene)?;
         flooded(scene, "flood", 1, (60, QUERY, 20), UNDISTURBED)?;
-        // More than wait to be answered: what is refused waits for the client too.
+        // More queries than the request queue holds: refusals also wait for the client.
         flooded(scene, "flood", 1, (900, QUERY, 900), UNDISTURBED)
     });
 
-    // Whoever carries a change out writes its answer, too.
+    // The worker that makes a change also writes the reply.
     lab_test!(answers_to_changes_that_nobody_takes, Kind::Alone, |scene| {
         start_with_many(scene)?;
         flooded(scene, "flood", 1, (60, CHANGE, 30), UNDISTURBED)
@@ -200,7 +200,7 @@ mod tests {
         flooded(scene, "flood", 4, (50, QUERY, 40), UNDISTURBED)
     });
 
-    // Without priorities everything for a client is in one queue, lists too.
+    // Without priorities all messages to a client share one queue, including lists.
     lab_test!(
         answers_that_nobody_takes_without_priorities,
         Kind::Alone,
@@ -214,7 +214,7 @@ mod tests {
         }
     );
 
-    /// How long somebody floods the bus with health messages, less than the daemon waits before it takes another.
+    /// Duration of a flood of health messages. It is shorter than the pause of the daemon after such a message.
     const FLOOD: Duration = Duration::from_secs(3);
 
     lab_test!(
@@ -263,7 +263,7 @@ mod tests {
         Ok(router)
     }
 
-    /// How long a session may take to come back after the router has.
+    /// Maximum time until a session is restored after the router has returned.
     const REGAINED: Duration = Duration::from_secs(15);
 
     lab_test!(session_lost_and_regained_through_a_router, |scene| {
@@ -292,7 +292,7 @@ mod tests {
         netns::del("before")?;
         scene.wait_named(&["first", "second", "stays"])?;
         scene.ping()?;
-        // Nothing had changed while it was away: the client keeps what it had, or gets it again.
+        // Nothing changed while the router was away. The client keeps its state or receives it again.
         routers.kill()?;
         scene.wait_for("the token goes", |state| !state.alive())?;
         let routers = router(&endpoint)?;
@@ -306,7 +306,7 @@ mod tests {
         routers.kill()
     });
 
-    /// An actor that panics ends the daemon in order; the next one shows the truth.
+    /// Checks that a panic of an actor ends the daemon in order, and that the next daemon publishes the current state.
     fn fails(
         scene: &mut Scene,
         wrapper: &'static [&'static str],

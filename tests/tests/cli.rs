@@ -1,4 +1,4 @@
-//! Command line, start-up checks and exit status: what an operator meets before the bus.
+//! Command line, start-up checks and exit status: everything before the daemon joins the bus.
 
 #[cfg(test)]
 mod tests {
@@ -15,7 +15,7 @@ mod tests {
     use tcgui_tests::lab_test;
     use tcgui_tests::scene::Scene;
 
-    /// Start-up checks need no more, on any machine.
+    /// Wide limit for start-up checks on any machine.
     const DEADLINE: Duration = Duration::from_secs(10);
 
     fn run(privileges: &[&str], args: &[&str]) -> anyhow::Result<Output> {
@@ -23,7 +23,7 @@ mod tests {
         daemon::run(privileges, &args, DEADLINE)
     }
 
-    /// Exit status and words (in any case) that its message must contain.
+    /// Checks the exit status, and the words (in any case) that the message must contain.
     fn refuses(
         privileges: &[&str],
         args: &[&str],

@@ -1,4 +1,4 @@
-//! Containers of real engines, at a frontend: listed at once with what they are, gone with their process, and
+//! Containers of real engines as a frontend sees them: listed promptly with their metadata, removed with their process, and
 //! nothing else.
 
 #[cfg(test)]
@@ -24,30 +24,30 @@ mod tests {
     use tcgui_tests::wait::{holds_for, patience, wait_for};
     use tcgui_tests::{lab_test, measure, netns, process};
 
-    /// Long enough for what must not happen to happen.
+    /// Period during which an unwanted event would occur.
     const A_WHILE: Duration = Duration::from_millis(500);
 
     const NO_OPTIONS: [&str; 0] = [];
 
-    /// The daemon and a client, with nothing special.
+    /// Starts the daemon without options, and a client.
     fn start(scene: &mut Scene) -> anyhow::Result<View> {
         View::start(scene, &NO_OPTIONS)
     }
 
-    /// What the engine's command line says of a container.
+    /// Returns a property of a container, as reported by the engine's command line.
     fn inspect(engine: &Engine, name: &str, what: &str) -> anyhow::Result<String> {
         let said = engine.run(&["inspect", "-f", what, name])?;
         Ok(said.trim().to_owned())
     }
 
-    /// Waits until a container is listed with what is in its namespace, and checks the rest against its engine.
+    /// Waits until a container is listed with the interfaces of its namespace. Checks the other fields against the engine.
     fn check(engine: &Engine, name: &str, view: &View) -> anyhow::Result<Shown> {
         let inside = really(engine.pid_of(name)?)?;
         let what = format!("{name} is listed with {inside:?}");
         let has = |it: &Option<Shown>| it.as_ref().is_some_and(|it| it.interfaces == inside);
         let look = || view.shown().remove(name);
         let shown = wait_for(&what, SOON, look, has)?.context("it is listed")?;
-        // A guest is listed under the name of whose namespace it is.
+        // A container that joined another one's namespace is listed under the name of the owner.
         let owner = shown.name.strip_prefix("container:");
         let owner = owner.with_context(|| format!("{shown:?}"))?;
         let id = inspect(engine, owner, "{{.Id}}")?;
@@ -64,7 +64,7 @@ mod tests {
         holds_for(what, A_WHILE, || view.history(), |now| *now == before)
     }
 
-    /// How often a container has gone.
+    /// Returns how often a container was removed from the list.
     fn goings(view: &View, name: &str) -> usize {
         let history = view.history();
         let goes = |seen: &&Seen| matches!(seen, Seen::Removed(gone, _) if gone == name);
@@ -81,7 +81,7 @@ mod tests {
         names.into_iter().map(Into::into).collect()
     }
 
-    /// The answer of the daemon's command line, as JSON lines.
+    /// Runs the daemon's command line and returns its JSON lines.
     fn command(args: &[&str]) -> anyhow::Result<Vec<Value>> {
         let args: Vec<_> = args.iter().map(OsStr::new).collect();
         let output = daemon::run(&[], &args, SOON)?;
@@ -90,7 +90,7 @@ mod tests {
         Ok(lines.collect::<Result<_, _>>()?)
     }
 
-    /// The daemon's explanation of a name.
+    /// Returns the daemon's explanation of a name.
     fn explained(name: &str) -> anyhow::Result<Value> {
         let mut answer = command(&["explain", "--json", "--", name])?;
         let answer = answer.pop().context("no explanation")?;
@@ -98,7 +98,7 @@ mod tests {
         Ok(answer)
     }
 
-    /// What an operator asks has the same answer as the list, by each name.
+    /// Checks that explanations by each name agree with the list.
     fn is_explained(scene: &Scene, shown: &Shown) -> anyhow::Result<()> {
         for name in shown.names() {
             let answer = explained(name)?;
@@ -127,7 +127,7 @@ mod tests {
         Ok(())
     }
 
-    /// Switches a link as a frontend does, and sees it switched, in the list and in the container.
+    /// Switches a link like a frontend, and checks the result in the list and in the container.
     fn switch(scene: &Scene, at: (&str, &str), engine: &Engine, up: bool) -> anyhow::Result<()> {
         let (name, interface) = at;
         let namespace = format!("container:{name}");
@@ -150,7 +150,7 @@ mod tests {
         Ok(said.contains(",UP") || said.contains("<UP"))
     }
 
-    /// What works on a named namespace works on a container with `eth0`, by each of its names.
+    /// Checks that all operations for named namespaces work on a container with `eth0`, by each of its names.
     fn works(scene: &Scene, engine: &Engine, name: &str) -> anyhow::Result<()> {
         let namespace = format!("container:{name}");
         let gateway = in_netns_of(engine.pid_of(name)?, &["ip", "route", "show", "default"])?;
@@ -219,7 +219,7 @@ mod tests {
         }
     );
 
-    /// Renamed, restarted, killed, stopped.
+    /// Renames, restarts, kills and stops containers.
     fn docker_containers_change(scene: &Scene, docker: &Engine, view: &View) -> anyhow::Result<()> {
         docker.run(&["rename", "user", "renamed"])?;
         view.wait_names(&["alone", "bridged", "guest", "renamed"])?;
@@ -228,7 +228,7 @@ mod tests {
         is_not_listed("container:user", "NoContainer")?;
         restart(scene, docker, "renamed", view)?;
         docker.run(&["kill", "alone"])?;
-        // The guest still holds the namespace, and is who it is called after.
+        // The guest still holds the namespace, so the namespace has its name now.
         view.wait_names(&["bridged", "guest", "renamed"])?;
         let guest = check(docker, "guest", view)?;
         ensure!(
@@ -240,7 +240,7 @@ mod tests {
         view.wait_names(&["renamed"]).map(drop)
     }
 
-    /// A restarted container is another one: it has gone and come, and nothing done to the old one is left.
+    /// Checks that a restarted container is a new one: it was removed and added, and no change of the old one remains.
     fn restart(scene: &Scene, engine: &Engine, name: &str, view: &View) -> anyhow::Result<()> {
         let at = (name, "eth0");
         switch(scene, at, engine, false)?;
@@ -315,7 +315,7 @@ mod tests {
         }
     );
 
-    /// Whether Podman has given a namespace this name.
+    /// Returns whether Podman created this name of a namespace.
     fn is_podmans(name: &str) -> bool {
         name.starts_with("netns-")
     }
@@ -338,7 +338,7 @@ mod tests {
             ensure!(alone.runtime == "Podman", "{alone:?}");
             ensure!(alone.aliases.contains("container:guest"), "{alone:?}");
             is_explained(scene, &alone)?;
-            // One namespace, two names: the other one is an entry of the directory.
+            // One namespace with two names. The other one is an entry of the directory.
             let bridged = check(&podman, "bridged", &view)?;
             ensure!(bridged.interfaces.keys().eq(["eth0", "lo"]), "{bridged:?}");
             let entries = netns::entries()?;
@@ -354,7 +354,7 @@ mod tests {
             works(scene, &podman, "bridged")?;
             podman_containers_change(scene, &podman, &view)?;
 
-            // Its containers run without it.
+            // Podman's containers run without the service.
             let killed = podman.pid_of("bridged")?;
             podman.stop()?;
             stays(&view, "containers outlive the service")?;
@@ -366,7 +366,7 @@ mod tests {
             check(&podman, "bridged", &view)?;
             podman.run(&["kill", "bridged"])?;
             view.wait_names(&["alone", "renamed"])?;
-            // Guests first: Podman insists.
+            // Podman requires that guests are removed first.
             podman.remove(&["renamed"])?;
             podman.remove(&["alone", "bridged", "host"])?;
             view.wait_names(&[])?;
@@ -406,16 +406,16 @@ mod tests {
         }
     );
 
-    /// How long after events of the engine containers were shown and gone.
+    /// Delays between events of the engine and the lists that show them.
     #[derive(Default)]
     struct Cycles {
         shown: Times,
         gone: Times,
-        /// By how much the end was known before the engine told it.
+        /// How long before the event of the engine the end was listed.
         ahead: Times,
     }
 
-    /// A network that costs the engine nothing, so that many are started in a short time.
+    /// A network without setup cost, so that many containers start in a short time.
     const NONE: &[&str] = &["--network", "none"];
 
     /// Starts and removes containers one by one.
@@ -444,7 +444,7 @@ mod tests {
             match (history.next(), history.next()) {
                 (Some(Seen::Added(added, at)), Some(Seen::Removed(removed, end))) => {
                     ensure!(added == name && removed == name, "{added} {removed} {name}");
-                    // Before the event: the kernel was faster than the engine.
+                    // The list may arrive before the event, because the kernel is faster than the engine.
                     cycles.shown.push(at.saturating_sub(start));
                     cycles.gone.push(end.saturating_sub(die));
                     cycles.ahead.push(die.saturating_sub(end));
@@ -475,11 +475,11 @@ mod tests {
         }
     }
 
-    /// At the client, with its interfaces, it may be 50 ms.
+    /// Maximum delay until the client has the container with its interfaces.
     const LIMIT: Duration = Duration::from_millis(50);
 
     fn within_limit(what: &str, times: &Times) -> anyhow::Result<()> {
-        // Of fewer than a hundred the 99th percentile is the worst one, which another program may have caused.
+        // With fewer than a hundred values the 99th percentile is the maximum, which another program may have caused.
         let judged = if times.len() < 100 { 90 } else { 99 };
         let (p50, late) = (times.percentile(50)?, times.percentile(judged)?);
         measure::report(format!("{what}: {times}, p{judged} {late:.1?}"))?;
@@ -490,12 +490,12 @@ mod tests {
         Ok(())
     }
 
-    /// How much more memory it may hold.
+    /// Maximum growth of memory in bytes.
     const MEMORY: u64 = 1024 * 1024;
-    /// Threads that wait for work end after 10 s without any.
+    /// Idle threads end after 10 s.
     const CALM: Duration = Duration::from_secs(15);
 
-    /// Waits until the daemon holds what it did before, or says what it keeps.
+    /// Waits until the daemon holds no more than before. Otherwise reports the difference.
     fn nothing_grew(what: &str, scene: &Scene, before: Footprint) -> anyhow::Result<()> {
         let daemon = scene.daemon()?;
         let busy = Footprint::of(daemon)?.cpu - before.cpu;
@@ -531,8 +531,7 @@ mod tests {
         }
     );
 
-    // Podman looks at its own file of events every 250 ms, where it has no journal, and so long do its
-    // subscribers wait.
+    // Without a journal, Podman polls its own events file every 250 ms. Its subscribers wait equally long.
     lab_test!(podman_containers_are_fast, Kind::Engines, |scene| {
         let podman = Engine::start(Which::Podman)?;
         let view = start(scene)?;
@@ -545,7 +544,7 @@ mod tests {
         podman.stop()
     });
 
-    // Without the file, what the socket says has to do; what counts begins when the engine hands it over.
+    // Without the file, the daemon depends on the socket. The measured time begins when the engine sends the event.
     lab_test!(
         podman_containers_are_fast_without_its_file,
         Kind::Engines,
@@ -561,7 +560,7 @@ mod tests {
         }
     );
 
-    // The tap's socket is not root's: Podman's own file of events is not read.
+    // The socket of the proxy does not belong to root, so Podman's events file is not read.
     lab_test!(
         a_container_whose_start_was_not_reported_is_found,
         Kind::Engines,
@@ -590,7 +589,7 @@ mod tests {
     /// The packaged unit.
     const UNIT: &str = include_str!("../../tcgui-backend/assets/packaging/tcgui-backend.service");
 
-    /// A program that becomes the daemon with the capabilities of the packaged unit and these groups.
+    /// Returns a program that executes the daemon with the capabilities of the packaged unit and these groups.
     fn as_unit(groups: &'static str) -> anyhow::Result<&'static [&'static str]> {
         let set = UNIT
             .lines()
@@ -608,7 +607,7 @@ mod tests {
         |scene| {
             let podman = Engine::start(Which::Podman)?;
             let tap = Tap::start(Which::Podman)?;
-            // As systemd makes it for the user 1000: nobody else may enter the directory.
+            // As created by systemd for the user 1000: other users cannot enter the directory.
             let socket = Path::new("/run/user/1000/podman.sock");
             let directory = socket.parent().context("it has a directory")?;
             fs::create_dir_all(directory)?;
@@ -636,10 +635,10 @@ mod tests {
         }
     );
 
-    /// How long the cost of nothing is looked at.
+    /// Period in which the idle cost is measured.
     const IDLE: Duration = Duration::from_secs(2);
 
-    /// What an idle daemon holds, and has used when the time is over.
+    /// Returns the resource usage of an idle daemon, and its processor time in the period.
     fn idle(scene: &mut Scene, options: &[&str]) -> anyhow::Result<(Footprint, Duration)> {
         scene.start_with(options)?;
         scene.wait_for("it is at work", |state| state.health().is_some())?;
@@ -656,12 +655,12 @@ mod tests {
         measure::report(format!(
             "--no-containers: {off:?}, {used_off:?} in {IDLE:?}; without an engine: {on:?}, {used_on:?}"
         ))?;
-        // The watches of the directories where sockets may appear: inotify, and a thread that sleeps in
-        // epoll until it or an eventfd wakes it. Pools of threads vary by one.
+        // The watches of the socket directories need an inotify descriptor, and a thread that sleeps in epoll until inotify or an
+        // eventfd wakes it. Thread pools vary by one.
         ensure!(on.fds <= off.fds + 3, "{off:?} {on:?}");
         ensure!(on.threads <= off.threads + 2, "{off:?} {on:?}");
         ensure!(on.rss <= off.rss + MEMORY, "{off:?} {on:?}");
-        // Ticks of the processor are 10 ms.
+        // The resolution of processor time is 10 ms.
         ensure!(
             used_on <= used_off + Duration::from_millis(20),
             "{used_on:?}"

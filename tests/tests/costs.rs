@@ -1,4 +1,4 @@
-//! What the daemon costs others: processor time while it is looked at, and dying namespaces.
+//! The cost of the daemon for other programs: processor time while its directory is read, and delays of deleted namespaces.
 
 #[cfg(test)]
 mod tests {
@@ -15,10 +15,10 @@ mod tests {
 
     const WATCHED: Duration = Duration::from_secs(10);
 
-    /// Percent of one core; a build without optimisation gets three times as much.
+    /// Percent of one core. A build without optimisation may use three times as much.
     const ALLOWED: u128 = if cfg!(debug_assertions) { 3 } else { 1 };
 
-    // Row 17. Every `ls` raises inotify events, also the daemon's own.
+    // Row 17. Every `ls` causes inotify events, and so does each scan of the daemon.
     lab_test!(
         row_17_looking_at_the_directory_costs_nothing,
         Kind::Alone,
@@ -52,10 +52,10 @@ mod tests {
         }
     );
 
-    /// What the kernel alone needs at the median when it is busy: less proves nothing.
+    /// Median time that a busy kernel must need without the daemon. With less the test proves nothing.
     const BUSY_FLOOR: Duration = Duration::from_millis(30);
 
-    /// More is too long whatever the kernel needs.
+    /// Maximum time, independent of the kernel.
     const LIMIT: Duration = Duration::from_millis(150);
 
     fn many(count: usize, times: &mut Times, scene: Option<&Scene>) -> anyhow::Result<()> {
@@ -65,7 +65,7 @@ mod tests {
         Ok(())
     }
 
-    // Row 18. The floor is measured before and after: the machine may be getting busier.
+    // Row 18. The floor is measured before and after, because the load of the machine may change.
     lab_test!(
         row_18_a_monitored_namespace_dies_as_fast_as_any,
         Kind::Alone,

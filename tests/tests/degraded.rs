@@ -1,4 +1,4 @@
-//! Named namespaces where the kernel tells less than it should, or gives less than it could.
+//! Named namespaces if kernel notifications or resources are missing.
 
 #[cfg(test)]
 mod tests {
@@ -22,10 +22,10 @@ mod tests {
     use tcgui_tests::wait::{holds_for, wait_for};
     use tcgui_tests::{lab_test, measure, netns};
 
-    /// For what is tried again with a pause that doubles up to a minute.
+    /// Time limit for retries whose interval doubles up to a minute.
     const LONG: Duration = Duration::from_secs(60);
 
-    /// Lines of the daemon's log of this level that hold this word.
+    /// Returns the lines of the daemon's log with this level and word.
     fn said(scene: &Scene, level: &str, word: &str) -> Vec<String> {
         let log = scene
             .daemon()
@@ -78,17 +78,17 @@ mod tests {
             },
             |state| *state == (1, false),
         )?;
-        // It sees the old one for ever, which the check at the end cannot know.
+        // The daemon keeps seeing the old mount table, which the final check cannot know.
         scene.take_daemon()?.stop().map(drop)
     });
 
-    /// What the daemon calls its doorbells.
+    /// The names of the doorbells in the daemon's log.
     const INSTANCE: &str = "inotify instance";
     const PARENT: &str = "inotify watch on the parent";
     const DIRECTORY: &str = "inotify watch on the netns directory";
     const MOUNTS: &str = "mount table";
 
-    /// Exactly these doorbells were said to be missing, each once, and to be back, each so often.
+    /// Checks that exactly these doorbells were logged as missing, once each, and that each was logged as restored `back` times.
     fn ensure_said(scene: &Scene, lost: &[&str], back: usize) -> anyhow::Result<()> {
         for doorbell in [INSTANCE, PARENT, DIRECTORY, MOUNTS] {
             let once = usize::from(lost.contains(&doorbell));
@@ -100,7 +100,7 @@ mod tests {
         Ok(())
     }
 
-    /// Waits until all that was lost is said to be back, and looks whether it is.
+    /// Waits until all lost doorbells are logged as restored, and checks that they work.
     fn ensure_returns(scene: &mut Scene, lost: &[&str], holder: &Companion) -> anyhow::Result<()> {
         wait_for(
             "all that was lost is back",
@@ -108,7 +108,7 @@ mod tests {
             || ensure_said(scene, lost, 1),
             Result::is_ok,
         )??;
-        // Of the one only inotify tells, of the other only the mount table.
+        // Only inotify reports the first change, and only the mount table reports the second.
         let mut times = Times::default();
         for _ in 0..3 {
             times.push(symlink_to_list(scene, holder)?);
@@ -117,17 +117,17 @@ mod tests {
         measure::report(format!("with all doorbells back: {times}"))?;
         ensure!(times.percentile(100)? < AT_ONCE, "{times}");
         ensure_said(scene, lost, 1)?;
-        // The watcher's own descriptors are new.
+        // The watcher has opened new descriptors.
         scene.accept_footprint()
     }
 
-    /// Far more than it takes with all doorbells, and less than [`SLOW_SWEEP`].
+    /// Much more than the time with all doorbells, and less than [`SLOW_SWEEP`].
     const AT_ONCE: Duration = Duration::from_secs(1);
 
-    /// Far more than it takes with the doorbell that is left.
+    /// Much more than the time with the remaining doorbell.
     const SLOW_SWEEP: [&str; 2] = ["--degraded-sweep-interval", "3s"];
 
-    /// How long a symlink, which changes no mount, needs to be listed.
+    /// Returns the time until a symlink, which changes no mount, is listed.
     fn symlink_to_list(scene: &Scene, holder: &Companion) -> anyhow::Result<Duration> {
         symlink(netns::of_process(holder.pid()), netns::path("link"))?;
         let start = Instant::now();
@@ -142,7 +142,7 @@ mod tests {
         Ok(listed)
     }
 
-    /// How long it takes until a name is gone whose file stays, of which inotify says nothing.
+    /// Returns the time until a name disappears whose file stays. inotify does not report that change.
     fn unmount_to_list(scene: &Scene, holder: &Companion) -> anyhow::Result<Duration> {
         let path = netns::path("left");
         netns::touch(&path)?;
@@ -188,7 +188,7 @@ mod tests {
             netns::del("a")?;
             scene.wait_named::<&str>(&[])?;
         }
-        // Nothing but a sweep can tell that the file stays without its namespace.
+        // Only a sweep can detect that the file stays without its namespace.
         netns::add("b")?;
         scene.wait_named(&["b"])?;
         netns::detach(&netns::path("b"))?;
@@ -199,7 +199,7 @@ mod tests {
         ensure_returns(scene, &[MOUNTS], &holder)
     });
 
-    /// One sweep of a daemon that hears nothing (1 s by default), and what a busy machine adds.
+    /// One sweep of a daemon without notifications (1 s by default), plus the delays of a busy machine.
     const ONE_SWEEP: Duration = Duration::from_millis(1200 + 500);
 
     lab_test!(neither_inotify_nor_mount_table, Kind::OwnLimits, |scene| {
@@ -235,7 +235,7 @@ mod tests {
         ensure!(!directory.exists(), "created though nobody asked for it");
         scene.take_daemon()?.stop()?;
         for _ in 0..2 {
-            // The second time it is there already.
+            // The second time the directory already exists.
             scene.start_daemon(&["--create-netns-dir"])?;
             ensure!(directory.is_dir(), "not created");
             netns::add("a")?;
@@ -289,7 +289,7 @@ mod tests {
         .map(drop)
     });
 
-    /// A change of a link and an explanation are answered, and SIGTERM ends the daemon in time.
+    /// Checks that a link change and an explanation are answered, and that SIGTERM ends the daemon in time.
     fn serves_and_stops(scene: &mut Scene, entry: &str) -> anyhow::Result<()> {
         scene.ping()?;
         for operation in ["Disable", "Enable"] {
@@ -314,7 +314,7 @@ mod tests {
         let hung = Hung::mount(&netns::path("hung"))?;
         netns::add("later")?;
         scene.wait_named(&["later", "there"])?;
-        // Also a sweep does not wait for it.
+        // A sweep does not wait for it either.
         scene.daemon()?.signal(Signal::SIGHUP)?;
         netns::del("later")?;
         scene.wait_named(&["there"])?;
@@ -335,10 +335,10 @@ mod tests {
             fs::create_dir(directory)?;
             let hung = Hung::mount(directory)?;
             symlink(directory.join("netns"), netns::path("link"))?;
-            // The look at the link does not return. What is known already is served.
+            // The dump of the links blocks. Known namespaces are still served.
             scene.ping()?;
             serves_and_stops(scene, "there")?;
-            // A start does not get beyond its first look, and can be stopped all the same.
+            // A new daemon blocks in its first scan, but can be stopped.
             let daemon = Daemon::start::<&str>(&[], &[])?;
             wait_for(
                 "the daemon says what it waits for",

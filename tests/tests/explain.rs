@@ -1,4 +1,4 @@
-//! `explain` and `namespaces`: what an operator asks when a namespace is not where it should be.
+//! `explain` and `namespaces`: commands for an operator who misses a namespace.
 
 #[cfg(test)]
 mod tests {
@@ -27,11 +27,11 @@ mod tests {
     use zenoh::query::{Query, Queryable};
     use zenoh::{Session, Wait};
 
-    /// Asking takes milliseconds; a command that hangs is what this is about.
+    /// Time limit for a command, which normally takes milliseconds.
     const DEADLINE: Duration = Duration::from_secs(10);
     const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
 
-    /// What a command has answered.
+    /// The output of a command.
     #[derive(Debug)]
     struct Answer {
         status: Option<i32>,
@@ -55,7 +55,7 @@ mod tests {
         command_as(&[], args)
     }
 
-    /// The explanation of a name, checked for its exit status.
+    /// Returns the explanation of a name, and checks the exit status.
     fn explained(name: &str) -> anyhow::Result<Value> {
         explained_with(&[], name)
     }
@@ -78,7 +78,7 @@ mod tests {
         reasons.is_some_and(|all| all.iter().any(|reason| reason["code"] == code))
     }
 
-    /// When a doorbell rang the last time, in ms.
+    /// Returns the time since the last notification of a doorbell in ms.
     fn rang(explanation: &Value, name: &str) -> Option<u64> {
         let doorbells = explanation["doorbells"].as_array()?;
         let found = doorbells
@@ -87,7 +87,7 @@ mod tests {
         found["rang_ms_ago"].as_u64()
     }
 
-    /// Puts one entry of each kind into the directory.
+    /// Creates one entry of each kind in the directory.
     fn furnish() -> anyhow::Result<()> {
         netns::add("lab")?;
         let file = netns::path("placeholder");
@@ -186,7 +186,7 @@ mod tests {
         scene.start()?;
         furnish()?;
         scene.wait_named(&["lab"])?;
-        // An event of a link, so that each doorbell has rung.
+        // Cause a link event, so that each doorbell has reported something.
         netns::ip_line("-n lab link set lo up")?;
         attribute(scene, ("lab", "lo"), "is_up", true)?;
         each_kind_is_explained(&json!("default"))?;
@@ -301,7 +301,7 @@ mod tests {
         Ok(())
     });
 
-    /// The events of `namespaces --json` so far: event, namespace, names of interfaces.
+    /// Returns the events of `namespaces --json` so far: event, namespace, interface names.
     fn events(text: &str) -> anyhow::Result<Vec<(String, String, BTreeSet<String>)>> {
         let words = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let complete = text.rsplit_once('\n').map_or("", |(lines, _)| lines);
@@ -333,7 +333,7 @@ mod tests {
         wait_for(&what, SOON, || events(&watch.stdout()), seen)?.map(drop)
     }
 
-    /// The namespace `old` exists before the start.
+    /// Checks the events of added and removed namespaces. The namespace `old` exists before the start.
     fn follows_what_comes_and_goes() -> anyhow::Result<()> {
         let mut watch = Daemon::start(&[], &["namespaces", "--watch", "--json"])?;
         wait_event(&watch, "present", "default", Some("lo"))?;
@@ -370,7 +370,7 @@ mod tests {
         wait_event(&watch, "added", "default", Some("lo"))
     });
 
-    /// A backend that is present and otherwise does as the test says.
+    /// A backend whose replies the test controls.
     struct Impostor {
         session: Session,
         _token: LivelinessToken,
@@ -387,11 +387,11 @@ mod tests {
             })
         }
 
-        /// Answers every question with this.
+        /// Replies to every query with this payload.
         fn answers(&self, payload: Vec<u8>) -> anyhow::Result<Queryable<()>> {
             let key = "tcgui/default/query/explain";
             let answer = move |query: Query| {
-                // A client that has given up needs no answer.
+                // The client may have timed out.
                 query.reply(key, payload.clone()).wait().ok();
             };
             let declared = self.session.declare_queryable(key).callback(answer).wait();

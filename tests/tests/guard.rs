@@ -1,4 +1,4 @@
-//! What a client may not do: changes without the exact key, and what the operator forbids.
+//! Requests that must be refused: changes without the exact key, and changes that the operator forbids.
 
 #[cfg(test)]
 mod tests {
@@ -18,13 +18,13 @@ mod tests {
     const NEAR: (&str, &str) = ("default", "near");
     const FAR: (&str, &str) = ("blue", "far");
 
-    /// Long enough for a change to be seen that should not have been made.
+    /// Long enough to see a change that must not be made.
     const A_WHILE: Duration = Duration::from_millis(300);
 
-    /// The keys of queries that may change something.
+    /// The keys of queries that can change something.
     const CHANGING: [&str; 4] = ["tc", "interface", "scenario", "scenario/execution"];
 
-    /// A veth pair between the host and a namespace, both ends up.
+    /// Creates a veth pair between the host and a namespace, both ends up.
     fn pair() -> anyhow::Result<()> {
         netns::add("blue")?;
         netns::ip_line("link add near type veth peer name far netns blue")?;
@@ -93,7 +93,7 @@ mod tests {
         Ok(scene.client()?.ask(what, request)?.0)
     }
 
-    /// Expects a refusal that names the option.
+    /// Checks that a request is refused and that the message names the option.
     fn denied(scene: &Scene, what: &str, request: &Value, option: &str) -> anyhow::Result<()> {
         let reply = ask(scene, what, request)?;
         let (kind, message) = match what {
@@ -114,7 +114,7 @@ mod tests {
         Ok(())
     }
 
-    /// All replies to a query on any key expression, with the key of each.
+    /// Returns all replies to a query on any key expression, with their keys.
     fn replies(
         client: &Client,
         key: &str,
@@ -181,7 +181,7 @@ mod tests {
         stays_up(NEAR)?;
         let listed = ask(scene, "scenario", &json!("List"))?;
         ensure!(!listed.to_string().contains("planted"), "{listed}");
-        // Reading is as it was.
+        // Read requests still work.
         let list = replies(scene.client()?, "tcgui/*/query/scenario", &json!("List"))?;
         ensure!(
             list.len() == 1 && list[0].1["Listed"].is_object(),
@@ -251,7 +251,7 @@ mod tests {
         stays_up(NEAR)?;
         let reply = ask(scene, "interface", &switch_request(FAR, "Disable"))?;
         ensure!(reply["success"] == true, "{reply}");
-        // Stored scenarios are about no interface.
+        // Stored scenarios do not concern an interface.
         let reply = ask(scene, "scenario", &json!({"Add": scenario()}))?;
         ensure!(reply["Added"]["id"] == "planted", "{reply}");
         Ok(())
@@ -266,7 +266,7 @@ mod tests {
             ("tc", apply_request(FAR)),
             ("tc", switch_request(FAR, "Remove")),
             ("tc", switch_request(FAR, "Confirm")),
-            // What does not exist is not told apart.
+            // An interface that does not exist gets the same reply.
             ("tc", apply_request(("grey", "eth0"))),
             ("scenario", json!({"Add": scenario()})),
             ("scenario", json!({"Update": scenario()})),
@@ -307,7 +307,7 @@ mod tests {
         ensure!(before.tc("default", "near").is_none(), "{before:?}");
         let refuse = "--protect default/near";
         denied(scene, "tc", &apply_request(NEAR), refuse)?;
-        // Frontends that drew the refused value switch it off again.
+        // The publication makes frontends that show the refused value reset it.
         let state = scene.wait_for("the configuration is published", |state| {
             state.tc("default", "near").is_some()
         })?;
@@ -322,7 +322,7 @@ mod tests {
                 .seen("tc/default/near")
                 .is_some_and(|seen| seen.count == 2)
         })?;
-        // An interface that was never impaired costs no publisher.
+        // An interface that was never impaired has no publisher.
         let tokens = scene.client()?.tokens("tcgui/default/tc/**/@adv/pub/**")?;
         ensure!(tokens == 0, "{tokens} publishers are left");
 
@@ -373,7 +373,7 @@ mod tests {
             ensure!(reply["success"] == true, "{reply}");
             ip("default", &route.replace(" add ", " del "))?;
         }
-        // Nothing of that is about other namespaces.
+        // Other namespaces are not affected.
         for interface in ["lo", "far"] {
             let reply = ask(
                 scene,

@@ -1,4 +1,4 @@
-//! The harness itself, without the daemon: isolation, waiting, and the client against a stand-in.
+//! The harness itself, without the daemon: isolation, waiting, and the client with a simulated backend.
 
 #[cfg(test)]
 mod tests {
@@ -144,7 +144,7 @@ mod tests {
             .liveliness()
             .declare_token("tcgui/default/health")
             .wait()?;
-        // Both live as long as the session.
+        // Both must live as long as the session.
         std::mem::forget((publisher, token));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Requests that no released frontend sends: each gets exactly one failure, and nothing breaks.
+//! Requests that no released frontend sends. Each gets exactly one failure, and the daemon keeps working.
 
 #[cfg(test)]
 mod tests {
@@ -20,10 +20,10 @@ mod tests {
         "Internal",
     ];
 
-    /// More than a request may be long (64 KiB).
+    /// One byte more than the maximum length of a request (64 KiB).
     const TOO_LONG: usize = 64 * 1024 + 1;
 
-    /// A failure in the form that released frontends parse.
+    /// Checks that a reply is a failure in the form that released frontends parse.
     fn ensure_failure(what: &str, reply: &Value) -> anyhow::Result<()> {
         if SCENARIOS.contains(&what) {
             let error = &reply["Error"]["error"];
@@ -190,7 +190,7 @@ mod tests {
                 expect_failure(scene, what, Some(request.to_string().as_bytes()))?;
             }
         }
-        // Nothing of that has hidden or invented a namespace.
+        // The requests have neither hidden nor added a namespace.
         scene.wait_named(&["blue"])
     });
 
@@ -211,7 +211,7 @@ mod tests {
         Ok(())
     });
 
-    /// A reply in the form of its key, whether it is a failure or not.
+    /// Checks that a reply has the form of its key, whether it is a failure or not.
     fn ensure_reply(what: &str, reply: &Value) -> anyhow::Result<()> {
         let good = match what {
             "scenario" | "scenario/execution" => {
@@ -226,18 +226,18 @@ mod tests {
         ensure_failure(what, reply)
     }
 
-    /// More than the daemon may keep of what it was asked.
+    /// Memory in bytes that the daemon may keep for requests.
     const KEPT: u64 = 16 * 1024 * 1024;
 
-    /// So many random bytes for each key …
+    /// Number of random bytes for each key.
     const FUZZ: usize = 1_000_000;
-    /// … and so many queries: ten thousand over the five keys.
+    /// Number of queries for each key: ten thousand over the five keys.
     const QUERIES: usize = 2000;
 
-    /// Random bytes, or a request that is cut, or changed in some bytes, or both.
+    /// Returns random bytes, or a valid request that was truncated or modified or both.
     fn fuzz(random: &mut Random, valid: &[Vec<u8>]) -> Vec<u8> {
         if random.below(3) > 0 {
-            // As many short ones as long ones.
+            // Short and long payloads are equally frequent.
             let most = 1 << random.below(17);
             let length = random.below(most).min(TOO_LONG);
             return random.bytes(length);

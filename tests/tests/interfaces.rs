@@ -1,4 +1,4 @@
-//! Links as a frontend sees them: their attributes, and every change in any namespace.
+//! Links as a frontend sees them: their attributes, and changes in all namespaces.
 
 #[cfg(test)]
 mod tests {
@@ -84,7 +84,7 @@ mod tests {
             netns::add("blue")?;
             scene.wait_named(&["blue"])?;
             life_of_a_link(scene, "blue")?;
-            // The same name, another namespace.
+            // Another namespace with the same name.
             netns::del("blue")?;
             netns::add("blue")?;
             prompt(scene, "the new one is listed", |state| {

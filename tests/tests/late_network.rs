@@ -1,4 +1,4 @@
-//! Starting before the network is complete, and what the log says about it.
+//! Starts before the network is ready, and the resulting log messages.
 
 #[cfg(test)]
 mod tests {
@@ -22,12 +22,12 @@ mod tests {
 
     const PROGRAM: &str = env!("CARGO_BIN_EXE_bus-peer");
 
-    /// How late the network is.
+    /// Time until the network is ready.
     const LATE: Duration = Duration::from_secs(30);
-    /// The longest pause between two attempts is 5 s.
+    /// Time limit for joining. The longest pause between two attempts is 5 s.
     const JOINED: Duration = Duration::from_secs(12);
 
-    /// The lines of a log that report a problem.
+    /// Returns the log lines that report a problem.
     fn complaints(daemon: &Daemon) -> Vec<String> {
         let log = daemon.stderr();
         let lines = log.lines();
@@ -37,7 +37,7 @@ mod tests {
             .collect()
     }
 
-    /// One line about the late network while it is late, and none after that.
+    /// Checks that the missing network is logged once, and that nothing is logged afterwards.
     fn ensure_one_complaint(daemon: &Daemon, words: &[&str]) -> anyhow::Result<()> {
         let lines = complaints(daemon);
         let about: Vec<_> = lines
@@ -95,7 +95,7 @@ mod tests {
         an_address_that_is_late_is_waited_for,
         Kind::Lasting(Duration::from_secs(150)),
         |scene| {
-            // The built-in endpoint works meanwhile.
+            // Meanwhile the built-in endpoint works.
             let endpoint = "tcp/198.51.100.1:7448";
             scene.start_with(&["--zenoh-listen", endpoint])?;
             thread::park_timeout(LATE);
@@ -123,7 +123,7 @@ mod tests {
                 "client" => ["--zenoh-mode=client", "--zenoh-connect=tcp/127.0.0.1:1"],
                 _ => ["--zenoh-mode=peer", "--zenoh-listen=tcp/198.51.100.1:7448"],
             };
-            // The first ones meet the start at several points; after the last it is over.
+            // The short pauses interrupt the start at several points. After the last one it is complete.
             for pause in [0, 2, 4, 8, 500].map(Duration::from_millis) {
                 let mut daemon = Daemon::start(&[], &args)?;
                 wait_for(
@@ -226,7 +226,7 @@ mod tests {
         Ok(())
     });
 
-    /// Keys of the section `[Unit]` or `[Service]` of the packaged unit.
+    /// Returns the values of a key in the sections `[Unit]` and `[Service]` of the packaged unit.
     fn unit_value(key: &str) -> anyhow::Result<String> {
         let path = "../tcgui-backend/assets/packaging/tcgui-backend.service";
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
@@ -262,7 +262,7 @@ mod tests {
         |scene| {
             scene.start()?;
             ensure!(name_conflict(scene)?.is_none(), "a conflict with itself");
-            // The second one has another host name, and joins through the first.
+            // The second daemon has another host name and joins through the first.
             let wrapper = [
                 "unshare",
                 "-u",

@@ -60,7 +60,7 @@ mod tests {
         scenario["name"].as_str().map(str::to_owned)
     }
 
-    /// Lists until the predicate holds.
+    /// Lists repeatedly until the predicate holds.
     fn wait_list(scene: &Scene, what: &str, is: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
         let look = || listed(scene);
         wait_for(what, SOON, look, |list| list.as_ref().is_ok_and(&is))?
@@ -72,7 +72,7 @@ mod tests {
         )
     }
 
-    /// A scenario as the wire has it; nothing may be left out there.
+    /// Returns a scenario in wire format, in which all fields are mandatory.
     fn wire(id: &str, name: &str, duration_ms: u64) -> Value {
         let share = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
         let config = json!({
@@ -179,7 +179,7 @@ mod tests {
         fs::write(hidden.path().join("x.json5"), file("x", "mounted"))?;
         scene.start_with(&[OsStr::new("--scenario-dir"), root.path().as_os_str()])?;
         let mount = |scene: &Scene| {
-            // The daemon lives in the mount namespace of the test.
+            // The daemon runs in the mount namespace of the test.
             let pid = scene.daemon()?.pid().to_string();
             run(Command::new("nsenter")
                 .args(["-m", "-t", &pid, "mount", "--bind"])
@@ -198,7 +198,7 @@ mod tests {
         Ok(scene.daemon()?.stderr().matches("files read").count())
     }
 
-    /// Looking raises events, and placing watches does: none of them may lead to another look.
+    /// Checks that the daemon is idle. Reading files and placing watches cause events, which must not cause another read.
     fn ensure_idle(scene: &Scene) -> anyhow::Result<()> {
         let before = Cell::new(readings(scene)?);
         let look = || {
@@ -336,7 +336,7 @@ mod tests {
         Ok(())
     });
 
-    /// Mounts a file system of its own over the directory, for the daemon that is started later.
+    /// Mounts a tmpfs over the directory, for the daemon that is started later.
     fn mount_tmpfs(directory: &Path, options: &str) -> anyhow::Result<()> {
         run(Command::new("mount")
             .args(["-t", "tmpfs", "-o", options, "tmpfs"])

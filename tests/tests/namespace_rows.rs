@@ -1,7 +1,7 @@
-//! Named namespaces as a frontend sees them: the table of the namespace watcher, on the wire.
+//! Named namespaces as a frontend sees them: the rows of the watcher's table, on the wire.
 //!
-//! Numbers are the rows of that table. Propagation and limits: `degraded.rs`; thousands: `scale.rs`;
-//! costs: `costs.rs`; random work: `torture.rs`; cancellation is tested at the watcher.
+//! Numbers are the rows of that table. Propagation and limits are in `degraded.rs`, thousands of namespaces in `scale.rs`, costs
+//! in `costs.rs`, random work in `torture.rs`. Cancellation is tested at the watcher.
 
 #[cfg(test)]
 mod tests {
@@ -45,7 +45,7 @@ mod tests {
         let (entered, result) = mpsc::channel();
         scene.start_watched::<&str>(&[], client::Options::default(), move |list| {
             if named(list).contains("a") {
-                // The receiver takes the first one only.
+                // The receiver takes only the first result.
                 entered.send(netns::enter(OsStr::new("a"))).ok();
             }
         })?;
@@ -120,7 +120,7 @@ mod tests {
         }
     );
 
-    // A daemon that only polls needs half a second on average: pending entries back off to 1 s.
+    // A daemon that only polls would need half a second on average, because the interval of pending entries grows to 1 s.
     lab_test!(row_05_bind_on_a_file_that_waited, Kind::Alone, |scene| {
         scene.start()?;
         netns::add("other")?;
@@ -275,7 +275,7 @@ mod tests {
             netns::add(name)?;
         }
         scene.wait_named(&odd)?;
-        // What is published must be accepted back.
+        // Requests must accept each published name.
         for name in &odd {
             let name = names::on_wire(name);
             let request = json!({"namespace": name, "interface": "lo", "operation": "Enable"});
@@ -293,7 +293,7 @@ mod tests {
         scene.wait_named::<&str>(&[])
     });
 
-    /// More events than an inotify queue holds (16 384), in the directory that is watched.
+    /// Causes more events in the watched directory than an inotify queue holds (16 384).
     fn flood() -> anyhow::Result<()> {
         for _ in 0..10_000 {
             netns::touch(&netns::path("flood"))?;
@@ -314,7 +314,7 @@ mod tests {
         scene.daemon()?.signal(Signal::SIGCONT)?;
         scene.wait_named(&["new", "stays"])?;
 
-        // A symlink changes no mount: only the overflow itself can tell, long before the sweep.
+        // A symlink changes no mount. Only the overflow event can reveal it before the sweep.
         let holder = netns::holder()?;
         scene.daemon()?.signal(Signal::SIGSTOP)?;
         flood()?;

@@ -1,4 +1,4 @@
-//! The path of the netns directory: each part of it may be replaced while the daemon runs.
+//! The path of the netns directory, of which each part may be replaced while the daemon runs.
 
 #[cfg(test)]
 mod tests {
@@ -14,12 +14,12 @@ mod tests {
     use tcgui_tests::scene::Scene;
     use tcgui_tests::{lab_test, measure, netns};
 
-    /// Every part rings; a sweep would come after 30 s.
+    /// Time limit for a notification. A sweep would take 30 s.
     const AT_ONCE: Duration = Duration::from_secs(1);
 
     const OPTIONS: [&str; 2] = ["--netns-dir", "/run/lab/current/netns"];
 
-    /// Makes `/run/lab/VERSION/netns` with a name for the namespace of a process.
+    /// Creates `/run/lab/VERSION/netns` with a name for the namespace of a process.
     fn version(name: &str, holder: &Companion) -> anyhow::Result<()> {
         let directory = Path::new("/run/lab").join(name).join("netns");
         fs::create_dir_all(&directory)?;
@@ -28,13 +28,13 @@ mod tests {
         Ok(netns::bind(&netns::of_process(holder.pid()), &path)?)
     }
 
-    /// Lets `/run/lab/current` lead to a version, in one step.
+    /// Makes `/run/lab/current` refer to a version, atomically.
     fn switch(version: &str) -> anyhow::Result<()> {
         symlink(version, "/run/lab/new")?;
         Ok(fs::rename("/run/lab/new", "/run/lab/current")?)
     }
 
-    /// Does it, and returns how long it takes until exactly this name is listed.
+    /// Runs an action, and returns the time until exactly this name is listed.
     fn until_listed(
         scene: &Scene,
         name: &str,
@@ -46,7 +46,7 @@ mod tests {
         Ok(start.elapsed())
     }
 
-    /// Takes everything away, so that nothing is listed at the end.
+    /// Removes everything, so that nothing is listed at the end.
     fn clear(names: &[&str]) -> anyhow::Result<()> {
         for name in names {
             netns::detach(&Path::new("/run/lab").join(name).join("netns").join(name))?;
@@ -72,7 +72,7 @@ mod tests {
             }
             measure::report(format!("link in the path replaced, to list: {times}"))?;
             ensure!(times.percentile(100)? < AT_ONCE, "{times}");
-            // The namespaces can be worked with under the new path.
+            // Requests for namespaces under the new path succeed.
             let request =
                 serde_json::json!({"namespace": "v1", "interface": "lo", "operation": "Enable"});
             let (reply, _) = scene.client()?.ask("interface", &request)?;
@@ -86,7 +86,7 @@ mod tests {
         |scene| {
             let (first, second) = (netns::holder()?, netns::holder()?);
             fs::create_dir("/run/lab")?;
-            // Nothing of the path is there yet but its beginning.
+            // At first only the beginning of the path exists.
             scene.start_with(&OPTIONS)?;
             let mut times = Times::default();
             let begin = || {
@@ -94,7 +94,7 @@ mod tests {
                 switch("v1")
             };
             times.push(until_listed(scene, "v1", begin)?);
-            // Another directory takes the place of one in the middle.
+            // Another directory replaces one in the middle of the path.
             version("v2", &second)?;
             let exchange = || {
                 fs::rename("/run/lab/v1", "/run/lab/old")?;
@@ -106,7 +106,7 @@ mod tests {
                 Ok(fs::rename("/run/lab/old", "/run/lab/v1")?)
             };
             times.push(until_listed(scene, "v1", exchange_again)?);
-            // A file system is mounted over one, and taken away again.
+            // A file system is mounted over a part of the path, and unmounted.
             let cover = || {
                 netns::cover(Path::new("/run/lab"))?;
                 version("v3", &second)?;
@@ -115,7 +115,7 @@ mod tests {
             times.push(until_listed(scene, "v3", cover)?);
             let uncover = || Ok(netns::detach(Path::new("/run/lab"))?);
             times.push(until_listed(scene, "v1", uncover)?);
-            // The watches are on what is there now.
+            // The watches are on the current directories.
             times.push(until_listed(scene, "v2", || switch("v2"))?);
             measure::report(format!("directory in the path replaced, to list: {times}"))?;
             ensure!(times.percentile(100)? < AT_ONCE, "{times}");

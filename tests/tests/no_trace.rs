@@ -1,7 +1,7 @@
-//! What the daemon leaves in the tables of namespace ids: nothing.
+//! The daemon must leave nothing in the tables of namespace ids.
 //!
-//! The same history is carried out without and with the daemon. What iproute2 shows must be equal at every step:
-//! `ip netns list` and `ip netns list-id` in every namespace, and whether `ip netns set` succeeds.
+//! The same sequence of changes is carried out without and with the daemon. The output of iproute2 must be equal at every step:
+//! `ip netns list`, `ip netns list-id` in every namespace, and whether `ip netns set` succeeds.
 
 #[cfg(test)]
 mod tests {
@@ -25,13 +25,13 @@ mod tests {
     use tcgui_tests::wait::{holds_for, patience, wait_every, wait_for};
     use tcgui_tests::{lab_test, netns};
 
-    /// A command of the daemon takes milliseconds; on an emulated processor a hundred times as long.
+    /// Time limit for a command of the daemon. It takes milliseconds, and a hundred times as long on an emulated processor.
     const COMMAND: Duration = Duration::from_secs(20);
 
-    /// Time for what the daemon may do by itself: looks after events, and readings of counters.
+    /// Time for the daemon's own activity: dumps after events, and readings of counters.
     const SETTLED: Duration = Duration::from_millis(700);
 
-    /// Options with which counters are read within [`SETTLED`]. An emulated processor would do nothing else.
+    /// Options with which counters are read within [`SETTLED`], except on an emulated processor, which would do nothing else.
     fn often() -> &'static [&'static str] {
         match patience() {
             1 => &["--bandwidth-interval", "200ms"],
@@ -39,7 +39,7 @@ mod tests {
         }
     }
 
-    /// What iproute2 said at each step.
+    /// The output of iproute2 at each step.
     #[derive(Debug, Default)]
     struct Record(Vec<(String, String)>);
 
@@ -48,14 +48,14 @@ mod tests {
             self.0.push((step.to_owned(), said));
         }
 
-        /// Notes what all tables of namespace ids hold.
+        /// Records all tables of namespace ids.
         fn tables(&mut self, step: &str) -> anyhow::Result<()> {
             holds_for("the daemon settles", SETTLED, || (), |()| true)?;
             self.note(step, tables()?);
             Ok(())
         }
 
-        /// Notes whether an id can be chosen.
+        /// Records whether an id can be assigned.
         fn set(&mut self, name: &str, id: u32) {
             let said = netns::ip_line(&format!("netns set {name} {id}"))
                 .map_or_else(|err| err.to_string(), |_| "done".to_owned());
@@ -63,7 +63,7 @@ mod tests {
         }
     }
 
-    /// The lines of a command in one order: names are listed as the directory has them.
+    /// Returns the sorted lines of a command, because names are listed in directory order.
     fn lines(text: &str) -> String {
         let mut lines: Vec<_> = text.lines().map(str::trim_end).collect();
         lines.sort_unstable();
@@ -85,7 +85,7 @@ mod tests {
         inside(netns, "ip netns list-id").map(|ids| lines(&ids))
     }
 
-    /// Runs a command in a namespace, without changing mounts as `ip netns exec` does.
+    /// Runs a command in a namespace without the mounts of `ip netns exec`.
     fn inside(netns: &std::path::Path, line: &str) -> anyhow::Result<String> {
         let mut enter = OsString::from("--net=");
         enter.push(netns);
@@ -94,7 +94,7 @@ mod tests {
             .args(line.split_whitespace()))
     }
 
-    /// Makes three namespaces, and two veth pairs between the first two of them.
+    /// Creates three namespaces, and two veth pairs between the first two.
     fn build() -> anyhow::Result<()> {
         for name in ["a", "b", "c"] {
             netns::add(name)?;
@@ -104,16 +104,16 @@ mod tests {
         ip("b", "link set w1 netns a").map(drop)
     }
 
-    /// Makes a veth pair from the host to the third namespace, for which the host has no id: the far end came there
-    /// through another namespace, and nothing announced the near end since. Reading the near end from the host's
-    /// namespace, as `ip link` does, would give an id.
+    /// Creates a veth pair from the host to the third namespace, for which the host has no id. The far end was moved there
+    /// through another namespace, and the kernel has not announced the near end since. Reading the near end from the host's
+    /// namespace, as `ip link` does, would assign an id.
     fn connect_host() -> anyhow::Result<()> {
         ip("default", "link add h0 type veth peer name h1")?;
         ip("default", "link set h1 netns a")?;
         ip("a", "link set h1 netns c").map(drop)
     }
 
-    /// Switches a link, which has to be listed promptly if there is a daemon.
+    /// Switches a link. If there is a daemon, it must list the change promptly.
     fn switch(scene: Option<&Scene>, (netns, link): (&str, &str), up: bool) -> anyhow::Result<()> {
         let switch = if up { "up" } else { "down" };
         ip(netns, &format!("link set {link} {switch}"))?;
@@ -123,7 +123,7 @@ mod tests {
         }
     }
 
-    /// What is done while the daemon runs.
+    /// The changes while the daemon runs.
     fn live(scene: Option<&Scene>, record: &mut Record) -> anyhow::Result<()> {
         record.tables("the daemon runs")?;
         connect_host()?;
@@ -132,7 +132,7 @@ mod tests {
             attribute(scene, ("c", "h1"), "is_up", false)?;
         }
         record.tables("a link of the host has a distant end")?;
-        // Only a has an id, from the kernel.
+        // Only a has an id, which the kernel assigned.
         record.set("b", 42);
         record.set("b", 43);
         record.set("a", 5);
@@ -176,14 +176,14 @@ mod tests {
         netns::add("e")
     }
 
-    /// What is done after the daemon.
+    /// The changes after the daemon has ended.
     fn after(record: &mut Record) -> anyhow::Result<()> {
         record.tables("the daemon has ended")?;
         record.set("e", 11);
         record.tables("an id is chosen after the daemon")
     }
 
-    /// Removes everything, and waits until the kernel has.
+    /// Removes everything, and waits until the kernel has removed it.
     fn clear() -> anyhow::Result<()> {
         netns::clear()?;
         wait_for(
@@ -254,7 +254,7 @@ mod tests {
         }
     );
 
-    /// What commands have to say about the links of [`build`] and [`connect_host`].
+    /// Commands with a word that they must print about the links of [`build`] and [`connect_host`].
     const LOOKS: [(&str, &str); 3] = [
         ("namespaces", "h0"),
         ("explain a", "v0"),
@@ -295,8 +295,8 @@ mod tests {
         Ok(())
     });
 
-    // Zenoh lists the interfaces of the host once in each process, for multicast scouting or the first TCP connection. Like
-    // every program that does so, it gives ids. Not here.
+    // Zenoh lists the interfaces of the host once in each process, for multicast scouting or the first TCP connection. This
+    // assigns ids, as in every such program. Here neither is used.
     lab_test!(links_older_than_the_daemon_get_no_ids_by_it, |_| {
         const ENDPOINT: &str = "unixsock-stream//run/bus";
         build()?;
@@ -324,7 +324,7 @@ mod tests {
         ensure_unchanged("the daemon has ended", &before)
     });
 
-    /// A path to the namespace of the daemon's own that no process is in.
+    /// Returns a path to the daemon's observer namespace, which contains no process.
     fn observer_of(pid: u32) -> anyhow::Result<PathBuf> {
         let here = fs::metadata("/proc/self/ns/net")?;
         let look = || -> anyhow::Result<Option<PathBuf>> {
@@ -345,7 +345,7 @@ mod tests {
         found.ok_or_else(|| anyhow::anyhow!("no observer"))
     }
 
-    /// The names of all namespaces that are listed.
+    /// Returns the names of all listed namespaces.
     fn all_names(state: &State) -> BTreeSet<String> {
         let list = state.list().into_iter();
         let namespaces = list.flat_map(|list| array(list, "namespaces"));
@@ -364,7 +364,7 @@ mod tests {
             netns::add("a")?;
             scene.wait_named(&["a"])?;
             let observer = observer_of(scene.daemon()?.pid())?;
-            // The host and a namespace get an id for the observer.
+            // The host and a namespace assign an id to the observer namespace.
             let here = std::process::id();
             for (name, target) in [("out", here.to_string()), ("in-a", "a".to_owned())] {
                 let peer = format!("type veth peer name {name} netns {target}");
@@ -372,7 +372,7 @@ mod tests {
             }
             attribute(scene, ("default", "out"), "is_up", false)?;
             attribute(scene, ("a", "in-a"), "is_up", false)?;
-            // Its own links confuse nobody: changes and ends are still seen.
+            // Its links do not disturb the daemon: changes and deletions are still seen.
             life_of_a_link(scene, "a")?;
             life_of_a_link(scene, "default")?;
             netns::add("b")?;

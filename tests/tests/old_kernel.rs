@@ -1,7 +1,7 @@
-//! Tests of other suites on an older kernel: Linux 6.1 in a virtual machine, also if the kernel of this machine is
-//! older or has netem.
+//! Tests of other suites on an older kernel: Linux 6.1 in a virtual machine, even if the kernel of this machine is older or has
+//! netem.
 //!
-//! The binaries of those suites are used. A test that does not run there has failed.
+//! The binaries of those suites are used. A test that does not run there counts as failed.
 
 #[cfg(test)]
 mod tests {
@@ -13,7 +13,7 @@ mod tests {
     use anyhow::Context;
     use tcgui_tests::netem_kernel::run_in_vm;
 
-    /// The newest binary of a suite, which is the one that was built with this one.
+    /// Returns the newest binary of a suite, which was built together with this one.
     fn suite(name: &str) -> anyhow::Result<PathBuf> {
         let this = env::current_exe()?;
         let directory = this.parent().context("this program has no directory")?;

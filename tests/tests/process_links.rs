@@ -1,5 +1,5 @@
-//! Names that are symbolic links to the namespace of a process: they go with the process, and nothing that the
-//! daemon keeps holds its namespace back.
+//! Names that are symbolic links to the namespace of a process. They disappear with the process, and no descriptor of the daemon
+//! keeps the namespace alive.
 
 #[cfg(test)]
 mod tests {
@@ -19,12 +19,12 @@ mod tests {
     use tcgui_tests::wait::{holds_for, wait_every, wait_for};
     use tcgui_tests::{lab_test, measure, netns};
 
-    /// The kernel reports the end of a process; a sweep would come after 30 s.
+    /// Time limit for a kernel notification about the end of a process. A sweep would take 30 s.
     const AT_ONCE: Duration = Duration::from_secs(1);
 
-    /// How often a namespace goes with its process.
+    /// Number of namespaces that end with their process.
     const ROUNDS: usize = 20;
-    /// The pools of the daemon may grow by so many sockets, which is less than one for each of the later rounds.
+    /// Number of sockets that the daemon's pools may add, which is less than one for each of the later rounds.
     const SPARE: usize = 4;
 
     fn switch(scene: &Scene, namespace: &str, ifname: &str) -> anyhow::Result<()> {
@@ -37,7 +37,7 @@ mod tests {
         Ok(())
     }
 
-    /// From the end of a process until its name is not listed, and until the other end of its veth is gone.
+    /// Measures the time from the end of a process until its name is not listed, and until the other end of its veth is deleted.
     fn ends(
         scene: &Scene,
         target: &Path,
@@ -153,7 +153,7 @@ mod tests {
         }
     );
 
-    /// How many rtnetlink sockets of programs are in a namespace (`/proc/net/netlink`).
+    /// Returns the number of rtnetlink sockets of programs in a namespace (`/proc/net/netlink`).
     fn sockets_inside(namespace: &str) -> anyhow::Result<usize> {
         let table = ip(
             "default",
@@ -163,7 +163,7 @@ mod tests {
             let mut fields = line.split_whitespace().skip(1);
             (fields.next(), fields.next())
         });
-        // Protocol 0 is rtnetlink, port 0 the kernel.
+        // Protocol 0 is rtnetlink. Port 0 is the kernel.
         let is_program =
             |row: &(Option<&str>, Option<&str>)| row.0 == Some("0") && row.1 != Some("0");
         Ok(rows.filter(is_program).count())

@@ -1,4 +1,4 @@
-//! A thousand namespaces: made at once, while nothing happens, and again and again.
+//! A thousand namespaces: created at once, idle, and created and deleted repeatedly.
 
 #[cfg(test)]
 mod tests {
@@ -16,14 +16,14 @@ mod tests {
 
     const MANY: usize = 1000;
 
-    /// For a thousand of anything.
+    /// Time limit for a thousand operations.
     const LONG: Duration = Duration::from_secs(30);
 
     fn names() -> Vec<String> {
         (0..MANY).map(|number| format!("n{number}")).collect()
     }
 
-    /// One value for the daemon that is shipped and one for a build without optimisation.
+    /// Returns one value for an optimised build and another for a debug build.
     fn limit<T>(optimised: T, debug: T) -> anyhow::Result<T> {
         Ok(if daemon::is_optimised()? {
             optimised
@@ -40,7 +40,7 @@ mod tests {
         netns::del_burst(&names())
     }
 
-    /// How long the namespaces took to make or remove, and the list from then on.
+    /// Returns the time to create or delete the namespaces, and the time from then until the list is correct.
     fn burst(
         scene: &Scene,
         what: &str,
@@ -63,7 +63,7 @@ mod tests {
         ))?;
         let allowed = limit(Duration::from_millis(500), Duration::from_secs(6))?;
         ensure!(late <= allowed, "listed {late:?} after the last one");
-        // Ten may follow at once, then 40 a second. Two more end what was there before.
+        // Ten lists may follow each other immediately, then 40 each second. Two more complete the earlier state.
         let most = 40.0 * listed.as_secs_f64() + 12.0;
         ensure!(
             u32::try_from(lists).is_ok_and(|lists| f64::from(lists) <= most),
@@ -84,7 +84,7 @@ mod tests {
         Ok(())
     });
 
-    /// Makes and removes a thousand namespaces as fast as `ip` can.
+    /// Creates or deletes a thousand namespaces as fast as `ip` can.
     fn ip_batch(act: &str) -> anyhow::Result<()> {
         let batch = tempfile::NamedTempFile::new()?;
         let lines: Vec<_> = (names().iter())
@@ -102,7 +102,7 @@ mod tests {
 
     const LARGEST: u64 = 60 * 1024 * 1024;
 
-    /// Waits until the daemon has used no processor time for a while.
+    /// Waits until the daemon has used no processor time for a period.
     fn wait_idle(scene: &Scene) -> anyhow::Result<()> {
         let daemon = scene.daemon()?;
         let mut last = (daemon.cpu_time()?, Instant::now());
@@ -117,14 +117,14 @@ mod tests {
         wait_for("the daemon is idle", LONG, look, |idle| *idle >= pause).map(drop)
     }
 
-    /// Processor time of the daemon, with a thousand namespaces in which nothing happens.
+    /// Returns the processor time of the daemon with a thousand idle namespaces.
     fn idle_time(scene: &mut Scene, sweeps: &str, period: Duration) -> anyhow::Result<Duration> {
-        // Counters are the one thing that is read at a steady pace; what that costs is a figure of its own.
+        // Exclude the readings of counters, whose cost is measured separately.
         scene.start_with(&["--sweep-interval", sweeps, "--bandwidth-interval", "1h"])?;
         add_all()?;
         let client = scene.client()?;
         client.wait_for("all are listed", LONG, |state| state.named().len() == MANY)?;
-        // What the burst left to do is done.
+        // Wait for the remaining work of the burst.
         wait_idle(scene)?;
         let (lists, before) = (client.state().lists(), scene.daemon()?.cpu_time()?);
         let look = || client.state().lists();
@@ -148,12 +148,12 @@ mod tests {
             let used = idle_time(scene, "1h", period)?;
             let allowed = limit(period / 100, period / 50)?;
             ensure!(used < allowed, "{used:?}, allowed {allowed:?}");
-            // Threads of the burst have ended; none is kept for each namespace, and no descriptor.
+            // Threads of the burst have ended. No thread or descriptor is kept for each namespace.
             scene.wait_calm()
         }
     );
 
-    // Directory and links are each swept at least once; by default that takes two minutes.
+    // The directory and the links are swept at least once each. With default intervals that takes two minutes.
     lab_test!(sweeping_a_thousand_costs_little, Kind::Alone, |scene| {
         let used = idle_time(scene, "4s", Duration::from_secs(16))?;
         let usual = Duration::from_secs(2 * 60);
@@ -169,7 +169,7 @@ mod tests {
         Footprint::of(scene.daemon()?)
     }
 
-    /// Waits until the threads of the burst have ended and memory has been given back after that.
+    /// Waits until the threads of the burst have ended and their memory was returned.
     fn settled(scene: &Scene) -> anyhow::Result<Footprint> {
         scene.wait_calm()?;
         let mut steady = None;
@@ -184,7 +184,7 @@ mod tests {
         })?
     }
 
-    /// Not more than 5 % (and one) above the other.
+    /// Returns whether no value is more than 5 % (plus one) above the other.
     fn is_like(now: Footprint, first: Footprint) -> bool {
         let few = |now: usize, then: usize| now <= then + then / 20 + 1;
         few(now.fds, first.fds)
@@ -192,10 +192,10 @@ mod tests {
             && now.rss <= first.rss + first.rss / 20
     }
 
-    /// Longer than from the end of the last thread until memory is given back.
+    /// Longer than the time from the end of the last thread until memory is returned.
     const STEADY: Duration = Duration::from_secs(2);
 
-    // What leaks shows in later rounds; the first one fills caches and pools.
+    // The first round fills caches and pools. A leak shows in later rounds.
     lab_test!(
         thousands_come_and_go_and_leave_nothing,
         Kind::AloneFor(LONG * 10),

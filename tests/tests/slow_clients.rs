@@ -1,4 +1,4 @@
-//! Clients that stop reading, read slowly, or connect and send nothing: other clients are served as before.
+//! Clients that stop reading, read slowly, or connect and send nothing must not affect other clients.
 
 #[cfg(test)]
 mod tests {
@@ -30,13 +30,13 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(30);
 
-    /// Zenoh gives a silent link up after 10 s. The faults of that moment lasted for up to 80 s.
+    /// Observation period. Zenoh closes a silent link after 10 s. The faults that this test detects lasted for up to 80 s.
     const WATCH: Duration = Duration::from_secs(60);
 
-    /// Limits of the time that a query of an honest client takes: of 99 %, and of all. The faults lasted for many
-    /// seconds. Another program on the machine may take a processor for some tenths of a second.
+    /// Limits for a query of a well-behaved client: for 99 % of the queries, and for all. The faults that this test detects
+    /// lasted for many seconds. Another program on the machine may occupy a processor for some tenths of a second.
     const QUERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
-    /// The same for the time from opening a session to the first list: of 90 %, and of all.
+    /// The limits for the time from opening a session to the first list: for 90 %, and for all.
     const JOIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(3));
 
     fn start_with_many(scene: &mut Scene, args: &[&str]) -> anyhow::Result<()> {
@@ -48,7 +48,7 @@ mod tests {
             .map(drop)
     }
 
-    /// Connections that send nothing. Those that the daemon closes are opened again.
+    /// Connections that send nothing. A connection that the daemon closes is opened again.
     struct IdleConnections(Vec<TcpStream>);
 
     impl IdleConnections {
@@ -88,14 +88,14 @@ mod tests {
         Ok(frontends)
     }
 
-    /// What honest clients saw while others were in the way.
+    /// The times that well-behaved clients measured.
     #[derive(Default)]
     struct Seen {
         queries: Times,
         joins: Times,
     }
 
-    /// Asks and joins in turns while namespaces come and go, and returns how long each took.
+    /// Sends queries and opens sessions in turns while namespaces are created and deleted. Returns the times.
     fn watch(idle: &mut IdleConnections, period: Duration) -> anyhow::Result<Seen> {
         let mut seen = Seen::default();
         let over = AtomicBool::new(false);
@@ -181,11 +181,11 @@ mod tests {
         }
     );
 
-    /// The daemon's end of a link that carries 1 Mbit/s towards the client.
+    /// The daemon's endpoint of a link with 1 Mbit/s towards the client.
     const SLOW_ENDPOINT: &str = "tcp/198.51.100.1:7448";
-    /// A list of a thousand namespaces has about 213 kB, which is 1.7 s on that link.
+    /// A list of a thousand namespaces has about 213 kB, which takes 1.7 s on that link.
     const SLOW_LIST: Duration = Duration::from_secs(20);
-    /// Replies that were queued during the overload, up to 1 MiB, come before the last list.
+    /// Replies that were queued during the overload, up to 1 MiB, arrive before the last list.
     const CAUGHT_UP: Duration = Duration::from_secs(60);
     /// Longer than Zenoh keeps a silent link.
     const OVERLOAD: Duration = Duration::from_secs(20);
@@ -212,7 +212,7 @@ mod tests {
             let start = Instant::now();
             slow.says(&format!("listed {}", MANY + 1), SLOW_LIST)?;
             measure::report(format!("first list after {:.1?}", start.elapsed()))?;
-            // More lists than the link carries.
+            // More lists than the link can carry.
             at_rate(2, OVERLOAD, || {
                 netns::add("blue")?;
                 netns::del("blue")

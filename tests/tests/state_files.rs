@@ -1,4 +1,4 @@
-//! Files that another user could have written, and sockets that are not to be replaced.
+//! Files that another user could have written, and sockets that must not be replaced.
 
 #[cfg(test)]
 mod tests {
@@ -17,7 +17,7 @@ mod tests {
     use tcgui_tests::scene::SOON;
     use tcgui_tests::{daemon, lab_test};
 
-    /// Start-up checks need no more, on any machine.
+    /// Wide limit for start-up checks on any machine.
     const DEADLINE: Duration = Duration::from_secs(10);
     const OTHER: u32 = 65534;
 
@@ -25,7 +25,7 @@ mod tests {
         daemon::run(&[], args, DEADLINE)
     }
 
-    /// The daemon ends with status 1 and says this.
+    /// Checks that the daemon ends with status 1 and prints these words.
     fn refuses(args: &[&OsStr], words: &[&str]) -> anyhow::Result<()> {
         let output = run(args)?;
         let text = String::from_utf8_lossy(&output.stderr);
@@ -50,7 +50,7 @@ mod tests {
         )?)
     }
 
-    /// An empty directory for root alone, in a parent for all.
+    /// An empty directory with access for root only, in a parent with access for all users.
     struct Place {
         root: tempfile::TempDir,
     }
@@ -135,7 +135,7 @@ mod tests {
     });
 
     lab_test!(a_state_directory_that_systemd_made_is_used, |scene| {
-        // As with DynamicUser=: a link of root, through a directory that is closed to others.
+        // As with DynamicUser=: a symbolic link of root into a directory that other users cannot enter.
         let place = Place::new()?;
         place.directory("private", 0o700, 0)?;
         place.directory("private/tcgui", 0o755, 0)?;
@@ -171,7 +171,7 @@ mod tests {
         Ok(())
     });
 
-    /// A command of the packaged unit, with the options of an operator, as systemd splits it.
+    /// Returns a command of the packaged unit with an operator's options, split as by systemd.
     fn command_of_unit(key: &str, options: &str) -> anyhow::Result<Vec<String>> {
         let unit = concat!(
             env!("CARGO_MANIFEST_DIR"),
@@ -200,7 +200,7 @@ mod tests {
             scene.start_with(&command_of_unit("ExecStart=", &options)?)?;
             ensure!(state.join("lock").is_file(), "the daemon does not use it");
             scene.take_daemon()?.crash()?;
-            // The default one does not exist, which would be an error.
+            // The default directory does not exist, which would be an error.
             ensure!(!Path::new("/var/lib/tcgui").exists(), "the lab has one");
             let command = command_of_unit("ExecStopPost=", &options)?;
             let output = run(&command.iter().map(OsStr::new).collect::<Vec<_>>())?;
@@ -249,7 +249,7 @@ mod tests {
             ensure!(!path(&lock).exists(), "{lock} was made");
         }
 
-        // By now nobody listens on it.
+        // No process listens on it any more.
         scene.start_with(&listen(&path("live")))?;
         let kind = fs::symlink_metadata(path("live"))?.file_type();
         ensure!(kind.is_socket(), "no socket");
@@ -260,7 +260,7 @@ mod tests {
         })?;
         let (reply, _) = client.ask("scenario", &json!("List"))?;
         ensure!(reply["Listed"].is_object(), "{reply}");
-        // While it is in use, another daemon leaves it alone.
+        // While it is in use, another daemon does not replace it.
         refuses_to_listen(&path("live"), "another process listens")?;
         client.wait_for("it is still there", SOON, |state| state.alive())?;
         client.close()

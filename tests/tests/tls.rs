@@ -20,7 +20,7 @@ mod tests {
 
     const ENDPOINTS: [&str; 2] = ["tls/127.0.0.1:7448", "quic/127.0.0.1:7448"];
 
-    /// Files of an authority, and of certificates that it signed.
+    /// The files of a certificate authority and of the certificates that it signed.
     struct Authority {
         directory: tempfile::TempDir,
         issuer: CertifiedIssuer<'static, KeyPair>,
@@ -86,7 +86,7 @@ mod tests {
         let Ok(client) = open(endpoint, tls) else {
             return Ok(());
         };
-        // With TLS 1.3 the client may learn of the refusal only after its side of the handshake.
+        // With TLS 1.3 the client may receive the refusal after its side of the handshake.
         let served = client.wait_for("", Duration::from_secs(2), |state| state.list().is_some());
         ensure!(served.is_err(), "{endpoint}: served with {tls:?}");
         Ok(())

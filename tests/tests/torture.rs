@@ -1,15 +1,15 @@
-//! Row 20 of the namespace watcher: random work on `/run/netns`; what is listed must be what is.
+//! Row 20 of the namespace watcher: random changes of `/run/netns`. The list must match the actual namespaces.
 //!
-//! `scripts/torture.sh` sets these by flags:
+//! `scripts/torture.sh` sets these variables from its options:
 //!
 //! | variable | meaning | default |
 //! |---|---|---|
-//! | `TCGUI_TORTURE_SEEDS` | how many seeds | 10 |
-//! | `TCGUI_TORTURE_SECONDS` | how long each of them works | 10 |
-//! | `TCGUI_TORTURE_SEED` | this seed, and no other | random ones |
+//! | `TCGUI_TORTURE_SEEDS` | number of seeds | 10 |
+//! | `TCGUI_TORTURE_SECONDS` | duration for each seed | 10 |
+//! | `TCGUI_TORTURE_SEED` | use only this seed | random seeds |
 //!
-//! The acts depend on the seed alone, neither on their outcome nor on time. So when what is listed is
-//! wrong, the same acts are done again, fewer and fewer, for the shortest beginning that fails.
+//! The actions depend only on the seed, not on their outcome or on time. If a list is wrong, the test repeats fewer and fewer
+//! actions to find the shortest failing sequence.
 
 #[cfg(test)]
 mod tests {
@@ -32,14 +32,14 @@ mod tests {
     use tcgui_tests::wait::wait_for;
     use tcgui_tests::{lab_test, measure, names, netns};
 
-    /// Far below the 30 s of the sweep: the doorbells must have been enough.
+    /// Much less than the 30 s of the sweep, so that the doorbells must suffice.
     const SETTLED: Duration = Duration::from_secs(8);
 
     const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
     const HOLDERS: usize = 4;
 
-    /// What is done, in one of a hundred equal parts each.
+    /// The actions with their percentages.
     const ACTS: [(usize, Deed); 16] = [
         (22, Deed::Add),
         (14, Deed::Del),
@@ -80,7 +80,7 @@ mod tests {
         Settle,
     }
 
-    /// One act; which of its parts matter depends on the deed.
+    /// One action. The kind decides which of the fields are used.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Act {
         deed: Deed,
@@ -89,7 +89,7 @@ mod tests {
         holder: usize,
     }
 
-    /// The endless work of one seed.
+    /// Returns the endless sequence of actions for a seed.
     fn work(seed: u64) -> impl Iterator<Item = Act> {
         let mut random = Random::new(seed);
         std::iter::repeat_with(move || {
@@ -113,7 +113,7 @@ mod tests {
         })
     }
 
-    /// Many acts fail, as they should: the name is taken, busy or missing.
+    /// Carries out an action. Many fail, as expected: the name exists, is busy or is missing.
     fn perform(act: Act, holders: &[Companion], scene: &Scene) -> anyhow::Result<()> {
         let path = netns::path(act.name);
         let directory = Path::new(netns::DIR);
@@ -139,7 +139,7 @@ mod tests {
         }
     }
 
-    /// The names of each namespace, in order.
+    /// The sorted names of each namespace.
     type Picture = BTreeSet<Vec<String>>;
 
     fn reality() -> anyhow::Result<Picture> {
@@ -161,10 +161,10 @@ mod tests {
         all.filter_map(texts).collect()
     }
 
-    /// A list that was on its way may be right by chance; this long none is on its way.
+    /// Time after which no list is under way. A list that is under way could be correct by chance.
     const STAYS: Duration = Duration::from_millis(300);
 
-    /// Waits until the list is right, and stays so.
+    /// Waits until the list is correct and stays correct.
     fn settle(scene: &Scene) -> anyhow::Result<()> {
         scene.daemon()?.signal(Signal::SIGCONT)?;
         let client = scene.client()?;
@@ -182,14 +182,14 @@ mod tests {
             .with_context(|| format!("real: {expected:?}"))
     }
 
-    /// What was done, and what was wrong then.
+    /// The number of actions, and the error that followed.
     #[derive(Debug)]
     struct Outcome {
         done: usize,
         verdict: anyhow::Result<()>,
     }
 
-    /// Does the first acts of a seed until there are so many, or the time is over.
+    /// Carries out the first actions of a seed until a number or a time is reached.
     fn torture(scene: &Scene, seed: u64, most: usize, period: Duration) -> anyhow::Result<Outcome> {
         let holders = (0..HOLDERS)
             .map(|_| netns::holder())
@@ -200,7 +200,7 @@ mod tests {
             if start.elapsed() >= period {
                 break;
             }
-            // Whether it could be done is of no interest.
+            // An action may fail.
             perform(act, &holders, scene).ok();
             done += 1;
             if act.deed == Deed::Settle
@@ -213,10 +213,10 @@ mod tests {
         Ok(Outcome { done, verdict })
     }
 
-    /// How often the work is repeated for the shortest beginning of it that fails.
+    /// Number of repetitions in the search for the shortest failing sequence.
     const REPEATED: usize = 8;
 
-    /// The least number that fails, as far as so many trials can tell; `None`: `most` did not fail.
+    /// Returns the smallest number that fails in the given trials. `None` if `most` did not fail.
     fn shortest(
         most: usize,
         trials: usize,
@@ -240,7 +240,7 @@ mod tests {
         Ok(Some(bad))
     }
 
-    /// Finds out how little suffices to fail, each time with a new daemon and an empty directory.
+    /// Finds the shortest failing sequence. Each trial has a new daemon and an empty directory.
     fn explain(scene: &mut Scene, seed: u64, done: usize) -> anyhow::Result<String> {
         let least = shortest(done, REPEATED, |count| {
             scene.take_daemon()?.crash()?;
@@ -274,14 +274,14 @@ mod tests {
         Ok((0..count).map(|number| first + number).collect())
     }
 
-    /// Time for the work, and for explaining one failure.
+    /// Time limit for the actions and for the analysis of one failure.
     fn budget() -> Kind {
         let each = seconds().unwrap_or_default() * 2 + SETTLED;
         let seeds = seeds().map_or(1, |seeds| seeds.len()) + REPEATED;
         Kind::Lasting(each * u32::try_from(seeds).unwrap_or(u32::MAX))
     }
 
-    /// Two lanes, so that both halves of the seeds run at the same time.
+    /// Runs one half of the seeds. Both halves run at the same time.
     fn lane(scene: &mut Scene, lane: usize) -> anyhow::Result<()> {
         let period = seconds()?;
         scene.start()?;

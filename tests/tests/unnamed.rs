@@ -1,8 +1,8 @@
 //! Namespaces that only processes hold, as a frontend sees them.
 //!
-//! Most tests run where new processes are *not* announced: the kernel announces them only in the initial network namespace. So
-//! namespaces are found by sweeps, by the ends of processes, and by the kernel's messages about namespace ids.
-//! With netem: `unnamed` in `netem/`.
+//! Most tests run in a network namespace in which new processes are *not* announced, because the kernel announces them only in
+//! the initial one. Therefore namespaces are found by sweeps, by the ends of processes, and by the kernel's messages about
+//! namespace ids. Tests with netem are in `netem/`, module `unnamed`.
 
 #[cfg(test)]
 mod tests {
@@ -27,7 +27,7 @@ mod tests {
     use tcgui_tests::{lab_test, measure, names, netns};
 
     const SHOWN: &str = "--process-namespaces";
-    /// So rarely that nothing in a test is found by it.
+    /// Sweep intervals so long that no sweep runs during a test.
     const UNSWEPT: [&str; 4] = [
         "--degraded-sweep-interval",
         "60s",
@@ -45,7 +45,7 @@ mod tests {
         })
     }
 
-    /// Best names of namespaces that only processes hold.
+    /// Returns the display names of namespaces that only processes hold.
     fn unnamed(state: &State) -> BTreeSet<String> {
         let names = state.list().into_iter();
         names
@@ -64,7 +64,7 @@ mod tests {
         attribute(scene, (name, "lo"), "is_up", true)
     }
 
-    /// Starts with a record of every list.
+    /// Starts the daemon, and a client that records every list.
     fn start(scene: &mut Scene, options: &[&str]) -> anyhow::Result<Record> {
         let record = Record::default();
         let sink = record.clone();
@@ -107,7 +107,7 @@ mod tests {
         |scene| {
             scene.start_with(&["--degraded-sweep-interval", "200ms"])?;
             let holder = netns::holder()?;
-            // The kernel speaks of it, which is no reason either.
+            // The kernel sends a message about it, which is no reason to list it either.
             let line = format!(
                 "link add near type veth peer name far netns {}",
                 holder.pid()
@@ -139,7 +139,7 @@ mod tests {
                 let entry = state.namespace(name).context("it is an entry")?;
                 ensure!(entry["aliases"] == json!([own]), "{entry}");
                 ensure!(!is_title(&state, &own), "listed twice");
-                // What was known of it stays known.
+                // The known links stay known.
                 attribute(scene, (name, "lo"), "is_up", true)?;
                 netns::del(name)?;
                 let state = listed(scene, &own, true)?;
@@ -191,7 +191,7 @@ mod tests {
         for round in 0..5 {
             let next = unnamed::beside(&eldest)?;
             if round % 2 == 0 {
-                // Long enough for it to be known; in the other rounds it has to be looked for.
+                // Wait until the namespace is known. In the other rounds the daemon must search for it.
                 let client = scene.client()?;
                 let look = || is_title(&client.state(), &name);
                 let period = Duration::from_millis(1500);
@@ -210,7 +210,7 @@ mod tests {
         listed(scene, &name, false).map(drop)
     });
 
-    /// From the start of `ip link set … netns` until the list has the namespace with the link.
+    /// Measures the time from the start of `ip link set … netns` until the list has the namespace with the link.
     fn move_a_link(scene: &Scene, name: &str, process: &Companion) -> anyhow::Result<Duration> {
         netns::ip_line("link add near type veth peer name far")?;
         quiet()?;
@@ -233,7 +233,7 @@ mod tests {
                 restless.rouse()?;
                 let name = title(restless.process(), "perl");
                 if round == 0 {
-                    // Nothing tells of it: else this would measure something else.
+                    // Check that nothing reveals the namespace, otherwise this would measure something else.
                     let client = scene.client()?;
                     let look = || is_title(&client.state(), &name);
                     let period = Duration::from_secs(2);
@@ -293,7 +293,7 @@ mod tests {
             b"back\\slash\\xff",
             b"*?#$%@",
             b"(default",
-            // The kernel cuts it within a letter.
+            // The kernel truncates this name within a character.
             "ääääääää".as_bytes(),
             "grün".as_bytes(),
         ];
@@ -310,7 +310,7 @@ mod tests {
             let kept = &program.as_bytes()[..program.len().min(15)];
             let name = title(&holder, &names::on_wire(OsStr::from_bytes(kept)));
             listed(scene, &name, true)?;
-            // What is published must be accepted back.
+            // Requests must accept each published name.
             switch_lo_on(scene, &name)?;
             let shown = unnamed(&scene.client()?.state());
             ensure!(shown == BTreeSet::from([name.clone()]), "{shown:?}");
@@ -320,8 +320,7 @@ mod tests {
         Ok(())
     });
 
-    /// A namespace with a veth from here, seen by the daemon, whose only process ends: how long the link
-    /// outlives it.
+    /// Creates a namespace with a veth and one process, and ends the process. Returns how long the link outlives it.
     fn link_outlives(scene: Option<&Scene>) -> anyhow::Result<Duration> {
         let holder = netns::holder()?;
         let line = format!(
@@ -371,16 +370,16 @@ mod tests {
         }
     );
 
-    /// Lists that follow each other within some 30 ms wait for each other, and so does the death of namespaces.
+    /// Waits for a quiet moment. Lists within some 30 ms delay each other and the deletion of namespaces.
     fn quiet() -> anyhow::Result<()> {
         let period = Duration::from_millis(100);
         holds_for("nothing happens", period, || (), |()| true)
     }
 
-    /// How often a time is taken.
+    /// Number of measurements.
     const ROUNDS: usize = 100;
 
-    /// Starts a process and returns it with when it was elsewhere first.
+    /// Starts a process, and returns it with the first time at which it was in another namespace.
     fn unshared() -> anyhow::Result<(Companion, u64)> {
         let home = namespace_of(std::process::id())?;
         let mut command = bound_to_parent("unshare");
@@ -410,7 +409,7 @@ mod tests {
         announced_processes_are_entries_at_once,
         Kind::Announced,
         |scene| {
-            // Not where a daemon of the machine may be.
+            // Use a free port, because a daemon of the machine may use the default one.
             let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
             let endpoint = format!("tcp/{free}");
             let record = Record::default();
@@ -454,7 +453,7 @@ mod tests {
                     "{times}"
                 );
             }
-            // What others hold on this machine would pass for a leak.
+            // Namespaces of other programs on this machine would count as a leak.
             scene.take_daemon()?.stop().map(drop)
         }
     );

@@ -41,7 +41,7 @@ mod tests {
         ensure!(list["backend_name"] == "default", "{list}");
         ensure!(list["timestamp"].as_u64().is_some_and(is_now), "{list}");
         let blue = state.namespace("blue").context("blue is not listed")?;
-        // The loopback has its carrier even when it is down; released backends say so too.
+        // Loopback has a carrier even if it is down. Released backends report the same.
         let lo = json!({
             "name": "lo", "index": 1, "namespace": "blue", "is_up": false, "is_oper_up": true,
             "has_tc_qdisc": false, "interface_type": "Loopback",
@@ -216,7 +216,7 @@ mod tests {
         Ok(scene.client()?.ask("interface", &request)?.0)
     }
 
-    /// Switches a link and waits for the list that says so.
+    /// Switches a link, and waits for the list with the new state.
     fn switch(scene: &Scene, at: (&str, &str), up: bool) -> anyhow::Result<()> {
         let reply = control(scene, at, if up { "Enable" } else { "Disable" })?;
         ensure!(
@@ -241,7 +241,7 @@ mod tests {
         netns::ip_line("link add near type veth peer name far netns blue")?;
         scene.start()?;
         for at in [("default", "near"), ("blue", "far")] {
-            // The second time it is so already, which is not an error.
+            // A repeated operation is not an error.
             for up in [true, true, false, false, true] {
                 switch(scene, at, up)?;
             }
@@ -277,7 +277,7 @@ mod tests {
                 ensure!(reply["new_state"] == assumed, "{at:?}: {reply}");
             }
         }
-        // Gone between the list and the request.
+        // The interface is deleted between the list and the request.
         netns::del("blue")?;
         let reply = control(scene, ("blue", "lo"), "Enable")?;
         ensure!(

@@ -1,4 +1,4 @@
-//! `scripts/with-netem.sh`: what passes through, which kernel is used, and what is left behind.
+//! `scripts/with-netem.sh`: streams and status of the command, the choice of the kernel, and the clean-up.
 
 #[cfg(test)]
 mod tests {
@@ -17,10 +17,10 @@ mod tests {
     use tcgui_tests::process::{Companion, bound_to_parent};
     use tcgui_tests::wait::wait_for;
 
-    /// Time for a virtual machine to start or to end, on a busy machine.
+    /// Time limit for the start or the end of a virtual machine, on a busy machine.
     const START: Duration = Duration::from_secs(120);
 
-    /// The exit status for a command that did not run to its end.
+    /// The exit status if the command did not run to its end.
     const NOT_RUN: Option<i32> = Some(125);
 
     fn script(arguments: &[&str]) -> anyhow::Result<Output> {
@@ -31,7 +31,7 @@ mod tests {
         Ok(output)
     }
 
-    /// Virtual machines with emulated processors use all processors, so these tests do not run at the same time.
+    /// Serialises these tests, because an emulated processor occupies all processors.
     fn one_at_a_time() -> MutexGuard<'static, ()> {
         static TURN: Mutex<()> = Mutex::new(());
         TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -41,7 +41,7 @@ mod tests {
         String::from_utf8_lossy(bytes).into_owned()
     }
 
-    /// The kernels that this machine can offer, so that each choice is tried where it can be.
+    /// Returns the kernel that this machine offers, so that each choice is tested if possible.
     fn chosen() -> anyhow::Result<String> {
         let output = script(&["--choose"])?;
         ensure!(output.status.success(), "{output:?}");
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_signal_is_told_by_the_exit_status_after_large_output_in_a_vm() -> anyhow::Result<()> {
         let _turn = one_at_a_time();
-        // A process that is left behind does not keep the machine running.
+        // A process that is left behind does not keep the virtual machine running.
         let line = "seq 200000; sleep 1000 & kill -KILL $$";
         let output = script(&["--kernel", "vm", "--", "bash", "-c", line])?;
         ensure!(output.status.code() == Some(128 + 9), "{:?}", output.status);
@@ -111,7 +111,7 @@ mod tests {
         let _turn = one_at_a_time();
         let crash = "echo c >/proc/sysrq-trigger; sleep 1000";
         for (arguments, message) in [
-            // Too little memory to come up.
+            // Not enough memory to boot.
             (
                 ["--memory", "16M", "--", "true", "", ""],
                 "without a status",
@@ -135,7 +135,7 @@ mod tests {
         Ok(())
     }
 
-    /// The next run tries again: a kernel that is not complete is never used.
+    /// The next run tries again. An incomplete kernel is never used.
     #[test]
     fn a_failed_download_is_an_error_each_time() -> anyhow::Result<()> {
         let directory = tempfile::tempdir()?;
@@ -229,7 +229,7 @@ mod tests {
                 "{stderr}"
             );
         }
-        // The processor is emulated by TCG everywhere. The environment chooses as the option does.
+        // TCG emulates the processor on every machine. The environment variable has the same effect as the option.
         let output = bound_to_parent(SCRIPT)
             .args(["--", "tc", "qdisc", "add", "dev", "lo", "root", "netem"])
             .env("TCGUI_NETEM_KERNEL", "tcg")
@@ -242,7 +242,7 @@ mod tests {
         Ok(())
     }
 
-    /// The kernel in the virtual machine has netem, so there the script uses the kernel of "this machine".
+    /// The kernel in the virtual machine has netem. Therefore the script uses it as the kernel of "this machine".
     #[test]
     fn a_kernel_with_netem_is_used_in_a_vm() -> anyhow::Result<()> {
         let _turn = one_at_a_time();
@@ -288,7 +288,7 @@ mod tests {
         Ok(())
     }
 
-    /// Tells whether a virtual machine with this amount of memory runs, which marks that of one test.
+    /// Returns whether a virtual machine with this amount of memory runs. The amount identifies the machine of a test.
     fn machine_runs(memory: &str) -> anyhow::Result<bool> {
         let is_marked = |arguments: &[u8]| {
             let mut words = arguments.split(|byte| *byte == 0);
@@ -323,7 +323,7 @@ mod tests {
         wait_machine(MEMORY, true)?;
         started.kill()?;
         wait_machine(MEMORY, false)?;
-        // Files of a run have no name once it has started.
+        // The files of a run are unlinked once it has started.
         let cache = cache_directory()?;
         let left: Vec<_> = fs::read_dir(&cache)?
             .flatten()
