@@ -5,8 +5,8 @@ set -euo pipefail
 # Cargo reads .cargo/config.toml from the working directory upwards.
 cd "$(dirname "$0")/.."
 
-# Cargo compiles a dependency again if other packages that are built with it need other features. tcgui-tests is selected
-# always, because it needs all features that the programs in scripts/ need. .ci/run checks that.
+# Cargo compiles a dependency again if other packages of the same build need other features of it. Therefore tcgui-tests is always
+# selected: it needs all features that the programs in scripts/ need. .ci/run checks that.
 selected=(-p tcgui-backend -p tcgui-tests --lib --bin tcgui-backend)
 [ "$1" = tcgui-backend ] || selected+=(-p "$1" --bin "$1")
 cargo build --release --locked "${selected[@]}" >&2

@@ -84,14 +84,14 @@ case ,$situations, in
     ;;
 esac
 
-# sbin is not on every user's path.
+# /sbin is not in the PATH of every user.
 PATH=$PATH:/usr/sbin:/sbin
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || fail "needs root, and there is no sudo: run it as root"
     as_root=(sudo --)
 fi
-# The working directory stays that of the caller: it is where --json FILE goes.
+# Keep the working directory of the caller, because --json FILE is relative to it.
 root=$(dirname -- "$0")/..
 "$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 \
     unshare=util-linux nsenter=util-linux setpriv=util-linux "${engines[@]}" || fail "something is missing, see above"

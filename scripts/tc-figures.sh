@@ -49,14 +49,14 @@ for argument in "$@"; do
     esac
 done
 
-# sbin is not on every user's path.
+# /sbin is not in the PATH of every user.
 PATH=$PATH:/usr/sbin:/sbin
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
     command -v sudo >/dev/null || fail "needs root, and there is no sudo: run it as root"
     as_root=(sudo --)
 fi
-# The working directory stays that of the caller: it is where files of options are.
+# Keep the working directory of the caller, because the files of options are relative to it.
 root=$(dirname -- "$0")/..
 "$root/scripts/install-needs.sh" cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux || fail "something is missing, see above"
 command -v cargo >/dev/null || fail "no cargo: install a Rust toolchain (https://rustup.rs)"

@@ -48,7 +48,7 @@ while [ $# -gt 0 ]; do
 done
 cd "$(dirname "$0")/.."
 
-# sbin is not on every user's path.
+# /sbin is not in the PATH of every user.
 PATH=$PATH:/usr/sbin:/sbin
 if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
@@ -59,15 +59,15 @@ scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpr
 TCGUI_NETEM_KERNEL=$(scripts/with-netem.sh "${kernel[@]}" --choose)
 export TCGUI_NETEM_KERNEL
 
-# Tests of these names use a virtual machine, whatever the kernel of this machine is.
+# Tests with these names use a virtual machine on every machine.
 skipped=()
 if [ "$TCGUI_NETEM_KERNEL" = host ] && [ -z "$vm" ] && ! compgen -c | grep -q '^qemu-system-'; then
     skipped=(--skip in_a_vm)
 fi
 
-# The suites start the built daemon, which is of the same profile and features as they are.
+# The suites start the built daemon, which must have the same profile and features as they.
 cargo build --locked --workspace --all-targets
-# The watcher alone, as others use it: without the bus, the kernel's codecs or the command line.
+# Build the watcher alone, as other programs use it: without the bus, the kernel's codecs and the command line.
 cargo build --locked -p tcgui-backend --no-default-features --example watch_namespaces
 run() {
     case " $* " in
@@ -75,12 +75,12 @@ run() {
     *) cargo test --locked --workspace "$@" -- "${skipped[@]}" ;;
     esac
 }
-# End-to-end tests wait more than they compute, so more of them run at once than there are processors.
+# End-to-end tests mostly wait. Therefore more of them run at the same time than there are processors.
 at_once=$((3 * $(nproc)))
 if [ $# -gt 0 ]; then
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run "$@"
 else
-    # All suites run, also after one has failed, so that one run shows all that is wrong.
+    # Run all suites even if one has failed, so that one run shows all failures.
     run --lib --bins --no-fail-fast
     RUST_TEST_THREADS=${RUST_TEST_THREADS:-$at_once} run --test '*' --no-fail-fast
     cargo test --locked --workspace --doc

@@ -52,7 +52,7 @@ say() {
     [ -n "$quiet" ] || echo "with-netem.sh: $*" >&2
 }
 
-# A virtual machine ends by the interrupt too; the trap is run after that.
+# The interrupt also ends the virtual machine. The trap runs afterwards.
 trap 'exit 130' INT
 
 kernel=
@@ -104,7 +104,7 @@ esac
 [ $# -gt 0 ] || [ -n "$choose" ] || fail "no command, see --help"
 [ "$(id -u)" -eq 0 ] || fail "needs root, for namespaces and the files of this machine: run it with sudo"
 
-# sbin is not on every user's path.
+# /sbin is not in the PATH of every user.
 PATH=$PATH:/usr/sbin:/sbin
 root=$(realpath -- "$(dirname -- "$0")/..") || fail "cannot find the directory of the project"
 install="$root/scripts/install-needs.sh"
@@ -112,8 +112,8 @@ running="Linux $(uname -r)"
 
 # ---- The kernel of this machine -------------------------------------------------------------------------------------
 
-# Tells whether the kernel of this machine has netem: `present`, `loadable` (a module that is not loaded) or `absent`.
-# A kernel without the module answers the request itself. Nothing is loaded, because the module is looked for first.
+# Prints whether the kernel of this machine has netem: `present`, `loadable` (a module that is not loaded) or `absent`. The module
+# is searched first, so that the request does not load it.
 host_netem() {
     if [ ! -d /sys/module/sch_netem ] && grep -qs '/sch_netem\.ko' "/lib/modules/$(uname -r)/modules.dep"; then
         echo loadable
@@ -124,7 +124,7 @@ host_netem() {
     fi
 }
 
-# Runs the command in namespaces of its own. They end with this script, and the processes in them too.
+# Runs the command in private namespaces. These and the processes in them end with this script.
 run_on_host() {
     local preparation='
         directory=$PWD
@@ -140,7 +140,7 @@ run_on_host() {
     setpriv --pdeathsig KILL -- unshare --mount --net --pid --fork --kill-child --mount-proc --propagation private -- \
         timeout --foreground -k 5 "$limit" bash -c "$preparation" "${writable:-/proc}" "$@" </dev/null
     local status=$?
-    # 124 is the status of timeout(1), but the command may use it too.
+    # 124 is the status of timeout(1), but the command may also return it.
     [ "$status" -ne 124 ] || [ "$((SECONDS - started))" -lt "$limit" ] ||
         fail "the command was still running after $limit s"
     exit "$status"
@@ -148,7 +148,7 @@ run_on_host() {
 
 # ---- A kernel in QEMU -----------------------------------------------------------------------------------------------
 
-# What differs between processors. arm64 has not been tried.
+# Settings for each processor architecture. arm64 has not been tested.
 case $(uname -m) in
 x86_64)
     qemu=qemu-system-x86_64 qemu_package=qemu-system-x86 board=q35 console=ttyS0
@@ -162,7 +162,7 @@ aarch64)
 esac
 cache=$(realpath -m -- "${CARGO_TARGET_DIR:-$root/target}")/with-netem
 
-# Installs QEMU, and downloads and unpacks the kernel, once. Suites that run at the same time wait for each other.
+# Installs QEMU, and downloads and unpacks the kernel once. Suites that run at the same time wait for each other.
 prepare_vm() {
     [ -n "$qemu" ] || fail "no kernel in QEMU for this processor ($(uname -m)): use a machine whose kernel has netem"
     mkdir -p "$cache" || fail "cannot write to $cache"
@@ -180,25 +180,25 @@ kernel_version_package() {
     apt-cache depends "$kernel_package" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p' | head -n 1
 }
 
-# Downloads the package into the working directory. The list of packages may be missing, or older than the archive.
+# Downloads the package into the working directory. The package list may be missing or outdated.
 download_kernel() {
     apt-get download -qq "$(kernel_version_package)" >/dev/null 2>&1 && return
     apt-get update -qq >&2 && apt-get download -qq "$(kernel_version_package)" >&2
 }
 
-# Unpacks the kernel. The file `complete` is written last, so that a kernel without it is unpacked again.
+# Unpacks the kernel. The file `complete` is written last. Without it, the kernel is unpacked again.
 unpack_kernel() (
     echo "with-netem.sh: downloading the kernel of $kernel_package" >&2
     rm -rf -- "$cache/new" "$cache/kernel" && mkdir "$cache/new" && cd "$cache/new" &&
         download_kernel && dpkg-deb -x ./*.deb "$cache/kernel" && cd / && rm -rf -- "$cache/new" || exit 1
-    # Packages of distributions with a merged /usr may have the modules there.
+    # With a merged /usr, packages may contain the modules there.
     [ -d "$cache/kernel/lib/modules" ] ||
         { mkdir -p "$cache/kernel/lib" && mv "$cache/kernel/usr/lib/modules" "$cache/kernel/lib/"; } || exit 1
     version=$(ls "$cache/kernel/lib/modules") && [ -f "$cache/kernel/boot/vmlinuz-$version" ] &&
         depmod -b "$cache/kernel" "$version" && echo "$version" >"$cache/complete"
 )
 
-# Copies the modules without which the files of the host cannot be mounted, and lists them in the order of loading.
+# Copies the modules that are required to mount the files of the host, and lists them in loading order.
 copy_modules() {
     local name kind file seen=' '
     for name in virtio_pci 9pnet_virtio 9p virtio_console; do
@@ -211,7 +211,7 @@ copy_modules() {
     done >"$1/order"
 }
 
-# Makes the initial file system: busybox, and the modules that are needed to mount the files of the host.
+# Creates the initial file system: busybox, and the modules that are required to mount the files of the host.
 make_initial_files() (
     files=$cache/initial-files
     rm -rf -- "$files" && mkdir -p "$files/modules" &&
@@ -230,13 +230,13 @@ run_in_qemu() {
     kvm) processor=host ;;
     tcg) accelerator=tcg,thread=multi processor=max ;;
     esac
-    # Nothing is left behind if this script is killed, because these files have no name any more.
+    # Unlink these files, so that nothing is left behind if this script is killed.
     local file
     file=$(mktemp "$cache/log.XXXXXX") && exec {log}<"$file" {log_in}>"$file" && rm -- "$file" ||
         fail "cannot write to $cache"
     file=$(mktemp "$cache/status.XXXXXX") && exec {result}<"$file" {result_in}>"$file" && rm -- "$file" ||
         fail "cannot write to $cache"
-    # QEMU opens these again, which a socket would not permit: so pipes in between.
+    # QEMU reopens its output files, which is not possible with a socket. Therefore pipes are in between.
     exec {out}> >(exec cat) && local out_pid=$!
     exec {err}> >(exec cat >&2) && local err_pid=$!
     local command
@@ -268,7 +268,7 @@ run_in_qemu() {
         -fsdev "local,id=writable,path=$writable,security_model=none,multidevs=remap"
         -device virtio-9p-pci,fsdev=writable,mount_tag=writable
     )
-    # The machine ends with this script, however that ends.
+    # The virtual machine ends with this script in every case.
     setpriv --pdeathsig TERM -- timeout --foreground -k 2 "$seconds" setpriv --pdeathsig KILL -- "$qemu" "${settings[@]}" \
         <<<"$(printf '%s %s\n%s' "$bytes" "$writable" "$command")" >&"$log_in" 2>&1
     local ended=$?
@@ -289,8 +289,8 @@ run_in_qemu() {
     return 125
 }
 
-# Tells whether KVM works. That /dev/kvm can be opened proves nothing, so a machine is started. A success is remembered
-# until the next boot.
+# Returns whether KVM works. Opening /dev/kvm does not prove that, so a machine is started. A success is cached until the next
+# boot.
 kvm_works() {
     [ -w /dev/kvm ] || return 1
     local boot

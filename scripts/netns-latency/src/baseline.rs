@@ -1,21 +1,21 @@
-//! Then and now: a run beside an earlier one, row by row, and what keeps them from being comparable.
+//! Compares a run with an earlier one row by row, and lists the differences that make them incomparable.
 
 use std::fmt;
 
 use crate::report::{Report, Row, number};
 use crate::stats;
 
-/// Two runs beside each other.
+/// The comparison of two runs.
 #[derive(Debug)]
 pub(crate) struct Comparison {
-    /// When the earlier one was.
+    /// The date of the earlier run.
     date: String,
     rows: Vec<Compared>,
-    /// Why figures may differ though the program does not, and what cannot be compared.
+    /// Differences of the conditions, and rows that only one run has.
     notes: Vec<String>,
 }
 
-/// A row that both have; milliseconds, then and now.
+/// A row of both runs, in milliseconds: earlier, now.
 #[derive(Debug, Clone, PartialEq)]
 struct Compared {
     name: String,
@@ -55,7 +55,7 @@ fn compare(then: &Row, now: &Row) -> Compared {
     }
 }
 
-/// What figures depend on and is not the same.
+/// Returns the differences of the conditions on which figures depend.
 fn differences(then: &Report, now: &Report) -> Vec<String> {
     let cpu = |of: &Report| {
         of.machine
@@ -96,7 +96,7 @@ fn differences(then: &Report, now: &Report) -> Vec<String> {
         .collect()
 }
 
-/// Now in terms of then; none where that says nothing, as for what was seen before time zero.
+/// Returns the new value divided by the earlier one. `None` if a value is missing or not positive.
 fn ratio([then, now]: [Option<f64>; 2]) -> Option<f64> {
     let (then, now) = then.zip(now)?;
     (then > 0.0 && now > 0.0).then(|| now / then)

@@ -1,4 +1,4 @@
-//! The command line, and what it means.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use clap::{Parser, ValueEnum};
 use crate::plan::{Situation, Surroundings};
 use crate::role::Role;
 
-/// Exit status when a limit is exceeded.
+/// Exit status if a limit is exceeded.
 pub(crate) const EXCEEDED: u8 = 1;
 
-/// Exit status when nothing could be measured, as for a wrong command line.
+/// Exit status if nothing could be measured, for example because of a wrong command line.
 pub(crate) const FAILED: u8 = 2;
 
 const MORE: &str = "\
@@ -112,11 +112,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "situations", "json"])]
     pub(crate) from: Option<PathBuf>,
 
-    /// How many namespaces are a thousand; for the tests of this program.
+    /// The number of namespaces that stands for a thousand, for the tests of this program.
     #[arg(long, hide = true, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) many: u32,
 
-    /// What this process is in a lab; given by the program to itself.
+    /// The role of this process in a lab. The program sets it for its own child processes.
     #[arg(long, hide = true)]
     pub(crate) role: Option<Role>,
 
@@ -125,12 +125,12 @@ pub(crate) struct Arguments {
     pub(crate) surroundings: Surroundings,
 }
 
-/// Which limits are looked at.
+/// The limits that `--check` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Check {
     /// All of them.
     All,
-    /// Those that hold on a busy machine too.
+    /// Only those that also hold on a busy machine.
     Ratios,
 }
 

@@ -1,7 +1,7 @@
-//! The labs: their processes, what these say, and their orderly end.
+//! The labs: their processes, the messages of these, and their orderly end.
 //!
-//! The processes of a lab read from pipes of this process and end when those close. Should this process
-//! be killed, the kernel kills them (`tcgui_tests::process::bound_to_parent`).
+//! The processes of a lab read from pipes of this process and end when these close. If this process is killed, the kernel kills
+//! them (`tcgui_tests::process::bound_to_parent`).
 
 mod process;
 
@@ -19,13 +19,13 @@ use crate::plan::{Observer, Surroundings};
 use crate::protocol::{Message, Order, Sight, Thing};
 use crate::role::Role;
 
-/// A process that does not answer in this time hangs. The start of the daemon and a burst take longest.
+/// Timeout for a reply of a process. The start of the daemon and a burst take longest.
 const ANSWER: Duration = Duration::from_secs(30);
 
-/// What was not seen in this time is missed.
+/// Time after which a change counts as missed.
 const MISSED: Duration = Duration::from_secs(5);
 
-/// Lines that wait to be read. A process that writes more waits, as it does with a thousand namespaces.
+/// Capacity of the event channel in lines. A process that writes more blocks, which happens with a thousand namespaces.
 const EVENTS: usize = 1024;
 
 /// The run was interrupted by a signal.
@@ -45,47 +45,46 @@ impl std::error::Error for Interrupted {}
 struct Lab {
     observer: Process,
     mounter: Process,
-    /// What the observer sees now.
+    /// The things that the observer sees now.
     picture: BTreeSet<Thing>,
 }
 
-/// The labs of a run; at one time, all have the same surroundings.
+/// The labs of a run. All labs have the same surroundings at a time.
 #[derive(Debug)]
 pub(crate) struct Labs {
     labs: Vec<(Observer, Lab)>,
     surroundings: Surroundings,
-    /// For the processes, to say something.
+    /// The sender for new processes.
     tx: SyncSender<Event>,
     events: Receiver<Event>,
 }
 
-/// Something to wait for: things come (true) or go.
+/// The things to wait for, and whether they appear (true) or disappear.
 pub(crate) type Awaited<'a> = (&'a [Thing], bool);
 
 /// Nothing to wait for.
 pub(crate) const NOTHING: Awaited<'static> = (&[], true);
 
-/// What became of an order.
+/// The result of an order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
-    /// From the order's time zero until the last thing was seen, in ns; none when one was missed, or
-    /// none was awaited.
+    /// Time in ns from the order's time zero until the last thing was seen. `None` if one was missed or none was awaited.
     pub(crate) took_ns: Option<i64>,
-    /// How many things were not seen.
+    /// Number of things that were not seen.
     pub(crate) missed: usize,
-    /// When a list arrived meanwhile, also of orders at the same time, on `CLOCK_MONOTONIC`.
+    /// Arrivals of lists meanwhile on `CLOCK_MONOTONIC`, including those of concurrent orders.
     pub(crate) lists: Vec<u64>,
 }
 
-/// An order that was told to a mounter.
+/// An order that was sent to a mounter.
 #[derive(Debug)]
 struct Pending<'a> {
-    /// Its time zero, once it was carried out.
+    /// Its time zero. `None` until it was carried out.
     start: Option<u64>,
-    /// What the observer has not seen yet.
+    /// The things that the observer has not seen yet.
     waiting: BTreeSet<&'a Thing>,
     present: bool,
-    /// When the last of it was seen.
+    /// The time at which the last thing was seen.
     seen: Option<u64>,
 }
 
@@ -103,7 +102,7 @@ impl<'a> Pending<'a> {
         self.start.is_some() && self.waiting.is_empty()
     }
 
-    /// Takes what the observer saw, and returns whether this order waited for it.
+    /// Processes a sight of the observer. Returns whether this order waited for it.
     fn take(&mut self, sight: &Sight) -> bool {
         let is_awaited = sight.present == self.present && self.waiting.remove(&sight.thing);
         if is_awaited {
@@ -125,7 +124,7 @@ impl<'a> Pending<'a> {
 }
 
 impl Labs {
-    /// Without any lab yet.
+    /// Creates an empty set of labs.
     pub(crate) fn new() -> anyhow::Result<Self> {
         let (tx, events) = mpsc::sync_channel(EVENTS);
         heed_signals(tx.clone())?;
@@ -137,7 +136,7 @@ impl Labs {
         })
     }
 
-    /// Starts a lab for each of these observers that has none with these surroundings.
+    /// Starts a lab with these surroundings for each of these observers, unless it exists.
     pub(crate) fn provide(
         &mut self,
         surroundings: Surroundings,
@@ -178,7 +177,7 @@ impl Labs {
         enter.args(["--target", &eye.pid().to_string()]);
         enter.args(namespaces);
         if self.surroundings.has_processes() {
-            // The process that was started stays outside: it waits for those inside.
+            // The process that was started stays outside and waits for those inside.
             enter.arg(format!("--pid=/proc/{}/ns/pid_for_children", eye.pid()));
         }
         enter.arg("--").arg(&program);
@@ -195,8 +194,7 @@ impl Labs {
         Ok(())
     }
 
-    /// Carries out an order in a lab, and waits until its observer saw all that is awaited or for too
-    /// long.
+    /// Carries out an order in a lab, and waits until its observer has seen everything that is awaited, or until the timeout.
     pub(crate) fn perform(
         &mut self,
         observer: Observer,
@@ -207,8 +205,8 @@ impl Labs {
         outcomes.pop().context("an order without an outcome")
     }
 
-    /// Carries out orders in a lab, one after each time `apart`, and waits until its observer saw all that is
-    /// awaited or for too long. No order waits until the one before was seen.
+    /// Carries out orders in a lab at intervals of `apart`, and waits until its observer has seen everything that is awaited, or
+    /// until the timeout. No order waits until the preceding one was seen.
     pub(crate) fn perform_all(
         &mut self,
         observer: Observer,
@@ -245,7 +243,7 @@ impl Labs {
                     let is_last = done == pending.len();
                     deadline = Instant::now() + if is_last { MISSED } else { ANSWER };
                 }
-                // It may come before the mounter's answer.
+                // The sight may arrive before the mounter's reply.
                 Some(Event::Said(Party::Observer(from), Message::Saw(sight)))
                     if from == observer =>
                 {
@@ -269,14 +267,14 @@ impl Labs {
         outcomes.collect()
     }
 
-    /// Tells an observer what comes next; fails when it cannot see any more.
+    /// Sends the next thing to an observer. Fails if the observer has ended.
     pub(crate) fn look_out(&mut self, observer: Observer, thing: &Thing) -> anyhow::Result<()> {
         self.lab(observer)?.observer.tell(thing)?;
         self.answer(Party::Observer(observer))
             .with_context(|| format!("the {observer:?} cannot look out for {thing:?}"))
     }
 
-    /// Waits until an observer sees all these; fails when it does not.
+    /// Waits until an observer has seen all these things. Fails at the timeout.
     pub(crate) fn wait_seen(&mut self, observer: Observer, things: &[Thing]) -> anyhow::Result<()> {
         let deadline = Instant::now() + ANSWER;
         loop {
@@ -291,25 +289,25 @@ impl Labs {
         }
     }
 
-    /// Waits until nothing has been said for a while.
+    /// Waits until no message has arrived for this time.
     pub(crate) fn quiet(&mut self, calm: Duration) -> anyhow::Result<()> {
         while self.next(Instant::now() + calm)?.is_some() {}
         Ok(())
     }
 
-    /// Takes what is said until a time; afterwards nothing older waits to be read.
+    /// Processes messages until a time. Afterwards no older message is queued.
     pub(crate) fn rest(&mut self, until: Instant) -> anyhow::Result<()> {
         while self.next(until)?.is_some() {}
         Ok(())
     }
 
-    /// Ends all labs in an orderly way.
+    /// Ends all labs in order.
     pub(crate) fn stop(&mut self) -> anyhow::Result<()> {
         for (_, lab) in &mut self.labs {
             lab.mounter.dismiss();
             lab.observer.dismiss();
         }
-        // A process that still writes would not end. Events of the old labs must not reach the new ones.
+        // A process that is blocked in a write would not end. Events of the old labs must not reach the new ones.
         let mut talking = self.labs.len() * 2;
         while talking > 0 {
             match self.events.recv_timeout(END) {
@@ -338,7 +336,7 @@ impl Labs {
             .1)
     }
 
-    /// Waits until a process has done what it was told.
+    /// Waits until a process has carried out its order.
     fn answer(&mut self, party: Party) -> anyhow::Result<()> {
         let deadline = Instant::now() + ANSWER;
         loop {
@@ -353,8 +351,7 @@ impl Labs {
         }
     }
 
-    /// The next thing that is said, none when the deadline passes first. What was said before the
-    /// deadline is returned even if that has passed.
+    /// Returns the next message, or `None` at the deadline. A queued message is returned even after the deadline.
     fn next(&mut self, deadline: Instant) -> anyhow::Result<Option<Event>> {
         let patience = deadline.saturating_duration_since(Instant::now());
         let event = match self.events.recv_timeout(patience) {
@@ -367,7 +364,7 @@ impl Labs {
             Event::Silent(party, None) => bail!("{party:?} ended"),
             Event::Silent(party, Some(error)) => bail!("{party:?}: {error:#}"),
             Event::Said(Party::Observer(from), Message::Saw(sight)) => {
-                // There is no lab yet while its observer starts: what it sees then is not asked for.
+                // While its observer starts, the lab does not exist yet. Sights from that time are not needed.
                 if let Ok(lab) = self.lab(*from) {
                     if sight.present {
                         lab.picture.insert(sight.thing.clone());
@@ -390,7 +387,7 @@ fn role_of(observer: Observer) -> Role {
     }
 }
 
-/// Negative when it was seen before time zero.
+/// Returns the time between two stamps. It is negative if the change was seen before time zero.
 fn difference(start: u64, end: u64) -> anyhow::Result<i64> {
     Ok(i64::try_from(end)? - i64::try_from(start)?)
 }

@@ -1,4 +1,4 @@
-//! Measures how long it takes until a network namespace, or a link in one, is known.
+//! Measures the time until a change of a network namespace, or of a link in one, is known.
 //!
 //! ```text
 //!             ┌─ lab "floor" ──── mounter │ poll on the mount table, nothing else
@@ -6,12 +6,12 @@
 //!  (run.rs)   └─ lab "client" ─── mounter │ tcgui-backend ── bus ── client
 //! ```
 //!
-//! Figures go to `report.rs`, and from there to `thresholds.rs` (the verdict), `baseline.rs` (then and
-//! now), `markdown.rs` and `picture.rs` (for documents).
+//! The figures go to `report.rs`, then to `thresholds.rs` (limits), `baseline.rs` (comparison), `markdown.rs` and `picture.rs`
+//! (for documents).
 //!
-//! A lab is a private mount and network namespace with an empty tmpfs on `/run`; its processes are
-//! other roles of this binary. A *mounter* does what `ip netns` does and says when; an *observer* says
-//! when it sees it. All stamps are `CLOCK_MONOTONIC`, which every process on a machine shares.
+//! A lab is a private mount and network namespace with an empty tmpfs on `/run`. Its processes are other roles of this binary. A
+//! *mounter* makes the system calls of `ip netns` and reports their time. An *observer* reports the time at which it sees the
+//! change. All times are on `CLOCK_MONOTONIC`, which all processes of a machine share.
 
 mod baseline;
 mod cli;

@@ -1,4 +1,4 @@
-//! The figures as a document shows them: tables of p50 / p99 in milliseconds.
+//! Formats the figures for a document: tables of p50 / p99 in milliseconds.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ const LINKS: [(&str, Op); 3] = [
     ("deleted", Op::LinkDel),
 ];
 
-/// The lines of the table of sources: what tells first that a namespace came, and that it went.
+/// The lines of the table of sources: the source that first reports the appearance and the disappearance of a namespace.
 const SOURCES: [(Situation, &str, &str); 8] = [
     (
         Situation::Present,
@@ -57,7 +57,7 @@ const SOURCES: [(Situation, &str, &str); 8] = [
     ),
 ];
 
-/// A section about the run: how it was made, and a table for each kind of situation it has.
+/// Returns a section about the run: its conditions, and a table for each kind of situation.
 pub(crate) fn section(report: &Report) -> String {
     let mut text = introduction(report);
     let tables = [
@@ -92,7 +92,7 @@ fn introduction(report: &Report) -> String {
     )
 }
 
-/// Every situation in which namespaces come and go one by one.
+/// The table of all situations in which namespaces are added and deleted one by one.
 fn namespaces(report: &Report) -> Option<String> {
     let mut table = "| situation | n |".to_owned();
     for (title, ..) in COLUMNS {
@@ -155,7 +155,7 @@ fn links(report: &Report) -> Option<String> {
     (table.len() > header).then_some(table)
 }
 
-/// What each source of knowledge is worth, in the list.
+/// The table of the delays with each source of information.
 fn sources(report: &Report) -> Option<String> {
     let mut table = "| case | comes: told by | n | → list | goes: told by | → not in the list |\n\
                      |---|---|---|---|---|---|\n"
@@ -184,7 +184,7 @@ fn times(row: &Row) -> String {
     format!("{} / {}", digits(p50), digits(p99))
 }
 
-/// Enough digits to tell figures apart, and no more.
+/// Formats a figure with a number of digits that depends on its size.
 fn digits(ms: Option<f64>) -> String {
     let decimals = match ms {
         Some(ms) if ms.abs() >= 100.0 => 0,

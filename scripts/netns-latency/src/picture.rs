@@ -1,7 +1,6 @@
-//! The cumulative distributions as a picture (SVG): what comes above, what goes below, on one log axis.
+//! Draws the cumulative distributions (SVG): additions above, deletions below, on one logarithmic axis.
 //!
-//! A curve tells for each time how many of a hundred trials were seen by then. What the released backend
-//! needed are vertical lines.
+//! A curve shows the percentage of trials that were seen by each time. Vertical lines show the figures of the released backend.
 
 use anyhow::{Context, anyhow};
 use plotters::coord::Shift;
@@ -15,44 +14,44 @@ use crate::plan::{Observer, Op, Situation};
 use crate::report::Report;
 use crate::stats;
 
-/// In pixels at its natural size.
+/// Natural size in pixels.
 const SIZE: (u32, u32) = (1200, 940);
 
-/// The height of what stands above the charts.
+/// Height of the area above the charts.
 const HEADER: i32 = 64;
 
-/// The width of the charts; the rest is for the names of the curves.
+/// Width of the charts. The rest is for the names of the curves.
 const CHARTS: i32 = 915;
 
-/// What the axis holds, in ms: less than any floor, and more than the slowest poll.
+/// Range of the axis in ms: from less than any floor to more than the slowest poll.
 const AXIS: (f64, f64) = (0.02, 150_000.0);
 
 const FONT: &str = "sans-serif";
 
-/// Grey enough not to be taken for a curve.
+/// A grey that differs from the colours of the curves.
 const GREY: RGBColor = RGBColor(0x66, 0x66, 0x66);
 
 type Root<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<LogCoord<f64>, RangedCoordf64>>;
 
-/// What the released backend needed, measured on such a machine.
+/// A figure of the released backend, measured on a comparable machine.
 struct Reference {
     ms: f64,
     label: &'static str,
     label_at: Side,
 }
 
-/// Of a line.
+/// The side of a line.
 #[derive(Debug, Clone, Copy)]
 enum Side {
     Left,
     Right,
 }
 
-/// Half of a picture: operations that belong together.
+/// Half of a picture: operations of one kind.
 struct Half {
     title: &'static str,
-    /// Each with whether its curves are dashed.
+    /// The operations, and whether their curves are dashed.
     ops: &'static [(Op, bool)],
     /// The operation whose floor is drawn.
     floor: Op,
@@ -121,9 +120,9 @@ fn colour(situation: Situation) -> RGBColor {
     }
 }
 
-/// The points of a curve: (ms, percent), in steps; what was seen sooner than the axis begins is there.
+/// Returns the points of a curve (ms, percent) in steps. Values below the axis are drawn at its beginning.
 ///
-/// `trials` are 100 %: where something was missed the curve ends below.
+/// `trials` are 100 %. If changes were missed, the curve ends below that.
 fn curve(samples_ns: &[i64], trials: usize) -> Vec<(f64, f64)> {
     let mut sorted = samples_ns.to_vec();
     sorted.sort_unstable();
@@ -135,7 +134,7 @@ fn curve(samples_ns: &[i64], trials: usize) -> Vec<(f64, f64)> {
     steps.collect()
 }
 
-/// A time on the axis, in the unit in which it is short.
+/// Formats a time for the axis with the unit that gives the shortest text.
 fn unit(ms: &f64) -> String {
     match *ms {
         ms if ms < 0.99 => format!("{:.0} µs", ms * 1000.0),
@@ -154,7 +153,7 @@ pub(crate) fn draw(report: &Report) -> anyhow::Result<String> {
     // The error borrows the picture.
     .map_err(|error| anyhow!("{error}"))
     .context("draw the picture")?;
-    // Lines of the drawing library end in blanks.
+    // Remove trailing blanks that the drawing library writes.
     Ok(svg
         .lines()
         .flat_map(|line| [line.trim_end(), "\n"])
@@ -221,7 +220,7 @@ fn draw_reference(chart: &mut Chart<'_>, reference: &Reference) -> Drawn {
     let line = [(*ms, 0.0), (*ms, 100.0)];
     let style = GREY.stroke_width(1);
     chart.draw_series(DashedLineSeries::new(line, 5, 4, style))?;
-    // Turned by a right angle, the top of the text is on its left.
+    // The text is rotated by 90 degrees, so its top is on the left.
     let (anchor, beside) = match reference.label_at {
         Side::Left => (VPos::Bottom, -3),
         Side::Right => (VPos::Top, 3),

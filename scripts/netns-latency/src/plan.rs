@@ -1,4 +1,4 @@
-//! What is measured: situations, operations, observers, and the steps of a trial.
+//! The plan of a measurement: situations, operations, observers, and the steps of a trial.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,28 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{Engine, Order, Thing};
 
-/// How many namespaces exist beside the measured one in [`Situation::Others200`].
+/// Number of other namespaces in [`Situation::Others200`].
 const OTHERS: u32 = 200;
 
-/// The namespace in which links are made in [`Situation::Link`].
+/// The namespace in which links are created in [`Situation::Link`].
 const HOME: &str = "home";
 
-/// Between two operations in one lab: each finds everybody asleep and nothing left to publish.
+/// Pause between two operations in one lab, so that all processes are idle and nothing is left to publish.
 const APART: Duration = Duration::from_millis(100);
 
-/// Between two bursts in one lab: the kernel takes a thousand deleted namespaces apart meanwhile.
+/// Pause between two bursts in one lab, so that the kernel can clean up a thousand deleted namespaces.
 const BURSTS_APART: Duration = Duration::from_secs(3);
 
-/// How many changes [`Situation::Sequence`] has.
+/// Number of changes in [`Situation::Sequence`].
 const SEQUENCE: u32 = 10;
 
-/// Between two changes of [`Situation::Sequence`].
+/// Time between two changes in [`Situation::Sequence`].
 const SEQUENCE_APART: Duration = Duration::from_millis(5);
 
-/// Between two sequences in one lab: the daemon may then publish ten lists at once again.
+/// Pause between two sequences in one lab. Afterwards the daemon may again publish ten lists immediately.
 const SEQUENCES_APART: Duration = Duration::from_millis(400);
 
-/// How often the watcher sweeps when it hears nothing, as it is by default.
+/// The watcher's default sweep interval without change notifications.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// The state of the machine in which operations are measured.
@@ -55,32 +55,32 @@ pub(crate) enum Situation {
     Podman,
 }
 
-/// What tells the daemon of changes in a lab.
+/// The change notifications that the daemon receives in a lab.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Surroundings {
-    /// Everything that Linux has.
+    /// All notifications of Linux.
     Usual,
-    /// The mount table only: the limits of inotify are zero.
+    /// Only those of the mount table. The limits of inotify are zero.
     NoInotify,
-    /// Nothing: the mount table cannot be polled either.
+    /// None. The mount table cannot be polled either.
     NoDoorbells,
-    /// The machine's network namespace, where alone the kernel announces new processes; the daemon shows
-    /// namespaces that only processes hold.
+    /// The network namespace of the machine, because only there the kernel announces new processes. The daemon lists namespaces
+    /// that only processes hold.
     Announced,
-    /// A process namespace of its own, and the daemon shows namespaces that only processes hold.
+    /// A private process namespace. The daemon lists namespaces that only processes hold.
     Processes,
-    /// A process namespace of its own, in which a container engine can run.
+    /// A private process namespace in which a container engine can run.
     Engines,
 }
 
 impl Surroundings {
-    /// A process namespace belongs to them.
+    /// Returns whether the lab has a private process namespace.
     pub(crate) fn has_processes(self) -> bool {
         matches!(self, Self::Processes | Self::Engines)
     }
 }
 
-/// What is done.
+/// A measured operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Op {
@@ -91,7 +91,7 @@ pub(crate) enum Op {
     LinkDel,
 }
 
-/// The observer of a change. Each observer has a lab of its own, so that they do not wake each other.
+/// An observer of changes. Each observer has its own lab, so that they do not wake up each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Observer {
@@ -105,19 +105,19 @@ pub(crate) enum Observer {
 pub(crate) struct Step {
     pub(crate) op: Op,
     pub(crate) order: Order,
-    /// What an observer has to notice: one thing, or all of a burst …
+    /// The things that an observer must notice: one, or all of a burst.
     pub(crate) things: Vec<Thing>,
-    /// … and whether they come or go.
+    /// Whether the things appear or disappear.
     pub(crate) present: bool,
-    /// What follows when it was noticed, not measured.
+    /// An order that follows when the change was noticed. It is not measured.
     pub(crate) then: Option<Order>,
 }
 
-/// An order that prepares a situation, and what an observer must see of it before the first trial.
+/// An order that prepares a situation, and the thing that an observer must see before the first trial.
 pub(crate) type Preparation = (Order, Option<Thing>);
 
 impl Situation {
-    /// In the order in which they are measured; those of the same surroundings together.
+    /// All situations in the order of measurement. Situations with the same surroundings are adjacent.
     pub(crate) const ALL: [Self; 16] = [
         Self::Present,
         Self::Fresh,
@@ -137,7 +137,7 @@ impl Situation {
         Self::Podman,
     ];
 
-    /// What it is called in tables and pictures for readers.
+    /// Returns the name in tables and pictures.
     pub(crate) fn title(self) -> &'static str {
         match self {
             Self::Present => "directory present",
@@ -159,16 +159,16 @@ impl Situation {
         }
     }
 
-    /// Whom it concerns.
+    /// Returns the observers that take part.
     pub(crate) fn observers(self) -> &'static [Observer] {
         match self {
-            // The watcher knows nothing of links.
+            // The watcher does not observe links.
             Self::Link => &[Observer::Floor, Observer::Client],
-            // The floor looks out for one name at a time.
+            // The floor can only wait for one name at a time.
             Self::Burst1000 | Self::Sequence => &[Observer::Watcher, Observer::Client],
-            // Where nothing rings there is no floor, and the sweep is the same for watcher and daemon.
+            // Without notifications there is no floor, and the sweeps of watcher and daemon are the same.
             Self::Silent => &[Observer::Client],
-            // The watcher knows only of names in the directory, and no poll tells of the others.
+            // The watcher only observes names in the directory, and no poll reveals other namespaces.
             Self::Process | Self::Unannounced | Self::Moved | Self::Docker | Self::Podman => {
                 &[Observer::Client]
             }
@@ -176,7 +176,7 @@ impl Situation {
         }
     }
 
-    /// The labs in which it is measured.
+    /// Returns the surroundings of its labs.
     pub(crate) fn surroundings(self) -> Surroundings {
         match self {
             Self::Degraded => Surroundings::NoInotify,
@@ -188,8 +188,8 @@ impl Situation {
         }
     }
 
-    /// How many trials are made when the command line asks for so many: a thousand namespaces, waiting for a
-    /// sweep, or a container take seconds each time.
+    /// Returns the number of trials for the number on the command line. Trials with a thousand namespaces, a sweep or a container
+    /// take seconds each, so there are fewer of them.
     pub(crate) fn trials(self, asked: u32) -> u32 {
         match self {
             Self::Silent | Self::Unannounced | Self::Docker | Self::Podman => (asked / 10).max(1),
@@ -198,13 +198,13 @@ impl Situation {
         }
     }
 
-    /// The least time between the operation before, in the same lab, and the one with this number.
+    /// Returns the minimum pause before the operation with this number in the same lab.
     pub(crate) fn pause(self, number: u32) -> Duration {
         match self {
             Self::Burst1000 => BURSTS_APART,
             Self::Sequence => SEQUENCES_APART,
-            // What was seen was seen by a sweep: with a constant pause all operations would meet the
-            // same phase of the sweeps. Multiples of the golden section fill the phases evenly.
+            // The change is found by a sweep. With a constant pause all operations would have the same phase relative to the
+            // sweeps. Multiples of the golden ratio distribute the phases evenly.
             Self::Silent | Self::Unannounced => {
                 APART + SWEEP.mul_f64((f64::from(number) * 0.618_034).fract())
             }
@@ -212,12 +212,12 @@ impl Situation {
         }
     }
 
-    /// The time between two steps of a trial whose steps do not wait until the one before was seen.
+    /// Returns the interval between the steps of a trial if they do not wait for each other.
     pub(crate) fn apart(self) -> Option<Duration> {
         (self == Self::Sequence).then_some(SEQUENCE_APART)
     }
 
-    /// What makes a lab with no netns directory ready for the first trial; `many` are a thousand.
+    /// Returns the orders that prepare a lab without a netns directory for the first trial. `many` stands for a thousand.
     pub(crate) fn preparation(self, many: u32) -> Vec<Preparation> {
         match self {
             Self::Fresh => Vec::new(),
@@ -231,7 +231,7 @@ impl Situation {
             Self::Process | Self::Unannounced | Self::Moved => Vec::new(),
             Self::Docker => vec![start(Engine::Docker)],
             Self::Podman => vec![start(Engine::Podman)],
-            // Only `add` makes the directory; it stays when the namespace goes.
+            // Only `add` creates the directory. It stays when the namespace is deleted.
             Self::Present
             | Self::Recreated
             | Self::Iproute2
@@ -247,7 +247,7 @@ impl Situation {
         }
     }
 
-    /// What undoes [`Self::preparation`].
+    /// Returns the orders that undo [`Self::preparation`].
     pub(crate) fn clean_up(self) -> Vec<Order> {
         match self {
             Self::Link => vec![Order::Leave, Order::Clear],
@@ -257,7 +257,7 @@ impl Situation {
         }
     }
 
-    /// The steps of one trial. Names are never used twice in a run.
+    /// Returns the steps of one trial. A name is never used twice in a run.
     pub(crate) fn trial(self, number: u32, many: u32) -> Vec<Step> {
         let name = format!("{self}-{number}");
         let own = || name.clone();
@@ -291,7 +291,7 @@ impl Situation {
     }
 }
 
-/// An order to add a namespace that every observer must have seen before the first trial.
+/// Returns an order to add a namespace that every observer must see before the first trial.
 fn add(name: String) -> Preparation {
     let thing = Thing::Namespace { name: name.clone() };
     (Order::Add { name }, Some(thing))
@@ -301,7 +301,7 @@ fn start(engine: Engine) -> Preparation {
     (Order::StartEngine { engine }, None)
 }
 
-/// A container is there when the link is that its engine has given it.
+/// Returns the steps of a container trial. A container counts as present once the link from its engine is listed.
 fn container_trial(name: &str) -> Vec<Step> {
     let things = || {
         vec![Thing::Link {
@@ -343,14 +343,14 @@ fn burst_trial(name: &str, many: u32) -> Vec<Step> {
     ]
 }
 
-/// The namespaces that a sequence makes, and the next one deletes; those of the first one for `None`.
+/// Returns the namespaces that a sequence creates and the next sequence deletes. `None` returns those of the preparation.
 fn sequence_names(number: Option<u32>) -> impl Iterator<Item = String> {
     let number = number.map_or("before".to_owned(), |number| number.to_string());
     (0..SEQUENCE / 2).map(move |n| format!("{}-{number}-{n}", Situation::Sequence))
 }
 
-/// Namespaces are deleted and others made in turns. Each exists from one sequence to the next, so that a late list
-/// hides no change.
+/// Returns the steps of a sequence, in which deletions and creations alternate. Each namespace exists from one sequence to the
+/// next, so that a late list cannot hide a change.
 fn sequence_trial(number: u32) -> Vec<Step> {
     let thing = |name: &String| vec![Thing::Namespace { name: name.clone() }];
     let pair = |(old, new): (String, String)| {
@@ -422,7 +422,7 @@ impl fmt::Display for Op {
 }
 
 impl Observer {
-    /// In the order of their turns.
+    /// All observers in the order of their turns.
     pub(crate) const ALL: [Self; 3] = [Self::Floor, Self::Watcher, Self::Client];
 }
 

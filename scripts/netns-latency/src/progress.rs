@@ -1,4 +1,4 @@
-//! What a person sees while it runs: the only place that writes to standard error.
+//! Progress messages. No other module writes to standard error.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::plan::Situation;
 
-/// One line that is updated on a terminal, or a line for each situation elsewhere.
+/// Prints one line that is updated on a terminal, or a line for each situation elsewhere.
 #[derive(Debug)]
 pub(crate) struct Progress {
     terminal: bool,
@@ -14,7 +14,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// For the standard error of this process.
+    /// Creates it for the standard error of this process.
     pub(crate) fn new() -> Self {
         Self {
             terminal: io::stderr().is_terminal(),
@@ -22,7 +22,7 @@ impl Progress {
         }
     }
 
-    /// A situation is being prepared.
+    /// Reports that a situation is being prepared.
     pub(crate) fn preparing(&mut self, what: impl fmt::Display) {
         self.started = Instant::now();
         if self.terminal {
@@ -30,15 +30,15 @@ impl Progress {
         }
     }
 
-    /// So much of the preparation is done, which may take a while.
+    /// Reports the progress of a long preparation.
     pub(crate) fn prepared(&self, what: impl fmt::Display, done: usize, of: usize) {
-        // A terminal is slow against an order.
+        // Printing is slow compared with an order.
         if self.terminal && done.is_multiple_of(50) {
             write(format_args!("\r\x1b[K{what}: preparing, {done} of {of}"));
         }
     }
 
-    /// A trial begins.
+    /// Reports that a trial begins.
     pub(crate) fn trial(&self, situation: Situation, trial: usize, of: u32) {
         if self.terminal {
             write(format_args!(
@@ -48,7 +48,7 @@ impl Progress {
         }
     }
 
-    /// A situation is done.
+    /// Reports that a situation is complete.
     pub(crate) fn done(&self, situation: Situation, trials: u32) {
         let seconds = self.started.elapsed().as_secs();
         if self.terminal {
@@ -61,12 +61,12 @@ impl Progress {
     }
 }
 
-/// Says why something failed.
+/// Prints an error.
 pub(crate) fn complain(error: &anyhow::Error) {
     say(format_args!("netns-latency: {error:#}"));
 }
 
-/// Says something to the person, on lines of its own.
+/// Prints a message on separate lines.
 pub(crate) fn say(text: impl fmt::Display) {
     let start = if io::stderr().is_terminal() {
         "\r\x1b[K"

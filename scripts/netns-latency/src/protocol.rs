@@ -1,11 +1,11 @@
-//! What the processes of a run say to each other: JSON, a line each, over standard input and output.
+//! The messages between the processes of a run: one line of JSON each, over standard input and output.
 //!
 //! | to | it reads | it writes |
 //! |---|---|---|
 //! | mounter | [`Order`] | [`Message::Done`] with its time zero, or [`Message::Failed`] |
-//! | observer | [`Thing`]: what to look out for next | [`Message::Done`]; at any time [`Message::Saw`] and [`Message::Listed`] |
+//! | observer | [`Thing`]: the next thing to wait for | [`Message::Done`]; at any time [`Message::Saw`] and [`Message::Listed`] |
 //!
-//! A process says [`Message::Done`] once when it is ready, and ends at the end of its input.
+//! A process sends [`Message::Done`] once when it is ready, and ends at the end of its input.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// Something for a mounter to do.
+/// An order for a mounter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Order {
@@ -22,32 +22,32 @@ pub(crate) enum Order {
     Add { name: String },
     /// The system calls of `ip netns del`.
     Del { name: String },
-    /// [`Order::Add`] for each of these, at once.
+    /// [`Order::Add`] for each of these names without a pause.
     AddAll { names: Vec<String> },
-    /// [`Order::Del`] for each of these, at once.
+    /// [`Order::Del`] for each of these names without a pause.
     DelAll { names: Vec<String> },
-    /// Takes the netns directory away, with all that is mounted there.
+    /// Removes the netns directory and all mounts in it.
     Clear,
-    /// [`Order::Clear`] and at once [`Order::Add`].
+    /// [`Order::Clear`], immediately followed by [`Order::Add`].
     Recreate { name: String },
-    /// The real `ip netns add`.
+    /// Runs the real `ip netns add`.
     IpAdd { name: String },
-    /// The real `ip netns del`.
+    /// Runs the real `ip netns del`.
     IpDel { name: String },
     /// Opens a netlink socket in a named namespace, for the orders about links.
     Enter { netns: String },
     /// Closes that socket, which keeps the namespace alive.
     Leave,
-    /// Makes a veth.
+    /// Creates a veth.
     LinkAdd { name: String },
     /// Sets it up.
     LinkUp { name: String },
     /// Deletes it.
     LinkDel { name: String },
-    /// Starts a program of this name in a network namespace of its own, which has no other name. Time zero is
-    /// when its process is seen to be there.
+    /// Starts a program of this name in a new network namespace without a name. Time zero is the moment when its process is seen
+    /// in that namespace.
     Hold { name: String },
-    /// [`Order::Hold`], and moves a link there at once. Time zero is just before the link is moved.
+    /// [`Order::Hold`], and immediately moves a link there. Time zero is just before the link is moved.
     HoldAndMove { name: String },
     /// Kills that program.
     Release { name: String },
@@ -55,13 +55,13 @@ pub(crate) enum Order {
     StartEngine { engine: Engine },
     /// Stops it.
     StopEngine,
-    /// Starts a container with the engine's usual network. Time zero is what the engine's event `start` says.
+    /// Starts a container with the default network of the engine. Time zero is the time in the engine's event `start`.
     Run { name: String },
-    /// Removes it. Time zero is what the engine's event `die` says.
+    /// Removes it. Time zero is the time in the engine's event `die`.
     Remove { name: String },
 }
 
-/// Which container engine.
+/// A container engine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Engine {
@@ -70,7 +70,7 @@ pub(crate) enum Engine {
 }
 
 impl fmt::Display for Order {
-    /// Short, also for a thousand names.
+    /// Writes a short text, even for a thousand names.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::AddAll { names } => write!(f, "add {} namespaces", names.len()),
@@ -80,52 +80,52 @@ impl fmt::Display for Order {
     }
 }
 
-/// Something that can be there or not.
+/// A thing that exists or does not exist.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Thing {
     /// The netns directory.
     Directory,
-    /// A usable namespace; one that only a process holds has the name of its program.
+    /// A usable namespace. If only a process holds it, the name is that of its program.
     Namespace { name: String },
     /// A link in a namespace.
     Link { netns: String, name: String },
-    /// The same, while it is up.
+    /// A link in a namespace, while it is up.
     LinkUp { netns: String, name: String },
 }
 
-/// What an observer noticed.
+/// A change that an observer noticed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sight {
     pub(crate) thing: Thing,
-    /// It is there from now on, or gone.
+    /// Whether the thing exists from now on.
     pub(crate) present: bool,
-    /// `CLOCK_MONOTONIC`.
+    /// The time on `CLOCK_MONOTONIC`.
     pub(crate) at_ns: u64,
 }
 
-/// What a process of a lab says.
+/// A message from a process of a lab.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Message {
     /// The order was carried out.
     Done {
-        /// Its time zero on `CLOCK_MONOTONIC`; of many, that of the last.
+        /// Its time zero on `CLOCK_MONOTONIC`. For several orders, that of the last one.
         at_ns: u64,
     },
-    /// It was not.
+    /// The order failed.
     Failed { error: String },
-    /// A list arrived on the bus; what it changes follows.
+    /// A list arrived on the bus. Its changes follow.
     Listed {
-        /// `CLOCK_MONOTONIC`.
+        /// The time on `CLOCK_MONOTONIC`.
         at_ns: u64,
     },
-    /// Something appeared or vanished.
+    /// A thing appeared or disappeared.
     Saw(Sight),
 }
 
 impl Message {
-    /// The time zero of what was done.
+    /// Returns the time zero of a completed order.
     pub(crate) fn done(self) -> anyhow::Result<u64> {
         match self {
             Self::Done { at_ns } => Ok(at_ns),
@@ -135,12 +135,12 @@ impl Message {
     }
 }
 
-/// Says something to the process that started this one.
+/// Sends a message to the parent process.
 pub(crate) fn say(message: &Message) -> anyhow::Result<()> {
     say_all(std::slice::from_ref(message))
 }
 
-/// Writes many messages with one system call, which delays the writer least.
+/// Writes several messages with one system call, which delays the writer least.
 pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for message in messages {
@@ -153,7 +153,7 @@ pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
         .context("write to standard output")
 }
 
-/// That something appeared or vanished.
+/// Returns a message that a thing appeared or disappeared.
 pub(crate) fn saw(thing: Thing, present: bool, at_ns: u64) -> Message {
     Message::Saw(Sight {
         thing,
@@ -162,12 +162,12 @@ pub(crate) fn saw(thing: Thing, present: bool, at_ns: u64) -> Message {
     })
 }
 
-/// Says that something appeared or vanished.
+/// Sends a message that a thing appeared or disappeared.
 pub(crate) fn say_seen(thing: Thing, present: bool, at_ns: u64) -> anyhow::Result<()> {
     say(&saw(thing, present, at_ns))
 }
 
-/// Says that this process is ready, and answers what it is told until the end of its input.
+/// Reports that this process is ready, and handles orders until the end of its input.
 pub(crate) fn serve<T: DeserializeOwned>(
     mut handle: impl FnMut(T) -> anyhow::Result<u64>,
 ) -> anyhow::Result<()> {
@@ -184,7 +184,7 @@ pub(crate) fn serve<T: DeserializeOwned>(
     Ok(())
 }
 
-/// Takes a line apart.
+/// Parses a line.
 pub(crate) fn parse<T: DeserializeOwned>(line: &str) -> anyhow::Result<T> {
     serde_json::from_str(line).with_context(|| format!("not understood: {line}"))
 }

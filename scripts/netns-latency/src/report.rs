@@ -1,4 +1,4 @@
-//! The figures of a run: rows, the table for people, the JSON for programs.
+//! The figures of a run: rows, a table for people, and JSON for programs.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -12,13 +12,13 @@ use tcgui_tests::machine::Machine;
 use crate::plan::{Observer, Op, Situation};
 use crate::stats::{self, Samples};
 
-/// Changes when a member of the JSON changes its meaning.
+/// The version of the JSON. It must change if the meaning of a member changes.
 const SCHEMA: u32 = 1;
 
-/// What was measured in one situation of one operation by one observer.
+/// The samples of one operation in one situation by one observer.
 pub(crate) type Measured = (Situation, Op, Observer, Samples);
 
-/// A run; the JSON is described in `--help`.
+/// A run. `--help` describes its JSON.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Report {
     schema: u32,
@@ -28,12 +28,12 @@ pub(crate) struct Report {
     pub(crate) rows: Vec<Row>,
 }
 
-/// What was asked for.
+/// The options of the run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RunOptions {
     pub(crate) trials: u32,
     pub(crate) situations: Vec<Situation>,
-    /// How many namespaces are a thousand; only the tests of this program make fewer.
+    /// The number of namespaces that stands for a thousand. Only the tests of this program use fewer.
     #[serde(default = "thousand")]
     pub(crate) many: u32,
     /// The arguments of the program.
@@ -41,7 +41,7 @@ pub(crate) struct RunOptions {
     pub(crate) command: String,
 }
 
-/// What it was before there were [`RunOptions::many`].
+/// The value for files without [`RunOptions::many`].
 fn thousand() -> u32 {
     1000
 }
@@ -65,13 +65,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// How the row is called in messages.
+    /// Returns the name of the row for messages.
     pub(crate) fn name(&self) -> String {
         format!("{}, {} → {}", self.situation, self.op, self.observer)
     }
 }
 
-/// Makes rows of samples; the floor of the same situation and operation gives the ratio.
+/// Creates rows from samples. The ratio refers to the floor of the same situation and operation.
 pub(crate) fn rows(measured: &[Measured]) -> Vec<Row> {
     let floor_of = |situation: &Situation, op: &Op| {
         let floor = measured
@@ -103,7 +103,7 @@ pub(crate) fn rows(measured: &[Measured]) -> Vec<Row> {
 }
 
 impl Report {
-    /// Puts a run together.
+    /// Creates the report of a run.
     pub(crate) fn new(
         machine: Machine,
         options: RunOptions,
@@ -118,20 +118,20 @@ impl Report {
         })
     }
 
-    /// The JSON of the run.
+    /// Writes the JSON of the run.
     pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         fs::write(path, text + "\n").with_context(|| format!("write {}", path.display()))
     }
 
-    /// An earlier run.
+    /// Reads the JSON of an earlier run.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
         let name = path.display();
         let text = fs::read_to_string(path).with_context(|| format!("read {name}"))?;
         Self::parse(&text).with_context(|| format!("read {name}, as --json writes it"))
     }
 
-    /// With another schema the members have another meaning: nothing can be said of them.
+    /// Refuses another schema, because its members may have another meaning.
     fn parse(text: &str) -> anyhow::Result<Self> {
         #[derive(Deserialize)]
         struct Stamp {
@@ -160,7 +160,7 @@ impl Report {
             .find(|row| (row.situation, row.op, row.observer) == (situation, op, observer))
     }
 
-    /// The table for people, in milliseconds.
+    /// Returns the table in milliseconds.
     pub(crate) fn table(&self) -> String {
         let mut table = format!("{}; milliseconds\n\n", self.machine);
         table += "situation  measure                 n      p50      p90      p99      max  missed  ratio  lists/s\n";
@@ -178,7 +178,7 @@ impl Report {
     }
 }
 
-/// A number with so many decimals, or a dash.
+/// Formats a number with this many decimals, or a dash.
 pub(crate) fn number(figure: Option<f64>, decimals: usize) -> String {
     figure.map_or_else(|| "–".to_owned(), |it| format!("{it:.decimals$}"))
 }

@@ -1,4 +1,4 @@
-//! What a process in a lab does: one mounter, and one observer of three.
+//! The roles of a process in a lab: one mounter, and one of three observers.
 
 mod client;
 mod containers;
@@ -13,22 +13,22 @@ use tcgui_tests::doorbells::{INOTIFY, Limit};
 
 use crate::plan::Surroundings;
 
-/// What this process is.
+/// The role of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Does what `ip netns` does, and says when.
+    /// Makes the system calls of `ip netns`, and reports their time.
     Mounter,
-    /// Sees it as fast as the kernel allows.
+    /// Observes changes as fast as the kernel allows.
     Floor,
-    /// Sees it through the library.
+    /// Observes changes through the library.
     Watcher,
-    /// Sees it on the bus; starts the daemon too.
+    /// Observes changes on the bus. Also starts the daemon.
     Client,
 }
 
-/// Plays the role until the end of standard input.
+/// Runs the role until the end of standard input.
 pub(crate) fn play(role: Role, surroundings: Surroundings) -> anyhow::Result<()> {
-    // They go with the user namespace of the lab, of which the observer is the first process.
+    // The limits end with the user namespace of the lab, whose first process is the observer.
     let is_deaf = matches!(
         surroundings,
         Surroundings::NoInotify | Surroundings::NoDoorbells

@@ -1,7 +1,7 @@
-//! A run: situations, trials, turns; then the report and the verdict.
+//! A run: situations, trials and turns, then the report and the limits.
 //!
-//! Observers take turns, so that a disturbance of the machine meets all of them and the ratios of a run
-//! hold where its times do not. One operation is under way at a time.
+//! Observers take turns, so that a disturbance of the machine affects all of them. Then the ratios are valid even if the times
+//! are not. One operation is in progress at a time.
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
@@ -24,16 +24,16 @@ use crate::stats::Samples;
 use crate::thresholds::Thresholds;
 use crate::{markdown, picture};
 
-/// Between two situations: the kernel takes deleted namespaces apart for a while after they are gone.
+/// Pause between two situations, in which the kernel cleans up deleted namespaces.
 const CALM: Duration = Duration::from_secs(1);
 
-/// Exit status after SIGINT, as shells give it.
+/// Exit status after SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
 
-/// Measures, reports and judges.
+/// Measures, prints the report and checks the limits.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let thresholds = Thresholds::load()?;
-    // Both before minutes of measuring.
+    // Read both before the measurement, which takes minutes.
     let baseline = arguments.baseline.as_deref().map(Report::read);
     let baseline = baseline.transpose()?;
     let report = match &arguments.from {
@@ -106,7 +106,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<Report> {
     Report::new(machine, options, &measured)
 }
 
-/// Everything is stopped and gone when this returns, also with an error.
+/// Measures all situations. All processes have ended when this returns, even after an error.
 fn measure_all(arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
     let mut progress = Progress::new();
     progress.preparing("labs");
@@ -123,14 +123,14 @@ fn measure_all(arguments: &Arguments) -> anyhow::Result<Vec<Measured>> {
         measured.extend(rows.with_context(|| format!("measure {situation}"))?);
         progress.done(*situation, trials);
     }
-    // The figures are good all the same.
+    // The figures are valid even if this fails.
     if let Err(error) = run.labs.stop() {
         progress::complain(&error);
     }
     Ok(measured)
 }
 
-/// The samples of a step that were taken by an observer.
+/// Returns the samples of a step by an observer.
 fn row_of<'a>(
     rows: &'a mut [Measured],
     step: &Step,
@@ -143,9 +143,9 @@ fn row_of<'a>(
 
 struct Run {
     labs: Labs,
-    /// When something was last done in a lab, newest at the end.
+    /// The time of the last operation in each lab.
     last: Vec<(Observer, Instant)>,
-    /// How many namespaces are a thousand.
+    /// The number of namespaces that stands for a thousand.
     many: u32,
 }
 
@@ -217,7 +217,7 @@ impl Run {
         Ok(rows)
     }
 
-    /// Brings a lab into the situation, and waits until its observer knows.
+    /// Prepares a lab for the situation, and waits until its observer has seen that.
     fn prepare(
         &mut self,
         situation: Situation,
@@ -232,14 +232,14 @@ impl Run {
             self.labs.perform(observer, &order, NOTHING)?;
             awaited.extend(thing);
         }
-        // The floor sees only what it was told to look out for.
+        // The floor only sees the awaited thing.
         if observer != Observer::Floor {
             self.labs.wait_seen(observer, &awaited)?;
         }
         Ok(())
     }
 
-    /// The steps of one lab when it is its turn: one, or several that are so long `apart`.
+    /// Carries out the steps of one turn in a lab: one, or several at intervals of `apart`.
     fn turn(
         &mut self,
         observer: Observer,
@@ -252,7 +252,7 @@ impl Run {
             .collect();
         let outcomes = self.labs.perform_all(observer, &orders, apart)?;
         for order in steps.iter().filter_map(|step| step.then.as_ref()) {
-            // Only the watcher speaks of the directory. Should it not, later trials tell.
+            // Only the watcher reports the directory. If it does not, later trials reveal that.
             let speaks = *order == Order::Clear && observer == Observer::Watcher;
             let gone = (&[Thing::Directory][..], false);
             self.labs
@@ -263,13 +263,13 @@ impl Run {
         Ok(outcomes)
     }
 
-    /// Tells an observer what comes next.
+    /// Sends the next awaited thing to an observer.
     fn look_out(&mut self, observer: Observer, next: Option<&Step>) -> anyhow::Result<()> {
         let next = next.and_then(|step| step.things.first());
         next.map_or(Ok(()), |thing| self.labs.look_out(observer, thing))
     }
 
-    /// When the next operation may be done in a lab.
+    /// Returns the earliest time of the next operation in a lab.
     fn free(&self, observer: Observer, pause: Duration) -> Instant {
         let own = self.last.iter().find(|(it, _)| *it == observer);
         let own = own.map(|(_, last)| *last + pause);

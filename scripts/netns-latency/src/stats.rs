@@ -1,17 +1,17 @@
-//! Percentiles of exact samples. A few hundred are kept, so nothing is rounded.
+//! Percentiles of exact samples. Only a few hundred are kept, so they are not rounded.
 
 use std::time::Duration;
 
-/// How many lists the daemon may publish at once after a quiet time. It spaces the others.
+/// Number of lists that the daemon may publish immediately after a quiet time. It delays further lists.
 const LISTS_AT_ONCE: usize = 10;
 
-/// What an observer saw of one operation in one situation.
+/// The samples of one observer for one operation in one situation.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Samples {
-    /// From time zero to the sight, in ns, in the order of the trials.
+    /// Times in ns from time zero to the sight, in the order of the trials.
     seen: Vec<i64>,
     missed: usize,
-    /// Of a burst: how many lists arrived in a second, without those that may follow at once.
+    /// For bursts: lists per second, without those that may be published immediately.
     rates: Vec<f64>,
 }
 
@@ -25,33 +25,33 @@ pub(crate) struct Summary {
 }
 
 impl Samples {
-    /// Adds the result of a trial: how long it took, unless something was missed, and how much was.
+    /// Adds the result of a trial: its time, unless something was missed, and the number of missed things.
     pub(crate) fn push(&mut self, took_ns: Option<i64>, missed: usize) {
         self.seen.extend(took_ns);
         self.missed += missed;
     }
 
-    /// Adds when lists arrived during a burst, in ns and in their order.
+    /// Adds the arrivals of lists during a burst, in ns and in ascending order.
     pub(crate) fn push_lists(&mut self, arrivals: &[u64]) {
         self.rates.extend(rate(arrivals));
     }
 
-    /// The most lists in a second that a burst caused.
+    /// Returns the maximum number of lists per second in a burst.
     pub(crate) fn lists_per_s(&self) -> Option<f64> {
         self.rates.iter().copied().reduce(f64::max)
     }
 
-    /// The samples in the order of the trials.
+    /// Returns the samples in the order of the trials.
     pub(crate) fn seen(&self) -> &[i64] {
         &self.seen
     }
 
-    /// How many things were not seen.
+    /// Returns the number of things that were not seen.
     pub(crate) fn missed(&self) -> usize {
         self.missed
     }
 
-    /// The figures; none without a sample.
+    /// Returns the figures. `None` if there is no sample.
     pub(crate) fn summary(&self) -> Option<Summary> {
         let mut sorted = self.seen.clone();
         sorted.sort_unstable();
@@ -64,13 +64,13 @@ impl Samples {
     }
 }
 
-/// The smallest sample that this share of them (in percent) does not exceed.
+/// Returns the smallest sample that this percentage of them does not exceed.
 fn percentile(sorted: &[i64], percent: usize) -> Option<i64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()
 }
 
-/// How many there are in a second beyond [`LISTS_AT_ONCE`]; none for fewer than two arrivals.
+/// Returns the lists per second beyond [`LISTS_AT_ONCE`]. `None` for fewer than two arrivals.
 fn rate(arrivals: &[u64]) -> Option<f64> {
     let [first, .., last] = arrivals else {
         return None;
@@ -80,14 +80,14 @@ fn rate(arrivals: &[u64]) -> Option<f64> {
     (seconds > 0.0).then(|| f64::from(spaced) / seconds)
 }
 
-/// How many times the floor a time is.
+/// Returns a time divided by the floor.
 ///
-/// What was known before time zero took no time. Without a time of the floor's there is no ratio.
+/// A negative time counts as zero. `None` if the floor is not positive.
 pub(crate) fn ratio(p50_ns: i64, floor_ns: i64) -> Option<f64> {
     (floor_ns > 0).then(|| p50_ns.max(0) as f64 / floor_ns as f64)
 }
 
-/// For people; a run is far shorter than the 104 days that a `f64` holds exactly.
+/// Converts ns to ms for display. A run is far shorter than the 104 days of ns that an `f64` represents exactly.
 pub(crate) fn milliseconds(ns: i64) -> f64 {
     ns as f64 / 1e6
 }
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(samples.lists_per_s(), None);
         samples.push_lists(&[ms(5), ms(30)]);
         assert_eq!(samples.lists_per_s(), Some(0.0), "they may follow at once");
-        // Ten at once, and one every 25 ms.
+        // Ten lists immediately, then one every 25 ms.
         let paced: Vec<_> = (0..10)
             .map(|_| ms(5))
             .chain((1..=8).map(|n| ms(5 + 25 * n)))

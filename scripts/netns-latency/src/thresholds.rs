@@ -1,4 +1,4 @@
-//! The limits of `--check`, kept in `thresholds.json` beside the sources, each with its reason.
+//! The limits of `--check`. They are in `thresholds.json` next to the sources, each with its reason.
 
 use std::fmt;
 
@@ -10,19 +10,19 @@ use crate::plan::{Observer, Op, Situation};
 use crate::report::Row;
 use crate::stats;
 
-/// The file as it was when this program was built.
+/// The content of the file at build time.
 const FILE: &str = include_str!("../thresholds.json");
 
 /// All limits.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Thresholds {
-    /// How many trials of a row may be missed.
+    /// Maximum number of missed trials in a row of the table.
     missed: usize,
     limits: Vec<Limit>,
 }
 
-/// Limits of the rows that it names; those that were not measured are not looked at.
+/// Limits for the named rows. Rows that were not measured are skipped.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limit {
@@ -35,16 +35,16 @@ struct Limit {
     p99_ms: Option<f64>,
     max_ms: Option<f64>,
     lists_per_s: Option<f64>,
-    /// p50 to the p50 of the floor.
+    /// Limit of the p50 divided by the p50 of the floor.
     ratio: Option<f64>,
 }
 
-/// A limit that does not hold.
+/// A limit that is exceeded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Excess {
     row: String,
     figure: &'static str,
-    /// Nothing when there is no such figure, because no trial was seen.
+    /// `None` if there is no such figure, because no trial was seen.
     value: Option<f64>,
     limit: f64,
 }
@@ -62,7 +62,7 @@ impl fmt::Display for Excess {
 }
 
 impl Thresholds {
-    /// Reads the file that is part of this program.
+    /// Reads the file that is compiled in.
     pub(crate) fn load() -> anyhow::Result<Self> {
         serde_json::from_str(FILE).context("read thresholds.json")
     }
@@ -121,7 +121,7 @@ impl Limit {
         figures
             .into_iter()
             .filter_map(|(figure, value, limit)| Some((figure, value, limit?)))
-            // Not to know is not to hold.
+            // A missing figure counts as exceeded.
             .filter(|(_, value, limit)| value.is_none_or(|value| value > *limit))
             .map(|(figure, value, limit)| Excess {
                 row: row.name(),
@@ -147,7 +147,7 @@ mod tests {
         samples
     }
 
-    /// The rows of `present`, add: floor, watcher and client at the given times.
+    /// Returns the rows of `present`, add: floor, watcher and client with the given times.
     fn present_add(floor: Option<i64>, watcher: Option<i64>, client: Option<i64>) -> Vec<Row> {
         let observers = [
             (Observer::Floor, floor),
@@ -181,7 +181,7 @@ mod tests {
                 .unzip();
             let figures: Vec<_> = p50.into_iter().chain(max).flatten().collect();
             let expected: &[f64] = match situation {
-                // Of containers, only the worst is promised.
+                // For containers only the maximum has a limit.
                 Situation::Iproute2 | Situation::Docker | Situation::Podman => &[],
                 Situation::Others1000 => &[6.0],
                 Situation::Silent | Situation::Unannounced => &[1200.0],

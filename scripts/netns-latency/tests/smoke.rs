@@ -1,4 +1,4 @@
-//! The program itself: labs, mounters, observers, daemon and bus. Needs root and a built daemon.
+//! Tests of the complete program: labs, mounters, observers, daemon and bus. They need root and a built daemon.
 
 #[cfg(test)]
 mod tests {
@@ -9,7 +9,7 @@ mod tests {
     use serde_json::Value;
     use tempfile::TempDir;
 
-    /// The program with these arguments: its exit status, what it printed, and its complaints.
+    /// Runs the program with these arguments. Returns its exit status, standard output and standard error.
     fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
         let output = Command::new(env!("CARGO_BIN_EXE_netns-latency"))
             .args(arguments)
@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn every_observer_sees_every_operation() -> anyhow::Result<()> {
         let (rows, table) = measure(&["--trials", "2", "--situations", "fresh,link"])?;
-        // Add and del by three observers; three operations on links by two.
+        // Add and del by three observers, and three link operations by two.
         ensure!(rows.len() == 12, "{table}");
         ensure!(rows.iter().all(|row| row["n"] == 2), "{table}");
         nothing_was_seen_early(&rows)
@@ -60,7 +60,7 @@ mod tests {
         let situations = "others1000,burst1000,degraded,silent";
         let arguments = ["--trials", "1", "--many", "50", "--situations", situations];
         let (rows, table) = measure(&arguments)?;
-        // Add and del by three, two, three observers and one.
+        // Add and del by three, two and three observers, and by one.
         ensure!(rows.len() == 18, "{table}");
         let lists = rows.iter().filter(|row| row["lists_per_s"].is_f64());
         ensure!(
@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn every_change_of_a_sequence_is_measured() -> anyhow::Result<()> {
         let (rows, table) = measure(&["--trials", "3", "--situations", "sequence"])?;
-        // Add and del by two observers; five of each in a trial.
+        // Add and del by two observers, five of each in a trial.
         ensure!(rows.len() == 4, "{table}");
         ensure!(rows.iter().all(|row| row["n"] == 15), "{table}");
         nothing_was_seen_early(&rows)
@@ -107,7 +107,7 @@ mod tests {
             &markdown,
             "--check",
         ])?;
-        // What is too slow fails, the comparison does not.
+        // Exceeded limits cause the exit status, the comparison does not.
         ensure!(status == Some(1), "{status:?}: {complaints}");
         ensure!(
             complaints.contains("p50 (ms) is 3.000, limit 2"),
@@ -119,7 +119,7 @@ mod tests {
         Ok(())
     }
 
-    /// As an earlier version of this program wrote it.
+    /// A file in the form of an earlier version of this program.
     const EARLIER: &str = r#"{
         "schema": 1, "date_unix_s": 1795000000,
         "machine": {"kernel": "6.18", "cpus": 2, "cpu": null, "memory_kib": null, "load": null},

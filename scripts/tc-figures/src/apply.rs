@@ -1,8 +1,8 @@
-//! One Apply after the other, beside the floor and the empty query, in turns.
+//! Measures one Apply after the other, in turns with the floor and the empty query.
 //!
-//! The daemon logs how long it had each query: from the call of its queryable until the reply was passed to
-//! the session. The client measures how long it waited. Both are shown. The limits apply to the first one, because it
-//! does not depend on the client.
+//! The daemon logs the time of each query, from the call of its queryable until the reply was passed to the session. The client
+//! measures the time until the reply arrives. Both are shown. The limits apply to the first one, because it does not depend on
+//! the client.
 
 use std::time::Duration;
 
@@ -16,17 +16,17 @@ use crate::floor::Floor;
 const NETNS: &str = "measured";
 const LINK: Target<'static> = (NETNS, "va");
 
-/// Named namespaces in the second half.
+/// Number of named namespaces in the second half.
 const MANY: usize = 200;
 
-/// Namespaces in which a first Apply is measured.
+/// Number of namespaces in which a first Apply is measured.
 const FIRST: usize = 20;
 
-/// What an Apply leaves to do (a look, a publication) is over by then, also in the virtual machine.
+/// Pause in which the remaining work of an Apply (a dump, a publication) completes, also in the virtual machine.
 const REST: Duration = Duration::from_millis(100);
 const SHORT_REST: Duration = Duration::from_millis(20);
 
-/// Times of one situation.
+/// The times of one situation.
 #[derive(Debug, Default)]
 struct Series {
     floor: Vec<Duration>,
@@ -34,7 +34,7 @@ struct Series {
     empty_daemon: Vec<Duration>,
     client: Vec<Duration>,
     daemon: Vec<Duration>,
-    /// Sent as soon as the one before was answered.
+    /// Each was sent as soon as the preceding one was answered.
     at_once: Vec<Duration>,
     empty_at_once: Vec<Duration>,
 }
@@ -57,7 +57,7 @@ pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
 }
 
 fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Series> {
-    // The socket is open after the first one, and its netem is listed.
+    // After the first Apply the socket is open and the netem is listed.
     bench.apply(LINK, &json!({"delay_ms": 20.0}))?;
     rest(REST);
     let (asked, before) = (bench.asked(), bench.answered(EMPTY)?.len());
@@ -74,7 +74,7 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
         rest(REST);
     }
     series.daemon = bench.answered_since(asked)?;
-    // The last Apply was answered after the last of these.
+    // The last Apply was answered after the last of these queries.
     series.empty_daemon = bench.answered(EMPTY)?.split_off(before);
     for _ in 0..trials {
         series.empty_at_once.push(bench.ask_for_nothing()?);
@@ -88,7 +88,7 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
     Ok(series)
 }
 
-/// The first Apply in each of these namespaces: the client's times and the daemon's.
+/// Measures the first Apply in each of these namespaces: the times of the client and of the daemon.
 fn first(bench: &Bench, names: &[String]) -> anyhow::Result<Series> {
     for name in names {
         links::ip(name, "link set lo up")?;

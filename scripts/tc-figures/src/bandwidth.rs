@@ -1,8 +1,7 @@
-//! Counters and rates of a thousand interfaces: processor time, and how long a tick takes.
+//! Measures counters and rates of a thousand interfaces: the processor time, and the duration of a tick.
 //!
-//! The daemon does not publish when its clock ticks. Ticks are exactly one interval apart, so the earliest first arrival
-//! of all ticks gives their times. Only the time to read the first chunk of namespaces is missing. The last arrival of each
-//! tick is measured from there.
+//! The daemon does not publish its ticks. Ticks are exactly one interval apart, so the earliest first arrival of all ticks gives
+//! their times, except for the time to read the first chunk of namespaces. The last arrival of each tick is measured from there.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,29 +14,29 @@ use zenoh::Wait;
 use crate::bench::{Bench, ip_batch, rest, with_daemon};
 use crate::figure::{Figure, Unit, milliseconds};
 
-/// As an operator has it by default.
+/// The default interval.
 const INTERVAL: Duration = Duration::from_secs(2);
 
-/// Trials for each tick that is watched.
+/// Number of trials for each observed tick.
 const TRIALS_PER_TICK: u32 = 20;
 
-/// Sweeps, the other thing that an idle daemon does, are not the subject.
+/// No sweeps, which are the other activity of an idle daemon.
 const ARGUMENTS: [&str; 2] = ["--sweep-interval", "1h"];
 
-/// Two namespaces are joined by so many links; with the loopback each has one more.
+/// Number of links between two namespaces. Each namespace also has a loopback link.
 const LINKS: usize = 19;
 const FEW: usize = 50;
 const MANY: usize = 1000;
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
     let mut figures = Vec::new();
-    // The host's loopback is one more.
+    // The host's loopback is an additional interface.
     figures.extend(situation(trials, "50 namespaces", FEW, LINKS)?);
     figures.extend(situation(trials, "1000 namespaces", MANY, 0)?);
     Ok(figures)
 }
 
-/// A daemon of its own, with a thousand interfaces in so many namespaces.
+/// Measures a new daemon with a thousand interfaces in this number of namespaces.
 fn situation(
     trials: u32,
     name: &str,
@@ -76,7 +75,7 @@ fn watch(bench: &Bench, ticks: u32, expected: usize, name: &str) -> anyhow::Resu
         .wait()
         .map_err(|error| anyhow!(error))
         .context("subscribe to samples")?;
-    // What the start left to do is done.
+    // Wait for the remaining work of the start.
     rest(INTERVAL * 2);
     let daemon = bench.daemon()?;
     let (began, before) = (Instant::now(), daemon.cpu_time()?);
@@ -87,7 +86,7 @@ fn watch(bench: &Bench, ticks: u32, expected: usize, name: &str) -> anyhow::Resu
     let arrivals = arrivals.lock().unwrap_or_else(PoisonError::into_inner);
     let rounds = rounds(&arrivals);
     ensure!(rounds.len() > 2, "{} ticks seen", rounds.len());
-    // The first and the last may have been seen in part.
+    // Skip the first and the last tick, which may be incomplete.
     let rounds = rounds.get(1..rounds.len() - 1).unwrap_or_default();
     let missing = rounds
         .iter()
@@ -108,13 +107,13 @@ fn watch(bench: &Bench, ticks: u32, expected: usize, name: &str) -> anyhow::Resu
     ])
 }
 
-/// Arrivals by tick: between two ticks there is a long pause.
+/// Groups arrivals by tick. Between two ticks there is a long pause.
 fn rounds(arrivals: &[Instant]) -> Vec<&[Instant]> {
     let pause = |a: &Instant, b: &Instant| *b - *a < INTERVAL / 4;
     arrivals.chunk_by(pause).collect()
 }
 
-/// From each tick to its last arrival, in ms.
+/// Returns the time from each tick to its last arrival in ms.
 fn lateness(rounds: &[&[Instant]]) -> Vec<f64> {
     let Some(origin) = rounds.first().and_then(|round| round.first()) else {
         return Vec::new();
@@ -123,7 +122,7 @@ fn lateness(rounds: &[&[Instant]]) -> Vec<f64> {
         let due = *origin + INTERVAL * number;
         let first = *round.first()?;
         let last = *round.last()?;
-        // Either may be before the tick of the first round, if that was late.
+        // Either may be before the tick of the first round, if that round was late.
         let ms = |at: Instant| {
             milliseconds(at.saturating_duration_since(due))
                 - milliseconds(due.saturating_duration_since(at))

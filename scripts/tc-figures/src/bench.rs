@@ -1,4 +1,4 @@
-//! The daemon under measurement, a client of it, and what both say about one query.
+//! The measured daemon, a client, and the times that both report for a query.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ use tcgui_tests::wait::wait_for;
 
 use crate::run::TUNABLES;
 
-/// The daemon says on standard error how long it had each query; it does after it has answered.
+/// A wrapper with which the daemon logs the time of each query to standard error, after it has replied.
 const TRACED: &[&str] = &[
     "env",
     "-u",
@@ -27,15 +27,15 @@ const TRACED: &[&str] = &[
     "RUST_LOG=warn,tcgui_backend::bus::queries=trace",
 ];
 
-/// What it says then, and the fields.
+/// The message and the fields of that log line.
 const ANSWERED: &str = "query answered";
 const KEY: &str = "key=\"tcgui/default/query/";
 const ELAPSED: &str = "elapsed_us=";
 
-/// What an empty query asks about.
+/// The kind of an empty query.
 pub(crate) const EMPTY: &str = "interface";
 
-/// For a thousand of anything.
+/// Timeout for a thousand operations.
 pub(crate) const LONG: Duration = Duration::from_secs(60);
 
 /// An interface: its namespace, and its name there.
@@ -45,13 +45,13 @@ pub(crate) type Target<'a> = (&'a str, &'a str);
 #[derive(Debug)]
 pub(crate) struct Bench {
     scene: Scene,
-    /// Asks over a session of its own: no answer waits behind a list that somebody has to read.
+    /// A client with its own session, so that no reply waits behind a list.
     asker: Client,
-    /// Queries about traffic control so far.
+    /// Number of traffic-control queries so far.
     asked: Cell<usize>,
 }
 
-/// Measures with a daemon that is started with these arguments and stopped in order.
+/// Runs a measurement with a daemon that is started with these arguments and stopped in order.
 pub(crate) fn with_daemon<T>(
     arguments: &[&str],
     measure: impl FnOnce(&Bench) -> anyhow::Result<T>,
@@ -72,22 +72,22 @@ pub(crate) fn with_daemon<T>(
 }
 
 impl Bench {
-    /// The client, which listens to what released frontends do.
+    /// Returns the client that has the subscriptions of released frontends.
     pub(crate) fn client(&self) -> anyhow::Result<&Client> {
         self.scene.client()
     }
 
-    /// The client that only asks.
+    /// Returns the client that only sends queries.
     pub(crate) fn asker(&self) -> &Client {
         &self.asker
     }
 
-    /// The daemon, to be weighed.
+    /// Returns the daemon, for its resource usage.
     pub(crate) fn daemon(&self) -> anyhow::Result<&Daemon> {
         self.scene.daemon()
     }
 
-    /// Waits until so many *named* namespaces are listed.
+    /// Waits until this number of *named* namespaces is listed.
     pub(crate) fn wait_namespaces(&self, count: usize) -> anyhow::Result<()> {
         let what = format!("{count} namespaces are listed");
         let client = self.client()?;
@@ -107,27 +107,27 @@ impl Bench {
         self.client()?.wait_for(&what, SOON, is_up).map(drop)
     }
 
-    /// An empty query. What it takes is the way there and back.
+    /// Sends an empty query and returns its duration, which is the time of the transport and the main loop.
     pub(crate) fn ask_for_nothing(&self) -> anyhow::Result<Duration> {
         let (reply, elapsed) = self.asker.ask(EMPTY, &empty_request())?;
         ensure!(is_nothing(&reply), "an answer to an empty query: {reply}");
         Ok(elapsed)
     }
 
-    /// Asks about traffic control, and returns the answer and how long it took.
+    /// Sends a traffic-control request. Returns the reply and the duration.
     pub(crate) fn tc(&self, request: &Value) -> anyhow::Result<(Value, Duration)> {
         self.asked.set(self.asked.get() + 1);
         self.asker.ask("tc", request)
     }
 
-    /// Impairs an interface, and returns how long that took.
+    /// Impairs an interface and returns the duration.
     pub(crate) fn apply(&self, target: Target<'_>, netem: &Value) -> anyhow::Result<Duration> {
         let (reply, elapsed) = self.tc(&apply_request(target, netem))?;
         ensure!(reply["success"] == true, "Apply {netem}: {reply}");
         Ok(elapsed)
     }
 
-    /// Takes the netem of an interface away.
+    /// Removes the netem of an interface.
     pub(crate) fn remove(&self, (namespace, interface): Target<'_>) -> anyhow::Result<()> {
         let request =
             json!({"namespace": namespace, "interface": interface, "operation": "Remove"});
@@ -136,7 +136,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Brings an interface up or down, and returns how long that took.
+    /// Brings an interface up or down and returns the duration.
     pub(crate) fn switch(
         &self,
         (namespace, interface): Target<'_>,
@@ -153,19 +153,19 @@ impl Bench {
         Ok(elapsed)
     }
 
-    /// How many queries about traffic control have been asked.
+    /// Returns the number of traffic-control queries so far.
     pub(crate) fn asked(&self) -> usize {
         self.asked.get()
     }
 
-    /// How long the daemon had each query of one kind so far, in the order in which it answered.
+    /// Returns the daemon's time for each query of one kind so far, in the order of its replies.
     pub(crate) fn answered(&self, what: &str) -> anyhow::Result<Vec<Duration>> {
         Ok(answered(&self.daemon()?.stderr(), what))
     }
 
-    /// How long the daemon had each query about traffic control from this number on.
+    /// Returns the daemon's time for each traffic-control query from this number on.
     pub(crate) fn answered_since(&self, first: usize) -> anyhow::Result<Vec<Duration>> {
-        // A reply arrives before the daemon has said that it sent it.
+        // A reply arrives before the daemon has logged it.
         let times = wait_for(
             "the daemon has said how long it had each query",
             SOON,
@@ -175,7 +175,7 @@ impl Bench {
         Ok(times.get(first..).unwrap_or_default().to_vec())
     }
 
-    /// Everything goes, and the daemon ends as told.
+    /// Removes all namespaces and stops the daemon in order.
     fn end(&mut self) -> anyhow::Result<()> {
         let Ok(daemon) = self.scene.take_daemon() else {
             return Ok(());
@@ -188,19 +188,19 @@ impl Bench {
     }
 }
 
-/// What an empty query asks: to switch an interface that is not there. The main loop decodes it, looks, and
-/// refuses by itself.
+/// Returns the request of an empty query: to switch an interface that does not exist. The main loop decodes it, searches the
+/// interface, and refuses the request without a worker.
 pub(crate) fn empty_request() -> Value {
     json!({"namespace": "default", "interface": "nothing", "operation": "Enable"})
 }
 
-/// Returns whether this is the answer to an empty query.
+/// Returns whether a reply is that of an empty query.
 pub(crate) fn is_nothing(reply: &Value) -> bool {
     let message = reply["message"].as_str();
     reply["success"] == false && message.is_some_and(|it| it.starts_with("no interface nothing"))
 }
 
-/// The request of a frontend for a flat configuration; what it does not say is off.
+/// Returns a frontend's request for a flat configuration. Features that it does not contain are off.
 pub(crate) fn apply_request((namespace, interface): Target<'_>, netem: &Value) -> Value {
     let mut flat = json!({"loss": 0.0});
     if let (Some(flat), Some(netem)) = (flat.as_object_mut(), netem.as_object()) {
@@ -209,7 +209,7 @@ pub(crate) fn apply_request((namespace, interface): Target<'_>, netem: &Value) -
     json!({"namespace": namespace, "interface": interface, "operation": {"Apply": flat}})
 }
 
-/// What the log says about queries of one kind.
+/// Returns the times of queries of one kind in the log.
 fn answered(log: &str, what: &str) -> Vec<Duration> {
     let lines = log.lines().filter(|line| line.contains(ANSWERED));
     let elapsed = |line: &str| {
@@ -222,7 +222,7 @@ fn answered(log: &str, what: &str) -> Vec<Duration> {
     lines.filter_map(elapsed).collect()
 }
 
-/// Lets everybody fall asleep again before the next thing is measured.
+/// Waits until all processes are idle before the next measurement.
 pub(crate) fn rest(period: Duration) {
     let end = Instant::now() + period;
     loop {
@@ -230,12 +230,12 @@ pub(crate) fn rest(period: Duration) {
         if left.is_zero() {
             return;
         }
-        // It may return early.
+        // park_timeout may return early.
         thread::park_timeout(left);
     }
 }
 
-/// Runs lines of `ip` in a namespace, all by one process.
+/// Runs lines of `ip` in a namespace with one process.
 pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> anyhow::Result<()> {
     let batch = tempfile::NamedTempFile::new().context("make a file for ip")?;
     fs::write(batch.path(), lines.join("\n") + "\n")?;
@@ -246,7 +246,7 @@ pub(crate) fn ip_batch(namespace: Option<&str>, lines: &[String]) -> anyhow::Res
     run_program(command.arg("-batch").arg(batch.path())).map(drop)
 }
 
-/// Makes a pair of veths in one namespace, both up.
+/// Creates a veth pair in one namespace, both ends up.
 pub(crate) fn veth_pair(namespace: Option<&str>, here: &str, there: &str) -> anyhow::Result<()> {
     let lines = [
         format!("link add {here} type veth peer name {there}"),
@@ -256,7 +256,7 @@ pub(crate) fn veth_pair(namespace: Option<&str>, here: &str, there: &str) -> any
     ip_batch(namespace, &lines)
 }
 
-/// Does something on a thread inside a *named* namespace; a socket that it opens stays there.
+/// Runs work on a thread inside a *named* namespace. A socket that it opens stays in the namespace.
 pub(crate) fn inside_named<T: Send>(
     name: &str,
     work: impl FnOnce() -> anyhow::Result<T> + Send,

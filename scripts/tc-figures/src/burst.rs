@@ -1,4 +1,4 @@
-//! Two hundred Apply at once on one interface, and what queries about others feel of them.
+//! Measures two hundred concurrent Apply requests on one interface, and their effect on queries about other interfaces.
 //!
 //! A frontend sends one Apply for each step of a slider and waits for none of them. Any query in a burst waits in the link
 //! and for the processor. So each Apply on another interface directly follows an empty query, which waits as long. Their
@@ -29,7 +29,7 @@ use crate::figure::{Figure, Unit, median, milliseconds};
 
 const NETNS: &str = "measured";
 const LINK: Target<'static> = (NETNS, "va");
-/// Enough of them that none gets two Apply in one burst, of which one would supersede the other.
+/// Enough interfaces that none gets two Apply requests in one burst, of which one would supersede the other.
 const OTHERS: [Target<'static>; 5] = [
     ("other", "v0"),
     ("other", "v1"),
@@ -38,26 +38,26 @@ const OTHERS: [Target<'static>; 5] = [
     ("other", "v4"),
 ];
 
-/// Apply in one burst.
+/// Number of Apply requests in a burst.
 const BURST: u32 = 200;
 
-/// After so many of the burst come an empty query and an Apply on another interface.
+/// After this number of requests, an empty query and an Apply on another interface are inserted.
 const STRIDE: u32 = 40;
 
-/// Trials of a run for each round: quiet queries, a burst, and one with others strewn into it.
+/// Number of trials for each round: quiet queries, a burst, and a burst with inserted queries.
 const TRIALS_PER_ROUND: u32 = 20;
 
-/// What a burst leaves to do is over by then.
+/// Pause in which the remaining work of a burst completes.
 const REST: Duration = Duration::from_millis(500);
 const SHORT_REST: Duration = Duration::from_millis(100);
 
-/// `RTM_NEWQDISC`, `RTNLGRP_TC` as a mask, the sizes of `nlmsghdr` and `tcmsg` (`man 7 rtnetlink`).
+/// `RTM_NEWQDISC`, `RTNLGRP_TC` as a mask, and the sizes of `nlmsghdr` and `tcmsg` (rtnetlink(7)).
 const NEW_QDISC: u16 = 36;
 const TC: u32 = 1 << 3;
 const HEADER: usize = 16;
 const TCMSG: usize = 20;
 
-/// What was strewn into bursts, in pairs: empty queries, and Apply on other interfaces.
+/// The queries that were inserted into bursts, in pairs: empty queries, and Apply requests on other interfaces.
 #[derive(Debug, Default)]
 struct Inside {
     empty: Vec<Duration>,
@@ -65,7 +65,7 @@ struct Inside {
 }
 
 impl Inside {
-    /// How much longer each Apply took than the empty query before it, in ms.
+    /// Returns how much longer each Apply took than the empty query before it, in ms.
     fn more(&self) -> Vec<f64> {
         let pairs = self.other.iter().zip(&self.empty);
         pairs
@@ -83,14 +83,14 @@ struct Series {
     replaces: Vec<f64>,
 }
 
-/// What one burst took.
+/// The times of one burst.
 #[derive(Debug)]
 struct Burst {
-    /// From the first query sent to the last one answered.
+    /// From the first query to the last reply.
     total: Duration,
-    /// From the last Apply sent to its answer.
+    /// From the last Apply to its reply.
     last: Duration,
-    /// The same for the empty query sent directly after it. It waits behind the same queries, and then for nothing.
+    /// The same for the empty query sent directly after it, which waits only for the preceding queries.
     after: Duration,
 }
 
@@ -122,7 +122,7 @@ fn round(
     series: &mut Series,
     number: u32,
 ) -> anyhow::Result<()> {
-    // Another one each round, so that every Apply changes something.
+    // A new delay each round, so that every Apply changes something.
     let delay_ms = f64::from(10 + number % 50);
     for other in OTHERS {
         rest(SHORT_REST);
@@ -142,14 +142,14 @@ fn round(
     watcher.ensure_in_force(BURST)
 }
 
-/// What a query of a burst is.
+/// The kind of a query in a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// One of the 200.
+    /// One of the 200 Apply requests.
     Apply(u32),
-    /// Sent after the last of them.
+    /// The empty query sent after the last of them.
     After,
-    /// Strewn into it, of the pair with this number.
+    /// The inserted queries of the pair with this number.
     Empty(usize),
     Other(usize),
 }
@@ -171,8 +171,8 @@ impl Asked {
     }
 }
 
-/// Sends 200 and an empty query, and waits for every answer. With something strewn into it, the other interfaces get
-/// that delay.
+/// Sends 200 Apply requests and an empty query, and waits for every reply. If queries are inserted, the other interfaces get that
+/// delay.
 fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Burst> {
     let (tx, answers) = mpsc::channel();
     let start = Instant::now();
@@ -185,7 +185,7 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Bu
             .payload(request.to_string())
             .callback(move |reply| {
                 let payload = reply.result().map(|it| it.payload().to_bytes().to_vec());
-                // Nobody waits any more: the measurement has failed.
+                // The receiver is dropped if the measurement has failed.
                 let answer = (asked, sent.elapsed(), payload.unwrap_or_default());
                 tx.send(answer).ok();
             })
@@ -210,7 +210,7 @@ fn burst(bench: &Bench, strewn: Option<(&mut Inside, f64)>) -> anyhow::Result<Bu
     let mut answered = 0;
     let (mut last, mut after) = (Duration::ZERO, Duration::ZERO);
     let (mut empty, mut other) = (BTreeMap::new(), BTreeMap::new());
-    // Ends when every query has ended.
+    // The loop ends when every query has ended.
     for (asked, elapsed, payload) in answers {
         let reply: Value = serde_json::from_slice(&payload).unwrap_or_default();
         let good = asked.is_answered_by(&reply);
@@ -293,7 +293,7 @@ fn figures(series: &Series) -> Vec<Figure> {
     ]
 }
 
-/// What the kernel does in the namespace of the burst, seen from inside.
+/// Observes the kernel in the namespace of the burst.
 #[derive(Debug)]
 struct Watcher {
     events: OwnedFd,
@@ -320,14 +320,14 @@ impl Watcher {
         })
     }
 
-    /// How often the netem was made or changed since the last time.
+    /// Returns how often the netem was created or changed since the last call.
     fn replaces(&mut self) -> anyhow::Result<u32> {
         let mut buffer = vec![0; 32 * 1024];
         let mut count = 0;
         loop {
             let length = match recv(self.events.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                 Err(Errno::EAGAIN) => return Ok(count),
-                // Lost events would be replaces that nobody counts.
+                // A lost event would be a replace that is not counted.
                 received => received.context("receive events about qdiscs")?,
             };
             let events = buffer.get(..length).unwrap_or_default();
@@ -335,7 +335,7 @@ impl Watcher {
         }
     }
 
-    /// Fails when the netem is not that of the last Apply of a burst.
+    /// Fails if the netem is not that of the last Apply of a burst.
     fn ensure_in_force(&mut self, delay_ms: u32) -> anyhow::Result<()> {
         let qdiscs = self.requests.qdiscs()?;
         let root =
@@ -350,7 +350,7 @@ impl Watcher {
     }
 }
 
-/// Counts the messages that say that a qdisc of this link is there.
+/// Counts the messages about a new or changed qdisc of this link.
 fn replaces(mut datagram: &[u8], ifindex: u32) -> u32 {
     let mut count = 0;
     while let Some((header, _)) = datagram.split_first_chunk::<HEADER>() {

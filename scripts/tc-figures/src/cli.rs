@@ -1,4 +1,4 @@
-//! The command line, and what it means.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -6,10 +6,10 @@ use clap::{Parser, ValueEnum};
 
 use crate::part::Part;
 
-/// Exit status when a limit is exceeded.
+/// Exit status if a limit is exceeded.
 pub(crate) const EXCEEDED: u8 = 1;
 
-/// Exit status when nothing could be measured, as for a wrong command line.
+/// Exit status if nothing could be measured, for example because of a wrong command line.
 pub(crate) const FAILED: u8 = 2;
 
 const MORE: &str = "\
@@ -68,12 +68,12 @@ pub(crate) struct Arguments {
     pub(crate) inside: Option<Part>,
 }
 
-/// Which limits are looked at.
+/// The limits that `--check` compares.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Check {
     /// All of them.
     All,
-    /// Those that hold on a busy machine too.
+    /// Only those that also hold on a busy machine.
     Steady,
 }
 

@@ -1,6 +1,6 @@
-//! A diagnostics run against a target that never answers, and everything beside it.
+//! Measures other operations during a diagnostics run against a target that never replies.
 //!
-//! The target is an address in the subnet of a veth. It has a neighbour entry, and no host has its link address. So
+//! The target is an address in the subnet of a veth. It has a neighbour entry, but no host has that link address. Therefore
 //! packets to it are sent and dropped, and the run lasts until its timeout.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,22 +21,22 @@ const SWITCHED: Target<'static> = ("default", "va");
 const TARGET: &str = "10.99.0.99";
 const TIMEOUT_MS: u32 = 5000;
 
-/// A run that ends sooner did not wait for its target.
+/// Minimum duration of a run. A shorter run did not wait for its target.
 const SHORTEST: Duration = Duration::from_millis(200);
 
-/// Trials for each diagnostics run.
+/// Number of trials for each diagnostics run.
 const TRIALS_PER_RUN: u32 = 100;
 
-/// How often samples are published meanwhile, so that there are enough of them.
+/// Interval of the counter samples, short enough for a sufficient number of them.
 const INTERVAL: Duration = Duration::from_millis(100);
 const REST: Duration = Duration::from_millis(25);
 
-/// What happens beside a run, or without one.
+/// The times of other operations during a run, or without one.
 #[derive(Debug, Default)]
 struct Beside {
     empty: Vec<Duration>,
     switch: Vec<Duration>,
-    /// By how much samples of one interface were apart more than they should.
+    /// The time by which the interval between samples of one interface was too long.
     late: Vec<Duration>,
 }
 
@@ -92,7 +92,7 @@ fn diagnose(client: &Client) -> anyhow::Result<(Value, Duration)> {
     client.ask("diagnostics", &request)
 }
 
-/// Asks this and that until it is over.
+/// Sends queries of several kinds until the run is over.
 fn beside(
     bench: &Bench,
     samples: &Samples,
@@ -148,7 +148,7 @@ fn figures(without: &Beside, during: Option<(&Beside, &Vec<Duration>)>, why: &st
     figures
 }
 
-/// The arrivals of samples of one interface, over a session of their own.
+/// The arrivals of samples of one interface, received over a separate session.
 #[derive(Debug)]
 struct Samples {
     arrivals: Arc<Mutex<Vec<Instant>>>,
@@ -179,7 +179,7 @@ impl Samples {
         })
     }
 
-    /// What arrived since the last time.
+    /// Removes and returns the arrivals since the last call.
     fn take(&self) -> Vec<Instant> {
         let mut arrivals = self.arrivals.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut arrivals)

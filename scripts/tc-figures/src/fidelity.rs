@@ -1,10 +1,10 @@
-//! What becomes of packets: sent in one namespace, counted and timed in another, a netem between them.
+//! Checks the accuracy of netem: packets are sent in one namespace and received in another, with a netem between them.
 //!
 //! ```text
 //!  left ── va (netem, by Apply over the bus) ──── vb ── right
 //! ```
 //!
-//! Sender and receiver are threads of this process, so their clock is the same.
+//! Sender and receiver are threads of this process, so they use the same clock.
 
 mod flight;
 mod frames;
@@ -25,20 +25,20 @@ const LINK: Target<'static> = (LEFT, "va");
 const LEFT_ADDRESS: &str = "10.7.0.1";
 const RIGHT_ADDRESS: &str = "10.7.0.2";
 
-/// Delays that are checked, in ms.
+/// The checked delays in ms.
 const DELAYS: [f64; 4] = [0.5, 10.0, 100.0, 1000.0];
 
-/// Packets of the check of loss, whatever the number of trials: three standard deviations mean little
-/// with fewer.
+/// Number of packets for the check of loss, independent of the number of trials. With fewer packets three standard deviations
+/// would be too wide.
 const LOSS_PACKETS: u32 = 2000;
 const LOSS: f64 = 0.1;
 
-/// Rates that are checked, in kbit/s.
+/// The checked rates in kbit/s.
 const RATES: [u32; 2] = [1000, 8000];
 
-/// Between packets whose delay is taken: each finds everybody asleep.
+/// Interval of packets whose delay is measured, so that sender and receiver are idle before each.
 const APART: Duration = Duration::from_millis(10);
-/// Between packets of which many are to be on the way at once.
+/// Interval of packets of which many must be in flight.
 const CLOSE: Duration = Duration::from_millis(2);
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
@@ -91,7 +91,7 @@ fn delays(bench: &Bench, path: &Path, packets: u32) -> anyhow::Result<Vec<Figure
     let quiet = path
         .fly(packets, APART, Duration::from_millis(500))?
         .delays();
-    // The time to wake up sender and receiver, which an emulated processor needs a millisecond for.
+    // The time to wake up sender and receiver, about a millisecond on an emulated processor.
     let mut sorted = quiet.clone();
     sorted.sort_unstable();
     let base = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
@@ -119,7 +119,7 @@ fn loss(bench: &Bench, path: &Path) -> anyhow::Result<Figure> {
     Ok(Figure::value("loss 10 %, off by", Unit::Deviations, deviation.abs()).noted(note))
 }
 
-/// What only has to be seen.
+/// Counts packets that are overtaken, duplicated or corrupted. The limits only require that each of these occurs.
 fn events(bench: &Bench, path: &Path, packets: u32) -> anyhow::Result<Vec<Figure>> {
     let count = |name: &str, count: u32| {
         Figure::value(name, Unit::Count, f64::from(count)).noted(format!("of {packets} packets"))

@@ -1,4 +1,4 @@
-//! A figure: a name, a unit, and the exact samples. A few thousand are kept, so nothing is rounded.
+//! A figure: a name, a unit, and the exact samples. Only a few thousand are kept, so they are not rounded.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::part::Part;
 
-/// What a sample counts.
+/// The unit of a sample.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Unit {
     #[serde(rename = "ms")]
@@ -16,10 +16,10 @@ pub(crate) enum Unit {
     Percent,
     #[serde(rename = "Mbit/s")]
     MegabitsPerSecond,
-    /// How many times something else it is.
+    /// A ratio to another figure.
     #[serde(rename = "×")]
     Times,
-    /// Standard deviations from what is expected.
+    /// Standard deviations from the expected value.
     #[serde(rename = "σ")]
     Deviations,
     #[serde(rename = "")]
@@ -39,19 +39,19 @@ impl fmt::Display for Unit {
     }
 }
 
-/// One line of the table.
+/// A line of the table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
-    /// Set when it is said.
+    /// Set when the figure is reported.
     pub(crate) part: Option<Part>,
     pub(crate) name: String,
     pub(crate) unit: Unit,
     pub(crate) samples: Vec<f64>,
-    /// Why there are no samples, for instance.
+    /// A remark, for example why there are no samples.
     pub(crate) note: Option<String>,
 }
 
-/// What is shown and judged of the samples.
+/// The values that are shown and compared with limits.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) p50: f64,
@@ -61,7 +61,7 @@ pub(crate) struct Summary {
 }
 
 impl Figure {
-    /// A figure of many samples.
+    /// Creates a figure with several samples.
     pub(crate) fn new(name: impl Into<String>, unit: Unit, samples: Vec<f64>) -> Self {
         Self {
             part: None,
@@ -72,18 +72,18 @@ impl Figure {
         }
     }
 
-    /// A figure that is one value.
+    /// Creates a figure with one value.
     pub(crate) fn value(name: impl Into<String>, unit: Unit, value: f64) -> Self {
         Self::new(name, unit, vec![value])
     }
 
-    /// A figure of times.
+    /// Creates a figure from times.
     pub(crate) fn times(name: impl Into<String>, times: &[Duration]) -> Self {
         let samples = times.iter().copied().map(milliseconds).collect();
         Self::new(name, Unit::Milliseconds, samples)
     }
 
-    /// A figure that could not be had.
+    /// Creates a figure that could not be measured.
     pub(crate) fn missing(name: impl Into<String>, unit: Unit, why: impl Into<String>) -> Self {
         Self {
             note: Some(why.into()),
@@ -99,7 +99,7 @@ impl Figure {
         }
     }
 
-    /// The summary; none without a sample.
+    /// Returns the summary. `None` if there is no sample.
     pub(crate) fn summary(&self) -> Option<Summary> {
         let mut sorted = self.samples.clone();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -112,19 +112,19 @@ impl Figure {
     }
 }
 
-/// The smallest sample that this share of them (in percent) does not exceed.
+/// Returns the smallest sample that this percentage of them does not exceed.
 fn percentile(sorted: &[f64], percent: usize) -> Option<f64> {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).copied()
 }
 
-/// The median of times, in ms.
+/// Returns the median of times in ms.
 pub(crate) fn median(times: &[Duration]) -> f64 {
     let figure = Figure::times("", times);
     figure.summary().map_or(f64::NAN, |it| it.p50)
 }
 
-/// For people and ratios.
+/// Converts a time to ms, for display and ratios.
 pub(crate) fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }

@@ -1,6 +1,6 @@
-//! The least that any program could need: one netlink replace and one dump, on a socket that is open.
+//! The minimum time of any program: one netlink replace and one dump on an open socket.
 //!
-//! In a namespace without a name, of which the daemon knows nothing, with the same links as the one in
+//! It is measured in a namespace without a name, which the daemon does not know. That namespace has the same links as the one in
 //! which the daemon is measured.
 
 use std::thread;
@@ -15,10 +15,10 @@ use tcgui_backend::kernel::rtnetlink::RequestSocket;
 
 use crate::bench::veth_pair;
 
-/// `10:`, as somebody with `tc` would choose.
+/// `10:`, a usual choice with `tc`.
 const HANDLE: u32 = 0x10_0000;
 
-/// A socket in the namespace, which lives as long.
+/// A socket in the namespace. It keeps the namespace alive.
 #[derive(Debug)]
 pub(crate) struct Floor {
     socket: RequestSocket,
@@ -27,7 +27,7 @@ pub(crate) struct Floor {
 }
 
 impl Floor {
-    /// Makes the namespace, on a thread that ends there.
+    /// Creates the namespace on a thread that ends afterwards.
     pub(crate) fn open() -> anyhow::Result<Self> {
         let visitor = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET).context("make a namespace for the floor")?;
@@ -43,12 +43,12 @@ impl Floor {
         let mut floor = visitor
             .join()
             .map_err(|_| anyhow!("the visitor panicked"))??;
-        // The first one makes what the others replace.
+        // The first call creates the netem that the others replace.
         floor.replace_and_dump()?;
         Ok(floor)
     }
 
-    /// Replaces the netem by another one and reads all qdiscs; returns how long both took.
+    /// Replaces the netem and reads all qdiscs. Returns the duration of both.
     pub(crate) fn replace_and_dump(&mut self) -> anyhow::Result<Duration> {
         self.turn += 1;
         let netem = Netem {

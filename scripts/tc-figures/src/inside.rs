@@ -1,4 +1,4 @@
-//! One part, measured where this process is.
+//! Measures one part in this process.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::figure::Figure;
 use crate::part::Part;
 use crate::{apply, bandwidth, burst, diagnostics, fidelity, switch};
 
-/// Measures a part here, and says the figures on standard output.
+/// Measures a part here, and writes the figures to standard output.
 pub(crate) fn measure(part: Part, trials: u32) -> anyhow::Result<()> {
     let figures = match part {
         Part::Apply => apply::measure(trials),

@@ -1,4 +1,4 @@
-//! Measures traffic control: what it takes, what it delays, and whether packets are impaired as told.
+//! Measures traffic control: its cost, its delays, and the accuracy of the impairments.
 //!
 //! ```text
 //!            ┌─ lab (private namespaces) ── switch, diagnostics, bandwidth ─┐
@@ -6,9 +6,9 @@
 //!  (run.rs)  └─ scripts/with-netem.sh ───── apply, burst, fidelity ─────────┘
 //! ```
 //!
-//! Every part is measured by this binary started again where the part belongs; it says its figures on
-//! standard output, a line of JSON each. Parts that need netem run through `scripts/with-netem.sh`, because the
-//! kernel of a machine may not have it.
+//! This binary starts itself for every part, in the environment of that part. The child writes its figures to standard output,
+//! one line of JSON for each. Parts that need netem run through `scripts/with-netem.sh`, because the kernel of a machine may not
+//! have it.
 
 mod apply;
 mod bandwidth;

@@ -1,4 +1,4 @@
-//! The parts of a run, and where each is measured.
+//! The parts of a run, and their environments.
 
 use std::fmt;
 
@@ -11,29 +11,29 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Part {
     /// One Apply after the other.
     Apply,
-    /// Many at once.
+    /// Many Apply requests at once.
     Burst,
     /// Enable and Disable.
     Switch,
-    /// A diagnostics run, and everything beside it.
+    /// Other operations during a diagnostics run.
     Diagnostics,
     /// Counters and rates.
     Bandwidth,
-    /// What becomes of packets.
+    /// The accuracy of impairments.
     Fidelity,
 }
 
-/// Where a part is measured.
+/// The environment of a part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// On the kernel of this machine, in namespaces of its own.
+    /// The kernel of this machine, in private namespaces.
     Lab,
-    /// On a kernel with netem.
+    /// A kernel with netem.
     NetemKernel,
 }
 
 impl Part {
-    /// All of them, in the order of the table.
+    /// All parts in the order of the table.
     pub(crate) const ALL: [Self; 6] = [
         Self::Apply,
         Self::Burst,
@@ -43,7 +43,7 @@ impl Part {
         Self::Fidelity,
     ];
 
-    /// Returns where it is measured.
+    /// Returns the environment of the part.
     pub(crate) fn stage(self) -> Stage {
         match self {
             Self::Apply | Self::Burst | Self::Fidelity => Stage::NetemKernel,
@@ -51,7 +51,7 @@ impl Part {
         }
     }
 
-    /// Returns the word on the command line.
+    /// Returns the name on the command line.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Apply => "apply",

@@ -1,15 +1,15 @@
-//! What a person sees while it runs: the only place that writes to standard error.
+//! Progress messages. No other module writes to standard error.
 
 use std::fmt;
 use std::io::{self, Write};
 
-/// Says something to the person, on lines of its own.
+/// Prints a message on separate lines.
 pub(crate) fn say(text: impl fmt::Display) {
     // Standard error may be closed.
     writeln!(io::stderr(), "{text}").ok();
 }
 
-/// Says why something failed.
+/// Prints an error.
 pub(crate) fn complain(error: &anyhow::Error) {
     say(format_args!("tc-figures: {error:#}"));
 }

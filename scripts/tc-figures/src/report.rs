@@ -1,4 +1,4 @@
-//! The figures of a run: the table for people, the JSON for programs and for later comparison.
+//! The figures of a run: a table for people, and JSON for programs and later comparison.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use tcgui_tests::machine::Machine;
 use crate::figure::Figure;
 use crate::thresholds::Thresholds;
 
-/// Changes when a member of the JSON changes its meaning.
+/// The version of the JSON. It must change if the meaning of a member changes.
 const SCHEMA: u32 = 1;
 
 /// The figures of one run.
@@ -55,7 +55,7 @@ impl Baseline {
 }
 
 impl Report {
-    /// Puts a run together.
+    /// Creates the report of a run.
     pub(crate) fn new(
         machine: Machine,
         trials: u32,
@@ -99,7 +99,7 @@ impl Report {
         }))
     }
 
-    /// The table for people; with a baseline, its medians stand beside the new ones.
+    /// Returns the table. With a baseline it also shows the earlier medians.
     pub(crate) fn table(&self, limits: &Thresholds, baseline: Option<&Baseline>) -> String {
         let build = if self.optimised {
             ""

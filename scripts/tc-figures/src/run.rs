@@ -1,4 +1,4 @@
-//! A run: every part where it belongs, one after the other; then the report and the verdict.
+//! A run: measures every part in its environment, one after the other, then prints the report and checks the limits.
 
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
@@ -19,15 +19,15 @@ use crate::progress;
 use crate::report::{Baseline, Report};
 use crate::thresholds::Thresholds;
 
-/// Time limit of a part that runs on a kernel with netem, and the addition for each trial. A quiet machine
-/// with an emulated processor needs a fifth of it.
+/// Time limit of a part that runs on a kernel with netem, and the addition for each trial. An idle machine with an emulated
+/// processor needs a fifth of it.
 const NETEM_LIMIT: Duration = Duration::from_secs(300);
 const NETEM_LIMIT_PER_TRIAL: Duration = Duration::from_secs(5);
 
-/// Exit status after SIGINT, as shells give it.
+/// Exit status after SIGINT, as in shells.
 const INTERRUPTED: u8 = 130;
 
-/// Measures, reports and judges.
+/// Measures, prints the report and checks the limits.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     ensure!(
         nix::unistd::geteuid().is_root(),
@@ -69,13 +69,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// For the process that switches links and reads a list of a thousand namespaces after each change.
-/// It frees thousands of small pieces of memory. With fastbins, the next large allocation merges them, which takes a
-/// millisecond (`malloc_consolidate`; glibc manual, "Memory Allocation Tunables"), mostly while a reply is read. The daemon is
+/// Environment of the process that switches links and reads a list of a thousand namespaces after each change. That process frees
+/// thousands of small memory blocks. With fastbins, the next large allocation merges them, which takes a millisecond
+/// (`malloc_consolidate`, see "Memory Allocation Tunables" in the glibc manual), usually while a reply is read. The daemon is
 /// started without this setting.
 pub(crate) const TUNABLES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.mxfast=0");
 
-/// Measures one part in a process where it belongs.
+/// Measures one part in a process in the environment of that part.
 fn measure(part: Part, trials: u32) -> anyhow::Result<Vec<Figure>> {
     let started = Instant::now();
     let mut command = command(part, trials)?;
@@ -111,7 +111,7 @@ fn measure(part: Part, trials: u32) -> anyhow::Result<Vec<Figure>> {
     Ok(figures)
 }
 
-/// This program, started where the part is measured.
+/// Returns a command that starts this program in the environment of a part.
 fn command(part: Part, trials: u32) -> anyhow::Result<Command> {
     let program = env::current_exe().context("find the path of this program")?;
     match part.stage() {
@@ -123,8 +123,8 @@ fn command(part: Part, trials: u32) -> anyhow::Result<Command> {
     }
 }
 
-/// Survives SIGINT, which everybody in the foreground gets: what was started ends by itself and cleans
-/// up, then this program does.
+/// Catches SIGINT, which all processes in the foreground receive. The child processes end by themselves and clean up, then this
+/// program ends.
 fn heed_interrupts() -> anyhow::Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -1,4 +1,4 @@
-//! Enable and Disable: the answer comes after the link was read back.
+//! Measures Enable and Disable. The reply follows after the link was read back.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::figure::Figure;
 const HOST: Target<'static> = ("default", "va");
 const NAMED: Target<'static> = ("measured", "va");
 
-/// Named namespaces in the second half.
+/// Number of named namespaces in the second half.
 const MANY: usize = 1000;
 
-/// The list that follows a change is published and read by then.
+/// Pause in which the list after a change is published and read.
 const REST: Duration = Duration::from_millis(50);
 
 pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
@@ -51,7 +51,7 @@ fn series(
     target: Target<'_>,
     situation: &str,
 ) -> anyhow::Result<[Figure; 2]> {
-    // What was asked before has been answered, and the daemon has said so.
+    // Earlier queries have been answered, and the daemon has logged them.
     rest(REST);
     let before = bench.answered("interface")?.len();
     let mut times = Vec::new();

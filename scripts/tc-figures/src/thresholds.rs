@@ -1,4 +1,4 @@
-//! The limits of `--check`, kept in `thresholds.json` beside the sources, each with its reason.
+//! The limits of `--check`. They are in `thresholds.json` next to the sources, each with its reason.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use crate::cli::Check;
 use crate::figure::{Figure, Summary};
 use crate::part::Part;
 
-/// The file as it was when this program was built.
+/// The content of the file at build time.
 const FILE: &str = include_str!("../thresholds.json");
 
 /// All limits.
@@ -19,7 +19,7 @@ pub(crate) struct Thresholds {
     limits: Vec<Limit>,
 }
 
-/// What is compared with the limit.
+/// The value that is compared with the limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Statistic {
@@ -48,8 +48,7 @@ impl fmt::Display for Statistic {
     }
 }
 
-/// A limit of the figures that it names. A named figure that a measured part did not bring exceeds it:
-/// not to know is not to hold.
+/// A limit of the named figures. A named figure that is missing in a measured part counts as exceeded.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Limit {
@@ -60,11 +59,11 @@ struct Limit {
     statistic: Statistic,
     at_least: Option<f64>,
     at_most: Option<f64>,
-    /// Whether it holds on a busy machine too.
+    /// Whether it also holds on a busy machine.
     steady: bool,
 }
 
-/// A limit that does not hold.
+/// A limit that is exceeded.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Excess {
     figure: String,
@@ -83,12 +82,12 @@ impl fmt::Display for Excess {
 }
 
 impl Thresholds {
-    /// Reads the file that is part of this program.
+    /// Reads the file that is compiled in.
     pub(crate) fn load() -> anyhow::Result<Self> {
         serde_json::from_str(FILE).context("read thresholds.json")
     }
 
-    /// Returns every limit of the measured parts that does not hold.
+    /// Returns every limit of the measured parts that is exceeded.
     pub(crate) fn exceeded(
         &self,
         figures: &[Figure],
@@ -113,7 +112,7 @@ impl Thresholds {
         exceeded.collect()
     }
 
-    /// Returns the limits of a figure, and whether they hold.
+    /// Returns the limits of a figure, and whether they are kept.
     pub(crate) fn verdict(&self, figure: &Figure) -> String {
         let of = |limit: &&Limit| {
             Some(limit.part) == figure.part && limit.figures.contains(&figure.name)
@@ -137,7 +136,7 @@ impl Limit {
     }
 
     fn holds(&self, value: Option<f64>) -> bool {
-        // A comparison with what is no number is false.
+        // A comparison with NaN is false.
         value.is_some_and(|value| {
             self.at_least.is_none_or(|least| value >= least)
                 && self.at_most.is_none_or(|most| value <= most)

@@ -1,6 +1,6 @@
-//! The program itself: what it says of packets on a kernel with netem, within a minute. Needs root.
+//! Tests of the complete program: the accuracy of netem on a kernel that has it, within a minute. They need root.
 //!
-//! The figures that are judged here hold on a busy machine too. What cannot be measured is a failure.
+//! The figures that are checked here also hold on a busy machine. A figure that cannot be measured is a failure.
 
 #[cfg(test)]
 mod tests {
@@ -9,7 +9,7 @@ mod tests {
     use anyhow::{Context, ensure};
     use serde_json::Value;
 
-    /// The program with these arguments: its exit status, what it printed, and its complaints.
+    /// Runs the program with these arguments. Returns its exit status, standard output and standard error.
     fn run(arguments: &[&str]) -> anyhow::Result<(Option<i32>, String, String)> {
         let output = Command::new(env!("CARGO_BIN_EXE_tc-figures"))
             .args(arguments)
@@ -46,7 +46,7 @@ mod tests {
     fn packets_are_impaired_as_told() -> anyhow::Result<()> {
         let (mut status, mut json, mut said) = measure()?;
         if status == Some(1) {
-            // Chance exceeds three standard deviations once in 370 runs, and hardly ever twice.
+            // By chance, three standard deviations are exceeded once in 370 runs. Two such runs in a row are very unlikely.
             (status, json, said) = measure()?;
         }
         ensure!(status == Some(0), "{said}");

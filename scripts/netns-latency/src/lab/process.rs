@@ -1,4 +1,4 @@
-//! A process of a lab: told what to do over its standard input, heard over its standard output.
+//! A process of a lab. It receives orders on its standard input and sends messages on its standard output.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -17,14 +17,14 @@ use crate::plan::{Observer, Surroundings};
 use crate::protocol::{self, Message};
 use crate::role::Role;
 
-/// A process that does not end in this time is killed; the daemon has 2 s itself.
+/// Time after which a process that does not end is killed. The daemon has 2 s of its own.
 pub(super) const END: Duration = Duration::from_secs(5);
 
-/// What reaches the main thread.
+/// An event for the main thread.
 #[derive(Debug)]
 pub(super) enum Event {
     Said(Party, Message),
-    /// Says nothing that can be understood any more; `None` at the end of its output.
+    /// The output of the process has ended (`None`) or cannot be parsed.
     Silent(Party, Option<anyhow::Error>),
     Interrupted,
 }
@@ -39,13 +39,13 @@ pub(super) enum Party {
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    /// Closed to end the process.
+    /// Closing it ends the process.
     stdin: Option<ChildStdin>,
 }
 
 impl Process {
-    /// Starts a role of this program. In a process group of its own, so that Ctrl-C reaches only the
-    /// parent, which ends the others in order.
+    /// Starts a role of this program in its own process group. Therefore Ctrl-C reaches only the parent, which ends the others in
+    /// order.
     pub(super) fn start(
         mut command: Command,
         (role, surroundings): (Role, Surroundings),
@@ -73,12 +73,12 @@ impl Process {
         Ok(Self { child, stdin })
     }
 
-    /// The process id.
+    /// Returns the process id.
     pub(super) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Says something to it.
+    /// Sends a message to the process.
     pub(super) fn tell(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(what)?;
         line.push(b'\n');
@@ -88,12 +88,12 @@ impl Process {
             .context("the process does not listen")
     }
 
-    /// Tells it to end.
+    /// Closes its standard input, so that it ends.
     pub(super) fn dismiss(&mut self) {
         self.stdin = None;
     }
 
-    /// Waits for its end, of which it was told.
+    /// Waits for its end after [`Self::dismiss`].
     pub(super) fn end(&mut self) -> anyhow::Result<()> {
         let child = &mut self.child;
         let look = || child.try_wait().ok().flatten();
@@ -107,7 +107,7 @@ impl Process {
 }
 
 impl Drop for Process {
-    /// Lets the process end by itself, so that it cleans up, and kills it if it does not.
+    /// Lets the process end by itself, so that it can clean up. Kills it at the timeout.
     fn drop(&mut self) {
         self.dismiss();
         if self.end().is_err() {
@@ -117,7 +117,7 @@ impl Drop for Process {
     }
 }
 
-/// Passes on what a process writes, until the receiver is gone or the process ends.
+/// Forwards the output of a process until the receiver is dropped or the process ends.
 fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
     for line in BufReader::new(stdout).lines() {
         let message = line
@@ -134,7 +134,7 @@ fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
     events.send(Event::Silent(party, None)).ok();
 }
 
-/// Turns signals that ask for the end into an event; a thread of its own waits for them.
+/// Starts a thread that converts termination signals to an event.
 pub(super) fn heed_signals(events: SyncSender<Event>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn what_a_trial_adds_it_takes_away() {
-    // A sequence takes away what the one before has made: see below.
+    // A sequence deletes the namespaces of the preceding one, see below.
     let others = |situation: &Situation| *situation != Situation::Sequence;
     for situation in Situation::ALL.into_iter().filter(others) {
         let mut there = BTreeSet::new();

@@ -1,7 +1,7 @@
-//! The daemon as an operator starts it, and a client with the subscriptions of the released frontends.
+//! The daemon, started like by an operator, and a client with the subscriptions of released frontends.
 //!
-//! The arrival of a list is stamped in the callback of the subscription, before its JSON is read; what
-//! differs from the list before is then said with that stamp.
+//! The callback of the subscription records the arrival of a list before it parses the JSON. The changes to the preceding list
+//! are then reported with that time.
 
 use std::collections::BTreeSet;
 use std::net::TcpListener;
@@ -19,7 +19,7 @@ use crate::plan::Surroundings;
 use crate::progress;
 use crate::protocol::{self, Message, Thing};
 
-/// A session of the bus takes a while on a busy machine.
+/// Timeout for the start. Opening a session takes long on a busy machine.
 const START: Duration = Duration::from_secs(20);
 
 pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
@@ -46,7 +46,7 @@ pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
             state.alive() && state.lists() > 0
         })
         .map(drop);
-    // Its log comes with the failure to stop it.
+    // If stopping fails, its log is part of the error.
     let mut check = || {
         daemon
             .ensure_alive()
@@ -60,12 +60,13 @@ pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
     daemon.stop().map(drop).context("stop the daemon")
 }
 
-/// How the daemon is reached, and started.
+/// Returns the route to the daemon and its arguments.
 fn daemon_of(surroundings: Surroundings) -> anyhow::Result<(Route, Vec<String>)> {
     let shown = "--process-namespaces".to_owned();
     match surroundings {
         Surroundings::Processes => Ok((Route::default(), vec![shown])),
-        // Not where a daemon of the machine may be, and heard by nobody outside.
+        // Use a free port, because a daemon of the machine may use the default one. The port is not reachable from other
+        // machines.
         Surroundings::Announced => {
             let free = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
             let endpoint = format!("tcp/{free}");
@@ -87,7 +88,7 @@ fn say_difference(last: &BTreeSet<Thing>, now: &BTreeSet<Thing>, at_ns: u64) -> 
     protocol::say_all(&listed.chain(changes).collect::<Vec<_>>())
 }
 
-/// The name of a namespace, or of the program in it if only a process holds it.
+/// Returns the name of a namespace, or the program name if only a process holds it.
 fn name_of(namespace: &Value) -> String {
     let name = namespace["name"].as_str().unwrap_or_default();
     let program = name
@@ -96,7 +97,7 @@ fn name_of(namespace: &Value) -> String {
     program.unwrap_or(name).to_owned()
 }
 
-/// Everything in the namespaces of a list, but for that of the host.
+/// Returns all things in the namespaces of a list, except those of the host.
 fn things(list: &Value) -> BTreeSet<Thing> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut things = BTreeSet::new();

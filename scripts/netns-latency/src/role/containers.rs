@@ -1,4 +1,4 @@
-//! A container engine in the lab, and when it says that its containers start and die.
+//! A container engine in the lab, and the times at which it reports the start and the end of its containers.
 
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -9,7 +9,7 @@ use tcgui_tests::engines::{Engine, Event, Kind};
 
 use crate::protocol;
 
-/// Within which an event arrives; Podman looks at its own file of events four times a second.
+/// Timeout for an event. Podman polls its events file four times a second.
 const SOON: Duration = Duration::from_secs(5);
 
 /// A running engine.
@@ -33,13 +33,13 @@ impl Containers {
         self.engine.stop()
     }
 
-    /// Starts a container; returns when that was, as its engine says.
+    /// Starts a container. Returns the time of the start, as reported by its engine.
     pub(super) fn run(&self, name: &str) -> anyhow::Result<u64> {
         self.engine.start_container(name, &[])?;
         self.told("start", name)
     }
 
-    /// Removes a container; returns when its process had died, as its engine says.
+    /// Removes a container. Returns the time of the end of its process, as reported by its engine.
     pub(super) fn remove(&self, name: &str) -> anyhow::Result<u64> {
         self.engine.remove(&[name])?;
         self.told("die", name)

@@ -1,7 +1,7 @@
-//! The fastest way to know on this kernel, and nothing besides: what the others are compared with.
+//! The fastest possible observer on this kernel. The other observers are compared with it.
 //!
-//! A thread blocks in poll(2) on the mount table and stats the one entry it was told to look out for. For
-//! links, a thread blocks in recv(2) on a netlink socket inside the namespace.
+//! A thread blocks in poll(2) on the mount table, and calls stat(2) for the one awaited entry. For links, a thread blocks in
+//! recv(2) on a netlink socket inside the namespace.
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ use super::links::{LINKS, News, Socket};
 use crate::progress;
 use crate::protocol::{self, Thing};
 
-/// The entry to look out for.
+/// The awaited entry.
 struct Entry {
     name: String,
     path: PathBuf,
@@ -55,7 +55,7 @@ pub(super) fn play() -> anyhow::Result<()> {
     })
 }
 
-/// Runs a thread for as long as the process lives. Without it nothing is seen, and that is counted.
+/// Runs a thread until the end of the process. If it fails, nothing is seen, which counts as missed.
 fn run(body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
     thread::spawn(move || {
         if let Err(error) = body() {
@@ -64,13 +64,13 @@ fn run(body: impl FnOnce() -> anyhow::Result<()> + Send + 'static) {
     });
 }
 
-/// It is there and on nsfs: mounted, not only the empty file.
+/// Returns whether the entry exists and is on nsfs, that is, mounted and not only the empty file.
 fn is_usable(path: &PathBuf, nsfs: u64) -> bool {
     fs::metadata(path).is_ok_and(|it| it.dev() == nsfs)
 }
 
 fn watch_mounts(nsfs: u64, entry: &Mutex<Option<Entry>>) -> anyhow::Result<()> {
-    // The kernel counts changes per open file: none is lost between two polls.
+    // The kernel counts changes for each open file, so no change is lost between two polls.
     let table = File::open("/proc/self/mountinfo").context("open the mount table")?;
     loop {
         let mut change = [PollFd::new(table.as_fd(), PollFlags::POLLPRI)];
@@ -89,7 +89,7 @@ fn watch_mounts(nsfs: u64, entry: &Mutex<Option<Entry>>) -> anyhow::Result<()> {
     }
 }
 
-/// Opens a socket in a namespace, on a thread that enters it and ends there.
+/// Opens a socket in a namespace, on a thread that enters the namespace and ends.
 fn open_inside(namespace: &str) -> anyhow::Result<Socket> {
     let path = netns::path(namespace);
     let visitor = thread::spawn(move || {
@@ -102,7 +102,7 @@ fn open_inside(namespace: &str) -> anyhow::Result<Socket> {
         .map_err(|_| anyhow!("the visitor panicked"))?
 }
 
-/// Keeps the namespace alive until the process ends, which here disturbs nobody.
+/// Reports links until the process ends. The socket keeps the namespace alive, which does no harm here.
 fn watch_links(namespace: &str, socket: &mut Socket) -> anyhow::Result<()> {
     loop {
         let news = socket.news()?;

@@ -13,21 +13,21 @@ use tempfile::TempDir;
 
 use super::links::Socket;
 
-/// A program is started in less, on a busy machine too.
+/// Timeout for the start of a program on a busy machine.
 const SOON: Duration = Duration::from_secs(5);
 
-/// Between two looks at a process that is on its way.
+/// Interval between checks of a process that is starting.
 const LOOK: Duration = Duration::from_micros(20);
 
-/// Running programs by their name.
+/// Running programs by name.
 #[derive(Debug, Default)]
 pub(super) struct Holders(BTreeMap<String, Companion>);
 
 impl Holders {
-    /// Starts a program of this name in a namespace of its own; returns when it was seen there.
+    /// Starts a program of this name in a new namespace. Returns the time at which it was seen there.
     pub(super) fn start(&mut self, name: &str) -> anyhow::Result<u64> {
         let home = namespace_of(std::process::id())?;
-        // The kernel names a process after the file of its program, which stays open while it runs.
+        // The kernel names a process after the file of its program. A deleted file can still run.
         let directory = TempDir::new()?;
         let path = directory.path().join(name);
         fs::copy("/bin/sleep", &path).with_context(|| format!("make {}", path.display()))?;
@@ -37,7 +37,7 @@ impl Holders {
         let is_away = |now: &Option<_>| now.as_ref().is_some_and(|now| *now != home);
         wait_every(LOOK, "a process is elsewhere", SOON, look, is_away)?;
         let there = monotonic_ns()?;
-        // The program is another one only after its namespace is.
+        // The process enters the namespace before it executes the program.
         let comm = format!("/proc/{}/comm", holder.pid());
         let look = || fs::read_to_string(&comm).ok();
         let is_named =
@@ -47,7 +47,7 @@ impl Holders {
         Ok(there)
     }
 
-    /// [`Self::start`], and moves one end of a new veth there; returns when that was asked for.
+    /// [`Self::start`], then moves one end of a new veth there. Returns the time of that request.
     pub(super) fn start_and_move(&mut self, name: &str) -> anyhow::Result<u64> {
         let mut socket = Socket::open(0)?;
         socket.add_veth(name)?;
@@ -56,7 +56,7 @@ impl Holders {
         socket.move_to(name, holder.pid())
     }
 
-    /// Kills a program; returns when it was told.
+    /// Kills a program. Returns the time of the signal.
     pub(super) fn end(&mut self, name: &str) -> anyhow::Result<u64> {
         let holder = self.0.remove(name).context("no program of this name")?;
         let start = monotonic_ns()?;

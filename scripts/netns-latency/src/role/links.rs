@@ -1,4 +1,4 @@
-//! A netlink socket in one namespace: requests about links, and the kernel's own word about them.
+//! A netlink socket in one namespace: requests about links, and the kernel's notifications about them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -18,17 +18,17 @@ use tcgui_tests::client::monotonic_ns;
 /// The multicast group of links, `RTNLGRP_LINK` as a mask.
 pub(super) const LINKS: u32 = 1;
 
-/// Larger than any message about one link without virtual functions.
+/// Buffer size in bytes, larger than any message about one link without virtual functions.
 const BUFFER: usize = 32 * 1024;
 
-/// What the kernel says about a link.
+/// A notification about a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum News {
     Is { name: String, up: bool },
     Gone { name: String },
 }
 
-/// Lives in the namespace in which it was opened, and keeps that alive.
+/// A socket in the namespace in which it was opened. It keeps the namespace alive.
 #[derive(Debug)]
 pub(super) struct Socket {
     socket: OwnedFd,
@@ -36,7 +36,7 @@ pub(super) struct Socket {
 }
 
 impl Socket {
-    /// Opens a socket in the network namespace of the calling thread that hears these groups.
+    /// Opens a socket in the network namespace of the calling thread that receives these multicast groups.
     pub(super) fn open(groups: u32) -> anyhow::Result<Self> {
         let socket = socket(
             AddressFamily::Netlink,
@@ -52,7 +52,7 @@ impl Socket {
         })
     }
 
-    /// Makes a veth whose other end, named by the kernel, is in the same namespace.
+    /// Creates a veth. The kernel names its other end, which is in the same namespace.
     pub(super) fn add_veth(&mut self, name: &str) -> anyhow::Result<u64> {
         let mut link = named(name);
         let kind = LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Veth)]);
@@ -69,7 +69,7 @@ impl Socket {
         self.request(RouteNetlinkMessage::NewLink(link), 0)
     }
 
-    /// Moves a link to the network namespace in which a process is.
+    /// Moves a link to the network namespace of a process.
     pub(super) fn move_to(&mut self, name: &str, pid: u32) -> anyhow::Result<u64> {
         let mut link = named(name);
         link.attributes.push(LinkAttribute::NetNsPid(pid));
@@ -81,7 +81,7 @@ impl Socket {
         self.request(RouteNetlinkMessage::DelLink(named(name)), 0)
     }
 
-    /// Returns the time just before the request was sent, once the kernel has carried it out.
+    /// Sends a request and waits for its acknowledgement. Returns the time just before the request.
     fn request(&mut self, request: RouteNetlinkMessage, flags: u16) -> anyhow::Result<u64> {
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -100,7 +100,7 @@ impl Socket {
         }
     }
 
-    /// Waits for the next news about a link.
+    /// Waits for the next notification about a link.
     pub(super) fn news(&mut self) -> anyhow::Result<News> {
         loop {
             let NetlinkPayload::InnerMessage(message) = self.receive()?.payload else {

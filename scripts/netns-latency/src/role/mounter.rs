@@ -1,8 +1,7 @@
-//! Does to `/run/netns` exactly what `ip netns` does, with a stamp just before the call that counts.
+//! Makes the system calls of `ip netns` on `/run/netns`, and records the time just before the decisive call.
 //!
-//! The system calls and their order are those of iproute2 6.1 under strace, `ip/ipnetns.c`. The process
-//! lives on, so that no start of a program lies between the order and the call, and it has one thread:
-//! `unshare` and `setns` concern the caller only.
+//! The system calls and their order are those of iproute2 6.1 under strace (`ip/ipnetns.c`). The process keeps running, so that
+//! no program start delays the call. It has one thread, because `unshare` and `setns` affect only the caller.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -21,13 +20,13 @@ use super::holders::Holders;
 use super::links::Socket;
 use crate::protocol::{self, Order};
 
-/// The network namespace of the calling thread, this process's only one.
+/// The network namespace of the calling thread, which is the only thread of this process.
 const OWN: &str = "/proc/self/ns/net";
 
-/// What orders leave behind for later ones.
+/// State that orders keep for later orders.
 #[derive(Debug, Default)]
 struct Mounter {
-    /// In the namespace that was entered.
+    /// The socket in the namespace of [`Order::Enter`].
     socket: Option<Socket>,
     holders: Holders,
     containers: Option<Containers>,
@@ -38,7 +37,7 @@ pub(super) fn play() -> anyhow::Result<()> {
     protocol::serve(|order: Order| carry_out(&order, &mut mounter))
 }
 
-/// Does it and returns its time zero.
+/// Carries out an order and returns its time zero.
 fn carry_out(order: &Order, mounter: &mut Mounter) -> anyhow::Result<u64> {
     let Mounter {
         socket,
@@ -83,13 +82,13 @@ fn carry_out(order: &Order, mounter: &mut Mounter) -> anyhow::Result<u64> {
     }
 }
 
-/// The time zero of the last of many; the first failure ends them.
+/// Returns the time zero of the last of several orders. Stops at the first failure.
 fn last(mut each: impl Iterator<Item = anyhow::Result<u64>>) -> anyhow::Result<u64> {
     let first = each.next().context("nothing to do")??;
     each.try_fold(first, |_, next| next)
 }
 
-/// `ip netns add`: the time just before the namespace is mounted.
+/// `ip netns add`. Returns the time just before the namespace is mounted.
 fn add(name: &str) -> anyhow::Result<u64> {
     make_directory().context("make the netns directory")?;
     let path = netns::path(name);
@@ -108,7 +107,7 @@ fn add(name: &str) -> anyhow::Result<u64> {
     Ok(start)
 }
 
-/// `ip netns del`: the time just before the namespace is unmounted.
+/// `ip netns del`. Returns the time just before the namespace is unmounted.
 fn del(name: &str) -> anyhow::Result<u64> {
     let path = netns::path(name);
     let start = monotonic_ns()?;
@@ -117,7 +116,7 @@ fn del(name: &str) -> anyhow::Result<u64> {
     Ok(start)
 }
 
-/// The directory, bound on itself so that it can be shared with other mount namespaces.
+/// Creates the directory, and binds it on itself so that its mounts propagate to other mount namespaces.
 fn make_directory() -> anyhow::Result<()> {
     match fs::DirBuilder::new().mode(0o755).create(netns::DIR) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
@@ -134,7 +133,7 @@ fn make_directory() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// `EINVAL`: it is no mount point.
+/// Makes the directory shared. `EINVAL` means that it is not a mount point.
 fn share() -> nix::Result<()> {
     let flags = MsFlags::MS_SHARED | MsFlags::MS_REC;
     mount(None::<&str>, netns::DIR, None::<&str>, flags, None::<&str>)

@@ -1,4 +1,4 @@
-//! The watcher as a library: stamps each event that comes out of [`list_and_watch`].
+//! The watcher as a library: records the time of each event of [`list_and_watch`].
 
 use anyhow::Context;
 use tcgui_backend::namespace_watcher::{
@@ -17,7 +17,7 @@ pub(super) fn play() -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let watch = list_and_watch(WatchConfig::default(), stop.clone());
     let (_, events) = runtime.block_on(watch).context("watch namespaces")?;
-    // The consumer is a task, as in the daemon.
+    // The consumer is a task, like in the daemon.
     let mut tasks = JoinSet::new();
     tasks.spawn_on(report(events), runtime.handle());
 

@@ -1,4 +1,4 @@
-//! Numbered UDP packets from the left to the right: when each left and when it arrived.
+//! Sends numbered UDP packets from the left to the right namespace, and records when each was sent and received.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -15,29 +15,29 @@ use crate::bench::{inside_named, rest};
 /// The port of the packets. No other program uses it in these namespaces.
 const PORT: u16 = 7001;
 
-/// The bytes of a packet after its number, each this: what differs was corrupted.
+/// The value of each payload byte after the number. Any other value is a corruption.
 pub(super) const PATTERN: u8 = 0xa5;
 pub(super) const NUMBER: usize = 4;
 pub(super) const PAYLOAD: usize = 1000;
 
-/// Room for everything that is sent without a pause; the receiver may be asleep meanwhile.
+/// Receive buffer in bytes for all packets that are sent without a pause, because the receiver may be asleep.
 const ROOM: usize = 8 * 1024 * 1024;
 
-/// Packets without a pause between, before everybody else has a turn.
+/// Number of packets that are sent without a pause before the sender yields.
 const CHUNK: u32 = 20;
 
-/// Two sockets, one on each side.
+/// Two sockets, one in each namespace.
 #[derive(Debug)]
 pub(super) struct Path {
     left: UdpSocket,
     right: UdpSocket,
 }
 
-/// What became of the packets of one measurement.
+/// The packets of one measurement.
 #[derive(Debug)]
 pub(super) struct Flight {
     sent: Vec<Instant>,
-    /// Numbers in order of arrival.
+    /// Numbers and times in order of arrival.
     arrived: Vec<(u32, Instant)>,
 }
 
@@ -56,7 +56,7 @@ impl Path {
         Ok(Self { left, right })
     }
 
-    /// Sends packets and receives until none has come for as long as `patience`.
+    /// Sends packets, and receives until none has arrived for `patience`.
     pub(super) fn fly(
         &self,
         packets: u32,
@@ -77,7 +77,7 @@ impl Path {
         })
     }
 
-    /// Returns when each packet was sent.
+    /// Sends packets. Returns the time of each.
     pub(super) fn send(&self, packets: u32, apart: Duration) -> anyhow::Result<Vec<Instant>> {
         let mut packet = [PATTERN; NUMBER + PAYLOAD];
         let mut sent = Vec::new();
@@ -113,7 +113,7 @@ fn receive(socket: &UdpSocket) -> anyhow::Result<Vec<(u32, Instant)>> {
 }
 
 impl Flight {
-    /// The time on the way of each packet that arrived.
+    /// Returns the delay of each packet that arrived.
     pub(super) fn delays(&self) -> Vec<Duration> {
         let delay = |(number, at): &(u32, Instant)| {
             let sent = self.sent.get(usize::try_from(*number).ok()?)?;
@@ -126,17 +126,17 @@ impl Flight {
         self.arrived.iter().map(|(number, _)| *number).collect()
     }
 
-    /// How many never arrived.
+    /// Returns the number of packets that never arrived.
     pub(super) fn lost(&self) -> u32 {
         count(self.sent.len() - self.numbers().len())
     }
 
-    /// How many arrived a second time.
+    /// Returns the number of packets that arrived again.
     pub(super) fn repeated(&self) -> u32 {
         count(self.arrived.len() - self.numbers().len())
     }
 
-    /// How many arrived after one that was sent later.
+    /// Returns the number of packets that arrived after one that was sent later.
     pub(super) fn overtaken(&self) -> u32 {
         let mut last = 0;
         let mut overtaken = 0;

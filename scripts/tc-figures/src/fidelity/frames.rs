@@ -1,4 +1,4 @@
-//! Frames as they are on the wire: UDP would throw a corrupted packet away because of its checksum.
+//! Captures frames on the link, because UDP would drop a corrupted packet with a wrong checksum.
 
 use std::os::fd::AsRawFd;
 use std::thread;
@@ -15,15 +15,15 @@ use super::RIGHT;
 use super::flight::{NUMBER, PATTERN, PAYLOAD, Path};
 use crate::bench::inside_named;
 
-/// Ethernet, IPv4 and UDP in front of the payload, none of them with options.
+/// Length of the Ethernet, IPv4 and UDP headers without options.
 const HEADERS: usize = 14 + 20 + 8;
 
-/// No frame for so long: all that were sent have arrived.
+/// Time in s without a frame after which all sent frames have arrived.
 const QUIET_S: i64 = 1;
 
 const ROOM: usize = 8 * 1024 * 1024;
 
-/// Sends packets and returns in how many exactly one bit of the payload was flipped on the way.
+/// Sends packets. Returns the number of packets in which exactly one payload bit was flipped.
 pub(super) fn corrupted(path: &Path, packets: u32, apart: Duration) -> anyhow::Result<u32> {
     let wire = inside_named(RIGHT, || {
         let wire = socket(
@@ -60,7 +60,7 @@ pub(super) fn corrupted(path: &Path, packets: u32, apart: Duration) -> anyhow::R
     })
 }
 
-/// How many bits of the payload are not as they were sent; `None` for other frames.
+/// Returns the number of flipped payload bits. `None` for other frames.
 fn flipped_bits(frame: &[u8]) -> Option<u32> {
     let payload = frame.get(HEADERS + NUMBER..)?;
     (payload.len() == PAYLOAD).then(|| {

@@ -1,6 +1,6 @@
 //! A TCP stream through a rate limit.
 //!
-//! netem counts frames, the receiver payload; the size of a segment tells one from the other.
+//! netem counts frames, and the receiver counts payload. The segment size converts one to the other.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -18,15 +18,15 @@ use super::{LEFT, LINK, RIGHT, RIGHT_ADDRESS, impair};
 use crate::bench::{Bench, inside_named};
 use crate::figure::{Figure, Unit};
 
-/// Ethernet, IPv4, TCP, and its timestamps, in front of each segment.
+/// Length of the Ethernet, IPv4 and TCP headers with timestamps, in each segment.
 const HEADERS: u32 = 14 + 20 + 20 + 12;
 
-/// The stream fills the queue in this time; what comes before does not count.
+/// Time in which the stream fills the queue. It is not part of the measurement.
 const BEGINNING: Duration = Duration::from_millis(1000);
 
-/// Sends as fast as it goes for a period, and returns the rate on the wire and what the queue dropped.
+/// Sends as fast as possible for a period. Returns the rate on the link and the drops of the queue.
 pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result<Vec<Figure>> {
-    // A queue that is full of the stream before would be sent first.
+    // Remove the netem, because its queue may still contain the preceding stream.
     bench.remove(LINK)?;
     impair(bench, &json!({"rate_limit_kbps": kbps}))?;
     let listener = inside_named(RIGHT, || {
@@ -45,7 +45,7 @@ pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result
     })?;
     let wire = bytes_per_s * f64::from(segment + HEADERS) / f64::from(segment);
     let statistics = statistics()?;
-    // Discards the packets that are still in the queue.
+    // Removing the netem drops the packets that are still in the queue.
     bench.remove(LINK)?;
     let name = format!("{} Mbit/s", kbps / 1000);
     let drops = f64::from(statistics.drops);
@@ -65,7 +65,7 @@ pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result
     ])
 }
 
-/// Writes until the period is over. Closing sends no more than what is in the queue.
+/// Writes until the period is over. After the close, only the data in the queue is sent.
 fn send(mut stream: TcpStream, period: Duration) -> anyhow::Result<()> {
     let bytes = [0; 16 * 1024];
     let end = Instant::now() + period;
@@ -75,14 +75,14 @@ fn send(mut stream: TcpStream, period: Duration) -> anyhow::Result<()> {
             Err(error) if error.kind() != ErrorKind::WouldBlock => {
                 return Err(error).context("send into the stream");
             }
-            // Full, which is what it is to be.
+            // The queue is full, as intended.
             _ => {}
         }
     }
     Ok(())
 }
 
-/// Payload per second, from one arrival to another: what arrives first was sent before the time began.
+/// Returns the payload per second between two arrivals. The first arrival is not counted, because it was sent before.
 fn flow(mut stream: &TcpStream, period: Duration) -> anyhow::Result<f64> {
     let mut buffer = vec![0; 256 * 1024];
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
@@ -106,7 +106,7 @@ fn flow(mut stream: &TcpStream, period: Duration) -> anyhow::Result<f64> {
     }
 }
 
-/// Of the root qdisc.
+/// Returns the statistics of the root qdisc.
 fn statistics() -> anyhow::Result<QdiscStatistics> {
     inside_named(LEFT, || {
         let ifindex = if_nametoindex(LINK.1).context("find the link")?;
