@@ -2,7 +2,7 @@
 //!
 //! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`CounterTargets`] and finished
 //! readings. The counter targets list what to read, and the names under which it is published. Its outputs are batches of
-//! [`Sample`]s to the bus. It ends when it is told to stop, or when the bus is gone.
+//! [`Sample`]s to the bus. It ends when it is stopped, or when the bus has ended.
 //!
 //! ```text
 //!  targets (watch) ─▶ task.rs ──next──▶ readers.rs (blocking threads) ──▶ CounterKernel

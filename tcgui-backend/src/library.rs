@@ -2,13 +2,13 @@
 //!
 //! The actor owns the state directory and the watches on the file directories. Its inputs are client requests and reload requests
 //! through the [`LibraryHandle`], and events of the watches. Its output is a complete [`Library`], which is never changed in
-//! place. It ends when it is told to stop.
+//! place. It ends when it is stopped.
 //!
 //! ```text
 //!  assets ─────────────┐
 //!  directories ─files──┼─▶ layers.rs (pure) ──▶ Library ──watch──▶ backend, scenario engine
 //!  state directory ────┘        ▲
-//!      ▲  store.rs              │ rings: watches.rs
+//!      ▲  store.rs              │ events: watches.rs
 //!      └───── requests ─────────┴──────── task.rs
 //! ```
 //!

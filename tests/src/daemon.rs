@@ -157,7 +157,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         process::signal(self.pid(), signal)
     }
@@ -218,7 +218,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn fds(&self) -> anyhow::Result<usize> {
         Ok(fs::read_dir(self.proc("fd"))
             .context("list the daemon's descriptors")?
@@ -229,7 +229,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn threads(&self) -> anyhow::Result<usize> {
         Ok(usize::try_from(self.status("Threads:")?)?)
     }
@@ -238,7 +238,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn rss(&self) -> anyhow::Result<u64> {
         Ok(self.status("VmRSS:")? * 1024)
     }
@@ -247,7 +247,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn cpu_time(&self) -> anyhow::Result<Duration> {
         let stat = fs::read_to_string(self.proc("stat")).context("read the daemon's times")?;
         // proc(5): the command may contain any character, and its closing parenthesis is the last one. utime and stime are the
@@ -298,7 +298,7 @@ impl Footprint {
     ///
     /// # Errors
     ///
-    /// When the process is gone.
+    /// When the process has ended.
     pub fn of(daemon: &Daemon) -> anyhow::Result<Self> {
         Ok(Self {
             fds: daemon.fds()?,

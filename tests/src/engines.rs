@@ -231,7 +231,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// When it is gone.
+    /// When it has ended.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         process::signal(self.daemon.id(), signal)
     }

@@ -78,7 +78,7 @@ mod tests {
             },
             |state| *state == (1, false),
         )?;
-        // The daemon keeps seeing the old mount table, which the final check cannot know.
+        // The daemon lists the namespace `old` for ever, because its removal does not propagate. The final check would fail.
         scene.take_daemon()?.stop().map(drop)
     });
 

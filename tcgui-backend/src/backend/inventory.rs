@@ -84,7 +84,7 @@ pub(super) struct Found {
     pub(super) key: NetnsKey,
     /// References to the namespace. Empty for the host.
     pub(super) netns_refs: Vec<NetnsRef>,
-    /// The reference that has the name in the client's request. `None` for the host, or if no client asked.
+    /// The reference that has the name in the client's request. `None` for the host, or without a client request.
     pub(super) named: Option<NetnsRef>,
     /// The display name of the namespace.
     pub(super) name: NamespaceName,

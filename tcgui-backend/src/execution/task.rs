@@ -61,7 +61,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
         }
     }
 
-    /// Runs executions until `stop` is cancelled or all command senders are gone.
+    /// Runs executions until `stop` is cancelled or all command senders were dropped.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let input = self.next_input(&stop).await;

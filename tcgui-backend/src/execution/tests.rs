@@ -16,7 +16,7 @@ mod fakes;
 mod load;
 mod machine;
 
-/// A configuration that only its delay tells from others; 0 is none.
+/// Returns a configuration that differs only in its delay. With 0 there is no impairment.
 fn config(delay_ms: u32) -> TcNetemConfig {
     TcNetemConfig {
         delay: DelayConfig {

@@ -17,7 +17,7 @@ const LAST: ProcessNetnsId = ProcessNetnsId::from_parts(u64::MAX, u64::MAX, i32:
 /// A container's claim to a name. The least claim gets the plain name.
 type Claim = (Rank, String, ProcessNetnsId);
 
-/// Engines of users come after those of root, whichever program they claim to be.
+/// Engines of users rank after those of root, independent of the program that they claim to be.
 type Rank = (bool, Runtime);
 
 /// The names of all containers.
