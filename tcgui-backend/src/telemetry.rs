@@ -76,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bare_levels_are_about_the_daemon() {
+    fn a_level_without_a_target_applies_to_the_daemon() {
         assert_eq!(directives("", false), USUAL);
         assert_eq!(directives("debug", false), "warn,tcgui_backend=debug");
         assert_eq!(directives("error", false), "error,tcgui_backend=error");

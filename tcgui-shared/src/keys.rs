@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_others_have_no_backend() {
+    fn keys_with_another_root_have_no_backend() {
         for key in [
             "",
             "tcgui",

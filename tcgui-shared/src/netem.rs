@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_are_not_finite_leave_as_zero_or_null() {
+    fn numbers_that_are_not_finite_are_written_as_zero_or_null() {
         let flat = FlatNetem {
             loss: f64::NAN,
             delay_ms: Some(f64::INFINITY),

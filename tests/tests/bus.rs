@@ -131,7 +131,7 @@ mod tests {
         Ok(())
     }
 
-    lab_test!(frozen_frontends_stop_nobody, Kind::Alone, |scene| {
+    lab_test!(frozen_frontends_block_no_client, Kind::Alone, |scene| {
         start_with_many(scene)?;
         let mut frozen = Vec::new();
         for _ in 0..3 {
@@ -182,7 +182,7 @@ mod tests {
         others_are_served(scene, Duration::ZERO, UNDISTURBED)
     }
 
-    lab_test!(answers_that_nobody_takes, Kind::Alone, |scene| {
+    lab_test!(unread_replies_block_no_client, Kind::Alone, |scene| {
         start_with_many(scene)?;
         flooded(scene, "flood", 1, (60, QUERY, 20), UNDISTURBED)?;
         // More queries than the request queue holds: refusals also wait for the client.
@@ -190,19 +190,19 @@ mod tests {
     });
 
     // The worker that makes a change also writes the reply.
-    lab_test!(answers_to_changes_that_nobody_takes, Kind::Alone, |scene| {
+    lab_test!(unread_link_replies_block_no_client, Kind::Alone, |scene| {
         start_with_many(scene)?;
         flooded(scene, "flood", 1, (60, CHANGE, 30), UNDISTURBED)
     });
 
-    lab_test!(answers_that_many_do_not_take, Kind::Alone, |scene| {
+    lab_test!(many_unread_replies_block_no_client, Kind::Alone, |scene| {
         start_with_many(scene)?;
         flooded(scene, "flood", 4, (50, QUERY, 40), UNDISTURBED)
     });
 
     // Without priorities all messages to a client share one queue, including lists.
     lab_test!(
-        answers_that_nobody_takes_without_priorities,
+        unread_replies_without_priorities_block_no_client,
         Kind::Alone,
         |scene| {
             start_with_many(scene)?;

@@ -114,14 +114,14 @@ mod tests {
         refuses(&[], &["argument"], 2, &["argument"])
     });
 
-    lab_test!(backend_names_that_are_no_key_end_with_1, |_| {
+    lab_test!(invalid_backend_names_end_with_1, |_| {
         for name in ["", "a/b", "a b", "*", "@x", "a#b"] {
             refuses(&[], &["--name", name], 1, &["name"])?;
         }
         Ok(())
     });
 
-    lab_test!(endpoints_that_cannot_be_end_with_1, |_| {
+    lab_test!(invalid_endpoints_end_with_1, |_| {
         let builtin = "tcp/127.0.0.1:7447";
         refuses(
             &[],
@@ -171,7 +171,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(netns_directory_that_is_none_ends_with_1, |_| {
+    lab_test!(netns_directory_that_is_a_file_ends_with_1, |_| {
         let file = tempfile::NamedTempFile::new()?;
         let path = file.path().to_string_lossy().into_owned();
         refuses(&[], &["--netns-dir", &path], 1, &[&path, "directory"])

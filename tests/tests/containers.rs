@@ -668,7 +668,7 @@ mod tests {
         scene.start()
     });
 
-    lab_test!(who_wants_no_containers_gets_none, Kind::Engines, |scene| {
+    lab_test!(disabled_containers_are_not_listed, Kind::Engines, |scene| {
         let podman = Engine::start(Which::Podman)?;
         let view = View::start(scene, &["--no-containers"])?;
         podman.start_container("web", &["--network", "none"])?;

@@ -306,7 +306,7 @@ mod tests {
         Ok(())
     }
 
-    lab_test!(an_entry_that_hangs_hides_no_other, |scene| {
+    lab_test!(an_entry_that_hangs_does_not_hide_other_entries, |scene| {
         netns::add("there")?;
         scene.start()?;
         scene.wait_named(&["there"])?;
@@ -326,7 +326,7 @@ mod tests {
     });
 
     lab_test!(
-        a_link_to_a_file_system_that_hangs_stops_no_request,
+        a_link_to_a_file_system_that_hangs_blocks_no_request,
         |scene| {
             netns::add("there")?;
             scene.start()?;

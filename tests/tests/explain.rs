@@ -136,7 +136,7 @@ mod tests {
         Ok(())
     }
 
-    lab_test!(without_a_daemon_it_looks_by_itself_and_says_so, |_| {
+    lab_test!(without_a_daemon_explain_scans_the_host_itself, |_| {
         let nothing = explained("lab")?;
         ensure!(first_code(&nothing) == "NoDirectory", "{nothing}");
         furnish()?;
@@ -148,7 +148,7 @@ mod tests {
     });
 
     lab_test!(
-        without_a_daemon_engines_and_processes_are_asked,
+        without_a_daemon_engines_and_processes_are_queried,
         Kind::Engines,
         |_| {
             let docker = Engine::start(Which::Docker)?;
@@ -182,7 +182,7 @@ mod tests {
         }
     );
 
-    lab_test!(the_daemon_is_asked_where_one_runs, |scene| {
+    lab_test!(a_running_daemon_is_queried, |scene| {
         scene.start()?;
         furnish()?;
         scene.wait_named(&["lab"])?;
@@ -217,7 +217,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(what_cannot_be_read_gets_an_answer_on_the_bus, |scene| {
+    lab_test!(invalid_explain_requests_get_an_error_reply, |scene| {
         scene.start()?;
         let client = scene.client()?;
         let (answer, _) = client.ask_raw("explain", None)?;
@@ -237,7 +237,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(more_questions_than_anybody_asks_are_all_answered, |scene| {
+    lab_test!(many_concurrent_explain_requests_are_all_answered, |scene| {
         scene.start()?;
         netns::add("lab")?;
         scene.wait_named(&["lab"])?;
@@ -258,7 +258,7 @@ mod tests {
         scene.ping().map(drop)
     });
 
-    lab_test!(a_missing_doorbell_is_said, Kind::OwnLimits, |scene| {
+    lab_test!(a_missing_doorbell_is_reported, Kind::OwnLimits, |scene| {
         let limit = Limit::zero("max_inotify_instances")?;
         scene.start()?;
         netns::add("lab")?;
@@ -271,7 +271,7 @@ mod tests {
         limit.raise()
     });
 
-    lab_test!(mounts_that_do_not_arrive_are_suspected, |scene| {
+    lab_test!(mounts_that_do_not_propagate_are_suspected, |scene| {
         scene.wrap_daemon(&["unshare", "-m", "--propagation", "private"]);
         scene.start()?;
         netns::add("lab")?;
@@ -289,7 +289,7 @@ mod tests {
         netns::del("lab")
     });
 
-    lab_test!(without_privileges_it_says_which_are_missing, |_| {
+    lab_test!(missing_privileges_are_reported, |_| {
         netns::add("lab")?;
         let answer = command_as(&NOBODY, &["explain", "lab"])?;
         ensure!(answer.out.contains("CAP_NET_ADMIN"), "{answer:?}");
@@ -360,7 +360,7 @@ mod tests {
         follows_what_comes_and_goes()
     });
 
-    lab_test!(a_daemon_that_ends_takes_its_list_along, |scene| {
+    lab_test!(a_daemon_that_ends_removes_its_list, |scene| {
         scene.start()?;
         let watch = Daemon::start(&[], &["namespaces", "--watch", "--json"])?;
         wait_event(&watch, "present", "default", Some("lo"))?;
@@ -399,7 +399,7 @@ mod tests {
         }
     }
 
-    lab_test!(a_daemon_that_is_silent_lies_or_floods_harms_nobody, |_| {
+    lab_test!(a_daemon_that_lies_or_hangs_blocks_no_command, |_| {
         netns::add("lab")?;
         let impostor = Impostor::appear()?;
         let older = command(&["explain", "lab"])?;
@@ -456,7 +456,7 @@ mod tests {
         scene.ping().map(drop)
     }
 
-    lab_test!(namespaces_are_a_table, |scene| {
+    lab_test!(namespaces_prints_a_table, |scene| {
         scene.start()?;
         netns::add("lab")?;
         scene.wait_named(&["lab"])?;
@@ -475,7 +475,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(what_is_asked_wrongly_ends_with_2, |_| {
+    lab_test!(invalid_arguments_end_with_2, |_| {
         for args in [
             &["explain"][..],
             &["explain", "--connect", "nonsense", "lab"],
@@ -498,7 +498,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(help_teaches_by_examples, |_| {
+    lab_test!(help_contains_examples, |_| {
         for (command_name, words) in [
             ("explain", ["container:web", "Exit status", "--json"]),
             ("namespaces", ["--watch", "Exit status", "jq"]),

@@ -198,7 +198,7 @@ mod tests {
         attribute(scene, FAR, "is_up", false)
     });
 
-    lab_test!(what_is_forged_changes_nothing, |scene| {
+    lab_test!(forged_messages_change_nothing, |scene| {
         started_with_pair(scene, &[])?;
         let client = scene.client()?;
         let down = switch_request(FAR, "Disable");
@@ -219,7 +219,7 @@ mod tests {
         stays_up(FAR)
     });
 
-    lab_test!(protected_interfaces_are_changed_by_nobody, |scene| {
+    lab_test!(protected_interfaces_cannot_be_changed, |scene| {
         started_with_pair(scene, &["--protect", "default/ne*", "--protect", "blue/lo"])?;
         let option = "--protect default/ne*";
         for operation in ["Enable", "Disable"] {
@@ -301,7 +301,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(what_was_refused_is_shown_as_it_is, |scene| {
+    lab_test!(a_refusal_publishes_the_actual_configuration, |scene| {
         started_with_pair(scene, &["--protect", "default/near"])?;
         let before = scene.client()?.state();
         ensure!(before.tc("default", "near").is_none(), "{before:?}");
@@ -406,7 +406,7 @@ mod tests {
         attribute(scene, NEAR, "is_up", false)
     });
 
-    lab_test!(patterns_that_match_nothing_are_wrong_usage, |_| {
+    lab_test!(patterns_that_match_nothing_are_usage_errors, |_| {
         for (option, value) in [
             ("--allow", "eth0"),
             ("--allow", "none"),

@@ -30,7 +30,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(reality_is_what_ip_made_and_nothing_else, |_| {
+    lab_test!(reality_contains_exactly_the_namespaces_of_ip, |_| {
         ensure!(
             netns::reality()?.is_empty(),
             "namespaces before the first one"
@@ -149,7 +149,7 @@ mod tests {
         Ok(())
     }
 
-    lab_test!(client_meets_a_backend_that_starts_later, |_| {
+    lab_test!(client_sees_a_backend_that_starts_later, |_| {
         let client = Client::open()?;
         let list = json!({"namespaces": [
             {"name": "default", "namespace_type": "Default", "interfaces": [{"name": "lo"}]},

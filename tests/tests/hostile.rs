@@ -72,7 +72,7 @@ mod tests {
             .map_err(|error| error.context(format!("{what} asked with {shown:?}")))
     }
 
-    lab_test!(malformed_requests_fail_politely, |scene| {
+    lab_test!(malformed_requests_get_a_failure_reply, |scene| {
         scene.start()?;
         let long = vec![b' '; TOO_LONG];
         let long_string = json!("x".repeat(TOO_LONG)).to_string();
@@ -102,7 +102,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(valid_requests_that_are_too_long_fail_politely, |scene| {
+    lab_test!(too_long_requests_get_a_failure_reply, |scene| {
         scene.start()?;
         let padding = " ".repeat(TOO_LONG);
         for operation in [json!("Enable"), json!("Remove")] {
@@ -148,7 +148,7 @@ mod tests {
         ]
     }
 
-    lab_test!(names_that_are_no_names_fail_politely, |scene| {
+    lab_test!(invalid_names_get_a_failure_reply, |scene| {
         netns::add("blue")?;
         scene.start()?;
         let long = "n".repeat(300);
@@ -194,7 +194,7 @@ mod tests {
         scene.wait_named(&["blue"])
     });
 
-    lab_test!(unknown_things_fail_politely, |scene| {
+    lab_test!(unknown_objects_get_a_failure_reply, |scene| {
         scene.start()?;
         for (what, request) in requests("default", "no-such") {
             expect_failure(scene, what, Some(request.to_string().as_bytes()))?;
@@ -265,7 +265,7 @@ mod tests {
         requests
     }
 
-    lab_test!(anything_at_all_is_answered_once, |scene| {
+    lab_test!(every_payload_gets_exactly_one_reply, |scene| {
         let seed = random::number("TCGUI_FUZZ_SEED")?.map_or_else(random::any_seed, Ok)?;
         scene.start()?;
         let before = scene.daemon()?.rss()?;

@@ -57,7 +57,7 @@ mod tests {
     }
 
     lab_test!(
-        a_router_that_is_late_is_waited_for,
+        the_daemon_waits_for_a_late_router,
         Kind::Lasting(Duration::from_secs(150)),
         |_| {
             let endpoint = format!("tcp/127.0.0.1:{}", free_port()?);
@@ -92,7 +92,7 @@ mod tests {
     );
 
     lab_test!(
-        an_address_that_is_late_is_waited_for,
+        the_daemon_waits_for_a_late_address,
         Kind::Lasting(Duration::from_secs(150)),
         |scene| {
             // Meanwhile the built-in endpoint works.
@@ -240,7 +240,7 @@ mod tests {
             .with_context(|| format!("no {key} in the unit"))
     }
 
-    lab_test!(the_packaged_unit_is_started_again_without_end, |_| {
+    lab_test!(the_packaged_unit_restarts_without_a_limit, |_| {
         ensure!(
             unit_value("StartLimitIntervalSec")? == "0",
             "systemd gives up"

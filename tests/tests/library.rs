@@ -90,7 +90,7 @@ mod tests {
         })
     }
 
-    lab_test!(shipped_ones_are_there, |scene| {
+    lab_test!(shipped_presets_and_scenarios_are_listed, |scene| {
         scene.start()?;
         let list = listed(scene)?;
         ensure!(ids(&list, "scenarios") == SHIPPED_SCENARIOS, "{list}");
@@ -114,7 +114,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(files_come_and_go_while_the_daemon_runs, |scene| {
+    lab_test!(files_are_added_and_removed_while_the_daemon_runs, |scene| {
         let root = tempfile::tempdir()?;
         let (scenarios, presets) = (root.path().join("s"), root.path().join("deep/p"));
         let options = [
@@ -173,7 +173,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(sighup_reads_what_no_watch_can_see, |scene| {
+    lab_test!(sighup_reads_changes_that_no_watch_reports, |scene| {
         let root = tempfile::tempdir()?;
         let hidden = tempfile::tempdir()?;
         fs::write(hidden.path().join("x.json5"), file("x", "mounted"))?;
@@ -266,7 +266,7 @@ mod tests {
         }
     );
 
-    lab_test!(what_is_stored_survives_a_restart, |scene| {
+    lab_test!(stored_scenarios_are_kept_across_a_restart, |scene| {
         let state = tempfile::tempdir()?;
         let options = [OsStr::new("--state-dir"), state.path().as_os_str()];
         scene.start_with(&options)?;
@@ -306,7 +306,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(what_makes_no_sense_is_not_stored, |scene| {
+    lab_test!(invalid_scenarios_are_not_stored, |scene| {
         let state = tempfile::tempdir()?;
         scene.start_with(&[OsStr::new("--state-dir"), state.path().as_os_str()])?;
         let mut range = wire("x", "x", 1000);
@@ -345,7 +345,7 @@ mod tests {
     }
 
     lab_test!(
-        a_state_directory_that_cannot_be_written_harms_nothing,
+        an_unwritable_state_directory_only_prevents_storing,
         |scene| {
             for (options, category) in [
                 ("mode=700,ro", "Permission"),
@@ -377,7 +377,7 @@ mod tests {
         }
     );
 
-    lab_test!(check_says_what_the_daemon_would, |_| {
+    lab_test!(check_reports_the_same_errors_as_the_daemon, |_| {
         let root = tempfile::tempdir()?;
         let write = |name: &str, text: &str| {
             let path = root.path().join(name);

@@ -55,7 +55,7 @@ mod tests {
     }
 
     lab_test!(
-        a_link_in_the_path_that_leads_elsewhere_is_listed_at_once,
+        a_changed_link_in_the_path_is_listed_at_once,
         Kind::Alone,
         |scene| {
             let (first, second) = (netns::holder()?, netns::holder()?);

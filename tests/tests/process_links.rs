@@ -65,7 +65,7 @@ mod tests {
     }
 
     lab_test!(
-        a_namespace_goes_with_its_process_also_after_its_link_was_switched,
+        a_namespace_ends_with_its_process_even_after_its_link_was_switched,
         Kind::Alone,
         |scene| {
             scene.start()?;
@@ -103,21 +103,18 @@ mod tests {
         }
     );
 
-    lab_test!(
-        two_sockets_inside_do_not_hold_a_namespace_back_either,
-        |scene| {
-            scene.start_with(&["--no-namespace-ids"])?;
-            fs::create_dir_all(netns::DIR)?;
-            let holder = netns::holder()?;
-            let target = netns::of_process(holder.pid());
-            let (unlisted, gone) = ends(scene, &target, holder)?;
-            ensure!(
-                unlisted < AT_ONCE && gone < AT_ONCE,
-                "{unlisted:?} {gone:?}"
-            );
-            Ok(())
-        }
-    );
+    lab_test!(two_sockets_inside_do_not_keep_a_namespace_alive, |scene| {
+        scene.start_with(&["--no-namespace-ids"])?;
+        fs::create_dir_all(netns::DIR)?;
+        let holder = netns::holder()?;
+        let target = netns::of_process(holder.pid());
+        let (unlisted, gone) = ends(scene, &target, holder)?;
+        ensure!(
+            unlisted < AT_ONCE && gone < AT_ONCE,
+            "{unlisted:?} {gone:?}"
+        );
+        Ok(())
+    });
 
     lab_test!(
         a_link_that_is_replaced_is_followed_to_its_new_process,

@@ -141,7 +141,7 @@ mod tests {
     }
 
     lab_test!(
-        a_thousand_cost_nothing_between_sweeps,
+        a_thousand_use_no_processor_time_between_sweeps,
         Kind::Alone,
         |scene| {
             let period = Duration::from_secs(10);

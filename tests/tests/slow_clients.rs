@@ -142,7 +142,7 @@ mod tests {
     }
 
     lab_test!(
-        frozen_and_idle_clients_delay_nobody,
+        frozen_and_idle_clients_do_not_delay_other_clients,
         Kind::AloneFor(Duration::from_secs(400)),
         |scene| {
             start_with_many(scene, &[])?;

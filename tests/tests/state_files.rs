@@ -78,7 +78,7 @@ mod tests {
         [OsStr::new("--state-dir"), path.as_os_str()]
     }
 
-    lab_test!(a_hostile_state_directory_ends_the_start, |_| {
+    lab_test!(the_start_fails_with_an_untrusted_state_directory, |_| {
         let place = Place::new()?;
         let foreign = place.directory("foreign", 0o777, OTHER)?;
         refuses(&state_dir(&foreign), &["chown root: ", "chmod 700 "])?;
@@ -100,7 +100,7 @@ mod tests {
         refuses(&state_dir(&link), &["symbolic link", "rm "])
     });
 
-    lab_test!(hostile_files_in_it_end_the_start, |_| {
+    lab_test!(the_start_fails_with_untrusted_state_files, |_| {
         let place = Place::new()?;
         let state = place.directory("state", 0o700, 0)?;
         let target = place.path("target");
@@ -152,7 +152,7 @@ mod tests {
         run(&[args, &[OsStr::new("restore")]].concat())
     }
 
-    lab_test!(restore_says_that_there_is_no_state_directory, |_| {
+    lab_test!(restore_reports_a_missing_state_directory, |_| {
         let place = Place::new()?;
         let missing = place.path("missing");
         let output = restore(&state_dir(&missing))?;
@@ -266,7 +266,7 @@ mod tests {
         client.close()
     });
 
-    lab_test!(files_of_users_hold_nothing_up, |scene| {
+    lab_test!(files_of_users_do_not_block_the_daemon, |scene| {
         let place = Place::new()?;
         let presets = place.directory("presets", 0o777, OTHER)?;
         fifo(&presets.join("a.json5"))?;

@@ -102,7 +102,7 @@ mod tests {
     );
 
     lab_test!(
-        none_is_an_entry_unless_asked_for,
+        processes_are_not_listed_by_default,
         Kind::OwnProcesses,
         |scene| {
             scene.start_with(&["--degraded-sweep-interval", "200ms"])?;
@@ -124,7 +124,7 @@ mod tests {
     );
 
     lab_test!(
-        names_come_and_go_and_the_entry_stays,
+        the_entry_stays_while_names_are_added_and_removed,
         Kind::OwnProcesses,
         |scene| {
             let record = start(scene, &[SHOWN])?;
@@ -260,7 +260,7 @@ mod tests {
     );
 
     lab_test!(
-        a_link_that_leaves_no_end_behind_tells_of_a_silent_namespace,
+        a_moved_tap_reveals_a_silent_namespace,
         Kind::OwnProcesses,
         |scene| {
             start(scene, &[&[SHOWN][..], &UNSWEPT].concat())?;
@@ -351,7 +351,7 @@ mod tests {
     }
 
     lab_test!(
-        nobody_keeps_a_namespace_whose_process_ends,
+        the_daemon_does_not_keep_a_namespace_whose_process_ends,
         Kind::OwnProcesses,
         |scene| {
             let (mut alone, mut seen) = (Times::default(), Times::default());

@@ -14,7 +14,7 @@ mod tests {
 
     const PROMPT: Duration = Duration::from_secs(2);
 
-    lab_test!(first_list_comes_at_once, Kind::Alone, |scene| {
+    lab_test!(the_first_list_is_published_at_once, Kind::Alone, |scene| {
         netns::add("blue")?;
         scene.start()?;
         let now = (monotonic_ns()?, scene.daemon()?.started().elapsed());
@@ -60,7 +60,7 @@ mod tests {
             .is_ok_and(|now| now.as_secs().abs_diff(seconds) <= 10)
     }
 
-    lab_test!(health_tells_who_and_how_much, |scene| {
+    lab_test!(health_contains_identity_and_counts, |scene| {
         netns::add("blue")?;
         scene.start()?;
         netns::add("red")?;
@@ -98,7 +98,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(late_client_gets_the_present_at_once, |scene| {
+    lab_test!(a_late_client_gets_the_current_state_at_once, |scene| {
         scene.start()?;
         netns::add("blue")?;
         scene.wait_named(&["blue"])?;
@@ -124,7 +124,7 @@ mod tests {
         late.close()
     });
 
-    lab_test!(backend_has_the_name_it_was_given, |scene| {
+    lab_test!(the_backend_has_the_configured_name, |scene| {
         let options = client::Options::default().backend("edge-1_ü");
         scene.start_watched(&["--name", "edge-1_ü"], options, |_| ())?;
         let state = scene.client()?.state();
@@ -142,7 +142,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(second_backend_through_the_first, |scene| {
+    lab_test!(a_second_backend_joins_through_the_first, |scene| {
         scene.start()?;
         let through = ["--name", "lab2", "--zenoh-mode", "client"];
         let endpoint = ["--zenoh-connect", "tcp/127.0.0.1:7447"];
@@ -186,7 +186,7 @@ mod tests {
             .map(drop)
     });
 
-    lab_test!(crash_and_restart_show_the_truth_again, |scene| {
+    lab_test!(crash_and_restart_publish_the_current_state, |scene| {
         scene.start()?;
         netns::add("before")?;
         netns::add("stays")?;
@@ -256,7 +256,7 @@ mod tests {
         Ok(())
     });
 
-    lab_test!(what_is_not_there_is_not_switched, |scene| {
+    lab_test!(a_missing_interface_is_not_switched, |scene| {
         netns::add("blue")?;
         scene.start()?;
         scene.wait_named(&["blue"])?;

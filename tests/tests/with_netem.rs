@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_is_told_by_the_exit_status_after_large_output_in_a_vm() -> anyhow::Result<()> {
+    fn a_signal_is_reported_by_the_exit_status_after_large_output_in_a_vm() -> anyhow::Result<()> {
         let _turn = one_at_a_time();
         // A process that is left behind does not keep the virtual machine running.
         let line = "seq 200000; sleep 1000 & kill -KILL $$";

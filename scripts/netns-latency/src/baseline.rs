@@ -140,7 +140,7 @@ mod tests {
     const IPROUTE2: (Situation, Op, Observer) = (Situation::Iproute2, Op::Add, Observer::Client);
 
     #[test]
-    fn rows_are_beside_each_other() {
+    fn rows_of_both_runs_are_compared() {
         let then = report_of(&[(PRESENT, &[1_000_000]), (IPROUTE2, &[-200_000])]);
         let now = report_of(&[(PRESENT, &[1_500_000]), (IPROUTE2, &[-100_000])]);
         let text = Comparison::new(&then, &now).to_string();
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_one_run_has_is_said() {
+    fn rows_of_only_one_run_are_reported() {
         let then = report_of(&[(PRESENT, &[1])]);
         let now = report_of(&[(IPROUTE2, &[1])]);
         let comparison = Comparison::new(&then, &now);
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn another_machine_and_other_options_are_said() {
+    fn another_machine_and_other_options_are_reported() {
         let mut then = report_of(&[(PRESENT, &[1])]);
         let now = report_of(&[(PRESENT, &[1])]);
         assert!(differences(&now, &now).is_empty());
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_seen_has_no_ratio() {
+    fn a_row_without_samples_has_no_ratio() {
         assert_eq!(ratio([None, Some(1.0)]), None);
         assert_eq!(ratio([Some(2.0), Some(1.0)]), Some(0.5));
         assert_eq!(ratio([Some(0.0), Some(1.0)]), None);

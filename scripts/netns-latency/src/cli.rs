@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_measured_unless_said() {
+    fn everything_is_measured_by_default() {
         let arguments = parse("netns-latency").unwrap();
         assert_eq!(arguments.trials, 200);
         assert_eq!(arguments.situations, Situation::ALL);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn check_takes_an_optional_word() {
+    fn check_takes_an_optional_value() {
         let check = |line| parse(line).unwrap().check;
         assert_eq!(check("netns-latency --check"), Some(Check::All));
         assert_eq!(check("netns-latency --check=ratios"), Some(Check::Ratios));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_arguments_are_refused() {
         for line in [
             "--trials 0",
             "--situations absent",

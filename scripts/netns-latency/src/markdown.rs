@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_measured_has_no_table() {
+    fn situations_that_were_not_measured_have_no_table() {
         let text = section(&report_of(&[]));
         assert!(!text.contains('|'), "{text}");
     }

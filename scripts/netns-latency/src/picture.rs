@@ -295,7 +295,7 @@ mod tests {
     use crate::report::tests::report_of;
 
     #[test]
-    fn a_curve_rises_in_steps_to_all_that_was_seen() {
+    fn a_curve_rises_in_steps_to_the_percentage_seen() {
         let expected = [
             (1.0, 0.0),
             (1.0, 25.0),
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_beside_the_axis_is_drawn_at_its_ends() {
+    fn values_outside_the_axis_are_drawn_at_its_ends() {
         let points = curve(&[-3, i64::MAX], 2);
         let times: Vec<_> = points.into_iter().map(|(ms, _)| ms).collect();
         assert_eq!(times, [AXIS.0, AXIS.0, AXIS.1, AXIS.1]);

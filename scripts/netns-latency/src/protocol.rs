@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn messages_are_parsed_as_they_were_written() {
         let said = [
             Message::Done { at_ns: 17 },
             Message::Failed {
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_named() {
+    fn an_invalid_message_is_quoted_in_the_error() {
         let error = parse::<Order>("hello").unwrap_err().to_string();
         assert!(error.contains("hello"), "{error}");
     }

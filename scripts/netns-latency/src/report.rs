@@ -248,7 +248,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_json_is_what_help_says() {
+    fn the_json_has_the_form_described_in_help() {
         let json = serde_json::to_value(report()).unwrap();
         assert_eq!(json["schema"], 1);
         assert!(json["machine"]["kernel"].is_string());

@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn spaced_lists_are_counted_over_the_time_of_the_burst() {
+    fn delayed_lists_are_counted_over_the_time_of_the_burst() {
         let ms = |ms: u64| ms * 1_000_000;
         let mut samples = Samples::default();
         samples.push_lists(&[ms(7)]);

@@ -217,13 +217,13 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_is_not_named() {
+    fn limits_that_are_kept_are_not_reported() {
         let rows = present_add(Some(80_000), Some(150_000), Some(900_000));
         assert!(exceeded(&rows, Check::All).is_empty());
     }
 
     #[test]
-    fn what_is_exceeded_is_named() {
+    fn exceeded_limits_are_reported() {
         let rows = present_add(Some(200_000), Some(310_000), Some(16_000_000));
         assert_eq!(
             exceeded(&rows, Check::All),
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_everything_holds_nothing() {
+    fn a_row_without_samples_exceeds_its_limits() {
         let rows = present_add(Some(80_000), None, Some(900_000));
         let exceeded = exceeded(&rows, Check::Ratios);
         assert_eq!(

@@ -130,7 +130,7 @@ mod tests {
     }"#;
 
     #[test]
-    fn a_baseline_that_is_none_is_refused_before_measuring() -> anyhow::Result<()> {
+    fn an_invalid_baseline_is_refused_before_measuring() -> anyhow::Result<()> {
         let (status, table, complaints) = run(&["--baseline", "/absent.json"])?;
         ensure!(status == Some(2), "{status:?}");
         ensure!(table.is_empty(), "{table}");

@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_says_the_complete_state() {
+    fn a_request_contains_the_complete_state() {
         let request = apply_request(("n", "v"), &json!({"delay_ms": 5.0}));
         let apply = &request["operation"]["Apply"];
         assert_eq!(apply["loss"], 0.0);

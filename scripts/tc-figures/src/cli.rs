@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_is_measured_unless_said() {
+    fn everything_is_measured_by_default() {
         let arguments = parse("tc-figures").unwrap();
         assert_eq!(arguments.trials, 200);
         assert_eq!(arguments.parts, Part::ALL);
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn check_takes_an_optional_word() {
+    fn check_takes_an_optional_value() {
         let check = |line| parse(line).unwrap().check;
         assert_eq!(check("tc-figures --check"), Some(Check::All));
         assert_eq!(check("tc-figures --check=steady"), Some(Check::Steady));
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused() {
+    fn invalid_arguments_are_refused() {
         for line in ["--trials 3", "--parts absent", "--check=some", "extra"] {
             assert!(
                 parse(&format!("tc-figures {line}")).is_err(),

@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_said_is_understood() {
+    fn messages_are_parsed_as_they_were_written() {
         let figure = Figure::times("a \"b\"", &[Duration::from_micros(1500)]).noted("c\nd");
         let line = serde_json::to_string(&figure).unwrap();
         assert!(!line.contains('\n'), "{line}");

@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_are_those_of_the_command_line() {
+    fn names_are_those_of_the_command_line() {
         for part in Part::ALL {
             let value = part.to_possible_value().unwrap();
             assert_eq!(value.get_name(), part.word());

@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_baseline_stands_beside_the_new_figures() {
+    fn the_table_shows_the_medians_of_the_baseline() {
         let json = report().json().unwrap();
         assert_eq!(json["figures"][0]["p50"], 2.0);
         assert_eq!(json["figures"][1]["part"], "burst");

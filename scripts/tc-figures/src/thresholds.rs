@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_exceeded_is_named() {
+    fn exceeded_limits_are_reported() {
         let figures = [figure("x", &[1.0]), figure("y", &[0.5, 9.0])];
         assert_eq!(
             exceeded(&figures, &[Part::Apply], Check::All),
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn not_to_know_is_not_to_hold() {
+    fn a_missing_figure_exceeds_its_limit() {
         let figures = [figure("x", &[]), figure("y", &[2.0])];
         assert_eq!(
             exceeded(&figures, &[Part::Apply], Check::All),

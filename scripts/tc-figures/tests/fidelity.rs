@@ -43,7 +43,7 @@ mod tests {
     }
 
     #[test]
-    fn packets_are_impaired_as_told() -> anyhow::Result<()> {
+    fn packets_are_impaired_as_configured() -> anyhow::Result<()> {
         let (mut status, mut json, mut said) = measure()?;
         if status == Some(1) {
             // By chance, three standard deviations are exceeded once in 370 runs. Two such runs in a row are very unlikely.

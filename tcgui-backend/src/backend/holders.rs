@@ -51,7 +51,7 @@ mod tests {
     use crate::kernel::netns::ProcessNetnsId;
 
     #[tokio::test(start_paused = true)]
-    async fn each_report_names_its_source_and_none_comes_after_all_sources_ended() {
+    async fn each_report_names_its_source_and_next_waits_after_all_sources_ended() {
         let (containers, processes, mut reports) = channels();
         let gone = |pid| HeldEvent::Removed(ProcessNetnsId::from_parts(4, 1, pid, 1));
         processes.send(gone(1)).await.unwrap();

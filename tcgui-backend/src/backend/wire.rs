@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn kinds_become_types() {
+    fn link_kinds_are_mapped_to_interface_types() {
         for (kind, expected) in [
             (None, InterfaceType::Physical),
             (Some("veth"), InterfaceType::Veth),

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rate_is_the_difference_by_the_time() {
+    fn a_rate_is_the_difference_divided_by_the_time() {
         let start = Instant::now();
         let mut rates = Rates::default();
         let mut sample = |ms, rx, tx| {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_not_the_one_before_starts_over() {
+    fn a_replaced_link_starts_with_rate_zero() {
         let before = [link(2, "v0", 1000, 1000)];
         let cases = [
             ("reset", link(2, "v0", 0, 0)),
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_namespace_is_known_by_its_key_and_forgotten() {
+    fn samples_are_kept_by_key_and_removed_with_the_namespace() {
         let start = Instant::now();
         let later = start + Duration::from_secs(1);
         let mut rates = Rates::default();
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_vanished_and_came_back_starts_over() {
+    fn a_link_missing_in_one_sample_starts_with_rate_zero() {
         let start = Instant::now();
         let mut rates = Rates::default();
         let mut sample = |s, links| {
@@ -245,7 +245,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_rate_is_never_more_than_the_counters_allow(samples in any_samples()) {
+        fn a_rate_never_exceeds_the_counter_difference(samples in any_samples()) {
             let mut now = Instant::now();
             let mut rates = Rates::default();
             let mut last: HashMap<_, (Instant, Vec<LinkCounters>)> = HashMap::new();
@@ -281,7 +281,7 @@ mod tests {
         }
 
         #[test]
-        fn what_only_grows_is_measured_exactly(
+        fn growing_counters_are_measured_exactly(
             growth in vec((0..1_000_000_u64, 1..5_000_u64), 1..20)
         ) {
             let mut now = Instant::now();

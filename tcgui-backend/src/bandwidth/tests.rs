@@ -216,7 +216,7 @@ fn secs(s: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
-async fn samples_come_with_every_tick() {
+async fn every_tick_publishes_samples() {
     let mut actor = start(counter_targets([1])).await;
     assert_eq!(actor.batch().await, (secs(2), vec![("n1".into(), 0.0)]));
     actor.kernel.set(|state| {
@@ -227,7 +227,7 @@ async fn samples_come_with_every_tick() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn missed_ticks_are_not_made_up_for() {
+async fn missed_ticks_are_skipped() {
     let mut actor = start(counter_targets([1])).await;
     advance(secs(7)).await;
     assert_eq!(actor.batch().await.0, secs(7));
@@ -255,7 +255,7 @@ async fn the_newest_counter_targets_are_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn statistics_of_netems_follow_the_counters() {
+async fn netem_statistics_follow_the_counters() {
     let namespaces = vec![Arc::new(entry(1, true)), Arc::new(entry(2, false))];
     let mut actor = start(Arc::new(CounterTargets { namespaces })).await;
     let batch = actor.samples.recv().await.expect("the actor runs");
@@ -272,7 +272,7 @@ async fn statistics_of_netems_follow_the_counters() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_namespace_that_fails_costs_only_its_own_samples() {
+async fn a_failing_namespace_loses_only_its_own_samples() {
     let mut actor = start(counter_targets([1, 2])).await;
     actor.batch().await;
     actor.kernel.set(|state| {
@@ -290,7 +290,7 @@ async fn a_namespace_that_fails_costs_only_its_own_samples() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_namespace_costs_only_its_own_samples() {
+async fn a_slow_namespace_delays_only_its_own_samples() {
     let mut actor = start(counter_targets(1..=100)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(1));
@@ -315,7 +315,7 @@ async fn a_slow_namespace_costs_only_its_own_samples() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_read_does_not_wait_for_the_last_one() {
+async fn finished_readings_are_published_before_the_last_one_ends() {
     let mut actor = start(counter_targets(1..=5)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(5));
@@ -328,7 +328,7 @@ async fn what_was_read_does_not_wait_for_the_last_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_everything_is_slow_nothing_piles_up() {
+async fn slow_readings_do_not_accumulate() {
     let mut actor = start(counter_targets(1..=10)).await;
     actor
         .kernel
@@ -345,7 +345,7 @@ async fn when_everything_is_slow_nothing_piles_up() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bus_that_takes_nothing_gets_the_newest() {
+async fn a_stalled_bus_receives_only_the_newest_samples() {
     let mut actor = start(counter_targets([1])).await;
     for round in 1..=20_usize {
         actor.kernel.set(|state| {
@@ -368,7 +368,7 @@ async fn a_bus_that_takes_nothing_gets_the_newest() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_told_to_or_when_the_bus_is_gone() {
+async fn the_actor_ends_on_stop_or_when_the_bus_has_ended() {
     let mut actor = start(counter_targets(1..=3)).await;
     actor.kernel.set(|state| {
         state.held.insert(key(1));

@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn all_fields_are_where_they_belong() {
+    fn each_counter_is_in_its_wire_field() {
         let entry = NetnsCounterTarget {
             key: NetnsKey::Host,
             nsid: None,

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_target_costs_the_wait_or_all_time() {
+    fn a_check_of_an_unreachable_target_ends_after_the_wait_or_at_the_deadline() {
         let (nothing, time) = run(3600 * MS, 5000 * MS, &[]);
         assert_eq!((nothing.sent, nothing.latency), (5, None));
         assert_eq!((time, nothing.loss_percent()), (3600 * MS, 100.0));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_and_unknown_numbers_change_nothing() {
+    fn duplicate_and_unknown_replies_are_ignored() {
         let start = Instant::now();
         let mut echoes = Echoes::new(start + 3600 * MS, Duration::ZERO);
         echoes.sent(start);
@@ -213,7 +213,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_always_ends_in_time_and_adds_up(
+        fn a_check_ends_in_time_and_counts_every_echo(
             limit in 0..4000_u32,
             wait in prop_oneof![0..10_000_u32, Just(u32::MAX)],
             answers in vec(proptest::option::of(0..5000_u32), 0..6),

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_reached_has_none() {
+    fn an_unreachable_target_has_no_latency() {
         let response = report(&link(true, true), None, &replies(0));
         assert_eq!(response.message, "Link UP, 8.8.8.8 unreachable");
         assert!(response.success && response.results.latency.is_none());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_link_that_is_down_is_not_asked_over() {
+    fn no_echo_is_sent_over_a_link_that_is_down() {
         for (link, words) in [
             (link(false, true), "Link DOWN, 8.8.8.8 unreachable"),
             (
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_asked_is_not_called_unreachable() {
+    fn a_target_that_cannot_be_checked_is_not_reported_as_unreachable() {
         let refused = Reachability::Unknown("no socket".to_owned());
         let response = report(&link(true, true), None, &refused);
         assert_eq!(response.message, "Link UP, 8.8.8.8 not asked: no socket");
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn impairments_are_noted() {
+    fn impairments_are_reported() {
         let mut qdisc = Observed {
             root: Root::Own {
                 handle: 0x7c60_0000,

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_understood() {
+    fn addresses_are_parsed() {
         for (text, address) in [
             ("192.0.2.1", "192.0.2.1:0"),
             (" 192.0.2.1 ", "192.0.2.1:0"),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_target_is_refused() {
+    fn invalid_targets_are_refused() {
         use TargetError::*;
         let long = "1".repeat(254);
         for (text, error) in [
@@ -222,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_it_panic(text: String, zone: String) {
+        fn parsing_never_panics(text: String, zone: String) {
             understood(&text).ok();
             understood(&format!("fe80::1%{zone}")).ok();
         }

@@ -105,7 +105,7 @@ async fn an_unreachable_target_is_answered_in_time() {
 }
 
 #[tokio::test]
-async fn a_link_that_is_down_is_not_asked_over() {
+async fn no_echo_is_sent_over_a_link_that_is_down() {
     let netns = PrivateNetns::new();
     let (response, _) = check(order(&netns, 1, "lo", Some("127.0.0.1"))).await;
     assert_eq!(
@@ -142,7 +142,7 @@ async fn the_gateway_is_the_default_target() {
 
 /// Connects two namespaces by a link. The first is checked, the second is its gateway.
 #[tokio::test]
-async fn gateways_behind_a_link_answer() {
+async fn gateways_behind_a_link_reply() {
     let (netns, gateway) = (PrivateNetns::new(), PrivateNetns::new());
     netns.ip("link add v0 index 10 type veth peer name v1");
     // `ip` accepts a path instead of a name.
@@ -171,7 +171,7 @@ async fn gateways_behind_a_link_answer() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_said_to_be_gone() {
+async fn a_missing_interface_is_reported_as_gone() {
     let netns = lab();
     for (ifindex, interface) in [(99, "v9"), (10, "renamed")] {
         let (response, _) = check(order(&netns, ifindex, interface, None)).await;
@@ -192,7 +192,7 @@ async fn a_bad_target_is_refused() {
 }
 
 #[tokio::test]
-async fn it_ends_when_the_namespace_goes() {
+async fn a_check_ends_when_the_namespace_is_deleted() {
     let netns = lab();
     let order = order(&netns, 10, "v0", Some("192.0.2.77"));
     let (asked_at, gone_at) = (order.asked_at, order.asked_at + Duration::from_millis(500));
@@ -203,7 +203,7 @@ async fn it_ends_when_the_namespace_goes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn too_many_are_refused_in_time() {
+async fn excess_checks_are_refused_in_time() {
     let netns = lab();
     let diagnostics = diagnostics();
     let all = diagnostics.checks.clone().acquire_many_owned(16).await;
@@ -216,7 +216,7 @@ async fn too_many_are_refused_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_kernel_that_does_not_answer_is_not_waited_for() {
+async fn a_check_ends_in_time_if_the_kernel_does_not_reply() {
     let netns = lab();
     let diagnostics = diagnostics();
     let all = diagnostics.visits.clone().acquire_many_owned(4).await;

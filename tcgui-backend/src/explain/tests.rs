@@ -247,7 +247,7 @@ fn a_directory_that_is_missing_or_unreadable_comes_first() {
 }
 
 #[test]
-fn a_name_that_cannot_be_is_explained_by_that() {
+fn an_invalid_name_is_explained() {
     let err = NamespaceName::from_wire("a/b").unwrap_err();
     let explanation = explain_invalid("a/b", &err).explanation.expect("explained");
     assert!(!explanation.listed && explanation.entry.is_none());
@@ -261,7 +261,7 @@ fn a_name_that_cannot_be_is_explained_by_that() {
 }
 
 #[test]
-fn what_is_missing_is_said_whatever_the_verdict() {
+fn missing_doorbells_and_capabilities_are_always_reported() {
     let mut listed = Facts {
         links: seen(&["lo"], 1),
         ..namespace()
@@ -299,7 +299,7 @@ fn what_is_missing_is_said_whatever_the_verdict() {
 }
 
 #[test]
-fn private_mounts_are_suspected_only_of_placeholders_elsewhere() {
+fn private_mounts_are_suspected_only_for_placeholders() {
     let file = || EntryKind::File { len: 0, mode: 0 };
     let mut placeholder = facts(file(), EntryStatus::GivenUp);
     let private = Propagation {
@@ -316,7 +316,7 @@ fn private_mounts_are_suspected_only_of_placeholders_elsewhere() {
 }
 
 #[test]
-fn entries_are_looked_at_without_opening_them() {
+fn entries_are_examined_without_opening_them() {
     let files = NetnsFiles::new().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
@@ -352,7 +352,7 @@ fn entries_are_looked_at_without_opening_them() {
 }
 
 #[test]
-fn the_machine_says_what_it_allows() {
+fn limits_and_capabilities_are_read_from_the_machine() {
     let host = host_facts();
     let known = |name: &str| {
         host.limits
@@ -364,7 +364,7 @@ fn the_machine_says_what_it_allows() {
 }
 
 #[test]
-fn the_text_tells_it_all_and_no_control_characters() {
+fn the_text_is_complete_and_has_no_control_characters() {
     let mut odd = Facts {
         name: NamespaceName::named("a\u{1b}[2Jb").unwrap(),
         links: seen(&["lo"], 1),

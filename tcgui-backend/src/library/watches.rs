@@ -237,7 +237,7 @@ mod tests {
     const GONE: EventKind = EventKind::Remove(notify::event::RemoveKind::File);
 
     #[test]
-    fn only_what_can_change_the_library_rings() {
+    fn only_events_that_can_change_the_library_notify() {
         let directories = [PathBuf::from("/etc/x/scenarios")];
         let cases = [
             ("/etc/x/scenarios/a.json5", CLOSED, Some(Ring::File)),
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_directory_is_watched_from_above() {
+    fn a_missing_directory_is_watched_through_its_ancestor() {
         let root = tempfile::tempdir().unwrap();
         let deep = root.path().join("a/b");
         let anchors = || anchors(&deep).collect::<Vec<_>>();

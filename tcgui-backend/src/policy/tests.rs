@@ -38,7 +38,7 @@ fn option(denial: Result<Permit, Denial>) -> String {
 }
 
 #[test]
-fn by_default_only_the_links_that_lead_to_the_host_stay_on() {
+fn by_default_only_the_links_to_the_host_are_protected() {
     let policy = Policy::default();
     assert_eq!(policy.to_string(), "");
     policy.check().unwrap();
@@ -61,7 +61,7 @@ fn by_default_only_the_links_that_lead_to_the_host_stay_on() {
 }
 
 #[test]
-fn none_switches_the_default_off_and_nothing_else() {
+fn protect_none_disables_only_the_default_protection() {
     let policy = policy(false, &[], &["none", "default/eth0"]);
     assert_eq!(
         ask(&policy, Change::Disable, &["default"], "lo"),
@@ -75,7 +75,7 @@ fn none_switches_the_default_off_and_nothing_else() {
 }
 
 #[test]
-fn protection_counts_more_than_allowance_and_read_only_more_than_both() {
+fn protect_overrides_allow_and_read_only_overrides_both() {
     let all = policy(false, &["lab*/*", "default/v*"], &["lab-prod/*"]);
     for change in CHANGES {
         assert_eq!(ask(&all, change, &["lab-1"], "eth0"), Ok(Permit::Always));
@@ -103,7 +103,7 @@ fn protection_counts_more_than_allowance_and_read_only_more_than_both() {
 }
 
 #[test]
-fn an_alias_is_no_way_around_a_protection() {
+fn an_alias_does_not_bypass_a_protection() {
     let protects = policy(false, &[], &["prod/*"]);
     let allows = policy(false, &["lab/*"], &[]);
     for at in [["prod", "lab"], ["lab", "prod"]] {
@@ -149,7 +149,7 @@ fn patterns_have_two_parts() {
 }
 
 #[test]
-fn a_starred_pattern_may_say_that_it_means_an_entry_of_the_directory() {
+fn a_pattern_with_stars_may_have_the_prefix_of_directory_entries() {
     let pattern: Pattern = "netns:prod*/eth0".parse().unwrap();
     assert!(pattern.matches("prod", "eth0") && pattern.matches("prod-1", "eth0"));
     assert!(!pattern.matches("lab", "eth0") && !pattern.matches("prod", "eth1"));
@@ -239,14 +239,14 @@ fn matches_slowly(pattern: &[char], text: &[char]) -> bool {
 
 proptest! {
     #[test]
-    fn globs_are_what_they_mean(pattern in "[ab*ä]{0,7}", text in "[abä]{0,8}") {
+    fn globs_match_like_the_reference(pattern in "[ab*ä]{0,7}", text in "[abä]{0,8}") {
         let chars = |text: &str| text.chars().collect::<Vec<_>>();
         let expected = matches_slowly(&chars(&pattern), &chars(&text));
         prop_assert_eq!(glob(&pattern, &text), expected);
     }
 
     #[test]
-    fn a_name_matches_itself_and_what_every_star_was_taken_from(
+    fn a_name_matches_itself_and_every_pattern_made_from_it(
         namespace in "[a-z][a-z0-9@.-]{1,20}",
         interface in "[a-z][a-z0-9@.-]{1,13}",
         cut in 0_usize..15,
@@ -261,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn options_only_ever_take_permissions_away(
+    fn options_only_remove_permissions(
         allow in proptest::collection::vec("[ab*]{1,3}/[ab*]{1,3}", 0..3),
         protect in proptest::collection::vec("[ab*]{1,3}/[ab*]{1,3}", 0..3),
         namespace in "[ab]{1,3}",

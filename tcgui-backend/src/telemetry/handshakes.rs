@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_logged_once_in_a_while() {
+    fn a_cause_is_logged_once_in_ten_minutes() {
         let handshakes = Handshakes::default();
         let now = Instant::now();
         assert!(handshakes.is_news("tls", "a", now));

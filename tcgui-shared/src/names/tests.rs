@@ -61,7 +61,7 @@ fn percent_decode(chunk: &str) -> Vec<u8> {
 
 proptest! {
     #[test]
-    fn a_namespace_survives_its_texts(name in namespace()) {
+    fn a_namespace_is_restored_from_its_texts(name in namespace()) {
         prop_assert_eq!(NamespaceName::from_wire(&name.to_wire()), Ok(name.clone()));
         prop_assert_eq!(name.to_string(), name.to_wire());
         let chunk = name.key_chunk();
@@ -85,7 +85,7 @@ proptest! {
     }
 
     #[test]
-    fn an_interface_survives_its_texts(name in interface()) {
+    fn an_interface_is_restored_from_its_texts(name in interface()) {
         prop_assert_eq!(InterfaceName::from_wire(&name.to_wire()), Ok(name.clone()));
         prop_assert_eq!(name.to_string(), name.to_wire());
         prop_assert!(is_legal_chunk(&name.key_chunk()), "{}", name.key_chunk());
@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn no_text_has_a_second_reading(
+    fn each_name_has_exactly_one_text(
         text in r"(netns:|container:|pid:|pid:[0-9]{1,3}\()?[a\\xf0-9é@%/()]{0,8}"
     ) {
         if let Ok(name) = NamespaceName::from_wire(&text) {
@@ -188,7 +188,7 @@ fn texts_of_odd_namespaces() {
 }
 
 #[test]
-fn texts_that_are_no_namespace() {
+fn invalid_namespace_texts_are_refused() {
     let kind = NameKind::Netns;
     let container = NameKind::Container;
     let process = NameKind::Process;
@@ -265,7 +265,7 @@ fn interfaces_are_bounded_by_the_kernel() {
 }
 
 #[test]
-fn backend_names_say_what_is_allowed() {
+fn backend_name_errors_list_the_allowed_characters() {
     for name in ["edge1", "größe_2-b", &"x".repeat(64)] {
         assert_eq!(name.parse::<BackendName>().unwrap().as_str(), name);
     }

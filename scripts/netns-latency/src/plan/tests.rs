@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use super::*;
 
 #[test]
-fn what_a_trial_adds_it_takes_away() {
+fn a_trial_removes_the_things_that_it_adds() {
     // A sequence deletes the namespaces of the preceding one, see below.
     let others = |situation: &Situation| *situation != Situation::Sequence;
     for situation in Situation::ALL.into_iter().filter(others) {
@@ -45,7 +45,7 @@ fn names_of_programs_are_kept_whole_by_the_kernel() {
 }
 
 #[test]
-fn others_are_waited_for() {
+fn trials_wait_for_the_other_namespaces() {
     for (situation, count) in [(Situation::Others200, 200), (Situation::Others1000, 1000)] {
         let preparation = situation.preparation(1000);
         assert_eq!(preparation.len(), count);
@@ -85,7 +85,7 @@ fn a_sequence_replaces_the_namespaces_of_the_one_before() {
 }
 
 #[test]
-fn what_takes_long_is_tried_less_often_but_tried() {
+fn slow_situations_have_fewer_trials_but_at_least_one() {
     let trials = |asked| Situation::ALL.map(|it| it.trials(asked));
     assert_eq!(
         trials(200),
@@ -97,7 +97,7 @@ fn what_takes_long_is_tried_less_often_but_tried() {
 }
 
 #[test]
-fn sweeps_are_met_in_all_their_phases() {
+fn changes_occur_in_all_phases_of_the_sweeps() {
     let mut pauses: Vec<_> = (0..20).map(|it| Situation::Silent.pause(it)).collect();
     pauses.sort_unstable();
     assert!(pauses[0] >= APART && pauses[19] < APART + SWEEP);
@@ -114,7 +114,7 @@ fn situations_that_share_labs_follow_each_other() {
 }
 
 #[test]
-fn words_are_the_same_everywhere() {
+fn names_are_the_same_in_json_and_command_line() {
     for situation in Situation::ALL {
         let json = serde_json::to_string(&situation).unwrap();
         assert_eq!(json, format!("\"{situation}\""));

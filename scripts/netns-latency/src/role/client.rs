@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_list_is_taken_apart() {
+    fn a_list_is_split_into_namespaces_and_links() {
         let list = json!({"namespaces": [
             {"name": "default", "namespace_type": "Default", "interfaces": [{"name": "lo", "is_up": true}]},
             {"name": "blue", "namespace_type": "Traditional", "interfaces": [

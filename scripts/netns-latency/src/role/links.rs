@@ -148,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn news_tell_links_that_are_up() {
+    fn notifications_contain_whether_a_link_is_up() {
         let mut link = named("v0");
         let down = RouteNetlinkMessage::NewLink(link.clone());
         link.header.flags = LinkFlags::Up | LinkFlags::Broadcast;

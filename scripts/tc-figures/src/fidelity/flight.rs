@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_became_of_packets_is_counted() {
+    fn lost_repeated_and_overtaken_packets_are_counted() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let flight = Flight {

@@ -83,7 +83,7 @@ fn add(inventory: &mut Inventory, id: ProcessNetnsId, kind: HolderKind) -> Chang
 }
 
 #[test]
-fn a_namespace_shows_with_its_first_dump() {
+fn a_namespace_is_listed_after_its_first_dump() {
     let mut inventory = inventory();
     inventory.add_name("x".into(), A);
     assert!(shown(&inventory).is_empty());
@@ -97,7 +97,7 @@ fn a_namespace_shows_with_its_first_dump() {
 }
 
 #[test]
-fn a_name_made_anew_is_another_namespace() {
+fn a_recreated_name_is_another_namespace() {
     for told in [true, false] {
         let mut inventory = inventory();
         inventory.add_name("x".into(), A);
@@ -120,7 +120,7 @@ fn a_name_made_anew_is_another_namespace() {
 }
 
 #[test]
-fn an_older_look_that_comes_later_is_of_no_use() {
+fn an_older_dump_that_arrives_later_is_ignored() {
     let mut inventory = inventory();
     let (older, newer) = (links(&["lo"]), links(&["lo", "v0"]));
     inventory.set_links(NetnsKey::Host, newer);
@@ -146,7 +146,7 @@ fn two_names_share_a_namespace() {
 }
 
 #[test]
-fn the_best_name_is_shown_and_all_of_them_find_it() {
+fn the_best_name_is_listed_and_each_name_finds_the_namespace() {
     let mut inventory = inventory();
     let (web, program) = (held(1, 20), held(1, 20));
     let key = NetnsKey::Held(program);
@@ -245,7 +245,7 @@ fn containers_of_two_engines_may_have_one_name() {
 }
 
 #[test]
-fn who_is_in_the_daemons_own_namespace_is_nobody_and_a_name_of_it_an_alias() {
+fn host_netns_holders_are_ignored_and_its_names_are_aliases() {
     let mut inventory = inventory();
     inventory.set_links(NetnsKey::Host, links(&["lo", "eth0"]));
     let change = add(&mut inventory, held(OWN_INODE, 20), docker("web"));
@@ -307,7 +307,7 @@ fn interfaces_are_found_by_the_clients_names() {
 }
 
 #[test]
-fn a_users_engine_takes_no_name_over() {
+fn a_users_engine_cannot_take_over_a_name() {
     let mut inventory = inventory();
     let web = |of_root, runtime, short_id: &str| {
         HolderKind::Container(Arc::new(Container {
@@ -338,7 +338,7 @@ fn a_users_engine_takes_no_name_over() {
 }
 
 #[test]
-fn a_name_stands_for_its_own_way_though_others_may_lead_there() {
+fn a_found_interface_has_the_reference_of_the_requested_name() {
     let mut inventory = inventory();
     add(&mut inventory, held(1, 20), docker("web"));
     add(&mut inventory, held(1, 20), process("nginx"));
@@ -363,7 +363,7 @@ fn a_name_stands_for_its_own_way_though_others_may_lead_there() {
 }
 
 #[test]
-fn a_namespace_made_anew_may_have_the_key_of_the_old_one() {
+fn a_recreated_namespace_may_have_the_key_of_the_old_one() {
     let mut inventory = inventory();
     let (old, new) = (A.through_link(), B.through_link());
     inventory.add_name("b".into(), old);
@@ -377,7 +377,7 @@ fn a_namespace_made_anew_may_have_the_key_of_the_old_one() {
 }
 
 #[test]
-fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
+fn a_new_namespace_with_a_reused_inode_number_replaces_the_old_one() {
     let mut inventory = inventory();
     inventory.add_name("x".into(), A);
     inventory.set_links(NetnsKey::Mounted(A), links(&["lo", "old"]));
@@ -395,7 +395,7 @@ fn another_namespace_that_got_the_inode_number_is_not_the_old_one() {
 }
 
 #[test]
-fn a_thousand_containers_of_one_name_cost_what_others_cost() {
+fn a_thousand_containers_of_one_name_rename_few_others() {
     const MANY: i32 = 1000;
     let mut inventory = inventory();
     let mut touched = 0;

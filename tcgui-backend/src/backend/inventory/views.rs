@@ -185,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn podmans_names_are_told_from_others() {
+    fn names_created_by_podman_are_recognised() {
         for (name, expected) in [
             ("netns-0f3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8", true),
             ("netns-0F3c1b2a-4d5e-6f70-8192-a3b4c5d6e7f8", false),

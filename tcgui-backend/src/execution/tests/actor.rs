@@ -109,7 +109,7 @@ async fn a_hundred_steps_do_not_drift() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn started_paused_resumed_and_stopped() {
+async fn an_execution_is_started_paused_resumed_and_stopped() {
     let lab = Lab::new(scenario("s", &[100, 100]), Duration::ZERO);
     lab.port.set_root(1, netem(70));
     let begin = Instant::now();
@@ -143,7 +143,7 @@ async fn started_paused_resumed_and_stopped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_at_the_start_is_told() {
+async fn a_refusal_at_the_start_is_reported() {
     let lab = Lab::new(scenario("s", &[100]), Duration::ZERO);
     lab.port.refuse(PortError::Refused {
         kind: ErrorKind::Busy,
@@ -158,7 +158,7 @@ async fn a_refusal_at_the_start_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_restores_everything_or_leaves_it() {
+async fn shutdown_restores_the_interfaces_or_leaves_them() {
     for (restore, root) in [(true, Impairment::None), (false, netem(1))] {
         let lab = Lab::new(scenario("s", &[60_000]), Duration::from_millis(5));
         for number in 1..=20 {
@@ -182,7 +182,7 @@ async fn the_end_restores_everything_or_leaves_it() {
 }
 
 #[tokio::test]
-async fn what_could_not_be_put_back_is_owed() {
+async fn a_failed_restoration_is_released_as_owed() {
     let lab = Lab::new(scenario("s", &[60_000]), Duration::ZERO);
     lab.start(1, false).await;
     lab.start(2, false).await;

@@ -134,7 +134,7 @@ fn error(answer: &mut Answer) -> tcgui_shared::scenario::ScenarioError {
 }
 
 #[test]
-fn what_cannot_be_started_is_refused() {
+fn invalid_start_requests_are_refused() {
     let mut bench = Bench::new();
     for (id, looped, category, word) in [
         ("nowhere", None, ErrorCategory::Permanent, "nowhere"),
@@ -150,7 +150,7 @@ fn what_cannot_be_started_is_refused() {
 }
 
 #[test]
-fn one_runs_on_an_interface_whatever_it_is_called() {
+fn an_interface_has_one_execution_under_any_name() {
     let mut bench = Bench::running("a", target(1, 1));
     for same in [target(1, 1), target(1, 2), target(3, 1)] {
         let error = error(&mut bench.start("b", None, same));
@@ -171,7 +171,7 @@ fn one_runs_on_an_interface_whatever_it_is_called() {
 }
 
 #[test]
-fn an_execution_goes_along_with_the_name_of_its_namespace() {
+fn an_execution_follows_a_rename_of_its_namespace() {
     let mut bench = Bench::running("a", target(1, 1));
     let name = NamespaceName::named("lab").unwrap();
     let renamed = || Command::Renamed {
@@ -231,7 +231,7 @@ fn link_renamed(ifindex: u32, name: u32) -> Command {
 }
 
 #[test]
-fn an_execution_goes_along_with_the_name_of_its_link() {
+fn an_execution_follows_a_rename_of_its_link() {
     let mut bench = Bench::running("a", target(1, 1));
     bench.command(link_renamed(1, 2));
     assert_eq!(
@@ -260,7 +260,7 @@ fn an_execution_goes_along_with_the_name_of_its_link() {
 }
 
 #[test]
-fn executions_whose_links_exchange_names_exchange_their_keys() {
+fn executions_of_links_that_swap_names_swap_their_keys() {
     let mut bench = Bench::running("a", target(1, 1));
     bench.start("b", None, target(2, 2));
     bench.answer();
@@ -279,7 +279,7 @@ fn executions_whose_links_exchange_names_exchange_their_keys() {
 }
 
 #[test]
-fn an_execution_that_looks_at_its_link_begins_under_the_new_name() {
+fn an_execution_renamed_while_capturing_begins_under_the_new_name() {
     let mut bench = Bench::new();
     let mut answer = bench.start("a", None, target(1, 1));
     bench.command(link_renamed(1, 2));
@@ -306,7 +306,7 @@ fn the_reply_names_the_execution_and_the_length_of_one_pass() {
 }
 
 #[test]
-fn the_scenario_decides_about_the_loop_where_the_request_does_not() {
+fn the_scenario_decides_about_the_loop_if_the_request_does_not() {
     for (id, looped, expected) in [
         ("a", None, false),
         ("loop", None, true),
@@ -343,7 +343,7 @@ fn a_stop_is_answered_when_the_interface_is_restored() {
 }
 
 #[test]
-fn live_data_everywhere() {
+fn updates_and_replies_contain_current_data() {
     let mut bench = Bench::running("a", target(1, 1));
     bench.wait(100);
     bench.tick();
@@ -372,7 +372,7 @@ fn live_data_everywhere() {
 }
 
 #[test]
-fn the_publisher_goes_some_time_after_the_end() {
+fn the_publisher_is_removed_some_time_after_the_end() {
     let mut bench = Bench::running("a", target(1, 1));
     bench.command(Command::Lost {
         key: target(1, 1).key,
@@ -415,7 +415,7 @@ fn timestamps_never_go_back() {
 }
 
 #[test]
-fn a_late_word_about_an_earlier_execution_does_not_hit_the_next() {
+fn a_late_loss_of_an_earlier_execution_does_not_end_the_next() {
     let mut bench = Bench::running("a", target(1, 1));
     bench.act(Action::Stop, &target(1, 1), true);
     bench.answer();
@@ -549,7 +549,7 @@ proptest! {
 }
 
 #[test]
-fn of_many_steps_that_are_due_none_is_left_and_none_is_early_by_more_than_the_clock_can_tell() {
+fn all_due_steps_begin_and_none_begins_earlier_than_the_clock_resolution() {
     let mut bench = Bench::new();
     let count = u32::try_from(AT_ONCE).unwrap() + 1;
     for number in 1..=count {

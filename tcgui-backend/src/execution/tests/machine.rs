@@ -124,7 +124,7 @@ fn a_loop_starts_over_until_it_is_stopped() {
 }
 
 #[test]
-fn what_a_change_takes_does_not_add_up() {
+fn the_duration_of_changes_does_not_delay_later_steps() {
     let mut bench = Bench::begun(scenario("s", &[100; 100]), false, Impairment::None);
     let begin = bench.moment.now;
     for step in 1_u32..100 {
@@ -140,7 +140,7 @@ fn what_a_change_takes_does_not_add_up() {
 }
 
 #[test]
-fn a_schedule_that_is_lost_is_not_caught_up_with() {
+fn a_schedule_that_lags_too_far_is_shifted() {
     let mut bench = Bench::begun(scenario("s", &[10; 4]), false, Impairment::None);
     bench.wait(60_000);
     bench.step(Input::Timer);
@@ -150,14 +150,14 @@ fn a_schedule_that_is_lost_is_not_caught_up_with() {
 }
 
 #[test]
-fn no_duration_is_too_long() {
+fn any_step_duration_is_accepted() {
     let mut bench = Bench::begun(scenario("s", &[u64::MAX]), false, Impairment::None);
     assert!(bench.machine.wake_at().unwrap() > bench.moment.now);
     assert_eq!(bench.step(Input::Stop), [Effect::Set(Impairment::None)]);
 }
 
 #[test]
-fn a_pause_keeps_what_remains() {
+fn a_pause_keeps_the_remaining_time() {
     let mut bench = Bench::begun(scenario("s", &[100, 100]), false, Impairment::None);
     bench.wait(30);
     assert_eq!(bench.step(Input::Pause), [Effect::Publish]);
@@ -207,7 +207,7 @@ fn a_stop_waits_for_the_kernel_and_then_restores() {
 }
 
 #[test]
-fn what_cannot_begin_says_why() {
+fn an_execution_that_cannot_begin_reports_the_reason() {
     let mut bench = Bench::new(scenario("s", &[100]), false);
     let effects = bench.step(Input::Captured(Err(refused(ErrorKind::Busy))));
     let [Effect::Refused(error), Effect::Ended, release] = &effects[..] else {
@@ -259,7 +259,7 @@ fn a_failed_step_ends_the_execution() {
 }
 
 #[test]
-fn what_is_gone_is_not_restored() {
+fn a_deleted_interface_is_not_restored() {
     let mut bench = Bench::begun(scenario("s", &[100, 100]), false, netem(7));
     bench.wait(100);
     bench.step(Input::Timer);
@@ -272,7 +272,7 @@ fn what_is_gone_is_not_restored() {
 }
 
 #[test]
-fn what_could_not_be_put_back_is_owed() {
+fn a_failed_restoration_is_released_as_owed() {
     let mut bench = Bench::begun(scenario("s", &[100]), false, netem(7));
     bench.step(Input::Stop);
     let result = Err(refused(ErrorKind::Denied));
@@ -299,7 +299,7 @@ fn what_could_not_be_put_back_is_owed() {
 }
 
 #[test]
-fn a_lost_interface_ends_it_at_once_and_is_let_go_once_the_kernel_is_done() {
+fn a_lost_interface_ends_the_execution_and_is_released_after_the_reply() {
     for (loss, is_failure) in [
         (Loss::Gone, true),
         (Loss::TakenOver, false),
@@ -334,7 +334,7 @@ fn a_lost_interface_ends_it_at_once_and_is_let_go_once_the_kernel_is_done() {
 }
 
 #[test]
-fn a_step_with_nothing_on_wants_no_netem() {
+fn a_step_without_parameters_needs_no_netem() {
     let mut limited = config(0);
     limited.extensions.limit = Some(5);
     assert_eq!(Impairment::of_step(&limited), Impairment::None);
@@ -363,7 +363,7 @@ fn inputs() -> impl Strategy<Value = Vec<(Input, u64)>> {
 
 proptest! {
     #[test]
-    fn any_inputs_keep_the_order_of_things(
+    fn any_inputs_keep_the_invariants(
         inputs in inputs(),
         durations in prop::collection::vec(0_u64..200, 1..5),
         looped: bool,

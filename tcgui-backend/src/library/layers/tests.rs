@@ -49,7 +49,7 @@ fn the_first_file_of_an_id_counts_within_a_layer() {
 }
 
 #[test]
-fn a_broken_file_says_what_it_said_before() {
+fn an_invalid_file_keeps_its_last_valid_content() {
     let mut memory = Memory::default();
     let good = [
         ("d/1", text("x", "good", 1)),
@@ -97,7 +97,7 @@ fn steps_and_errors_are_bounded() {
 proptest! {
     /// A second pass returns the same as a first one, except for last valid content.
     #[test]
-    fn reading_twice_is_reading_once(ids in proptest::collection::vec(("[a-d]", "[a-z]{1,3}"), 0..8)) {
+    fn a_second_pass_gives_the_same_library(ids in proptest::collection::vec(("[a-d]", "[a-z]{1,3}"), 0..8)) {
         let files: Vec<_> = ids
             .iter()
             .enumerate()

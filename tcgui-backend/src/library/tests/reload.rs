@@ -12,7 +12,7 @@ fn error_of<'a>(library: &'a Library, file: &str) -> Option<&'a LoadError> {
 }
 
 #[tokio::test]
-async fn files_are_heard_without_being_asked_for() {
+async fn changed_files_are_noticed_without_a_reload() {
     let bench = Bench::new().await;
     bench.write("scenarios/one.json5", &scenario("one", "first"));
     let library = bench
@@ -50,7 +50,7 @@ async fn files_are_heard_without_being_asked_for() {
 }
 
 #[tokio::test]
-async fn directories_may_come_late_and_go() {
+async fn directories_may_be_created_late_and_deleted() {
     let bench = Bench::new().await;
     bench.write("a/b/scenarios/deep.json5", &scenario("deep", "1"));
     bench
@@ -152,7 +152,7 @@ async fn scenarios_follow_the_presets_they_name() {
 }
 
 #[tokio::test]
-async fn one_bad_file_spoils_no_other() {
+async fn an_invalid_file_does_not_affect_other_files() {
     let bench = Bench::new().await;
     let root = bench.end().await;
     let write = |name: &str, bytes: &[u8]| {
@@ -205,7 +205,7 @@ async fn one_bad_file_spoils_no_other() {
 }
 
 #[tokio::test]
-async fn what_says_the_same_is_the_same() {
+async fn an_unchanged_file_keeps_its_object_and_times() {
     let bench = Bench::new().await;
     bench.write("scenarios/x.json5", &scenario("x", "x"));
     let before = bench
@@ -224,7 +224,7 @@ async fn what_says_the_same_is_the_same() {
 }
 
 #[tokio::test]
-async fn an_order_to_reload_is_obeyed_when_nothing_rang() {
+async fn a_reload_reads_the_files_without_an_event() {
     // A mount over a directory causes no event. Here no directory is watched.
     let root = tempfile::tempdir().unwrap();
     let link = root.path().join("scenarios");
@@ -255,7 +255,7 @@ async fn an_order_to_reload_is_obeyed_when_nothing_rang() {
 
 /// Prints the time of a pass. The limit applies to a release build on an idle machine.
 #[tokio::test]
-async fn a_thousand_files_are_read_in_no_time() {
+async fn a_thousand_files_are_read_quickly() {
     let root = tempfile::tempdir().unwrap();
     fs::create_dir(root.path().join("scenarios")).unwrap();
     for index in 0..1000 {

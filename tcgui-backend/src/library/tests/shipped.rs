@@ -233,7 +233,7 @@ async fn every_asset_is_compiled_in() {
 }
 
 #[test]
-fn the_examples_of_the_documentation_are_good() {
+fn the_examples_of_the_documentation_are_valid() {
     let text = include_str!("../../../../docs/presets-and-scenarios.md");
     let examples: Vec<_> = text
         .split("```json5\n")

@@ -64,7 +64,7 @@ fn error(response: ScenarioResponse) -> ScenarioError {
 }
 
 #[tokio::test]
-async fn what_is_stored_survives() {
+async fn stored_scenarios_are_kept_after_a_restart() {
     let bench = Bench::new().await;
     let added = bench.add(wire("my own: größer", "first")).await;
     assert_eq!(
@@ -105,7 +105,7 @@ async fn what_is_stored_survives() {
 }
 
 #[tokio::test]
-async fn lists_and_single_ones_are_as_the_snapshot_has_them() {
+async fn list_and_get_return_the_snapshot() {
     let bench = Bench::new().await;
     let listed = bench.handle.request(ScenarioRequest::List).await;
     let ScenarioResponse::Listed {
@@ -134,7 +134,7 @@ async fn lists_and_single_ones_are_as_the_snapshot_has_them() {
 }
 
 #[tokio::test]
-async fn files_are_hidden_by_what_is_stored_and_not_changed() {
+async fn stored_scenarios_hide_files_and_do_not_change_them() {
     let bench = Bench::new().await;
     let refused = error(bench.add(wire("load-testing", "mine")).await);
     assert_eq!(refused.category, ErrorCategory::Permanent);
@@ -271,7 +271,7 @@ async fn a_directory_that_cannot_be_written_is_a_clear_error() {
 }
 
 #[test]
-fn a_write_that_fails_leaves_what_was_there() {
+fn a_failed_write_keeps_the_earlier_content() {
     let root = tempfile::tempdir().unwrap();
     let store = Store::new(root.path().join("s"));
     store.write(&wire("x", "old")).unwrap();
@@ -286,7 +286,7 @@ fn a_write_that_fails_leaves_what_was_there() {
 }
 
 #[test]
-fn file_names_are_those_of_one_id_and_lead_nowhere() {
+fn file_names_are_unique_and_stay_in_the_directory() {
     assert_eq!(file_name("load-testing_2"), "load-testing_2.json");
     assert_eq!(file_name("A"), "=QQ.json");
     assert_eq!(file_name(".."), "=Li4.json");
