@@ -99,11 +99,11 @@ pub enum BackendError {
     /// The netns directory cannot be watched.
     #[error("cannot watch network namespaces")]
     Watch(#[from] WatchError),
-    /// `/proc` or netlink is unavailable.
-    #[error("cannot look at the kernel's network namespaces")]
+    /// `/proc` is unavailable, or the thread of the watcher cannot be started.
+    #[error("cannot read the network namespaces of the host")]
     OwnNamespace(#[source] io::Error),
     /// `--process-namespaces` needs a `/proc` that shows all processes.
-    #[error("cannot look at processes")]
+    #[error("cannot read the processes in /proc")]
     Processes(#[from] ProcessesError),
     /// An rtnetlink socket or request failed.
     #[error("cannot talk to the kernel")]
@@ -359,7 +359,7 @@ async fn open_watcher(
         tokio::time::sleep(FIRST_LOOK).await;
         warn!(
             directory = %directory.display(),
-            "still waiting for the first look at the netns directory: a file system in it may hang"
+            "the first scan of the netns directory has not finished: a file system in it may hang"
         );
         std::future::pending().await
     };
@@ -459,7 +459,7 @@ async fn open_leases(directory: PathBuf, files: NetnsFiles) -> Result<OpenedLeas
             Some(netns) => left.push(((netns, lease.ifindex), lease)),
             None => warn!(
                 netns = %lease.netns, ifname = lease.ifname,
-                "lease of a daemon in another namespace, left to it"
+                "lease of a daemon in another namespace, not changed"
             ),
         }
     }
@@ -613,7 +613,7 @@ impl Supervisor {
             }
         };
         if tokio::time::timeout(SHUTDOWN_GRACE, all).await.is_err() {
-            warn!(left = ?self.names.values(), "actors left behind");
+            warn!(left = ?self.names.values(), "actors did not end in time");
         }
     }
 }

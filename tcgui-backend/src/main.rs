@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     let renewed = process::without_thread_caches();
     telemetry::start(args.verbose);
     if let Err(err) = renewed {
-        debug!(error = %err, "each thread keeps some memory for itself");
+        debug!(error = %err, "thread caches of the allocator cannot be disabled");
     }
     match start(args) {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,7 +57,7 @@ fn start(args: Args) -> anyhow::Result<()> {
     unix_socket::check(&config.bus.listen)?;
     match process::raise_descriptor_limit() {
         Ok(limit) => debug!(limit, "descriptor limit raised"),
-        Err(err) => debug!(error = %err, "descriptor limit left as it was"),
+        Err(err) => debug!(error = %err, "descriptor limit not raised"),
     }
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread()

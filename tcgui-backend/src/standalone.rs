@@ -41,7 +41,7 @@ const LINK_SWEEP: Duration = Duration::from_secs(120);
 #[derive(Debug, thiserror::Error)]
 pub enum StandaloneScanError {
     /// `/proc` does not show the namespace of the caller.
-    #[error("cannot look at network namespaces: is /proc mounted?")]
+    #[error("cannot read network namespaces: is /proc mounted?")]
     OwnNamespace(#[source] io::Error),
     /// The netns directory cannot be watched.
     #[error("cannot watch network namespaces")]
@@ -94,7 +94,7 @@ impl LinkSource {
             Ok((tracker, events, task)) => {
                 actor.spawn(async move {
                     if let Err(err) = task.run(CancellationToken::new()).await {
-                        debug!(error = %chain(&err), "links no longer heard");
+                        debug!(error = %chain(&err), "link events ended");
                     }
                 });
                 Self {

@@ -117,9 +117,9 @@ pub struct InterfaceStateEvent {
 /// The kind of change of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InterfaceEventType {
-    /// The interface was created.
+    /// The interface appeared in the namespace.
     Added,
-    /// The interface was deleted.
+    /// The interface disappeared from the namespace.
     Removed,
     /// `is_up` or `is_oper_up` changed.
     StateChanged,

@@ -174,7 +174,7 @@ impl NamespaceName {
     /// Returns the name of an entry of `/run/netns`.
     ///
     /// # Errors
-    /// If the name is not a valid directory entry, see [`NetnsName::new`].
+    /// If no directory entry can have this name. See [`NetnsName::new`].
     pub fn named(name: impl AsRef<OsStr>) -> Result<Self, NameError> {
         NetnsName::new(name).map(Self::Named)
     }

@@ -192,7 +192,7 @@ impl EffectRunner {
         });
     }
 
-    /// Updates the file of a lease without the lane of its interface. Work that begins later may write the update first.
+    /// Updates the file of a lease outside the lane of its interface. Work that begins later may write the update first.
     fn update_lease_file(&mut self, lease: Lease, late: DeferredWrite) {
         let Ok(journal) = self.handles.leases.clone() else {
             return;

@@ -153,7 +153,7 @@ impl Task {
                 _ = &mut ended => return,
                 // Cancel-safe: the deadline is fixed.
                 () = tokio::time::sleep_until(limit) => {
-                    return warn!("scenarios left running");
+                    return warn!("scenarios not ended in time");
                 }
                 // Cancel-safe, like `next_event`.
                 event = self.next_event() => event,
@@ -163,7 +163,7 @@ impl Task {
                 Event::Signal(Signal::Reload) => {}
                 // A second signal, or a required actor has ended.
                 Event::Signal(Signal::Stop(_)) | Event::Failure(_) => {
-                    return warn!("scenarios left running");
+                    return warn!("scenarios not ended in time");
                 }
             }
         }
@@ -190,7 +190,7 @@ impl Task {
         };
         if tokio::time::timeout(limit, finished).await.is_err() {
             let count = self.runner.under_way();
-            debug!(count, "work left unfinished");
+            debug!(count, "work not finished in time");
         }
         self.runner.abort_all();
     }

@@ -143,7 +143,7 @@ impl<K: CounterKernel> Task<K> {
         if !self.desk.begin(Arc::clone(&counter_targets)) {
             debug!(
                 count = self.desk.untaken(),
-                "namespaces of the round before unread"
+                "earlier round not finished, tick skipped"
             );
             return;
         }

@@ -51,7 +51,7 @@ pub(super) enum StoreError {
     #[error("cannot write the scenario as JSON")]
     Encode(#[source] serde_json::Error),
     /// The maximum number of scenarios is stored.
-    #[error("{MAX_STORED} scenarios are stored, which is the most: remove one first")]
+    #[error("{MAX_STORED} scenarios are stored, which is the maximum: remove one first")]
     Full,
     /// The directory or a file cannot be read now.
     #[error(transparent)]
