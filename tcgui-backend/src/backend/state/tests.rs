@@ -117,7 +117,7 @@ impl Bench {
         bench
     }
 
-    /// Keeps the newest roster, which comes with every list, and returns the other effects.
+    /// Keeps the newest counter targets, which accompany every list, and returns the other effects.
     fn step(&mut self, input: Input) -> Vec<Effect> {
         let mut effects = self.state.step(input, self.moment);
         for counter_targets in
