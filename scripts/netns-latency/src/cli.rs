@@ -14,101 +14,107 @@ pub(crate) const EXCEEDED: u8 = 1;
 pub(crate) const FAILED: u8 = 2;
 
 const MORE: &str = "\
-Time zero of a row is the moment just before mount() (add) or umount2() (del), just before the netlink
-request (link-…, moved), when /proc shows that the program is elsewhere, or just before it is killed
-(process, unannounced), what the event `start` or `die` of the engine says, and for `iproute2` the return of the real `ip netns add` or `del`: the namespace has
-been there for a while by then, so those times may be negative. Of a burst it is that of the last one, and
-the time is until all of it were seen.
+Time zero of a measurement depends on the situation:
+  add, del               just before mount() or umount2()
+  link-…, moved          just before the netlink request
+  process, unannounced   when /proc shows that the program is in its namespace (add), or just before the
+                         program is killed (del)
+  docker, podman         the time in the engine's event `start` or `die`
+  iproute2               the return of the real `ip netns add` or `del`; times may be negative, because
+                         the namespace exists or is deleted some time before
+A burst has the time zero of its last operation. Its time ends when all of its changes were seen.
 
-  → floor    a bare poll(2) on /proc/self/mountinfo (link-…: a bare netlink socket): the fastest that can
-             be had on this kernel and machine
-  → watcher  the event out of the library's list_and_watch()
+  → floor    a bare poll(2) on /proc/self/mountinfo (link-…: a bare netlink socket): the fastest possible
+             observer on this kernel and machine
+  → watcher  the event from list_and_watch() of the library
   → list     the arrival of the first list with (del: without) the name at a client of the daemon on the bus
 
-`ratio` is a row's p50 to the p50 of the floor in the same situation. `missed` was not seen within 5 s.
-`lists/s` is how many lists a burst caused in a second, by the mean time between two of them; of several
-bursts the most. Operations in one lab are at least 100 ms apart, bursts 3 s.
+`ratio` is the p50 of a row divided by the p50 of the floor in the same situation. `missed` is the number of
+changes that were not seen within 5 s. `lists/s` is the number of lists per second in a burst, from the
+mean interval between two lists; with several bursts, the maximum. Operations in one lab are at least
+100 ms apart, bursts 3 s.
 
 Situations:
-  present     the netns directory is there
-  fresh       it is not, as on a fresh boot: the first `ip netns add` makes it
-  recreated   it is removed and made anew in one breath by the add that is measured
+  present     the netns directory exists
+  fresh       the netns directory does not exist, as after boot; the first `ip netns add` creates it
+  recreated   the measured add removes and recreates the directory immediately before
   others200   200 other namespaces exist (with their loopback links only)
-  others1000  1000 of them
-  link        a veth made, brought up and deleted inside a named namespace
+  others1000  1000 other namespaces exist
+  link        a veth is created, brought up and deleted inside a named namespace
   iproute2    the real `ip netns add` and `del`
-  burst1000   1000 made, and later removed, as fast as one process can; one trial for each 20 asked for
-  sequence    ten changes 5 ms apart, whether or not the one before was seen: five times, a namespace is
-              deleted and another one made
-  degraded    no inotify: its limits are 0 in a user namespace of the lab's own; the mount table rings
-  silent      nothing rings: the mount table cannot be polled either, and all is found by sweeps, once a
-              second; one trial for each 10 asked for, in all phases of the sweeps
-  process     a program in a network namespace without a name (unshare --net), with --process-namespaces,
-              in the machine's network namespace, where the kernel announces new processes
-  unannounced the same elsewhere: nothing tells of the program before a sweep, which comes once a second;
-              one trial for each 10 asked for, in all phases of the sweeps
-  moved       the same, but a link moves to the program at once, of which the kernel tells
-  docker      a container of dockerd on its usual network, and its end, until its link is (not) listed; one
-              trial for each 10 asked for, as for
-  podman      a container of podman
+  burst1000   1000 namespaces are created, and later deleted, as fast as one process can; one trial for each
+              20 of --trials
+  sequence    ten changes 5 ms apart, without waiting for the list: five times, a namespace is deleted and
+              another one created
+  degraded    no inotify: its limits are 0 in a private user namespace; the mount table still notifies
+  silent      no notification: the mount table cannot be polled either, so that the sweep of each second
+              finds the change; one trial for each 10 of --trials, distributed over the phases of the sweep
+  process     a program in a network namespace without a name (unshare --net), with --process-namespaces, in
+              the network namespace of the machine, where the kernel announces new processes
+  unannounced the same in another network namespace: without an announcement the sweep of each second finds
+              the program; one trial for each 10 of --trials, distributed over the phases of the sweep
+  moved       the same, but a link is moved to the program immediately, and the kernel announces this
+  docker      a container of dockerd on its default network, until its link is listed, or no longer listed
+              after its end; one trial for each 10 of --trials
+  podman      the same for a container of podman
 
-The picture of --svg shows the cumulative distribution of every situation, seen by the client, and what
-the released backend needed. --baseline prints p50 and p99 of then and now and their ratios, and says
-what differs or is missing; it never changes the exit status, which --check alone decides.
+--svg draws the cumulative distribution of every situation at the client, and the figures of the released
+backend. --baseline prints p50 and p99 of both runs, their ratios, and differences between the runs. It
+never changes the exit status; only --check does.
 
 The JSON of --json is one object:
-  schema       1; another number when members change their meaning
-  date_unix_s  when the run ended
+  schema       1; changes if the meaning of a member changes
+  date_unix_s  the end of the run
   machine      kernel, cpus, cpu, memory_kib, load (1, 5 and 15 minutes, at the start)
   options      trials, situations, many (1000), command (the arguments of this program)
-  rows         situation, op, observer (the `list` of the table is `client`), n (trials in which all was
-               seen), missed (namespaces or links), p50_ns, p90_ns, p99_ns, max_ns, ratio, lists_per_s
-               (null but for bursts; without the ten lists that may follow at once), samples_ns (in the order of the trials)
+  rows         situation, op, observer (the `list` of the table is `client`), n (trials in which everything
+               was seen), missed (namespaces or links), p50_ns, p90_ns, p99_ns, max_ns, ratio, lists_per_s
+               (null except for bursts; without the ten lists that may be published immediately),
+               samples_ns (in the order of the trials)
 
 Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure, 130
 interrupted.
 
-Needs root, a built tcgui-backend beside this program (scripts/netns-latency.sh sees to both), and a
-quiet machine. Nothing outside its own mount and network namespaces is touched.";
+Needs root, a built tcgui-backend next to this program (scripts/netns-latency.sh provides both), and a
+quiet machine. Changes nothing outside its private mount and network namespaces.";
 
-/// Measures how long a network namespace takes to be known: by the kernel's floor, by the watcher, and
-/// by a client of the running daemon.
+/// Measure the time until a change of a network namespace is known to a bare poll (the floor), to the
+/// watcher, and to a client of the running daemon.
 #[derive(Debug, Parser)]
 #[command(name = "netns-latency", after_help = MORE)]
 pub(crate) struct Arguments {
-    /// How often each operation is measured in each situation.
+    /// Set the number of measurements of each operation in each situation.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) trials: u32,
 
-    /// The situations to measure, separated by commas
+    /// Measure these situations, separated by commas
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_enum, hide_possible_values = true,
         default_values_t = Situation::ALL)]
     pub(crate) situations: Vec<Situation>,
 
-    /// Writes all figures and samples to a file, see below.
+    /// Write all figures and samples to a file, see below.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Compares with thresholds.json and fails, naming each limit that is exceeded.
+    /// Compare with thresholds.json, print each exceeded limit, and fail if there is one.
     ///
-    /// `ratios` looks only at what was missed and at ratios to the floor, for machines too noisy for
-    /// times.
+    /// `ratios` checks only missed changes and ratios to the floor, for machines on which times vary too much.
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     pub(crate) check: Option<Check>,
 
-    /// Draws the cumulative distributions.
+    /// Draw the cumulative distributions.
     #[arg(long, value_name = "FILE")]
     pub(crate) svg: Option<PathBuf>,
 
-    /// Writes tables for a document: machine, date, command, and the figures that matter.
+    /// Write tables for a document: machine, date, command, and the main figures.
     #[arg(long, value_name = "FILE")]
     pub(crate) markdown: Option<PathBuf>,
 
-    /// Compares with an earlier JSON, row by row.
+    /// Compare with an earlier JSON, row by row.
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
 
-    /// Measures nothing: prints, checks, draws and compares the figures of an earlier JSON.
+    /// Print, check, draw and compare the figures of an earlier JSON without a measurement.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["trials", "situations", "json"])]
     pub(crate) from: Option<PathBuf>,
 

@@ -14,56 +14,56 @@ pub(crate) const FAILED: u8 = 2;
 
 const MORE: &str = "\
 Parts:
-  apply        an Apply, beside the bare netlink replace and dump of the same run (virtual machine)
-  burst        200 Apply at once on one interface, and what others feel of it (virtual machine)
+  apply        an Apply, compared with the bare netlink replace and dump of the same run (virtual machine)
+  burst        200 Apply at once on one interface, and their effect on other requests (virtual machine)
   switch       Enable and Disable with 0 and 1 000 namespaces (this machine)
-  diagnostics  what a run against an unreachable target holds up (this machine)
-  bandwidth    processor time and punctuality of counters and rates (this machine)
-  fidelity     packets counted and timed on the other side of the netem (virtual machine)
+  diagnostics  the delay of other requests during a run against an unreachable target (this machine)
+  bandwidth    processor time and delay of counters and rates (this machine)
+  fidelity     packets counted and timed behind the netem (virtual machine)
 
-Parts on this machine have mount and network namespaces of their own, the others a kernel of their own:
-nothing outside is touched. docs/measurements.md says what each figure means and how it is taken.
+Parts on this machine run in private mount and network namespaces, the other parts on their own kernel.
+Nothing else is changed. docs/measurements.md explains each figure and how it is measured.
 
 The JSON of --json is one object; --baseline reads the same:
-  schema       1; another number when members change their meaning
-  date_unix_s  when the run ended
+  schema       1; changes if the meaning of a member changes
+  date_unix_s  the end of the run
   machine      kernel, cpus, cpu, memory_kib, load (1, 5 and 15 minutes, at the start)
   trials, optimised
   figures      part, name, unit, n, p50, p90, p99, max, note, samples (in the order of the trials)
 
 Exit status: 0 measured (and within the limits), 1 a limit is exceeded, 2 could not measure, 130 interrupted.
 
-Needs root, a built tcgui-backend beside this program, outside /tmp, /run and /dev/shm, which the virtual
-machine has of its own (scripts/tc-figures.sh sees to all that), and a quiet machine.";
+Needs root, a quiet machine, and a built tcgui-backend next to this program outside /tmp, /run and /dev/shm,
+because these are private in the virtual machine (scripts/tc-figures.sh provides all this).";
 
-/// Measures what impairing, switching and watching interfaces costs, and how true netem is.
+/// Measure the cost of impairing, switching and watching interfaces, and the accuracy of netem.
 #[derive(Debug, Parser)]
 #[command(name = "tc-figures", after_help = MORE)]
 pub(crate) struct Arguments {
-    /// The parts to measure, separated by commas
+    /// Measure these parts, separated by commas
     #[arg(long, value_name = "A,B,…", value_delimiter = ',', value_enum, hide_possible_values = true,
         default_values_t = Part::ALL)]
     pub(crate) parts: Vec<Part>,
 
-    /// How often each time is taken; periods and counts of packets go with it.
+    /// Set the number of measurements of each time. Periods and packet counts are proportional to it.
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(10..))]
     pub(crate) trials: u32,
 
-    /// Writes all figures and samples to a file, see below.
+    /// Write all figures and samples to a file, see below.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
 
-    /// Shows the median of each figure in a file of --json beside the new one.
+    /// Show the medians of an earlier --json file next to the new ones.
     #[arg(long, value_name = "FILE")]
     pub(crate) baseline: Option<PathBuf>,
 
-    /// Compares with thresholds.json and fails, naming each limit that is exceeded.
+    /// Compare with thresholds.json, print each exceeded limit, and fail if there is one.
     ///
-    /// `steady` looks only at limits that hold on a busy machine too.
+    /// `steady` checks only limits that also hold on a busy machine.
     #[arg(long, value_name = "WHAT", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
     pub(crate) check: Option<Check>,
 
-    /// Measures this part here; given by the program to itself.
+    /// Measure this part here. The program sets it for its own child processes.
     #[arg(long, hide = true)]
     pub(crate) inside: Option<Part>,
 }
