@@ -70,7 +70,7 @@ pub fn attribute(
 pub fn gone(scene: &Scene, namespace: &str, interface: &str) -> anyhow::Result<()> {
     prompt(
         scene,
-        &format!("{namespace}/{interface} is gone"),
+        &format!("{namespace}/{interface} is not listed"),
         |state| state.interface(namespace, interface).is_none(),
     )
     .map(drop)
@@ -127,7 +127,7 @@ pub fn veth_dies(scene: Option<&Scene>) -> anyhow::Result<Duration> {
     netns::del("dying")?;
     wait_every(
         Duration::from_micros(500),
-        "the host's end goes",
+        "the host's end is deleted",
         SOON,
         || if_nametoindex("outer").is_ok(),
         |there| !there,

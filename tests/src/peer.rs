@@ -70,7 +70,7 @@ impl Peer {
             .unwrap_or_else(PoisonError::into_inner);
         ensure!(
             !timeout.timed_out(),
-            "did not say {line:?} within {deadline:?}, but: {lines:?}"
+            "did not print {line:?} within {deadline:?}, but: {lines:?}"
         );
         Ok(())
     }

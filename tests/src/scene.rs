@@ -269,7 +269,7 @@ impl Scene {
         let daemon = self.daemon()?;
         let baseline = self
             .baseline
-            .context("nobody took the footprint at the start")?;
+            .context("no resource usage was recorded at the start")?;
         wait_for(
             &format!("descriptors and threads are back at {baseline:?}"),
             CALM,

@@ -119,7 +119,7 @@ impl Restless {
         let (process, output) = Companion::start_piped(&mut command)?;
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
-        ensure!(line == "ready\n", "perl said {line:?}");
+        ensure!(line == "ready\n", "perl printed {line:?}");
         Ok(Self(process))
     }
 

@@ -111,7 +111,7 @@ mod tests {
         ))?;
         // Clients that do not read must not use up the request slots of other clients.
         ensure!(refused == 0, "{refused} refusals");
-        wait_for("a good answer", SOON, || scene.ping(), Result::is_ok)??;
+        wait_for("a successful reply", SOON, || scene.ping(), Result::is_ok)??;
         ensure!(seen.percentile(100)? < within.list, "changes seen: {seen}");
         ensure!(
             answered.percentile(100)? < within.answer,
@@ -278,7 +278,7 @@ mod tests {
         scene.wait_named(&["before", "stays"])?;
         for change in ["first", "second"] {
             routers.kill()?;
-            scene.wait_for("the token goes", |state| !state.alive())?;
+            scene.wait_for("the token is removed", |state| !state.alive())?;
             netns::add(change)?;
             routers = router(&endpoint)?;
             let start = Instant::now();
@@ -294,7 +294,7 @@ mod tests {
         scene.ping()?;
         // Nothing changed while the router was away. The client keeps its state or receives it again.
         routers.kill()?;
-        scene.wait_for("the token goes", |state| !state.alive())?;
+        scene.wait_for("the token is removed", |state| !state.alive())?;
         let routers = router(&endpoint)?;
         let late = Options::default().route(Route::client(&endpoint)).open()?;
         late.wait_for("a client that joins then gets all", REGAINED, |state| {
@@ -322,7 +322,7 @@ mod tests {
         ensure!(status.code() == Some(1), "{status}: {log}");
         let last = log.lines().last().context("nothing was logged")?;
         ensure!(last.contains("ERROR") && last.contains(actor), "{log}");
-        scene.wait_for("the token goes", |state| !state.alive())?;
+        scene.wait_for("the token is removed", |state| !state.alive())?;
         netns::del("before")?;
         netns::add("after")?;
         scene.wrap_daemon(&[]);
@@ -354,7 +354,7 @@ mod tests {
         let log = daemon.stderr();
         ensure!(status.code() == Some(1), "{status}: {log}");
         ensure!(log.contains("told to fail"), "{log}");
-        scene.wait_for("the token goes", |state| !state.alive())?;
+        scene.wait_for("the token is removed", |state| !state.alive())?;
         ensure!(
             !scene.was_ever_listed("fatal"),
             "it went on after the panic"

@@ -672,7 +672,7 @@ mod tests {
         let podman = Engine::start(Which::Podman)?;
         let view = View::start(scene, &["--no-containers"])?;
         podman.start_container("web", &["--network", "none"])?;
-        stays(&view, "nobody looks for containers")?;
+        stays(&view, "containers are disabled")?;
         ensure!(view.history().is_empty(), "{:?}", view.history());
         is_not_listed("container:web", "NoContainer")?;
         podman.remove(&["web"])?;

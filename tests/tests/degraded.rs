@@ -136,9 +136,11 @@ mod tests {
         })?;
         let listed = start.elapsed();
         fs::remove_file(netns::path("link"))?;
-        scene.client()?.wait_for("link is gone", LONG, |state| {
-            !state.named().contains("link")
-        })?;
+        scene
+            .client()?
+            .wait_for("the link is removed", LONG, |state| {
+                !state.named().contains("link")
+            })?;
         Ok(listed)
     }
 
@@ -232,7 +234,7 @@ mod tests {
     lab_test!(netns_directory_is_created_on_demand, |scene| {
         let directory = Path::new(netns::DIR);
         scene.start()?;
-        ensure!(!directory.exists(), "created though nobody asked for it");
+        ensure!(!directory.exists(), "created without the option");
         scene.take_daemon()?.stop()?;
         for _ in 0..2 {
             // The second time the directory already exists.
@@ -341,7 +343,7 @@ mod tests {
             // A new daemon blocks in its first scan, but can be stopped.
             let daemon = Daemon::start::<&str>(&[], &[])?;
             wait_for(
-                "the daemon says what it waits for",
+                "the daemon logs the directory",
                 LONG,
                 || daemon.stderr(),
                 |log| log.contains("netns directory"),

@@ -170,7 +170,7 @@ mod tests {
             ensure!(client.ask_raw("scenario", None)?.0 == json!({"got": null}));
             ensure!(
                 client.ask("nobody", &json!("List")).is_err(),
-                "a reply from nobody"
+                "a reply without a backend"
             );
             session.close().wait().map_err(|error| anyhow!(error))?;
             client.wait_for("gone", SOON, |state| !state.alive())?;

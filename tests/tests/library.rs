@@ -135,7 +135,7 @@ mod tests {
             &path,
             "{ id: 'mine', name: 'second',\n  steps: [ { duration: '0s' } ] }",
         )?;
-        let list = wait_list(scene, "the mistake is told", |list| {
+        let list = wait_list(scene, "the error is listed", |list| {
             list["load_errors"] != json!([])
         })?;
         ensure!(name_of(&list, "mine").as_deref() == Some("first"), "{list}");
@@ -149,7 +149,7 @@ mod tests {
         ensure!(error["error"]["category"] == "Validation", "{error}");
         let told = || Ok(scene.daemon()?.stderr().contains("line 2, column 12"));
         wait_for(
-            "the log tells it too",
+            "the log reports it too",
             SOON,
             told,
             |told: &anyhow::Result<_>| matches!(told, Ok(true)),
@@ -167,7 +167,7 @@ mod tests {
         ensure!(*rate == 10_000, "{presets}");
 
         fs::remove_file(&path)?;
-        wait_list(scene, "the file is gone", |list| {
+        wait_list(scene, "the entry of the file is removed", |list| {
             name_of(list, "mine").is_none() && list["load_errors"] == json!([])
         })?;
         Ok(())
@@ -230,7 +230,7 @@ mod tests {
                 name_of(list, "x") == Some(round.to_string())
             })?;
             fs::remove_dir_all(&directory)?;
-            wait_list(scene, "the file is gone", |list| {
+            wait_list(scene, "the entry of the file is removed", |list| {
                 name_of(list, "x").is_none()
             })?;
         }
@@ -254,7 +254,7 @@ mod tests {
             scene.start_with(&options)?;
             ensure!(
                 scene.daemon()?.stderr().contains("files are not watched"),
-                "nothing is said of it"
+                "nothing is logged"
             );
             ensure_idle(scene)?;
             fs::write(root.path().join("x.json5"), file("x", "x"))?;
@@ -279,7 +279,7 @@ mod tests {
         );
         let restart = |scene: &mut Scene| {
             scene.take_daemon()?.crash()?;
-            scene.wait_for("the token goes", |state| !state.alive())?;
+            scene.wait_for("the token is removed", |state| !state.alive())?;
             scene.start_daemon(&options)
         };
         restart(scene)?;

@@ -390,7 +390,7 @@ mod tests {
             scene.take_daemon()?.crash()?;
             wait_every(
                 Duration::from_millis(5),
-                "the observer goes, and the links to it",
+                "the observer and its links are removed",
                 SOON,
                 || if_nametoindex("out").is_ok(),
                 |there| !there,

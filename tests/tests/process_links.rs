@@ -54,7 +54,7 @@ mod tests {
         let unlisted = start.elapsed();
         wait_every(
             Duration::from_micros(500),
-            "the other end of the veth goes",
+            "the other end of the veth is deleted",
             SOON,
             || if_nametoindex("outer").is_ok(),
             |there| !there,

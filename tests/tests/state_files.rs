@@ -290,7 +290,7 @@ mod tests {
         for file in ["a.json5", "b.json5", "c.json5"] {
             ensure!(errors.contains(file), "{file} is not reported: {errors}");
         }
-        ensure!(!errors.contains("root"), "the secret is told: {errors}");
+        ensure!(!errors.contains("root"), "the secret is printed: {errors}");
         Ok(())
     });
 }

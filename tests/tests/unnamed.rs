@@ -171,7 +171,7 @@ mod tests {
                 .is_some_and(|entry| entry["aliases"] == json!([own]))
         })?;
         guest.kill()?;
-        scene.wait_for("the alias is gone", |state| {
+        scene.wait_for("the alias is removed", |state| {
             state
                 .namespace("blue")
                 .is_some_and(|entry| entry["aliases"].is_null())
@@ -237,7 +237,7 @@ mod tests {
                     let client = scene.client()?;
                     let look = || is_title(&client.state(), &name);
                     let period = Duration::from_secs(2);
-                    holds_for("nobody knows of it", period, look, |it| !*it)?;
+                    holds_for("the namespace is not listed", period, look, |it| !*it)?;
                 }
                 times.push(move_a_link(scene, &name, restless.process())?);
                 quiet()?;
@@ -247,7 +247,7 @@ mod tests {
                 let seen = state.seen("interfaces/list").context("it is listed")?;
                 gone.push(Duration::from_nanos(seen.at_ns.saturating_sub(ended)));
                 let there = || if_nametoindex("near").is_ok();
-                wait_for("the link goes with it", SOON, there, |it| !*it)?;
+                wait_for("the link is deleted with it", SOON, there, |it| !*it)?;
             }
             for (what, times) in [("link moved", times), ("process ended", gone)] {
                 let p99 = times.percentile(99)?;
@@ -338,7 +338,7 @@ mod tests {
         let there = || if_nametoindex("near").is_ok();
         wait_every(
             Duration::from_micros(500),
-            "the link goes",
+            "the link is deleted",
             SOON,
             there,
             |it| !*it,
@@ -446,7 +446,10 @@ mod tests {
                 measure::report(format!("process {what} to list: {times}, p99 {p99:.1?}"))?;
             }
             let log = scene.daemon()?.stderr();
-            ensure!(!log.contains("not announced"), "nobody announces: {log}");
+            ensure!(
+                !log.contains("not announced"),
+                "the kernel does not announce processes: {log}"
+            );
             for times in [added, removed] {
                 ensure!(
                     times.percentile(50)? < Duration::from_millis(200),

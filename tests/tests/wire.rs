@@ -170,7 +170,7 @@ mod tests {
         })?;
         second.ensure_alive()?;
         second.stop()?;
-        scene.wait_for("only the second one goes", |state| {
+        scene.wait_for("only the second one is removed", |state| {
             state.alive() && !state.of("lab2").alive()
         })?;
         Ok(())
@@ -182,7 +182,7 @@ mod tests {
         ensure!(status.code() == Some(0), "{status}");
         scene
             .client()?
-            .wait_for("the token goes", PROMPT, |state| !state.alive())
+            .wait_for("the token is removed", PROMPT, |state| !state.alive())
             .map(drop)
     });
 
@@ -192,7 +192,7 @@ mod tests {
         netns::add("stays")?;
         scene.wait_named(&["before", "stays"])?;
         scene.take_daemon()?.crash()?;
-        scene.wait_for("the token goes", |state| !state.alive())?;
+        scene.wait_for("the token is removed", |state| !state.alive())?;
         netns::del("before")?;
         netns::add("meanwhile")?;
         scene.start_daemon::<&str>(&[])?;

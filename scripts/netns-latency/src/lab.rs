@@ -271,7 +271,7 @@ impl Labs {
     pub(crate) fn look_out(&mut self, observer: Observer, thing: &Thing) -> anyhow::Result<()> {
         self.lab(observer)?.observer.tell(thing)?;
         self.answer(Party::Observer(observer))
-            .with_context(|| format!("the {observer:?} cannot look out for {thing:?}"))
+            .with_context(|| format!("the {observer:?} cannot wait for {thing:?}"))
     }
 
     /// Waits until an observer has seen all these things. Fails at the timeout.
@@ -357,7 +357,7 @@ impl Labs {
         let event = match self.events.recv_timeout(patience) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => return Ok(None),
-            Err(RecvTimeoutError::Disconnected) => bail!("every process of the labs is gone"),
+            Err(RecvTimeoutError::Disconnected) => bail!("every process of the labs has ended"),
         };
         match &event {
             Event::Interrupted => return Err(Interrupted.into()),

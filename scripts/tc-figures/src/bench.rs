@@ -167,7 +167,7 @@ impl Bench {
     pub(crate) fn answered_since(&self, first: usize) -> anyhow::Result<Vec<Duration>> {
         // A reply arrives before the daemon has logged it.
         let times = wait_for(
-            "the daemon has said how long it had each query",
+            "the daemon has logged the time of each query",
             SOON,
             || self.answered("tc").unwrap_or_default(),
             |times| times.len() >= self.asked(),

@@ -24,7 +24,7 @@ pub(crate) fn measure(part: Part, trials: u32) -> anyhow::Result<()> {
             ..figure
         };
         let line = serde_json::to_string(&figure)?;
-        writeln!(io::stdout(), "{line}").context("say a figure")?;
+        writeln!(io::stdout(), "{line}").context("write a figure")?;
     }
     Ok(())
 }

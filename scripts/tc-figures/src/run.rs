@@ -101,7 +101,7 @@ fn measure(part: Part, trials: u32) -> anyhow::Result<Vec<Figure>> {
     let status = child.wait()?;
     ensure!(
         status.success() && strange.is_empty(),
-        "{status}; it also said: {strange:?}"
+        "{status}; it also printed: {strange:?}"
     );
     let seconds = started.elapsed().as_secs();
     progress::say(format_args!(

@@ -84,10 +84,9 @@ fn named(facts: &Facts, entry: &EntryFacts) -> Reason {
             };
             reason(ReasonCode::NotANamespace, text)
         }
-        EntryKind::Unreachable(err) => reason(
-            ReasonCode::Unreadable,
-            format!("cannot look at {path}: {err}"),
-        ),
+        EntryKind::Unreachable(err) => {
+            reason(ReasonCode::Unreadable, format!("cannot read {path}: {err}"))
+        }
     }
 }
 

@@ -82,7 +82,7 @@ impl Process {
     pub(super) fn tell(&mut self, what: &impl Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_vec(what)?;
         line.push(b'\n');
-        let stdin = self.stdin.as_mut().context("told to end already")?;
+        let stdin = self.stdin.as_mut().context("its input is already closed")?;
         stdin
             .write_all(&line)
             .context("the process does not listen")

@@ -211,7 +211,7 @@ fn an_execution_follows_a_rename_of_its_namespace() {
     assert_eq!(last.execution.target_namespace, "lab");
     bench.wait(10_000);
     bench.tick();
-    assert_eq!(bench.updates(), [None], "one publisher, which goes");
+    assert_eq!(bench.updates(), [None], "one publisher, which is removed");
 }
 
 /// Returns the key and state of each publication. `None` means that it was withdrawn.

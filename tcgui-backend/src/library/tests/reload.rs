@@ -30,7 +30,9 @@ async fn changed_files_are_noticed_without_a_reload() {
 
     bench.write("scenarios/one.json5", "{ id: 'one',\n  name 'third' }");
     let library = bench
-        .wait("the broken edit is told", |it| !it.load_errors.is_empty())
+        .wait("the invalid edit is reported", |it| {
+            !it.load_errors.is_empty()
+        })
         .await;
     assert_eq!(
         name_of(&library, "one").as_deref(),
@@ -43,7 +45,7 @@ async fn changed_files_are_noticed_without_a_reload() {
 
     bench.remove("scenarios/one.json5");
     let library = bench
-        .wait("it goes", |it| name_of(it, "one").is_none())
+        .wait("it is removed", |it| name_of(it, "one").is_none())
         .await;
     assert_eq!(library.load_errors, []);
     bench.end().await;
@@ -58,7 +60,7 @@ async fn directories_may_be_created_late_and_deleted() {
         .await;
     fs::rename(bench.root.path().join("a"), bench.root.path().join("aside")).unwrap();
     bench
-        .wait("its parent goes", |it| name_of(it, "deep").is_none())
+        .wait("its parent is removed", |it| name_of(it, "deep").is_none())
         .await;
     bench.write("a/b/scenarios/deep.json5", &scenario("deep", "2"));
     bench
@@ -68,13 +70,13 @@ async fn directories_may_be_created_late_and_deleted() {
         .await;
     bench.write("a/b/scenarios/deep.json5", &scenario("deep", "3"));
     bench
-        .wait("and is heard", |it| {
+        .wait("and is noticed", |it| {
             name_of(it, "deep").as_deref() == Some("3")
         })
         .await;
     fs::remove_dir_all(bench.root.path().join("a")).unwrap();
     bench
-        .wait("all of it goes", |it| name_of(it, "deep").is_none())
+        .wait("all of it is removed", |it| name_of(it, "deep").is_none())
         .await;
     bench.end().await;
 }
