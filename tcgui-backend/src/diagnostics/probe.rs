@@ -63,7 +63,7 @@ pub(super) enum Asking {
     NoWay(IcmpError),
     /// The socket could not be opened.
     Impossible(IcmpError),
-    /// The link is down, so no packet would leave.
+    /// The link is down or has no carrier, so no packet would leave.
     LinkDown,
 }
 

@@ -21,7 +21,7 @@ const LINK_DOWN: &str = "skipped (link down)";
 pub(super) enum Reachability {
     /// Echoes were sent, with this result.
     Asked(Summary),
-    /// The link is down.
+    /// The link is down or has no carrier. No echo was sent.
     LinkDown,
     /// No echo could be sent, for this reason.
     Unknown(String),
