@@ -338,8 +338,10 @@ mod tests {
     fn an_interrupt_from_the_terminal_ends_the_command_in_a_vm() -> anyhow::Result<()> {
         let _turn = one_at_a_time();
         const MEMORY: &str = "518M";
-        let mut script = bound_to_parent(SCRIPT)
-            .args(["--kernel", "vm", "--memory", MEMORY, "--", "sleep", "1000"])
+        // Without a terminal, the signal may be ignored. A shell cannot change that.
+        let mut script = bound_to_parent("env")
+            .args(["--default-signal=INT", SCRIPT, "--kernel", "vm"])
+            .args(["--memory", MEMORY, "--", "sleep", "1000"])
             .stdin(Stdio::null())
             .stderr(Stdio::null())
             .process_group(0)
