@@ -63,6 +63,8 @@ pub struct Library {
     pub scenarios: Vec<Arc<NetworkScenario>>,
     /// Errors of preset and scenario files.
     pub load_errors: Vec<LoadError>,
+    /// What is doubtful in files that are used, for the log.
+    pub warnings: Vec<(PathBuf, String)>,
 }
 
 impl Library {

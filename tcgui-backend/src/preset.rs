@@ -15,7 +15,7 @@ use crate::document::{Document, DocumentError};
 
 pub(crate) use features::Features;
 pub(crate) use limits::{
-    Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text,
+    Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text, notes,
 };
 
 use features::{Delay, LossModelKeys, Percentage, RateLimit, RateOverheadKeys, Reorder, SlotKeys};
@@ -55,17 +55,30 @@ struct Keys {
     limit: Option<u32>,
 }
 
+/// Something that was read from a file, and what is doubtful about it: it is used, but may not mean what its author thinks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FromFile<T> {
+    /// What was read.
+    pub value: T,
+    /// With their places.
+    pub warnings: Vec<DocumentError>,
+}
+
 /// Reads a preset file.
 ///
 /// # Errors
 /// It is no JSON5, says something that presets do not have, or asks for what netem cannot do.
-pub fn read(bytes: &[u8]) -> Result<CustomPreset, DocumentError> {
+pub fn read(bytes: &[u8]) -> Result<FromFile<CustomPreset>, DocumentError> {
     let document = Document::new(bytes)?;
     let keys: Keys = document.read()?;
-    preset(keys).map_err(|Flaw { place, problem }| document.error(place, &problem))
+    let place = |Flaw { place, problem }| document.error(place, &problem);
+    let mut doubts = Vec::new();
+    let value = preset(keys, &mut doubts).map_err(place)?;
+    let warnings = doubts.into_iter().map(place).collect();
+    Ok(FromFile { value, warnings })
 }
 
-fn preset(keys: Keys) -> Result<CustomPreset, Flaw> {
+fn preset(keys: Keys, doubts: &mut Vec<Flaw>) -> Result<CustomPreset, Flaw> {
     check_id(&keys.id)?;
     check_text("name", &keys.name, 1..=MAX_NAME)?;
     check_text("description", &keys.description, 0..=MAX_DESCRIPTION)?;
@@ -84,8 +97,9 @@ fn preset(keys: Keys) -> Result<CustomPreset, Flaw> {
         seed: keys.seed,
         limit: keys.limit,
     };
-    let config = features.into_config()?;
-    check_config(&config)?;
+    let (config, doubt) = features.into_config()?;
+    doubts.extend(doubt);
+    doubts.extend(notes(&config)?);
     Ok(CustomPreset {
         id: keys.id,
         name: keys.name,

@@ -10,7 +10,8 @@ use tcgui_shared::scenario::{NetworkScenario, ScenarioMetadata, ScenarioStep};
 use crate::document::duration::{self, DurationError};
 use crate::document::{Document, DocumentError, JsonPath};
 use crate::preset::{
-    self, Features, Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text,
+    self, Features, Flaw, FromFile, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id,
+    check_text, notes,
 };
 
 /// The most steps.
@@ -24,6 +25,9 @@ const MAX_STEP_DESCRIPTION: usize = 1024;
 /// The most tags, and the longest tag, author and version, in bytes.
 const MAX_TAGS: usize = 32;
 const MAX_FACT: usize = 256;
+
+/// The most warnings about one file.
+const MAX_WARNINGS: usize = 100;
 
 /// What a scenario file may say.
 #[derive(Debug, Deserialize)]
@@ -79,20 +83,31 @@ pub fn read(
     bytes: &[u8],
     presets: &[CustomPreset],
     now: u64,
-) -> Result<NetworkScenario, DocumentError> {
+) -> Result<FromFile<NetworkScenario>, DocumentError> {
     let document = Document::new(bytes)?;
     let keys: Keys = document.read()?;
-    scenario(keys, presets, now)
+    let place = |Flaw { place, problem }| document.error(place, &problem);
+    let mut doubts = Vec::new();
+    let value = scenario(keys, (presets, now), &mut doubts)
         .and_then(|scenario| check(&scenario).map(|()| scenario))
-        .map_err(|Flaw { place, problem }| document.error(place, &problem))
+        .map_err(place)?;
+    doubts.truncate(MAX_WARNINGS);
+    let warnings = doubts.into_iter().map(place).collect();
+    Ok(FromFile { value, warnings })
 }
 
-fn scenario(keys: Keys, presets: &[CustomPreset], now: u64) -> Result<NetworkScenario, Flaw> {
+fn scenario(
+    keys: Keys,
+    (presets, now): (&[CustomPreset], u64),
+    doubts: &mut Vec<Flaw>,
+) -> Result<NetworkScenario, Flaw> {
     check_count(&keys.steps)?;
     let mut steps = Vec::with_capacity(keys.steps.len());
     for (index, keys) in keys.steps.into_iter().enumerate() {
-        let place = || JsonPath::member("steps").at(index);
-        steps.push(step(keys, presets).map_err(|flaw| flaw.within(place()))?);
+        let place = |flaw: Flaw| flaw.within(JsonPath::member("steps").at(index));
+        let (step, doubtful) = step(keys, presets).map_err(place)?;
+        steps.push(step);
+        doubts.extend(doubtful.into_iter().map(place));
     }
     let metadata = match keys.metadata {
         Some(keys) => ScenarioMetadata {
@@ -119,22 +134,28 @@ fn scenario(keys: Keys, presets: &[CustomPreset], now: u64) -> Result<NetworkSce
     })
 }
 
-fn step(keys: StepKeys, presets: &[CustomPreset]) -> Result<ScenarioStep, Flaw> {
+/// Returns a step, and what is doubtful about it.
+fn step(keys: StepKeys, presets: &[CustomPreset]) -> Result<(ScenarioStep, Vec<Flaw>), Flaw> {
     let duration_ms = duration::milliseconds(&keys.duration)
         .map_err(|err| Flaw::new("duration", Problem::Duration(err)))?;
+    let mut doubts = Vec::new();
     let tc_config = match keys.preset {
         Some(id) => preset::find(presets, &id)
             .ok_or_else(|| Flaw::new("preset", Problem::UnknownPreset { id }))?,
-        None => keys
-            .tc_config
-            .into_config()
-            .map_err(|flaw| flaw.within(JsonPath::member("tc_config")))?,
+        None => {
+            let place = |flaw: Flaw| flaw.within(JsonPath::member("tc_config"));
+            let (config, doubt) = keys.tc_config.into_config().map_err(place)?;
+            doubts.extend(doubt.map(place));
+            doubts.extend(notes(&config).map_err(place)?.into_iter().map(place));
+            config
+        }
     };
-    Ok(ScenarioStep {
+    let step = ScenarioStep {
         duration_ms,
         tc_config,
         description: keys.description,
-    })
+    };
+    Ok((step, doubts))
 }
 
 /// Returns how long one pass takes.

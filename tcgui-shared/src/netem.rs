@@ -5,10 +5,12 @@
 //! Percentages are 0 to 100. Both forms can contain [`NetemExtensions`], which released frontends ignore.
 
 mod extensions;
+mod keys;
 
 use serde::{Deserialize, Serialize};
 
 pub use extensions::{Distribution, LossModel, NetemExtensions, RateOverhead, SlotConfig};
+pub use keys::{RateKbps, rounded_kbps};
 
 /// The gap of a configuration without reordering, in packets.
 pub const DEFAULT_GAP: u32 = 5;
@@ -31,6 +33,7 @@ pub const DEFAULT_RATE_KBPS: u32 = 1000;
 /// assert_eq!(slow.reorder.gap, 5);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "keys::ConfigKeys")]
 pub struct TcNetemConfig {
     /// Packet loss.
     pub loss: LossConfig,
@@ -87,18 +90,19 @@ pub struct DelayConfig {
     pub correlation: f64,
 }
 
-/// Reordering. Off by default, with a gap of [`DEFAULT_GAP`].
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+/// Reordering; off by default, with a gap of [`DEFAULT_GAP`].
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ReorderConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// Percentage of packets that are sent immediately, 0 to 100.
+    /// The probability that a packet after the gap is sent at once, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub percentage: f64,
     /// Correlation with the preceding random number, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub correlation: f64,
-    /// Only each `gap`-th packet may overtake.
+    /// After a packet that was sent at once, `gap` − 1 packets are held. Then each packet is sent at once with the
+    /// probability of `percentage`, until one is.
     pub gap: u32,
 }
 
@@ -118,7 +122,8 @@ impl Default for ReorderConfig {
 pub struct RateLimitConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// The rate in kbit/s (1000 bit/s).
+    /// The rate in kbit/s of 1000 bit. In JSON it may have a fraction when it is read: then
+    /// [`NetemExtensions::rate_limit_bps`] has the exact rate.
     pub rate_kbps: u32,
 }
 
@@ -136,6 +141,7 @@ impl Default for RateLimitConfig {
 /// A feature is on if its number is present and above zero. Correlations, jitter and gap have no effect without it: a frontend
 /// may send `correlation` with a `loss` of 0.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(from = "keys::FlatKeys")]
 pub struct FlatNetem {
     /// Percentage of lost packets, 0 to 100. 0 is off.
     #[serde(serialize_with = "crate::number::finite")]
@@ -152,17 +158,18 @@ pub struct FlatNetem {
     pub duplicate_percent: Option<f64>,
     /// The correlation of the duplication, 0 to 100.
     pub duplicate_correlation: Option<f64>,
-    /// Percentage of reordered packets, 0 to 100.
+    /// The probability that a packet after the gap is sent at once, 0 to 100.
     pub reorder_percent: Option<f64>,
     /// The correlation of the reordering, 0 to 100.
     pub reorder_correlation: Option<f64>,
-    /// Only each `reorder_gap`-th packet may overtake.
+    /// See [`ReorderConfig::gap`].
     pub reorder_gap: Option<u32>,
     /// Percentage of corrupted packets, 0 to 100.
     pub corrupt_percent: Option<f64>,
     /// The correlation of the corruption, 0 to 100.
     pub corrupt_correlation: Option<f64>,
-    /// The rate in kbit/s (1000 bit/s).
+    /// The rate in kbit/s of 1000 bit. In JSON it may have a fraction when it is read: then
+    /// [`NetemExtensions::rate_limit_bps`] has the exact rate.
     pub rate_limit_kbps: Option<u32>,
     /// Fields that released frontends ignore.
     #[serde(flatten)]

@@ -31,6 +31,9 @@ pub struct TcConfiguration {
     pub netem: FlatNetem,
     /// An equivalent `tc` command line, for display only.
     pub command: String,
+    /// What the kernel does otherwise than the numbers say, for people. Released frontends ignore it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 /// The counters of the root qdisc of one interface.
@@ -96,13 +99,21 @@ pub struct TcRequest {
     pub interface: String,
     /// The operation.
     pub operation: TcOperation,
-    /// Lifetime of the change in ms. Afterwards the earlier configuration is restored. If absent, the change stays. Released
-    /// frontends never send it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The change ends after this many ms, and what was there before comes back. Released frontends
+    /// never send it; absent, the change stays.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::optional_integer"
+    )]
     pub ttl_ms: Option<u64>,
-    /// Time in ms within which [`TcOperation::Confirm`] must arrive. Otherwise the change is undone. Released frontends never
-    /// send it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The change ends after this many ms unless [`TcOperation::Confirm`] comes first. Released
+    /// frontends never send it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::optional_integer"
+    )]
     pub confirm_within_ms: Option<u64>,
 }
 
@@ -114,7 +125,8 @@ pub enum TcOperation {
     /// Installs a flat configuration. Without an active feature it removes the netem. This is the only apply that released
     /// frontends send.
     Apply(FlatNetem),
-    /// Installs a structured configuration. If every feature is off, it installs a netem without effect.
+    /// Installs a structured configuration. With no feature above zero it removes the netem, unless a `limit` asks for a
+    /// queue of that length.
     ApplyConfig {
         /// The configuration.
         config: TcNetemConfig,

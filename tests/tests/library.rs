@@ -111,6 +111,10 @@ mod tests {
         let satellite = &presets["presets"][0];
         ensure!(satellite["rate_limit"]["rate_kbps"] == 2000, "{satellite}");
         ensure!(satellite["delay"]["base_ms"] == 500.0, "{satellite}");
+        // Frontends that do not know loss models apply this, which loses as much on average.
+        ensure!(satellite["loss"]["percentage"] == 1.0, "{satellite}");
+        ensure!(satellite["loss"]["correlation"] == 0.0, "{satellite}");
+        ensure!(!satellite["loss_model"].is_null(), "{satellite}");
         Ok(())
     });
 

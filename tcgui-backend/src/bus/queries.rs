@@ -259,14 +259,35 @@ fn read(query: &Query) -> Result<Cow<'_, [u8]>, String> {
 /// Understands a request, or says why not.
 fn decode<Q: DeserializeOwned>(payload: &[u8]) -> Result<Q, String> {
     let text = std::str::from_utf8(payload).map_err(|_| "the request is not UTF-8 text")?;
-    serde_json::from_str(text).map_err(|err| {
-        let mut explanation = format!("the request is not understood: {err}");
+    let mut parser = serde_json::Deserializer::from_str(text);
+    let read = serde_path_to_error::deserialize(&mut parser).map_err(|err| explain(&err));
+    let read = read.and_then(|request| match parser.end() {
+        Ok(()) => Ok(request),
+        Err(err) => Err(err.to_string()),
+    });
+    read.map_err(|explanation| {
+        let mut explanation = format!("the request is not understood: {explanation}");
         if explanation.len() > LARGEST_EXPLANATION {
             explanation.truncate(explanation.floor_char_boundary(LARGEST_EXPLANATION));
             explanation.push('…');
         }
         explanation
     })
+}
+
+/// Names the field that is wrong, instead of a column in a text of one line.
+fn explain(err: &serde_path_to_error::Error<serde_json::Error>) -> String {
+    let (path, inner) = (err.path().to_string(), err.inner());
+    let mut explanation = inner.to_string();
+    if inner.is_data() && path != "." {
+        let suffix = format!(" at line {} column {}", inner.line(), inner.column());
+        explanation.truncate(
+            explanation.len() - suffix.len() * usize::from(explanation.ends_with(&suffix)),
+        );
+        format!("{path}: {explanation}")
+    } else {
+        explanation
+    }
 }
 
 #[cfg(test)]
@@ -290,6 +311,32 @@ mod tests {
             "ä".repeat(9000)
         );
         assert!(error(long.as_bytes()).len() < LARGEST_EXPLANATION + 8);
+        for (operation, expected) in [
+            (
+                r#"{"Apply":{"loss":0,"reorder_gap":2.5}}"#,
+                "operation.Apply.reorder_gap: invalid type: floating point `2.5`, expected an integer from 0",
+            ),
+            (
+                r#"{"Apply":{"loss":"1"}}"#,
+                "operation.Apply.loss: invalid type: string",
+            ),
+            (
+                r#"{"Apply":{"loss":0,"slot":{"packets":-1}}}"#,
+                "operation.Apply.slot.packets: invalid value: integer `-1`, expected an integer from 0",
+            ),
+            (
+                r#"{"Apply":{"loss":0,"rate_limit_kbps":"1mbps"}}"#,
+                "operation.Apply.rate_limit_kbps: invalid type: string \"1mbps\", expected a number in kbit/s",
+            ),
+        ] {
+            let request = format!(r#"{{"namespace":"x","interface":"y","operation":{operation}}}"#);
+            let error = error(request.as_bytes());
+            assert!(
+                error.contains(expected) && !error.contains("column"),
+                "{error}"
+            );
+        }
+        assert!(error(b"{} {}").contains("not understood"));
         let fine = br#"{"namespace":"default","interface":"lo","operation":"Remove"}"#;
         assert_eq!(decode::<TcRequest>(fine).unwrap().interface, "lo");
     }

@@ -7,6 +7,7 @@ use tcgui_shared::netem::TcNetemConfig;
 
 use super::Target;
 use crate::bus::ExecutionPublication;
+use crate::tc::desired::{ANY_LINK, Desired};
 
 /// The impairment at the root of an interface: captured, set by a step, or restored.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,29 +19,13 @@ pub enum Impairment {
 }
 
 impl Impairment {
-    /// Returns the impairment of a step. A step without active parameters needs no netem.
+    /// Returns what a step asks for: a step with nothing above zero asks for no netem.
     pub fn of_step(config: &TcNetemConfig) -> Self {
-        let TcNetemConfig {
-            loss,
-            delay,
-            duplicate,
-            reorder,
-            corrupt,
-            rate_limit,
-            extensions,
-        } = config;
-        let on = loss.enabled
-            || delay.enabled
-            || duplicate.enabled
-            || reorder.enabled
-            || corrupt.enabled
-            || rate_limit.enabled
-            || extensions.loss_model.is_some()
-            || extensions.slot.is_some();
-        if on {
-            Self::Netem(Box::new(*config))
-        } else {
-            Self::None
+        // What cannot be applied is refused when it is.
+        let desired = Desired::from_config(config, ANY_LINK);
+        match desired {
+            Ok(desired) if !desired.netem.is_some_and(|netem| netem.impairs()) => Self::None,
+            _ => Self::Netem(Box::new(*config)),
         }
     }
 }

@@ -9,6 +9,7 @@
 mod codec;
 mod distribution;
 mod probability;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -56,9 +57,29 @@ pub struct Netem {
 }
 
 impl Netem {
+    /// Returns whether it does anything to packets but queue them.
+    pub fn impairs(&self) -> bool {
+        self.latency_ns > 0
+            || self.jitter_ns > 0
+            || self.rate.bytes_per_s > 0
+            || self.slot.is_some()
+            || !self.corrupt.probability.is_zero()
+            || self.loses()
+            || self.duplicates()
+            || self.reorders()
+    }
+
     /// Returns whether some packets are lost.
     pub fn loses(&self) -> bool {
-        !matches!(self.loss, Loss::Random(loss) if loss.probability.is_zero())
+        let never = |probabilities: [Probability; 2]| probabilities.iter().all(|it| it.is_zero());
+        match self.loss {
+            Loss::Random(loss) => !loss.probability.is_zero(),
+            Loss::FourState { p13, p14, .. } => !never([p13, p14]),
+            // Without a way into the bad state, the loss there does not matter.
+            Loss::GilbertElliott { p, h, k1, .. } => {
+                !k1.is_zero() || !(p.is_zero() || h == Probability::ONE)
+            }
+        }
     }
 
     /// Returns whether some packets are sent twice.

@@ -11,6 +11,7 @@ use super::task::{Kind, read_directory};
 use super::{LibraryConfig, built_in};
 use crate::document::{Document, DocumentError};
 use crate::error::chain;
+use crate::preset::FromFile;
 use crate::{preset, scenario};
 
 /// The result of checking a file.
@@ -35,13 +36,15 @@ pub enum CheckError {
     Document(#[from] DocumentError),
 }
 
-/// The result for one file. Its `Display` is one line.
+/// What came of the check of one file; displays as one line, and one more for each warning.
 #[derive(Debug)]
 pub struct Verdict {
     /// The file as given.
     pub path: PathBuf,
     /// The result.
     pub finding: Finding,
+    /// What is doubtful about it.
+    pub warnings: Vec<DocumentError>,
 }
 
 impl Verdict {
@@ -64,7 +67,13 @@ impl fmt::Display for Verdict {
                 let message = err.without_position();
                 write!(f, "{path}:{}:{}: error: {message}", at.line, at.column)
             }
+        }?;
+        for warning in &self.warnings {
+            let at = warning.position();
+            let message = warning.without_position();
+            write!(f, "\n{path}:{}:{}: warning: {message}", at.line, at.column)?;
         }
+        Ok(())
     }
 }
 
@@ -74,33 +83,39 @@ pub fn check(paths: &[PathBuf], config: &LibraryConfig) -> Vec<Verdict> {
     let mut findings: Vec<_> = paths.iter().map(|path| first_look(path)).collect();
     for look in &findings {
         if let Look::Preset(preset) = look {
-            presets.retain(|other| other.id != preset.id);
-            presets.push((**preset).clone());
+            presets.retain(|other| other.id != preset.value.id);
+            presets.push(preset.value.clone());
         }
     }
-    let verdict = |(path, look): (&PathBuf, Look)| Verdict {
-        path: path.clone(),
-        finding: look.finish(&presets),
+    let verdict = |(path, look): (&PathBuf, Look)| {
+        let (finding, warnings) = look.finish(&presets);
+        Verdict {
+            path: path.clone(),
+            finding,
+            warnings,
+        }
     };
     paths.iter().zip(findings.drain(..)).map(verdict).collect()
 }
 
 /// A file whose preset references are not resolved yet.
 enum Look {
-    Preset(Box<CustomPreset>),
+    Preset(Box<FromFile<CustomPreset>>),
     Scenario(Vec<u8>),
     Wrong(CheckError),
 }
 
 impl Look {
-    fn finish(self, presets: &[CustomPreset]) -> Finding {
+    fn finish(self, presets: &[CustomPreset]) -> (Finding, Vec<DocumentError>) {
         match self {
-            Self::Preset(preset) => Finding::Preset(preset.id),
+            Self::Preset(preset) => (Finding::Preset(preset.value.id), preset.warnings),
             Self::Scenario(bytes) => match scenario::read(&bytes, presets, 0) {
-                Ok(scenario) => Finding::Scenario(scenario.id, scenario.steps.len()),
-                Err(err) => Finding::Wrong(err.into()),
+                Ok(FromFile { value, warnings }) => {
+                    (Finding::Scenario(value.id, value.steps.len()), warnings)
+                }
+                Err(err) => (Finding::Wrong(err.into()), Vec::new()),
             },
-            Self::Wrong(err) => Finding::Wrong(err),
+            Self::Wrong(err) => (Finding::Wrong(err), Vec::new()),
         }
     }
 }

@@ -10,6 +10,7 @@ use tcgui_shared::scenario::{ErrorCategory, LoadError, NetworkScenario, Scenario
 use super::Library;
 use crate::document::{DocumentError, shortened};
 use crate::error::{BoxError, chain};
+use crate::preset::FromFile;
 use crate::{preset, scenario};
 
 /// Maximum number of steps of all scenarios together. A list with this many steps is about 40 MB on the wire.
@@ -137,6 +138,7 @@ pub(super) struct Reading<'a> {
     steps: usize,
     seen: HashSet<PathBuf>,
     errors: Vec<LoadError>,
+    warnings: Vec<(PathBuf, String)>,
     unreported: usize,
 }
 
@@ -151,6 +153,7 @@ impl<'a> Reading<'a> {
             steps: 0,
             seen: HashSet::new(),
             errors: Vec::new(),
+            warnings: Vec::new(),
             unreported: 0,
         }
     }
@@ -165,9 +168,10 @@ impl<'a> Reading<'a> {
     pub(super) fn preset(&mut self, path: &Path, bytes: &[u8]) {
         self.seen.insert(path.to_owned());
         let entry = match preset::read(bytes) {
-            Ok(entry) => {
-                self.memory.presets.insert(path.to_owned(), entry.clone());
-                Some(entry)
+            Ok(FromFile { value, warnings }) => {
+                self.warn(path, &warnings);
+                self.memory.presets.insert(path.to_owned(), value.clone());
+                Some(value)
             }
             Err(err) => {
                 self.error(path, &EntryError::Document(err));
@@ -191,8 +195,9 @@ impl<'a> Reading<'a> {
         self.seen.insert(path.to_owned());
         let known = self.memory.scenarios.get(path);
         let entry = match scenario::read(bytes, &self.all_presets, self.now) {
-            Ok(read) => {
-                let entry = unchanged(known, read);
+            Ok(FromFile { value, warnings }) => {
+                let entry = unchanged(known, value);
+                self.warn(path, &warnings);
                 let path = path.to_owned();
                 self.memory.scenarios.insert(path, Arc::clone(&entry));
                 Some(entry)
@@ -274,7 +279,16 @@ impl<'a> Reading<'a> {
             presets: self.all_presets,
             scenarios: self.scenarios.into_entries(),
             load_errors: self.errors,
+            warnings: self.warnings,
         }
+    }
+
+    /// Notes warnings for the log; beyond a number they are dropped.
+    fn warn(&mut self, path: &Path, warnings: &[DocumentError]) {
+        let room = MAX_ERRORS.saturating_sub(self.warnings.len());
+        let texts = warnings.iter().take(room).map(ToString::to_string);
+        self.warnings
+            .extend(texts.map(|text| (path.to_owned(), text)));
     }
 
     fn error(&mut self, path: &Path, err: &EntryError) {

@@ -212,6 +212,10 @@ impl Task {
                 "presets and scenarios changed"
             );
             log_errors(&before.load_errors, &library.load_errors);
+            let is_new = |it: &&(PathBuf, String)| !before.warnings.contains(it);
+            for (path, warning) in library.warnings.iter().filter(is_new) {
+                warn!(file = %path.display(), warning, "loaded, but check this");
+            }
             self.library.send_replace(Arc::new(library));
         }
         if let Some((reply, response)) = answer {

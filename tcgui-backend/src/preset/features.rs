@@ -1,14 +1,19 @@
-//! The features of a preset or of a step: what is there is on.
+//! The features of a preset or of a step: what is there, and above zero, is on.
+
+mod numbers;
 
 use serde::Deserialize;
 use tcgui_shared::netem::{
     DEFAULT_GAP, DEFAULT_RATE_KBPS, DelayConfig, Distribution, LossModel, NetemExtensions,
     PercentageConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
+    rounded_kbps,
 };
 
 use super::limits::{Flaw, Problem};
 use super::rate;
 use crate::document::JsonPath;
+use crate::tc::desired::share_of_model;
+use numbers::{FileKbps, RateText};
 
 /// The keys of `tc_config`; those after `rate_limit` are of this version.
 #[derive(Debug, Default, Deserialize)]
@@ -57,8 +62,8 @@ pub(super) struct Reorder {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RateLimit {
-    rate: Option<String>,
-    rate_kbps: Option<u32>,
+    rate: Option<RateText>,
+    rate_kbps: Option<FileKbps>,
 }
 
 /// As [`LossModel`], which takes keys that it does not know.
@@ -112,30 +117,48 @@ pub(super) struct SlotKeys {
 }
 
 impl Features {
-    /// Returns the configuration in which exactly the given features are on.
-    pub(crate) fn into_config(self) -> Result<TcNetemConfig, Flaw> {
-        let rate_limit = self.rate_limit.map(rate_limit).transpose()?;
-        Ok(TcNetemConfig {
-            loss: self.loss.map(percentage).unwrap_or_default(),
+    /// Returns the configuration in which exactly the given features are on, and what is doubtful about it.
+    ///
+    /// Beside a loss model, the random loss is the share that the model loses: frontends that do not know models use that.
+    pub(crate) fn into_config(self) -> Result<(TcNetemConfig, Option<Flaw>), Flaw> {
+        let rate = self.rate_limit.map(rate_limit).transpose()?;
+        let (rate_limit, rate_limit_bps, doubt) = rate.unwrap_or_default();
+        let loss_model = self.loss_model.map(loss_model);
+        let mean = || PercentageConfig {
+            enabled: true,
+            percentage: loss_model
+                .as_ref()
+                .and_then(share_of_model)
+                .unwrap_or_default(),
+            correlation: 0.0,
+        };
+        let loss = match (self.loss, &loss_model) {
+            (None, Some(_)) => mean(),
+            (loss, _) => loss.map(percentage).unwrap_or_default(),
+        };
+        let config = TcNetemConfig {
+            loss,
             delay: self.delay.map(delay).unwrap_or_default(),
             duplicate: self.duplicate.map(percentage).unwrap_or_default(),
             reorder: self.reorder.map(reorder).unwrap_or_default(),
             corrupt: self.corrupt.map(percentage).unwrap_or_default(),
-            rate_limit: rate_limit.unwrap_or_default(),
+            rate_limit,
             extensions: NetemExtensions {
                 distribution: self.distribution,
-                loss_model: self.loss_model.map(loss_model),
+                loss_model,
                 ecn: self.ecn,
                 rate_overhead: self.rate_overhead.map(|keys| RateOverhead {
                     packet: keys.packet,
                     cell_size: keys.cell_size,
                     cell: keys.cell,
                 }),
+                rate_limit_bps,
                 slot: self.slot.map(slot),
                 seed: self.seed,
                 limit: self.limit,
             },
-        })
+        };
+        Ok((config, doubt))
     }
 }
 
@@ -165,18 +188,32 @@ fn reorder(keys: Reorder) -> ReorderConfig {
     }
 }
 
-fn rate_limit(keys: RateLimit) -> Result<RateLimitConfig, Flaw> {
-    let rate_kbps = match keys.rate {
-        Some(text) => rate::kbps(&text).map_err(|err| Flaw {
-            place: JsonPath::member("rate_limit").then("rate"),
-            problem: Problem::Rate(err),
-        })?,
-        None => keys.rate_kbps.unwrap_or(DEFAULT_RATE_KBPS),
-    };
-    Ok(RateLimitConfig {
+/// The limit in kbit/s, the exact rate if that is no whole number of kbit/s, and what is doubtful.
+type Rate = (RateLimitConfig, Option<u64>, Option<Flaw>);
+
+fn rate_limit(keys: RateLimit) -> Result<Rate, Flaw> {
+    let place = || JsonPath::member("rate_limit").then("rate");
+    let limit = |rate_kbps| RateLimitConfig {
         enabled: true,
         rate_kbps,
-    })
+    };
+    let Some(RateText(text)) = keys.rate else {
+        let (kbps, bps) = match keys.rate_kbps {
+            Some(FileKbps(rate)) => (rate.kbps, rate.bps),
+            None => (DEFAULT_RATE_KBPS, None),
+        };
+        return Ok((limit(kbps), bps, None));
+    };
+    let rate = rate::parse(&text).map_err(|err| Flaw {
+        place: place(),
+        problem: Problem::Rate(err),
+    })?;
+    let exact = (!rate.bps.is_multiple_of(1000)).then_some(rate.bps);
+    let doubt = rate.is_ambiguous.map(|unit| Flaw {
+        place: place(),
+        problem: Problem::AmbiguousUnit(unit),
+    });
+    Ok((limit(rounded_kbps(rate.bps)), exact, doubt))
 }
 
 fn loss_model(keys: LossModelKeys) -> LossModel {

@@ -4,10 +4,11 @@ use std::ops::RangeInclusive;
 
 use tcgui_shared::netem::TcNetemConfig;
 
-use super::rate::RateError;
+use super::rate::{AmbiguousUnit, RateError};
 use crate::document::JsonPath;
 use crate::document::duration::DurationError;
-use crate::tc::desired::{Desired, LinkFacts, TcInputError};
+use crate::tc::desired::{ANY_LINK, Desired, TcInputError};
+use crate::tc::note::Note;
 
 /// The longest id, in bytes.
 const MAX_ID: usize = 128;
@@ -15,11 +16,6 @@ const MAX_ID: usize = 128;
 pub(crate) const MAX_NAME: usize = 256;
 /// The longest description of a preset or a scenario, in bytes.
 pub(crate) const MAX_DESCRIPTION: usize = 4096;
-/// Some link: only the ranges of the features matter here.
-const ANY_LINK: LinkFacts = LinkFacts {
-    mtu: 1500,
-    speed: None,
-};
 
 /// What is wrong with a preset or a scenario, and with what of it.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -32,7 +28,7 @@ pub(crate) struct Flaw {
 impl Flaw {
     pub(crate) fn new(member: &str, problem: Problem) -> Self {
         Self {
-            place: JsonPath::member(member),
+            place: JsonPath::default().then(member),
             problem,
         }
     }
@@ -62,9 +58,13 @@ pub(crate) enum Problem {
     #[error("{0}")]
     Rate(RateError),
     #[error("{0}")]
+    AmbiguousUnit(AmbiguousUnit),
+    #[error("{0}")]
     Duration(DurationError),
     #[error("{0}")]
     Netem(TcInputError),
+    #[error("{0}")]
+    Note(Note),
     #[error("there is no preset {id:?}")]
     UnknownPreset { id: String },
     #[error("there must be at least one")]
@@ -110,8 +110,15 @@ pub(crate) fn check_text(
 
 /// Checks that a configuration is one that could be applied.
 pub(crate) fn check_config(config: &TcNetemConfig) -> Result<(), Flaw> {
-    match Desired::from_config(config, ANY_LINK) {
-        Ok(_) => Ok(()),
-        Err(err) => Err(Flaw::new(err.field(), Problem::Netem(err))),
-    }
+    notes(config).map(drop)
+}
+
+/// Checks that a configuration is one that could be applied, and returns what the kernel does otherwise than it says.
+pub(crate) fn notes(config: &TcNetemConfig) -> Result<Vec<Flaw>, Flaw> {
+    let desired = Desired::from_config(config, ANY_LINK);
+    let desired = desired.map_err(|err| Flaw::new(err.field(), Problem::Netem(err)))?;
+    let notes = desired.notes.into_iter();
+    Ok(notes
+        .map(|note| Flaw::new(note.field(), Problem::Note(note)))
+        .collect())
 }

@@ -1,27 +1,25 @@
-//! A rate as people write it: `10mbit` is 10 000 kbit/s.
+//! A rate as people write it in files: `10mbit` is 10 000 kbit/s. The units are those of `man 8 tc`, section PARAMETERS,
+//! but for two differences that files of released backends need: prefixes may stand alone (`10m`), and `bps` means bits.
 
 /// The units, each in bits per second; upper and lower case are the same.
-const UNITS: [(&str, f64); 19] = [
+const UNITS: [(&str, f64); 14] = [
     ("", 1.0),
     ("bit", 1.0),
-    ("bps", 1.0),
     ("k", 1e3),
     ("kbit", 1e3),
-    ("kbps", 1e3),
     ("m", 1e6),
     ("mbit", 1e6),
-    ("mbps", 1e6),
     ("g", 1e9),
     ("gbit", 1e9),
-    ("gbps", 1e9),
     ("t", 1e12),
     ("tbit", 1e12),
-    ("tbps", 1e12),
     ("kibit", 1024.0),
     ("mibit", 1_048_576.0),
     ("gibit", 1_073_741_824.0),
     ("tibit", 1_099_511_627_776.0),
 ];
+/// What the wire can carry, in bit/s.
+const MOST: f64 = 4_294_967_295_000.0;
 
 /// Why a text is no rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,13 +36,23 @@ pub(crate) enum RateError {
         /// As given.
         unit: String,
     },
-    /// The kernel counts in whole bytes, the protocol in kbit/s.
-    #[error("{text:?} is less than 1 kbit/s")]
+    /// A capital B, which means bytes to many.
+    #[error(
+        "the B of {unit:?} may mean bits or bytes: write {bits}bit for bits, or eight times as many for bytes"
+    )]
+    BitsOrBytes {
+        /// As given.
+        unit: String,
+        /// The prefix of the unit.
+        bits: String,
+    },
+    /// The kernel counts in whole bytes.
+    #[error("{text:?} is less than 8 bit/s")]
     TooSlow {
         /// As given.
         text: String,
     },
-    /// The protocol has 32 bits for it.
+    /// The protocol has 32 bits for the kbit/s.
     #[error("{text:?} is more than {max} kbit/s", max = u32::MAX)]
     TooFast {
         /// As given.
@@ -52,8 +60,27 @@ pub(crate) enum RateError {
     },
 }
 
-/// Returns a rate in kbit/s of 1000 bit, rounded.
-pub(crate) fn kbps(text: &str) -> Result<u32, RateError> {
+/// A rate that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TextRate {
+    /// Bits per second; 0 is no limit.
+    pub(crate) bps: u64,
+    /// The unit is one with `bps`, which `tc` takes for bytes per second.
+    pub(crate) is_ambiguous: Option<AmbiguousUnit>,
+}
+
+/// A unit that means bits in files of released backends, and bytes to `tc`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{unit:?} is read as bits per second, but means bytes per second to tc(8): write {plain:?}"
+)]
+pub(crate) struct AmbiguousUnit {
+    unit: String,
+    plain: String,
+}
+
+/// Reads a rate.
+pub(crate) fn parse(text: &str) -> Result<TextRate, RateError> {
     let given = || crate::document::shortened(text.to_owned());
     let trimmed = text.trim();
     let end = trimmed
@@ -63,30 +90,44 @@ pub(crate) fn kbps(text: &str) -> Result<u32, RateError> {
     let Ok(number) = number.parse::<f64>() else {
         return Err(RateError::NoNumber { text: given() });
     };
-    let unit = unit.trim_start().to_ascii_lowercase();
+    let given_unit = unit.trim_start();
+    let lower = given_unit.to_ascii_lowercase();
     // "kibps" is read as released backends read it.
-    let plain = unit
-        .strip_suffix("ibps")
-        .map(|prefix| format!("{prefix}ibit"));
-    let wanted = plain.as_ref().unwrap_or(&unit);
+    let prefix = lower.strip_suffix("bps");
+    let plain = prefix.map(|prefix| format!("{prefix}bit"));
+    let wanted = plain.as_ref().unwrap_or(&lower);
     let Some((_, factor)) = UNITS.iter().find(|(name, _)| name == wanted) else {
-        let unit = crate::document::shortened(unit);
+        let unit = crate::document::shortened(given_unit.to_owned());
         return Err(RateError::Unit { unit });
     };
-    let kbps = (number * factor / 1e3).round();
-    if kbps < 1.0 {
+    if let Some(prefix) = prefix
+        && given_unit.contains('B')
+    {
+        return Err(RateError::BitsOrBytes {
+            unit: given_unit.to_owned(),
+            bits: prefix.to_owned(),
+        });
+    }
+    let bps = (number * factor).round();
+    if number > 0.0 && bps < 8.0 {
         return Err(RateError::TooSlow { text: given() });
     }
-    if kbps > f64::from(u32::MAX) {
+    if bps > MOST {
         return Err(RateError::TooFast { text: given() });
     }
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between 1 and the largest u32"
+        reason = "between 0 and 2³² · 1000"
     )]
-    let kbps = kbps as u32;
-    Ok(kbps)
+    let bps = bps as u64;
+    Ok(TextRate {
+        bps,
+        is_ambiguous: plain.map(|plain| AmbiguousUnit {
+            unit: given_unit.to_owned(),
+            plain,
+        }),
+    })
 }
 
 #[cfg(test)]
@@ -95,25 +136,56 @@ mod tests {
 
     use super::*;
 
+    fn bps(text: &str) -> Result<u64, RateError> {
+        parse(text).map(|rate| rate.bps)
+    }
+
     #[test]
     fn rates_mean_what_they_say() {
         let cases = [
-            ("10mbit", 10_000),
-            ("10 Mbit", 10_000),
-            (" 1.5MBPS ", 1_500),
-            ("1000", 1),
-            ("64000bit", 64),
-            ("512kbit", 512),
-            ("512k", 512),
-            ("2g", 2_000_000),
-            ("1tbit", 1_000_000_000),
-            ("1kibit", 1),
-            ("1mibit", 1_049),
-            ("1gibps", 1_073_742),
-            ("1500bps", 2),
+            ("10mbit", 10_000_000),
+            ("10 Mbit", 10_000_000),
+            ("100.5kbit", 100_500),
+            ("1000", 1000),
+            ("64000bit", 64_000),
+            ("512kbit", 512_000),
+            ("512KBit", 512_000),
+            ("512k", 512_000),
+            ("2g", 2_000_000_000),
+            ("1tbit", 1_000_000_000_000),
+            ("1kibit", 1024),
+            ("1mibit", 1_048_576),
+            ("0.4kbit", 400),
+            ("0", 0),
+            ("0mbit", 0),
         ];
         for (text, expected) in cases {
-            assert_eq!(kbps(text), Ok(expected), "{text}");
+            let rate = parse(text).unwrap();
+            assert_eq!(rate.bps, expected, "{text}");
+            assert_eq!(rate.is_ambiguous, None, "{text}");
+        }
+    }
+
+    #[test]
+    fn units_with_bps_mean_bits_and_are_reported() {
+        for (text, expected, plain) in [
+            ("1.5mbps", 1_500_000, "mbit"),
+            ("1Mbps", 1_000_000, "mbit"),
+            ("1gibps", 1_073_741_824, "gibit"),
+            ("1500bps", 1500, "bit"),
+        ] {
+            let rate = parse(text).unwrap();
+            assert_eq!(rate.bps, expected, "{text}");
+            let warning = rate.is_ambiguous.unwrap().to_string();
+            assert!(warning.contains(&format!("write {plain:?}")), "{warning}");
+        }
+        for text in ["1MBps", "1.5MBPS", "8kBps", "1000Bps"] {
+            let error = parse(text).unwrap_err();
+            assert!(
+                matches!(error, RateError::BitsOrBytes { .. }),
+                "{text}: {error}"
+            );
+            assert!(error.to_string().contains("bits or bytes"), "{error}");
         }
     }
 
@@ -127,12 +199,12 @@ mod tests {
             ("1.2.3k", "no rate"),
             ("10 megabit", "no unit"),
             ("10e3", "no unit"),
-            ("0", "less than"),
-            ("0.4kbit", "less than"),
+            ("1MB", "no unit"),
+            ("7bit", "less than"),
             ("5tbit", "more than"),
         ];
         for (text, expected) in cases {
-            let message = kbps(text).unwrap_err().to_string();
+            let message = bps(text).unwrap_err().to_string();
             assert!(message.contains(expected), "{text}: {message}");
         }
     }
@@ -140,12 +212,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_text_does_harm(text in ".{0,40}") {
-            kbps(&text).ok();
+            bps(&text).ok();
         }
 
         #[test]
         fn what_is_written_is_read(rate in 1..=u32::MAX) {
-            prop_assert_eq!(kbps(&format!("{rate}kbit")), Ok(rate));
+            prop_assert_eq!(bps(&format!("{rate}kbit")), Ok(u64::from(rate) * 1000));
         }
     }
 }

@@ -5,7 +5,14 @@ use tcgui_shared::netem::LossModel;
 use super::*;
 
 fn refusal(text: &str) -> String {
-    read(text.as_bytes()).unwrap_err().to_string()
+    super::read(text.as_bytes()).unwrap_err().to_string()
+}
+
+/// Reads a preset of which nothing is doubtful.
+fn read(bytes: &[u8]) -> Result<CustomPreset, DocumentError> {
+    let read = super::read(bytes)?;
+    assert_eq!(read.warnings, []);
+    Ok(read.value)
 }
 
 #[test]
@@ -14,7 +21,7 @@ fn what_is_there_is_on() {
         br"{
             // A line to the moon.
             id: 'moon', name: 'Moon',
-            delay: { base_ms: 1300 }, reorder: {}, rate_limit: { rate: '1.5mbit', rate_kbps: 7 },
+            delay: { base_ms: 1300, jitter_ms: 9 }, reorder: { percentage: 1 }, rate_limit: { rate: '1.5mbit', rate_kbps: 7 },
             distribution: 'normal', seed: 0x10,
             loss_model: { GilbertElliott: { p: 1, r: 20 } },
         }",
@@ -25,7 +32,9 @@ fn what_is_there_is_on() {
         (preset.id.as_str(), preset.description.as_str()),
         ("moon", "")
     );
-    assert!(config.delay.enabled && config.reorder.enabled && !config.loss.enabled);
+    assert!(config.delay.enabled && config.loss.enabled);
+    // The share that the model loses, for frontends that do not know models.
+    assert!((config.loss.percentage - 100.0 / 21.0).abs() < 1e-6);
     assert_eq!((config.reorder.gap, config.rate_limit.rate_kbps), (5, 1500));
     assert_eq!(config.extensions.seed, Some(16));
     let bursts = LossModel::GilbertElliott {
@@ -77,12 +86,24 @@ fn mistakes_are_told_with_their_place() {
             "line 3, column 22: rate_limit.rate: \"apples\"",
         ),
         (
-            "rate_limit: { rate_kbps: 0 }",
-            "line 3, column 27: rate_limit.rate_kbps",
+            "rate_limit: { rate_kbps: -5 }",
+            "line 3, column 27: rate_limit.rate_kbps: -5 is not between 0 and",
         ),
         (
-            "rate_limit: { rate_kbps: -5 }",
-            "line 3, column 27: rate_limit.rate_kbps: invalid value",
+            "rate_limit: { rate_kbps: '10mbit' }",
+            "line 3, column 27: rate_limit.rate_kbps: \"10mbit\" is a text, not a number in kbit/s; a text with a unit belongs in rate",
+        ),
+        (
+            "rate_limit: { rate: 100 }",
+            "line 3, column 22: rate_limit.rate: 100 has no unit; write a text such as \"10mbit\", or a number of kbit/s in rate_kbps",
+        ),
+        (
+            "rate_limit: { rate: '1MBps' }",
+            "line 3, column 22: rate_limit.rate: the B of \"MBps\" may mean bits or bytes",
+        ),
+        (
+            "reorder: { percentage: 1, gap: 2.5 }",
+            "line 3, column 33: reorder.gap: ",
         ),
         (
             "slot: { min: 1 }",
@@ -106,6 +127,34 @@ fn mistakes_are_told_with_their_place() {
         assert!(message.starts_with(expected), "{members}: {message}");
     }
     assert!(refusal("{ name: 'x' }").contains("missing field `id`"));
+}
+
+#[test]
+fn a_rate_may_have_a_fraction() {
+    for rate in ["rate_kbps: 100.5", "rate: '100.5kbit'"] {
+        let text = format!("{{ id: 'x', name: 'x', rate_limit: {{ {rate} }} }}");
+        let config = read(text.as_bytes()).unwrap().config;
+        assert_eq!(config.rate_limit.rate_kbps, 101, "{rate}");
+        assert_eq!(config.extensions.rate_limit_bps, Some(100_500), "{rate}");
+    }
+}
+
+#[test]
+fn what_may_mean_something_else_is_warned_of() {
+    let text = "{ id: 'x', name: 'x',\n loss: { percentage: 2, correlation: 25 },\n rate_limit: { rate: '1mbps' } }";
+    let read = super::read(text.as_bytes()).unwrap();
+    assert_eq!(read.value.config.rate_limit.rate_kbps, 1000);
+    let warnings: Vec<_> = read.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert!(
+        warnings[0]
+            .starts_with("line 3, column 22: rate_limit.rate: \"mbps\" is read as bits per second"),
+        "{warnings:?}"
+    );
+    assert!(
+        warnings[1].starts_with("line 2, column 38: loss.correlation: loss of 2 % with a correlation of 25 % hits 0.0057"),
+        "{warnings:?}"
+    );
 }
 
 #[test]

@@ -7,9 +7,12 @@ use super::*;
 const NOW: u64 = 1_700_000_000;
 
 fn parse(text: &str) -> Result<NetworkScenario, DocumentError> {
-    let presets =
-        [preset::read(b"{ id: 'poor-wifi', name: 'x', loss: { percentage: 7 } }").unwrap()];
-    read(text.as_bytes(), &presets, NOW)
+    let presets = [
+        preset::read(b"{ id: 'poor-wifi', name: 'x', loss: { percentage: 7 } }")
+            .unwrap()
+            .value,
+    ];
+    read(text.as_bytes(), &presets, NOW).map(|read| read.value)
 }
 
 fn refusal(text: &str) -> String {

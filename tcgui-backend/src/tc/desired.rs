@@ -6,15 +6,24 @@ mod limit;
 use tcgui_shared::netem::{
     DelayConfig, Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions,
     PercentageConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
+    rounded_kbps,
 };
 use tcgui_shared::tc::TcOperation;
 
 use super::note::Note;
-use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Netem, Random, Rate, Slot};
+use crate::kernel::netem::{
+    Distribution, Loss, MAX_JITTER_NS, Netem, Probability, Random, Rate, Slot,
+};
 use fields::{FLAT, Fields, STRUCTURED, at_least, integer, number, percentage};
 
 pub use fields::{TcInputError, Unit};
 pub use limit::LinkFacts;
+
+/// Some link, where only the features of a configuration matter.
+pub const ANY_LINK: LinkFacts = LinkFacts {
+    mtu: 1500,
+    speed: None,
+};
 
 /// The largest delay, in ms.
 const MAX_DELAY_MS: f64 = 10_000.0;
@@ -24,6 +33,8 @@ const MAX_JITTER_MS: f64 = 5_000.0;
 const MAX_GAP: u32 = 1_000_000;
 /// What reordering gets when there is no delay that packets could overtake.
 const ADDED_DELAY_NS: u64 = 1_000_000;
+/// How far the random loss beside a loss model may be from what the model loses, in percentage points.
+const LOSS_TOLERANCE: f64 = 0.01;
 /// The rate is in kbit/s of 1000 bit, the kernel's in bytes per second.
 const BYTES_PER_S: u64 = 125;
 
@@ -39,7 +50,8 @@ pub struct Desired {
 impl Desired {
     /// Returns what an operation asks for, on a link with these properties.
     ///
-    /// A flat configuration in which nothing is on asks for no netem, a structured one for an empty one.
+    /// A configuration in which nothing is above zero asks for no netem. A structured one that has a `limit` asks for a
+    /// netem that only queues.
     ///
     /// # Errors
     /// A value is no number or out of range.
@@ -62,7 +74,9 @@ impl Desired {
     /// # Errors
     /// As [`Self::from_operation`].
     pub fn from_config(config: &TcNetemConfig, link: LinkFacts) -> Result<Self, TcInputError> {
-        Builder::new(&STRUCTURED).build(config, link)
+        let built = Builder::new(&STRUCTURED).build(config, link)?;
+        let queues = config.extensions.limit.is_some();
+        Ok(built.if_any(|netem| netem.impairs() || queues))
     }
 
     /// Returns what a flat configuration asks for.
@@ -71,19 +85,16 @@ impl Desired {
     /// As [`Self::from_operation`].
     pub fn from_flat(flat: &FlatNetem, link: LinkFacts) -> Result<Self, TcInputError> {
         let config = structured(flat);
-        let mut desired = Builder::new(&FLAT).build(&config, link)?;
-        let meaningful = config.loss.enabled
-            || config.delay.enabled
-            || config.duplicate.enabled
-            || config.reorder.enabled
-            || config.corrupt.enabled
-            || config.rate_limit.enabled
-            || config.extensions.loss_model.is_some()
-            || config.extensions.slot.is_some();
-        if !meaningful {
-            desired.netem = None;
+        let built = Builder::new(&FLAT).build(&config, link)?;
+        Ok(built.if_any(Netem::impairs))
+    }
+
+    /// Drops a netem that is not wanted, and what was to be said of it.
+    fn if_any(self, is_wanted: impl Fn(&Netem) -> bool) -> Self {
+        Self {
+            netem: self.netem.filter(is_wanted),
+            ..self
         }
-        Ok(desired)
     }
 }
 
@@ -97,6 +108,8 @@ pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     let delay_ms = flat.delay_ms.unwrap_or_default();
     let reorder = percentage(flat.reorder_percent, flat.reorder_correlation);
     let default_rate = RateLimitConfig::default();
+    let exact_rate = flat.extensions.rate_limit_bps;
+    let rate_kbps = flat.rate_limit_kbps.or(exact_rate.map(rounded_kbps));
     TcNetemConfig {
         loss: percentage(Some(flat.loss), flat.correlation),
         delay: DelayConfig {
@@ -114,15 +127,15 @@ pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
         },
         corrupt: percentage(flat.corrupt_percent, flat.corrupt_correlation),
         rate_limit: RateLimitConfig {
-            enabled: flat.rate_limit_kbps.is_some_and(|rate| rate > 0),
-            rate_kbps: flat.rate_limit_kbps.unwrap_or(default_rate.rate_kbps),
+            enabled: rate_kbps.is_some_and(|rate| rate > 0),
+            rate_kbps: rate_kbps.unwrap_or(default_rate.rate_kbps),
         },
         extensions: flat.extensions,
     }
 }
 
-/// Fills a netem feature by feature. Values of features that are off are checked too, except gap and rate: released
-/// frontends may send any value for these.
+/// Fills a netem feature by feature. A feature is on if it is switched on and its number is above zero. Values of features
+/// that are off are checked too, except the gap: released frontends may send any value for it.
 struct Builder {
     fields: &'static Fields,
     netem: Netem,
@@ -151,7 +164,7 @@ impl Builder {
         )?;
         self.reorder(&config.reorder)?;
         self.netem.corrupt = random(fields.corrupt, fields.corrupt_correlation, &config.corrupt)?;
-        self.rate(config.rate_limit, extensions.rate_overhead)?;
+        self.rate(config.rate_limit, extensions)?;
         self.extensions(extensions, loss)?;
         if self.netem.reorders() && self.netem.latency_ns == 0 {
             self.netem.latency_ns = ADDED_DELAY_NS;
@@ -161,6 +174,7 @@ impl Builder {
             Some(limit) => at_least("limit", limit, 1)?,
             None => link.limit(&self.netem),
         };
+        self.notes.extend(Note::of_netem(&self.netem));
         Ok(Desired {
             netem: Some(self.netem),
             notes: self.notes,
@@ -200,12 +214,9 @@ impl Builder {
             correlation: reorder.correlation,
         };
         let drawn = random(fields.reorder, fields.reorder_correlation, &drawn)?;
-        if reorder.enabled {
-            let gap = integer(fields.gap, reorder.gap, 1, MAX_GAP.into())?;
-            if !drawn.probability.is_zero() {
-                self.netem.gap = gap;
-                self.netem.reorder = drawn;
-            }
+        if !drawn.probability.is_zero() {
+            self.netem.gap = integer(fields.gap, reorder.gap, 1, MAX_GAP.into())?;
+            self.netem.reorder = drawn;
         }
         Ok(())
     }
@@ -213,17 +224,31 @@ impl Builder {
     fn rate(
         &mut self,
         limit: RateLimitConfig,
-        overhead: Option<RateOverhead>,
+        extensions: &NetemExtensions,
     ) -> Result<(), TcInputError> {
-        let overhead = overhead.map(rate_overhead).transpose()?;
-        if limit.enabled {
-            let kbps = at_least(self.fields.rate, limit.rate_kbps, 1)?;
+        let overhead = extensions.rate_overhead.map(rate_overhead).transpose()?;
+        let exact = extensions.rate_limit_bps.filter(|bps| *bps > 0);
+        if limit.enabled && limit.rate_kbps > 0 {
+            if exact.is_some_and(|bps| rounded_kbps(bps) != limit.rate_kbps) {
+                return Err(TcInputError::Excluded {
+                    field: "rate_limit_bps",
+                    other: self.fields.rate,
+                });
+            }
             self.netem.rate = Rate {
-                bytes_per_s: u64::from(kbps) * BYTES_PER_S,
+                bytes_per_s: match exact {
+                    Some(bps) => (bps.saturating_add(4) / 8).max(1),
+                    None => u64::from(limit.rate_kbps) * BYTES_PER_S,
+                },
                 ..overhead.unwrap_or_default()
             };
-        } else if overhead.is_some() {
+            return Ok(());
+        }
+        if overhead.is_some() {
             self.no_effect("rate_overhead", "a rate limit");
+        }
+        if exact.is_some() {
+            self.no_effect("rate_limit_bps", "a rate limit");
         }
         Ok(())
     }
@@ -235,13 +260,14 @@ impl Builder {
         loss: Random,
     ) -> Result<(), TcInputError> {
         if let Some(model) = &extensions.loss_model {
-            if !loss.probability.is_zero() {
+            let model = loss_model(model)?;
+            if !loss.probability.is_zero() && !is_share_of(loss.probability, model) {
                 return Err(TcInputError::Excluded {
                     field: "loss_model",
                     other: self.fields.loss,
                 });
             }
-            self.netem.loss = loss_model(model)?;
+            self.netem.loss = model;
         }
         if let Some(slot) = &extensions.slot {
             self.netem.slot = Some(self.slot(slot)?);
@@ -320,6 +346,21 @@ impl Builder {
     fn no_effect(&mut self, field: &'static str, needs: &'static str) {
         self.notes.push(Note::NoEffect { field, needs });
     }
+}
+
+/// Returns the share of packets in percent that a loss model loses; `None` if its probabilities are none, or contradict each
+/// other.
+pub fn share_of_model(model: &LossModel) -> Option<f64> {
+    let share = loss_model(model).ok()?.share()?;
+    Some(share.percent())
+}
+
+/// Returns whether a random loss is what a model loses: frontends that do not know models are told so, and send it back.
+fn is_share_of(loss: Probability, model: Loss) -> bool {
+    let difference = |share: Probability| (share.percent() - loss.percent()).abs();
+    model
+        .share()
+        .is_some_and(|share| difference(share) <= LOSS_TOLERANCE)
 }
 
 /// Returns what hits a share of the packets, nothing while it is off.

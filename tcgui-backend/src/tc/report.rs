@@ -4,10 +4,11 @@ mod command;
 
 use tcgui_shared::netem::{
     Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions, RateOverhead,
-    SlotConfig, TcNetemConfig,
+    SlotConfig, TcNetemConfig, rounded_kbps,
 };
 use tcgui_shared::tc::TcConfiguration;
 
+use super::note::Note;
 use crate::kernel::netem::{Distribution, Loss, Netem, Probability, Random, Rate, Slot};
 
 pub use command::command;
@@ -17,6 +18,7 @@ pub fn configuration(ifname: &str, netem: &Netem) -> TcConfiguration {
     TcConfiguration {
         netem: flat(netem),
         command: command(ifname, netem),
+        notes: Note::of_netem(netem).iter().map(Note::to_string).collect(),
     }
 }
 
@@ -29,7 +31,11 @@ pub fn structured(netem: &Netem) -> TcNetemConfig {
 pub fn flat(netem: &Netem) -> FlatNetem {
     let loss = match netem.loss {
         Loss::Random(random) => random,
-        Loss::FourState { .. } | Loss::GilbertElliott { .. } => Random::default(),
+        // Frontends that do not know models show the share that is lost.
+        model => Random {
+            probability: model.share().unwrap_or_default(),
+            ..Random::default()
+        },
     };
     let delayed = netem.latency_ns > 0;
     let varies = delayed && netem.jitter_ns > 0;
@@ -57,6 +63,7 @@ pub fn flat(netem: &Netem) -> FlatNetem {
             loss_model: loss_model(netem.loss),
             ecn: netem.ecn.then_some(true),
             rate_overhead: rate_overhead(netem.rate),
+            rate_limit_bps: fractional_bps(netem.rate),
             slot: netem.slot.map(slot),
             seed: netem.seed,
             limit: Some(netem.limit),
@@ -81,10 +88,14 @@ fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-/// Returns the rate in kbit/s, the nearest that is not 0.
 fn kbps(rate: Rate) -> u32 {
-    let nearest = rate.bytes_per_s.saturating_add(62) / 125;
-    u32::try_from(nearest).unwrap_or(u32::MAX).max(1)
+    rounded_kbps(rate.bytes_per_s.saturating_mul(8))
+}
+
+/// Returns the rate in bit/s if it is not a whole number of kbit/s, or too large for the field in kbit/s.
+fn fractional_bps(rate: Rate) -> Option<u64> {
+    let bps = rate.bytes_per_s.saturating_mul(8);
+    (u64::from(kbps(rate)) * 1000 != bps && bps > 0).then_some(bps)
 }
 
 fn rate_overhead(rate: Rate) -> Option<RateOverhead> {

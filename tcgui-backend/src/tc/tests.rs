@@ -12,10 +12,7 @@ mod configs;
 
 use super::desired::LinkFacts;
 
-const LINK: LinkFacts = LinkFacts {
-    mtu: 1500,
-    speed: None,
-};
+const LINK: LinkFacts = super::desired::ANY_LINK;
 const MS: u64 = 1_000_000;
 
 fn percent(percent: f64) -> Probability {

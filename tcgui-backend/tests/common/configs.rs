@@ -172,6 +172,7 @@ fn extensions() -> impl Strategy<Value = NetemExtensions> {
                 loss_model,
                 ecn,
                 rate_overhead,
+                rate_limit_bps: None,
                 slot,
                 seed: None,
                 limit,

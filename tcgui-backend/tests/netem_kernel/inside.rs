@@ -13,7 +13,7 @@ use tcgui_backend::tc::perform::{Order, Outcome, link_facts, perform};
 use tcgui_backend::tc::plan::ForeignQdiscs;
 use tcgui_shared::netem::{FlatNetem, TcNetemConfig};
 
-const LINK: LinkFacts = LinkFacts {
+pub(crate) const LINK: LinkFacts = LinkFacts {
     mtu: 1500,
     speed: None,
 };
@@ -22,13 +22,13 @@ const LINK: LinkFacts = LinkFacts {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A new network namespace, which goes with the thread and the socket.
-struct Lab {
+pub(crate) struct Lab {
     socket: RequestSocket,
 }
 
 impl Lab {
     /// Enters it and runs these commands in it.
-    fn new(commands: &[&str]) -> Self {
+    pub(crate) fn new(commands: &[&str]) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         for command in commands {
             sh(command);
@@ -44,7 +44,7 @@ impl Lab {
         link.unwrap_or_else(|| panic!("no {ifname}")).ifindex
     }
 
-    fn perform(&mut self, ifname: &str, desired: Desired) -> Result<Outcome, TcError> {
+    pub(crate) fn perform(&mut self, ifname: &str, desired: Desired) -> Result<Outcome, TcError> {
         self.order(ifname, desired, ForeignQdiscs::Keep)
     }
 
@@ -64,7 +64,7 @@ impl Lab {
     }
 
     /// Returns the root qdisc as the kernel lists it.
-    fn root(&mut self, ifname: &str) -> Option<Qdisc> {
+    pub(crate) fn root(&mut self, ifname: &str) -> Option<Qdisc> {
         let ifindex = self.ifindex(ifname);
         let qdiscs = self.socket.qdiscs().unwrap();
         qdiscs
@@ -88,7 +88,7 @@ fn wanted(config: &TcNetemConfig) -> Desired {
     Desired::from_config(config, LINK).unwrap()
 }
 
-fn flat(flat: FlatNetem) -> Desired {
+pub(crate) fn flat(flat: FlatNetem) -> Desired {
     Desired::from_flat(&flat, LINK).unwrap()
 }
 
@@ -104,7 +104,7 @@ fn nothing() -> Desired {
 }
 
 /// Returns the netem that a request asks for.
-fn netem_of(desired: &Desired) -> Netem {
+pub(crate) fn netem_of(desired: &Desired) -> Netem {
     desired.netem.unwrap()
 }
 
@@ -245,6 +245,8 @@ mod with_netem {
     fn a_seed_is_said_to_be_unknown() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut config = TcNetemConfig::default();
+        config.loss.enabled = true;
+        config.loss.percentage = 1.0;
         config.extensions.seed = Some(7);
         let outcome = lab.perform("dummy1", wanted(&config)).unwrap();
         assert_eq!(outcome.notes, [Note::SeedUnknown]);

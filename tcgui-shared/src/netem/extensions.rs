@@ -21,7 +21,8 @@ pub struct NetemExtensions {
     /// The distribution of the delay around its mean. Uniform if absent. Needs a jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distribution: Option<Distribution>,
-    /// A model of bursty loss, used instead of random loss.
+    /// Loss that comes in bursts, instead of random loss. The `loss` beside it must be off, or the share of packets that
+    /// the model loses, which frontends show that do not know models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_model: Option<LossModel>,
     /// Whether ECN-capable packets are marked instead of dropped.
@@ -30,7 +31,11 @@ pub struct NetemExtensions {
     /// The overhead that counts towards the rate. Needs a rate limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_overhead: Option<RateOverhead>,
-    /// Slots: packets wait for a slot and leave together.
+    /// The exact rate in bit/s, if it is not a whole number of kbit/s. `rate_kbps` or `rate_limit_kbps` must then be absent or
+    /// the nearest number of kbit/s, at least 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit_bps: Option<u64>,
+    /// Packets wait for a slot and leave together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<SlotConfig>,
     /// The seed of the random numbers, for reproducible runs. Needs Linux 6.6.
@@ -102,14 +107,14 @@ fn always() -> f64 {
 /// Overhead that counts towards the rate, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RateOverhead {
-    /// Bytes added to the length of each packet. May be negative.
-    #[serde(default)]
+    /// What each packet counts more, or less.
+    #[serde(default, deserialize_with = "crate::number::integer")]
     pub packet: i32,
-    /// The payload of one cell, for links that send cells. 0 for other links.
-    #[serde(default)]
+    /// The payload of one cell, for links that send cells; 0 for others.
+    #[serde(default, deserialize_with = "crate::number::integer")]
     pub cell_size: u32,
-    /// Bytes added for each cell. May be negative.
-    #[serde(default)]
+    /// What each cell counts more.
+    #[serde(default, deserialize_with = "crate::number::integer")]
     pub cell: i32,
 }
 
@@ -132,10 +137,18 @@ pub struct SlotConfig {
     /// The jitter of the time. Must be above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter_ms: Option<f64>,
-    /// Maximum number of packets in one slot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The most packets in one slot.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::optional_integer"
+    )]
     pub packets: Option<u32>,
-    /// Maximum number of bytes in one slot.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The most bytes in one slot.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::optional_integer"
+    )]
     pub bytes: Option<u32>,
 }

@@ -406,6 +406,7 @@ fn tc_config() -> TcConfigUpdate {
             },
             command: "tc qdisc replace dev v-a1 root netem loss 1.5% delay 40ms 5ms rate 2mbit"
                 .into(),
+            notes: Vec::new(),
         }),
         has_tc: true,
     }
@@ -478,12 +479,14 @@ fn extended_tc_config() -> TcConfigUpdate {
                     }),
                     seed: Some(987_654_321),
                     limit: Some(1000),
+                    ..NetemExtensions::default()
                 },
                 ..FlatNetem::default()
             },
             command: "tc qdisc replace dev v-a1 root netem loss gemodel 1% 10% 70% 0% delay 40ms \
                       5ms distribution normal rate 2mbit -14 48 5 slot 1ms 2500us packets 8 ecn"
                 .into(),
+            notes: Vec::new(),
         }),
         ..tc_config()
     }

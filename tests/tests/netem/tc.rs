@@ -205,17 +205,32 @@ lab_test!(
         // Loss is off but keeps its correlation: nothing is left to do, so the netem goes.
         let applied = change(scene, FAR, &apply(&[("correlation", json!(25.0))]))?;
         ensure!(applied.is_null(), "{applied}");
-        // The structured form installs an empty netem instead.
+        // The structured form removes it, too, also if features without a number are switched on.
         let off = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
+        change(scene, FAR, &apply(&[("loss", json!(2.0))]))?;
         let config = json!({
-            "loss": off, "duplicate": off, "corrupt": off,
+            "loss": {"enabled": true, "percentage": 0.0, "correlation": 25.0},
+            "duplicate": off, "corrupt": off,
             "delay": {"enabled": false, "base_ms": 0.0, "jitter_ms": 0.0, "correlation": 0.0},
             "reorder": {"enabled": false, "percentage": 0.0, "correlation": 0.0, "gap": 5},
             "rate_limit": {"enabled": false, "rate_kbps": 1000},
         });
         let applied = change(scene, FAR, &json!({"ApplyConfig": {"config": config}}))?;
-        ensure!(applied["loss"] == 0.0, "{applied}");
-        ensure!(root("blue", "far")?.contains("netem"));
+        ensure!(applied.is_null(), "{applied}");
+        ensure!(!root("blue", "far")?.contains("netem"));
+        // A rate with a fraction is published rounded and exactly.
+        let applied = change(scene, FAR, &apply(&[("rate_limit_kbps", json!(100.5))]))?;
+        ensure!(
+            applied["rate_limit_kbps"] == json!(101) && applied["rate_limit_bps"] == json!(100_504),
+            "{applied}"
+        );
+        // A correlation changes the share of lost packets, and the reply says so.
+        let correlated = apply(&[("loss", json!(2.0)), ("correlation", json!(25.0))]);
+        let reply = ask(scene, FAR, &correlated)?;
+        for text in [&reply["message"], &reply["applied_config"]["notes"][0]] {
+            let text = text.as_str().unwrap_or_default();
+            ensure!(text.contains("hits 0.0057"), "{reply}");
+        }
         // A slow link gets a queue that does not lose by itself.
         let long = apply(&[
             ("delay_ms", json!(10_000.0)),
@@ -224,7 +239,7 @@ lab_test!(
         change(scene, FAR, &long)?;
         let qdisc = root("blue", "far")?;
         ensure!(
-            qdisc.contains("delay 10s  2s") && qdisc.contains("limit 1000000"),
+            qdisc.contains("delay 10s  2s") && qdisc.contains("limit 200000"),
             "{qdisc}"
         );
         for (member, value) in [
@@ -234,6 +249,11 @@ lab_test!(
             ("delay_jitter_ms", json!(5001.0)),
             ("duplicate_percent", json!(1e300)),
             ("corrupt_correlation", json!(-0.5)),
+            ("reorder_gap", json!(2.5)),
+            ("reorder_gap", json!("3")),
+            ("limit", json!(-1)),
+            ("rate_limit_kbps", json!(-1)),
+            ("seed", json!(1e30)),
         ] {
             refused(scene, FAR, &apply(&[(member, value)]), "Invalid", member)?;
         }

@@ -4,8 +4,10 @@ use crate::kernel::netem::Netem;
 
 /// What a queue never is shorter than, in packets: the default of `tc`.
 const SHORTEST: u64 = 1_000;
-/// What it never is longer than: at 1 500 bytes this is already 1.5 GB of kernel memory.
-const LONGEST: u64 = 1_000_000;
+/// What it never is longer than: at 1 500 bytes this is 300 MB of kernel memory.
+const LONGEST: u64 = 200_000;
+/// The smallest frame that is counted on, in bytes.
+const SMALLEST_FRAME: u128 = 64;
 /// The rate of a link that does not know its own, in bits per second.
 const ASSUMED_SPEED: u64 = 1_000_000_000;
 const NS_PER_S: u128 = 1_000_000_000;
@@ -20,8 +22,8 @@ pub struct LinkFacts {
 }
 
 impl LinkFacts {
-    /// Returns the limit in packets: one and a half times what is under way at full rate while a packet
-    /// is held the longest.
+    /// Returns the limit in packets: what is under way at full rate while a packet is held the longest, if all packets are
+    /// of the smallest size. The MTU does not matter.
     pub(super) fn limit(self, netem: &Netem) -> u32 {
         let rate = match netem.rate.bytes_per_s {
             0 => self.speed.unwrap_or(ASSUMED_SPEED) / 8,
@@ -34,10 +36,9 @@ impl LinkFacts {
         });
         let held = [netem.latency_ns, netem.jitter_ns, slot];
         let held: u128 = held.into_iter().map(u128::from).sum();
-        let bytes = u128::from(rate) * held * 3;
-        let packets = bytes.div_ceil(2 * NS_PER_S * u128::from(self.mtu.max(1)));
+        let packets = (u128::from(rate) * held).div_ceil(SMALLEST_FRAME * NS_PER_S);
         let packets = u64::try_from(packets).unwrap_or(LONGEST);
         let packets = packets.clamp(SHORTEST, LONGEST);
-        u32::try_from(packets).expect("a million fits")
+        u32::try_from(packets).expect("two hundred thousand fit")
     }
 }

@@ -50,7 +50,7 @@ fn a_full_flat_request_becomes_a_full_netem() {
         ..FlatNetem::default()
     });
     let expected = Netem {
-        limit: 1_000_000,
+        limit: 200_000,
         latency_ns: 40_250_000,
         jitter_ns: 1,
         delay_correlation: percent(20.0),
@@ -66,7 +66,16 @@ fn a_full_flat_request_becomes_a_full_netem() {
         ..Netem::default()
     };
     assert_eq!(desired.netem, Some(expected));
-    assert_eq!(desired.notes, []);
+    let notes: Vec<_> = desired.notes.iter().map(Note::field).collect();
+    assert_eq!(
+        notes,
+        [
+            "loss.correlation",
+            "duplicate.correlation",
+            "corrupt.correlation",
+            "delay.correlation"
+        ]
+    );
 }
 
 #[test]
@@ -88,9 +97,76 @@ fn a_flat_request_with_nothing_on_asks_for_no_netem() {
     }
     let removed = Desired::from_operation(&TcOperation::Remove, LINK).unwrap();
     assert_eq!(removed.netem, None);
-    let config = TcNetemConfig::default();
-    let empty = Desired::from_operation(&TcOperation::ApplyConfig { config }, LINK).unwrap();
-    assert_eq!(empty.netem, Some(short()));
+    let mut config = TcNetemConfig::default();
+    let structured = |config| {
+        let operation = TcOperation::ApplyConfig { config };
+        Desired::from_operation(&operation, LINK).unwrap().netem
+    };
+    assert_eq!(structured(config), None);
+    // A queue alone can be asked for, so that one of another program can be restored.
+    config.extensions.limit = Some(1000);
+    assert_eq!(structured(config), Some(short()));
+}
+
+#[test]
+fn a_feature_is_on_only_above_zero() {
+    let on = |config: &mut TcNetemConfig| {
+        config.loss.enabled = true;
+        config.delay.enabled = true;
+        config.duplicate.enabled = true;
+        config.reorder.enabled = true;
+        config.corrupt.enabled = true;
+        config.rate_limit.enabled = true;
+        config.rate_limit.rate_kbps = 0;
+    };
+    assert_eq!(changed(on).unwrap().netem, None);
+    for never in [
+        LossModel::GilbertElliott {
+            p: 0.0,
+            r: 10.0,
+            bad_loss: 100.0,
+            good_loss: 0.0,
+        },
+        LossModel::GilbertElliott {
+            p: 10.0,
+            r: 10.0,
+            bad_loss: 0.0,
+            good_loss: 0.0,
+        },
+        LossModel::FourState {
+            p13: 0.0,
+            p31: 1.0,
+            p32: 1.0,
+            p23: 1.0,
+            p14: 0.0,
+        },
+    ] {
+        let desired = changed(|config| config.extensions.loss_model = Some(never)).unwrap();
+        assert_eq!(desired.netem, None, "{never:?}");
+    }
+    let mut alone = TcNetemConfig::default();
+    on(&mut alone);
+    alone.rate_limit.rate_kbps = 1;
+    let netem = Desired::from_config(&alone, LINK).unwrap().netem.unwrap();
+    assert!(!netem.loses() && !netem.reorders() && netem.latency_ns == 0);
+}
+
+#[test]
+fn a_rate_is_exact_to_the_byte() {
+    let flat = |kbps: Option<u32>, bps: Option<u64>| {
+        let mut flat = FlatNetem {
+            rate_limit_kbps: kbps,
+            ..FlatNetem::default()
+        };
+        flat.extensions.rate_limit_bps = bps;
+        Desired::from_flat(&flat, LINK)
+    };
+    let bytes = |kbps, bps| flat(kbps, bps).unwrap().netem.unwrap().rate.bytes_per_s;
+    assert_eq!(bytes(Some(101), Some(100_500)), 12_563);
+    assert_eq!(bytes(None, Some(100_504)), 12_563);
+    assert_eq!(bytes(Some(1), Some(3)), 1);
+    assert_eq!(wrong(flat(Some(500), Some(100_500))), "rate_limit_bps");
+    assert_eq!(flat(Some(0), Some(0)).unwrap().netem, None);
 }
 
 #[test]
@@ -169,7 +245,7 @@ fn what_does_nothing_alone_is_left_out_and_said() {
         fields,
         ["delay.jitter_ms", "distribution", "rate_overhead", "ecn"]
     );
-    assert_eq!(desired.netem, Some(short()));
+    assert_eq!(desired.netem, None);
 }
 
 #[test]
@@ -241,22 +317,17 @@ fn a_wrong_number_is_named_in_both_forms() {
 }
 
 #[test]
-fn gap_and_rate_are_checked_only_where_they_are_on() {
-    for enabled in [false, true] {
+fn the_gap_is_checked_only_where_packets_are_reordered() {
+    for percentage in [0.0, 1.0] {
         let gap = changed(|config| {
-            config.reorder.enabled = enabled;
+            config.reorder.enabled = true;
+            config.reorder.percentage = percentage;
             config.reorder.gap = 0;
         });
-        let rate = changed(|config| {
-            config.rate_limit.enabled = enabled;
-            config.rate_limit.rate_kbps = 0;
-        });
-        if enabled {
+        if percentage > 0.0 {
             assert_eq!(wrong(gap), "reorder.gap");
-            assert_eq!(wrong(rate), "rate_limit.rate_kbps");
         } else {
-            assert_eq!(gap.unwrap().netem, Some(short()));
-            assert_eq!(rate.unwrap().netem, Some(short()));
+            assert_eq!(gap.unwrap().netem, None);
         }
     }
 }
@@ -273,31 +344,36 @@ fn the_queue_holds_what_is_under_way() {
     let slow = FlatNetem {
         delay_ms: Some(100.0),
         delay_jitter_ms: Some(20.0),
-        rate_limit_kbps: Some(100_000),
+        rate_limit_kbps: Some(10_000),
         ..FlatNetem::default()
     };
-    // 12.5 MB/s for 120 ms are 1 000 packets of 1 500 bytes; half as many again.
-    assert_eq!(limit(slow, LINK), 1_500);
+    // 1.25 MB/s for 120 ms are 2 344 frames of 64 bytes.
+    assert_eq!(limit(slow, LINK), 2_344);
+    // 2 s at 4 Mbit/s: 4 000 small packets of the field report, and as many as fit.
+    let report = FlatNetem {
+        delay_ms: Some(2_000.0),
+        rate_limit_kbps: Some(4_000),
+        ..FlatNetem::default()
+    };
+    assert_eq!(limit(report, LINK), 15_625);
     let unlimited = FlatNetem {
         rate_limit_kbps: None,
         ..slow
     };
-    assert_eq!(limit(unlimited, LINK), 15_000);
-    let fast = LinkFacts {
-        speed: Some(10_000_000_000),
+    assert_eq!(limit(unlimited, LINK), 200_000);
+    let thin = LinkFacts {
+        speed: Some(10_000_000),
         ..LINK
     };
-    assert_eq!(limit(unlimited, fast), 150_000);
-    assert_eq!(limit(slow, fast), 1_500);
-    let jumbo = LinkFacts { mtu: 9_000, ..fast };
-    assert_eq!(limit(unlimited, jumbo), 25_000);
-    // The bounds, and a link without an MTU.
+    assert_eq!(limit(unlimited, thin), 2_344);
+    // The MTU does not matter: small packets pass every link.
+    let jumbo = LinkFacts { mtu: 9_000, ..thin };
+    assert_eq!(limit(unlimited, jumbo), 2_344);
     let lossy = FlatNetem {
         loss: 1.0,
         ..FlatNetem::default()
     };
-    assert_eq!(limit(lossy, fast), 1_000);
-    assert_eq!(limit(unlimited, LinkFacts { mtu: 0, ..fast }), 1_000_000);
+    assert_eq!(limit(lossy, thin), 1_000);
     let mut own = slow;
     own.extensions.limit = Some(5);
     assert_eq!(limit(own, LINK), 5);
@@ -426,9 +502,9 @@ fn wrong_extensions_are_named() {
         config.loss.percentage = 1.0;
         config.extensions.loss_model = Some(LossModel::GilbertElliott {
             p: 1.0,
-            r: 1.0,
-            bad_loss: 1.0,
-            good_loss: 1.0,
+            r: 9.0,
+            bad_loss: 100.0,
+            good_loss: 0.0,
         });
     });
     assert_eq!(wrong(two_losses), "loss_model");
@@ -442,11 +518,36 @@ fn wrong_extensions_are_named() {
     assert_eq!(wrong(overhead), "rate_overhead.packet");
 }
 
+#[test]
+fn the_loss_beside_a_model_may_be_what_the_model_loses() {
+    let with = |percentage: f64| {
+        changed(|config| {
+            config.loss.enabled = true;
+            config.loss.percentage = percentage;
+            config.extensions.loss_model = Some(LossModel::GilbertElliott {
+                p: 4.0,
+                r: 46.0,
+                bad_loss: 100.0,
+                good_loss: 0.0,
+            });
+        })
+    };
+    let netem = with(8.0).unwrap().netem.unwrap();
+    assert!(
+        matches!(netem.loss, Loss::GilbertElliott { .. }),
+        "{netem:?}"
+    );
+    assert_eq!(wrong(with(8.1)), "loss_model");
+}
+
 proptest! {
     #[test]
     fn what_is_valid_is_accepted(config in configs::config(), mtu: u32, speed: Option<u64>) {
         let link = LinkFacts { mtu, speed };
-        let netem = Desired::from_config(&config, link).unwrap().netem.unwrap();
+        let desired = Desired::from_config(&config, link).unwrap();
+        let Some(netem) = desired.netem else {
+            return Ok(());
+        };
         prop_assert!(netem.limit > 0);
         prop_assert!(netem.jitter_ns <= MAX_JITTER_NS);
         prop_assert!(!netem.reorders() || netem.latency_ns > 0);

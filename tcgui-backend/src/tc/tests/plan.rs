@@ -157,7 +157,11 @@ impl Kernel {
 
 pub(crate) fn netem() -> BoxedStrategy<Netem> {
     configs::config()
-        .prop_map(|config| Desired::from_config(&config, LINK).unwrap().netem.unwrap())
+        .prop_map(|mut config| {
+            // Nothing above zero, and no queue, is no netem.
+            config.extensions.limit.get_or_insert(1000);
+            Desired::from_config(&config, LINK).unwrap().netem.unwrap()
+        })
         .boxed()
 }
 
