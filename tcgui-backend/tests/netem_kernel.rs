@@ -1,6 +1,6 @@
 //! Traffic control on a kernel that has netem.
 //!
-//! The tests in [`inside`] and [`race`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The tests
+//! The tests in [`inside`], [`presets`], [`race`] and [`shares`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The tests
 //! here start this program again on such a kernel, through `scripts/with-netem.sh`, and run them there. A test that
 //! does not run there has failed.
 
@@ -11,8 +11,14 @@ mod configs;
 #[path = "netem_kernel/inside.rs"]
 mod inside;
 #[cfg(test)]
+#[path = "netem_kernel/presets.rs"]
+mod presets;
+#[cfg(test)]
 #[path = "netem_kernel/race.rs"]
 mod race;
+#[cfg(test)]
+#[path = "netem_kernel/shares.rs"]
+mod shares;
 
 #[cfg(test)]
 mod tests {
@@ -22,7 +28,7 @@ mod tests {
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/with-netem.sh");
 
     /// Time limit in seconds; a quiet machine with an emulated processor needs a quarter of it.
-    const LIMIT: &str = "600";
+    const LIMIT: &str = "900";
 
     /// Runs ignored tests of this program through the script.
     fn run_ignored(filter: &str, options: &[&str]) {

@@ -1,0 +1,162 @@
+//! What the shipped presets and scenarios lose, duplicate and corrupt, counted on a kernel with netem.
+
+mod with_netem {
+    use std::fs;
+    use std::io::{self, Write};
+    use std::net::UdpSocket;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use tcgui_backend::kernel::netem::Netem;
+    use tcgui_backend::tc::desired::Desired;
+    use tcgui_backend::{preset, scenario};
+    use tcgui_shared::netem::{LossModel, TcNetemConfig};
+
+    use crate::inside::{LINK, Lab};
+
+    const PACKETS: u32 = 20_000;
+    /// Packets that are sent before the receiver reads.
+    const CHUNK: u32 = 50;
+    /// Large, so that few flipped bits are in the header of the frame, where nothing checks them.
+    const PAYLOAD: usize = 1200;
+    /// Standard deviations: with some fifty measurements, a correct kernel fails once in a thousand runs.
+    const DEVIATIONS: f64 = 4.3;
+
+    /// One feature of one configuration, and the share of packets in percent that its file promises.
+    struct Promise {
+        place: String,
+        config: TcNetemConfig,
+        percent: f64,
+        /// By how much the dependence of packets on each other raises the variance.
+        clustering: f64,
+    }
+
+    /// Returns the promises of a configuration, each with all other features off: a delay would hold the packets.
+    fn promises(place: &str, config: &TcNetemConfig) -> Vec<Promise> {
+        let off = TcNetemConfig::default;
+        let mut promises = Vec::new();
+        let mut push = |feature: &str, config: TcNetemConfig, percent: f64, clustering: f64| {
+            promises.push(Promise {
+                place: format!("{place}: {feature}"),
+                config,
+                percent,
+                clustering,
+            });
+        };
+        if config.loss.enabled {
+            let mut alone = off();
+            alone.loss = config.loss;
+            alone.extensions.loss_model = config.extensions.loss_model;
+            let clustering = match config.extensions.loss_model {
+                Some(LossModel::GilbertElliott { p, r, .. }) => {
+                    let memory = 1.0 - (p + r) / 100.0;
+                    (1.0 + memory) / (1.0 - memory)
+                }
+                _ => 1.0,
+            };
+            push("loss", alone, config.loss.percentage, clustering);
+        }
+        if config.duplicate.enabled {
+            let mut alone = off();
+            alone.duplicate = config.duplicate;
+            push("duplicate", alone, config.duplicate.percentage, 1.0);
+        }
+        if config.corrupt.enabled {
+            let mut alone = off();
+            alone.corrupt = config.corrupt;
+            push("corrupt", alone, config.corrupt.percentage, 1.0);
+        }
+        promises
+    }
+
+    /// Returns the promises of all files in `assets`, each share of a feature once.
+    fn shipped() -> Vec<Promise> {
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
+        let read = |kind: &str| {
+            let mut files: Vec<_> = fs::read_dir(assets.join(kind))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .collect();
+            files.sort();
+            files.into_iter().map(|path| fs::read(path).unwrap())
+        };
+        let mut all = Vec::new();
+        for bytes in read("presets") {
+            let preset = preset::read(&bytes).unwrap().value;
+            all.extend(promises(&preset.id, &preset.config));
+        }
+        for bytes in read("scenarios") {
+            let scenario = scenario::read(&bytes, &[], 0).unwrap().value;
+            for (index, step) in scenario.steps.iter().enumerate() {
+                let place = format!("{} step {index}", scenario.id);
+                all.extend(promises(&place, &step.tc_config));
+            }
+        }
+        let mut unique: Vec<Promise> = Vec::new();
+        for promise in all {
+            if !unique.iter().any(|it| it.config == promise.config) {
+                unique.push(promise);
+            }
+        }
+        unique
+    }
+
+    /// Sends packets to the own address, and returns how many arrived intact.
+    fn fly(socket: &UdpSocket) -> u32 {
+        let mut buffer = [0; PAYLOAD];
+        let mut arrived = 0;
+        for _ in 0..PACKETS / CHUNK {
+            for _ in 0..CHUNK {
+                socket.send(&[0; PAYLOAD]).unwrap();
+            }
+            while socket.recv(&mut buffer).is_ok() {
+                arrived += 1;
+            }
+        }
+        // The last ones may still be on the way through the backlog of the processor.
+        socket.set_nonblocking(false).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        while socket.recv(&mut buffer).is_ok() {
+            arrived += 1;
+        }
+        socket.set_nonblocking(true).unwrap();
+        arrived
+    }
+
+    #[test]
+    #[ignore = "needs netem"]
+    fn shipped_files_lose_duplicate_and_corrupt_what_they_say() {
+        let mut lab = Lab::new(&["ip link set lo up"]);
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.connect(socket.local_addr().unwrap()).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let promises = shipped();
+        assert!(promises.len() > 20, "{}", promises.len());
+        let mut broken = Vec::new();
+        for promise in &promises {
+            let desired = Desired::from_config(&promise.config, LINK).unwrap();
+            assert!(desired.netem.as_ref().is_some_and(Netem::impairs));
+            lab.perform("lo", desired).unwrap();
+            let arrived = f64::from(fly(&socket));
+            let packets = f64::from(PACKETS);
+            let share = promise.percent / 100.0;
+            let hit = (arrived - packets).abs() / packets;
+            let variance = share * (1.0 - share) * promise.clustering / packets;
+            let off_by = (hit - share) / variance.sqrt();
+            writeln!(
+                io::stderr(),
+                "{}: asked {:.3} %, measured {:.3} %, {off_by:.2} deviations (limit {DEVIATIONS})",
+                promise.place,
+                promise.percent,
+                hit * 100.0
+            )
+            .unwrap();
+            if off_by.abs() > DEVIATIONS {
+                broken.push(&promise.place);
+            }
+        }
+        assert!(broken.is_empty(), "{broken:?}");
+    }
+}
