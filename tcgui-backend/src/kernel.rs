@@ -7,6 +7,8 @@
 #[cfg(feature = "daemon")]
 pub mod boot;
 #[cfg(feature = "daemon")]
+pub mod bottleneck_probe;
+#[cfg(feature = "daemon")]
 pub mod ethtool;
 #[cfg(feature = "daemon")]
 pub mod icmp;
@@ -39,3 +41,5 @@ pub mod route;
 pub mod rtnetlink;
 #[cfg(feature = "daemon")]
 pub mod socket_file;
+#[cfg(feature = "daemon")]
+pub mod tbf;

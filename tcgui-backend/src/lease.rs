@@ -113,7 +113,8 @@ impl Before {
             },
             Root::ForeignNetem { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
-                lost: bounded(children.collect()),
+                // A bottleneck comes back with its netem.
+                lost: bounded(children.skip(netem.bottleneck.iter().len()).collect()),
             },
             Root::Foreign(name) => Self {
                 netem: None,

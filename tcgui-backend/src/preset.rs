@@ -18,7 +18,9 @@ pub(crate) use limits::{
     Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text, notes,
 };
 
-use features::{Delay, LossModelKeys, Percentage, RateLimit, RateOverheadKeys, Reorder, SlotKeys};
+use features::{
+    Delay, LossModelKeys, Percentage, QueueKeys, RateLimit, RateOverheadKeys, Reorder, SlotKeys,
+};
 
 /// Short names for shipped presets, which documentation of released backends promises.
 const ALIASES: [(&str, &str); 8] = [
@@ -50,6 +52,7 @@ struct Keys {
     loss_model: Option<LossModelKeys>,
     ecn: Option<bool>,
     rate_overhead: Option<RateOverheadKeys>,
+    queue: Option<QueueKeys>,
     slot: Option<SlotKeys>,
     seed: Option<u64>,
     limit: Option<u32>,
@@ -93,6 +96,7 @@ fn preset(keys: Keys, doubts: &mut Vec<Flaw>) -> Result<CustomPreset, Flaw> {
         loss_model: keys.loss_model,
         ecn: keys.ecn,
         rate_overhead: keys.rate_overhead,
+        queue: keys.queue,
         slot: keys.slot,
         seed: keys.seed,
         limit: keys.limit,

@@ -1,12 +1,18 @@
 //! Traffic control on a kernel that has netem.
 //!
-//! The tests in [`inside`], [`presets`], [`race`] and [`shares`] are ignored by `cargo test`, because the kernel of the machine may have no netem. The tests
-//! here start this program again on such a kernel, through `scripts/with-netem.sh`, and run them there. A test that
-//! does not run there has failed.
+//! The tests in [`bottleneck`], [`fidelity`], [`inside`], [`presets`], [`race`] and [`shares`] are ignored by `cargo test`,
+//! because the kernel of the machine may have no netem. The tests here start this program again on such a kernel, through
+//! `scripts/with-netem.sh`, and run them there. A test that does not run there has failed.
 
+#[cfg(test)]
+#[path = "netem_kernel/bottleneck.rs"]
+mod bottleneck;
 #[cfg(test)]
 #[path = "common/configs.rs"]
 mod configs;
+#[cfg(test)]
+#[path = "netem_kernel/fidelity.rs"]
+mod fidelity;
 #[cfg(test)]
 #[path = "netem_kernel/inside.rs"]
 mod inside;

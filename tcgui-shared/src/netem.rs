@@ -9,7 +9,9 @@ mod keys;
 
 use serde::{Deserialize, Serialize};
 
-pub use extensions::{Distribution, LossModel, NetemExtensions, RateOverhead, SlotConfig};
+pub use extensions::{
+    Distribution, LossModel, NetemExtensions, QueueConfig, RateOverhead, SlotConfig,
+};
 pub use keys::{RateKbps, rounded_kbps};
 
 /// The gap of a configuration without reordering, in packets.

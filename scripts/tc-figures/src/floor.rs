@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow, ensure};
 use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use tcgui_backend::kernel::netem::Netem;
-use tcgui_backend::kernel::qdisc::{Install, RootChange};
+use tcgui_backend::kernel::qdisc::{BottleneckChange, Install, RootChange};
 use tcgui_backend::kernel::rtnetlink::RequestSocket;
 
 use crate::bench::veth_pair;
@@ -60,6 +60,7 @@ impl Floor {
             install: Install::Replace,
             handle: HANDLE,
             netem,
+            bottleneck: BottleneckChange::Keep,
         };
         let start = Instant::now();
         self.socket.change_root(self.ifindex, &replace)?;

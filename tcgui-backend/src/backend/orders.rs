@@ -62,6 +62,8 @@ pub(super) enum TcWork {
     Restore,
     /// Read the qdisc, and check whether it may be changed.
     Look,
+    /// Let the frames of a link pass whose MTU was raised.
+    Fit,
 }
 
 /// The result for a link: whether it is up, as read back.

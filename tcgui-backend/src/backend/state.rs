@@ -22,7 +22,7 @@ use crate::execution;
 use crate::explain::explain_invalid;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
 use crate::kernel::netns::NetnsRef;
-use crate::lease::ledger::Ledger;
+use crate::lease::ledger::{LeaseKey, Ledger};
 use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
@@ -165,6 +165,8 @@ pub(super) struct State {
     awaited: HashSet<NetnsKey>,
     /// Work on each interface, in order.
     lanes: Lanes,
+    /// The MTUs for which it was tried to make a bottleneck fit.
+    fitted: HashMap<LeaseKey, u32>,
     /// Something may be other than in the last list …
     changed: bool,
     /// … which is so since then.
@@ -205,6 +207,7 @@ impl State {
             identity,
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
+            fitted: HashMap::new(),
             changed: true,
             changed_since: None,
             publishing: false,
@@ -249,7 +252,7 @@ impl State {
             Input::Namespace(event) => self.namespace(event, &mut effects),
             Input::Held(source, event) => self.held(source, event, &mut effects),
             Input::Interfaces(InterfacesEvent::Links { key, snapshot }) => {
-                self.links(key, snapshot, &mut effects);
+                self.links(key, snapshot, moment, &mut effects);
             }
             Input::Interfaces(InterfacesEvent::Unreadable { key }) => {
                 self.unreadable(key, &mut effects);
@@ -322,7 +325,13 @@ impl State {
         self.lanes.have_restorations()
     }
 
-    fn links(&mut self, key: NetnsKey, snapshot: Snapshot, effects: &mut Vec<Effect>) {
+    fn links(
+        &mut self,
+        key: NetnsKey,
+        snapshot: Snapshot,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
         self.awaited.remove(&key);
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
         let (links, began) = (Arc::clone(&snapshot.links), snapshot.began);
@@ -331,6 +340,7 @@ impl State {
         if noted != ChangeResult::Unknown {
             self.leases_of(key, &present, began, effects);
             self.follow_links(key, began, effects);
+            self.fit_bottlenecks(key, moment, effects);
         }
         match noted {
             ChangeResult::Unknown => {}

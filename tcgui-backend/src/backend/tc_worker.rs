@@ -23,7 +23,7 @@ use crate::lease::restore::{self, Restored};
 use crate::lease::terms::Terms;
 use crate::lease::{Lease, LeaseNetns};
 use crate::sockets::{NetnsSockets, SocketError};
-use crate::tc::desired::{Desired, TcInputError};
+use crate::tc::desired::{Desired, TcInputError, fitted, has_rate};
 use crate::tc::error::TcError;
 use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::{self, Outcome};
@@ -78,6 +78,7 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
             TcWork::Change { operation, terms } => change(socket, leases, order, operation, terms),
             TcWork::Confirm => confirm(socket, leases, order),
             TcWork::Look => (look(socket, leases, order), order.held.clone()),
+            TcWork::Fit => fit(socket, leases, order),
             TcWork::Release { id } => release(socket, leases, order, id),
             TcWork::Restore => put_back(socket, leases, order),
         };
@@ -148,7 +149,7 @@ fn change(
     // What was on another link does not come back on this one.
     let continued =
         held.filter(|held| restore::is_on(held.compare(identity.as_ref()), &there.root));
-    let facts = perform::link_facts(socket, &link);
+    let facts = perform::link_facts(socket, &link, has_rate(operation));
     let desired = match Desired::from_operation(operation, facts) {
         Ok(desired) => desired,
         Err(err) => return (Err(err.into()), held.cloned()),
@@ -204,6 +205,42 @@ fn look(
 ) -> Result<Outcome, ImpairError> {
     journal(leases)?.probe()?;
     Ok(perform::look(socket, order.link.ifindex, order.foreign)?)
+}
+
+/// Makes our bottleneck let the frames of the link pass, whose MTU was raised.
+fn fit(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
+    let held = order.held.as_ref();
+    let ifindex = order.link.ifindex;
+    let (link, there) = match perform::find(socket, ifindex, None) {
+        Ok(found) => found,
+        Err(err) => return (Err(err.into()), held.cloned()),
+    };
+    let netem = match &there.root {
+        Root::Own { netem, .. } => fitted(netem, link.mtu),
+        Root::Absent | Root::Default { .. } | Root::ForeignNetem { .. } | Root::Foreign(_) => None,
+    };
+    let Some(netem) = netem else {
+        return (Ok(read(there)), held.cloned());
+    };
+    let mut lease = held.cloned();
+    let record = |_: &Observed| {
+        if let Some(lease) = &mut lease {
+            lease.may_be(Some(netem));
+            journal(leases)?.write(lease)?;
+        }
+        Ok::<_, ImpairError>(())
+    };
+    let desired = Desired {
+        netem: Some(netem),
+        notes: Vec::new(),
+    };
+    let order = perform::Order {
+        ifindex,
+        desired,
+        foreign: order.foreign,
+    };
+    let result = perform::perform_recorded(socket, order, there, record);
+    (result, lease)
 }
 
 /// Brings the file of the lease up to date after a change that failed, and returns the lease that is in force.

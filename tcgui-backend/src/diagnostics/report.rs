@@ -239,6 +239,7 @@ mod tests {
                 },
             },
             in_use: Vec::new(),
+            bottleneck: None,
             children: Vec::new(),
             netems_below: Vec::new(),
             statistics: QdiscStatistics {

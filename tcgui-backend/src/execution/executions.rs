@@ -20,7 +20,7 @@ use super::machine::{self, Effect, Loss, Machine, Moment, RESTORING};
 use super::port::{Claim, Impairment};
 use super::{InterfaceKey, InterfaceNames, ScenarioSource, Target};
 use crate::bus::{ExecutionPublication, Reply};
-use crate::tc::desired::{Desired, LinkFacts};
+use crate::tc::desired::{ANY_LINK, Desired};
 
 /// How long the publisher of an ended execution stays, so that a frontend that missed the last update can query it. It must
 /// exceed a heartbeat interval plus one query.
@@ -33,8 +33,6 @@ pub(super) const AT_ONCE: usize = 16;
 pub(super) const EARLY: Duration = Duration::from_millis(1);
 /// Shortest pass of a looped scenario. A shorter pass would only create load.
 const SHORTEST_LOOP: Duration = Duration::from_millis(100);
-/// The MTU of Ethernet. The packet size does not decide whether a value is in range.
-const USUAL_MTU: u32 = 1500;
 
 /// A call of the traffic-control port.
 #[derive(Debug, Clone, PartialEq)]
@@ -470,12 +468,8 @@ fn check(scenario: &NetworkScenario, looped: bool) -> Result<(), ScenarioError> 
             "a scenario that runs in a loop has to last at least {least} ms"
         )));
     }
-    let link = LinkFacts {
-        mtu: USUAL_MTU,
-        speed: None,
-    };
     for (index, step) in scenario.steps.iter().enumerate() {
-        if let Err(err) = Desired::from_config(&step.tc_config, link) {
+        if let Err(err) = Desired::from_config(&step.tc_config, ANY_LINK) {
             return Err(ScenarioError {
                 step_index: Some(index),
                 ..invalid(format!("step {}: {err}", index + 1))

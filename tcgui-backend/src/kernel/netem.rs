@@ -15,6 +15,7 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
+use super::tbf::Tbf;
 pub use distribution::Distribution;
 pub use probability::Probability;
 
@@ -54,12 +55,26 @@ pub struct Netem {
     pub ecn: bool,
     /// What the random numbers begin with (Linux 6.6); the kernel picks one when it is not given.
     pub seed: Option<u64>,
+    /// The token bucket filter below it, through which packets leave after their delay. A qdisc of its own: the bytes of the
+    /// netem do not have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bottleneck: Option<Tbf>,
 }
 
 impl Netem {
+    /// Returns the rate in force in bytes per second, wherever it is configured; 0 is none.
+    pub fn rate_in_force(&self) -> u64 {
+        let bottleneck = self.bottleneck.map(|it| it.bytes_per_s);
+        bottleneck.unwrap_or_else(|| match self.rate {
+            rate if rate == Rate::ORDER => 0,
+            rate => rate.bytes_per_s,
+        })
+    }
+
     /// Returns whether it does anything to packets but queue them.
     pub fn impairs(&self) -> bool {
-        self.latency_ns > 0
+        self.bottleneck.is_some()
+            || self.latency_ns > 0
             || self.jitter_ns > 0
             || self.rate.bytes_per_s > 0
             || self.slot.is_some()
@@ -153,6 +168,17 @@ pub struct Rate {
     pub cell_size: u32,
     /// Bytes that each cell counts more.
     pub cell_overhead: i32,
+}
+
+impl Rate {
+    /// A rate so high that packets do not wait for it, but stay in order: with a rate, no packet leaves before the one that was
+    /// queued before it (`netem_enqueue`).
+    pub const ORDER: Self = Self {
+        bytes_per_s: 1 << 40,
+        packet_overhead: 0,
+        cell_size: 0,
+        cell_overhead: 0,
+    };
 }
 
 /// Packets wait for a slot and then leave together.

@@ -10,11 +10,14 @@ use super::netem::Netem;
 use super::rtnetlink::{
     Attributes, Change, Message, RequestSocket, RtnetlinkError, push_attribute, string, take,
 };
+use super::tbf::Tbf;
 
 /// Size of `struct tcmsg`.
 const TCMSG: usize = 20;
 /// `TC_H_ROOT`: the parent of a root qdisc.
 const ROOT: u32 = u32::MAX;
+/// The class of a netem on which its child hangs.
+const LEAF: u32 = 1;
 /// Attributes of a qdisc (`include/uapi/linux/rtnetlink.h`).
 const TCA_KIND: u16 = 1;
 const TCA_OPTIONS: u16 = 2;
@@ -39,6 +42,8 @@ pub struct Qdisc {
     pub kind: String,
     /// Its parameters if it is a netem.
     pub netem: Option<Netem>,
+    /// Its parameters if it is a token bucket filter.
+    pub tbf: Option<Tbf>,
     /// What passed through it.
     pub statistics: QdiscStatistics,
 }
@@ -99,8 +104,31 @@ pub enum Install {
     Replace,
 }
 
+/// What becomes of the token bucket filter below a netem, in the same datagram as the change of the netem.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BottleneckChange {
+    /// It stays, or there is none.
+    Keep,
+    /// It is made, or changed if it has this handle: that keeps its queue.
+    Set {
+        /// Its handle.
+        handle: u32,
+        /// What it does.
+        tbf: Tbf,
+    },
+    /// It is removed, with the packets in its queue.
+    Remove {
+        /// Its handle.
+        handle: u32,
+    },
+}
+
 /// What the root qdisc of a link is to become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are at most three at a time, and most of them install"
+)]
 pub enum RootChange {
     /// This netem. Refused with `ENODEV` if the link is gone, and with `ENOENT` if the kernel has no netem or there is no netem to
     /// change; the error text tells which. For other refusals see [`Install`].
@@ -109,8 +137,10 @@ pub enum RootChange {
         install: Install,
         /// With this handle.
         handle: u32,
-        /// What it does.
+        /// What it does. Its bottleneck is not looked at.
         netem: Netem,
+        /// What is to be below it.
+        bottleneck: BottleneckChange,
     },
     /// The kernel's default. Refused with `ENODEV` when the link is gone, `ENOENT` when nothing but the default is
     /// there, `EINVAL` when the handle is another.
@@ -132,8 +162,8 @@ impl RequestSocket {
         self.dump(libc::RTM_GETQDISC, &every(), parse)
     }
 
-    /// Changes the root qdisc of a link, and returns the qdisc that [`Install::Replace`] took the place of. The kernel
-    /// reports it in the same step, unless it is a built-in default such as `noqueue`.
+    /// Changes the root qdisc of a link, and returns what came of it. Both parts of the change travel in one datagram, so that
+    /// no crash comes between them.
     ///
     /// # Errors
     /// Refused as [`RootChange`] says.
@@ -141,10 +171,11 @@ impl RequestSocket {
         &mut self,
         ifindex: u32,
         change: &RootChange,
-    ) -> Result<Option<Qdisc>, RtnetlinkError> {
-        let (kind, change, body) = change.request(ifindex);
-        let notified = self.change_and_report((kind, change, &body), removed)?;
-        Ok(notified.into_iter().flatten().next())
+    ) -> Result<Changed, RtnetlinkError> {
+        let root = change.request(ifindex);
+        let below = change.request_below(ifindex);
+        let (notified, below) = self.change_both(part(&root), removed, below.as_ref().map(part))?;
+        Ok(Changed::new(notified, below))
     }
 
     /// Changes the root qdisc of a link as [`Self::change_root`] does, and returns all qdiscs of the socket's namespace as
@@ -156,13 +187,38 @@ impl RequestSocket {
         &mut self,
         ifindex: u32,
         change: &RootChange,
-    ) -> Result<(Option<Qdisc>, ReadBack), RtnetlinkError> {
-        let (kind, change, body) = change.request(ifindex);
+    ) -> Result<(Changed, ReadBack), RtnetlinkError> {
+        let root = change.request(ifindex);
+        let below = change.request_below(ifindex);
         let every = (libc::RTM_GETQDISC, &every());
-        let (notified, read) =
-            self.change_and_dump((kind, change, &body), removed, every, parse)?;
-        Ok((notified.into_iter().flatten().next(), read))
+        let below = below.as_ref().map(part);
+        let (notified, below, read) =
+            self.change_both_and_dump(part(&root), removed, below, every, parse)?;
+        Ok((Changed::new(notified, below), read))
     }
+}
+
+/// What came of the change of a root.
+#[derive(Debug)]
+pub struct Changed {
+    /// The qdisc that [`Install::Replace`] took the place of. The kernel reports it in the same step, unless it is a built-in
+    /// default such as `noqueue`.
+    pub destroyed: Option<Qdisc>,
+    /// Whether the bottleneck was changed, too.
+    pub bottleneck: Result<(), RtnetlinkError>,
+}
+
+impl Changed {
+    fn new(notified: Vec<Option<Qdisc>>, bottleneck: Result<(), RtnetlinkError>) -> Self {
+        Self {
+            destroyed: notified.into_iter().flatten().next(),
+            bottleneck,
+        }
+    }
+}
+
+fn part((kind, change, body): &(u16, Change, Request)) -> (u16, Change, &Request) {
+    (*kind, *change, body)
 }
 
 impl RootChange {
@@ -172,6 +228,7 @@ impl RootChange {
                 install,
                 handle,
                 netem,
+                bottleneck: _,
             } => {
                 let mut body = Request::new(ifindex, *handle, ROOT);
                 push_attribute(&mut body.attributes, TCA_KIND, b"netem\0");
@@ -186,6 +243,32 @@ impl RootChange {
             Self::Delete { handle } => {
                 let body = Request::new(ifindex, *handle, ROOT);
                 (libc::RTM_DELQDISC, Change::Existing, body)
+            }
+        }
+    }
+
+    /// Returns the request for the bottleneck. Its parent is the netem of this change: if that was refused, so is this.
+    fn request_below(&self, ifindex: u32) -> Option<(u16, Change, Request)> {
+        let Self::Install {
+            handle: netem,
+            bottleneck,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let parent = netem | LEAF;
+        match bottleneck {
+            BottleneckChange::Keep => None,
+            BottleneckChange::Set { handle, tbf } => {
+                let mut body = Request::new(ifindex, *handle, parent);
+                push_attribute(&mut body.attributes, TCA_KIND, b"tbf\0");
+                push_attribute(&mut body.attributes, TCA_OPTIONS, &tbf.to_options());
+                Some((libc::RTM_NEWQDISC, Change::CreateOrAlter, body))
+            }
+            BottleneckChange::Remove { handle } => {
+                let body = Request::new(ifindex, *handle, parent);
+                Some((libc::RTM_DELQDISC, Change::Existing, body))
             }
         }
     }
@@ -242,6 +325,7 @@ pub(super) fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
         parent: field(12)?,
         kind: String::new(),
         netem: None,
+        tbf: None,
         statistics: QdiscStatistics::default(),
     };
     let mut options = None;
@@ -257,6 +341,9 @@ pub(super) fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
     }
     if qdisc.kind == "netem" {
         qdisc.netem = options.and_then(Netem::from_options);
+    }
+    if qdisc.kind == "tbf" {
+        qdisc.tbf = options.and_then(Tbf::from_options);
     }
     qdisc.statistics = nested
         .map(|nested| nested_statistics(Attributes(nested)))
@@ -320,119 +407,4 @@ fn legacy_statistics(value: &[u8]) -> Result<QdiscStatistics, RtnetlinkError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const IFINDEX: u32 = 7;
-    const HANDLE: u32 = 0x7c60_0000;
-
-    fn words(words: &[u32]) -> Vec<u8> {
-        words.iter().flat_map(|word| word.to_ne_bytes()).collect()
-    }
-
-    /// A root qdisc with these attributes, as the payload of a message.
-    fn payload(attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
-        let mut body = Request::new(IFINDEX, HANDLE, ROOT);
-        for (kind, value) in attributes {
-            push_attribute(&mut body.attributes, *kind, value);
-        }
-        let mut bytes = vec![0; body.buffer_len()];
-        body.emit(&mut bytes);
-        bytes
-    }
-
-    fn read(attributes: &[(u16, Vec<u8>)]) -> Qdisc {
-        let payload = payload(attributes);
-        parse(Message::sample(libc::RTM_NEWQDISC, &payload)).unwrap()
-    }
-
-    #[test]
-    fn a_netem_is_read_with_its_counters() {
-        let netem = Netem {
-            limit: 9,
-            latency_ns: 77,
-            ..Netem::default()
-        };
-        let mut nested = Vec::new();
-        // Four bytes of padding follow the structure in the kernel's own form.
-        let basic = [&5_000_000_000_u64.to_ne_bytes()[..], &words(&[3, 0])].concat();
-        push_attribute(&mut nested, TCA_STATS_BASIC, &basic);
-        let packets = (1_u64 << 32) + 3;
-        push_attribute(&mut nested, TCA_STATS_PKT64, &packets.to_ne_bytes());
-        push_attribute(&mut nested, TCA_STATS_QUEUE, &words(&[1, 2, 3, 4, 5]));
-        push_attribute(&mut nested, TCA_STATS_RATE_EST, &words(&[6, 7]));
-        let qdisc = read(&[
-            (TCA_KIND, b"netem\0".to_vec()),
-            (TCA_OPTIONS, netem.to_options()),
-            (99, vec![1, 2, 3]),
-            (TCA_STATS2, nested),
-            (TCA_STATS, vec![0xff; 36]),
-        ]);
-        let statistics = QdiscStatistics {
-            bytes: 5_000_000_000,
-            packets,
-            qlen: 1,
-            backlog: 2,
-            drops: 3,
-            requeues: 4,
-            overlimits: 5,
-            rate: Some(QdiscRate {
-                bytes_per_s: 6,
-                packets_per_s: 7,
-            }),
-        };
-        let expected = Qdisc {
-            ifindex: IFINDEX,
-            handle: HANDLE,
-            parent: ROOT,
-            kind: "netem".into(),
-            netem: Some(netem),
-            statistics,
-        };
-        assert_eq!(qdisc, expected);
-        assert!(qdisc.is_root());
-    }
-
-    #[test]
-    fn old_counters_are_read_where_there_are_no_new_ones() {
-        let old = [&4_u64.to_ne_bytes()[..], &words(&[5, 6, 7, 0, 0, 8, 9])].concat();
-        let qdisc = read(&[(TCA_KIND, b"htb\0".to_vec()), (TCA_STATS, old)]);
-        let expected = QdiscStatistics {
-            bytes: 4,
-            packets: 5,
-            drops: 6,
-            overlimits: 7,
-            qlen: 8,
-            backlog: 9,
-            ..QdiscStatistics::default()
-        };
-        assert_eq!(qdisc.statistics, expected);
-        assert_eq!(qdisc.netem, None);
-    }
-
-    #[test]
-    fn a_child_is_told_by_the_handle_of_its_parent() {
-        let root = read(&[(TCA_KIND, b"netem\0".to_vec())]);
-        let at = |ifindex, parent| Qdisc {
-            ifindex,
-            parent,
-            ..root.clone()
-        };
-        assert!(at(IFINDEX, HANDLE | 1).is_child_of(&root));
-        assert!(!at(IFINDEX + 1, HANDLE | 1).is_child_of(&root));
-        assert!(!at(IFINDEX, HANDLE + 0x1_0001).is_child_of(&root));
-        assert!(!root.is_child_of(&root));
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_makes_the_reader_panic(bytes: Vec<u8>, kind in 0..12_u16) {
-            parse(Message::sample(libc::RTM_NEWQDISC, &bytes)).ok();
-            let netem = (TCA_KIND, b"netem\0".to_vec());
-            let payload = payload(&[netem, (kind, bytes)]);
-            prop_assert!(parse(Message::sample(libc::RTM_NEWQDISC, &payload)).is_ok());
-        }
-    }
-}
+mod tests;

@@ -5,8 +5,8 @@ mod numbers;
 use serde::Deserialize;
 use tcgui_shared::netem::{
     DEFAULT_GAP, DEFAULT_RATE_KBPS, DelayConfig, Distribution, LossModel, NetemExtensions,
-    PercentageConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
-    rounded_kbps,
+    PercentageConfig, QueueConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig,
+    TcNetemConfig, rounded_kbps,
 };
 
 use super::limits::{Flaw, Problem};
@@ -29,6 +29,7 @@ pub(crate) struct Features {
     pub(super) loss_model: Option<LossModelKeys>,
     pub(super) ecn: Option<bool>,
     pub(super) rate_overhead: Option<RateOverheadKeys>,
+    pub(super) queue: Option<QueueKeys>,
     pub(super) slot: Option<SlotKeys>,
     pub(super) seed: Option<u64>,
     pub(super) limit: Option<u32>,
@@ -116,6 +117,14 @@ pub(super) struct SlotKeys {
     bytes: Option<u32>,
 }
 
+/// As [`QueueConfig`], which takes keys that it does not know.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct QueueKeys {
+    ms: Option<f64>,
+    bytes: Option<u32>,
+}
+
 impl Features {
     /// Returns the configuration in which exactly the given features are on, and what is doubtful about it.
     ///
@@ -153,6 +162,10 @@ impl Features {
                     cell: keys.cell,
                 }),
                 rate_limit_bps,
+                queue: self.queue.map(|keys| QueueConfig {
+                    ms: keys.ms,
+                    bytes: keys.bytes,
+                }),
                 slot: self.slot.map(slot),
                 seed: self.seed,
                 limit: self.limit,

@@ -5,8 +5,8 @@ mod limit;
 
 use tcgui_shared::netem::{
     DelayConfig, Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions,
-    PercentageConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
-    rounded_kbps,
+    PercentageConfig, QueueConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig,
+    TcNetemConfig, rounded_kbps,
 };
 use tcgui_shared::tc::TcOperation;
 
@@ -15,16 +15,20 @@ use crate::kernel::netem::{
     Distribution, Loss, MAX_JITTER_NS, Netem, Probability, Random, Rate, Slot,
 };
 use fields::{FLAT, Fields, STRUCTURED, at_least, integer, number, percentage};
+use limit::QueueLength;
 
 pub use fields::{TcInputError, Unit};
-pub use limit::LinkFacts;
+pub use limit::{LinkFacts, fitted};
 
 /// Some link, where only the features of a configuration matter.
 pub const ANY_LINK: LinkFacts = LinkFacts {
     mtu: 1500,
     speed: None,
+    bottleneck: true,
 };
 
+/// The longest queue, in ms.
+const MAX_QUEUE_MS: f64 = 60_000.0;
 /// The largest delay, in ms.
 const MAX_DELAY_MS: f64 = 10_000.0;
 /// The largest jitter that is accepted, in ms; the kernel can do less, see [`MAX_JITTER_NS`].
@@ -98,6 +102,15 @@ impl Desired {
     }
 }
 
+/// Returns whether an operation asks for a rate limit.
+pub fn has_rate(operation: &TcOperation) -> bool {
+    match operation {
+        TcOperation::Apply(flat) => structured(flat).rate_limit.enabled,
+        TcOperation::ApplyConfig { config } => config.rate_limit.enabled,
+        TcOperation::Remove | TcOperation::Confirm => false,
+    }
+}
+
 /// Gives a flat configuration its switches: on is what is above zero.
 pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     let percentage = |percentage: Option<f64>, correlation: Option<f64>| PercentageConfig {
@@ -166,6 +179,7 @@ impl Builder {
         self.netem.corrupt = random(fields.corrupt, fields.corrupt_correlation, &config.corrupt)?;
         self.rate(config.rate_limit, extensions)?;
         self.extensions(extensions, loss)?;
+        self.bottleneck(link, extensions.queue)?;
         if self.netem.reorders() && self.netem.latency_ns == 0 {
             self.netem.latency_ns = ADDED_DELAY_NS;
             self.notes.push(Note::DelayAdded);
@@ -250,6 +264,41 @@ impl Builder {
         if exact.is_some() {
             self.no_effect("rate_limit_bps", "a rate limit");
         }
+        Ok(())
+    }
+
+    /// Moves the rate to a bottleneck below the netem. There, packets wait and are dropped, and a change of the rate applies
+    /// to waiting packets. Only cells cannot be counted there.
+    fn bottleneck(
+        &mut self,
+        link: LinkFacts,
+        queue: Option<QueueConfig>,
+    ) -> Result<(), TcInputError> {
+        let queue = queue.map(queue_length).transpose()?;
+        let rate = self.netem.rate;
+        let plain = Rate {
+            bytes_per_s: rate.bytes_per_s,
+            ..Rate::default()
+        };
+        if rate.bytes_per_s == 0 || rate != plain {
+            if queue.is_some() {
+                self.no_effect("queue", "a rate limit without rate_overhead");
+            }
+            return Ok(());
+        }
+        let bottleneck = link.bottleneck(rate.bytes_per_s, queue);
+        if !link.bottleneck || !bottleneck.can_be_read_back() {
+            self.notes.push(Note::NoBottleneck);
+            return Ok(());
+        }
+        self.netem.bottleneck = Some(bottleneck);
+        // As with a rate of netem, jitter alone does not reorder.
+        let keeps_order = self.netem.jitter_ns > 0 && !self.netem.reorders();
+        self.netem.rate = if keeps_order {
+            Rate::ORDER
+        } else {
+            Rate::default()
+        };
         Ok(())
     }
 
@@ -427,13 +476,22 @@ fn rate_overhead(overhead: RateOverhead) -> Result<Rate, TcInputError> {
     })
 }
 
+/// The bytes win when both are given: a time may be rounded.
+fn queue_length(queue: QueueConfig) -> Result<QueueLength, TcInputError> {
+    match (queue.bytes, queue.ms) {
+        (Some(bytes), _) => at_least("queue.bytes", bytes, 1).map(QueueLength::Bytes),
+        (None, Some(ms)) => nanoseconds("queue.ms", ms, MAX_QUEUE_MS).map(QueueLength::Time),
+        (None, None) => Err(TcInputError::Missing { field: "queue.ms" }),
+    }
+}
+
 /// Returns a time in whole nanoseconds.
 fn nanoseconds(field: &'static str, ms: f64, max: f64) -> Result<u64, TcInputError> {
     let ms = number(field, ms, max, "ms")?;
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "between 0 and ten thousand ms"
+        reason = "between 0 and sixty thousand ms"
     )]
     let ns = (ms * 1e6).round() as u64;
     Ok(ns)

@@ -34,6 +34,9 @@ pub enum TcError {
     /// The netem could not be changed.
     #[error("cannot change netem")]
     Change(#[source] RtnetlinkError),
+    /// The netem is in force, but the token bucket filter below it, which limits the rate, is not.
+    #[error("cannot install the rate limit below netem (tbf)")]
+    Bottleneck(#[source] RtnetlinkError),
     /// The root could not be deleted.
     #[error("cannot remove the root qdisc")]
     Remove(#[source] RtnetlinkError),
@@ -71,6 +74,7 @@ impl TcError {
             | Self::FindLink(err)
             | Self::Install(err)
             | Self::Change(err)
+            | Self::Bottleneck(err)
             | Self::Remove(err) => kind_of(err.errno()),
         }
     }

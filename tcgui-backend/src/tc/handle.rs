@@ -1,6 +1,8 @@
 //! The handles by which our own netems are known, also after a restart.
 //!
 //! The kernel chooses handles from 8000: on, and people choose small ones, so the majors from 7c60 to 7c7f are free in practice.
+//! The bottleneck below a netem of ours has the handle 7c80:, or 7c81: where that is in use.
+//!
 //! The kernel neither returns nor clears distribution tables. So the handle of a netem says which tables it has. A change of
 //! tables is a change of the handle, which the kernel does as one replacement, without a moment in between.
 
@@ -8,6 +10,8 @@ use crate::kernel::netem::{Distribution, Netem};
 
 const FIRST_MAJOR: u32 = 0x7c60;
 const LAST_MAJOR: u32 = 0x7c7f;
+const FIRST_BOTTLENECK: u32 = 0x7c80;
+const LAST_BOTTLENECK: u32 = 0x7c81;
 /// For a link on which another qdisc has the handle that is wanted.
 const ALTERNATE: u32 = 0x10;
 
@@ -56,6 +60,21 @@ pub fn tables(handle: u32) -> Option<Tables> {
         delay: distribution((major >> 2) & 3),
         slot: distribution(major & 3),
     })
+}
+
+/// Returns the handle for a new bottleneck that is not in use on its link.
+pub fn for_bottleneck(in_use: &[u32]) -> u32 {
+    let first = FIRST_BOTTLENECK << 16;
+    if in_use.contains(&first) {
+        LAST_BOTTLENECK << 16
+    } else {
+        first
+    }
+}
+
+/// Returns whether this is a handle of our bottlenecks.
+pub fn is_bottleneck(handle: u32) -> bool {
+    (FIRST_BOTTLENECK..=LAST_BOTTLENECK).contains(&(handle >> 16))
 }
 
 /// Returns a handle as `tc` prints it.

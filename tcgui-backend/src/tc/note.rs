@@ -36,6 +36,23 @@ pub enum Note {
     },
     /// A correlation of the delay is set, but the kernel does not use it.
     DelayCorrelation,
+    /// The rate is that of the netem, not of a bottleneck below it.
+    OwnRate {
+        /// The limit of the netem, in packets.
+        limit: u32,
+    },
+    /// A bottleneck was wanted, but the kernel cannot have one.
+    NoBottleneck,
+    /// Packets waited while the netem was changed. The kernel has fixed already when they leave.
+    LeaveAsBefore {
+        /// How many.
+        packets: u32,
+    },
+    /// Packets waited in the netem that was removed or replaced.
+    Dropped {
+        /// How many.
+        packets: u32,
+    },
     /// The kernel is older than seeds.
     SeedUnknown,
     /// Nothing was removed: the root qdisc is no netem.
@@ -61,7 +78,10 @@ impl Note {
             .into_iter()
             .filter_map(|(feature, asked)| Self::of_share(feature, asked));
         let delay = has_useless_correlation(netem).then_some(Self::DelayCorrelation);
-        shares.chain(delay).collect()
+        let limit = netem.limit;
+        let is_own = netem.bottleneck.is_none() && netem.rate_in_force() > 0;
+        let rate = is_own.then_some(Self::OwnRate { limit });
+        shares.chain(delay).chain(rate).collect()
     }
 
     /// Returns the field of a structured configuration that it is about.
@@ -76,8 +96,9 @@ impl Note {
                 _ => "loss.correlation",
             },
             Self::DelayCorrelation => "delay.correlation",
+            Self::OwnRate { .. } | Self::NoBottleneck => "rate_limit",
+            Self::LeaveAsBefore { .. } | Self::Dropped { .. } | Self::LeftAlone { .. } => "",
             Self::SeedUnknown => "seed",
-            Self::LeftAlone { .. } => "",
         }
     }
 
@@ -158,6 +179,19 @@ impl fmt::Display for Note {
             Self::DelayCorrelation => {
                 f.write_str("the correlation of the delay has no effect in the kernel")
             }
+            Self::OwnRate { limit } => write!(
+                f,
+                "netem itself limits the rate: up to {limit} packets wait for it, and a change does not reach packets \
+                 that already wait"
+            ),
+            Self::NoBottleneck => f.write_str(
+                "a token bucket filter below netem does not work here, see the log of the backend",
+            ),
+            Self::LeaveAsBefore { packets } => write!(
+                f,
+                "{packets} packets that already wait leave as before the change"
+            ),
+            Self::Dropped { packets } => write!(f, "{packets} packets that waited are dropped"),
             Self::SeedUnknown => f.write_str("seed not used, it needs Linux 6.6"),
             Self::LeftAlone { qdisc } => {
                 write!(f, "{qdisc} left alone, it is no netem")

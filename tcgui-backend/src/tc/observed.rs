@@ -11,7 +11,9 @@ pub struct Observed {
     pub root: Root,
     /// The handles of all qdiscs of the link.
     pub in_use: Vec<u32>,
-    /// The kinds and handles of what hangs below the root.
+    /// The handle of our bottleneck below the root.
+    pub bottleneck: Option<u32>,
+    /// The kinds and handles of what else hangs below the root.
     pub children: Vec<QdiscName>,
     /// The netems of the link that are not its root.
     pub netems_below: Vec<Netem>,
@@ -70,16 +72,30 @@ impl Observed {
             return Self {
                 root: Root::Absent,
                 in_use: Vec::new(),
+                bottleneck: None,
                 children: Vec::new(),
                 netems_below: Vec::new(),
                 statistics: QdiscStatistics::default(),
             };
         };
+        let children = || of_link().filter(|qdisc| qdisc.is_child_of(root));
+        let below = children().find(|child| child.tbf.is_some());
+        let own = |child: &&Qdisc| child.tbf.is_some() && handle::is_bottleneck(child.handle);
+        let bottleneck = children().find(own);
+        let mut of_root = Root::new(root);
+        match &mut of_root {
+            Root::Own { netem, .. } => netem.bottleneck = bottleneck.and_then(|it| it.tbf),
+            Root::ForeignNetem { netem, .. } => netem.bottleneck = below.and_then(|it| it.tbf),
+            Root::Absent | Root::Default { .. } | Root::Foreign(_) => {}
+        }
+        let is_ours = matches!(of_root, Root::Own { .. });
+        let bottleneck = bottleneck.map(|it| it.handle).filter(|_| is_ours);
         Self {
-            root: Root::new(root),
+            root: of_root,
             in_use: of_link().map(|qdisc| qdisc.handle).collect(),
-            children: of_link()
-                .filter(|qdisc| qdisc.is_child_of(root))
+            bottleneck,
+            children: children()
+                .filter(|child| Some(child.handle) != bottleneck)
                 .map(QdiscName::of)
                 .collect(),
             netems_below: of_link()

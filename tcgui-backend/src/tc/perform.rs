@@ -11,6 +11,7 @@ use super::error::TcError;
 use super::note::Note;
 use super::observed::{Observed, Root};
 use super::plan::{ForeignQdiscs, Plan, is_expected, lost, plan, steps};
+use crate::kernel::bottleneck_probe::bottleneck_support;
 use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Install, Qdisc, RootChange};
@@ -44,8 +45,8 @@ pub struct Outcome {
 /// Returns what of a link decides how long the queue in front of it has to be.
 ///
 /// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). Its traffic is not limited to
-/// that.
-pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
+/// that. With a rate limit it also decides whether the kernel can have a bottleneck.
+pub fn link_facts(socket: &mut RequestSocket, link: &Link, has_rate: bool) -> LinkFacts {
     let speed = match link.kind.as_deref() {
         Some("tun") => None,
         _ => socket.link_speed(&link.ifname),
@@ -53,6 +54,7 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link) -> LinkFacts {
     LinkFacts {
         mtu: link.mtu,
         speed,
+        bottleneck: has_rate && bottleneck_support(),
     }
 }
 
@@ -142,6 +144,10 @@ pub fn perform_recorded<E: From<TcError>>(
         };
         let plan = plan(netem.as_ref(), &before, foreign).map_err(TcError::from)?;
         record(&before)?;
+        let waiting = Waiting {
+            netem: before.netem().copied(),
+            packets: before.statistics.qlen,
+        };
         let steps = steps(plan, netem.as_ref(), &before);
         let observed = match take(socket, ifindex, &before, &steps) {
             Err(Stopped::Refused(step, err)) if is_race(step, &err) => continue,
@@ -171,6 +177,7 @@ pub fn perform_recorded<E: From<TcError>>(
             }),
             (None, _) => {}
         }
+        notes.extend(of_waiting(plan, netem.as_ref(), &waiting));
         return Ok(Outcome {
             plan,
             observed,
@@ -178,6 +185,31 @@ pub fn perform_recorded<E: From<TcError>>(
         });
     }
     Err(TcError::Raced { attempts: ATTEMPTS }.into())
+}
+
+/// The netem before a change, and the packets in it.
+struct Waiting {
+    netem: Option<Netem>,
+    packets: u32,
+}
+
+/// Says what became of packets that waited in the netem.
+fn of_waiting(plan: Plan, netem: Option<&Netem>, waiting: &Waiting) -> Option<Note> {
+    let packets = waiting.packets;
+    let before = waiting.netem.as_ref().filter(|_| packets > 0)?;
+    let times = |netem: &Netem| {
+        (
+            (netem.latency_ns, netem.jitter_ns, netem.distribution),
+            (netem.slot, netem.rate),
+        )
+    };
+    match plan {
+        Plan::Change { .. } if netem.map(times) != Some(times(before)) => {
+            Some(Note::LeaveAsBefore { packets })
+        }
+        Plan::Replace { .. } | Plan::Delete { .. } => Some(Note::Dropped { packets }),
+        Plan::Nothing | Plan::Add { .. } | Plan::Change { .. } => None,
+    }
 }
 
 /// Takes the steps that `decide` chooses for the observed root. Returns its other result, with the root after the steps. Starts again
@@ -248,20 +280,27 @@ fn take<'a>(
         return Ok(None);
     };
     let mut unseen = None;
+    let mut bottleneck = Ok(());
     for (index, step) in others.iter().enumerate() {
         let changed = index > 0;
         look_before(socket, ifindex, (before, changed), step)?;
-        let destroyed = socket.change_root(ifindex, step);
-        let destroyed = destroyed.map_err(|err| Stopped::Refused(step, err))?;
-        unseen = unseen.or(destroyed.and_then(|it| lost(before, changed, it)));
+        let done = socket.change_root(ifindex, step);
+        let done = done.map_err(|err| Stopped::Refused(step, err))?;
+        unseen = unseen.or(done.destroyed.and_then(|it| lost(before, changed, it)));
+        bottleneck = bottleneck.and(done.bottleneck);
     }
     let changed = !others.is_empty();
     look_before(socket, ifindex, (before, changed), last)?;
     let read = socket.change_root_and_read(ifindex, last);
-    let (destroyed, qdiscs) = read.map_err(|err| Stopped::Refused(last, err))?;
+    let (done, qdiscs) = read.map_err(|err| Stopped::Refused(last, err))?;
+    let after = observed(qdiscs, ifindex);
+    let bottleneck = bottleneck.and(done.bottleneck);
     Ok(Some(Taken {
-        after: observed(qdiscs, ifindex),
-        lost: unseen.or(destroyed.and_then(|it| lost(before, changed, it))),
+        after: after.and_then(|after| match bottleneck {
+            Ok(()) => Ok(after),
+            Err(err) => Err(TcError::Bottleneck(err)),
+        }),
+        lost: unseen.or(done.destroyed.and_then(|it| lost(before, changed, it))),
     }))
 }
 
@@ -353,6 +392,7 @@ fn verify(wanted: &Netem, current: &Netem) -> Result<Option<Note>, TcError> {
             (wanted.reorder, wanted.gap) == (current.reorder, current.gap),
         ),
         ("rate", wanted.rate == current.rate),
+        ("queue", is_same_bottleneck(wanted, current)),
         ("slot", wanted.slot == current.slot),
         ("ecn", wanted.ecn == current.ecn),
         ("seed", !seed_differs),
@@ -368,126 +408,12 @@ fn verify(wanted: &Netem, current: &Netem) -> Result<Option<Note>, TcError> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::io;
-
-    use tcgui_shared::error_kind::ErrorKind;
-
-    use super::*;
-    use crate::error::chain;
-
-    const HANDLE: u32 = 0x7c60_0000;
-    const ENOENT: i32 = 2;
-    const EPERM: i32 = 1;
-    const EEXIST: i32 = 17;
-    const ENODEV: i32 = 19;
-    const EINVAL: i32 = 22;
-
-    fn refused(errno: i32, text: &str) -> RtnetlinkError {
-        RtnetlinkError::Refused {
-            text: Some(text.to_owned()),
-            err: io::Error::from_raw_os_error(errno),
-        }
-    }
-
-    fn install(install: Install) -> RootChange {
-        RootChange::Install {
-            install,
-            handle: HANDLE,
-            netem: Netem::default(),
-        }
-    }
-
-    #[test]
-    fn a_missing_module_is_named_with_the_words_of_the_kernel() {
-        for how in [Install::Add, Install::Replace] {
-            let err = refused(ENOENT, "Specified qdisc kind is unknown");
-            assert!(!is_race(&install(how), &err));
-            let err = failure(&install(how), err);
-            assert_eq!(err.kind(), ErrorKind::Unsupported);
-            let text = chain(&err).to_string();
-            for part in ["sch_netem", "kernel-modules-extra", "qdisc kind is unknown"] {
-                assert!(text.contains(part), "no {part}: {text}");
-            }
-        }
-    }
-
-    #[test]
-    fn each_failure_has_its_kind_and_the_words_of_the_kernel() {
-        let delete = RootChange::Delete { handle: HANDLE };
-        for (step, errno, kind) in [
-            (install(Install::Add), ENODEV, ErrorKind::NotFound),
-            (delete, ENODEV, ErrorKind::NotFound),
-            (install(Install::Add), EPERM, ErrorKind::Denied),
-            (delete, EPERM, ErrorKind::Denied),
-            (install(Install::Change), EINVAL, ErrorKind::Invalid),
-            (install(Install::Replace), EEXIST, ErrorKind::Internal),
-        ] {
-            let err = failure(&step, refused(errno, "in its own words"));
-            assert_eq!(err.kind(), kind, "{step:?} {errno}");
-            let told = chain(&err).to_string().contains("in its own words");
-            assert!(told || errno == ENODEV, "{err:?}");
-        }
-    }
-
-    #[test]
-    fn a_root_that_changed_meanwhile_is_looked_at_again() {
-        let delete = RootChange::Delete { handle: HANDLE };
-        let (add, change) = (install(Install::Add), install(Install::Change));
-        for (step, errno, race) in [
-            (add, EEXIST, true),
-            (add, ENOENT, false),
-            (add, EINVAL, false),
-            (change, EEXIST, true),
-            (change, ENOENT, true),
-            (change, EINVAL, false),
-            (install(Install::Replace), EEXIST, false),
-            (delete, ENOENT, true),
-            (delete, EINVAL, true),
-            (delete, EPERM, false),
-        ] {
-            assert_eq!(
-                is_race(&step, &refused(errno, "")),
-                race,
-                "{step:?} {errno}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_differs_is_named() {
-        let wanted = Netem {
-            limit: 5,
-            gap: 3,
-            seed: Some(1),
-            ..Netem::default()
-        };
-        let current = Netem {
-            limit: 6,
-            gap: 4,
-            seed: None,
-            ..wanted
-        };
-        let err = verify(&wanted, &current).unwrap_err();
-        assert_eq!(
-            err.to_string(),
-            "the kernel reports another limit, reordering than was set"
-        );
-        let old_kernel = Netem {
-            seed: None,
-            ..wanted
-        };
-        let note = verify(&wanted, &old_kernel).unwrap();
-        assert_eq!(note, Some(Note::SeedUnknown));
-        let seeded = Netem {
-            seed: Some(2),
-            ..wanted
-        };
-        assert!(matches!(
-            verify(&wanted, &seeded),
-            Err(TcError::NotTaken { fields }) if fields == ["seed"]
-        ));
-        assert_eq!(verify(&old_kernel, &seeded).unwrap(), None);
+fn is_same_bottleneck(wanted: &Netem, current: &Netem) -> bool {
+    match (wanted.bottleneck, current.bottleneck) {
+        (Some(wanted), Some(current)) => wanted.is_close_to(&current),
+        (wanted, current) => wanted == current,
     }
 }
+
+#[cfg(test)]
+mod tests;

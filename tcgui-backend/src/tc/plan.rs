@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use super::handle::{self, Tables};
 use super::observed::{Observed, QdiscName, Root};
 use crate::kernel::netem::{Netem, Random};
-use crate::kernel::qdisc::{Install, Qdisc, RootChange};
+use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, RootChange};
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,6 +99,10 @@ pub fn plan(
             if is_same(netem, current) {
                 Ok(Plan::Nothing)
             } else if handle::tables(*handle).is_some_and(|tables| tables.serve(netem)) {
+                // A new bottleneck would take the place of what hangs there.
+                if netem.bottleneck.is_some() && observed.bottleneck.is_none() {
+                    without_child(*handle, observed, foreign)?;
+                }
                 Ok(Plan::Change { handle: *handle })
             } else {
                 without_child(*handle, observed, foreign)?;
@@ -128,6 +132,7 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
         install,
         handle,
         netem,
+        bottleneck: below(install, &netem, observed),
     };
     let handle = match plan {
         Plan::Nothing => return Vec::new(),
@@ -150,15 +155,54 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
     let mut steps = Vec::new();
     let old = observed.netem().copied();
     if let Some(old) = old.filter(Netem::duplicates) {
-        steps.push(install(Install::Change, root, single(old)));
+        steps.push(RootChange::Install {
+            install: Install::Change,
+            handle: root,
+            netem: single(old),
+            bottleneck: BottleneckChange::Keep,
+        });
     }
     if netem.duplicates() && (old.is_some() || !observed.netems_below.is_empty()) {
+        // The bottleneck comes with the new root.
         steps.push(install(Install::Replace, handle, single(netem)));
-        steps.push(install(Install::Change, handle, netem));
+        steps.push(RootChange::Install {
+            install: Install::Change,
+            handle,
+            netem,
+            bottleneck: BottleneckChange::Keep,
+        });
     } else {
         steps.push(install(Install::Replace, handle, netem));
     }
     steps
+}
+
+/// Returns what becomes of the bottleneck below. A replaced root takes its bottleneck with it.
+fn below(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChange {
+    let is_change = install == Install::Change;
+    if is_change && matches!(observed.root, Root::ForeignNetem { .. }) {
+        return BottleneckChange::Keep;
+    }
+    let there = observed.bottleneck.filter(|_| is_change);
+    match (netem.bottleneck, there) {
+        (Some(tbf), there) => BottleneckChange::Set {
+            handle: there.unwrap_or_else(|| new_bottleneck(observed)),
+            tbf,
+        },
+        (None, Some(handle)) => BottleneckChange::Remove { handle },
+        (None, None) => BottleneckChange::Keep,
+    }
+}
+
+/// Returns the handle for a new bottleneck: the one of before if it goes with its root.
+fn new_bottleneck(observed: &Observed) -> u32 {
+    let others: Vec<_> = observed
+        .in_use
+        .iter()
+        .copied()
+        .filter(|handle| Some(*handle) != observed.bottleneck)
+        .collect();
+    handle::for_bottleneck(&others)
 }
 
 /// Returns whether the root is still the one that a plan was made for, with the same children. After a step of the plan
@@ -200,7 +244,15 @@ fn is_same_root(expected: &Root, changed: bool, now: &Root) -> bool {
 /// it chose by itself.
 pub fn is_same(wanted: &Netem, current: &Netem) -> bool {
     let seed = wanted.seed.and(current.seed);
-    Netem { seed, ..*current } == *wanted
+    let bottleneck = match (wanted.bottleneck, current.bottleneck) {
+        (Some(wanted), Some(current)) if wanted.is_close_to(&current) => Some(wanted),
+        (_, current) => current,
+    };
+    Netem {
+        seed,
+        bottleneck,
+        ..*current
+    } == *wanted
 }
 
 fn without_child(handle: u32, observed: &Observed, foreign: ForeignQdiscs) -> Result<(), Refusal> {

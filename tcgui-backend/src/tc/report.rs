@@ -3,13 +3,14 @@
 mod command;
 
 use tcgui_shared::netem::{
-    Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions, RateOverhead,
-    SlotConfig, TcNetemConfig, rounded_kbps,
+    Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions, QueueConfig,
+    RateOverhead, SlotConfig, TcNetemConfig, rounded_kbps,
 };
 use tcgui_shared::tc::TcConfiguration;
 
 use super::note::Note;
-use crate::kernel::netem::{Distribution, Loss, Netem, Probability, Random, Rate, Slot};
+use crate::kernel::netem::{Distribution, Loss, Netem, Probability, Random, Slot};
+use crate::kernel::tbf::Tbf;
 
 pub use command::command;
 
@@ -37,6 +38,7 @@ pub fn flat(netem: &Netem) -> FlatNetem {
             ..Random::default()
         },
     };
+    let rate = netem.rate_in_force();
     let delayed = netem.latency_ns > 0;
     let varies = delayed && netem.jitter_ns > 0;
     let reorder = if netem.reorders() {
@@ -57,13 +59,14 @@ pub fn flat(netem: &Netem) -> FlatNetem {
         reorder_gap: netem.reorders().then_some(netem.gap),
         corrupt_percent: positive(netem.corrupt.probability),
         corrupt_correlation: correlation(netem.corrupt),
-        rate_limit_kbps: (netem.rate.bytes_per_s > 0).then(|| kbps(netem.rate)),
+        rate_limit_kbps: (rate > 0).then(|| kbps(rate)),
         extensions: NetemExtensions {
             distribution: netem.distribution.map(to_wire),
             loss_model: loss_model(netem.loss),
             ecn: netem.ecn.then_some(true),
-            rate_overhead: rate_overhead(netem.rate),
-            rate_limit_bps: fractional_bps(netem.rate),
+            rate_overhead: rate_overhead(netem),
+            rate_limit_bps: fractional_bps(rate),
+            queue: netem.bottleneck.map(queue),
             slot: netem.slot.map(slot),
             seed: netem.seed,
             limit: Some(netem.limit),
@@ -88,23 +91,48 @@ fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
 }
 
-fn kbps(rate: Rate) -> u32 {
-    rounded_kbps(rate.bytes_per_s.saturating_mul(8))
+fn kbps(bytes_per_s: u64) -> u32 {
+    rounded_kbps(bytes_per_s.saturating_mul(8))
 }
 
 /// Returns the rate in bit/s if it is not a whole number of kbit/s, or too large for the field in kbit/s.
-fn fractional_bps(rate: Rate) -> Option<u64> {
-    let bps = rate.bytes_per_s.saturating_mul(8);
-    (u64::from(kbps(rate)) * 1000 != bps && bps > 0).then_some(bps)
+fn fractional_bps(bytes_per_s: u64) -> Option<u64> {
+    let bps = bytes_per_s.saturating_mul(8);
+    (u64::from(kbps(bytes_per_s)) * 1000 != bps && bps > 0).then_some(bps)
 }
 
-fn rate_overhead(rate: Rate) -> Option<RateOverhead> {
+/// Says how much can wait: `its queue holds 1000 packets`.
+pub fn queue_text(netem: &Netem) -> String {
+    match netem.bottleneck.map(queue) {
+        Some(QueueConfig {
+            ms: Some(ms),
+            bytes: Some(bytes),
+        }) => {
+            format!("the queue of its rate limit holds {bytes} bytes, {ms} ms at the rate")
+        }
+        _ => format!("its queue holds {} packets", netem.limit),
+    }
+}
+
+/// Returns the queue of a bottleneck in bytes, as the kernel has it, and the time that it takes at the rate.
+#[expect(clippy::cast_precision_loss, reason = "for people to read")]
+fn queue(bottleneck: Tbf) -> QueueConfig {
+    let seconds = f64::from(bottleneck.limit) / bottleneck.bytes_per_s.max(1) as f64;
+    QueueConfig {
+        ms: Some((seconds * 1e6).round() / 1e3),
+        bytes: Some(bottleneck.limit),
+    }
+}
+
+fn rate_overhead(netem: &Netem) -> Option<RateOverhead> {
+    let rate = netem.rate;
     let overhead = RateOverhead {
         packet: rate.packet_overhead,
         cell_size: rate.cell_size,
         cell: rate.cell_overhead,
     };
-    (rate.bytes_per_s > 0 && overhead != RateOverhead::default()).then_some(overhead)
+    let is_in_force = netem.bottleneck.is_none() && rate.bytes_per_s > 0;
+    (is_in_force && overhead != RateOverhead::default()).then_some(overhead)
 }
 
 fn loss_model(loss: Loss) -> Option<LossModel> {

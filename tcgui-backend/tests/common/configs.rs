@@ -173,6 +173,7 @@ fn extensions() -> impl Strategy<Value = NetemExtensions> {
                 ecn,
                 rate_overhead,
                 rate_limit_bps: None,
+                queue: None,
                 slot,
                 seed: None,
                 limit,

@@ -6,7 +6,7 @@ mod with_netem {
     use nix::net::if_::if_nametoindex;
     use nix::sched::{CloneFlags, unshare};
     use tcgui_backend::kernel::netem::{Distribution, Netem};
-    use tcgui_backend::kernel::qdisc::{Install, RootChange};
+    use tcgui_backend::kernel::qdisc::{BottleneckChange, Install, RootChange};
     use tcgui_backend::kernel::rtnetlink::RequestSocket;
     use tcgui_backend::tc::desired::Desired;
     use tcgui_backend::tc::error::TcError;
@@ -143,23 +143,24 @@ mod with_netem {
             install,
             handle,
             netem,
+            bottleneck: BottleneckChange::Keep,
         };
         let (ours, next) = (0x7c60_0000, 0x7c70_0000);
         let (socket, ifindex) = (&mut link.socket, link.ifindex);
         let added = socket.change_root(ifindex, &install(Install::Add, ours));
-        assert_eq!(added.unwrap(), None);
+        assert_eq!(added.unwrap().destroyed, None);
         let (replaced, now) = socket
             .change_root_and_read(ifindex, &install(Install::Replace, next))
             .unwrap();
-        let replaced = replaced.unwrap();
+        let replaced = replaced.destroyed.unwrap();
         assert_eq!((replaced.handle, replaced.ifindex), (ours, ifindex));
         assert!(replaced.is_root() && replaced.netem.is_some_and(|it| it.limit == 9));
         assert!(now.unwrap().iter().any(|it| it.handle == next));
         sh("tc qdisc replace dev y root handle 1: htb");
         let replaced = socket.change_root(ifindex, &install(Install::Replace, ours));
-        let htb = replaced.unwrap().unwrap();
+        let htb = replaced.unwrap().destroyed.unwrap();
         assert_eq!((htb.kind.as_str(), htb.handle), ("htb", 1 << 16));
         let changed = socket.change_root(ifindex, &install(Install::Change, ours));
-        assert_eq!(changed.unwrap(), None);
+        assert_eq!(changed.unwrap().destroyed, None);
     }
 }

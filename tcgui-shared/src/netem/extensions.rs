@@ -35,6 +35,9 @@ pub struct NetemExtensions {
     /// the nearest number of kbit/s, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_bps: Option<u64>,
+    /// The queue in front of the rate limit. Needs a rate limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue: Option<QueueConfig>,
     /// Packets wait for a slot and leave together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<SlotConfig>,
@@ -118,8 +121,24 @@ pub struct RateOverhead {
     pub cell: i32,
 }
 
-/// The time between slots. With a `distribution` it is distributed around `delay_ms`. Otherwise it is uniform between `min_ms`
-/// and `max_ms`.
+/// How long the queue in front of a rate limit is. A request has one of the fields; `bytes` wins over `ms`. A publication has
+/// both: the bytes as the kernel has them, and the time that they take at the rate.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct QueueConfig {
+    /// The longest time that a packet waits, up to 60 000 ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ms: Option<f64>,
+    /// The most bytes that wait.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "crate::number::optional_integer"
+    )]
+    pub bytes: Option<u32>,
+}
+
+/// When packets leave together: with a `distribution`, around `delay_ms`; without, evenly between
+/// `min_ms` and `max_ms` after the slot before.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SlotConfig {
     /// Minimum time between slots.

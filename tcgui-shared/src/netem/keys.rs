@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use super::{
     CorruptConfig, DelayConfig, Distribution, DuplicateConfig, FlatNetem, LossConfig, LossModel,
-    NetemExtensions, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
+    NetemExtensions, QueueConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig,
+    TcNetemConfig,
 };
 use crate::number::{integer, optional_integer};
 
@@ -111,6 +112,7 @@ pub(super) struct FlatKeys {
     rate_overhead: Option<RateOverhead>,
     #[serde(default, deserialize_with = "optional_integer")]
     rate_limit_bps: Option<u64>,
+    queue: Option<QueueConfig>,
     slot: Option<SlotConfig>,
     #[serde(default, deserialize_with = "optional_integer")]
     seed: Option<u64>,
@@ -141,6 +143,7 @@ impl From<FlatKeys> for FlatNetem {
                 ecn: keys.ecn,
                 rate_overhead: keys.rate_overhead,
                 rate_limit_bps: keys.rate_limit_bps.or(fraction),
+                queue: keys.queue,
                 slot: keys.slot,
                 seed: keys.seed,
                 limit: keys.limit,
@@ -170,6 +173,7 @@ pub(super) struct ConfigKeys {
     rate_overhead: Option<RateOverhead>,
     #[serde(default, deserialize_with = "optional_integer")]
     rate_limit_bps: Option<u64>,
+    queue: Option<QueueConfig>,
     slot: Option<SlotConfig>,
     #[serde(default, deserialize_with = "optional_integer")]
     seed: Option<u64>,
@@ -195,6 +199,7 @@ impl From<ConfigKeys> for TcNetemConfig {
                 ecn: keys.ecn,
                 rate_overhead: keys.rate_overhead,
                 rate_limit_bps: keys.rate_limit_bps.or(keys.rate_limit.rate_kbps.bps),
+                queue: keys.queue,
                 slot: keys.slot,
                 seed: keys.seed,
                 limit: keys.limit,

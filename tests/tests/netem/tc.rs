@@ -160,17 +160,23 @@ lab_test!(
                 "duplicate 1%",
                 "reorder 5%",
                 "corrupt 0.5%",
-                "rate 2Mbit",
                 "gap 3",
             ] {
                 ensure!(qdisc.contains(part), "no {part} in {qdisc}");
             }
+            // The rate is that of a filter below the netem. It goes with the next change.
+            let filter =
+                |listed: &str| listed.contains("tbf 7c80:") && listed.contains("rate 2Mbit");
+            let listed = tc(at.0, &format!("qdisc show dev {}", at.1))?;
+            ensure!(filter(&listed), "{listed}");
             change(scene, at, &apply(&[("loss", json!(2.0))]))?;
             let qdisc = root(at.0, at.1)?;
             ensure!(
                 qdisc.contains("loss 2%") && !qdisc.contains("25%") && !qdisc.contains("delay"),
                 "{qdisc}"
             );
+            let listed = tc(at.0, &format!("qdisc show dev {}", at.1))?;
+            ensure!(!listed.contains("tbf"), "{listed}");
             let applied = change(scene, at, &json!("Remove"))?;
             ensure!(applied.is_null(), "{applied}");
             ensure!(!root(at.0, at.1)?.contains("netem"));

@@ -17,11 +17,13 @@ use super::{Effect, LANE_FULL, Moment, State};
 use crate::backend::inventory::{ChangeResult, Found, ReadBack};
 use crate::backend::orders::{Failure, TcOrder, TcResult, TcWork};
 use crate::bus::Reply;
+use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease};
+use crate::policy::Change;
 use crate::sockets::NetnsTarget;
-use crate::tc::desired::{Desired, LinkFacts};
+use crate::tc::desired::{ANY_LINK, Desired, LinkFacts, fitted};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
 use crate::tc::report;
@@ -72,7 +74,7 @@ impl State {
             // Values out of range are refused at once, without a place in the lane.
             let link = LinkFacts {
                 mtu: found.link.mtu,
-                speed: None,
+                ..ANY_LINK
             };
             Desired::from_operation(&request.operation, link)
                 .map_err(|err| (ErrorKind::Invalid, err.to_string()))?;
@@ -121,6 +123,37 @@ impl State {
         }
     }
 
+    /// A namespace was looked at: the bottlenecks of links whose MTU was raised are made to fit. It is tried once for each MTU,
+    /// because the bottleneck of another program is left as it is.
+    pub(super) fn fit_bottlenecks(
+        &mut self,
+        key: NetnsKey,
+        moment: Moment,
+        effects: &mut Vec<Effect>,
+    ) {
+        let links = self.inventory.links(key);
+        let present = |ifindex| links.iter().any(|link| link.ifindex == ifindex);
+        self.fitted
+            .retain(|(netns, ifindex), _| *netns != key || present(*ifindex));
+        for link in links.iter() {
+            let lane = (key, link.ifindex);
+            let fits = link.netem.is_none_or(|it| fitted(&it, link.mtu).is_none());
+            // When the work under way is done, the namespace is looked at again.
+            if fits || self.lanes.is_busy(lane) || self.fitted.get(&lane) == Some(&link.mtu) {
+                continue;
+            }
+            let Some((target, found)) = self.inventory.locate(key, link.ifindex) else {
+                continue;
+            };
+            self.fitted.insert(lane, link.mtu);
+            if self.permit_interface(Change::Impair, &found).is_ok() {
+                let order = self.order(found, TcWork::Fit);
+                let change = PendingTcChange::new(order, target, None);
+                self.enter(Work::Tc(Box::new(change)), moment, effects);
+            }
+        }
+    }
+
     /// Adds work to the lane of its interface. It begins now if nothing else is under way there.
     pub(super) fn enter(&mut self, work: Work, moment: Moment, effects: &mut Vec<Effect>) {
         let lane = work.lane();
@@ -165,7 +198,7 @@ impl State {
                     TcWork::Release { id } => {
                         held.is_some_and(|lease| lease.is_of(id)) && !self.ledger.has_ended(lane)
                     }
-                    TcWork::Change { .. } | TcWork::Confirm | TcWork::Look => true,
+                    TcWork::Change { .. } | TcWork::Confirm | TcWork::Look | TcWork::Fit => true,
                 };
                 if !is_needed {
                     return false;
@@ -267,8 +300,8 @@ fn response(
     let netem = outcome.observed.netem();
     let mut message = match (netem, outcome.plan) {
         (Some(netem), _) => format!(
-            "netem is in force on {ifname} in {netns}, its queue holds {} packets",
-            netem.limit
+            "netem is in force on {ifname} in {netns}, {}",
+            report::queue_text(netem)
         ),
         (None, Plan::Delete { .. }) => format!("netem is removed from {ifname} in {netns}"),
         (None, _) => format!("there is no netem on {ifname} in {netns}"),

@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Release,
     Restore,
     Look,
+    Fit,
 }
 
 impl Work {
@@ -122,6 +123,7 @@ impl PendingTcChange {
             TcWork::Release { .. } => Kind::Release,
             TcWork::Restore => Kind::Restore,
             TcWork::Look => Kind::Look,
+            TcWork::Fit => Kind::Fit,
         }
     }
 
@@ -129,7 +131,11 @@ impl PendingTcChange {
     pub(super) fn step_of(&self) -> Option<&str> {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.scenario.as_deref(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => None,
+            TcWork::Confirm
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look
+            | TcWork::Fit => None,
         }
     }
 
@@ -137,7 +143,11 @@ impl PendingTcChange {
     pub(super) fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
+            TcWork::Confirm
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look
+            | TcWork::Fit => false,
         }
     }
 

@@ -444,6 +444,7 @@ fn netems() -> impl Strategy<Value = Netem> {
             slot,
             ecn,
             seed,
+            bottleneck: None,
         },
     )
 }

@@ -57,8 +57,9 @@ pub(in crate::kernel) enum Change {
     Existing,
     /// Creates the object, which must not exist.
     Create,
-    /// Creates the object or replaces an existing one. The reply contains the notifications of the change,
-    /// including the replaced object.
+    /// Make it, or alter the object of the same kind and number that is there.
+    CreateOrAlter,
+    /// Make it in place of what is there. The answer contains the notifications of the change, which say what that was.
     Replace,
 }
 
@@ -67,13 +68,22 @@ impl Change {
         match self {
             Self::Existing => 0,
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
+            Self::CreateOrAlter => NLM_F_CREATE | NLM_F_REPLACE,
             Self::Replace => NLM_F_CREATE | NLM_F_REPLACE | NLM_F_ECHO,
         }
     }
 }
 
-/// The parsed notifications of a change, and the dump after it.
-type ReportedAndDumped<T, U> = (Vec<T>, Result<Vec<U>, RtnetlinkError>);
+/// A request for a change.
+type ChangeRequest<'a, B> = (u16, Change, &'a B);
+/// What was read of the notifications of a change, and what became of the one after it.
+type Reported<T> = (Vec<T>, Result<(), RtnetlinkError>);
+/// The same, and the dump after both.
+type ReportedAndDumped<T, U> = (
+    Vec<T>,
+    Result<(), RtnetlinkError>,
+    Result<Vec<U>, RtnetlinkError>,
+);
 
 /// A blocking rtnetlink socket, bound to the namespace it was opened in.
 #[derive(Debug)]
@@ -160,7 +170,7 @@ impl RequestSocket {
         body: &impl Emitable,
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<Vec<T>, RtnetlinkError> {
-        self.dump_after(None, kind, body, read)
+        self.dump_after(Vec::new(), kind, body, read)
     }
 
     /// Sends a request for a change, and in the same datagram a request for the object after it. The outer result
@@ -178,18 +188,48 @@ impl RequestSocket {
         Ok(exchanged.and_then(|()| getting.object()))
     }
 
-    /// Sends a request for a change, and in the same datagram a request for a dump after it. Returns the results
-    /// of `read` for the notifications of the change. The inner result is that of the dump.
-    pub(in crate::kernel) fn change_and_dump<T, U>(
+    /// Sends a request for a change and a second one in one datagram. Returns what `read` makes of each notification of
+    /// the first, and what became of the second if the first has succeeded.
+    pub(in crate::kernel) fn change_both<T, B: Emitable>(
         &mut self,
-        (kind, change, body): (u16, Change, &impl Emitable),
+        (kind, change, body): ChangeRequest<'_, B>,
         read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+        second: Option<ChangeRequest<'_, B>>,
+    ) -> Result<Reported<T>, RtnetlinkError> {
+        let mut first = Pending::change(kind, change, body, read);
+        let mut second = second.map(|(kind, change, body)| acknowledged(kind, change, body));
+        let mut all: Vec<&mut dyn Exchanged> = vec![&mut first];
+        if let Some(second) = &mut second {
+            all.push(second);
+        }
+        let exchanged = self.exchange(&mut all);
+        let (objects, exchanged) = first.objects_and(exchanged)?;
+        let second = second.map_or(Ok(()), Pending::done);
+        Ok((objects, exchanged.and(second)))
+    }
+
+    /// Sends a request for a change, a second one, and one for all objects, as they are after that, in one datagram.
+    /// Returns what `read` makes of each notification of the first, and what became of the others if the first has
+    /// succeeded.
+    pub(in crate::kernel) fn change_both_and_dump<T, U, B: Emitable>(
+        &mut self,
+        (kind, change, body): ChangeRequest<'_, B>,
+        read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
+        second: Option<ChangeRequest<'_, B>>,
         (dump_kind, dump_body): (u16, &impl Emitable),
         read_each: impl FnMut(Message<'_>) -> Result<U, RtnetlinkError>,
     ) -> Result<ReportedAndDumped<T, U>, RtnetlinkError> {
-        let mut changing = Pending::change(kind, change, body, read);
-        let dumped = self.dump_after(Some(&mut changing), dump_kind, dump_body, read_each);
-        changing.objects_and(dumped)
+        let mut first = Pending::change(kind, change, body, read);
+        let mut second = second.map(|(kind, change, body)| acknowledged(kind, change, body));
+        let mut before: Vec<&mut dyn Exchanged> = vec![&mut first];
+        if let Some(second) = &mut second {
+            before.push(second);
+        }
+        let dumped = self.dump_after(before, dump_kind, dump_body, read_each);
+        let (objects, dumped) = first.objects_and(dumped)?;
+        // Without an answer to the second, the dump was not answered either.
+        let second = second.map_or(Ok(()), Pending::done);
+        Ok((objects, second, dumped))
     }
 
     /// Sends a request for one object, and in the same datagram a request for a dump of another kind. The inner
@@ -202,27 +242,29 @@ impl RequestSocket {
         read_each: impl FnMut(Message<'_>) -> Result<U, RtnetlinkError>,
     ) -> Result<(T, Result<Vec<U>, RtnetlinkError>), RtnetlinkError> {
         let mut getting = Pending::get(kind, body, read);
-        let dumped = self.dump_after(Some(&mut getting), dump_kind, dump_body, read_each);
+        let dumped = self.dump_after(vec![&mut getting], dump_kind, dump_body, read_each);
         let (mut objects, dumped) = getting.objects_and(dumped)?;
         let object = objects.pop().ok_or(RtnetlinkError::Malformed)?;
         Ok((object, dumped))
     }
 
-    /// Dumps all objects. `first` is sent in the same datagram as the first attempt, and the kernel handles it
-    /// before the dump.
+    /// Dumps all objects; before its first attempt the kernel does what is in `before`, which is sent with it.
     fn dump_after<T>(
         &mut self,
-        mut first: Option<&mut dyn Exchanged>,
+        mut before: Vec<&mut dyn Exchanged>,
         kind: u16,
         body: &impl Emitable,
         mut read: impl FnMut(Message<'_>) -> Result<T, RtnetlinkError>,
     ) -> Result<Vec<T>, RtnetlinkError> {
         for _ in 0..DUMP_ATTEMPTS {
             let mut dumping = Pending::new(kind, NLM_F_DUMP, body, &mut read);
-            match first.take() {
-                Some(first) => self.exchange(&mut [first, &mut dumping])?,
-                None => self.exchange(&mut [&mut dumping])?,
+            let mut all: Vec<&mut dyn Exchanged> = Vec::with_capacity(before.len() + 1);
+            for request in &mut before {
+                all.push(&mut **request);
             }
+            all.push(&mut dumping);
+            self.exchange(&mut all)?;
+            before.clear();
             if !dumping.interrupted {
                 return dumping.objects();
             }
@@ -362,6 +404,14 @@ impl<T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Exchanged for Pendin
     fn is_answered(&self) -> bool {
         self.result.is_some()
     }
+}
+
+/// A request whose notifications are not read.
+type Acknowledged<'a> = Pending<'a, (), fn(Message<'_>) -> Result<(), RtnetlinkError>>;
+
+/// Returns a request whose notifications are not read.
+fn acknowledged(kind: u16, change: Change, body: &dyn Emitable) -> Acknowledged<'_> {
+    Pending::change(kind, change, body, |_| Ok(()))
 }
 
 fn failed(errno: Errno) -> RtnetlinkError {

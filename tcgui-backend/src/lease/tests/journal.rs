@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::super::journal::{DeferredWrite, Journal, JournalError, Whereabouts};
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, Probability, Random, Rate, Slot};
+use crate::kernel::tbf::Tbf;
 
 fn files(state: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(state.join("leases")).unwrap();
@@ -57,6 +58,11 @@ fn everything() -> Netem {
         }),
         ecn: true,
         seed: Some(u64::MAX),
+        bottleneck: Some(Tbf {
+            bytes_per_s: 1,
+            burst: 2,
+            limit: 3,
+        }),
     }
 }
 
@@ -376,6 +382,7 @@ fn a_lease_knows_as_many_ways_and_lost_qdiscs_as_can_be_written() {
             netem: everything(),
         },
         in_use: Vec::new(),
+        bottleneck: None,
         children: vec![child; 5000],
         netems_below: Vec::new(),
         statistics: crate::kernel::qdisc::QdiscStatistics::default(),

@@ -5,7 +5,7 @@ use super::super::terms::Grant;
 use super::*;
 use crate::kernel::link::LinkIdentity;
 use crate::kernel::netem::{Probability, Random};
-use crate::kernel::qdisc::{Install, QdiscStatistics, RootChange};
+use crate::kernel::qdisc::{BottleneckChange, Install, QdiscStatistics, RootChange};
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
 
@@ -18,6 +18,7 @@ fn ours() -> u32 {
 fn observed(root: Root) -> Observed {
     Observed {
         in_use: vec![root.handle()],
+        bottleneck: None,
         root,
         children: Vec::new(),
         netems_below: Vec::new(),
@@ -96,6 +97,7 @@ fn a_netem_of_somebody_else_comes_back_with_its_handle() {
         install: Install::Replace,
         handle: THEIRS,
         netem: delay(3),
+        bottleneck: BottleneckChange::Keep,
     };
     assert_eq!(steps, [install]);
     assert_eq!(decide(&lease, &theirs(delay(3))).0, Restored::Already);
@@ -175,6 +177,7 @@ fn killed_between_two_requests_is_recognised() {
         install: Install::Change,
         handle: THEIRS,
         netem: twice(delay(3)),
+        bottleneck: BottleneckChange::Keep,
     };
     assert_eq!(steps, [install], "its handle is in use: by itself");
 }

@@ -1,6 +1,7 @@
-//! How long the queue of a netem has to be so that it loses nothing by itself.
+//! How long the queue of a netem has to be so that it loses nothing by itself, and the bottleneck below it.
 
 use crate::kernel::netem::Netem;
+use crate::kernel::tbf::Tbf;
 
 /// What a queue never is shorter than, in packets: the default of `tc`.
 const SHORTEST: u64 = 1_000;
@@ -11,6 +12,14 @@ const SMALLEST_FRAME: u128 = 64;
 /// The rate of a link that does not know its own, in bits per second.
 const ASSUMED_SPEED: u64 = 1_000_000_000;
 const NS_PER_S: u128 = 1_000_000_000;
+/// What a frame has beside the largest packet, in bytes: an Ethernet header with a VLAN tag.
+const HEADER: u32 = 18;
+/// A bottleneck sends this much at once beside a frame: the processor may wake it up late by this time.
+const BURST_MS: u64 = 5;
+/// The default length of a queue in time, and its least length in bytes: ten frames of 1 500 bytes.
+const QUEUE_MS: u64 = 200;
+const LEAST_QUEUE: u64 = 10 * 1514;
+const NS_PER_MS: u64 = 1_000_000;
 
 /// What matters of a link for the queue in front of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +28,41 @@ pub struct LinkFacts {
     pub mtu: u32,
     /// In bits per second; virtual links have none.
     pub speed: Option<u64>,
+    /// Whether the kernel can limit the rate by a token bucket filter below a netem.
+    pub bottleneck: bool,
+}
+
+/// How long the queue of a bottleneck is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum QueueLength {
+    /// In nanoseconds at the rate.
+    Time(u64),
+    /// In bytes.
+    Bytes(u32),
+}
+
+/// Returns a netem whose bottleneck lets the frames of a link pass, if the one below `netem` drops them: the MTU of the link
+/// was raised.
+pub fn fitted(netem: &Netem, mtu: u32) -> Option<Netem> {
+    let frame = mtu.saturating_add(HEADER);
+    let bottleneck = netem.bottleneck.filter(|it| !it.holds(frame))?;
+    let link = LinkFacts {
+        mtu,
+        speed: None,
+        bottleneck: true,
+    };
+    let queue = QueueLength::Bytes(bottleneck.limit);
+    Some(Netem {
+        bottleneck: Some(link.bottleneck(bottleneck.bytes_per_s, Some(queue))),
+        ..*netem
+    })
 }
 
 impl LinkFacts {
     /// Returns the limit in packets: what is under way at full rate while a packet is held the longest, if all packets are
     /// of the smallest size. The MTU does not matter.
     pub(super) fn limit(self, netem: &Netem) -> u32 {
-        let rate = match netem.rate.bytes_per_s {
+        let rate = match netem.rate_in_force() {
             0 => self.speed.unwrap_or(ASSUMED_SPEED) / 8,
             limited => limited,
         };
@@ -36,9 +73,35 @@ impl LinkFacts {
         });
         let held = [netem.latency_ns, netem.jitter_ns, slot];
         let held: u128 = held.into_iter().map(u128::from).sum();
-        let packets = (u128::from(rate) * held).div_ceil(SMALLEST_FRAME * NS_PER_S);
+        let mut packets = (u128::from(rate) * held).div_ceil(SMALLEST_FRAME * NS_PER_S);
+        if let Some(bottleneck) = netem.bottleneck {
+            // Twice the rate may arrive. Some kernels count the packets in the bottleneck, too.
+            packets = 2 * packets + u128::from(bottleneck.limit) / SMALLEST_FRAME;
+        }
         let packets = u64::try_from(packets).unwrap_or(LONGEST);
         let packets = packets.clamp(SHORTEST, LONGEST);
         u32::try_from(packets).expect("two hundred thousand fit")
+    }
+
+    /// Returns the bottleneck for a rate: the largest frame fits into its burst, and the burst into its queue
+    /// (`tbf_enqueue`, `net/sched/sch_tbf.c`).
+    pub(super) fn bottleneck(self, bytes_per_s: u64, queue: Option<QueueLength>) -> Tbf {
+        let frame = self.mtu.saturating_add(HEADER);
+        let in_ns = |ns: u64| {
+            let bytes = u128::from(bytes_per_s) * u128::from(ns) / NS_PER_S;
+            u64::try_from(bytes).unwrap_or(u64::MAX)
+        };
+        let limit = match queue {
+            None => in_ns(QUEUE_MS * NS_PER_MS).max(LEAST_QUEUE),
+            Some(QueueLength::Time(ns)) => in_ns(ns),
+            Some(QueueLength::Bytes(bytes)) => bytes.into(),
+        };
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX).max(frame);
+        let late = u32::try_from(in_ns(BURST_MS * NS_PER_MS)).unwrap_or(u32::MAX);
+        Tbf {
+            bytes_per_s,
+            burst: frame.saturating_add(late).min(limit),
+            limit,
+        }
     }
 }

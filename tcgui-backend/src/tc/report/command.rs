@@ -1,18 +1,39 @@
 //! The `tc` command line that makes the same netem, for people to read and to use elsewhere.
 //!
-//! Without the seed: `tc` accepts it only since 6.6, and the kernel reports one also if none was set.
+//! With a bottleneck these are two commands. Without the seed: `tc` accepts it only since 6.6, and the kernel reports one also if none was set.
 
 use crate::kernel::netem::{Loss, Netem, Probability, Random, Rate, Slot};
+use crate::kernel::tbf::Tbf;
 
 /// What `tc` takes for the limit if none is given.
 const DEFAULT_LIMIT: u32 = 1000;
 
 /// Returns the command for an interface.
 pub fn command(ifname: &str, netem: &Netem) -> String {
-    let mut words = vec![format!(
-        "tc qdisc replace dev {} root netem",
-        quoted(ifname)
-    )];
+    let dev = quoted(ifname);
+    let Some(bottleneck) = netem.bottleneck else {
+        return format!("tc qdisc replace dev {dev} root netem{}", arguments(netem));
+    };
+    let Tbf {
+        bytes_per_s,
+        burst,
+        limit,
+    } = bottleneck;
+    format!(
+        "tc qdisc replace dev {dev} root handle 1: netem{} && tc qdisc add dev {dev} parent 1: tbf {} burst {burst} \
+         limit {limit}",
+        arguments(netem),
+        rate(Rate {
+            bytes_per_s,
+            ..Rate::default()
+        })
+        .unwrap_or_default()
+    )
+}
+
+/// Returns the arguments of netem, each with a space before.
+fn arguments(netem: &Netem) -> String {
+    let mut words = vec![String::new()];
     words.extend(loss(netem.loss));
     words.extend(delay(netem));
     words.extend(random("duplicate", netem.duplicate));

@@ -3,12 +3,14 @@
 use proptest::prelude::*;
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::netem::{
-    Distribution as WireDistribution, FlatNetem, LossModel, RateOverhead, SlotConfig, TcNetemConfig,
+    Distribution as WireDistribution, FlatNetem, LossModel, QueueConfig, RateOverhead, SlotConfig,
+    TcNetemConfig,
 };
 use tcgui_shared::tc::TcOperation;
 
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Rate, Slot};
+use crate::kernel::tbf::Tbf;
 use crate::tc::desired::{Desired, TcInputError};
 use crate::tc::note::Note;
 
@@ -18,9 +20,16 @@ fn from_flat(flat: FlatNetem) -> Desired {
 
 /// Changes a configuration in which nothing is on, and returns what it asks for then.
 fn changed(change: impl FnOnce(&mut TcNetemConfig)) -> Result<Desired, TcInputError> {
+    changed_on(LINK, change)
+}
+
+fn changed_on(
+    link: LinkFacts,
+    change: impl FnOnce(&mut TcNetemConfig),
+) -> Result<Desired, TcInputError> {
     let mut config = TcNetemConfig::default();
     change(&mut config);
-    Desired::from_config(&config, LINK)
+    Desired::from_config(&config, link)
 }
 
 /// Returns the field that the error is about, after checking that its text names it.
@@ -59,10 +68,12 @@ fn a_full_flat_request_becomes_a_full_netem() {
         reorder: random(3.0, 40.0),
         gap: 7,
         corrupt: random(4.0, 50.0),
-        rate: Rate {
+        // 200 ms at this rate do not fit into the 32 bits of the queue.
+        bottleneck: Some(Tbf {
             bytes_per_s: 536_870_911_875,
-            ..Rate::default()
-        },
+            burst: 2_684_356_077,
+            limit: u32::MAX,
+        }),
         ..Netem::default()
     };
     assert_eq!(desired.netem, Some(expected));
@@ -161,7 +172,7 @@ fn a_rate_is_exact_to_the_byte() {
         flat.extensions.rate_limit_bps = bps;
         Desired::from_flat(&flat, LINK)
     };
-    let bytes = |kbps, bps| flat(kbps, bps).unwrap().netem.unwrap().rate.bytes_per_s;
+    let bytes = |kbps, bps| flat(kbps, bps).unwrap().netem.unwrap().rate_in_force();
     assert_eq!(bytes(Some(101), Some(100_500)), 12_563);
     assert_eq!(bytes(None, Some(100_504)), 12_563);
     assert_eq!(bytes(Some(1), Some(3)), 1);
@@ -347,15 +358,20 @@ fn the_queue_holds_what_is_under_way() {
         rate_limit_kbps: Some(10_000),
         ..FlatNetem::default()
     };
-    // 1.25 MB/s for 120 ms are 2 344 frames of 64 bytes.
-    assert_eq!(limit(slow, LINK), 2_344);
+    // 1.25 MB/s for 120 ms are 2 344 frames of 64 bytes. Twice that, and 3 906 in the queue of the bottleneck.
+    assert_eq!(limit(slow, LINK), 8_594);
+    let without = LinkFacts {
+        bottleneck: false,
+        ..LINK
+    };
+    assert_eq!(limit(slow, without), 2_344);
     // 2 s at 4 Mbit/s: 4 000 small packets of the field report, and as many as fit.
     let report = FlatNetem {
         delay_ms: Some(2_000.0),
         rate_limit_kbps: Some(4_000),
         ..FlatNetem::default()
     };
-    assert_eq!(limit(report, LINK), 15_625);
+    assert_eq!(limit(report, LINK), 32_812);
     let unlimited = FlatNetem {
         rate_limit_kbps: None,
         ..slow
@@ -444,7 +460,101 @@ fn extensions_are_taken() {
         ..Netem::default()
     };
     assert_eq!(desired.netem, Some(expected));
-    assert_eq!(desired.notes, [Note::JitterCapped]);
+    // Cells can be counted only by netem itself.
+    let own_rate = Note::OwnRate { limit: 77 };
+    assert_eq!(desired.notes, [Note::JitterCapped, own_rate]);
+}
+
+#[test]
+fn a_rate_is_a_bottleneck_with_a_queue() {
+    let with = |link: LinkFacts, change: fn(&mut TcNetemConfig)| {
+        changed_on(link, |config| {
+            config.rate_limit.enabled = true;
+            config.rate_limit.rate_kbps = 512;
+            change(config);
+        })
+    };
+    let bottleneck = |link, change| {
+        with(link, change)
+            .unwrap()
+            .netem
+            .unwrap()
+            .bottleneck
+            .unwrap()
+    };
+    let filter = |burst, limit| Tbf {
+        bytes_per_s: 64_000,
+        burst,
+        limit,
+    };
+    // A frame, and what is sent in 5 ms; ten frames are more than 200 ms.
+    assert_eq!(bottleneck(LINK, |_| {}), filter(1_838, 15_140));
+    let queue = |ms, bytes| Some(QueueConfig { ms, bytes });
+    let half_a_second = |config: &mut TcNetemConfig| {
+        config.extensions.queue = Some(QueueConfig {
+            ms: Some(500.0),
+            bytes: None,
+        });
+    };
+    assert_eq!(bottleneck(LINK, half_a_second), filter(1_838, 32_000));
+    let tiny = |config: &mut TcNetemConfig| {
+        config.extensions.queue = Some(QueueConfig {
+            ms: Some(500.0),
+            bytes: Some(1),
+        });
+    };
+    // The largest frame always fits.
+    assert_eq!(bottleneck(LINK, tiny), filter(1_518, 1_518));
+    let loopback = LinkFacts {
+        mtu: 65_536,
+        ..LINK
+    };
+    assert_eq!(bottleneck(loopback, |_| {}), filter(65_554, 65_554));
+    // Jitter alone does not reorder, with or without a bottleneck.
+    let jitter = with(LINK, |config| {
+        config.delay.enabled = true;
+        config.delay.base_ms = 10.0;
+        config.delay.jitter_ms = 2.0;
+    });
+    assert_eq!(jitter.unwrap().netem.unwrap().rate, Rate::ORDER);
+    for (wrong_queue, field) in [
+        (queue(None, None), "queue.ms"),
+        (queue(Some(-1.0), None), "queue.ms"),
+        (queue(None, Some(0)), "queue.bytes"),
+    ] {
+        let result = changed(|config| config.extensions.queue = wrong_queue);
+        assert_eq!(wrong(result), field);
+    }
+    let idle = changed(|config| {
+        config.delay.enabled = true;
+        config.delay.base_ms = 10.0;
+        config.extensions.queue = queue(Some(5.0), None);
+    });
+    assert_eq!(idle.unwrap().notes[0].field(), "queue");
+}
+
+#[test]
+fn without_a_bottleneck_netem_limits_the_rate() {
+    let without = LinkFacts {
+        bottleneck: false,
+        ..LINK
+    };
+    let desired = changed_on(without, |config| {
+        config.rate_limit.enabled = true;
+        config.rate_limit.rate_kbps = 512;
+    });
+    let desired = desired.unwrap();
+    let netem = desired.netem.unwrap();
+    assert_eq!(
+        (
+            netem.bottleneck,
+            netem.rate.bytes_per_s,
+            netem.rate_in_force()
+        ),
+        (None, 64_000, 64_000)
+    );
+    let limit = netem.limit;
+    assert_eq!(desired.notes, [Note::NoBottleneck, Note::OwnRate { limit }]);
 }
 
 #[test]
@@ -543,7 +653,7 @@ fn the_loss_beside_a_model_may_be_what_the_model_loses() {
 proptest! {
     #[test]
     fn what_is_valid_is_accepted(config in configs::config(), mtu: u32, speed: Option<u64>) {
-        let link = LinkFacts { mtu, speed };
+        let link = LinkFacts { mtu, speed, bottleneck: mtu.is_multiple_of(2) };
         let desired = Desired::from_config(&config, link).unwrap();
         let Some(netem) = desired.netem else {
             return Ok(());

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::kernel::netem::{Distribution, Slot};
-use crate::kernel::qdisc::{Install, Qdisc, QdiscStatistics, RootChange};
+use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, QdiscStatistics, RootChange};
 use crate::tc::desired::Desired;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
@@ -28,6 +28,7 @@ fn qdisc(kind: &str, handle: u32, parent: u32, netem: Option<Netem>) -> Qdisc {
         parent,
         kind: kind.to_owned(),
         netem,
+        tbf: None,
         statistics: QdiscStatistics::default(),
     }
 }
@@ -41,6 +42,7 @@ fn listed(netem: Netem) -> Netem {
             ..slot
         }),
         seed: Some(netem.seed.unwrap_or(1)),
+        bottleneck: None,
         ..netem
     }
 }
@@ -77,7 +79,11 @@ impl Kernel {
                 install,
                 handle,
                 netem,
-            } => self.install(install, handle, netem)?,
+                bottleneck,
+            } => {
+                self.install(install, handle, netem)?;
+                self.below(handle, bottleneck)?;
+            }
         }
         Ok(())
     }
@@ -117,6 +123,38 @@ impl Kernel {
         Ok(())
     }
 
+    /// As the kernel does the second message of the datagram.
+    fn below(&mut self, parent: u32, change: BottleneckChange) -> Result<(), &'static str> {
+        let is_child = |q: &Qdisc| q.parent == parent | 1;
+        match change {
+            BottleneckChange::Keep => {}
+            BottleneckChange::Set { handle, tbf } => {
+                let child = self.qdiscs.iter().position(is_child);
+                let by_handle = self.qdiscs.iter().position(|q| q.handle == handle);
+                match (child, by_handle) {
+                    (Some(child), Some(same)) if child == same => {}
+                    (_, Some(_)) => return Err("the handle is in use"),
+                    (Some(child), None) => drop(self.qdiscs.remove(child)),
+                    (None, None) => {}
+                }
+                self.qdiscs.retain(|q| q.handle != handle);
+                let filter = Qdisc {
+                    tbf: Some(tbf),
+                    ..qdisc("tbf", handle, parent | 1, None)
+                };
+                self.qdiscs.push(filter);
+            }
+            BottleneckChange::Remove { handle } => {
+                let child = self.qdiscs.iter().position(is_child).ok_or("no child")?;
+                if self.qdiscs[child].handle != handle {
+                    return Err("invalid handle");
+                }
+                self.qdiscs.remove(child);
+            }
+        }
+        Ok(())
+    }
+
     /// Returns what is really in force at the root.
     pub(crate) fn in_force(&self) -> Option<Netem> {
         let mut netem = self.root()?.netem?;
@@ -124,8 +162,11 @@ impl Kernel {
         if let Some(slot) = &mut netem.slot {
             slot.distribution = self.tables.slot;
         }
+        let root = self.root()?.handle;
+        let below = self.qdiscs.iter().find(|q| q.parent == root | 1);
         Some(Netem {
             seed: None,
+            bottleneck: below.and_then(|q| q.tbf),
             ..netem
         })
     }

@@ -5,6 +5,7 @@ use tcgui_shared::netem::{FlatNetem, NetemExtensions, SlotConfig};
 
 use super::*;
 use crate::kernel::netem::{Distribution, Loss, Rate, Slot};
+use crate::kernel::tbf::Tbf;
 use crate::tc::desired::Desired;
 use crate::tc::report::{command, configuration, flat};
 
@@ -95,6 +96,7 @@ fn a_command_has_each_word() {
         }),
         ecn: true,
         seed: Some(9),
+        bottleneck: None,
     };
     assert_eq!(
         command("it's", &netem),
@@ -115,6 +117,44 @@ fn a_command_has_each_word() {
     assert_eq!(extensions.rate_limit_bps, Some(8));
     // The share that the model loses: 1 of 11 packets in the bad state.
     assert!((flat(&netem).loss - (70.0 + 5.0) / 11.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_bottleneck_is_published_as_the_rate_and_its_queue() {
+    let netem = Netem {
+        latency_ns: 40 * MS,
+        jitter_ns: MS,
+        rate: Rate::ORDER,
+        bottleneck: Some(Tbf {
+            bytes_per_s: 64_000,
+            burst: 1_838,
+            limit: 12_800,
+        }),
+        ..short()
+    };
+    let configuration = configuration("v", &netem);
+    assert_eq!(
+        configuration.command,
+        "tc qdisc replace dev v root handle 1: netem delay 40ms 1ms rate 8796093022208bit && \
+         tc qdisc add dev v parent 1: tbf rate 512kbit burst 1838 limit 12800"
+    );
+    let published = configuration.netem;
+    assert_eq!(published.rate_limit_kbps, Some(512));
+    assert_eq!(published.extensions.rate_overhead, None);
+    let queue = published.extensions.queue.unwrap();
+    assert_eq!((queue.ms, queue.bytes), (Some(200.0), Some(12_800)));
+    assert_eq!(configuration.notes, Vec::<String>::new());
+    let own = Netem {
+        rate: Rate {
+            bytes_per_s: 64_000,
+            ..Rate::default()
+        },
+        bottleneck: None,
+        ..netem
+    };
+    let configuration = super::super::report::configuration("v", &own);
+    assert_eq!(configuration.netem.rate_limit_kbps, Some(512));
+    assert!(configuration.notes[0].starts_with("netem itself limits the rate"));
 }
 
 #[test]

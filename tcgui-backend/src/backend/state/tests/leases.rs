@@ -141,6 +141,7 @@ pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
     Observed {
         root: netem.map_or(Root::Absent, |netem| Root::Own { handle, netem }),
         in_use: Vec::new(),
+        bottleneck: None,
         children: Vec::new(),
         netems_below: Vec::new(),
         statistics: QdiscStatistics::default(),

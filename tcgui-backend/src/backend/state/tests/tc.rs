@@ -6,6 +6,7 @@ use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 use super::leases::observed_netem;
 use super::*;
 use crate::kernel::netem::Netem;
+use crate::kernel::tbf::Tbf;
 use crate::tc::handle::{self, Tables};
 use crate::tc::perform::Outcome;
 use crate::tc::plan::Plan;
@@ -307,4 +308,31 @@ fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
     second.try_recv().unwrap_err();
     let publication = bench.done_and_published(change, Some(netem(1)));
     assert_eq!(publication.answers.len(), 1);
+}
+
+#[test]
+fn a_raised_mtu_makes_the_bottleneck_fit() {
+    let mut bench = Bench::warm();
+    let bottleneck = Tbf {
+        bytes_per_s: 64_000,
+        burst: 1_838,
+        limit: 15_140,
+    };
+    let impaired = Netem {
+        bottleneck: Some(bottleneck),
+        ..netem(5)
+    };
+    let mut fits = |mtu| {
+        let link = Link {
+            mtu,
+            ..v0(Some(impaired))
+        };
+        let effects = bench.step(links(NetnsKey::Host, &[link]));
+        let is_fit = |effect: &Effect| matches!(effect, Effect::ChangeTc(change) if change.order.work == TcWork::Fit);
+        effects.iter().filter(|effect| is_fit(effect)).count()
+    };
+    assert_eq!(fits(1_500), 0);
+    assert_eq!(fits(9_000), 1);
+    // It is under way.
+    assert_eq!(fits(9_000), 0);
 }
