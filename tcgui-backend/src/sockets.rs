@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
@@ -355,11 +356,6 @@ impl NetnsSockets {
     fn lock(&self) -> MutexGuard<'_, HashMap<NetnsKey, Inside>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -6,13 +6,13 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::InterfaceName;
 use tracing::{debug, info, warn};
 
 use super::orders::{TcOrder, TcResult, TcWork};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::boot;
 use crate::kernel::netns::NetnsKey;
@@ -355,11 +355,6 @@ fn tell(order: &TcOrder, restored: &Restored) {
             warn!(?netns, ?ifname, result = %restored, "lease ended, not all of it restored");
         }
     }
-}
-
-/// The clock that also tests can stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn log(order: &TcOrder, result: &Result<Outcome, ImpairError>) {

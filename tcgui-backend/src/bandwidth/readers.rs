@@ -101,7 +101,7 @@ impl ReadQueue {
         while let Some(order) = self.take() {
             let key = order.entry().key;
             let result = kernel.read(order.entry());
-            let at = tokio::time::Instant::now().into_std();
+            let at = crate::clock::now();
             let mut state = self.lock();
             state.reading.retain(|reading| *reading != key);
             state.done.push(Read { order, at, result });

@@ -20,6 +20,7 @@ use super::look::{LookError, Sighting, look};
 use super::registry::{Key, Outcome, Registry};
 use super::session::{self, News, Report, Reporter, SessionId};
 use super::watches::SocketWatches;
+use crate::clock::now;
 use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
 use crate::netns_holders::{HeldEvent, Runtime};
@@ -479,8 +480,4 @@ async fn next_done(children: &mut JoinSet<Done>) -> Done {
             None => std::future::pending().await,
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

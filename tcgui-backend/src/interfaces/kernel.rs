@@ -209,7 +209,7 @@ struct Dump {
 
 impl Dump {
     fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
-        let began = tokio::time::Instant::now().into_std();
+        let began = crate::clock::now();
         let mut seen = self.links(socket, order)?;
         self.netems(order, began, &mut seen.links);
         Ok(seen)

@@ -12,6 +12,7 @@ use super::kernel::{LinkEvent, LinkKernel};
 use super::strangers::Strangers;
 use super::tracker::{DumpDone, Tracker};
 use super::{Command, InterfacesEvent, LookError, Snapshot};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
@@ -204,8 +205,4 @@ impl<K: LinkKernel> Task<K> {
             waiter.send(answer.result.clone()).ok();
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -18,7 +18,7 @@ use super::layers::{EntryError, MAX_STEPS, Memory, Reading};
 use super::store::{Store, StoreError};
 use super::watches::Watches;
 use super::{Library, LibraryConfig, built_in, files};
-use crate::clock::unix_seconds;
+use crate::clock::{now, unix_seconds};
 use crate::error::chain;
 use crate::pacing::Pacing;
 use crate::preset::Flaw;
@@ -472,8 +472,4 @@ pub(super) fn read_directory(reading: &mut Reading<'_>, directory: &Path, kind: 
             Err(err) => (kind.unread)(reading, path, err),
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -16,6 +16,7 @@ use super::link_processes::LinkProcesses;
 use super::probe::Probe;
 use super::status::{EntryStatus, Question, WatcherStatus};
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::netns::{Entry, NetnsFiles};
 
@@ -371,9 +372,4 @@ impl Task {
         }
         self.unreadable = failure.is_some();
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -17,6 +17,7 @@ use super::probe::{Probe, Scan, Seen};
 use super::scan_scheduler::{Due, Look, ScanScheduler};
 use super::{ProcessesConfig, ProcessesError};
 use crate::blocking;
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use crate::kernel::process::may_trace;
@@ -311,9 +312,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
