@@ -16,14 +16,13 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{patience, wait_for};
 use tcgui_tests::{lab_test, measure, netns};
 
-const KEY: &str = "scenario/execution/blue/far";
-const FAR: (&str, &str) = ("blue", "far");
+use crate::pair::{self, FAR};
 
-/// The root qdisc of the far end, as `tc` prints it.
+const KEY: &str = "scenario/execution/blue/far";
+
+/// Returns the root qdisc of the far end, as `tc` prints it.
 fn root() -> anyhow::Result<String> {
-    let listed = run(Command::new("tc").args(["-n", "blue", "qdisc", "show", "dev", "far"]))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
+    pair::root(FAR)
 }
 
 fn far_has(part: &str) -> anyhow::Result<()> {
@@ -39,23 +38,15 @@ fn far_is_clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A veth from the host into a namespace of this name, with addresses at both ends.
-fn pair() -> anyhow::Result<()> {
-    netns::add("blue")?;
-    netns::ip_line("link add near type veth peer name far netns blue")?;
-    for (namespace, line) in [
-        ("default", "addr add 192.0.2.1/24 dev near"),
-        ("default", "link set near up"),
-        ("blue", "addr add 192.0.2.2/24 dev far"),
-        ("blue", "link set far up"),
-    ] {
-        ip(namespace, line)?;
-    }
-    Ok(())
+/// Makes the pair, with addresses at both ends.
+fn pair_with_addresses() -> anyhow::Result<()> {
+    pair::pair("blue")?;
+    ip("default", "addr add 192.0.2.1/24 dev near")?;
+    ip("blue", "addr add 192.0.2.2/24 dev far").map(drop)
 }
 
 fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair()?;
+    pair_with_addresses()?;
     scene.start_with(&["--state-dir", "/run/tcgui-state"])?;
     attribute(scene, FAR, "is_up", true)
 }
@@ -339,7 +330,7 @@ lab_test!(
         sees(scene, "it has failed", |it| {
             it["state"]["Failed"].is_object()
         })?;
-        pair()?;
+        pair_with_addresses()?;
         attribute(scene, FAR, "is_up", true)?;
         let status = on_far(scene, "Status")?;
         ensure!(status["Status"]["execution"].is_null(), "{status}");
@@ -364,7 +355,7 @@ lab_test!(
     the_end_of_the_daemon_restores_or_keeps,
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
-        pair()?;
+        pair_with_addresses()?;
         for keep in [false, true] {
             let options: &[&str] = if keep { &["--keep-on-exit"] } else { &[] };
             let options = [&["--state-dir", "/run/tcgui-state"], options].concat();

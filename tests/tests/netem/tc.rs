@@ -8,28 +8,13 @@ use serde_json::{Value, json};
 use tcgui_tests::client::{Asked, Client, State};
 use tcgui_tests::lab::Kind;
 use tcgui_tests::links::{PROMPT, attribute, ip};
-use tcgui_tests::process::run;
 use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, wait_for};
 use tcgui_tests::{lab_test, links, measure, netns};
 
 mod unnamed;
 
-/// `tc` for the host's namespace (`default`) or a named one.
-fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
-    let mut command = std::process::Command::new("tc");
-    if namespace != "default" {
-        command.args(["-n", namespace]);
-    }
-    run(command.args(line.split_whitespace()))
-}
-
-/// The root qdisc of an interface, as `tc` prints it.
-fn root(namespace: &str, interface: &str) -> anyhow::Result<String> {
-    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
-}
+use crate::pair::{FAR, NEAR, pair, root, started_with_pair, tc};
 
 /// The Apply of a released frontend: every member is there, what is off is null.
 fn apply(changes: &[(&str, Value)]) -> Value {
@@ -95,26 +80,6 @@ fn refused(
     Ok(())
 }
 
-/// A veth from the host into a new namespace, both ends up: `near` and `far`.
-fn pair(namespace: &str) -> anyhow::Result<()> {
-    netns::add(namespace)?;
-    netns::ip_line(&format!(
-        "link add near type veth peer name far netns {namespace}"
-    ))?;
-    ip("default", "link set near up")?;
-    ip(namespace, "link set far up")?;
-    Ok(())
-}
-
-fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair("blue")?;
-    scene.start()?;
-    attribute(scene, ("blue", "far"), "is_up", true)
-}
-
-const FAR: (&str, &str) = ("blue", "far");
-const NEAR: (&str, &str) = ("default", "near");
-
 lab_test!(
     #[ignore = "needs netem"]
     sliders_move_what_the_kernel_does,
@@ -133,7 +98,7 @@ lab_test!(
                         .is_some_and(|loss| (loss - 1.5).abs() < 1e-6),
                 "{applied}"
             );
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             ensure!(
                 qdisc.contains("delay 40.5ms") && qdisc.contains("loss 1.5%"),
                 "{qdisc}"
@@ -153,7 +118,7 @@ lab_test!(
                 ("rate_limit_kbps", json!(2000)),
             ];
             change(scene, at, &apply(&all))?;
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             for part in [
                 "loss 2% 25%",
                 "delay 100ms  10ms 30%",
@@ -166,14 +131,14 @@ lab_test!(
                 ensure!(qdisc.contains(part), "no {part} in {qdisc}");
             }
             change(scene, at, &apply(&[("loss", json!(2.0))]))?;
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             ensure!(
                 qdisc.contains("loss 2%") && !qdisc.contains("25%") && !qdisc.contains("delay"),
                 "{qdisc}"
             );
             let applied = change(scene, at, &json!("Remove"))?;
             ensure!(applied.is_null(), "{applied}");
-            ensure!(!root(at.0, at.1)?.contains("netem"));
+            ensure!(!root(at)?.contains("netem"));
             attribute(scene, at, "has_tc_qdisc", false)?;
             // There is nothing to remove any more, which is no failure.
             change(scene, at, &json!("Remove"))?;
@@ -197,7 +162,7 @@ lab_test!(
             "{reply}"
         );
         ensure!(reply["applied_config"]["delay_ms"] == 1.0, "{reply}");
-        let qdisc = root("blue", "far")?;
+        let qdisc = root(FAR)?;
         ensure!(
             qdisc.contains("reorder 10%") && qdisc.contains("delay 1ms"),
             "{qdisc}"
@@ -215,14 +180,14 @@ lab_test!(
         });
         let applied = change(scene, FAR, &json!({"ApplyConfig": {"config": config}}))?;
         ensure!(applied["loss"] == 0.0, "{applied}");
-        ensure!(root("blue", "far")?.contains("netem"));
+        ensure!(root(FAR)?.contains("netem"));
         // A slow link gets a queue that does not lose by itself.
         let long = apply(&[
             ("delay_ms", json!(10_000.0)),
             ("delay_jitter_ms", json!(2000.0)),
         ]);
         change(scene, FAR, &long)?;
-        let qdisc = root("blue", "far")?;
+        let qdisc = root(FAR)?;
         ensure!(
             qdisc.contains("delay 10s  2s") && qdisc.contains("limit 1000000"),
             "{qdisc}"
@@ -237,10 +202,7 @@ lab_test!(
         ] {
             refused(scene, FAR, &apply(&[(member, value)]), "Invalid", member)?;
         }
-        ensure!(
-            root("blue", "far")? == qdisc,
-            "a refused request changed something"
-        );
+        ensure!(root(FAR)? == qdisc, "a refused request changed something");
         Ok(())
     }
 );
@@ -274,11 +236,7 @@ lab_test!(
         for reply in &replies {
             ensure!(reply["success"] == true, "{reply}");
         }
-        ensure!(
-            root("blue", "far")?.contains("delay 200ms"),
-            "{}",
-            root("blue", "far")?
-        );
+        ensure!(root(FAR)?.contains("delay 200ms"), "{}", root(FAR)?);
         let state = client.state();
         let seen = state.seen("tc/blue/far").context("published")?;
         ensure!(
@@ -319,12 +277,9 @@ lab_test!(
         // A netem without children is taken over, and the same ours from then on.
         change(scene, FAR, &apply(&[("delay_ms", json!(32.0))]))?;
         let handle = |qdisc: &str| qdisc.split_whitespace().nth(2).map(str::to_owned);
-        let ours = handle(&root("blue", "far")?);
+        let ours = handle(&root(FAR)?);
         change(scene, FAR, &apply(&[("delay_ms", json!(33.0))]))?;
-        ensure!(
-            handle(&root("blue", "far")?) == ours,
-            "not changed in place"
-        );
+        ensure!(handle(&root(FAR)?) == ours, "not changed in place");
         tc("blue", "qdisc change dev far root netem delay 34ms")?;
         shows("our netem changed by hand", json!(34.0))?;
         tc("blue", "qdisc del dev far root")?;
@@ -345,7 +300,7 @@ lab_test!(
         let slow = apply(&[("delay_ms", json!(5.0))]);
         tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
         refused(scene, FAR, &slow, "Busy", "htb 1:")?;
-        ensure!(root("blue", "far")?.contains("htb 1:"), "the htb is gone");
+        ensure!(root(FAR)?.contains("htb 1:"), "the htb is gone");
         tc("blue", "qdisc del dev far root")?;
         tc("blue", "qdisc add dev far root handle 2: netem delay 1ms")?;
         tc(
@@ -355,14 +310,10 @@ lab_test!(
         refused(scene, FAR, &slow, "Busy", "tbf 3:")?;
         tc("blue", "qdisc del dev far root")?;
         // Default qdiscs of the kernel are not a configuration, and come back.
-        let default = root("blue", "far")?;
+        let default = root(FAR)?;
         change(scene, FAR, &slow)?;
         change(scene, FAR, &json!("Remove"))?;
-        ensure!(
-            root("blue", "far")? == default,
-            "{default} became {}",
-            root("blue", "far")?
-        );
+        ensure!(root(FAR)? == default, "{default} became {}", root(FAR)?);
         refused(scene, ("blue", "no-such"), &slow, "NotFound", "no-such")?;
         refused(scene, ("no-such", "far"), &slow, "NotFound", "no-such")
     }
@@ -376,7 +327,7 @@ lab_test!(
         tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
         scene.start_with(&["--replace-foreign-qdiscs"])?;
         change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
-        ensure!(root("blue", "far")?.contains("netem"));
+        ensure!(root(FAR)?.contains("netem"));
         Ok(())
     }
 );
@@ -451,9 +402,9 @@ lab_test!(
                 it.as_ref().is_ok_and(|it| *it == count)
             })??;
         }
-        ensure!(root("other", "far")?.contains("delay 7ms"), "it is gone");
+        ensure!(root(("other", "far"))?.contains("delay 7ms"), "it is gone");
         change(scene, ("other", "far"), &json!("Remove"))?;
-        ensure!(!root("other", "far")?.contains("netem"), "it is there");
+        ensure!(!root(("other", "far"))?.contains("netem"), "it is there");
         // Nobody keeps it alive: the socket inside went with the last name.
         netns::del("other")?;
         scene.wait_named::<&str>(&[])?;

@@ -11,7 +11,8 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, wait_for};
 use tcgui_tests::{lab_test, measure};
 
-use super::inside::{delay, delay_request, leases, root, started_with_pair};
+use super::inside::{delay, delay_request, leases};
+use crate::pair::{root, started_with_pair};
 
 /// How many crashes; `scripts/crashes.sh` sets it.
 const CRASHES: &str = "TCGUI_CRASHES";

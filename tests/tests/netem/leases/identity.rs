@@ -16,9 +16,9 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, patience, wait_for};
 use tcgui_tests::{lab_test, netns};
 
-use super::inside::{delay, delay_request, leases, restores, root, short_ms, started_with_pair};
+use super::inside::{delay, delay_request, leases, restores, short_ms};
+use crate::pair::{FAR, root, started_with_pair};
 
-const FAR: (&str, &str) = ("blue", "far");
 const LONG: Kind = Kind::Lasting(Duration::from_secs(400));
 
 /// Stores a scenario that alternates between delays of 40 ms and 80 ms.

@@ -10,34 +10,19 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tcgui_tests::daemon;
-use tcgui_tests::links::{attribute, ip};
+use tcgui_tests::links::attribute;
 use tcgui_tests::process::{bound_to_parent, run};
 use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, patience, wait_for};
 use tcgui_tests::{lab_test, netns};
 
+use crate::pair::{FAR, pair, root, started_with_pair, tc};
+
 const STATE: &str = "/var/lib/tcgui";
-const FAR: (&str, &str) = ("blue", "far");
 
 /// Lifetime of a change that is to end during a test, in ms. The commands of the test have to run before that.
 pub(crate) fn short_ms() -> u64 {
     1500 * u64::from(patience().min(3))
-}
-
-/// `tc` for the host's namespace (`default`) or a named one.
-fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
-    let mut command = Command::new("tc");
-    if namespace != "default" {
-        command.args(["-n", namespace]);
-    }
-    run(command.args(line.split_whitespace()))
-}
-
-/// The root qdisc of an interface, as `tc` prints it.
-pub(crate) fn root((namespace, interface): (&str, &str)) -> anyhow::Result<String> {
-    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
 }
 
 /// Asks for a delay of so many ms; `more` are members of the request beside the operation.
@@ -97,23 +82,6 @@ fn wait_out(text: &str) -> anyhow::Result<()> {
         || root(FAR),
         |root| root.as_ref().is_ok_and(|root| root.contains(text)),
     )
-}
-
-/// A veth from the host into a new namespace, both ends up: `near` and `far`.
-pub(crate) fn pair(namespace: &str) -> anyhow::Result<()> {
-    netns::add(namespace)?;
-    netns::ip_line(&format!(
-        "link add near type veth peer name far netns {namespace}"
-    ))?;
-    ip("default", "link set near up")?;
-    ip(namespace, "link set far up")?;
-    Ok(())
-}
-
-pub(crate) fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair("blue")?;
-    scene.start()?;
-    attribute(scene, FAR, "is_up", true)
 }
 
 /// How many leases are on disk.
