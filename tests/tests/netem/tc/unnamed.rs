@@ -17,7 +17,8 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::unnamed::{inside, title};
 use tcgui_tests::wait::{patience, wait_for};
 
-/// Time for a sweep of /proc; ten times as long on an emulated processor.
+/// Time for a sweep of `/proc`. A sweep takes half a second on an emulated processor, and then the daemon waits for 40 s,
+/// because it spends 1.25 % of a processor on sweeps.
 const SWEEP: Duration = Duration::from_secs(15);
 
 /// Where the daemon writes what is to end.
@@ -143,8 +144,7 @@ lab_test!(
         scene.start_with(&["--process-namespaces"])?;
         let holder = pair()?;
         let name = title(&holder, "sleep");
-        // The process may be found by a sweep of /proc alone. A sweep takes half a second on an emulated processor, and
-        // then the daemon waits for 40 s, because it spends 1.25 % of a processor on sweeps.
+        // Where the kernel does not announce processes, only a sweep finds this one.
         scene
             .client()?
             .wait_for("the process is found", SWEEP, |state| {
@@ -154,14 +154,16 @@ lab_test!(
         delay(scene, &name, 40, &json!({}))?;
         wait_root(&holder, "delay 40ms", true)?;
         statistics_and_diagnostics(scene, &name)?;
-        delay(scene, &name, 60, &json!({"ttl_ms": 2000 * patience()}))?;
+        delay(scene, &name, 60, &json!({"ttl_ms": 2000 * patience().min(10)}))?;
         wait_root(&holder, "delay 60ms", true)?;
         ensure!(leases() > 0, "no lease is kept");
         wait_root(&holder, "delay 60ms", false)?;
         let request = json!({"namespace": name, "interface": "far", "operation": "Remove"});
         scene.client()?.ask("tc", &request)?;
         scenario_runs_and_is_taken_back(scene, &name, &holder)?;
-        dies_impaired(scene, &name, holder)
+        // `tc` in the tests above is also a process of the namespace. After the holder, the daemon may report one that ended
+        // since the last sweep, and only the next sweep shows that none is left.
+        dies_impaired(scene, &name, holder, SWEEP)
     }
 );
 
@@ -175,25 +177,29 @@ lab_test!(
         let holder = pair()?;
         symlink(netns::of_process(holder.pid()), netns::path("s"))?;
         attribute(scene, ("s", "far"), "is_up", true)?;
-        dies_impaired(scene, "s", holder)
+        dies_impaired(scene, "s", holder, Duration::from_secs(1))
     }
 );
 
 /// The process ends while its link is impaired for a time: nothing of that keeps the namespace.
-fn dies_impaired(scene: &Scene, name: &str, holder: Companion) -> anyhow::Result<()> {
+fn dies_impaired(
+    scene: &Scene,
+    name: &str,
+    holder: Companion,
+    limit: Duration,
+) -> anyhow::Result<()> {
     delay(scene, name, 70, &json!({"ttl_ms": 600_000}))?;
     ensure!(leases() > 0, "no lease is kept");
     holder.kill()?;
     // The other end goes with the namespace, unless somebody keeps it.
     let there = || if_nametoindex("near").is_ok();
-    let limit = Duration::from_secs(1);
     wait_for("the veth is gone", limit, there, |it| !*it)?;
     scene.wait_for("the entry is gone", |state| state.namespace(name).is_none())?;
     // As for a name that goes: the daemon restores the interface before it lets go of the namespace.
     wait_for("no lease is left", SOON, leases, |it| *it == 0)?;
     let token = format!("tcgui/default/tc/{name}/far/@adv/pub/**");
     let tokens = || scene.client().and_then(|client| client.tokens(&token));
-    wait_for("the publisher is gone", SOON * patience(), tokens, |it| {
+    wait_for("the publisher is gone", SOON * 10, tokens, |it| {
         it.as_ref().is_ok_and(|it| *it == 0)
     })?
     .map(drop)
