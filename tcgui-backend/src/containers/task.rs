@@ -92,7 +92,7 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, HeldEvent>),
     Done(Done),
     Report(Report),
-    Rung,
+    SocketsChanged,
     Timer,
 }
 
@@ -110,7 +110,7 @@ pub struct Task {
     /// `None` while a child task checks the sockets.
     watches: Option<SocketWatches>,
     /// Notified when the sockets may have changed.
-    rung: Arc<Notify>,
+    sockets_changed: Arc<Notify>,
     /// A check of the sockets is wanted.
     wanted: bool,
     /// When to check the sockets without a notification. `None`: all watches work.
@@ -135,15 +135,18 @@ impl Task {
             warn!(%host, "not a Unix socket, the container engine there is not followed");
         }
         let count = sockets.len();
-        let rung = Arc::new(Notify::new());
+        let sockets_changed = Arc::new(Notify::new());
         Self {
             registry: Registry::new(count),
             engine_sockets: EngineSockets::new(count),
             followed: std::iter::repeat_with(Followed::new).take(count).collect(),
             list_interval: list_interval.max(SHORTEST_LIST_INTERVAL),
             session_count: 0,
-            watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
-            rung,
+            watches: Some(SocketWatches::new(
+                sockets.clone(),
+                Arc::clone(&sockets_changed),
+            )),
+            sockets_changed,
             wanted: true,
             look_at: None,
             reports: mpsc::channel(REPORTS),
@@ -171,7 +174,7 @@ impl Task {
                 }
                 Input::Done(done) => self.done(done),
                 Input::Report(report) => self.report(report),
-                Input::Rung => self.wanted = true,
+                Input::SocketsChanged => self.wanted = true,
                 Input::Timer => self.timer(now()),
             }
         }
@@ -204,7 +207,7 @@ impl Task {
             // Cancel-safe: `recv` takes nothing unless it returns it. The actor has a sender itself.
             Some(report) = self.reports.1.recv() => Input::Report(report),
             // Cancel-safe: a notification stays until it is returned.
-            () = self.rung.notified() => Input::Rung,
+            () = self.sockets_changed.notified() => Input::SocketsChanged,
             // Cancel-safe: the deadline is computed again each time.
             () = wake => Input::Timer,
         }
