@@ -267,11 +267,11 @@ fn doorbell_reports(facts: &Facts) -> Vec<DoorbellReport> {
             .then(|| "the netns directory cannot be read".to_owned()),
         rang_ms_ago: ago(watcher.last_sweep),
     });
-    reports.extend(facts.netlink.map(|heard| DoorbellReport {
+    reports.extend(facts.netlink.map(|last_event| DoorbellReport {
         name: "netlink events about links".to_owned(),
         works: true,
         problem: None,
-        rang_ms_ago: ago(heard),
+        rang_ms_ago: ago(last_event),
     }));
     reports
 }

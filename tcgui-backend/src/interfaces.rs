@@ -139,7 +139,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct InterfacesHandle {
     commands: mpsc::Sender<Command>,
-    heard: watch::Receiver<Option<Instant>>,
+    last_event: watch::Receiver<Option<Instant>>,
 }
 
 impl InterfacesHandle {
@@ -182,8 +182,8 @@ impl InterfacesHandle {
     }
 
     /// Returns the time of the last kernel event of any namespace. `None`: no event was received yet.
-    pub fn last_heard(&self) -> Option<Instant> {
-        *self.heard.borrow()
+    pub fn last_event_at(&self) -> Option<Instant> {
+        *self.last_event.borrow()
     }
 
     async fn send(&self, command: Command) {
@@ -200,14 +200,21 @@ pub fn open<K: LinkKernel>(
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
-    let (heard_tx, heard) = watch::channel(None);
+    let (last_event_tx, last_event) = watch::channel(None);
     let task = Task::new(
         kernel,
         sweep_interval,
         strangers,
         command_rx,
         event_tx,
-        heard_tx,
+        last_event_tx,
     );
-    (InterfacesHandle { commands, heard }, events, task)
+    (
+        InterfacesHandle {
+            commands,
+            last_event,
+        },
+        events,
+        task,
+    )
 }

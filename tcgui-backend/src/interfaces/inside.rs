@@ -26,13 +26,15 @@ pub(super) struct InsideSockets(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    rung: Notify,
+    /// Notified when `state` has new events.
+    wakeup: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<NetnsKey, Inside>,
-    rung: HashSet<NetnsKey>,
+    /// Namespaces that had an event since the last [`State::drain`].
+    changed: HashSet<NetnsKey>,
     deleted: HashSet<(NetnsKey, u32)>,
     /// Namespaces of which events were lost.
     missed: HashSet<NetnsKey>,
@@ -60,7 +62,7 @@ impl State {
             }
         };
         for event in queued.events {
-            self.rung.insert(key);
+            self.changed.insert(key);
             match event {
                 KernelEvent::Deleted(_, ifindex) => {
                     self.deleted.insert((key, ifindex));
@@ -84,7 +86,7 @@ impl State {
     }
 
     fn forget(&mut self, key: NetnsKey) -> Option<Inside> {
-        self.rung.remove(&key);
+        self.changed.remove(&key);
         self.deleted.retain(|(deleted_in, _)| *deleted_in != key);
         self.missed.remove(&key);
         self.open.remove(&key)
@@ -93,9 +95,9 @@ impl State {
     fn drain(&mut self) -> Vec<LinkEvent> {
         let deleted = self.deleted.drain();
         let deleted = deleted.map(|(key, ifindex)| LinkEvent::DeletedInside(key, ifindex));
-        let rung = self.rung.drain().map(LinkEvent::Inside);
+        let changed = self.changed.drain().map(LinkEvent::Inside);
         let missed = self.missed.drain().map(LinkEvent::Missed);
-        deleted.chain(rung).chain(missed).collect()
+        deleted.chain(changed).chain(missed).collect()
     }
 }
 
@@ -148,7 +150,7 @@ impl InsideSockets {
                 while sockets.lock().take_events(key) {
                     tokio::task::yield_now().await;
                 }
-                sockets.0.rung.notify_one();
+                sockets.0.wakeup.notify_one();
             }
         });
         let requests = Some(requests);
@@ -158,7 +160,7 @@ impl InsideSockets {
             listener: listener.abort_handle(),
         };
         self.lock().keep(key, inside);
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
         Ok(links)
     }
 
@@ -169,13 +171,13 @@ impl InsideSockets {
     }
 
     /// Waits for events, and returns those of all namespaces. Cancel-safe.
-    pub(super) async fn rung(&self) -> Vec<LinkEvent> {
+    pub(super) async fn events(&self) -> Vec<LinkEvent> {
         loop {
-            let heard = self.lock().drain();
-            if !heard.is_empty() {
-                return heard;
+            let events = self.lock().drain();
+            if !events.is_empty() {
+                return events;
             }
-            self.0.rung.notified().await;
+            self.0.wakeup.notified().await;
         }
     }
 

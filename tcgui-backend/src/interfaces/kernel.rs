@@ -138,8 +138,8 @@ impl LinkKernel for KernelLinks {
     async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
         tokio::select! {
             // Both are cancel-safe: an event that was not returned was not taken.
-            events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
-            rung = self.inside.rung() => Ok(rung),
+            events = self.events.next() => Ok(mark_own_changes(events?, self.sockets.is_switching())),
+            events = self.inside.events() => Ok(events),
         }
     }
 
@@ -169,7 +169,7 @@ impl LinkKernel for KernelLinks {
             return Ok(None);
         }
         let queued = queued.unwrap_or_default();
-        let mut events = told(queued.events, self.sockets.is_switching());
+        let mut events = mark_own_changes(queued.events, self.sockets.is_switching());
         events.extend(inside);
         events.extend(queued.has_more.then_some(LinkEvent::Missed(key)));
         Ok(Some(events))
@@ -183,14 +183,14 @@ impl LinkKernel for KernelLinks {
 /// Marks events as our own changes while the daemon switches a link up or down. An event does not contain its
 /// origin, and it arrives before the change was read back. A dump of this namespace, or of the other end of a
 /// veth, would hold the rtnl lock that the read-back needs.
-fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
-    let told = |event| match event {
+fn mark_own_changes(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
+    let mark = |event| match event {
         KernelEvent::Changed(origin) if switching => KernelEvent::ChangedHere(origin),
         other => other,
     };
     events
         .into_iter()
-        .map(told)
+        .map(mark)
         .map(LinkEvent::Kernel)
         .collect()
 }

@@ -47,7 +47,7 @@ pub struct Task<K> {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
     /// When the last kernel message was received. The handles read it.
-    heard: watch::Sender<Option<Instant>>,
+    last_event: watch::Sender<Option<Instant>>,
 }
 
 impl<K: LinkKernel> Task<K> {
@@ -57,7 +57,7 @@ impl<K: LinkKernel> Task<K> {
         strangers: Strangers,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
-        heard: watch::Sender<Option<Instant>>,
+        last_event: watch::Sender<Option<Instant>>,
     ) -> Self {
         let tracker = Tracker::new(now(), sweep_interval, strangers);
         Self {
@@ -67,7 +67,7 @@ impl<K: LinkKernel> Task<K> {
             questions: JoinSet::new(),
             commands,
             events,
-            heard,
+            last_event,
         }
     }
 
@@ -86,7 +86,7 @@ impl<K: LinkKernel> Task<K> {
                         permit.send(event);
                     }
                 }
-                Input::Kernel(rung) => self.take_events(rung?),
+                Input::Kernel(events) => self.take_events(events?),
                 Input::DumpDone(looked) => {
                     // First handle the events that the kernel queued before the dump ended: a link that was
                     // deleted before must not pass its generation to a new link of the dump.
@@ -155,7 +155,7 @@ impl<K: LinkKernel> Task<K> {
             Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
-            rung = self.kernel.events() => Input::Kernel(rung),
+            events = self.kernel.events() => Input::Kernel(events),
             // Cancel-safe: the deadline is computed again each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
@@ -163,7 +163,7 @@ impl<K: LinkKernel> Task<K> {
 
     fn take_events(&mut self, events: Vec<LinkEvent>) {
         // Messages without an event count too.
-        self.heard.send_replace(Some(now()));
+        self.last_event.send_replace(Some(now()));
         for event in events {
             match event {
                 LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),

@@ -30,7 +30,7 @@ struct FakeKernel(Arc<Fake>);
 #[derive(Debug, Default)]
 struct Fake {
     state: Mutex<FakeState>,
-    rung: Notify,
+    wakeup: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -55,12 +55,12 @@ impl FakeKernel {
         if (key == NetnsKey::Host || nsid.is_some()) && !state.lose_events {
             state.events.push_back(KernelEvent::Changed(nsid));
         }
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
     }
 
     fn ring(&self, event: KernelEvent) {
         self.0.state.lock().unwrap().events.push_back(event);
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
     }
 
     fn set(&self, change: impl FnOnce(&mut FakeState)) {
@@ -111,7 +111,7 @@ impl LinkKernel for FakeKernel {
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.0.rung.notified().await;
+            self.0.wakeup.notified().await;
         }
     }
 

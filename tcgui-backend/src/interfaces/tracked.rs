@@ -61,7 +61,7 @@ pub(super) struct LookUnderWay<W> {
 pub(super) enum Urgency {
     Unseen,
     Awaited,
-    Rung,
+    Changed,
 }
 
 impl<W> Tracked<W> {
@@ -122,7 +122,7 @@ impl<W> Tracked<W> {
         match (&self.links, self.waiting.is_empty()) {
             (None, _) => Urgency::Unseen,
             (Some(_), false) => Urgency::Awaited,
-            (Some(_), true) => Urgency::Rung,
+            (Some(_), true) => Urgency::Changed,
         }
     }
 

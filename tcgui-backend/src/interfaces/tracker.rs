@@ -405,7 +405,7 @@ impl<W> Tracker<W> {
     pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
         self.sweep(now);
         let mut orders = Vec::new();
-        for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Rung] {
+        for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Changed] {
             for key in self.due.clone() {
                 if self.looking.len() >= LOOKS {
                     return orders;

@@ -53,10 +53,10 @@ impl Real {
         let wait = async {
             while let Some(event) = self.events.recv().await {
                 if let InterfacesEvent::Links {
-                    key: rung,
+                    key: reported,
                     snapshot,
                 } = event
-                    && rung == key
+                    && reported == key
                     && snapshot.links.iter().map(|link| &link.ifname).eq(expected)
                 {
                     return;
@@ -71,7 +71,8 @@ impl Real {
     async fn is_unreadable(&mut self, key: NetnsKey) {
         let wait = async {
             while let Some(event) = self.events.recv().await {
-                if matches!(event, InterfacesEvent::Unreadable { key: rung } if rung == key) {
+                if matches!(event, InterfacesEvent::Unreadable { key: reported } if reported == key)
+                {
                     return;
                 }
             }
