@@ -34,7 +34,7 @@ use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
 pub use crate::kernel::netns::NetnsKey;
-pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
+pub use kernel::{DumpRequest, DumpedLinks, KernelLinks, LinkEvent, LinkKernel};
 pub use strangers::Strangers;
 pub use task::Task;
 
@@ -81,7 +81,7 @@ pub enum InterfacesEvent {
 
 /// Why the links of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum DumpError {
     /// No reference leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
@@ -96,7 +96,7 @@ pub enum LookError {
     Dump(#[from] RtnetlinkError),
 }
 
-impl From<OpenError> for LookError {
+impl From<OpenError> for DumpError {
     fn from(err: OpenError) -> Self {
         match err {
             OpenError::Gone => Self::Gone,
@@ -105,7 +105,7 @@ impl From<OpenError> for LookError {
     }
 }
 
-impl From<SocketError> for LookError {
+impl From<SocketError> for DumpError {
     fn from(err: SocketError) -> Self {
         match err {
             SocketError::Gone => Self::Gone,
@@ -128,7 +128,7 @@ enum Command {
     },
     Refresh {
         key: NetnsKey,
-        reply: oneshot::Sender<Result<Snapshot, Arc<LookError>>>,
+        reply: oneshot::Sender<Result<Snapshot, Arc<DumpError>>>,
     },
     Recheck {
         key: NetnsKey,
@@ -166,13 +166,13 @@ impl InterfacesHandle {
     /// Dumps the links at once, and returns the result of a dump that began after this call.
     ///
     /// # Errors
-    /// [`LookError::Gone`] when the namespace is not tracked (any more). Otherwise the error of the dump.
-    pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<LookError>> {
+    /// [`DumpError::Gone`] when the namespace is not tracked (any more). Otherwise the error of the dump.
+    pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<DumpError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Refresh { key, reply }).await;
         answer
             .await
-            .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+            .unwrap_or_else(|_| Err(Arc::new(DumpError::Gone)))
     }
 
     /// Dumps the links again within a few milliseconds, and reports them even if they equal the last report. The

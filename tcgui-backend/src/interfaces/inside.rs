@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use super::kernel::LinkEvent;
-use super::{LookError, NetnsKey};
+use super::{DumpError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
 use crate::kernel::netns::inside;
@@ -117,9 +117,9 @@ impl Drop for Inside {
 
 impl InsideSockets {
     /// Dumps the links over the open sockets of a namespace. `None`: no sockets are open.
-    pub(super) fn links(&self, key: NetnsKey) -> Option<Result<Vec<Link>, LookError>> {
+    pub(super) fn links(&self, key: NetnsKey) -> Option<Result<Vec<Link>, DumpError>> {
         let mut socket = self.lock().open.get_mut(&key)?.requests.take()?;
-        let links = socket.links(None).map_err(LookError::from);
+        let links = socket.links(None).map_err(DumpError::from);
         // If the namespace was forgotten during the dump, the socket is closed here.
         if let (Some(inside), Ok(_)) = (self.lock().open.get_mut(&key), &links) {
             inside.requests = Some(socket);
@@ -136,12 +136,12 @@ impl InsideSockets {
         key: NetnsKey,
         netns: OwnedFd,
         runtime: &Handle,
-    ) -> Result<Vec<Link>, LookError> {
+    ) -> Result<Vec<Link>, DumpError> {
         let (events, requests) = inside(netns, || {
             let _context = runtime.enter();
             (EventSocket::open_here(), RequestSocket::open())
         })
-        .map_err(LookError::Open)?;
+        .map_err(DumpError::Open)?;
         let (events, mut requests) = (Arc::new(events?), requests?);
         let links = requests.links(None)?;
         let (sockets, listening) = (self.clone(), Arc::clone(&events));

@@ -11,11 +11,11 @@ use tracing::debug;
 use super::kernel::{LinkEvent, LinkKernel};
 use super::strangers::Strangers;
 use super::tracker::{DumpDone, Tracker};
-use super::{Command, InterfacesEvent, LookError, Snapshot};
+use super::{Command, DumpError, InterfacesEvent, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
-type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
+type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<DumpError>>>;
 
 /// The reply to a query about ids in the host's table.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ enum Input<'a> {
 pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
-    looks: JoinSet<DumpDone>,
+    dumps: JoinSet<DumpDone>,
     /// At most one query at a time.
     questions: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
@@ -63,7 +63,7 @@ impl<K: LinkKernel> Task<K> {
         Self {
             kernel: Arc::new(kernel),
             tracker,
-            looks: JoinSet::new(),
+            dumps: JoinSet::new(),
             questions: JoinSet::new(),
             commands,
             events,
@@ -87,13 +87,13 @@ impl<K: LinkKernel> Task<K> {
                     }
                 }
                 Input::Kernel(events) => self.take_events(events?),
-                Input::DumpDone(looked) => {
+                Input::DumpDone(done) => {
                     // First handle the events that the kernel queued before the dump ended: a link that was
                     // deleted before must not pass its generation to a new link of the dump.
-                    if let Some(events) = self.kernel.pending(looked.key)? {
+                    if let Some(events) = self.kernel.pending(done.key)? {
                         self.take_events(events);
                     }
-                    self.finish(looked);
+                    self.finish(done);
                 }
                 Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
                 Input::Timer => {}
@@ -104,11 +104,11 @@ impl<K: LinkKernel> Task<K> {
 
     /// Starts the dumps and the query that are due.
     fn begin(&mut self) {
-        for order in self.tracker.next_looks(now()) {
+        for request in self.tracker.next_dumps(now()) {
             let kernel = Arc::clone(&self.kernel);
-            self.looks.spawn(async move {
-                let (key, generation, started) = (order.key, order.generation, now());
-                let result = kernel.look(order).await;
+            self.dumps.spawn(async move {
+                let (key, generation, started) = (request.key, request.generation, now());
+                let result = kernel.dump(request).await;
                 DumpDone {
                     key,
                     generation,
@@ -149,7 +149,7 @@ impl<K: LinkKernel> Task<K> {
                 permit.map_or(Input::ConsumerGone, Input::Room)
             }
             // Cancel-safe: the set keeps a result until it is returned.
-            Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
+            Some(done) = self.dumps.join_next(), if !self.dumps.is_empty() => done.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::DumpDone),
             // Cancel-safe: as above.
             Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
@@ -187,12 +187,12 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    fn finish(&mut self, looked: DumpDone) {
-        let key = looked.key;
-        if let Err(err) = &looked.result {
+    fn finish(&mut self, done: DumpDone) {
+        let key = done.key;
+        if let Err(err) = &done.result {
             debug!(?key, error = %chain(err), "namespace not read");
         }
-        let Some(answer) = self.tracker.looked(now(), looked) else {
+        let Some(answer) = self.tracker.dump_done(now(), done) else {
             // The namespace was untracked during the dump: close the sockets that the dump opened.
             if !self.tracker.knows(key) {
                 self.kernel.forget(key);

@@ -6,17 +6,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::kernel::{LookOrder, Seen};
+use super::kernel::{DumpRequest, DumpedLinks};
 use super::strangers::{StrangerWatch, Strangers};
 use super::tracked::{Tracked, Urgency};
-use super::{InterfacesEvent, Links, LookError, Snapshot};
+use super::{DumpError, InterfacesEvent, Links, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 /// Concurrent dumps. The rtnl lock runs one at a time; the second one keeps the lock busy while results are
 /// processed.
-pub(super) const LOOKS: usize = 2;
+pub(super) const MAX_DUMPS: usize = 2;
 /// Delay of a dump after a change by this daemon. The change is read back and the reply is sent first, which takes
 /// 1 to 2 ms on one slow processor. A refresh is not delayed.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
@@ -34,14 +34,14 @@ pub(super) struct DumpDone {
     pub(super) generation: u64,
     pub(super) began: Instant,
     pub(super) cost: Duration,
-    pub(super) result: Result<Seen, LookError>,
+    pub(super) result: Result<DumpedLinks, DumpError>,
 }
 
 /// The clients that waited for a dump, and its result.
 #[derive(Debug)]
 pub(super) struct Answer<W> {
     pub(super) waiters: Vec<W>,
-    pub(super) result: Result<Snapshot, Arc<LookError>>,
+    pub(super) result: Result<Snapshot, Arc<DumpError>>,
 }
 
 /// All tracked namespaces.
@@ -54,8 +54,8 @@ pub(super) struct Tracker<W> {
     generation: u64,
     /// The newest generation of a link.
     link_generation: u64,
-    /// The namespaces with a dump under way, at most [`LOOKS`].
-    looking: Vec<NetnsKey>,
+    /// The namespaces with a dump under way, at most [`MAX_DUMPS`].
+    dumping: Vec<NetnsKey>,
     news: VecDeque<NetnsKey>,
     strangers: StrangerWatch,
     started: Instant,
@@ -73,7 +73,7 @@ impl<W> Tracker<W> {
             due: VecDeque::new(),
             generation: 0,
             link_generation: 0,
-            looking: Vec::with_capacity(LOOKS),
+            dumping: Vec::with_capacity(MAX_DUMPS),
             news: VecDeque::new(),
             strangers: StrangerWatch::new(strangers),
             started: now,
@@ -104,7 +104,7 @@ impl<W> Tracker<W> {
         let gone = tracked.netns_refs.is_empty();
         if gone {
             let nsid = tracked.nsid;
-            self.looking.retain(|looking| *looking != key);
+            self.dumping.retain(|dumping| *dumping != key);
             self.tracked.remove(&key);
             self.due.retain(|due| *due != key);
             self.forget_nsid(key, nsid);
@@ -174,10 +174,10 @@ impl<W> Tracker<W> {
     /// Records that a namespace was deleted. From now on the kernel may give its id to another namespace. An
     /// entry may continue for another namespace with the same key.
     fn nsid_removed(&mut self, nsid: Nsid) {
-        for key in &self.looking {
+        for key in &self.dumping {
             let tracked = self.tracked.get_mut(key);
-            if let Some(look) = tracked.and_then(|tracked| tracked.look.as_mut()) {
-                look.removed.insert(nsid);
+            if let Some(dump) = tracked.and_then(|tracked| tracked.dump.as_mut()) {
+                dump.removed.insert(nsid);
             }
         }
         for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
@@ -276,45 +276,45 @@ impl<W> Tracker<W> {
 
     /// Handles a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
     /// first handle all events that the kernel had queued when the dump ended.
-    pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
+    pub(super) fn dump_done(&mut self, now: Instant, done: DumpDone) -> Option<Answer<W>> {
         let DumpDone {
             key,
             generation,
             began,
             cost,
             result,
-        } = looked;
+        } = done;
         let tracked = self.tracked.get_mut(&key)?;
         if tracked.generation != generation {
             return None;
         }
-        let look = tracked.look.take()?;
-        self.looking.retain(|looking| *looking != key);
+        let dump = tracked.dump.take()?;
+        self.dumping.retain(|dumping| *dumping != key);
         tracked.pacing.done(now, cost);
         let result = match result {
-            Ok(Seen {
+            Ok(DumpedLinks {
                 nsid: Some(nsid), ..
-            }) if look.may_be_of_another(nsid) => {
-                tracked.repeat(look);
+            }) if dump.may_be_of_another(nsid) => {
+                tracked.repeat(dump);
                 self.ring(key);
                 return None;
             }
             Ok(seen) => {
                 tracked.retry = None;
                 tracked.began = began;
-                let is_unsure = std::mem::replace(&mut tracked.is_unsure, look.is_unsure);
-                tracked.is_nsid_doubtful = look.is_unsure;
+                let is_unsure = std::mem::replace(&mut tracked.is_unsure, dump.is_unsure);
+                tracked.is_nsid_doubtful = dump.is_unsure;
                 tracked.unreadable = false;
                 self.note_nsid(key, seen.nsid);
-                let links = self.note_links(key, seen.links, is_unsure, look.rechecks);
+                let links = self.note_links(key, seen.links, is_unsure, dump.rechecks);
                 let nsid = seen.nsid;
                 Ok(Snapshot { nsid, links, began })
             }
             Err(err) => {
-                tracked.recheck |= look.rechecks;
+                tracked.recheck |= dump.rechecks;
                 tracked.is_nsid_doubtful = true;
                 let pause = match (&err, tracked.retry) {
-                    (LookError::StaleId, None) => Duration::ZERO,
+                    (DumpError::StaleId, None) => Duration::ZERO,
                     (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
                 };
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
@@ -323,7 +323,7 @@ impl<W> Tracker<W> {
                 Err(Arc::new(err))
             }
         };
-        let waiters = look.served;
+        let waiters = dump.served;
         Some(Answer { waiters, result })
     }
 
@@ -375,15 +375,15 @@ impl<W> Tracker<W> {
     }
 
     /// Notes a failed dump. The links are dropped only if no reference leads to the namespace any more.
-    fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
+    fn note_failure(&mut self, key: NetnsKey, err: &DumpError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
         };
-        if matches!(err, LookError::Gone) {
+        if matches!(err, DumpError::Gone) {
             tracked.links = None;
         }
         let mut removed = None;
-        if matches!(err, LookError::StaleId) {
+        if matches!(err, DumpError::StaleId) {
             // The kernel removes an id only when the namespace is deleted.
             removed = tracked.nsid.take();
             tracked.generations.clear();
@@ -402,25 +402,25 @@ impl<W> Tracker<W> {
 
     /// Returns the dumps to begin now: first namespaces that were never dumped, then those that a request waits for, then the
     /// others in the order of their events.
-    pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
+    pub(super) fn next_dumps(&mut self, now: Instant) -> Vec<DumpRequest> {
         self.sweep(now);
-        let mut orders = Vec::new();
+        let mut requests = Vec::new();
         for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Changed] {
             for key in self.due.clone() {
-                if self.looking.len() >= LOOKS {
-                    return orders;
+                if self.dumping.len() >= MAX_DUMPS {
+                    return requests;
                 }
                 let Some(tracked) = self.tracked.get_mut(&key) else {
                     continue;
                 };
                 if tracked.urgency() == urgency && tracked.is_due(now) {
-                    orders.push(tracked.begin(key));
-                    self.looking.push(key);
+                    requests.push(tracked.begin(key));
+                    self.dumping.push(key);
                     self.due.retain(|due| *due != key);
                 }
             }
         }
-        orders
+        requests
     }
 
     /// Returns whether the namespace is tracked.
@@ -428,22 +428,22 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next dump or query is due without a further event. While [`LOOKS`] dumps are under way,
+    /// Returns when the next dump or query is due without a further event. While [`MAX_DUMPS`] dumps are under way,
     /// the next dump is due when one of them ends, which is not a time.
     pub(super) fn wake_at(&self) -> Instant {
-        let at = self.next_part.0.min(self.next_look_at());
+        let at = self.next_part.0.min(self.next_dump_at());
         self.strangers.wake_at().map_or(at, |asks| asks.min(at))
     }
 
-    fn next_look_at(&self) -> Instant {
-        if self.looking.len() >= LOOKS {
+    fn next_dump_at(&self) -> Instant {
+        if self.dumping.len() >= MAX_DUMPS {
             return self.next_part.0;
         }
         let due = self.due.iter().filter_map(|key| self.tracked.get(key));
-        let looks = due
-            .filter(|tracked| tracked.look.is_none())
+        let dumps = due
+            .filter(|tracked| tracked.dump.is_none())
             .filter_map(Tracked::not_before);
-        looks.min().unwrap_or(self.next_part.0)
+        dumps.min().unwrap_or(self.next_part.0)
     }
 
     pub(super) fn has_news(&self) -> bool {

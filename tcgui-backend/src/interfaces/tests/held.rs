@@ -24,8 +24,8 @@ impl Real {
         let observer = ids.then(|| Observer::open().unwrap());
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
-        let looks = Rtnetlink::open_from(observer.clone(), 1).unwrap();
-        let kernel = KernelLinks::open(looks, files, sockets.clone()).unwrap();
+        let dumps = Rtnetlink::open_from(observer.clone(), 1).unwrap();
+        let kernel = KernelLinks::open(dumps, files, sockets.clone()).unwrap();
         let (handle, events, task) = open(kernel, SWEEP, Strangers::Ignore);
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
@@ -133,7 +133,7 @@ async fn a_namespace_is_tracked_through_a_process_until_that_ends() {
         real.handle.untrack(key, netns_ref).await;
         real.sockets.forget(key);
         let gone = real.handle.refresh(key).await.unwrap_err();
-        assert!(matches!(*gone, LookError::Gone), "{gone}");
+        assert!(matches!(*gone, DumpError::Gone), "{gone}");
     }
 }
 

@@ -81,7 +81,7 @@ impl World {
     fn end(&mut self) {
         let seen = self.dump().map(|_| Link::sample(1, "v1"));
         self.hear_all();
-        let generations = self.bench.end(seen.as_slice()).expect("the look counts");
+        let generations = self.bench.end(seen.as_slice()).expect("the dump counts");
         self.dumped = None;
         if let (Some(generation), Some(life)) = (generations.first(), self.life) {
             let known = *self.life_of.entry(*generation).or_insert(life);
@@ -92,7 +92,7 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
-        let is_looking = self.bench.order.is_some();
+        let is_dumping = self.bench.request.is_some();
         match step {
             Step::Delete => self.delete(),
             Step::Create => {
@@ -105,17 +105,17 @@ impl World {
                 let event = self.queue.pop_front();
                 self.bench.hear(event.as_slice());
             }
-            Step::Begin if !is_looking => {
+            Step::Begin if !is_dumping => {
                 self.bench.begin();
             }
-            Step::Dump if is_looking => {
+            Step::Dump if is_dumping => {
                 self.dump();
             }
-            Step::End if is_looking => self.end(),
-            Step::Fail if is_looking => {
+            Step::End if is_dumping => self.end(),
+            Step::Fail if is_dumping => {
                 self.dumped = None;
                 self.hear_all();
-                let err = LookError::Open(io::ErrorKind::OutOfMemory.into());
+                let err = DumpError::Open(io::ErrorKind::OutOfMemory.into());
                 self.bench.fail(err);
             }
             Step::Begin | Step::Dump | Step::End | Step::Fail => {}
