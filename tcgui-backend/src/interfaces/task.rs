@@ -167,7 +167,7 @@ impl<K: LinkKernel> Task<K> {
         for event in events {
             match event {
                 LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
-                LinkEvent::Inside(key) => self.tracker.ring(key),
+                LinkEvent::Inside(key) => self.tracker.schedule(key),
                 LinkEvent::DeletedInside(key, ifindex) => self.tracker.deleted(key, ifindex),
                 LinkEvent::Missed(key) => self.tracker.missed_events(key),
             }

@@ -58,7 +58,7 @@ impl FakeKernel {
         self.0.wakeup.notify_one();
     }
 
-    fn ring(&self, event: KernelEvent) {
+    fn send(&self, event: KernelEvent) {
         self.0.state.lock().unwrap().events.push_back(event);
         self.0.wakeup.notify_one();
     }
@@ -213,7 +213,7 @@ async fn reports_the_first_dump_and_every_change() {
     assert_eq!(actor.report().await, (key, names(&["lo", "v0"])));
     actor
         .kernel
-        .ring(KernelEvent::Changed(Some(Nsid::from_raw(0))));
+        .send(KernelEvent::Changed(Some(Nsid::from_raw(0))));
     actor.nothing_for(SWEEP / 2).await;
 }
 
@@ -229,7 +229,7 @@ async fn lost_events_are_found_by_a_resync_and_by_the_sweep() {
     actor.kernel.set(|state| state.lose_events = true);
     actor.kernel.change(key, &["lo", "unheard"]);
     actor.nothing_for(UNSWEPT).await;
-    actor.kernel.ring(KernelEvent::Lost);
+    actor.kernel.send(KernelEvent::Lost);
     assert_eq!(actor.report().await, (key, names(&["lo", "unheard"])));
     actor.kernel.change(key, &["lo"]);
     assert_eq!(
@@ -262,7 +262,7 @@ async fn a_stale_id_is_requested_again() {
     });
     actor
         .kernel
-        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
+        .send(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     actor.kernel.change(key, &["lo", "later"]);
     assert_eq!(actor.report().await, (key, names(&["lo", "later"])));
     actor.kernel.change(key, &["lo"]);
@@ -323,7 +323,7 @@ async fn a_dead_namespace_is_unreadable_until_a_reference_leads_to_it() {
     });
     actor
         .kernel
-        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
+        .send(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     let report = timeout(UNSWEPT, actor.report()).await;
     assert_eq!(report.expect("before the sweep"), (key, None));
     actor.kernel.change(key, &["lo"]);
@@ -377,7 +377,7 @@ async fn constant_events_of_a_namespace_take_a_tenth_of_the_time() {
     actor.report().await;
     let before = actor.kernel.dumps();
     for _ in 0..1000 {
-        actor.kernel.ring(KernelEvent::Changed(None));
+        actor.kernel.send(KernelEvent::Changed(None));
         tokio::time::sleep(Duration::from_micros(100)).await;
     }
     let dumps = actor.kernel.dumps() - before;
@@ -435,17 +435,17 @@ async fn a_dump_after_an_own_change_is_delayed_unless_a_client_waits() {
     tokio::time::sleep(UNSWEPT / 9).await;
     let mut dumps = actor.kernel.dumps();
     let mut dumped = || std::mem::replace(&mut dumps, actor.kernel.dumps()) < actor.kernel.dumps();
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 2).await;
     assert!(!dumped(), "the change is read back first");
     tokio::time::sleep(AFTER_OWN * 2).await;
     assert!(dumped(), "the dump comes after the delay");
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 2).await;
     actor.handle.refresh(NetnsKey::Host).await.unwrap();
     assert!(dumped(), "a refresh is not kept waiting");
     for _ in 0..8 {
-        actor.kernel.ring(KernelEvent::ChangedHere(None));
+        actor.kernel.send(KernelEvent::ChangedHere(None));
         tokio::time::sleep(AFTER_OWN / 2).await;
     }
     assert!(dumped(), "many changes do not delay it without limit");
@@ -460,7 +460,7 @@ async fn an_own_change_is_rechecked_once_and_always_reported() {
     tokio::time::sleep(UNSWEPT / 9).await;
     let dumps = actor.kernel.dumps();
     // The event arrives before the change has been read back.
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 5).await;
     actor.handle.recheck(NetnsKey::Host).await;
     actor.nothing_for(AFTER_OWN / 5).await;

@@ -91,7 +91,7 @@ impl<W> Tracker<W> {
         let tracked = self.tracked.entry(key).or_insert_with(new);
         tracked.retry = None;
         tracked.netns_refs.extend(netns_ref);
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Removes a reference. With the last reference the namespace is removed, and its waiting clients are dropped.
@@ -126,7 +126,7 @@ impl<W> Tracker<W> {
     pub(super) fn refresh(&mut self, key: NetnsKey, waiter: W) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.waiting.push(waiter);
-            self.ring(key);
+            self.schedule(key);
         }
     }
 
@@ -135,7 +135,7 @@ impl<W> Tracker<W> {
     pub(super) fn recheck(&mut self, key: NetnsKey, now: Instant) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.recheck = true;
-            self.ring_later(key, now);
+            self.schedule_later(key, now);
         }
     }
 
@@ -144,12 +144,12 @@ impl<W> Tracker<W> {
         match event {
             KernelEvent::Changed(origin) => {
                 for key in self.keys(origin) {
-                    self.ring(key);
+                    self.schedule(key);
                 }
             }
             KernelEvent::ChangedHere(origin) => {
                 for key in self.keys(origin) {
-                    self.ring_later(key, now);
+                    self.schedule_later(key, now);
                 }
             }
             KernelEvent::Deleted(origin, ifindex) => {
@@ -185,7 +185,7 @@ impl<W> Tracker<W> {
                 tracked.nsid = None;
                 tracked.generations.clear();
             }
-            self.ring(key);
+            self.schedule(key);
         }
     }
 
@@ -194,7 +194,7 @@ impl<W> Tracker<W> {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.missed_events();
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Returns the ids of the host's table to query now. Empty: no query is due.
@@ -224,7 +224,7 @@ impl<W> Tracker<W> {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.generations.deleted(ifindex);
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Returns the namespaces with this id; `None` is the host. Two keys may stand for the same namespace.
@@ -236,14 +236,14 @@ impl<W> Tracker<W> {
     }
 
     /// Schedules a dump of this namespace, at the end of the queue.
-    pub(super) fn ring(&mut self, key: NetnsKey) {
+    pub(super) fn schedule(&mut self, key: NetnsKey) {
         if self.tracked.contains_key(&key) && !self.due.contains(&key) {
             self.due.push_back(key);
         }
     }
 
     /// Schedules a dump after a change by this daemon.
-    fn ring_later(&mut self, key: NetnsKey, now: Instant) {
+    fn schedule_later(&mut self, key: NetnsKey, now: Instant) {
         // Do not delay a namespace that is queued already, so that repeated changes cannot postpone its dump
         // without limit.
         if !self.due.contains(&key)
@@ -251,11 +251,11 @@ impl<W> Tracker<W> {
         {
             tracked.pacing.hold_until(now + AFTER_OWN);
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     fn resync(&mut self) {
-        self.ring_all(|_| true);
+        self.schedule_all(|_| true);
     }
 
     /// Schedules the dumps of the next part of the sweep, if it is due.
@@ -264,14 +264,14 @@ impl<W> Tracker<W> {
         if at <= now {
             self.next_part = (now + self.sweep_step, (part + 1) % SWEEP_PARTS);
             let (parts, part) = (u64::from(SWEEP_PARTS), u64::from(part));
-            self.ring_all(|tracked| tracked.generation % parts == part);
+            self.schedule_all(|tracked| tracked.generation % parts == part);
         }
     }
 
-    fn ring_all(&mut self, chosen: impl Fn(&Tracked<W>) -> bool) {
+    fn schedule_all(&mut self, chosen: impl Fn(&Tracked<W>) -> bool) {
         let chosen = |(key, tracked): (&NetnsKey, &Tracked<W>)| chosen(tracked).then_some(*key);
         let keys: Vec<_> = self.tracked.iter().filter_map(chosen).collect();
-        keys.into_iter().for_each(|key| self.ring(key));
+        keys.into_iter().for_each(|key| self.schedule(key));
     }
 
     /// Handles a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
@@ -296,7 +296,7 @@ impl<W> Tracker<W> {
                 nsid: Some(nsid), ..
             }) if dump.may_be_of_another(nsid) => {
                 tracked.repeat(dump);
-                self.ring(key);
+                self.schedule(key);
                 return None;
             }
             Ok(seen) => {
@@ -318,7 +318,7 @@ impl<W> Tracker<W> {
                     (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
                 };
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
-                self.ring(key);
+                self.schedule(key);
                 self.note_failure(key, &err);
                 Err(Arc::new(err))
             }
@@ -347,7 +347,7 @@ impl<W> Tracker<W> {
             self.by_nsid.entry(nsid).or_default().push(key);
         }
         self.forget_nsid(key, old);
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Sets the generations of the links, and reports them if they differ from the last report or if `is_wanted`.

@@ -53,11 +53,11 @@ impl Bench {
     /// Begins a dump, handles `events` while it runs, and returns the generations of the links.
     fn dump(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
         self.begin();
-        self.hear(events);
+        self.handle(events);
         self.end(links).expect("the dump counts")
     }
 
-    fn hear(&mut self, events: &[KernelEvent]) {
+    fn handle(&mut self, events: &[KernelEvent]) {
         for event in events {
             self.tracker.kernel(*event, self.now);
         }
@@ -66,7 +66,7 @@ impl Bench {
     /// Begins a dump and returns the id that it uses.
     fn begin(&mut self) -> Option<Nsid> {
         self.now += SWEEP;
-        self.tracker.ring(self.key);
+        self.tracker.schedule(self.key);
         let request = self
             .tracker
             .next_dumps(self.now)
@@ -166,12 +166,12 @@ fn a_deleted_link_is_noticed_after_a_failed_dump() {
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
         bench.fail(err());
-        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
+        bench.handle(&[KernelEvent::Deleted(Some(ID), 1)]);
         assert!(bench.dump(&v1, &[])[0] > first[0]);
 
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
-        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
+        bench.handle(&[KernelEvent::Deleted(Some(ID), 1)]);
         bench.fail(err());
         assert!(bench.dump(&v1, &[])[0] > first[0]);
 
@@ -197,7 +197,7 @@ fn events_lost_during_a_dump_make_the_next_dump_unsure_too() {
     let second = bench.dump(std::slice::from_ref(&made_anew), &[]);
     assert!(second[0] > first[0]);
     // After a failed dump the state is still unsure.
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     bench.begin();
     bench.fail(DumpError::Open(io::ErrorKind::OutOfMemory.into()));
     let third = bench.dump(&[Link::sample(1, "v1")], &[]);
@@ -229,10 +229,10 @@ fn a_deleted_link_is_noticed_right_after_lost_events() {
     let v1 = [Link::sample(1, "v1")];
     let deleted = KernelEvent::Deleted(Some(ID), 1);
     let (mut bench, first) = Bench::named(&v1);
-    bench.hear(&[KernelEvent::Lost, deleted]);
+    bench.handle(&[KernelEvent::Lost, deleted]);
     let second = bench.dump(&v1, &[]);
     assert!(second[0] > first[0]);
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     let third = bench.dump(&v1, &[deleted]);
     assert!(third[0] > second[0]);
 }
@@ -245,14 +245,14 @@ fn another_namespace_with_the_same_key_has_new_generations() {
     // The kernel may give the id to the next namespace.
     for next in [ID, other] {
         let (mut bench, first) = Bench::named(&v1);
-        bench.hear(&[removed]);
+        bench.handle(&[removed]);
         bench.begin();
         let second = bench.end_by(next, &v1).unwrap();
         assert!(second[0] > first[0], "{next:?}");
     }
     // The event of its deletion was lost.
     let (mut bench, first) = Bench::named(&v1);
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     assert_eq!(bench.begin(), None, "the id may be that of another one");
     let second = bench.end_by(other, &v1).unwrap();
     assert!(second[0] > first[0]);
@@ -271,7 +271,7 @@ fn a_dump_by_an_id_that_was_removed_meanwhile_is_repeated() {
         let (mut bench, _) = Bench::named(&a);
         bench.tracker.refresh(bench.key, "client");
         assert_eq!(bench.begin(), Some(ID));
-        bench.hear(&[event]);
+        bench.handle(&[event]);
         // The id now belongs to another namespace, which has these links.
         assert_eq!(bench.end(&b), None, "{event:?}");
         assert_eq!(bench.begin(), None, "{event:?}");
@@ -286,11 +286,11 @@ fn a_dump_by_an_id_that_was_removed_meanwhile_is_repeated() {
     // The id was given and removed during the dump.
     let mut bench = Bench::of(NetnsKey::Mounted(A));
     assert_eq!(bench.begin(), None);
-    bench.hear(&[KernelEvent::NsidRemoved(ID)]);
+    bench.handle(&[KernelEvent::NsidRemoved(ID)]);
     assert_eq!(bench.end(&b), None);
     assert_eq!(bench.begin(), None);
     // Lost events do not prevent a dump from being accepted.
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     assert!(bench.end(&a).is_some());
 }
 

@@ -34,11 +34,11 @@ fn met_by_host(id: i32) -> KernelEvent {
 #[tokio::test(start_paused = true)]
 async fn the_id_of_an_unknown_namespace_is_reported_once() {
     let mut actor = start_tracking(Strangers::Report).await;
-    actor.kernel.ring(met(7));
+    actor.kernel.send(met(7));
     actor.nothing_for(UNSWEPT / 2).await;
     // Several ids at once cause one report.
     for id in [8, 9] {
-        actor.kernel.ring(met(id));
+        actor.kernel.send(met(id));
     }
     expect_stranger(&mut actor).await;
 }
@@ -58,7 +58,7 @@ async fn an_id_of_the_host_is_matched_with_the_tracked_namespaces() {
             state.given_by_host.extend(given_by_host.map(|id| (3, id)));
             state.given_by_host.insert(7, None);
         });
-        actor.kernel.ring(met_by_host(3));
+        actor.kernel.send(met_by_host(3));
         if is_stranger {
             expect_stranger(&mut actor).await;
         } else {
@@ -74,10 +74,10 @@ async fn a_burst_of_host_ids_causes_few_queries() {
         actor.kernel.set(|state| {
             state.given_by_host.insert(id, Some(7));
         });
-        actor.kernel.ring(met_by_host(id));
+        actor.kernel.send(met_by_host(id));
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    actor.kernel.ring(met_by_host(1000));
+    actor.kernel.send(met_by_host(1000));
     actor.kernel.set(|state| {
         state.given_by_host.insert(1000, None);
     });
@@ -94,8 +94,8 @@ async fn nothing_is_queried_or_reported_if_unknown_namespaces_are_ignored() {
     actor.kernel.set(|state| {
         state.given_by_host.insert(3, None);
     });
-    actor.kernel.ring(met(8));
-    actor.kernel.ring(met_by_host(3));
+    actor.kernel.send(met(8));
+    actor.kernel.send(met_by_host(3));
     actor.nothing_for(UNSWEPT / 2).await;
     actor
         .kernel
@@ -105,9 +105,9 @@ async fn nothing_is_queried_or_reported_if_unknown_namespaces_are_ignored() {
 #[tokio::test(start_paused = true)]
 async fn lost_events_are_reported_as_an_unknown_namespace() {
     let mut actor = start_tracking(Strangers::Report).await;
-    actor.kernel.ring(KernelEvent::Lost);
+    actor.kernel.send(KernelEvent::Lost);
     expect_stranger(&mut actor).await;
     let mut actor = start_tracking(Strangers::Ignore).await;
-    actor.kernel.ring(KernelEvent::Lost);
+    actor.kernel.send(KernelEvent::Lost);
     actor.nothing_for(UNSWEPT / 2).await;
 }
