@@ -15,12 +15,12 @@
 mod generations;
 mod inside;
 mod kernel;
-mod strangers;
 mod task;
 #[cfg(test)]
 mod tests;
 mod tracked;
 mod tracker;
+mod unknown_namespaces;
 
 use std::io;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ use crate::sockets::SocketError;
 
 pub use crate::kernel::netns::NetnsKey;
 pub use kernel::{DumpRequest, DumpedLinks, KernelLinks, LinkEvent, LinkKernel};
-pub use strangers::Strangers;
 pub use task::Task;
+pub use unknown_namespaces::UnknownNamespaces;
 
 /// Capacity of the command queue. A sender waits while it is full. This cannot deadlock: the actor never waits for
 /// a sender.
@@ -75,7 +75,7 @@ pub enum InterfacesEvent {
         /// Which namespace.
         key: NetnsKey,
     },
-    /// A namespace exists to which no tracked reference leads. Sent only with [`Strangers::Report`].
+    /// A namespace exists to which no tracked reference leads. Sent only with [`UnknownNamespaces::Report`].
     UnknownNsid,
 }
 
@@ -196,7 +196,7 @@ impl InterfacesHandle {
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,
-    strangers: Strangers,
+    unknown_namespaces: UnknownNamespaces,
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
@@ -204,7 +204,7 @@ pub fn open<K: LinkKernel>(
     let task = Task::new(
         kernel,
         sweep_interval,
-        strangers,
+        unknown_namespaces,
         command_rx,
         event_tx,
         last_event_tx,

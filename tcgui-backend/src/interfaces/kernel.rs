@@ -74,7 +74,7 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// Looks up the namespaces that have these ids in the host's table. Each result is the id of the namespace in
     /// the observer's table, or `None` if it has no id there. Ids that are no longer in the host's table are left
     /// out.
-    fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
+    fn observer_ids(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
 
     /// Returns the events that the kernel has queued by now, at least those of namespace `key`, or [`LinkEvent::Missed`] if
     /// they are too many. Does not wait. `None`: no message was queued.
@@ -146,7 +146,7 @@ impl LinkKernel for KernelLinks {
         }
     }
 
-    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+    async fn observer_ids(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
         let Some(host) = self.requests.host() else {
             return vec![None; ids.len()];
         };
@@ -156,8 +156,8 @@ impl LinkKernel for KernelLinks {
             .await;
         match given {
             Ok(given) => {
-                let met = given.into_iter().filter(|(id, _)| ids.contains(id));
-                met.map(|(_, here)| here).collect()
+                let known = given.into_iter().filter(|(id, _)| ids.contains(id));
+                known.map(|(_, here)| here).collect()
             }
             Err(err) => {
                 debug!(error = %chain(&err), "namespace ids of the host not read");

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
-use super::strangers::Strangers;
 use super::tracker::{DumpDone, Tracker};
+use super::unknown_namespaces::UnknownNamespaces;
 use super::{Command, DumpError, InterfacesEvent, Snapshot};
 use crate::error::chain;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
@@ -21,7 +21,7 @@ type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<DumpError>>>;
 #[derive(Debug)]
 struct Answered {
     cost: Duration,
-    met: Vec<Option<Nsid>>,
+    observer_ids: Vec<Option<Nsid>>,
 }
 
 enum Input<'a> {
@@ -43,7 +43,7 @@ pub struct Task<K> {
     tracker: Tracker<Waiter>,
     dumps: JoinSet<DumpDone>,
     /// At most one query at a time.
-    questions: JoinSet<Answered>,
+    queries: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
     /// When the last kernel message was received. The handles read it.
@@ -54,17 +54,17 @@ impl<K: LinkKernel> Task<K> {
     pub(super) fn new(
         kernel: K,
         sweep_interval: Duration,
-        strangers: Strangers,
+        unknown_namespaces: UnknownNamespaces,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
         last_event: watch::Sender<Option<Instant>>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval, strangers);
+        let tracker = Tracker::new(now(), sweep_interval, unknown_namespaces);
         Self {
             kernel: Arc::new(kernel),
             tracker,
             dumps: JoinSet::new(),
-            questions: JoinSet::new(),
+            queries: JoinSet::new(),
             commands,
             events,
             last_event,
@@ -95,7 +95,9 @@ impl<K: LinkKernel> Task<K> {
                     }
                     self.finish(done);
                 }
-                Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
+                Input::Answered(Answered { cost, observer_ids }) => {
+                    self.tracker.answered(now(), cost, observer_ids)
+                }
                 Input::Timer => {}
             }
             self.begin();
@@ -118,15 +120,15 @@ impl<K: LinkKernel> Task<K> {
                 }
             });
         }
-        let met = self.tracker.next_question(now());
-        if !met.is_empty() {
+        let host_ids = self.tracker.next_query(now());
+        if !host_ids.is_empty() {
             let kernel = Arc::clone(&self.kernel);
-            self.questions.spawn(async move {
+            self.queries.spawn(async move {
                 let started = now();
-                let met = kernel.met_by_host(met).await;
+                let observer_ids = kernel.observer_ids(host_ids).await;
                 Answered {
                     cost: now().saturating_duration_since(started),
-                    met,
+                    observer_ids,
                 }
             });
         }
@@ -152,7 +154,7 @@ impl<K: LinkKernel> Task<K> {
             Some(done) = self.dumps.join_next(), if !self.dumps.is_empty() => done.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::DumpDone),
             // Cancel-safe: as above.
-            Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
+            Some(answered) = self.queries.join_next(), if !self.queries.is_empty() => answered.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
             events = self.kernel.events() => Input::Kernel(events),

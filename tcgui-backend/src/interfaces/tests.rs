@@ -15,7 +15,7 @@ use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 mod generations;
 mod held;
-mod strangers;
+mod unknown_namespaces;
 
 const SWEEP: Duration = Duration::from_secs(30);
 /// No sweep begins within twice this time: the first part of a sweep is due after 1.875 s.
@@ -39,7 +39,7 @@ struct FakeState {
     nsids: BTreeMap<NetnsKey, i32>,
     /// Ids in the host's table, with the ids of the same namespaces in the observer's table.
     given_by_host: BTreeMap<i32, Option<i32>>,
-    questions: usize,
+    queries: usize,
     events: VecDeque<KernelEvent>,
     lose_events: bool,
     fail_dumps: usize,
@@ -115,13 +115,13 @@ impl LinkKernel for FakeKernel {
         }
     }
 
-    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+    async fn observer_ids(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
         tokio::time::sleep(Duration::from_micros(100)).await;
         let mut state = self.0.state.lock().unwrap();
-        state.questions += 1;
+        state.queries += 1;
         let given = state.given_by_host.iter();
-        let met = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
-        met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
+        let known = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
+        known.map(|(_, here)| here.map(Nsid::from_raw)).collect()
     }
 
     fn pending(&self, _key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
@@ -143,13 +143,13 @@ struct Actor {
 }
 
 fn start() -> Actor {
-    start_with(Strangers::Report)
+    start_with(UnknownNamespaces::Report)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
-fn start_with(strangers: Strangers) -> Actor {
+fn start_with(unknown_namespaces: UnknownNamespaces) -> Actor {
     let kernel = FakeKernel::default();
-    let (handle, events, task) = open(kernel.clone(), SWEEP, strangers);
+    let (handle, events, task) = open(kernel.clone(), SWEEP, unknown_namespaces);
     let stop = CancellationToken::new();
     let running = tokio::spawn(task.run(stop.clone()));
     Actor {
@@ -219,7 +219,7 @@ async fn reports_the_first_dump_and_every_change() {
 
 #[tokio::test(start_paused = true)]
 async fn lost_events_are_found_by_a_resync_and_by_the_sweep() {
-    let mut actor = start_with(Strangers::Ignore);
+    let mut actor = start_with(UnknownNamespaces::Ignore);
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;
@@ -391,7 +391,7 @@ async fn constant_events_of_a_namespace_take_a_tenth_of_the_time() {
 fn no_wake_up_while_the_maximum_of_dumps_is_under_way() {
     const NAMESPACES: u64 = 2 * MAX_DUMPS as u64;
     let mut now = Instant::now();
-    let mut tracker = Tracker::<()>::new(now, SWEEP, Strangers::Ignore);
+    let mut tracker = Tracker::<()>::new(now, SWEEP, UnknownNamespaces::Ignore);
     for inode in 0..NAMESPACES {
         let id = MountedNamespaceId::from_parts(4, inode, 1, 1);
         tracker.track(NetnsKey::Mounted(id), Some(name(id, "/run/netns/x")));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::kernel::{DumpRequest, DumpedLinks};
-use super::strangers::{StrangerWatch, Strangers};
 use super::tracked::{Tracked, Urgency};
+use super::unknown_namespaces::{UnknownNamespaceWatch, UnknownNamespaces};
 use super::{DumpError, InterfacesEvent, Links, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
@@ -57,7 +57,7 @@ pub(super) struct Tracker<W> {
     /// The namespaces with a dump under way, at most [`MAX_DUMPS`].
     dumping: Vec<NetnsKey>,
     news: VecDeque<NetnsKey>,
-    strangers: StrangerWatch,
+    unknown_namespaces: UnknownNamespaceWatch,
     started: Instant,
     /// Time from one part of a sweep to the next.
     sweep_step: Duration,
@@ -65,7 +65,11 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration, strangers: Strangers) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        sweep_interval: Duration,
+        unknown_namespaces: UnknownNamespaces,
+    ) -> Self {
         let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
@@ -75,7 +79,7 @@ impl<W> Tracker<W> {
             link_generation: 0,
             dumping: Vec::with_capacity(MAX_DUMPS),
             news: VecDeque::new(),
-            strangers: StrangerWatch::new(strangers),
+            unknown_namespaces: UnknownNamespaceWatch::new(unknown_namespaces),
             started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
@@ -157,15 +161,17 @@ impl<W> Tracker<W> {
                     self.deleted(key, ifindex);
                 }
             }
-            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.is_tracked(nsid)),
-            KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
+            KernelEvent::NsidAssigned(nsid) => {
+                self.unknown_namespaces.id_assigned(self.is_tracked(nsid))
+            }
+            KernelEvent::MetByHost(id) => self.unknown_namespaces.host_id_assigned(id),
             KernelEvent::NsidRemoved(nsid) => self.nsid_removed(nsid),
             KernelEvent::Lost => {
                 for tracked in self.tracked.values_mut() {
                     tracked.missed_events();
                 }
                 // The lost events may have announced a namespace that is not tracked.
-                self.strangers.met(false);
+                self.unknown_namespaces.id_assigned(false);
                 self.resync();
             }
         }
@@ -198,17 +204,22 @@ impl<W> Tracker<W> {
     }
 
     /// Returns the ids of the host's table to query now. Empty: no query is due.
-    pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
-        self.strangers.next_question(now)
+    pub(super) fn next_query(&mut self, now: Instant) -> Vec<Nsid> {
+        self.unknown_namespaces.next_query(now)
     }
 
     /// Handles the reply to a query: the observer's ids of the namespaces, as
-    /// [`LinkKernel::met_by_host`](super::LinkKernel::met_by_host) returns them.
-    pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
-        self.strangers.answered(now, cost);
-        for id in met {
+    /// [`LinkKernel::observer_ids`](super::LinkKernel::observer_ids) returns them.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        cost: Duration,
+        observer_ids: Vec<Option<Nsid>>,
+    ) {
+        self.unknown_namespaces.answered(now, cost);
+        for id in observer_ids {
             let is_tracked = id.is_some_and(|id| self.is_tracked(id));
-            self.strangers.met(is_tracked);
+            self.unknown_namespaces.id_assigned(is_tracked);
         }
     }
 
@@ -432,7 +443,9 @@ impl<W> Tracker<W> {
     /// the next dump is due when one of them ends, which is not a time.
     pub(super) fn wake_at(&self) -> Instant {
         let at = self.next_part.0.min(self.next_dump_at());
-        self.strangers.wake_at().map_or(at, |asks| asks.min(at))
+        self.unknown_namespaces
+            .wake_at()
+            .map_or(at, |query| query.min(at))
     }
 
     fn next_dump_at(&self) -> Instant {
@@ -447,7 +460,7 @@ impl<W> Tracker<W> {
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.strangers.has_news() || !self.news.is_empty()
+        self.unknown_namespaces.has_news() || !self.news.is_empty()
     }
 
     /// Returns the next difference between the last report and the current state.
@@ -467,7 +480,7 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        self.strangers
+        self.unknown_namespaces
             .take()
             .then_some(InterfacesEvent::UnknownNsid)
     }

@@ -40,7 +40,7 @@ impl Bench {
 
     fn of(key: NetnsKey) -> Self {
         let now = Instant::now();
-        let mut tracker = Tracker::new(now, SWEEP, Strangers::Ignore);
+        let mut tracker = Tracker::new(now, SWEEP, UnknownNamespaces::Ignore);
         tracker.track(key, Some(name(A, "/run/netns/a")));
         Self {
             tracker,
@@ -313,7 +313,7 @@ async fn a_link_recreated_quickly_gets_a_new_generation() {
         let observer = ids.then(|| Observer::open().unwrap());
         let dumps = Rtnetlink::open_from(observer, 1).unwrap();
         let kernel = KernelLinks::open(dumps, files, sockets.clone()).unwrap();
-        let (handle, _events, task) = open(kernel, SWEEP, Strangers::Ignore);
+        let (handle, _events, task) = open(kernel, SWEEP, UnknownNamespaces::Ignore);
         tokio::spawn(task.run(CancellationToken::new()));
         let holder = HeldNetns::new();
         let netns_ref = NetnsRef::Process(holder.id());

@@ -26,7 +26,7 @@ impl Real {
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
         let dumps = Rtnetlink::open_from(observer.clone(), 1).unwrap();
         let kernel = KernelLinks::open(dumps, files, sockets.clone()).unwrap();
-        let (handle, events, task) = open(kernel, SWEEP, Strangers::Ignore);
+        let (handle, events, task) = open(kernel, SWEEP, UnknownNamespaces::Ignore);
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
         Self {
