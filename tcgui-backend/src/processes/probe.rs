@@ -65,7 +65,10 @@ impl Probe {
         let began = thread_cpu_time();
         let mut denied = 0;
         let mut away = self.scan(afresh, &mut denied);
-        if away.as_ref().is_ok_and(|away| !consistent(away)) {
+        if away
+            .as_ref()
+            .is_ok_and(|away| !has_one_netns_for_each_inode(away))
+        {
             // A namespace was deleted and its inode number given to another one, so the cache is stale.
             self.known.clear();
             denied = 0;
@@ -104,7 +107,7 @@ impl Probe {
 }
 
 /// Returns whether each inode number stands for one namespace.
-fn consistent(away: &[Process]) -> bool {
+fn has_one_netns_for_each_inode(away: &[Process]) -> bool {
     let mut numbers = HashMap::new();
     away.iter().all(|process| {
         let number = numbers.entry(process.id.inode()).or_insert(process.netns);

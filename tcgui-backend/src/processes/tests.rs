@@ -49,7 +49,7 @@ impl Watched {
     }
 
     /// Waits for one event, and applies it to the view.
-    async fn hear(&mut self) -> HeldEvent {
+    async fn next_event(&mut self) -> HeldEvent {
         let event = timeout(SOON, self.events.recv()).await.expect("in time");
         let event = event.expect("it runs");
         match event.clone() {
@@ -77,14 +77,14 @@ impl Watched {
         let kind = HolderKind::Process(std::ffi::OsStr::new(comm).into());
         let wanted = Holder { id, kind };
         while self.view.get(&id.inode()).map(Vec::as_slice) != Some(std::slice::from_ref(&wanted)) {
-            self.hear().await;
+            self.next_event().await;
         }
     }
 
     async fn wait_for_end(&mut self, id: ProcessNetnsId) {
         let holds = |holders: &Vec<Holder>| holders.iter().any(|holder| holder.id == id);
         while self.view.get(&id.inode()).is_some_and(holds) {
-            self.hear().await;
+            self.next_event().await;
         }
     }
 
@@ -124,7 +124,7 @@ async fn the_next_oldest_process_succeeds_the_holder_without_a_gap() {
     watched.wait_for(id, "cat").await;
     drop(first);
     loop {
-        let event = watched.hear().await;
+        let event = watched.next_event().await;
         assert!(watched.view.contains_key(&id.inode()), "{event:?}");
         if event == HeldEvent::Removed(id) {
             break;
@@ -151,7 +151,7 @@ async fn an_unannounced_move_is_found_after_a_start_and_on_request() {
     }
     // The kernel does not announce this; only a requested scan finds it.
     assert!(!watched.knows(second).await);
-    watched.handle.ring();
+    watched.handle.request_scan();
     watched.wait_for(second, "perl").await;
     watched.wait_for_end(first).await;
 }

@@ -31,7 +31,7 @@ fn the_oldest_process_is_the_holder_of_a_namespace() {
     holders.observe_all(vec![new.clone(), twin, old.clone()]);
     assert_eq!(events(&mut holders), [added(&old)]);
     assert!(!holders.has_events() && !holders.in_doubt());
-    assert_eq!(holders.reported(), HashSet::from([90]));
+    assert_eq!(holders.reported_pids(), HashSet::from([90]));
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn the_number_of_reported_namespaces_is_limited() {
     for _ in 0..3 {
         holders.observe_all(many[5..].to_vec());
     }
-    let told = events(&mut holders);
+    let reported = events(&mut holders);
     assert!(!holders.beyond_limit());
-    assert_eq!(told.len(), 10, "{told:?}");
+    assert_eq!(reported.len(), 10, "{reported:?}");
 }
 
 /// A machine with a few processes, whose process ids and inode numbers are reused as soon as possible.
@@ -317,8 +317,8 @@ impl Run {
                 self.holders.observe_all(seen);
             }
             Step::TellEnds => {
-                let told = self.consumer.holders.values().flatten();
-                for (id, _) in told {
+                let reported = self.consumer.holders.values().flatten();
+                for (id, _) in reported {
                     let now = self.world.processes.get(&id.pid());
                     if now.is_none_or(|(started, _)| *started != id.started()) {
                         self.holders.ended(*id);
@@ -357,14 +357,14 @@ impl Run {
                 *oldest = process.id;
             }
         }
-        let told = self.consumer.holders.into_iter();
-        let told: BTreeMap<_, _> = told
+        let reported = self.consumer.holders.into_iter();
+        let reported: BTreeMap<_, _> = reported
             .map(|(inode, ids)| {
                 assert_eq!(ids.len(), 1, "{ids:?}");
                 (inode, ids[0].0)
             })
             .collect();
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 }
 
