@@ -108,7 +108,7 @@ impl Views {
     }
 
     /// Returns the reference with this name.
-    pub(super) fn way_of(
+    pub(super) fn reference_named(
         &self,
         name: &NamespaceName,
         containers: &ContainerNames,
@@ -136,7 +136,7 @@ impl Views {
     }
 
     /// Returns all names of the namespace, the best first, each with its container if it is a container name.
-    pub(super) fn titles(
+    pub(super) fn names(
         &self,
         containers: &ContainerNames,
     ) -> Vec<(NamespaceName, Option<Arc<Container>>)> {
@@ -150,11 +150,11 @@ impl Views {
         let held = |(id, program): &(ProcessNetnsId, Arc<OsStr>)| {
             Some((process_name(*id, program)?, None))
         };
-        let mut titles: Vec<_> = own.into_iter().filter_map(named).collect();
-        titles.extend(self.containers.values().filter_map(contained));
-        titles.extend(podman.into_iter().filter_map(named));
-        titles.extend(self.processes.values().filter_map(held));
-        titles
+        let mut names: Vec<_> = own.into_iter().filter_map(named).collect();
+        names.extend(self.containers.values().filter_map(contained));
+        names.extend(podman.into_iter().filter_map(named));
+        names.extend(self.processes.values().filter_map(held));
+        names
     }
 }
 

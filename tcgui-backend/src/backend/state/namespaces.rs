@@ -56,7 +56,7 @@ impl State {
         // Another name of a known namespace shows at once, without a dump.
         self.changed = true;
         self.tc.links_changed(change.touched);
-        for (netns, name) in change.retitled {
+        for (netns, name) in change.renamed {
             let renamed = execution::Command::Renamed { netns, name };
             effects.push(Effect::Execution(renamed));
         }
