@@ -271,7 +271,7 @@ impl State {
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
-        self.let_go(&mut effects);
+        self.release_departed(&mut effects);
         effects.extend(self.claims.take_news().map(Effect::Execution));
         self.changed |= self.repeat.is_due(moment.now);
         let was_changed = self.changed;

@@ -77,7 +77,7 @@ impl State {
     }
 
     /// Releases the namespaces in which nothing is left to restore, or in which a restoration failed twice.
-    pub(super) fn let_go(&mut self, effects: &mut Vec<Effect>) {
+    pub(super) fn release_departed(&mut self, effects: &mut Vec<Effect>) {
         let is_done =
             |key: &NetnsKey| !self.lanes.are_busy_in(*key) && !self.ledger.is_departing(*key);
         let done: Vec<_> = self.departing.keys().copied().filter(is_done).collect();

@@ -36,13 +36,13 @@ fn of_a(owner: Owner, expires: Option<BootTime>) -> Lease {
     }
 }
 
-fn lets_go(effects: &[Effect]) -> bool {
+fn releases(effects: &[Effect]) -> bool {
     let is_end = |effect: &Effect| matches!(effect, Effect::Forget(key) if *key == KEY);
     effects.iter().any(is_end)
 }
 
 #[test]
-fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
+fn interfaces_under_a_lease_are_restored_before_a_namespace_is_released() {
     let later = BootTime::after_boot(SECOND * 1_000);
     let scenario = Owner::Scenario { id: "s".to_owned() };
     for lease in [
@@ -55,7 +55,7 @@ fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
     ] {
         let mut bench = leased(lease.clone());
         let effects = bench.step(removed());
-        assert!(!lets_go(&effects), "its socket is needed: {effects:?}");
+        assert!(!releases(&effects), "its socket is needed: {effects:?}");
         let untracked = |effect: &Effect| matches!(effect, Effect::Untrack(KEY, _));
         assert!(effects.iter().any(untracked), "{effects:?}");
         let change = work(effects);
@@ -63,32 +63,32 @@ fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
         assert_eq!(change.order.place.key, KEY);
         assert!(change.order.place.netns_refs.is_empty());
         let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-        assert!(lets_go(&effects), "{effects:?}");
+        assert!(releases(&effects), "{effects:?}");
         assert!(bench.state.ledger.is_empty());
     }
 }
 
 #[test]
-fn a_namespace_without_a_lease_is_let_go_at_once() {
+fn a_namespace_without_a_lease_is_released_at_once() {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
     bench.step(links(KEY, &[link(2, "v0", true)]));
-    assert!(lets_go(&bench.step(removed())));
+    assert!(releases(&bench.step(removed())));
 }
 
 #[test]
-fn a_namespace_is_let_go_when_the_restoration_has_failed_twice() {
+fn a_namespace_is_released_after_two_failed_restorations() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let held = of_a(Owner::Plain, later);
     let mut bench = leased(held.clone());
     let mut change = work(bench.step(removed()));
     let failed = || Err((ErrorKind::NotFound, "no socket".to_owned()));
     let effects = bench.changed(change, Some(held.clone()), failed());
-    assert!(!lets_go(&effects) && !begins(&effects), "{effects:?}");
+    assert!(!releases(&effects) && !begins(&effects), "{effects:?}");
     bench.wait(SECOND);
     change = work(bench.step(Input::Timer));
     let effects = bench.changed(change, Some(held), failed());
-    assert!(lets_go(&effects), "{effects:?}");
+    assert!(releases(&effects), "{effects:?}");
     // It may come back.
     assert!(bench.state.ledger.get((KEY, 2)).is_some());
     bench.wait(SECOND * 60);
@@ -96,7 +96,7 @@ fn a_namespace_is_let_go_when_the_restoration_has_failed_twice() {
 }
 
 #[test]
-fn a_change_that_is_under_way_when_its_namespace_goes_is_taken_back() {
+fn a_change_under_way_is_restored_if_its_namespace_disappears() {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
     bench.step(links(KEY, &[link(2, "v0", false)]));
@@ -105,30 +105,30 @@ fn a_change_that_is_under_way_when_its_namespace_goes_is_taken_back() {
     let (effects, _answer) = bench.tc("a", tcgui_shared::tc::TcOperation::Remove);
     let change = work(effects);
     let effects = bench.step(removed());
-    assert!(!lets_go(&effects) && !begins(&effects), "{effects:?}");
+    assert!(!releases(&effects) && !begins(&effects), "{effects:?}");
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let held = of_a(Owner::Plain, later);
     let effects = bench.changed(change, Some(held), Ok((outcome(), Instant::now())));
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     let change = work(effects);
     assert_eq!(change.order.work, TcWork::Restore);
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(lets_go(&effects), "{effects:?}");
+    assert!(releases(&effects), "{effects:?}");
 }
 
 #[test]
-fn a_namespace_that_comes_back_is_not_let_go() {
+fn a_namespace_that_reappears_is_not_released() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let mut bench = leased(of_a(Owner::Plain, later));
     let change = work(bench.step(removed()));
     bench.step(added("a", A));
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     assert!(bench.state.departing.is_empty());
 }
 
 #[test]
-fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
+fn a_namespace_that_reappears_after_a_failed_restoration_is_restored() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let netem = Netem {
         limit: 1000,
@@ -161,7 +161,7 @@ fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
 }
 
 #[test]
-fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_there() {
+fn a_namespace_with_a_new_key_is_restored_under_that_key() {
     let again = NetnsKey::Mounted(AGAIN);
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     // It is known by a recorded reference, or only by its cookie.
@@ -180,7 +180,7 @@ fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_
         bench.wait(SECOND);
         change = work(bench.step(Input::Timer));
         let mut effects = bench.changed(change, Some(held), failed());
-        assert!(lets_go(&effects), "{effects:?}");
+        assert!(releases(&effects), "{effects:?}");
         let asks = |it: &Effect| matches!(it, Effect::Identify(key, _) if *key == again);
         assert_eq!(effects.iter().any(asks), by_cookie, "{effects:?}");
         if by_cookie {
@@ -202,7 +202,7 @@ fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_
 }
 
 #[test]
-fn a_reference_found_later_brings_back_the_leases_of_a_known_namespace() {
+fn a_new_reference_finds_the_leases_of_a_known_namespace() {
     let again = NetnsKey::Mounted(AGAIN);
     let mut bench = Bench::warm();
     let left = of_a(Owner::Plain, Some(BootTime::default()));
@@ -216,21 +216,21 @@ fn a_reference_found_later_brings_back_the_leases_of_a_known_namespace() {
 }
 
 #[test]
-fn a_namespace_whose_links_were_forgotten_is_restored_before_it_is_let_go() {
+fn a_namespace_whose_links_became_unreadable_is_restored_before_its_release() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let mut bench = leased(of_a(Owner::Plain, later));
     let unreadable = InterfacesEvent::Unreadable { key: KEY };
     let effects = bench.step(Input::Interfaces(unreadable));
     assert!(!begins(&effects), "{effects:?}");
     let effects = bench.step(removed());
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     let change = work(effects);
     assert_eq!(
         (&change.order.work, change.lane()),
         (&TcWork::Restore, (KEY, 2))
     );
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(lets_go(&effects), "{effects:?}");
+    assert!(releases(&effects), "{effects:?}");
 }
 
 #[test]

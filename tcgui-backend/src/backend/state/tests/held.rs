@@ -37,7 +37,7 @@ fn tc(publication: &Publication) -> Vec<(String, Option<bool>)> {
 }
 
 #[test]
-fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
+fn a_container_is_listed_after_its_first_dump_and_removed_with_its_process() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(appears(WEB, container("web")));
@@ -67,7 +67,7 @@ fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
 }
 
 #[test]
-fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
+fn a_process_that_ended_before_its_report_is_never_listed() {
     let mut bench = Bench::warm();
     bench.step(appears(WEB, container("web")));
     bench.wait(Duration::from_secs(1));
@@ -81,7 +81,7 @@ fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
 }
 
 #[test]
-fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
+fn a_deleted_namespace_is_not_listed_even_if_its_references_are_still_reported() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -106,7 +106,7 @@ fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
 }
 
 #[test]
-fn what_was_published_under_a_name_is_taken_back_with_it() {
+fn publications_under_a_name_are_removed_with_the_name() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -187,7 +187,7 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
 }
 
 #[test]
-fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
+fn a_lease_ends_after_a_restart_whichever_reference_is_seen_first() {
     let process = || appears(WEB, container("web"));
     for (first, also, seen, key) in [
         (
@@ -218,7 +218,7 @@ fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
 }
 
 #[test]
-fn a_new_way_is_written_into_the_leases_of_its_namespace() {
+fn a_new_reference_is_written_into_the_leases_of_its_namespace() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -275,7 +275,7 @@ fn requests_find_a_namespace_by_any_of_its_names() {
 }
 
 #[test]
-fn what_the_finders_say_of_one_process_is_taken_back_one_by_one() {
+fn each_holder_source_removes_only_its_own_report_of_a_process() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));

@@ -85,7 +85,7 @@ fn stepped(bench: &mut Bench, change: Box<PendingTcChange>) -> Vec<Effect> {
 }
 
 #[test]
-fn an_execution_and_its_lease_go_along_with_the_name_of_the_link() {
+fn an_execution_and_its_lease_follow_a_renamed_link() {
     let mine = claim(1, HOST);
     let mut bench = running(&mine);
     let effects = seen(
@@ -135,7 +135,7 @@ fn an_execution_and_its_lease_go_along_with_the_name_of_the_link() {
 }
 
 #[test]
-fn what_was_published_of_a_link_that_is_gone_is_corrected_once_and_taken_back() {
+fn the_publication_of_a_deleted_link_is_corrected_once_and_removed() {
     let mut bench = Bench::warm();
     seen(&mut bench, &[two("v0", 0, Some(delay(5)))]);
     let v0 = |has_tc| ("v0".to_owned(), has_tc);
@@ -188,7 +188,7 @@ fn another_link_with_the_same_name_and_index_takes_over_no_execution_and_no_leas
 }
 
 #[test]
-fn a_step_that_reaches_another_link_is_taken_back() {
+fn a_step_that_reached_another_link_is_restored() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _answer) = bench.call(&mine, step());
@@ -207,7 +207,7 @@ fn a_step_that_reaches_another_link_is_taken_back() {
 }
 
 #[test]
-fn a_step_that_reaches_a_link_which_came_after_its_own_had_gone_is_taken_back() {
+fn a_step_that_reached_a_later_link_with_the_same_index_is_restored() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _answer) = bench.call(&mine, step());
@@ -225,7 +225,7 @@ fn a_step_that_reaches_a_link_which_came_after_its_own_had_gone_is_taken_back() 
 }
 
 #[test]
-fn a_step_that_waits_does_not_begin_on_another_link() {
+fn a_waiting_step_does_not_begin_on_another_link() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _switched) = bench.request("default", "v0");
@@ -271,7 +271,7 @@ fn the_lease_of_a_request_ends_with_its_link_unless_the_request_reached_the_new_
 }
 
 #[test]
-fn a_look_that_began_before_an_apply_was_done_does_not_end_its_lease() {
+fn a_dump_that_began_before_an_apply_does_not_end_its_lease() {
     // The look saw the new link without the netem, or the time between the old one and the new one.
     for sees in [vec![two("v0", 1, None)], vec![]] {
         let mut bench = Bench::warm();

@@ -378,7 +378,7 @@ fn to_ms(delay: f64) -> u64 {
 }
 
 #[test]
-fn a_removal_with_an_end_does_not_replace_one_that_stays() {
+fn a_removal_with_an_end_does_not_replace_a_permanent_one() {
     for end in [End::TimeToLive, End::Unconfirmed] {
         let mut lab = Lab::new(true);
         lab.take(&Event::Apply { end: None }, 1);
@@ -399,7 +399,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
     #[test]
-    fn requests_take_effect_in_the_order_in_which_they_came(
+    fn requests_take_effect_in_the_order_of_arrival(
         events in prop::collection::vec(event(), 1..40),
     ) {
         let (mut slow, mut quick) = (Lab::new(true), Lab::new(false));

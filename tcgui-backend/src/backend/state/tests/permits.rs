@@ -84,7 +84,7 @@ fn republished(publication: &Publication) -> (bool, bool) {
 }
 
 #[test]
-fn a_refused_impairment_publishes_what_is_in_force() {
+fn a_refused_impairment_publishes_the_state_in_force() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/v*"]));
     for operation in [delay(), TcOperation::Remove, TcOperation::Confirm] {
         let (effects, mut answer) = bench.tc("default", operation);
@@ -110,7 +110,7 @@ fn a_refused_impairment_publishes_what_is_in_force() {
 }
 
 #[test]
-fn refusals_while_something_is_published_come_together_after_it() {
+fn refusals_during_a_publication_are_published_together_after_it() {
     let mut bench = Bench::guarded(policy(false, &["lab/*"], &[]));
     let first = bench.tc("default", delay());
     only_publication(first.0);
@@ -142,7 +142,7 @@ fn a_refused_switch_publishes_the_list_again() {
 }
 
 #[test]
-fn the_links_that_lead_to_the_host_stay_on() {
+fn the_links_through_which_the_host_is_reached_cannot_be_disabled() {
     let mut bench = Bench::guarded(Policy::default());
     let down = InterfaceControlOperation::Disable;
     let (effects, answer) = bench.switch("default", "lo", down);
@@ -171,7 +171,7 @@ fn the_links_that_lead_to_the_host_stay_on() {
 }
 
 #[test]
-fn an_alias_is_refused_as_the_name_is() {
+fn a_request_under_an_alias_is_refused_like_one_under_the_name() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/*"]));
     bench.step(added("root", OWN));
     bench.all_published_now();
@@ -183,7 +183,7 @@ fn an_alias_is_refused_as_the_name_is() {
 }
 
 #[test]
-fn nothing_is_stored_or_started_and_everything_is_read() {
+fn read_only_refuses_changes_and_permits_reads() {
     let at = || ExecutionTarget {
         namespace: "default".to_owned(),
         interface: "v0".to_owned(),
@@ -242,7 +242,7 @@ fn nothing_is_stored_or_started_and_everything_is_read() {
 }
 
 #[test]
-fn steps_are_asked_about_too_and_restorations_are_not() {
+fn steps_are_checked_by_the_policy_and_restorations_are_not() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/v0"]));
     let claim = Claim {
         number: 1,
@@ -336,7 +336,7 @@ fn refused_switches_repeat_the_list_once_a_second_and_the_last_one_counts() {
 }
 
 #[test]
-fn a_refused_switch_of_what_does_not_exist_publishes_nothing() {
+fn a_refused_switch_of_an_unknown_interface_publishes_nothing() {
     let mut bench = Bench::guarded(policy(true, &[], &[]));
     for (netns, interface) in [("nowhere", "v0"), ("default", "v9"), ("../x", "v0")] {
         let down = InterfaceControlOperation::Disable;

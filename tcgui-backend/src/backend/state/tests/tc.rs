@@ -105,7 +105,7 @@ fn delays(publication: &Publication) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn what_was_read_back_is_published_before_the_answer() {
+fn the_result_is_published_before_the_reply() {
     let mut bench = Bench::warm();
     let (effects, mut answer) = bench.tc("default", delay(40.0));
     let change = Bench::begun(effects);
@@ -123,7 +123,7 @@ fn what_was_read_back_is_published_before_the_answer() {
 }
 
 #[test]
-fn a_burst_collapses_to_the_newest_and_all_are_answered() {
+fn a_burst_is_reduced_to_the_newest_request_and_all_are_answered() {
     let mut bench = Bench::warm();
     let (effects, first) = bench.tc("default", delay(1.0));
     let change = Bench::begun(effects);
@@ -165,7 +165,7 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_at_once_by_its_name() {
+fn invalid_values_are_refused_at_once_with_the_name_of_the_field() {
     let mut bench = Bench::warm();
     for (operation, field) in [
         (delay(10_001.0), "delay_ms"),
@@ -211,7 +211,7 @@ fn a_failure_is_answered_and_the_next_change_begins() {
 }
 
 #[test]
-fn a_change_that_the_list_does_not_show_makes_none() {
+fn a_change_that_the_list_does_not_contain_causes_no_list() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let (effects, _answer) = bench.tc("default", delay(1.0));
@@ -226,7 +226,7 @@ fn a_change_that_the_list_does_not_show_makes_none() {
 }
 
 #[test]
-fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
+fn the_list_is_published_before_the_tc_of_a_new_interface() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     bench.publication(links(NetnsKey::Host, &[link(1, "lo", false)]));
@@ -242,7 +242,7 @@ fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
 }
 
 #[test]
-fn a_look_that_began_before_is_older_than_what_was_read_back() {
+fn a_dump_that_began_earlier_does_not_override_a_read_back() {
     let replaced = Link {
         generation: 1,
         ..v0(None)
@@ -273,7 +273,7 @@ fn is_older_than_what_was_read_back(seen: Link) {
 }
 
 #[test]
-fn configurations_are_repeated_for_a_frontend_that_joined() {
+fn configurations_are_repeated_for_a_new_frontend() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let netems = [link(1, "lo", false), v0(Some(netem(5)))];
@@ -297,7 +297,7 @@ fn configurations_are_repeated_for_a_frontend_that_joined() {
 }
 
 #[test]
-fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
+fn shutdown_drops_waiting_work_and_answers_finished_work() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
     let change = Bench::begun(effects);
