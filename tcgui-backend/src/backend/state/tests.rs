@@ -1,4 +1,4 @@
-//! What each input leads to.
+//! Tests of the effects of inputs.
 
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
@@ -66,7 +66,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Nothing was dumped yet.
+    /// Returns a state before the first dump.
     fn cold(namespaces: &[(&str, MountedNamespaceId)]) -> Self {
         let identity = Identity {
             name: "lab".parse().unwrap(),
@@ -106,7 +106,7 @@ impl Bench {
         }
     }
 
-    /// The host has lo and v0, and everything was published.
+    /// Returns a state in which the host has lo and v0 and everything was published.
     fn warm() -> Self {
         let mut bench = Self::cold(&[]);
         bench.publication(links(
@@ -130,7 +130,7 @@ impl Bench {
         effects
     }
 
-    /// Expects the input to lead to a publication, whatever else it leads to.
+    /// Expects a publication among the effects of the input.
     fn publication(&mut self, input: Input) -> Publication {
         let mut effects = self.step(input);
         match effects.pop() {
@@ -139,7 +139,7 @@ impl Bench {
         }
     }
 
-    /// The publication under way is done, and nothing new was due.
+    /// Ends the publication under way, and expects no further effect.
     fn published(&mut self) {
         let effects = self.step(Input::Published(COST));
         assert!(effects.is_empty(), "{effects:?}");
@@ -448,7 +448,7 @@ fn continuous_link_changes_do_not_delay_the_list_without_limit() {
     }
 }
 
-/// Expects a link to be switched now.
+/// Expects a change of a link among the effects.
 fn switching(mut effects: Vec<Effect>) -> Box<PendingLinkChange> {
     match effects.pop() {
         Some(Effect::ChangeLink(change)) => change,

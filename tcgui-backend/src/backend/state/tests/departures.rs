@@ -1,4 +1,4 @@
-//! Namespaces that the daemon lets go of, and those that come back under other names.
+//! Tests of namespaces without references, and of those that reappear under other names.
 
 use super::leases::{begins, lease, outcome, work};
 use super::*;
@@ -6,7 +6,7 @@ use crate::kernel::netem::Netem;
 use crate::lease::{Before, LeaseNetns, Owner};
 
 const KEY: NetnsKey = NetnsKey::Mounted(A);
-/// The same inode number under another name.
+/// A later namespace with the inode number of `A`, under another name.
 const AGAIN: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 9, 9);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,7 +17,7 @@ fn removed() -> Input {
     })
 }
 
-/// An interface in the namespace `a` is under this lease.
+/// Returns a state in which the lease is in force on an interface of the namespace `a`.
 fn leased(lease: Lease) -> Bench {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
@@ -89,7 +89,7 @@ fn a_namespace_is_released_after_two_failed_restorations() {
     change = work(bench.step(Input::Timer));
     let effects = bench.changed(change, Some(held), failed());
     assert!(releases(&effects), "{effects:?}");
-    // It may come back.
+    // The namespace may reappear.
     assert!(bench.state.ledger.get((KEY, 2)).is_some());
     bench.wait(SECOND * 60);
     assert!(!begins(&bench.step(Input::Timer)));
@@ -150,7 +150,7 @@ fn a_namespace_that_reappears_after_a_failed_restoration_is_restored() {
     bench.step(added("a", A));
     bench.wait(SECOND);
     assert!(!begins(&bench.step(Input::Timer)), "it is not seen yet");
-    // It was not watched meanwhile, so its link has a new generation.
+    // The link was not tracked for some time, so it has a new generation.
     let seen_again = Link {
         generation: 7,
         ..link(2, "v0", true)
@@ -164,7 +164,7 @@ fn a_namespace_that_reappears_after_a_failed_restoration_is_restored() {
 fn a_namespace_with_a_new_key_is_restored_under_that_key() {
     let again = NetnsKey::Mounted(AGAIN);
     let later = Some(BootTime::after_boot(SECOND * 1_000));
-    // It is known by a recorded reference, or only by its cookie.
+    // The namespace is recognised by a recorded reference, or only by its cookie.
     for also in [vec![LeaseNetns::from(AGAIN)], vec![]] {
         let by_cookie = also.is_empty();
         let held = Lease {
@@ -191,7 +191,7 @@ fn a_namespace_with_a_new_key_is_restored_under_that_key() {
         }
         let looks = |it: &Effect| matches!(it, Effect::Recheck(key) if *key == again);
         assert!(effects.iter().any(looks), "{effects:?}");
-        // The failures still put it off.
+        // The failures still delay the restoration.
         bench.wait(SECOND * 4);
         let change = work(bench.step(links(again, &[link(2, "v0", true)])));
         assert_eq!(
@@ -253,8 +253,8 @@ fn a_namespace_under_another_name_is_recognised_by_its_cookie() {
         let effects = bench.step(links(again, &[link(2, "v0", true)]));
         assert_eq!(begins(&effects), is_found, "{effects:?}");
     }
-    // The number of an inode is given to other namespaces, so it alone does not suffice. Without a lease that is out of
-    // sight, nobody asks.
+    // The kernel reuses inode numbers, so the number alone is not enough. Without a lease of a lost namespace, no cookie is
+    // read.
     let mut bench = Bench::warm();
     let effects = bench.step(added("again", AGAIN));
     assert!(!effects.iter().any(|it| matches!(it, Effect::Identify(..))));

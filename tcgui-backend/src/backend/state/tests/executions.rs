@@ -1,4 +1,4 @@
-//! Whose an interface is: executions of scenarios among the requests of clients.
+//! Tests of claims: executions of scenarios and client requests for the same interface.
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::netem::{FlatNetem, TcNetemConfig};
@@ -59,14 +59,14 @@ impl Bench {
         (self.step(Input::TcCall(Box::new(call))), answer)
     }
 
-    /// An execution has looked at v0, at which a netem is.
+    /// Returns a state in which an execution has claimed v0, which has a netem.
     pub(super) fn claimed(claim: &Claim) -> Self {
         let mut bench = Self::warm();
         let (effects, mut answer) = bench.call(claim, Asked::Look);
         let change = Self::begun(effects);
         assert_eq!(change.order.work, TcWork::Look);
         bench.done(change, Some(Netem::default()));
-        // Before it is published: a slow client of the bus holds up no execution.
+        // The reply precedes the publication: a slow client of the bus does not delay an execution.
         assert!(answer.try_recv().unwrap().applied_config.is_some());
         bench.step(Input::Published(COST));
         bench
@@ -181,7 +181,7 @@ fn a_change_by_a_client_stops_the_execution_and_reports_it() {
     let (mut effects, _answer) = bench.tc("default", apply());
     assert!(is_lost(&effects.remove(0), Loss::TakenOver), "{effects:?}");
     let change = Bench::begun(effects);
-    // What the execution sent before it heard is not carried out.
+    // A call that the execution sent before it learnt of the loss is not carried out.
     let (effects, mut answer) = bench.call(&mine, step());
     assert!(effects.is_empty(), "{effects:?}");
     assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
@@ -195,7 +195,7 @@ fn a_change_by_a_client_stops_the_execution_and_reports_it() {
         "{message}"
     );
     bench.step(Input::Published(COST));
-    // One that is wrong in itself ends nothing.
+    // An invalid request ends no execution.
     let mut bench = Bench::claimed(&mine);
     let wrong = TcOperation::Apply(FlatNetem {
         loss: 101.0,
@@ -216,7 +216,7 @@ fn a_change_after_a_start_request_is_not_overwritten_by_the_scenario() {
         &effects[..],
         [Effect::Execution(Command::Start(_))]
     ));
-    // The execution looks at the interface only now.
+    // The first look of the execution comes after the change.
     let (effects, _answer) = bench.tc("default", apply());
     let change = Bench::begun(effects);
     let (effects, mut answer) = bench.call(&mine, Asked::Look);
@@ -224,7 +224,7 @@ fn a_change_after_a_start_request_is_not_overwritten_by_the_scenario() {
     assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
     bench.done(change, Some(Netem::default()));
     bench.step(Input::Published(COST));
-    // The next start counts by itself.
+    // The change does not affect the next start.
     drop(bench.execution(start("default", "v0")));
     let (effects, _answer) = bench.call(&claim(2, NetnsKey::Host), Asked::Look);
     assert_eq!(Bench::begun(effects).order.work, TcWork::Look);
@@ -253,7 +253,7 @@ fn an_execution_loses_its_deleted_interface() {
     let mut bench = Bench::claimed(&mine);
     let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
     assert!(is_lost(&effects[0], Loss::Gone), "{effects:?}");
-    // One of the same name is another one.
+    // A new interface with the same name is another interface.
     bench.step(links(NetnsKey::Host, &[link(3, "v0", false)]));
     let (_, mut answer) = bench.call(&mine, step());
     assert!(!answer.try_recv().unwrap().success);
@@ -353,7 +353,7 @@ fn only_work(mut effects: Vec<Effect>) -> Box<PendingTcChange> {
     Bench::begun(effects)
 }
 
-/// The work is done, and the interface is under this lease.
+/// Ends the work with this lease.
 fn done_under(
     bench: &mut Bench,
     change: Box<PendingTcChange>,
@@ -375,7 +375,7 @@ fn done_under(
     bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
 }
 
-/// A scenario has changed v0, and its lease holds.
+/// Returns a state in which a scenario has changed v0 under a lease.
 fn stepped(mine: &Claim) -> (Bench, Lease) {
     let mut bench = Bench::claimed(mine);
     let lease = scenario_lease(&bench);
@@ -428,8 +428,8 @@ fn a_failed_change_ends_only_the_lease_of_a_scenario() {
 fn a_scenario_is_restored_when_its_namespace_reappears() {
     let key = NetnsKey::Mounted(A);
     let mine = claim(1, key);
-    // The namespace goes while the lease holds, and while the step that takes it is under way. What is tried before the
-    // daemon lets go of it fails.
+    // The namespace disappears while the lease is in force, or while the step that records it is under way. The restorations
+    // before the release of the namespace fail.
     for is_under_way in [false, true] {
         let mut bench = Bench::warm();
         bench.step(added("a", A));
@@ -497,11 +497,11 @@ fn starts_on_a_blocked_interface_are_refused_when_its_lane_is_full() {
             refused += 1;
         }
         answers.push(answer);
-        // The execution gives up.
+        // The execution ends.
         bench.call(&other, Asked::Release { owed: false });
     }
     assert_eq!(refused, 198 - 32);
-    // That of the step under way is not forgotten.
+    // The release of the execution whose step is under way is added.
     bench.call(&claim(1, NetnsKey::Host), Asked::Release { owed: false });
     assert_eq!(bench.state.lanes.waiting(V0), 33);
 }

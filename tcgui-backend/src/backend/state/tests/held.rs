@@ -1,4 +1,4 @@
-//! Namespaces that processes hold, and several names of one namespace, in the main loop.
+//! Tests of namespaces that processes hold, and of several names for one namespace.
 
 use tcgui_shared::names::ContainerName;
 
@@ -27,7 +27,7 @@ fn goes(id: ProcessNetnsId) -> Input {
     Input::Held(HolderSource::Containers, HeldEvent::Removed(id))
 }
 
-/// What was published of traffic control: where, and whether there is a netem; `None`: it is taken back.
+/// Returns the publications about traffic control: the namespace, and whether there is a netem. `None`: the publication is removed.
 fn tc(publication: &Publication) -> Vec<(String, Option<bool>)> {
     let entry = |tc: &TcPublication| {
         let update = tc.update.as_ref();
@@ -99,7 +99,7 @@ fn a_deleted_namespace_is_not_listed_even_if_its_references_are_still_reported()
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
     bench.published();
     assert!(bench.step(dead()).is_empty(), "it was said");
-    // Something leads there all the same.
+    // A reference still leads to the namespace.
     bench.wait(Duration::from_secs(1));
     let back = bench.publication(links(key, &[link(2, "eth0", false)]));
     assert_eq!(listed(&back), ["default", "container:web"]);
@@ -145,7 +145,7 @@ fn publications_under_a_name_are_removed_with_the_name() {
         ]
     );
     bench.published();
-    // The name by which it is known first goes; it stays itself.
+    // The first name of the namespace is removed. The key stays.
     bench.wait(Duration::from_secs(1));
     let mut effects = bench.step(goes(WEB));
     let Some(Effect::Publish(unheld)) = effects.pop() else {
@@ -167,7 +167,7 @@ fn publications_under_a_name_are_removed_with_the_name() {
     ));
 }
 
-/// A lease of the link 2 that has ended.
+/// Returns a lease of link 2 that has ended.
 fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
     Lease {
         netns,
@@ -285,7 +285,7 @@ fn each_holder_source_removes_only_its_own_report_of_a_process() {
     let shown = bench.publication(links(key, &[link(1, "lo", false)]));
     assert_eq!(namespaces(&shown)[1].aliases, ["pid:20(nginx)"]);
     bench.published();
-    // The engine ends, its container does not.
+    // The engine ends, but its container does not.
     bench.wait(Duration::from_secs(1));
     let shown = bench.publication(goes(WEB));
     assert_eq!(listed(&shown), ["default", "pid:20(nginx)"]);

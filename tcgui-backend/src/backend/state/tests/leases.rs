@@ -1,4 +1,4 @@
-//! Leases in the main loop: under which one something is changed, when it is ended, what it waits for.
+//! Tests of leases: the lease of each change, when it ends, and what its end waits for.
 
 use tcgui_shared::netem::FlatNetem;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
@@ -47,7 +47,7 @@ impl Bench {
         (self.step(Input::Request(request)), answer)
     }
 
-    /// Refused at once, and nothing begins.
+    /// Expects the request to be refused at once, without any work.
     fn refused(&mut self, request: TcRequest) -> TcResponse {
         let (effects, mut answer) = self.ask(request);
         assert!(effects.is_empty(), "{effects:?}");
@@ -66,7 +66,7 @@ impl Bench {
         Some(Lease::record(held, of, &observed, None, grant))
     }
 
-    /// The kernel did it, and the publication that follows is out.
+    /// Ends the change successfully, and ends the publication that follows.
     pub(super) fn carried_out(
         &mut self,
         change: Box<PendingTcChange>,
@@ -110,7 +110,7 @@ impl Bench {
         answer.map(|(_, response)| response)
     }
 
-    /// Applies and returns the lease that holds then.
+    /// Applies a netem, and returns the lease that is in force then.
     pub(super) fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
         let change = work(self.ask(request).0);
         let lease = self.lease_of(&change).unwrap();
@@ -135,7 +135,7 @@ fn observed() -> Observed {
     observed_netem(None)
 }
 
-/// What a worker reads back where our netem, or nothing, is at the root.
+/// Returns what a worker reads back: our netem at the root, or nothing.
 pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
     let handle = handle::for_tables(Tables::default(), &[]);
     Observed {
@@ -178,7 +178,7 @@ pub(super) fn begins(effects: &[Effect]) -> bool {
     effects.iter().any(is_work)
 }
 
-/// The one piece of work that begins.
+/// Expects exactly one piece of work to begin, and returns it.
 pub(super) fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
     let begun = effects.into_iter().find_map(|effect| match effect {
         Effect::ChangeTc(change) => Some(change),
@@ -291,7 +291,7 @@ fn a_confirmation_waits_for_a_link_change_and_still_counts() {
     assert!(!begins(&effects));
     let busy = bench.refused(confirmation());
     assert_eq!(busy.error_kind, Some(ErrorKind::Busy), "one waits already");
-    // It came in time, though it begins later.
+    // The confirmation arrived in time, although its work begins later.
     bench.wait(SECOND * 4);
     assert!(!begins(&bench.tick()));
     let result = Ok(false);
@@ -435,7 +435,7 @@ fn a_time_to_live_continues_after_a_scenario() {
         let of = (netns(), 2, "v0".to_owned());
         Lease::record(Some(held), of, &observed(), None, grant.clone())
     };
-    // The second step goes on with what the first one found.
+    // The second step keeps the earlier state that the first one recorded.
     let running = step(&step(&alive));
     assert!(running.is_of_a_scenario() && running.ends().is_none());
     bench.state.ledger.settle(V0, Some(running));

@@ -1,4 +1,4 @@
-//! What the operator forbids: nothing begins, the answer names the option, and what is in force is published.
+//! Tests of changes that the operator forbids: no work begins, the response names the option, and the state in force is published.
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::netem::FlatNetem;
@@ -28,7 +28,7 @@ fn delay() -> TcOperation {
 }
 
 impl Bench {
-    /// As [`Self::warm`], with a real loopback and what the operator permits.
+    /// As [`Self::warm`], with a real loopback interface and a policy.
     fn guarded(policy: Policy) -> Self {
         let mut bench = Self::warm();
         bench.state.identity.policy = policy;
@@ -74,7 +74,7 @@ fn only_publication(mut effects: Vec<Effect>) -> Publication {
     }
 }
 
-/// The one configuration that is published: whether there is a netem, and whether late clients get it.
+/// Returns the only published configuration: whether there is a netem, and whether later clients get it.
 fn republished(publication: &Publication) -> (bool, bool) {
     let [tc] = &publication.tc[..] else {
         panic!("{:?}", publication.tc)
@@ -91,11 +91,11 @@ fn a_refused_impairment_publishes_the_state_in_force() {
         let response = answer.try_recv().unwrap();
         assert_eq!(response.error_kind, Some(ErrorKind::Denied));
         assert!(response.message.contains("--protect default/v*"));
-        // It never had a netem, so no publisher stays for it.
+        // The interface never had a netem, so it has no publisher.
         assert_eq!(republished(&only_publication(effects)), (false, false));
         bench.all_published_now();
     }
-    // With a netem of somebody else, that is what is shown.
+    // The netem of another program is published as it is.
     let netem = Some(Netem::default());
     let impaired = Link {
         netem,
@@ -152,7 +152,7 @@ fn the_links_through_which_the_host_is_reached_cannot_be_disabled() {
     assert!(answer.new_state, "it stays up");
     only_publication(effects);
     bench.all_published_now();
-    // Under another name of the host's namespace too.
+    // The same under another name of the host's namespace.
     bench.step(added("root", OWN));
     bench.all_published_now();
     let (_, answer) = bench.switch("root", "lo", down);
@@ -232,7 +232,7 @@ fn read_only_refuses_changes_and_permits_reads() {
         assert_eq!(answer.try_recv().is_ok(), is_refused, "{effects:?}");
         assert_eq!(effects.is_empty(), is_refused, "{effects:?}");
     }
-    // A protected interface starts none; what runs on others is stopped as ever.
+    // No scenario starts on a protected interface. Scenarios on other interfaces can be stopped.
     let mut bench = Bench::guarded(policy(false, &[], &["default/v0"]));
     assert_eq!(category(&mut bench, start()), denied);
     assert_eq!(
@@ -274,7 +274,7 @@ fn steps_are_checked_by_the_policy_and_restorations_are_not() {
     assert_eq!(denied(answer), Some(ErrorKind::Denied));
     assert!(effects.is_empty(), "{effects:?}");
 
-    // It was renamed while the scenario ran.
+    // The namespace or interface was renamed while the scenario ran.
     bench.state.identity.policy = Policy::default();
     let (mut effects, _) = call(&mut bench, super::super::Asked::Look);
     let Some(Effect::ChangeTc(change)) = effects.pop() else {
@@ -327,7 +327,7 @@ fn refused_switches_repeat_the_list_once_a_second_and_the_last_one_counts() {
     assert!(bench.state.wake_at().unwrap() <= bench.moment.now + Duration::from_secs(1));
     bench.wait(Duration::from_secs(1));
     lists += count(&bench.step(Input::Timer));
-    // At 0, 1 and 2 s, and once for what was refused since.
+    // Lists at 0, 1 and 2 s, and one for the refusals since then.
     assert_eq!(lists, 4);
     bench.all_published_now();
     bench.wait(Duration::from_secs(5));
