@@ -383,7 +383,7 @@ impl Inventory {
         let netns = self.all.get(self.by_name.get(netns)?)?;
         let links = &netns.snapshot.as_ref()?.links;
         let mut links = links.iter();
-        let is_its = |link: &&Link| link.altnames.iter().any(|it| wire_text(it) == altname);
+        let is_its = |link: &&Link| link.altnames.iter().any(|name| wire_text(name) == altname);
         InterfaceName::new(&links.find(is_its)?.ifname).ok()
     }
 
@@ -446,7 +446,7 @@ impl Inventory {
             .in_order()
             .filter_map(|netns| netns.counter_targets.clone());
         CounterTargets {
-            namespaces: all.filter(|it| !it.links.is_empty()).collect(),
+            namespaces: all.filter(|target| !target.links.is_empty()).collect(),
         }
     }
 
@@ -482,7 +482,11 @@ impl Inventory {
         };
         let links = match (&netns.snapshot, &netns.shown) {
             (Some(snapshot), Some(shown)) => LinkFacts::Seen {
-                shown: shown.links().iter().map(|it| it.name.to_wire()).collect(),
+                shown: shown
+                    .links()
+                    .iter()
+                    .map(|link| link.name.to_wire())
+                    .collect(),
                 count: snapshot.links.len(),
                 began: snapshot.began,
             },

@@ -222,11 +222,11 @@ impl Task {
             .map(|_| (self.look_at, self.engine_sockets.wake_at()));
         let (look, retry) = looks.unwrap_or_default();
         let engines = || 0..self.sockets.len();
-        let list = engines().filter_map(|it| self.list_at(it)).min();
-        let stable = engines().filter_map(|it| self.stable_at(it)).min();
-        let waiting = engines().filter(|it| self.registry.is_waiting(*it));
+        let list = engines().filter_map(|engine| self.list_at(engine)).min();
+        let stable = engines().filter_map(|engine| self.stable_at(engine)).min();
+        let waiting = engines().filter(|engine| self.registry.is_waiting(*engine));
         let allowed = waiting
-            .filter_map(|it| self.followed[it].looks.not_before())
+            .filter_map(|engine| self.followed[engine].looks.not_before())
             .min();
         let all = [look, retry, list, stable, allowed];
         all.into_iter().flatten().min()

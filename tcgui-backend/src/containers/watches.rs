@@ -126,7 +126,7 @@ impl SocketWatches {
             }
         };
         let moved = self.moved.swap(false, Ordering::Relaxed);
-        let wanted: BTreeSet<_> = self.sockets.iter().flat_map(|it| anchors(it)).collect();
+        let wanted: BTreeSet<_> = self.sockets.iter().flat_map(|path| anchors(path)).collect();
         let mut result = Ok(());
         self.placed.retain(|path| {
             let stays = !moved && wanted.contains(path);
@@ -161,12 +161,12 @@ impl SocketWatches {
         };
         // A path through a symbolic link, such as `/var/run`, has other names.
         let paths = self.sockets.iter().cloned();
-        let real = self.sockets.iter().filter_map(|it| nearest(it));
+        let real = self.sockets.iter().filter_map(|path| nearest(path));
         Handler {
-            sockets: self.sockets.iter().filter_map(|it| name(it)).collect(),
+            sockets: self.sockets.iter().filter_map(|path| name(path)).collect(),
             directories: paths
                 .flat_map(|path| above(&path))
-                .chain(real.filter_map(|it| name(&it)))
+                .chain(real.filter_map(|path| name(&path)))
                 .collect(),
             moved: Arc::clone(&self.moved),
             sockets_changed: Arc::clone(&self.sockets_changed),
@@ -176,7 +176,7 @@ impl SocketWatches {
 
 /// Returns the nearest directory above a path that exists, without links in its own path.
 fn nearest(path: &Path) -> Option<PathBuf> {
-    let resolved = |path: &Path| path.canonicalize().ok().filter(|it| it.is_dir());
+    let resolved = |path: &Path| path.canonicalize().ok().filter(|real| real.is_dir());
     path.ancestors().skip(1).find_map(resolved)
 }
 

@@ -231,7 +231,7 @@ impl Task {
 fn log_errors(before: &[LoadError], errors: &[LoadError]) {
     let known: HashSet<_> = before
         .iter()
-        .map(|it| (&it.file_path, &it.error.message))
+        .map(|error| (&error.file_path, &error.error.message))
         .collect();
     for LoadError { file_path, error } in errors {
         if !known.contains(&(file_path, &error.message)) {
@@ -388,7 +388,10 @@ fn check_room(
     scenario: &NetworkScenario,
     library: &Library,
 ) -> Result<(), ScenarioError> {
-    let there = library.scenarios.iter().map(|it| it.steps.len());
+    let there = library
+        .scenarios
+        .iter()
+        .map(|scenario| scenario.steps.len());
     if there.sum::<usize>() + scenario.steps.len() <= MAX_STEPS {
         return Ok(());
     }

@@ -198,7 +198,11 @@ impl Watches {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let wanted: BTreeSet<_> = self.directories.iter().flat_map(|it| anchors(it)).collect();
+        let wanted: BTreeSet<_> = self
+            .directories
+            .iter()
+            .flat_map(|path| anchors(path))
+            .collect();
         for path in &self.placed {
             // The path may be another directory by now. An error means that the watch no longer exists.
             if moved || !wanted.contains(path) {

@@ -351,7 +351,8 @@ impl Doorbells {
         for parent in parents {
             parents_watched &= place(Doorbell::ParentWatch, parent);
         }
-        self.directory_watched = directory.is_some_and(|it| place(Doorbell::DirectoryWatch, it));
+        self.directory_watched =
+            directory.is_some_and(|directory| place(Doorbell::DirectoryWatch, directory));
         self.parents_watched = parents_watched;
         self.watcher = Some(watcher);
     }

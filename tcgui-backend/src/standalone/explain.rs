@@ -79,7 +79,11 @@ pub async fn explain(
             };
             let status = look.watcher.status().ask(asked).await;
             let status = status.ok_or_else(|| "the watcher has ended".to_owned());
-            let last_event = look.links.tracker.as_ref().map(|it| it.last_event_at());
+            let last_event = look
+                .links
+                .tracker
+                .as_ref()
+                .map(|tracker| tracker.last_event_at());
             (status, links, aliases, last_event)
         }
         Err(err) => (Err(err), LinkFacts::Unknown, Vec::new(), None),
@@ -165,7 +169,7 @@ impl StandaloneScan {
             Some(known.inode()) == inode && own != Some(other.as_os_str())
         });
         let wire = |(other, _)| NamespaceName::named(other).ok();
-        let aliases = others.filter_map(wire).map(|it| it.to_wire()).collect();
+        let aliases = others.filter_map(wire).map(|name| name.to_wire()).collect();
         let links = match self.read(key).await {
             Ok(snapshot) => {
                 let names = snapshot.links.iter();

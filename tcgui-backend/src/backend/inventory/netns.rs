@@ -103,7 +103,7 @@ impl Netns {
     pub(super) fn show(&mut self, setting: &Setting) -> bool {
         let (shown, counter_targets) = (self.shown.take(), self.counter_targets.take());
         self.make_shown(setting);
-        let json = |shown: &Option<Shown>| shown.as_ref().map(|it| it.json().cloned());
+        let json = |shown: &Option<Shown>| shown.as_ref().map(|shown| shown.json().cloned());
         json(&shown) != json(&self.shown) || counter_targets != self.counter_targets
     }
 
@@ -138,7 +138,8 @@ impl Netns {
         if stored.is_some_and(|stored| stored.began > snapshot.began) {
             return;
         }
-        self.read_back.retain(|_, it| it.at > snapshot.began);
+        self.read_back
+            .retain(|_, read_back| read_back.at > snapshot.began);
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
             newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())

@@ -123,7 +123,9 @@ impl Views {
             }
             NamespaceName::Container(name) => {
                 let mut all = self.containers.values();
-                let found = all.find(|(id, it)| containers.name(it, *id).as_ref() == Some(name))?;
+                let found = all.find(|(id, container)| {
+                    containers.name(container, *id).as_ref() == Some(name)
+                })?;
                 Some(NetnsRef::Process(found.0))
             }
             NamespaceName::Process(_) => {
@@ -140,7 +142,7 @@ impl Views {
         &self,
         containers: &ContainerNames,
     ) -> Vec<(NamespaceName, Option<Arc<Container>>)> {
-        let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|it| is_podmans(it));
+        let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|name| is_podmans(name));
         // Names of directory entries are always valid.
         let named = |name: &OsString| Some((NamespaceName::named(name).ok()?, None));
         let contained = |(id, container): &(ProcessNetnsId, Arc<Container>)| {

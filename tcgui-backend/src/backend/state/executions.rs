@@ -311,8 +311,8 @@ impl State {
             }
             self.claims.claim(lane, &claim, &found.link);
             let named = self.inventory.find(&netns, &interface).ok();
-            let named = named.filter(|it| (it.key, it.link.ifindex) == lane);
-            found.named = named.and_then(|it| it.named);
+            let named = named.filter(|found| (found.key, found.link.ifindex) == lane);
+            found.named = named.and_then(|found| found.named);
         }
         let order = self.order(found, work);
         let requester = Some(Requester::Execution(reply));
