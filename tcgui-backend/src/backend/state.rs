@@ -328,7 +328,7 @@ impl State {
         let noted = self.inventory.set_links(key, snapshot);
         self.follow_claims(key, &links, effects);
         if noted != ChangeResult::Unknown {
-            self.leases_of(key, &present, began, effects);
+            self.end_leases_of_missing_links(key, &present, began, effects);
             self.follow_links(key, began, effects);
         }
         match noted {

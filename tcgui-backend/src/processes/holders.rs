@@ -60,14 +60,14 @@ impl Holders {
     ///
     /// A namespace is removed if it had no known process before this scan either. One scan may miss a process that
     /// moves, both in its old and in its new namespace.
-    pub(super) fn observe_all(&mut self, away: Vec<Process>) {
+    pub(super) fn observe_all(&mut self, processes: Vec<Process>) {
         self.members.clear();
         self.beyond_limit = false;
         for space in self.spaces.values_mut() {
             space.members.clear();
         }
         let suspected = std::mem::take(&mut self.doubtful);
-        for process in away {
+        for process in processes {
             self.insert(process);
         }
         let mut gone = Vec::new();
@@ -91,15 +91,15 @@ impl Holders {
     }
 
     /// Handles a look at one process. `None`: it is in the daemon's namespace, or has ended.
-    pub(super) fn observe(&mut self, pid: i32, away: Option<Process>) {
+    pub(super) fn observe(&mut self, pid: i32, process: Option<Process>) {
         let known = self.members.get(&pid).copied();
         let same = |process: &Process| known == Some((process.id.inode(), age(process.id)));
-        if !away.as_ref().is_some_and(same)
+        if !process.as_ref().is_some_and(same)
             && let Some((inode, age)) = known
         {
             self.remove(pid, inode, age);
         }
-        if let Some(process) = away {
+        if let Some(process) = process {
             self.insert(process);
         }
     }

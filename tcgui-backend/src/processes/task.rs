@@ -13,7 +13,7 @@ use super::cpu_meter::CpuMeter;
 use super::doorbell::Doorbell;
 use super::holder_exits::HolderExits;
 use super::holders::Holders;
-use super::probe::{Probe, Scan, Seen};
+use super::probe::{Probe, ProcessNetns, Scan};
 use super::scan_scheduler::{Due, Look, ScanScheduler};
 use super::{ProcessesConfig, ProcessesError};
 use crate::blocking;
@@ -194,15 +194,15 @@ impl Task {
             Some(Look::Everything) => self.scan(),
             Some(Look::Some(due)) => {
                 for due @ Due { pid, .. } in due {
-                    let away = match probe.look(pid) {
-                        Seen::Home => {
+                    let process = match probe.look(pid) {
+                        ProcessNetns::Own => {
                             self.scan_scheduler.still_in_own_netns(now(), due);
                             None
                         }
-                        Seen::Away(process) => Some(process),
-                        Seen::Nowhere => None,
+                        ProcessNetns::Other(process) => Some(process),
+                        ProcessNetns::Unknown => None,
                     };
-                    self.holders.observe(pid, away);
+                    self.holders.observe(pid, process);
                 }
             }
         }
@@ -225,10 +225,10 @@ impl Task {
         if scan.denied > 0 && !std::mem::replace(&mut self.logged.denied, true) {
             log_denied(scan.denied);
         }
-        match scan.away {
-            Ok(away) => {
+        match scan.in_other_netns {
+            Ok(processes) => {
                 self.logged.unreadable = false;
-                self.holders.observe_all(away);
+                self.holders.observe_all(processes);
             }
             Err(err) => {
                 let retry = now() + self.config.degraded_sweep_interval;

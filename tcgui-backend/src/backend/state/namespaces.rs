@@ -73,7 +73,7 @@ impl State {
                 // It has come back before the daemon let go of it. Its links are still to be seen, and get new generations.
                 self.namespace_lost(key, effects);
             }
-            self.leases_met(key, effects);
+            self.match_leases(key, effects);
             effects.push(Effect::Track(key, netns_ref));
         }
     }

@@ -50,7 +50,7 @@ impl State {
     }
 
     /// Handles a dump of a namespace: ends the leases of links that no longer exist.
-    pub(in crate::backend::state) fn leases_of(
+    pub(in crate::backend::state) fn end_leases_of_missing_links(
         &mut self,
         key: NetnsKey,
         present: &BTreeSet<u32>,
@@ -106,7 +106,7 @@ impl State {
     }
 
     /// Handles a new reference to a namespace. Leases of the namespace may be known by this reference only.
-    pub(in crate::backend::state) fn leases_met(
+    pub(in crate::backend::state) fn match_leases(
         &mut self,
         key: NetnsKey,
         effects: &mut Vec<Effect>,
@@ -149,7 +149,7 @@ impl State {
         self.ledger.lost(key, now.unwrap_or_default());
         let known = self.inventory.key_beside(key);
         if let Some(known) = known.filter(|known| *known != key) {
-            self.leases_met(known, effects);
+            self.match_leases(known, effects);
         }
     }
 
