@@ -229,12 +229,12 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn saw(&mut self, process: &Process, world: &World) {
+    fn observe(&mut self, process: &Process, world: &World) {
         let (_, netns) = world.processes[&process.id.pid()];
         self.numbers.insert(process.id, netns);
     }
 
-    fn hear(&mut self, event: &HeldEvent, world: &World) {
+    fn handle(&mut self, event: &HeldEvent, world: &World) {
         match event {
             HeldEvent::Added(holder) => {
                 let of_inode = self.holders.entry(holder.id.inode()).or_default();
@@ -307,13 +307,13 @@ impl Run {
             Step::LookAt(pid) => {
                 let seen = self.world.look(pid);
                 seen.iter()
-                    .for_each(|process| self.consumer.saw(process, &self.world));
+                    .for_each(|process| self.consumer.observe(process, &self.world));
                 self.holders.observe(pid, seen);
             }
             Step::LookAtAll => {
                 let seen = self.world.look_at_all();
                 seen.iter()
-                    .for_each(|process| self.consumer.saw(process, &self.world));
+                    .for_each(|process| self.consumer.observe(process, &self.world));
                 self.holders.observe_all(seen);
             }
             Step::TellEnds => {
@@ -339,7 +339,7 @@ impl Run {
     fn deliver(&mut self, count: usize) {
         for _ in 0..count {
             match self.holders.next_event() {
-                Some(event) => self.consumer.hear(&event, &self.world),
+                Some(event) => self.consumer.handle(&event, &self.world),
                 None => return assert!(!self.holders.has_events()),
             }
         }
