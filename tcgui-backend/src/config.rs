@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_looked_at_only_when_asked_for() {
+    fn processes_are_scanned_only_with_the_option() {
         assert_eq!(config(&[]).unwrap().processes, None);
         let options = ["--process-namespaces", "--sweep-interval", "5s"];
         let expected = ProcessesConfig {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_option() {
         let error = |args: &[&str]| config(args).unwrap_err().to_string();
         assert!(error(&["--name", "a/b"]).contains("--name"));
         assert!(error(&["--name", ""]).contains("--name"));

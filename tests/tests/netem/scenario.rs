@@ -291,7 +291,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_ends_a_scenario_before_its_time,
+    a_request_or_a_deletion_ends_a_scenario_early,
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
         started_with_pair(scene)?;

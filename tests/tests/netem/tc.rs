@@ -117,7 +117,7 @@ const NEAR: (&str, &str) = ("default", "near");
 
 lab_test!(
     #[ignore = "needs netem"]
-    sliders_move_what_the_kernel_does,
+    each_slider_request_changes_the_netem_of_the_kernel,
     |scene| {
         started_with_pair(scene)?;
         for at in [NEAR, FAR] {
@@ -184,7 +184,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_only_frontends_send,
+    requests_that_only_frontends_send_are_accepted,
     |scene| {
         started_with_pair(scene)?;
         // Reordering alone: the delay that it needs is added, and said.
@@ -301,7 +301,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_others_do_with_tc_is_shown,
+    changes_by_other_programs_are_published,
     |scene| {
         started_with_pair(scene)?;
         let shows = |what: &str, delay: Value| {
@@ -339,7 +339,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_others_configured_is_theirs,
+    qdiscs_of_other_programs_are_not_replaced,
     |scene| {
         started_with_pair(scene)?;
         let slow = apply(&[("delay_ms", json!(5.0))]);
@@ -469,7 +469,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_goes_between_request_and_apply_is_a_failure,
+    an_interface_deleted_before_the_apply_is_reported_as_a_failure,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start()?;
@@ -495,7 +495,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    late_frontends_see_what_is_in_force,
+    later_frontends_get_the_configuration_in_force,
     |scene| {
         started_with_pair(scene)?;
         change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;

@@ -207,7 +207,7 @@ fn events_lost_during_a_dump_make_the_next_dump_unsure_too() {
 }
 
 #[test]
-fn missed_events_make_the_next_dump_unsure() {
+fn after_missed_events_a_changed_link_gets_a_new_generation() {
     let v1 = Link::sample(1, "v1");
     let made_anew = Link {
         fingerprint: 9,
@@ -265,7 +265,7 @@ fn another_namespace_with_the_same_key_has_new_generations() {
 }
 
 #[test]
-fn a_dump_by_an_id_that_was_removed_meanwhile_is_repeated() {
+fn a_dump_by_an_id_that_was_removed_during_it_is_repeated() {
     let (a, b) = ([Link::sample(1, "v1")], [Link::sample(1, "v2")]);
     for event in [KernelEvent::NsidRemoved(ID), KernelEvent::Lost] {
         let (mut bench, _) = Bench::named(&a);

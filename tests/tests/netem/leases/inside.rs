@@ -186,7 +186,7 @@ fn scenario(scene: &Scene, request: &Value) -> anyhow::Result<Value> {
 
 lab_test!(
     #[ignore = "needs netem"]
-    a_time_to_live_goes_on_after_a_scenario,
+    a_time_to_live_continues_after_a_scenario,
     |scene| {
         started_with_pair(scene)?;
         let far = json!({"namespace": FAR.0, "interface": FAR.1});
@@ -261,7 +261,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_somebody_changed_is_theirs,
+    a_lease_does_not_restore_over_the_change_of_another_program,
     |scene| {
         started_with_pair(scene)?;
         let short = json!({ "ttl_ms": short_ms() });
@@ -408,7 +408,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    without_a_state_directory_what_needs_none_works,
+    changes_without_a_lease_work_without_a_state_directory,
     |scene| {
         pair("blue")?;
         fs::write("/var/lib/file", "")?;
@@ -476,7 +476,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_was_refused_is_shown_as_it_is_in_force,
+    a_refused_request_publishes_the_state_in_force,
     |scene| {
         started_with_pair(scene)?;
         delay(scene, FAR, 40, &Value::Null)?;

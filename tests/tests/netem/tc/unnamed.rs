@@ -137,7 +137,7 @@ fn statistics_and_diagnostics(scene: &Scene, name: &str) -> anyhow::Result<()> {
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_only_a_process_holds_is_impaired_as_any,
+    a_namespace_that_only_a_process_holds_is_impaired_like_others,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start_with(&["--process-namespaces"])?;
@@ -167,7 +167,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    a_name_that_is_a_link_goes_with_its_process_while_it_is_impaired,
+    a_linked_name_disappears_with_its_process_while_it_is_impaired,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start()?;
