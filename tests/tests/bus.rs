@@ -67,7 +67,7 @@ mod tests {
     /// Memory in bytes that the daemon may keep for a client that does not read.
     const KEPT: u64 = 32 * 1024 * 1024;
 
-    /// Limits for other clients meanwhile. A debug build with a thousand namespaces needs a tenth of each.
+    /// Limits for other clients during the flood. A debug build with a thousand namespaces needs a tenth of each.
     #[derive(Debug, Clone, Copy)]
     struct Bounds {
         list: Duration,

@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
     pub(crate) took_ns: Option<i64>,
     /// Number of things that were not seen.
     pub(crate) missed: usize,
-    /// Arrivals of lists meanwhile on `CLOCK_MONOTONIC`, including those of concurrent orders.
+    /// Arrivals of lists during the order on `CLOCK_MONOTONIC`, including those of concurrent orders.
     pub(crate) lists: Vec<u64>,
 }
 

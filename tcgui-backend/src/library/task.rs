@@ -59,7 +59,7 @@ enum Input {
 /// The library actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
-    /// `None` while a blocking thread uses it. Requests wait in their channel meanwhile.
+    /// `None` while a blocking thread uses it. Until then, requests wait in their channel.
     store: Option<LibraryStore>,
     work: JoinSet<Done>,
     library: watch::Sender<Arc<Library>>,

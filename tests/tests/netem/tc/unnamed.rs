@@ -1,4 +1,4 @@
-//! Everything that works on a named namespace, on one that only a process holds.
+//! Tests of named namespaces, repeated with a namespace that only a process holds.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,7 +20,7 @@ use tcgui_tests::wait::{patience, wait_for};
 /// Time for a sweep of /proc; ten times as long on an emulated processor.
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// Where the daemon writes what is to end.
+/// The directory for leases.
 const LEASES: &str = "/var/lib/tcgui/leases";
 
 fn root(process: &Companion) -> anyhow::Result<String> {
@@ -179,17 +179,17 @@ lab_test!(
     }
 );
 
-/// The process ends while its link is impaired for a time: nothing of that keeps the namespace.
+/// Ends the process while its link is under a lease, and checks that the namespace is not kept alive.
 fn dies_impaired(scene: &Scene, name: &str, holder: Companion) -> anyhow::Result<()> {
     delay(scene, name, 70, &json!({"ttl_ms": 600_000}))?;
     ensure!(leases() > 0, "no lease is kept");
     holder.kill()?;
-    // The other end goes with the namespace, unless somebody keeps it.
+    // The other end disappears with the namespace, unless the daemon keeps it alive.
     let there = || if_nametoindex("near").is_ok();
     let limit = Duration::from_secs(1);
     wait_for("the veth is gone", limit, there, |it| !*it)?;
     scene.wait_for("the entry is gone", |state| state.namespace(name).is_none())?;
-    // As for a name that goes: the daemon restores the interface before it lets go of the namespace.
+    // As for a removed name, the daemon restores the interface before it releases the namespace.
     wait_for("no lease is left", SOON, leases, |it| *it == 0)?;
     let token = format!("tcgui/default/tc/{name}/far/@adv/pub/**");
     let tokens = || scene.client().and_then(|client| client.tokens(&token));
