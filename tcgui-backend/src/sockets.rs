@@ -173,7 +173,7 @@ impl NetnsSockets {
         let mut others = self.lock();
         let used = others
             .iter()
-            .filter(|(it, inside)| **it != key && inside.is_used(now));
+            .filter(|(other, inside)| **other != key && inside.is_used(now));
         let used = used.count();
         if used >= MOST_USED {
             return;
@@ -222,7 +222,7 @@ impl NetnsSockets {
                 closed.extend(inside.idle.take());
             }
         }
-        let next = others.values().filter_map(|it| it.used_until).min();
+        let next = others.values().filter_map(|inside| inside.used_until).min();
         drop(others);
         drop(closed);
         next
@@ -320,7 +320,10 @@ impl NetnsSockets {
         if key == NetnsKey::Host {
             return self.host.run_here(request);
         }
-        let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
+        let idle = self
+            .lock()
+            .get_mut(&key)
+            .and_then(|inside| inside.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,
             None => self.open(netns_refs)?,

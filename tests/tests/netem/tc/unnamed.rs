@@ -1,4 +1,4 @@
-//! Everything that works on a named namespace, on one that only a process holds.
+//! Tests of named namespaces, repeated with a namespace that only a process holds.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -21,7 +21,7 @@ use tcgui_tests::wait::{patience, wait_for};
 /// because it spends 1.25 % of a processor on sweeps.
 const SWEEP: Duration = Duration::from_secs(15);
 
-/// Where the daemon writes what is to end.
+/// The directory for leases.
 const LEASES: &str = "/var/lib/tcgui/leases";
 
 fn root(process: &Companion) -> anyhow::Result<String> {
@@ -138,7 +138,7 @@ fn statistics_and_diagnostics(scene: &Scene, name: &str) -> anyhow::Result<()> {
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_only_a_process_holds_is_impaired_as_any,
+    a_namespace_that_only_a_process_holds_is_impaired_like_others,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start_with(&["--process-namespaces"])?;
@@ -154,7 +154,12 @@ lab_test!(
         delay(scene, &name, 40, &json!({}))?;
         wait_root(&holder, "delay 40ms", true)?;
         statistics_and_diagnostics(scene, &name)?;
-        delay(scene, &name, 60, &json!({"ttl_ms": 2000 * patience().min(10)}))?;
+        delay(
+            scene,
+            &name,
+            60,
+            &json!({"ttl_ms": 2000 * patience().min(10)}),
+        )?;
         wait_root(&holder, "delay 60ms", true)?;
         ensure!(leases() > 0, "no lease is kept");
         wait_root(&holder, "delay 60ms", false)?;
@@ -169,7 +174,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    a_name_that_is_a_link_goes_with_its_process_while_it_is_impaired,
+    a_linked_name_disappears_with_its_process_while_it_is_impaired,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start()?;
@@ -181,7 +186,7 @@ lab_test!(
     }
 );
 
-/// The process ends while its link is impaired for a time: nothing of that keeps the namespace.
+/// Ends the process while its link is under a lease, and checks that the namespace is not kept alive.
 fn dies_impaired(
     scene: &Scene,
     name: &str,
@@ -191,11 +196,11 @@ fn dies_impaired(
     delay(scene, name, 70, &json!({"ttl_ms": 600_000}))?;
     ensure!(leases() > 0, "no lease is kept");
     holder.kill()?;
-    // The other end goes with the namespace, unless somebody keeps it.
+    // The other end disappears with the namespace, unless the daemon keeps it alive.
     let there = || if_nametoindex("near").is_ok();
     wait_for("the veth is gone", limit, there, |it| !*it)?;
     scene.wait_for("the entry is gone", |state| state.namespace(name).is_none())?;
-    // As for a name that goes: the daemon restores the interface before it lets go of the namespace.
+    // As for a removed name, the daemon restores the interface before it releases the namespace.
     wait_for("no lease is left", SOON, leases, |it| *it == 0)?;
     let token = format!("tcgui/default/tc/{name}/far/@adv/pub/**");
     let tokens = || scene.client().and_then(|client| client.tokens(&token));
