@@ -54,6 +54,10 @@ if [ "$(id -u)" -ne 0 ]; then
     echo "test.sh: the end-to-end tests make namespaces: run as root (sudo -E scripts/test.sh)" >&2
     exit 1
 fi
+command -v cargo >/dev/null || {
+    echo "test.sh: no cargo: install a Rust toolchain (https://rustup.rs), or keep your PATH: sudo -E env \"PATH=\$PATH\" scripts/test.sh" >&2
+    exit 1
+}
 scripts/install-needs.sh cc=build-essential ip=iproute2 unshare=util-linux setpriv=util-linux \
     dockerd=docker.io docker=docker.io podman=podman runc=runc iptables=iptables perl=perl-base busybox=busybox-static
 TCGUI_NETEM_KERNEL=$(scripts/with-netem.sh "${kernel[@]}" --choose)

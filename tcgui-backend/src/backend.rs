@@ -51,7 +51,7 @@ use crate::containers::{self, ContainersConfig};
 use crate::diagnostics::Diagnostics;
 use crate::error::{BoxError, chain};
 use crate::execution;
-use crate::interfaces::{self, InterfacesEvent, InterfacesHandle, KernelLinks, Strangers};
+use crate::interfaces::{self, InterfacesEvent, InterfacesHandle, KernelLinks, UnknownNamespaces};
 use crate::kernel::netns::NetnsFiles;
 use crate::kernel::private_dir::Distrust;
 use crate::kernel::process;
@@ -308,12 +308,12 @@ fn open_interfaces(
 ) -> Result<OpenedInterfaces, RtnetlinkError> {
     let looks = Rtnetlink::open_from(observer, LOOKS)?;
     let links = KernelLinks::open(looks, files, sockets.clone())?;
-    let strangers = match config.processes {
-        Some(_) => Strangers::Report,
-        None => Strangers::Ignore,
+    let unknown_namespaces = match config.processes {
+        Some(_) => UnknownNamespaces::Report,
+        None => UnknownNamespaces::Ignore,
     };
     let sweep = config.watch.sweep_interval * LINK_SWEEP;
-    Ok(interfaces::open(links, sweep, strangers))
+    Ok(interfaces::open(links, sweep, unknown_namespaces))
 }
 
 fn open_counters(

@@ -24,7 +24,7 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Log each decision [default: off]. RUST_LOG selects in more detail
+    /// Enable debug messages in the log [default: off]. RUST_LOG selects in more detail
     #[arg(short, long)]
     pub verbose: bool,
 

@@ -1,8 +1,16 @@
-//! The wall clock, only for times in messages. Decisions use the monotonic clock.
+//! The clocks: the monotonic clock for decisions, the wall clock only for times in messages.
 
+use std::time::Instant;
+#[cfg(feature = "daemon")]
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Returns the time of Tokio's monotonic clock, which tests can pause.
+pub(crate) fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Returns the wall clock in seconds since the Unix epoch. 0: the clock is set to an earlier time.
+#[cfg(feature = "daemon")]
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -10,6 +18,7 @@ pub(crate) fn unix_seconds() -> u64 {
 }
 
 /// Returns the wall clock in milliseconds since the Unix epoch. 0: the clock is set to an earlier time.
+#[cfg(feature = "daemon")]
 pub(crate) fn unix_milliseconds() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

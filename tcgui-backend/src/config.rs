@@ -1,4 +1,4 @@
-//! A validated configuration: what the command line means, or what is wrong with it.
+//! The validated configuration from the command line, or the error in it.
 
 mod endpoint;
 mod tls;
@@ -20,10 +20,10 @@ use crate::tc::plan::ForeignQdiscs;
 pub use endpoint::check_endpoint;
 pub use tls::{TlsError, TlsFiles};
 
-/// Where released frontends look for a backend on their own host.
+/// The endpoint at which released frontends look for a backend on their own host.
 pub const DEFAULT_LISTEN: &str = "tcp/127.0.0.1:7447";
 
-/// Everything the daemon needs to know to run.
+/// The configuration of the daemon.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The backend's name in every key.
@@ -32,33 +32,33 @@ pub struct Config {
     pub exclude_loopback: bool,
     /// Create the netns directory if it is missing.
     pub create_netns_dir: bool,
-    /// Read links by the kernel's namespace ids, or over sockets inside.
+    /// Read links by namespace ids. If false, read them over sockets inside the namespaces.
     pub namespace_ids: bool,
-    /// Where container engines listen; `None`: containers are not looked for.
+    /// The sockets of container engines. `None`: containers are not followed.
     pub containers: Option<ContainersConfig>,
-    /// How to look for namespaces that processes hold, if at all.
+    /// The scan intervals for namespaces that processes hold. `None`: processes are not scanned.
     pub processes: Option<ProcessesConfig>,
-    /// What may be destroyed for a netem.
+    /// Whether a netem may replace the qdisc of another program.
     pub foreign_qdiscs: ForeignQdiscs,
     /// The bus session.
     pub bus: BusConfig,
-    /// The netns directory and how often to look at it.
+    /// The netns directory and the sweep intervals.
     pub watch: WatchConfig,
-    /// How often counters and rates are published.
+    /// The interval of counters and rates.
     pub bandwidth_interval: Duration,
-    /// Where presets and scenarios come from.
+    /// The directories of presets and scenarios.
     pub library: LibraryConfig,
-    /// Where leases are written.
+    /// The state directory. It contains the files of leases.
     pub state_dir: PathBuf,
-    /// How long a change holds about which nothing is said.
+    /// Lifetime of a change whose request sets none. `None`: it stays.
     pub default_ttl: Option<Duration>,
-    /// What scenarios did stays when the daemon stops in order.
+    /// Keep the changes of scenarios when the daemon stops in order.
     pub keep_on_exit: bool,
-    /// Which changes are permitted.
+    /// The permitted changes.
     pub policy: Policy,
 }
 
-/// How the bus session is opened.
+/// The settings of the bus session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
     /// Peer or client.
@@ -73,28 +73,28 @@ pub struct BusConfig {
     pub tls: TlsFiles,
 }
 
-/// What is wrong with the command line.
+/// Why a command line is not valid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The name cannot be part of a key.
     #[error("--name {name:?} is not a backend name")]
     Name {
-        /// As given.
+        /// The name as given.
         name: String,
-        /// What is wrong with it.
+        /// The error of the name.
         #[source]
         err: NameError,
     },
-    /// A client only connects.
+    /// A client does not listen.
     #[error("--zenoh-listen needs --zenoh-mode peer: a client does not listen")]
     ClientListens,
-    /// The same endpoint twice.
+    /// The same endpoint was given twice.
     #[error("duplicate endpoint {endpoint:?} (peers always listen on {DEFAULT_LISTEN})")]
     Duplicate {
-        /// As given.
+        /// The endpoint as given.
         endpoint: String,
     },
-    /// Nobody to connect to.
+    /// The client has no endpoint to connect to and no scouting.
     #[error(
         "--zenoh-mode client with --no-multicast needs --zenoh-connect: otherwise it finds no router"
     )]
@@ -105,32 +105,32 @@ pub enum ConfigError {
          unencrypted: choose another port"
     )]
     BuiltInPort {
-        /// As given.
+        /// The endpoint as given.
         endpoint: String,
     },
     /// `tls/` and `quic/` without a certificate.
     #[error("endpoint {endpoint:?} needs --tls-cert and --tls-key")]
     NoCertificate {
-        /// As given.
+        /// The endpoint as given.
         endpoint: String,
     },
     /// A file with certificates or a key cannot be used.
     #[error("cannot use the certificates")]
     Tls(#[from] TlsError),
-    /// No transport of that name.
+    /// The endpoint names no known transport.
     #[error(
         "endpoint {endpoint:?} does not start with one of tcp/ udp/ tls/ quic/ unixsock-stream/"
     )]
     Protocol {
-        /// As given.
+        /// The endpoint as given.
         endpoint: String,
     },
-    /// Nothing one could connect to or listen on.
+    /// The endpoint has no valid address.
     #[error("endpoint {endpoint:?} has no usable address: {problem}")]
     Address {
-        /// As given.
+        /// The endpoint as given.
         endpoint: String,
-        /// What to write instead.
+        /// The error, and what to write instead.
         problem: &'static str,
     },
 }
@@ -180,7 +180,7 @@ impl TryFrom<Args> for Config {
         let library = LibraryConfig {
             preset_dirs: directories(presets, args.preset_dir),
             scenario_dirs: directories(scenarios, args.scenario_dir),
-            // Two backends on one host do not share what was added to one of them.
+            // Backends on one host have separate directories for the scenarios that clients store.
             store: absolute(args.state_dir.clone())
                 .join("scenarios")
                 .join(name.as_str()),
@@ -222,7 +222,7 @@ impl TryFrom<Args> for Config {
     }
 }
 
-/// Returns the directories that are read without having been named, later ones over earlier ones.
+/// Returns the default directories. Later ones take precedence.
 fn default_dirs(home: Option<&OsStr>, kind: &str) -> Vec<PathBuf> {
     let user = home.filter(|home| !home.is_empty());
     let user = user.map(|home| Path::new(home).join(".config/tcgui").join(kind));
@@ -237,19 +237,19 @@ fn directories(defaults: Option<Vec<PathBuf>>, named: Vec<PathBuf>) -> Vec<PathB
     all.map(absolute).collect()
 }
 
-/// Returns which container engines are asked; `None`: none.
+/// Returns the container engines to follow. `None`: containers are not followed.
 pub fn containers(args: &Args) -> Option<ContainersConfig> {
     let named = args.container_socket.iter().cloned().map(absolute);
     let of = |environment| ContainersConfig::new(&environment, named, args.sweep_interval);
     (!args.no_containers).then(Environment::read).map(of)
 }
 
-/// The working directory of the start counts, as it does for everything else on the command line.
+/// Makes a path absolute, relative to the current working directory.
 fn absolute(path: PathBuf) -> PathBuf {
     std::path::absolute(&path).unwrap_or(path)
 }
 
-/// Splits a comma list; blanks around commas are of no meaning.
+/// Splits a list at commas, and removes blanks around the parts.
 fn endpoints(list: Option<&str>) -> Vec<String> {
     list.map(|list| list.split(',').map(|one| one.trim().to_owned()).collect())
         .unwrap_or_default()
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn processes_are_looked_at_only_when_asked_for() {
+    fn processes_are_scanned_only_with_the_option() {
         assert_eq!(config(&[]).unwrap().processes, None);
         let options = ["--process-namespaces", "--sweep-interval", "5s"];
         let expected = ProcessesConfig {
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn errors_name_the_invalid_option() {
         let error = |args: &[&str]| config(args).unwrap_err().to_string();
         assert!(error(&["--name", "a/b"]).contains("--name"));
         assert!(error(&["--name", ""]).contains("--name"));

@@ -35,9 +35,9 @@ use crate::kernel::icmp::EchoChannel;
 use crate::kernel::netns::NetnsFiles;
 use crate::sockets::NetnsTarget;
 use echo::{Echoes, Step};
-use probe::{Asking, Found, ProbeError};
+use probe::{EchoAccess, Found, ProbeError};
 use report::Reachability;
-use target::Wish;
+use target::RequestedTarget;
 
 /// Maximum time between a request and its response.
 pub const LONGEST: Duration = Duration::from_secs(4);
@@ -103,21 +103,22 @@ impl Diagnostics {
     }
 
     async fn check(&self, order: &Order) -> DiagnosticsResponse {
-        let wish = match target::wish(order.target.as_deref(), &order.interface, order.ifindex) {
-            Ok(wish) => wish,
-            Err(err) => {
-                return DiagnosticsResponse::failure(err.to_string(), ErrorKind::Invalid);
-            }
-        };
+        let requested =
+            match target::parse_target(order.target.as_deref(), &order.interface, order.ifindex) {
+                Ok(requested) => requested,
+                Err(err) => {
+                    return DiagnosticsResponse::failure(err.to_string(), ErrorKind::Invalid);
+                }
+            };
         let turn = timeout_at(order.asked_at + TURN, self.checks.acquire()).await;
         let Ok(Ok(_checking)) = turn else {
             return busy("too many checks are under way, try again");
         };
         let deadline = order.asked_at + ECHOES_END;
-        let visit = Arc::clone(&self.visits).acquire_owned();
+        let permit = Arc::clone(&self.visits).acquire_owned();
         let probed = timeout_at(deadline, async {
             // The semaphore is never closed.
-            self.probe(order, wish, visit.await.ok()).await
+            self.probe(order, requested, permit.await.ok()).await
         });
         let found = match probed.await {
             Ok(Ok(found)) => found,
@@ -131,16 +132,16 @@ impl Diagnostics {
             link,
             qdisc,
             target,
-            asking,
+            echo_access,
         } = found;
-        let reachability = match asking {
-            Asking::LinkDown => Reachability::LinkDown,
-            Asking::Impossible(err) => Reachability::Unknown(chain(&err).to_string()),
-            Asking::NoWay(err) => {
+        let reachability = match echo_access {
+            EchoAccess::LinkDown => Reachability::LinkDown,
+            EchoAccess::Failed(err) => Reachability::Unknown(chain(&err).to_string()),
+            EchoAccess::NoRoute(err) => {
                 debug!(%target, error = %chain(&err), "target out of reach");
                 Reachability::Asked(Echoes::new(order.asked_at, order.timeout).summary())
             }
-            Asking::Over(socket) => match socket.into_channel() {
+            EchoAccess::Socket(socket) => match socket.into_channel() {
                 Ok(channel) => {
                     let mut echoes = Echoes::new(deadline, order.timeout);
                     exchange(&channel, &mut echoes).await;
@@ -156,14 +157,14 @@ impl Diagnostics {
     async fn probe(
         &self,
         order: &Order,
-        wish: Wish,
-        visit: Option<OwnedSemaphorePermit>,
+        requested: RequestedTarget,
+        permit: Option<OwnedSemaphorePermit>,
     ) -> Result<Found, ProbeError> {
         let (files, order) = (self.files, order.clone());
         blocking::run(move || {
             // Keep the permit until the thread leaves the namespace, even if the caller no longer waits.
-            let _visit = visit;
-            probe::visit(files, &order, wish)
+            let _permit = permit;
+            probe::examine(files, &order, requested)
         })
         .await
     }

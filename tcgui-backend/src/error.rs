@@ -1,4 +1,4 @@
-//! What becomes of errors where they stop travelling: how they are printed, what clients are told.
+//! Formats errors for the log, and converts them to the error kinds of the wire.
 
 use std::error::Error;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::io;
 #[cfg(feature = "daemon")]
 use tcgui_shared::error_kind::ErrorKind;
 
-/// An error of a library that has no type of its own for it, or of any actor.
+/// An error of a library without its own error type, or of any actor.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Displays an error with all its causes: `cannot x: cannot y: permission denied`.
@@ -28,7 +28,7 @@ pub fn chain(err: &dyn Error) -> impl fmt::Display {
     Chain(err)
 }
 
-/// Returns what an error number of the kernel means to a client.
+/// Returns the error kind for an error number of the kernel.
 #[cfg(feature = "daemon")]
 pub(crate) fn kind_of(errno: Option<i32>) -> ErrorKind {
     match errno.map(|errno| io::Error::from_raw_os_error(errno).kind()) {

@@ -60,7 +60,12 @@ impl<K: Clone + Eq + Hash + Send + 'static> ExitWatches<K> {
         loop {
             match self.waits.join_next_with_id().await {
                 // A watch that was replaced may have completed before it was aborted.
-                Some(Ok((id, key))) if self.watched.get(&key).is_some_and(|it| it.id() == id) => {
+                Some(Ok((id, key)))
+                    if self
+                        .watched
+                        .get(&key)
+                        .is_some_and(|watched| watched.id() == id) =>
+                {
                     self.watched.remove(&key);
                     return key;
                 }

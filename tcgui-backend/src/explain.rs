@@ -144,7 +144,10 @@ pub fn explain(facts: &Facts) -> ExplainResponse {
         _ => (None, None),
     };
     let limits = facts.host.limits.iter();
-    let propagation = facts.entry.as_ref().and_then(|it| it.propagation.clone());
+    let propagation = facts
+        .entry
+        .as_ref()
+        .and_then(|entry| entry.propagation.clone());
     ExplainResponse::success(Explanation {
         namespace: facts.name.to_wire(),
         listed: reasons::is_listed(facts),
@@ -166,7 +169,7 @@ pub fn explain(facts: &Facts) -> ExplainResponse {
             .iter()
             .map(|name| (*name).to_owned())
             .collect(),
-        propagation: propagation.map(|it| it.text),
+        propagation: propagation.map(|propagation| propagation.text),
     })
 }
 
@@ -267,11 +270,11 @@ fn doorbell_reports(facts: &Facts) -> Vec<DoorbellReport> {
             .then(|| "the netns directory cannot be read".to_owned()),
         rang_ms_ago: ago(watcher.last_sweep),
     });
-    reports.extend(facts.netlink.map(|heard| DoorbellReport {
+    reports.extend(facts.netlink.map(|last_event| DoorbellReport {
         name: "netlink events about links".to_owned(),
         works: true,
         problem: None,
-        rang_ms_ago: ago(heard),
+        rang_ms_ago: ago(last_event),
     }));
     reports
 }

@@ -15,12 +15,12 @@
 mod generations;
 mod inside;
 mod kernel;
-mod strangers;
 mod task;
 #[cfg(test)]
 mod tests;
 mod tracked;
 mod tracker;
+mod unknown_namespaces;
 
 use std::io;
 use std::sync::Arc;
@@ -34,9 +34,9 @@ use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 use crate::sockets::SocketError;
 
 pub use crate::kernel::netns::NetnsKey;
-pub use kernel::{KernelLinks, LinkEvent, LinkKernel, LookOrder, Seen};
-pub use strangers::Strangers;
+pub use kernel::{DumpRequest, DumpedLinks, KernelLinks, LinkEvent, LinkKernel};
 pub use task::Task;
+pub use unknown_namespaces::UnknownNamespaces;
 
 /// Capacity of the command queue. A sender waits while it is full. This cannot deadlock: the actor never waits for
 /// a sender.
@@ -75,13 +75,13 @@ pub enum InterfacesEvent {
         /// Which namespace.
         key: NetnsKey,
     },
-    /// A namespace exists to which no tracked reference leads. Sent only with [`Strangers::Report`].
+    /// A namespace exists to which no tracked reference leads. Sent only with [`UnknownNamespaces::Report`].
     UnknownNsid,
 }
 
 /// Why the links of a namespace could not be read.
 #[derive(Debug, thiserror::Error)]
-pub enum LookError {
+pub enum DumpError {
     /// No reference leads to the namespace any more.
     #[error("the namespace is gone")]
     Gone,
@@ -96,7 +96,7 @@ pub enum LookError {
     Dump(#[from] RtnetlinkError),
 }
 
-impl From<OpenError> for LookError {
+impl From<OpenError> for DumpError {
     fn from(err: OpenError) -> Self {
         match err {
             OpenError::Gone => Self::Gone,
@@ -105,7 +105,7 @@ impl From<OpenError> for LookError {
     }
 }
 
-impl From<SocketError> for LookError {
+impl From<SocketError> for DumpError {
     fn from(err: SocketError) -> Self {
         match err {
             SocketError::Gone => Self::Gone,
@@ -128,7 +128,7 @@ enum Command {
     },
     Refresh {
         key: NetnsKey,
-        reply: oneshot::Sender<Result<Snapshot, Arc<LookError>>>,
+        reply: oneshot::Sender<Result<Snapshot, Arc<DumpError>>>,
     },
     Recheck {
         key: NetnsKey,
@@ -139,7 +139,7 @@ enum Command {
 #[derive(Debug, Clone)]
 pub struct InterfacesHandle {
     commands: mpsc::Sender<Command>,
-    heard: watch::Receiver<Option<Instant>>,
+    last_event: watch::Receiver<Option<Instant>>,
 }
 
 impl InterfacesHandle {
@@ -166,13 +166,13 @@ impl InterfacesHandle {
     /// Dumps the links at once, and returns the result of a dump that began after this call.
     ///
     /// # Errors
-    /// [`LookError::Gone`] when the namespace is not tracked (any more). Otherwise the error of the dump.
-    pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<LookError>> {
+    /// [`DumpError::Gone`] when the namespace is not tracked (any more). Otherwise the error of the dump.
+    pub async fn refresh(&self, key: NetnsKey) -> Result<Snapshot, Arc<DumpError>> {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Refresh { key, reply }).await;
         answer
             .await
-            .unwrap_or_else(|_| Err(Arc::new(LookError::Gone)))
+            .unwrap_or_else(|_| Err(Arc::new(DumpError::Gone)))
     }
 
     /// Dumps the links again within a few milliseconds, and reports them even if they equal the last report. The
@@ -182,8 +182,8 @@ impl InterfacesHandle {
     }
 
     /// Returns the time of the last kernel event of any namespace. `None`: no event was received yet.
-    pub fn last_heard(&self) -> Option<Instant> {
-        *self.heard.borrow()
+    pub fn last_event_at(&self) -> Option<Instant> {
+        *self.last_event.borrow()
     }
 
     async fn send(&self, command: Command) {
@@ -196,18 +196,25 @@ impl InterfacesHandle {
 pub fn open<K: LinkKernel>(
     kernel: K,
     sweep_interval: Duration,
-    strangers: Strangers,
+    unknown_namespaces: UnknownNamespaces,
 ) -> (InterfacesHandle, mpsc::Receiver<InterfacesEvent>, Task<K>) {
     let (commands, command_rx) = mpsc::channel(COMMANDS);
     let (event_tx, events) = mpsc::channel(EVENTS);
-    let (heard_tx, heard) = watch::channel(None);
+    let (last_event_tx, last_event) = watch::channel(None);
     let task = Task::new(
         kernel,
         sweep_interval,
-        strangers,
+        unknown_namespaces,
         command_rx,
         event_tx,
-        heard_tx,
+        last_event_tx,
     );
-    (InterfacesHandle { commands, heard }, events, task)
+    (
+        InterfacesHandle {
+            commands,
+            last_event,
+        },
+        events,
+        task,
+    )
 }

@@ -15,7 +15,6 @@ mod blocking;
 pub mod bus;
 #[cfg(feature = "daemon")]
 pub mod cli;
-#[cfg(feature = "daemon")]
 mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;

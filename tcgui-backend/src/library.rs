@@ -153,10 +153,10 @@ pub async fn check_store(config: &LibraryConfig) -> Result<(), Distrust> {
 
 /// Reads all files once and builds the actor. Never fails: errors are reported in the library.
 pub async fn open(config: LibraryConfig) -> (LibraryHandle, Task) {
-    let (desk, library) = blocking::run(move || {
-        let mut desk = LibraryStore::new(config);
-        let library = desk.read();
-        (desk, library)
+    let (store, library) = blocking::run(move || {
+        let mut store = LibraryStore::new(config);
+        let library = store.read();
+        (store, library)
     })
     .await;
     let (commands, command_rx) = mpsc::channel(CHANGES);
@@ -167,7 +167,7 @@ pub async fn open(config: LibraryConfig) -> (LibraryHandle, Task) {
         commands,
         reload: Arc::clone(&reload),
     };
-    (handle, Task::new(desk, library_tx, command_rx, reload))
+    (handle, Task::new(store, library_tx, command_rx, reload))
 }
 
 #[cfg(test)]

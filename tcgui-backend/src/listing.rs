@@ -49,19 +49,23 @@ pub fn changes<'a>(
     new: &'a Picture,
 ) -> Vec<(Change, &'a NamespaceRow, &'a NetworkNamespace)> {
     let gone = old.iter().filter(|(place, _)| !new.contains_key(place));
-    let gone = gone.map(|(place, it)| (Change::Removed, place, it));
-    let news = new.iter().filter_map(|(place, it)| match old.get(place) {
-        None => Some((Change::Added, place, it)),
-        Some(known) if known != it => Some((Change::Changed, place, it)),
-        Some(_) => None,
-    });
+    let gone = gone.map(|(place, namespace)| (Change::Removed, place, namespace));
+    let news = new
+        .iter()
+        .filter_map(|(place, namespace)| match old.get(place) {
+            None => Some((Change::Added, place, namespace)),
+            Some(known) if known != namespace => Some((Change::Changed, place, namespace)),
+            Some(_) => None,
+        });
     gone.chain(news).collect()
 }
 
 /// Returns the rows as a table with a heading.
 pub fn table(picture: &Picture) -> String {
     let heading = ["BACKEND", "NAMESPACE", "TYPE", "INTERFACES"].map(str::to_owned);
-    let rows = picture.iter().map(|(place, it)| cells(place, it));
+    let rows = picture
+        .iter()
+        .map(|(place, namespace)| cells(place, namespace));
     let rows: Vec<_> = [heading].into_iter().chain(rows).collect();
     let width = |column: usize| {
         let widths = rows.iter().map(|row| row[column].chars().count());
@@ -141,7 +145,11 @@ fn interface(interface: &NetworkInterface) -> String {
         (!interface.is_up, "down"),
         (interface.has_tc_qdisc, "netem"),
     ];
-    let notes: Vec<_> = notes.iter().filter(|(so, _)| *so).map(|it| it.1).collect();
+    let notes: Vec<_> = notes
+        .iter()
+        .filter(|(so, _)| *so)
+        .map(|note| note.1)
+        .collect();
     if notes.is_empty() {
         interface.name.clone()
     } else {
@@ -221,7 +229,7 @@ edge1    e\u{fffd}[2J        named  -
         );
         let lines: Vec<_> = changes(&old, &new)
             .into_iter()
-            .map(|(change, place, it)| line(change, place, it))
+            .map(|(change, place, namespace)| line(change, place, namespace))
             .collect();
         assert_eq!(
             lines,

@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spaces_by_cost_within_bounds() {
+    fn the_pause_is_proportional_to_the_cost_within_its_bounds() {
         let ms = Duration::from_millis;
         let now = Instant::now();
         let pacing = Pacing::new(10, ms(25), ms(50));

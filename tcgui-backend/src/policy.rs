@@ -185,8 +185,14 @@ impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut options = Vec::new();
         options.extend(self.read_only.then(|| "--read-only".to_owned()));
-        let allow = self.allow.iter().map(|it| format!("--allow {it}"));
-        let protect = self.protect.iter().map(|it| format!("--protect {it}"));
+        let allow = self
+            .allow
+            .iter()
+            .map(|pattern| format!("--allow {pattern}"));
+        let protect = self
+            .protect
+            .iter()
+            .map(|pattern| format!("--protect {pattern}"));
         options.extend(allow.chain(protect));
         options.extend((!self.keeps_host_reachable).then(|| format!("--protect {NONE}")));
         f.write_str(&options.join(" "))

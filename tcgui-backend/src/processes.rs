@@ -8,7 +8,7 @@
 //!  process connector ─┐ doorbell.rs         ┌────────────────┐  look   ┌──────────┐
 //!  exits of holders   ┼ holder_exits.rs ───▶│ task.rs: select│────────▶│ probe.rs │──▶ /proc
 //!  backend's requests ┤ handle              └───────┬────────┘◀────────└──────────┘
-//!  timers             ┘                    ring,    │    ▲      namespaces of processes
+//!  timers             ┘               schedule,    │    ▲      namespaces of processes
 //!                                          observe  ▼    │ next look, wake-up time
 //!                       scan_scheduler.rs, holders.rs ──▶ HeldEvent ──▶ consumer
 //! ```
@@ -68,7 +68,7 @@ impl ProcessesHandle {
     /// kernel messages announce a namespace but not its holder (`RTM_NEWNSID`, for instance).
     ///
     /// The scan runs as soon as the budget allows it. Requests until then are merged.
-    pub fn ring(&self) {
+    pub fn request_scan(&self) {
         self.wakeup.notify_one();
     }
 }

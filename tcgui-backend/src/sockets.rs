@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::now;
 use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef, OpenError, inside};
 use crate::kernel::rtnetlink::{RequestSocket, Rtnetlink, RtnetlinkError};
 
@@ -172,7 +173,7 @@ impl NetnsSockets {
         let mut others = self.lock();
         let used = others
             .iter()
-            .filter(|(it, inside)| **it != key && inside.is_used(now));
+            .filter(|(other, inside)| **other != key && inside.is_used(now));
         let used = used.count();
         if used >= MOST_USED {
             return;
@@ -221,7 +222,7 @@ impl NetnsSockets {
                 closed.extend(inside.idle.take());
             }
         }
-        let next = others.values().filter_map(|it| it.used_until).min();
+        let next = others.values().filter_map(|inside| inside.used_until).min();
         drop(others);
         drop(closed);
         next
@@ -319,7 +320,10 @@ impl NetnsSockets {
         if key == NetnsKey::Host {
             return self.host.run_here(request);
         }
-        let idle = self.lock().get_mut(&key).and_then(|it| it.idle.take());
+        let idle = self
+            .lock()
+            .get_mut(&key)
+            .and_then(|inside| inside.idle.take());
         let mut socket = match idle {
             Some(socket) => socket,
             None => self.open(netns_refs)?,
@@ -355,11 +359,6 @@ impl NetnsSockets {
     fn lock(&self) -> MutexGuard<'_, HashMap<NetnsKey, Inside>> {
         self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 #[cfg(test)]

@@ -21,7 +21,8 @@ use tracing::debug;
 use crate::backend::network_namespace;
 use crate::error::{BoxError, chain};
 use crate::interfaces::{
-    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot, Strangers,
+    self, InterfacesEvent, InterfacesHandle, KernelLinks, Links, NetnsKey, Snapshot,
+    UnknownNamespaces,
 };
 use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsRef};
 use crate::kernel::rtnetlink::{Observer, Rtnetlink};
@@ -127,7 +128,11 @@ impl LinkSource {
         let sockets = NetnsSockets::new(Rtnetlink::open(REQUESTS)?, files, REQUESTS);
         let looks = Rtnetlink::open_from(Some(Observer::open()?), REQUESTS)?;
         let kernel = KernelLinks::open(looks, files, sockets)?;
-        Ok(interfaces::open(kernel, LINK_SWEEP, Strangers::Ignore))
+        Ok(interfaces::open(
+            kernel,
+            LINK_SWEEP,
+            UnknownNamespaces::Ignore,
+        ))
     }
 }
 

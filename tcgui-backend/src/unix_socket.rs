@@ -77,7 +77,9 @@ pub fn check(listen: &[String]) -> Result<(), UnixSocketError> {
 
 fn check_path(path: &Path) -> Result<(), UnixSocketError> {
     let owned = || path.to_owned();
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     check_parent(parent.unwrap_or(Path::new(".")))
         .map_err(|err| UnixSocketError::Directory { path: owned(), err })?;
     let found =

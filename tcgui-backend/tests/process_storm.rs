@@ -66,7 +66,7 @@ mod tests {
         command.spawn().unwrap()
     }
 
-    async fn hear(
+    async fn wait_for_event(
         events: &mut mpsc::Receiver<HeldEvent>,
         wanted: impl Fn(&HeldEvent) -> bool,
     ) -> HeldEvent {
@@ -92,24 +92,26 @@ mod tests {
     async fn weather(events: &mut mpsc::Receiver<HeldEvent>, name: &str, scripts: &[&str]) -> u128 {
         let shells: Vec<Shell> = scripts.iter().map(|script| Shell::run(script)).collect();
         // What may be spent at once is spent first.
-        let burst = timeout(BURST, hear(events, |_| false)).await;
+        let burst = timeout(BURST, wait_for_event(events, |_| false)).await;
         assert!(burst.is_err(), "the channel is emptied until then");
         let (began, cpu, count) = (Instant::now(), cpu_time(), processes());
 
         let made = Instant::now();
         let mut child = unshared();
-        let added = hear(events, |event| is_of(event, &child)).await;
+        let added = wait_for_event(events, |event| is_of(event, &child)).await;
         let (added, HeldEvent::Added(Holder { id, .. })) = (made.elapsed(), added) else {
             panic!("it was added");
         };
         drop(child.stdin.take());
         child.wait().unwrap();
         let ended = Instant::now();
-        hear(events, |event| *event == HeldEvent::Removed(id)).await;
+        wait_for_event(events, |event| *event == HeldEvent::Removed(id)).await;
         let removed = ended.elapsed();
 
         let rest = (began + STORM).saturating_duration_since(Instant::now());
-        timeout(rest, hear(events, |_| false)).await.unwrap_err();
+        timeout(rest, wait_for_event(events, |_| false))
+            .await
+            .unwrap_err();
         let (elapsed, used) = (began.elapsed(), cpu_time() - cpu);
         let rate = u128::from(processes() - count) * 1000 / elapsed.as_millis();
         let share = used.as_micros() * 1000 / elapsed.as_micros();
@@ -140,7 +142,7 @@ mod tests {
         for _ in 0..COUNT {
             let mut child = unshared();
             let made = away(&child, &own);
-            let event = hear(events, |event| is_of(event, &child)).await;
+            let event = wait_for_event(events, |event| is_of(event, &child)).await;
             let HeldEvent::Added(Holder { id, .. }) = event else {
                 panic!("it was added");
             };
@@ -148,7 +150,7 @@ mod tests {
             drop(child.stdin.take());
             child.wait().unwrap();
             let ended = Instant::now();
-            hear(events, |event| *event == HeldEvent::Removed(id)).await;
+            wait_for_event(events, |event| *event == HeldEvent::Removed(id)).await;
             removed.push(ended.elapsed());
             tokio::time::sleep(PAUSE).await;
         }
@@ -171,12 +173,12 @@ mod tests {
             let others = [netns(std::process::id()), netns(child.id())];
             child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
             let made = away(&child, &others);
-            handle.ring();
-            hear(events, |event| is_of(event, &child)).await;
+            handle.request_scan();
+            wait_for_event(events, |event| is_of(event, &child)).await;
             times.push(made.elapsed());
             tokio::time::sleep(PAUSE).await;
         }
-        report_times("entered silently, bell rung → added", times);
+        report_times("entered silently, scan requested → added", times);
         drop(child.stdin.take());
         child.wait().unwrap();
     }

@@ -15,7 +15,7 @@ use crate::process::{Companion, bound_to_parent};
 use crate::wait::patience;
 
 #[derive(Debug, Default)]
-struct Said {
+struct Output {
     lines: Mutex<BTreeSet<String>>,
     more: Condvar,
 }
@@ -24,7 +24,7 @@ struct Said {
 #[derive(Debug)]
 pub struct Peer {
     process: Companion,
-    said: Arc<Said>,
+    output: Arc<Output>,
 }
 
 impl Peer {
@@ -34,12 +34,12 @@ impl Peer {
     ///
     /// When it cannot be started.
     pub fn start(program: &str, role: &[&str]) -> anyhow::Result<Self> {
-        let (process, output) = Companion::start_piped(bound_to_parent(program).args(role))?;
-        let said = Arc::new(Said::default());
-        let listener = Arc::clone(&said);
+        let (process, stdout) = Companion::start_piped(bound_to_parent(program).args(role))?;
+        let output = Arc::new(Output::default());
+        let listener = Arc::clone(&output);
         // This thread ends with the process, whose end closes the pipe.
         thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 let mut lines = listener
                     .lines
                     .lock()
@@ -48,7 +48,7 @@ impl Peer {
                 listener.more.notify_all();
             }
         });
-        Ok(Self { process, said })
+        Ok(Self { process, output })
     }
 
     /// Waits until it has printed this line.
@@ -56,11 +56,11 @@ impl Peer {
     /// # Errors
     ///
     /// When the deadline passes first. The message contains its output.
-    pub fn says(&self, line: &str, deadline: Duration) -> anyhow::Result<()> {
-        let lines = self.said.lines.lock();
+    pub fn wait_for_line(&self, line: &str, deadline: Duration) -> anyhow::Result<()> {
+        let lines = self.output.lines.lock();
         let missing = |lines: &mut BTreeSet<String>| !lines.contains(line);
         let (lines, timeout) = self
-            .said
+            .output
             .more
             .wait_timeout_while(
                 lines.unwrap_or_else(PoisonError::into_inner),
@@ -77,8 +77,8 @@ impl Peer {
 
     /// Returns whether it has printed this line.
     #[must_use]
-    pub fn has_said(&self, line: &str) -> bool {
-        let lines = self.said.lines.lock();
+    pub fn has_printed(&self, line: &str) -> bool {
+        let lines = self.output.lines.lock();
         lines.unwrap_or_else(PoisonError::into_inner).contains(line)
     }
 

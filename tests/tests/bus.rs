@@ -47,19 +47,19 @@ mod tests {
             let frontend = Peer::start(PROGRAM, &["frontend", DAEMON])?;
             let start = Instant::now();
             for key in ADVANCED {
-                frontend.says(&format!("declared {key}"), PROMPT)?;
+                frontend.wait_for_line(&format!("declared {key}"), PROMPT)?;
             }
-            frontend.says("declared everything", PROMPT)?;
+            frontend.wait_for_line("declared everything", PROMPT)?;
             let declared = start.elapsed();
-            frontend.says(&format!("listed {MANY}"), PROMPT)?;
-            frontend.says("received tcgui/default/health", PROMPT)?;
+            frontend.wait_for_line(&format!("listed {MANY}"), PROMPT)?;
+            frontend.wait_for_line("received tcgui/default/health", PROMPT)?;
             let listed = start.elapsed();
             measure::report(format!(
                 "process started, declared {declared:.1?}, listed {listed:.1?}"
             ))?;
             ensure!(listed <= PROMPT, "listed after {listed:?}");
             netns::add("later")?;
-            frontend.says(&format!("listed {}", MANY + 1), PROMPT)?;
+            frontend.wait_for_line(&format!("listed {}", MANY + 1), PROMPT)?;
             frontend.kill()
         }
     );
@@ -67,7 +67,7 @@ mod tests {
     /// Memory in bytes that the daemon may keep for a client that does not read.
     const KEPT: u64 = 32 * 1024 * 1024;
 
-    /// Limits for other clients meanwhile. A debug build with a thousand namespaces needs a tenth of each.
+    /// Limits for other clients during the flood. A debug build with a thousand namespaces needs a tenth of each.
     #[derive(Debug, Clone, Copy)]
     struct Bounds {
         list: Duration,
@@ -136,7 +136,7 @@ mod tests {
         let mut frozen = Vec::new();
         for _ in 0..3 {
             let frontend = Peer::start(PROGRAM, &["frontend", DAEMON])?;
-            frontend.says(&format!("listed {MANY}"), LONG)?;
+            frontend.wait_for_line(&format!("listed {MANY}"), LONG)?;
             frontend.signal(Signal::SIGSTOP)?;
             frozen.push(frontend);
         }
@@ -148,7 +148,7 @@ mod tests {
         }
         netns::add("green")?;
         for frontend in frozen {
-            frontend.says(&format!("listed {}", MANY + 1), LONG)?;
+            frontend.wait_for_line(&format!("listed {}", MANY + 1), LONG)?;
             frontend.kill()?;
         }
         Ok(())
@@ -172,7 +172,7 @@ mod tests {
             .map(|_| {
                 let asks = [role, DAEMON, HISTORY, &histories, query, &queries];
                 let flood = Peer::start(PROGRAM, &asks)?;
-                flood.says("asked", LONG)?;
+                flood.wait_for_line("asked", LONG)?;
                 Ok(flood)
             })
             .collect::<anyhow::Result<Vec<_>>>()?;
@@ -259,7 +259,7 @@ mod tests {
 
     fn router(endpoint: &str) -> anyhow::Result<Peer> {
         let router = Peer::start(PROGRAM, &["router", endpoint])?;
-        router.says("listening", SOON)?;
+        router.wait_for_line("listening", SOON)?;
         Ok(router)
     }
 

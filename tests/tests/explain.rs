@@ -334,7 +334,7 @@ mod tests {
     }
 
     /// Checks the events of added and removed namespaces. The namespace `old` exists before the start.
-    fn follows_what_comes_and_goes() -> anyhow::Result<()> {
+    fn expect_that_a_watch_reports_changes() -> anyhow::Result<()> {
         let mut watch = Daemon::start(&[], &["namespaces", "--watch", "--json"])?;
         wait_event(&watch, "present", "default", Some("lo"))?;
         wait_event(&watch, "present", "old", Some("lo"))?;
@@ -352,12 +352,12 @@ mod tests {
         scene.start()?;
         netns::add("old")?;
         scene.wait_named(&["old"])?;
-        follows_what_comes_and_goes()
+        expect_that_a_watch_reports_changes()
     });
 
     lab_test!(namespaces_are_followed_without_a_daemon, |_| {
         netns::add("old")?;
-        follows_what_comes_and_goes()
+        expect_that_a_watch_reports_changes()
     });
 
     lab_test!(a_daemon_that_ends_removes_its_list, |scene| {

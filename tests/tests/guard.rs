@@ -333,67 +333,70 @@ mod tests {
             .map(drop)
     });
 
-    lab_test!(the_links_that_lead_to_the_host_stay_on, |scene| {
-        pair()?;
-        ip("default", "address add 192.0.2.1/24 dev near")?;
-        ip("default", "-6 address add 2001:db8::1/64 dev near nodad")?;
-        ip("blue", "address add 192.0.2.2/24 dev far")?;
-        ip("blue", "route add default via 192.0.2.1")?;
-        // Another name of the host's namespace.
-        netns::attach("host", std::process::id())?;
-        scene.start()?;
-        attribute(scene, NEAR, "is_up", true)?;
-        scene.wait_listed("host", true)?;
-        let option = "--protect none";
-        for namespace in ["default", "host"] {
-            let loopback = (namespace, "lo");
-            denied(
-                scene,
-                "interface",
-                &switch_request(loopback, "Disable"),
-                option,
-            )?;
-            let reply = ask(scene, "tc", &apply_request(loopback))?;
-            ensure!(reply["error_kind"] != "Denied", "{reply}");
-            ask(scene, "tc", &switch_request(loopback, "Remove"))?;
-        }
-        stays_up(("default", "lo"))?;
-        let down = switch_request(NEAR, "Disable");
-        for route in [
-            "route add default via 192.0.2.2",
-            "-6 route add default via 2001:db8::2",
-            "route add default dev near table 100",
-        ] {
-            ip("default", route)?;
-            let lists = scene.client()?.state().lists();
-            denied(scene, "interface", &down, option)?;
-            scene.wait_for("the list is published again", |state| state.lists() > lists)?;
-            stays_up(NEAR)?;
-            let reply = ask(scene, "interface", &switch_request(NEAR, "Enable"))?;
+    lab_test!(
+        the_links_through_which_the_host_is_reached_cannot_be_disabled,
+        |scene| {
+            pair()?;
+            ip("default", "address add 192.0.2.1/24 dev near")?;
+            ip("default", "-6 address add 2001:db8::1/64 dev near nodad")?;
+            ip("blue", "address add 192.0.2.2/24 dev far")?;
+            ip("blue", "route add default via 192.0.2.1")?;
+            // Another name of the host's namespace.
+            netns::attach("host", std::process::id())?;
+            scene.start()?;
+            attribute(scene, NEAR, "is_up", true)?;
+            scene.wait_listed("host", true)?;
+            let option = "--protect none";
+            for namespace in ["default", "host"] {
+                let loopback = (namespace, "lo");
+                denied(
+                    scene,
+                    "interface",
+                    &switch_request(loopback, "Disable"),
+                    option,
+                )?;
+                let reply = ask(scene, "tc", &apply_request(loopback))?;
+                ensure!(reply["error_kind"] != "Denied", "{reply}");
+                ask(scene, "tc", &switch_request(loopback, "Remove"))?;
+            }
+            stays_up(("default", "lo"))?;
+            let down = switch_request(NEAR, "Disable");
+            for route in [
+                "route add default via 192.0.2.2",
+                "-6 route add default via 2001:db8::2",
+                "route add default dev near table 100",
+            ] {
+                ip("default", route)?;
+                let lists = scene.client()?.state().lists();
+                denied(scene, "interface", &down, option)?;
+                scene.wait_for("the list is published again", |state| state.lists() > lists)?;
+                stays_up(NEAR)?;
+                let reply = ask(scene, "interface", &switch_request(NEAR, "Enable"))?;
+                ensure!(reply["success"] == true, "{reply}");
+                ip("default", &route.replace(" add ", " del "))?;
+            }
+            // Other namespaces are not affected.
+            for interface in ["lo", "far"] {
+                let reply = ask(
+                    scene,
+                    "interface",
+                    &switch_request(("blue", interface), "Disable"),
+                )?;
+                ensure!(reply["success"] == true, "{reply}");
+            }
+            let reply = ask(scene, "interface", &down)?;
             ensure!(reply["success"] == true, "{reply}");
-            ip("default", &route.replace(" add ", " del "))?;
+            wait_for(
+                "it is down",
+                SOON,
+                || is_up(NEAR),
+                |up| matches!(up, Ok(false)),
+            )??;
+            netns::detach(&netns::path("host"))?;
+            std::fs::remove_file(netns::path("host"))?;
+            scene.wait_listed("host", false)
         }
-        // Other namespaces are not affected.
-        for interface in ["lo", "far"] {
-            let reply = ask(
-                scene,
-                "interface",
-                &switch_request(("blue", interface), "Disable"),
-            )?;
-            ensure!(reply["success"] == true, "{reply}");
-        }
-        let reply = ask(scene, "interface", &down)?;
-        ensure!(reply["success"] == true, "{reply}");
-        wait_for(
-            "it is down",
-            SOON,
-            || is_up(NEAR),
-            |up| matches!(up, Ok(false)),
-        )??;
-        netns::detach(&netns::path("host"))?;
-        std::fs::remove_file(netns::path("host"))?;
-        scene.wait_listed("host", false)
-    });
+    );
 
     lab_test!(protecting_none_permits_to_switch_them_off, |scene| {
         pair()?;

@@ -75,7 +75,7 @@ mod tests {
             )?;
             ensure_one_complaint(&daemon, &["cannot join the bus yet", &endpoint, "refused"])?;
             let router = Peer::start(PROGRAM, &["router", &endpoint])?;
-            router.says("listening", SOON)?;
+            router.wait_for_line("listening", SOON)?;
             let client = Options::default().route(Route::client(&endpoint)).open()?;
             client.wait_for("the backend is visible", JOINED, |state| {
                 state.alive() && state.named().contains("before") && state.health().is_some()

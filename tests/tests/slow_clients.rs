@@ -80,7 +80,7 @@ mod tests {
             .map(|_| start())
             .collect::<anyhow::Result<Vec<_>>>()?;
         for frontend in &frontends {
-            frontend.says(&format!("listed {MANY}"), LONG * 3)?;
+            frontend.wait_for_line(&format!("listed {MANY}"), LONG * 3)?;
         }
         for frontend in &frontends {
             frontend.signal(Signal::SIGSTOP)?;
@@ -210,7 +210,7 @@ mod tests {
             let role = ["netns", "exec", "far", PROGRAM, "frontend", SLOW_ENDPOINT];
             let slow = Peer::start("ip", &role)?;
             let start = Instant::now();
-            slow.says(&format!("listed {}", MANY + 1), SLOW_LIST)?;
+            slow.wait_for_line(&format!("listed {}", MANY + 1), SLOW_LIST)?;
             measure::report(format!("first list after {:.1?}", start.elapsed()))?;
             // More lists than the link can carry.
             at_rate(2, OVERLOAD, || {
@@ -220,10 +220,10 @@ mod tests {
             netns::add("green")?;
             netns::add("red")?;
             let start = Instant::now();
-            slow.says(&format!("listed {}", MANY + 3), CAUGHT_UP)?;
+            slow.wait_for_line(&format!("listed {}", MANY + 3), CAUGHT_UP)?;
             measure::report(format!("last list after {:.1?}", start.elapsed()))?;
             ensure!(
-                !slow.has_said("lost tcgui/default/health"),
+                !slow.has_printed("lost tcgui/default/health"),
                 "its link was given up"
             );
             slow.kill()

@@ -72,7 +72,7 @@ pub(crate) struct Outcome {
     pub(crate) took_ns: Option<i64>,
     /// Number of things that were not seen.
     pub(crate) missed: usize,
-    /// Arrivals of lists meanwhile on `CLOCK_MONOTONIC`, including those of concurrent orders.
+    /// Arrivals of lists during the order on `CLOCK_MONOTONIC`, including those of concurrent orders.
     pub(crate) lists: Vec<u64>,
 }
 
@@ -231,7 +231,7 @@ impl Labs {
             }
             let until = untold.map_or(deadline, |_| next_order.min(deadline));
             match self.next(until)? {
-                Some(Event::Said(Party::Mounter(from), message)) if from == observer => {
+                Some(Event::Message(Party::Mounter(from), message)) if from == observer => {
                     let order = orders.get(done).map(|(order, _)| *order);
                     let order = order.context("an answer to no order")?;
                     let start = message.done();
@@ -244,12 +244,12 @@ impl Labs {
                     deadline = Instant::now() + if is_last { MISSED } else { ANSWER };
                 }
                 // The sight may arrive before the mounter's reply.
-                Some(Event::Said(Party::Observer(from), Message::Saw(sight)))
+                Some(Event::Message(Party::Observer(from), Message::Saw(sight)))
                     if from == observer =>
                 {
                     pending.iter_mut().any(|pending| pending.take(&sight));
                 }
-                Some(Event::Said(Party::Observer(from), Message::Listed { at_ns }))
+                Some(Event::Message(Party::Observer(from), Message::Listed { at_ns }))
                     if from == observer =>
                 {
                     lists.push(at_ns);
@@ -311,12 +311,12 @@ impl Labs {
         let mut talking = self.labs.len() * 2;
         while talking > 0 {
             match self.events.recv_timeout(END) {
-                Ok(Event::Silent(_, None)) => talking -= 1,
-                Ok(Event::Silent(party, Some(error))) => {
+                Ok(Event::OutputEnded(_, None)) => talking -= 1,
+                Ok(Event::OutputEnded(party, Some(error))) => {
                     return Err(error.context(format!("end {party:?}")));
                 }
                 Ok(Event::Interrupted) => return Err(Interrupted.into()),
-                Ok(Event::Said(..)) => {}
+                Ok(Event::Message(..)) => {}
                 Err(_) => bail!("{talking} processes of the labs do not end"),
             }
         }
@@ -341,8 +341,8 @@ impl Labs {
         let deadline = Instant::now() + ANSWER;
         loop {
             match self.next(deadline)? {
-                Some(Event::Said(_, Message::Saw(_) | Message::Listed { .. })) => {}
-                Some(Event::Said(from, message)) if from == party => {
+                Some(Event::Message(_, Message::Saw(_) | Message::Listed { .. })) => {}
+                Some(Event::Message(from, message)) if from == party => {
                     return message.done().map(drop);
                 }
                 Some(_) => {}
@@ -361,9 +361,9 @@ impl Labs {
         };
         match &event {
             Event::Interrupted => return Err(Interrupted.into()),
-            Event::Silent(party, None) => bail!("{party:?} ended"),
-            Event::Silent(party, Some(error)) => bail!("{party:?}: {error:#}"),
-            Event::Said(Party::Observer(from), Message::Saw(sight)) => {
+            Event::OutputEnded(party, None) => bail!("{party:?} ended"),
+            Event::OutputEnded(party, Some(error)) => bail!("{party:?}: {error:#}"),
+            Event::Message(Party::Observer(from), Message::Saw(sight)) => {
                 // While its observer starts, the lab does not exist yet. Sights from that time are not needed.
                 if let Ok(lab) = self.lab(*from) {
                     if sight.present {
@@ -373,7 +373,7 @@ impl Labs {
                     }
                 }
             }
-            Event::Said(..) => {}
+            Event::Message(..) => {}
         }
         Ok(Some(event))
     }

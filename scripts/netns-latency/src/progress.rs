@@ -63,11 +63,11 @@ impl Progress {
 
 /// Prints an error.
 pub(crate) fn complain(error: &anyhow::Error) {
-    say(format_args!("netns-latency: {error:#}"));
+    print(format_args!("netns-latency: {error:#}"));
 }
 
 /// Prints a message on separate lines.
-pub(crate) fn say(text: impl fmt::Display) {
+pub(crate) fn print(text: impl fmt::Display) {
     let start = if io::stderr().is_terminal() {
         "\r\x1b[K"
     } else {

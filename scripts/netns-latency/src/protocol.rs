@@ -136,12 +136,12 @@ impl Message {
 }
 
 /// Sends a message to the parent process.
-pub(crate) fn say(message: &Message) -> anyhow::Result<()> {
-    say_all(std::slice::from_ref(message))
+pub(crate) fn send(message: &Message) -> anyhow::Result<()> {
+    send_all(std::slice::from_ref(message))
 }
 
 /// Writes several messages with one system call, which delays the writer least.
-pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
+pub(crate) fn send_all(messages: &[Message]) -> anyhow::Result<()> {
     let mut lines = Vec::new();
     for message in messages {
         serde_json::to_writer(&mut lines, message)?;
@@ -154,7 +154,7 @@ pub(crate) fn say_all(messages: &[Message]) -> anyhow::Result<()> {
 }
 
 /// Returns a message that a thing appeared or disappeared.
-pub(crate) fn saw(thing: Thing, present: bool, at_ns: u64) -> Message {
+pub(crate) fn sight_message(thing: Thing, present: bool, at_ns: u64) -> Message {
     Message::Saw(Sight {
         thing,
         present,
@@ -163,18 +163,18 @@ pub(crate) fn saw(thing: Thing, present: bool, at_ns: u64) -> Message {
 }
 
 /// Sends a message that a thing appeared or disappeared.
-pub(crate) fn say_seen(thing: Thing, present: bool, at_ns: u64) -> anyhow::Result<()> {
-    say(&saw(thing, present, at_ns))
+pub(crate) fn send_sight(thing: Thing, present: bool, at_ns: u64) -> anyhow::Result<()> {
+    send(&sight_message(thing, present, at_ns))
 }
 
 /// Reports that this process is ready, and handles orders until the end of its input.
 pub(crate) fn serve<T: DeserializeOwned>(
     mut handle: impl FnMut(T) -> anyhow::Result<u64>,
 ) -> anyhow::Result<()> {
-    say(&Message::Done { at_ns: 0 })?;
+    send(&Message::Done { at_ns: 0 })?;
     for line in io::stdin().lock().lines() {
-        let told = parse(&line.context("read from standard input")?)?;
-        say(&match handle(told) {
+        let order = parse(&line.context("read from standard input")?)?;
+        send(&match handle(order) {
             Ok(at_ns) => Message::Done { at_ns },
             Err(error) => Message::Failed {
                 error: format!("{error:#}"),
@@ -201,7 +201,7 @@ mod tests {
                 error: "a\nb".to_owned(),
             },
             Message::Listed { at_ns: 0 },
-            saw(
+            sight_message(
                 Thing::LinkUp {
                     netns: "n".to_owned(),
                     name: "v \"".to_owned(),

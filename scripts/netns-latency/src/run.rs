@@ -40,7 +40,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         Some(path) => Report::read(path)?,
         None => match measure(arguments) {
             Err(error) if error.is::<Interrupted>() => {
-                progress::say(Interrupted);
+                progress::print(Interrupted);
                 return Ok(ExitCode::from(INTERRUPTED));
             }
             report => report?,
@@ -52,7 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     };
     let exceeded = thresholds.exceeded(&report.rows, check);
     for excess in &exceeded {
-        progress::say(format_args!("exceeded: {excess}"));
+        progress::print(format_args!("exceeded: {excess}"));
     }
     Ok(if exceeded.is_empty() {
         ExitCode::SUCCESS

@@ -145,7 +145,7 @@ impl EffectRunner {
             }
             Effect::LookForHolders => {
                 if let Some(processes) = &self.handles.processes {
-                    processes.ring();
+                    processes.request_scan();
                 }
             }
             Effect::GiveMemoryBack => {

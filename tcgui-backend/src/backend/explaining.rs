@@ -74,7 +74,7 @@ impl Explainer {
             watcher,
             aliases: known.aliases,
             links,
-            netlink: Some(self.tracker.last_heard()),
+            netlink: Some(self.tracker.last_event_at()),
             now: Instant::now(),
         })
     }

@@ -75,7 +75,7 @@ pub(super) struct Change {
     /// Display names that may show another namespace or other data now.
     pub(super) touched: Vec<NamespaceName>,
     /// Namespaces with a new display name.
-    pub(super) retitled: Vec<(NetnsKey, NamespaceName)>,
+    pub(super) renamed: Vec<(NetnsKey, NamespaceName)>,
 }
 
 /// An interface that was found by the names in a client's request.
@@ -291,7 +291,7 @@ impl Inventory {
             let Some(netns) = self.all.get_mut(&inode) else {
                 continue;
             };
-            let before = netns.take_titles(&self.container_names);
+            let before = netns.update_names(&self.container_names);
             // Another namespace may have taken over a name.
             for name in &before {
                 if self.by_name.get(name) == Some(&inode) {
@@ -311,8 +311,8 @@ impl Inventory {
             }
             if old != new {
                 change.touched.extend(new.cloned());
-                let retitled = old.and(new).map(|new| (netns.key, new.clone()));
-                change.retitled.extend(retitled);
+                let renamed = old.and(new).map(|new| (netns.key, new.clone()));
+                change.renamed.extend(renamed);
             }
             let is_called_as_before = old == new;
             if netns.show(&self.setting) && is_called_as_before {
@@ -383,7 +383,7 @@ impl Inventory {
         let netns = self.all.get(self.by_name.get(netns)?)?;
         let links = &netns.snapshot.as_ref()?.links;
         let mut links = links.iter();
-        let is_its = |link: &&Link| link.altnames.iter().any(|it| wire_text(it) == altname);
+        let is_its = |link: &&Link| link.altnames.iter().any(|name| wire_text(name) == altname);
         InterfaceName::new(&links.find(is_its)?.ifname).ok()
     }
 
@@ -446,7 +446,7 @@ impl Inventory {
             .in_order()
             .filter_map(|netns| netns.counter_targets.clone());
         CounterTargets {
-            namespaces: all.filter(|it| !it.links.is_empty()).collect(),
+            namespaces: all.filter(|target| !target.links.is_empty()).collect(),
         }
     }
 
@@ -482,7 +482,11 @@ impl Inventory {
         };
         let links = match (&netns.snapshot, &netns.shown) {
             (Some(snapshot), Some(shown)) => LinkFacts::Seen {
-                shown: shown.links().iter().map(|it| it.name.to_wire()).collect(),
+                shown: shown
+                    .links()
+                    .iter()
+                    .map(|link| link.name.to_wire())
+                    .collect(),
                 count: snapshot.links.len(),
                 began: snapshot.began,
             },
@@ -515,7 +519,7 @@ impl Inventory {
         let found = netns.found(link.clone(), &self.setting);
         let found = found.ok_or(NotFound::Namespace)?;
         let views = &netns.views;
-        let named = views.way_of(name, &self.container_names, &self.setting.directory);
+        let named = views.reference_named(name, &self.container_names, &self.setting.directory);
         Ok(Found { named, ..found })
     }
 }

@@ -1,4 +1,4 @@
-//! The decisions of the main loop: what each input leads to. Pure: no clock, no socket, no log.
+//! The decisions of the main loop: the effects of each input. Pure: no clock, no socket, no log.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -54,20 +54,19 @@ mod permits;
 mod tc;
 mod work;
 
-/// The list waits while a link is switched, and this long after it. With a thousand namespaces the main loop needs a
-/// millisecond to make the list, and the client that asked needs longer to read it than the reply takes. The reply would wait
-/// behind both.
+/// The list waits while a link is switched, and this long after it, so that the reply is sent first. With a thousand namespaces
+/// the main loop needs a millisecond to make the list, and the client needs longer to read the list than the reply.
 const ANSWER_FIRST: Duration = Duration::from_millis(5);
-/// However many are switched one after the other, that adds no more than this to what the list waits anyway.
+/// The limit of that delay, however many links are switched one after the other. It is added to the pacing of lists.
 const LIST_WAITS: Duration = Duration::from_millis(20);
 /// The reply to a request for a lane that is full.
 const LANE_FULL: &str = "too many requests wait for this interface, try again";
-/// Health is repeated this often though nothing changed.
+/// Interval of the health message while nothing changes.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
-/// What this backend can do, in the words of released backends.
+/// The capabilities in the health message, with the names that released backends use.
 const CAPABILITIES: [&str; 3] = ["tc_netem", "interface_control", "diagnostics"];
 
-/// Who the backend is.
+/// The fixed properties of this backend.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) name: BackendName,
@@ -75,112 +74,112 @@ pub(super) struct Identity {
     /// Seconds since the Unix epoch.
     pub(super) started_at: u64,
     pub(super) foreign_qdiscs: ForeignQdiscs,
-    /// How long a change holds about which nothing is said; `None`: it stays.
+    /// Lifetime of a change whose request sets none. `None`: it stays.
     pub(super) default_ttl: Option<Duration>,
-    /// What scenarios did stays when the daemon stops in order.
+    /// The changes of scenarios stay when the daemon stops in order.
     pub(super) keep_on_exit: bool,
     /// Which changes are permitted.
     pub(super) policy: Policy,
-    /// The decision about a namespace of this name panics; only tests set it.
+    /// The decision about a namespace with this name panics. Only tests set it.
     pub(super) fails_with: Option<OsString>,
 }
 
-/// What happened.
+/// An input of the main loop.
 #[derive(Debug)]
 pub(super) enum Input {
     Namespace(NamespaceEvent),
-    /// A process that holds a namespace was found, or is gone.
+    /// A process that holds a namespace was found, or has ended.
     Held(HolderSource, HeldEvent),
     Interfaces(InterfacesEvent),
     Request(Request),
     FrontendJoined,
     LinkChanged(Box<LinkOutcome>),
     TcChanged(Box<TcOutcome>),
-    /// An execution wants something done to its interface.
+    /// A call of an execution about its interface.
     TcCall(Box<TcCall>),
     Published(Duration),
-    /// Presets, scenarios or what is wrong with their files changed.
+    /// Presets, scenarios or the errors of their files changed.
     Library(Arc<Library>),
-    /// The kernel's number for a namespace; `None`: it cannot be read.
+    /// The cookie of a namespace was read. `None`: it cannot be read.
     Identified {
         key: NetnsKey,
         cookie: Option<u64>,
     },
-    /// Another backend of this name is on the bus; its host.
+    /// Another backend with this name is on the bus. The value is its host.
     Namesake(String),
     Timer,
 }
 
-/// What to do about it.
+/// An action that an input requires.
 #[derive(Debug)]
 pub(super) enum Effect {
     Track(NetnsKey, NetnsRef),
     Untrack(NetnsKey, NetnsRef),
-    /// The last way to the namespace is gone.
+    /// Release what is kept for a namespace without references.
     Forget(NetnsKey),
     ChangeLink(Box<PendingLinkChange>),
     ChangeTc(Box<PendingTcChange>),
-    /// Remove a lease of which nothing is left.
+    /// Remove the file of a lease that has ended.
     ForgetLease(Box<Lease>),
-    /// Write by which ways and which name the interface of a lease is known.
+    /// Write the current references and interface name of a lease to its file.
     AmendLease(Box<Lease>),
-    /// Read the kernel's number for a namespace: leases that were taken there under another name may be found again.
+    /// Read the cookie of a namespace. It shows whether leases that were recorded under another name belong there.
     Identify(NetnsKey, Vec<NetnsRef>),
     Diagnose(Box<diagnostics::Order>, Reply<DiagnosticsResponse>),
-    /// Say why a name is or is not listed.
+    /// Explain why a name is listed or not.
     Explain(Box<Question>, Reply<ExplainResponse>),
     /// Answer from the library, or change it.
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
-    /// For the executions of scenarios.
+    /// Send a command to the execution actor.
     Execution(execution::Command),
     /// Look at a namespace soon, without an event.
     Recheck(NetnsKey),
     Publish(Publication),
-    /// What is published at a steady pace from now on.
+    /// Read and publish the counters of these interfaces from now on.
     CounterTargets(CounterTargets),
-    /// Somewhere is a namespace to which no way is known.
+    /// Scan the processes: a namespace exists to which no reference is known.
     LookForHolders,
-    /// Much memory was freed.
+    /// Return freed memory to the kernel.
     GiveMemoryBack,
 }
 
-/// When something happened.
+/// The clocks at the time of an input.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) now: Instant,
     /// Seconds since the Unix epoch.
     pub(super) unix_s: u64,
-    /// Milliseconds since then.
+    /// Milliseconds since the Unix epoch.
     pub(super) unix_ms: u64,
-    /// The clock of leases, which goes on while the machine sleeps.
+    /// The clock of leases. It also runs while the machine is suspended.
     pub(super) boot: BootTime,
 }
 
-/// Everything the main loop remembers.
+/// The state of the main loop.
 #[derive(Debug)]
 pub(super) struct State {
     identity: Identity,
     inventory: Inventory,
-    /// Namespaces that were there at the start and are not dumped yet; the first list waits for them.
+    /// Namespaces that existed at the start and are not dumped yet. The first list waits for them.
     awaited: HashSet<NetnsKey>,
-    /// Work on each interface, in order.
+    /// The work on each interface, in order.
     lanes: Lanes,
     /// The MTUs for which it was tried to make a bottleneck fit.
     fitted: HashMap<LeaseKey, u32>,
     /// Something may be other than in the last list …
     changed: bool,
-    /// … which is so since then.
+    /// When `changed` became true.
     changed_since: Option<Instant>,
     publishing: bool,
-    /// The list was made up anew for the publication under way.
+    /// The publication under way was made from a new list.
     listing: bool,
     pacing: ListPacing,
-    /// When a change of a link was answered last.
+    /// When the last change of a link was answered.
     link_answered: Option<Instant>,
-    /// The last list; `None` before the first one.
+    /// The last list. `None` before the first one.
     listed: Option<Vec<Rendered>>,
     repeat: RepeatedList,
-    /// Namespaces and interfaces, as counted with the last list.
+    /// Number of namespaces and of interfaces in the last list.
     counts: (usize, usize),
     memory: Memory,
     tc: PublishedTc,
@@ -189,14 +188,14 @@ pub(super) struct State {
     last: Option<Moment>,
     stopping: bool,
     claims: Claims,
-    /// Namespaces to which nothing leads any more, until what is under a lease there is restored.
+    /// Namespaces without references whose leases are not restored yet.
     departing: HashMap<NetnsKey, Departed>,
     health_counts: Option<(usize, usize)>,
     health_due: Option<Instant>,
-    /// The host of another backend of this name, and until when that is true.
+    /// The host of another backend with this name, and the time until which the conflict is reported.
     namesake: Option<(String, Instant)>,
     library: Arc<Library>,
-    /// The presets as published; `None` before the first list, with which they go out.
+    /// The presets as published. `None` before the first list, with which they are published.
     presets: Option<Vec<CustomPreset>>,
 }
 
@@ -232,7 +231,7 @@ impl State {
         }
     }
 
-    /// Takes in what the watcher saw first; the first list will have all of it.
+    /// Handles the namespaces that the watcher found at the start. The first list contains all of them.
     pub(super) fn begin(&mut self, namespaces: Vec<Namespace>) -> Vec<Effect> {
         let mut effects = Vec::new();
         for Namespace { name, id } in namespaces {
@@ -244,7 +243,7 @@ impl State {
         effects
     }
 
-    /// Takes in one input and returns what to do.
+    /// Handles one input and returns its effects.
     pub(super) fn step(&mut self, input: Input, moment: Moment) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.last = Some(moment);
@@ -275,7 +274,7 @@ impl State {
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
-        self.let_go(&mut effects);
+        self.release_departed(&mut effects);
         effects.extend(self.claims.take_news().map(Effect::Execution));
         self.changed |= self.repeat.is_due(moment.now);
         let was_changed = self.changed;
@@ -284,7 +283,7 @@ impl State {
         }
         let publication = self.publish(moment);
         if was_changed && !self.changed {
-            // Also when the list is the same: a namespace made anew may look like the one before.
+            // Also if the list is the same: a new namespace may look like the one that it replaced.
             effects.push(Effect::CounterTargets(self.inventory.counter_targets()));
         }
         effects.extend(publication.map(Effect::Publish));
@@ -294,7 +293,7 @@ impl State {
         effects
     }
 
-    /// Returns when something is due though nothing happens; `None`: never.
+    /// Returns when work is due without a further input. `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
         let begin = [self.lease_ends_at(), self.memory.due_at()];
         let begin = begin.into_iter().flatten().min();
@@ -310,8 +309,8 @@ impl State {
         due.into_iter().flatten().min()
     }
 
-    /// Drops work that was not begun; its requesters are told that the backend stops. Returns the effects for the leases that
-    /// end with the daemon.
+    /// Drops the work that has not begun. Its requesters get the reply that the backend stops. Returns the effects for the
+    /// leases that end with the daemon.
     pub(super) fn stop(&mut self, moment: Moment) -> Vec<Effect> {
         self.lanes.clear_waiting();
         self.stopping = true;
@@ -338,7 +337,7 @@ impl State {
         let noted = self.inventory.set_links(key, snapshot);
         self.follow_claims(key, &links, effects);
         if noted != ChangeResult::Unknown {
-            self.leases_of(key, &present, began, effects);
+            self.end_leases_of_missing_links(key, &present, began, effects);
             self.follow_links(key, began, effects);
             self.fit_bottlenecks(key, moment, effects);
         }
@@ -357,7 +356,7 @@ impl State {
             Ok(permit) => permit,
             Err(denial) => return self.refuse(request, &denial),
         };
-        // Answering is handing a value to whoever waits for it, not I/O.
+        // Sending a reply only passes a value to the bus actor. It does no I/O.
         match request {
             Request::Interface(request, reply) => {
                 self.change_link(request, permit, reply, moment, effects);
@@ -415,7 +414,7 @@ impl State {
         effects.push(Effect::Explain(Box::new(Question { name, known }), reply));
     }
 
-    /// Returns when the list is to be published; `None`: nothing has changed.
+    /// Returns when the list is to be published. `None`: nothing has changed.
     fn list_due(&self) -> Option<Instant> {
         let since = self.changed_since?;
         let paced = self.pacing.not_before().max(Some(since))?;
@@ -432,7 +431,7 @@ impl State {
         self.repeat.due_at(self.last?.now)
     }
 
-    /// Returns what is to be published now, if anything.
+    /// Returns the publication that is due now. `None`: there is none.
     fn publish(&mut self, moment: Moment) -> Option<Publication> {
         if self.publishing || !self.awaited.is_empty() {
             return None;
@@ -462,7 +461,7 @@ impl State {
         self.publishing.then_some(publication)
     }
 
-    /// Returns the presets if they are others than those that were published; they follow a list.
+    /// Returns the presets if they differ from the published ones. They are published after the first list.
     fn changed_presets(&mut self) -> Option<PresetList> {
         let presets = &self.library.presets;
         if self.listed.is_none() || self.presets.as_ref() == Some(presets) {
@@ -493,7 +492,7 @@ impl State {
         self.listed = Some(namespaces);
     }
 
-    /// Takes in that another backend of this name is on the bus; health says so at once.
+    /// Records that another backend with this name is on the bus. The health message reports it at once.
     fn namesake(&mut self, host: String, moment: Moment) {
         if self.name_conflict(moment) != Some(&host) {
             self.health_due = None;

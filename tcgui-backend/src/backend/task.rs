@@ -5,7 +5,7 @@
 //! with it the daemon.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinError;
@@ -16,7 +16,7 @@ use super::holders::HolderReports;
 use super::state::{Input, Moment, State, TcCall};
 use super::{BackendError, Signal, Signals, Supervisor};
 use crate::bus::{Namesakes, Request};
-use crate::clock::unix_milliseconds;
+use crate::clock::{now, unix_milliseconds};
 use crate::interfaces::InterfacesEvent;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
@@ -278,11 +278,6 @@ fn log(input: &Input) {
         }
         _ => {}
     }
-}
-
-/// Reads the clock that decisions use.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 /// Reads the clocks.

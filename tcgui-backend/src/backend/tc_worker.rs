@@ -1,18 +1,18 @@
-//! Changing a qdisc, keeping a change, putting back what was there: on a blocking thread, each with what
-//! it means for the lease of the interface.
+//! Carries out work on a qdisc on a blocking thread: a change, a confirmation, a release or a restoration. Each also
+//! updates the lease of the interface.
 //!
-//! The order is what makes it safe to be killed at any moment. A lease is on disk before its change reaches
-//! the kernel; it goes from there only after the kernel has what stays.
+//! The daemon may be killed at any moment. So a lease is written to disk before its change is sent to the kernel, and removed
+//! from disk only after the kernel has the final state.
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Instant;
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::InterfaceName;
 use tracing::{debug, info, warn};
 
 use super::orders::{TcOrder, TcResult, TcWork};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::boot;
 use crate::kernel::netns::NetnsKey;
@@ -33,10 +33,10 @@ use tcgui_shared::tc::TcOperation;
 #[cfg(test)]
 mod tests;
 
-/// Where leases are written, or why there are none.
+/// The journal of leases, or the reason why there is none.
 pub(super) type Leases = Result<Arc<Journal>, Arc<str>>;
 
-/// Why a qdisc was not changed.
+/// Why work on a qdisc failed.
 #[derive(Debug, thiserror::Error)]
 enum ImpairError {
     #[error(transparent)]
@@ -67,10 +67,10 @@ impl ImpairError {
     }
 }
 
-/// What came of it, and the lease that holds then.
+/// The result of the work, and the lease that is in force after it.
 type Impaired = (Result<Outcome, ImpairError>, Option<Lease>);
 
-/// Carries out an order and reads back what came of it. Blocks its thread.
+/// Carries out an order and reads the result back. Blocks its thread.
 pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder) -> TcResult {
     let work = |socket: &mut RequestSocket| {
         let order = &*without_lease_of_another_netns(socket, leases, order);
@@ -84,7 +84,7 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
         };
         let netem = |outcome: &Outcome| outcome.observed.netem().is_some();
         if impaired.0.as_ref().is_ok_and(netem) {
-            // Its counters will be read from now on, and there may be more changes.
+            // The counters of the qdisc are read from now on, and more changes may follow.
             sockets.keep(order.place.key, true);
         }
         Ok::<_, ImpairError>((impaired, now()))
@@ -110,7 +110,7 @@ fn without_lease_of_another_netns<'a>(
     order: &'a TcOrder,
 ) -> Cow<'a, TcOrder> {
     let held = order.held.as_ref();
-    // Most work has no lease. Then the kernel is not asked.
+    // Most work has no lease. Then this costs no system call.
     let Some(lease) = held.filter(|lease| !lease.is_in(|| boot::netns_cookie_of(socket))) else {
         return Cow::Borrowed(order);
     };
@@ -132,7 +132,7 @@ fn change(
 ) -> Impaired {
     let held = order.held.as_ref();
     let ifindex = order.link.ifindex;
-    // A client names the interface. A scenario goes on with its link under any name.
+    // A client names the interface. A scenario follows its link under any name.
     let ifname = terms.scenario.is_none().then_some(&*order.link.ifname);
     let (link, there) = match perform::find(socket, ifindex, ifname) {
         Ok(found) => found,
@@ -146,7 +146,7 @@ fn change(
         NetnsKey::Mounted(_) | NetnsKey::Held(_) => boot::netns_cookie_of(socket),
     };
     let identity = link.identity.as_deref().cloned();
-    // What was on another link does not come back on this one.
+    // The netem of another link must not be restored on this one.
     let continued =
         held.filter(|held| restore::is_on(held.compare(identity.as_ref()), &there.root));
     let facts = perform::link_facts(socket, &link, has_rate(operation));
@@ -163,7 +163,7 @@ fn change(
             return Ok(());
         };
         let journal = journal(leases)?;
-        // One interface has one file, also when its namespace was seen by another way first this time.
+        // One interface has one file, even if another reference to its namespace was seen first in this run.
         let netns = held.map_or_else(|| journal.home().netns(order.place.key), |it| it.netns);
         let of = about(netns, order);
         let mut lease = Lease::record(continued, of, observed, wanted, grant.clone());
@@ -183,7 +183,7 @@ fn change(
     match &result {
         Ok(outcome) => {
             if let Some(lease) = &mut recorded {
-                // The file still has what was there until now, which does not harm.
+                // The file still contains the earlier netem too, which does no harm.
                 lease.set = vec![outcome.observed.netem().copied()];
             } else {
                 forget(leases, held);
@@ -197,7 +197,7 @@ fn change(
     }
 }
 
-/// Looks whether an interface can be changed, and changed under a lease, before that is promised.
+/// Checks whether an interface can be changed under a lease, and reads its qdisc. Changes nothing.
 fn look(
     socket: &mut RequestSocket,
     leases: &Leases,
@@ -265,7 +265,7 @@ fn settle_failure(
     }
 }
 
-/// Keeps what has to be confirmed; what is there is only read.
+/// Confirms a change: the lease ends or continues without the confirmation. The qdisc is only read.
 fn confirm(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
     let Some(held) = order.held.as_ref().filter(|held| held.confirm_by.is_some()) else {
         return (Err(ImpairError::NothingToConfirm), order.held.clone());
@@ -302,14 +302,14 @@ fn release(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder, id: &st
     (observed, left)
 }
 
-/// Ends a lease. What it interrupted goes on.
+/// Ends a lease and restores the earlier netem. A lease that it had suspended continues.
 fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
     let Some(lease) = &order.held else {
         let observed = perform::observe(socket, order.link.ifindex);
         return (observed.map(read).map_err(Into::into), None);
     };
     let (ended, left) = lease.ending(order.begun);
-    // The daemon may not know yet that the link is another one, so the kernel is asked each time.
+    // Another link may have the index, and the daemon may not know that yet. So read the link from the kernel each time.
     let link = match perform::find(socket, order.link.ifindex, None) {
         Ok((link, _)) => lease.compare(link.identity.as_deref()),
         Err(err) => return (Err(err.into()), Some(lease.clone())),
@@ -317,8 +317,8 @@ fn put_back(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Imp
     let decide = |observed: &_| restore::decide(&ended, observed, link);
     match perform::take_steps(socket, order.link.ifindex, decide) {
         Ok((restored, observed)) => {
-            tell(order, &restored);
-            // A configuration that was changed by other means stays.
+            log_restored(order, &restored);
+            // A configuration of another program stays.
             let left = left.filter(|_| !matches!(restored, Restored::Left { .. }));
             match &left {
                 Some(left) => keep(leases, left),
@@ -346,27 +346,27 @@ fn journal(leases: &Leases) -> Result<&Journal, ImpairError> {
 
 fn about(netns: LeaseNetns, order: &TcOrder) -> (LeaseNetns, u32, String) {
     let ifname = InterfaceName::new(&order.link.ifname).map(|name| name.to_wire());
-    // The kernel accepts fewer names than this does.
+    // `InterfaceName` accepts every name that the kernel accepts.
     (netns, order.link.ifindex, ifname.unwrap_or_default())
 }
 
-/// Writes a lease that holds anyhow: if that fails, it does not hold over a crash.
+/// Writes a lease that is already in force. If the write fails, the lease does not outlast a crash.
 fn keep(leases: &Leases, lease: &Lease) {
     if let Err(err) = journal(leases).and_then(|journal| Ok(journal.write(lease)?)) {
         warn!(ifname = lease.ifname, error = %chain(&err), "lease not recorded");
     }
 }
 
-/// Does what was intended for the file of a lease: a way that is not written may be missed after a restart,
-/// a file that stays does little harm.
+/// Carries out the deferred write or removal of a lease's file. After a failure, a reference may be missing after a restart,
+/// or the file of an ended lease stays, which does little harm.
 pub(super) fn catch_up(journal: &Journal, lease: &Lease) {
     if let Err(err) = journal.catch_up(lease) {
         warn!(ifname = lease.ifname, error = %chain(&err), "file of a lease not up to date");
     }
 }
 
-/// Removes a lease that does not hold any more. Left there it does little harm: at the next start the
-/// interface is not what the lease says, and is left alone.
+/// Removes the file of an ended lease. A file that stays does little harm: at the next start the qdisc differs from the lease, and
+/// is not changed.
 fn forget(leases: &Leases, lease: Option<&Lease>) {
     let (Some(lease), Ok(journal)) = (lease, leases) else {
         return;
@@ -376,7 +376,7 @@ fn forget(leases: &Leases, lease: Option<&Lease>) {
     }
 }
 
-fn tell(order: &TcOrder, restored: &Restored) {
+fn log_restored(order: &TcOrder, restored: &Restored) {
     let netns_ref = order.place.netns_refs.first().map(ToString::to_string);
     let (netns, ifname) = (netns_ref, &order.link.ifname);
     match restored {
@@ -392,11 +392,6 @@ fn tell(order: &TcOrder, restored: &Restored) {
             warn!(?netns, ?ifname, result = %restored, "lease ended, not all of it restored");
         }
     }
-}
-
-/// The clock that also tests can stop.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }
 
 fn log(order: &TcOrder, result: &Result<Outcome, ImpairError>) {

@@ -13,7 +13,7 @@ use crate::netns_holders::{Container, Runtime};
 
 /// The names of a namespace.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Title<'a> {
+pub(super) struct NetnsNames<'a> {
     /// The display name.
     pub(super) name: &'a NamespaceName,
     /// The other names.
@@ -35,8 +35,8 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Creates the entry of a namespace with its links.
-    pub(super) fn new(title: Title<'_>, links: &[Link], exclude_loopback: bool) -> Self {
-        let name = title.name.to_wire();
+    pub(super) fn new(names: NetnsNames<'_>, links: &[Link], exclude_loopback: bool) -> Self {
+        let name = names.name.to_wire();
         let mut interfaces = Vec::with_capacity(links.len());
         let mut counter_targets = Vec::with_capacity(links.len());
         let mut netems = Vec::new();
@@ -60,7 +60,7 @@ impl Shown {
             None
         } else {
             // Strings, numbers and booleans can always be serialised.
-            Rendered::new(&namespace(title, name, interfaces)).ok()
+            Rendered::new(&namespace(names, name, interfaces)).ok()
         };
         Self {
             json,
@@ -95,7 +95,7 @@ pub(crate) fn network_namespace(
     aliases: &[NamespaceName],
     links: &[Link],
 ) -> NetworkNamespace {
-    let title = Title {
+    let names = NetnsNames {
         name,
         aliases,
         container: None,
@@ -106,7 +106,7 @@ pub(crate) fn network_namespace(
         Some(interface(link, &ifname, &name))
     });
     let interfaces = interfaces.collect();
-    namespace(title, name, interfaces)
+    namespace(names, name, interfaces)
 }
 
 fn is_loopback(link: &Link) -> bool {
@@ -114,11 +114,11 @@ fn is_loopback(link: &Link) -> bool {
 }
 
 fn namespace(
-    title: Title<'_>,
+    names: NetnsNames<'_>,
     name: String,
     interfaces: Vec<NetworkInterface>,
 ) -> NetworkNamespace {
-    let namespace_type = match (title.name, title.container) {
+    let namespace_type = match (names.name, names.container) {
         (NamespaceName::Host, _) => NamespaceType::Default,
         (_, Some(container)) => NamespaceType::Container {
             runtime: runtime(container.runtime).to_owned(),
@@ -129,7 +129,7 @@ fn namespace(
     };
     NetworkNamespace {
         name,
-        aliases: title.aliases.iter().map(NamespaceName::to_wire).collect(),
+        aliases: names.aliases.iter().map(NamespaceName::to_wire).collect(),
         id: None,
         is_active: true,
         namespace_type,
@@ -207,12 +207,12 @@ mod tests {
     #[test]
     fn a_namespace_without_visible_interfaces_is_not_listed() {
         let links = [link("lo", None), link("v0", Some("veth"))];
-        let title = Title {
+        let names = NetnsNames {
             name: &NamespaceName::host(),
             aliases: &[],
             container: None,
         };
-        let show = |links, exclude| Shown::new(title, links, exclude);
+        let show = |links, exclude| Shown::new(names, links, exclude);
         let all = show(&links, false);
         assert_eq!(all.interface_count(), 2);
         assert_eq!(all.netems(), [(InterfaceName::new("v0").unwrap(), None)]);

@@ -42,7 +42,7 @@ pub(super) struct ReadQueue(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    rung: Notify,
+    results_ready: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -92,8 +92,8 @@ impl ReadQueue {
 
     /// Waits until [`CHUNK`] readings have finished or a reader has ended. Cancel-safe: `Notify` keeps the permit until it is
     /// consumed.
-    pub(super) async fn rung(&self) {
-        self.0.rung.notified().await;
+    pub(super) async fn results_ready(&self) {
+        self.0.results_ready.notified().await;
     }
 
     /// Reads until no namespace is left to take. Blocks.
@@ -101,15 +101,15 @@ impl ReadQueue {
         while let Some(order) = self.take() {
             let key = order.entry().key;
             let result = kernel.read(order.entry());
-            let at = tokio::time::Instant::now().into_std();
+            let at = crate::clock::now();
             let mut state = self.lock();
             state.reading.retain(|reading| *reading != key);
             state.done.push(Read { order, at, result });
             if state.done.len() >= CHUNK {
-                self.0.rung.notify_one();
+                self.0.results_ready.notify_one();
             }
         }
-        self.0.rung.notify_one();
+        self.0.results_ready.notify_one();
     }
 
     fn take(&self) -> Option<Order> {

@@ -29,7 +29,7 @@ enum Input<'a> {
     Stop,
     Room(mpsc::Permit<'a, Vec<Sample>>),
     BusGone,
-    Rung,
+    ResultsReady,
     ReaderEnded(Result<(), JoinError>),
     Stalled,
     Tick,
@@ -44,7 +44,7 @@ pub struct Task<K> {
     counter_targets: watch::Receiver<Arc<CounterTargets>>,
     samples: mpsc::Sender<Vec<Sample>>,
     rates: Rates,
-    desk: ReadQueue,
+    read_queue: ReadQueue,
     readers: JoinSet<()>,
     /// Time of the next progress check, and the number of namespaces that no reader had taken at the last one. `None` if no
     /// namespace is being read.
@@ -68,7 +68,7 @@ impl<K: CounterKernel> Task<K> {
             counter_targets,
             samples,
             rates: Rates::default(),
-            desk: ReadQueue::default(),
+            read_queue: ReadQueue::default(),
             readers: JoinSet::new(),
             check: None,
             outbox: VecDeque::new(),
@@ -88,10 +88,10 @@ impl<K: CounterKernel> Task<K> {
                         permit.send(batch);
                     }
                 }
-                Input::Rung => self.collect(),
+                Input::ResultsReady => self.collect(),
                 Input::ReaderEnded(ended) => {
                     if let Err(err) = ended {
-                        self.desk.close();
+                        self.read_queue.close();
                         // Readers are never aborted, so this one panicked. Pass the panic on to the supervisor.
                         std::panic::resume_unwind(err.into_panic());
                     }
@@ -101,7 +101,7 @@ impl<K: CounterKernel> Task<K> {
                 Input::Tick => self.begin_round(),
             }
         }
-        self.desk.close();
+        self.read_queue.close();
     }
 
     async fn next_input<'a>(
@@ -126,7 +126,7 @@ impl<K: CounterKernel> Task<K> {
                 permit.map_or(Input::BusGone, Input::Room)
             }
             // Cancel-safe: `Notify` keeps the permit until it is consumed.
-            () = self.desk.rung() => Input::Rung,
+            () = self.read_queue.results_ready() => Input::ResultsReady,
             // Cancel-safe: the set keeps a result until it is returned.
             Some(ended) = self.readers.join_next(), if !self.readers.is_empty() => {
                 Input::ReaderEnded(ended)
@@ -140,9 +140,9 @@ impl<K: CounterKernel> Task<K> {
 
     fn begin_round(&mut self) {
         let counter_targets = Arc::clone(&self.counter_targets.borrow_and_update());
-        if !self.desk.begin(Arc::clone(&counter_targets)) {
+        if !self.read_queue.begin(Arc::clone(&counter_targets)) {
             debug!(
-                count = self.desk.untaken(),
+                count = self.read_queue.untaken(),
                 "earlier round not finished, tick skipped"
             );
             return;
@@ -166,7 +166,7 @@ impl<K: CounterKernel> Task<K> {
     /// the last check.
     fn overtake(&mut self) {
         let before = self.check.map(|(_, untaken)| untaken);
-        let untaken = self.desk.untaken();
+        let untaken = self.read_queue.untaken();
         if untaken > 0 && before == Some(untaken) {
             self.start_reader();
         }
@@ -175,14 +175,15 @@ impl<K: CounterKernel> Task<K> {
     }
 
     fn watch_progress(&mut self) {
-        let check = || (Instant::now() + READING_TIMEOUT, self.desk.untaken());
-        self.check = self.desk.is_busy().then(check);
+        let check = || (Instant::now() + READING_TIMEOUT, self.read_queue.untaken());
+        self.check = self.read_queue.is_busy().then(check);
     }
 
     fn start_reader(&mut self) {
         if self.readers.len() < READERS {
-            let (desk, kernel) = (self.desk.clone(), Arc::clone(&self.kernel));
-            self.readers.spawn_blocking(move || desk.read(&*kernel));
+            let (read_queue, kernel) = (self.read_queue.clone(), Arc::clone(&self.kernel));
+            self.readers
+                .spawn_blocking(move || read_queue.read(&*kernel));
         }
     }
 
@@ -193,7 +194,7 @@ impl<K: CounterKernel> Task<K> {
             backend_name: &self.backend_name,
             unix_s: unix_seconds(),
         };
-        for Read { order, at, result } in self.desk.take_done() {
+        for Read { order, at, result } in self.read_queue.take_done() {
             let entry = order.entry();
             let key = entry.key;
             match result {

@@ -1,4 +1,4 @@
-//! Endpoints: what can be one, and which of them are included in others.
+//! Checks endpoints, and removes those that another endpoint includes.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -8,7 +8,7 @@ use super::{ConfigError, DEFAULT_LISTEN};
 /// The transports that an endpoint may name.
 const PROTOCOLS: [&str; 5] = ["tcp", "udp", "tls", "quic", "unixsock-stream"];
 
-/// Checks an endpoint before Zenoh sees it, which tells less of what is wrong.
+/// Checks an endpoint before Zenoh reads it, because Zenoh's errors are less specific.
 ///
 /// # Errors
 /// [`ConfigError::Protocol`] and [`ConfigError::Address`].
@@ -26,7 +26,7 @@ pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     if protocol == "unixsock-stream" {
         return match address {
             "" => Err(wrong("write a path")),
-            // Zenoh reads what follows as settings, and listens at another path than was checked.
+            // Zenoh reads the rest as settings, so it would listen at another path than the one that was checked.
             _ if address.contains(['#', '?']) => Err(wrong("write a path without # and ?")),
             _ => Ok(()),
         };
@@ -44,7 +44,7 @@ pub fn check_endpoint(endpoint: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Checks `name:port`; whether the name exists is for the session to find out.
+/// Checks `name:port`. The session resolves the name later.
 fn check_host_name(address: &str) -> Result<(), &'static str> {
     let (host, port) = address.rsplit_once(':').ok_or("write HOST:PORT")?;
     port.parse::<u16>()
@@ -102,7 +102,7 @@ pub(super) fn widened(listen: &[String], dual_stack: bool) -> Result<Vec<String>
         addresses[index].is_some_and(|address| {
             addresses.iter().enumerate().any(|(other_index, other)| {
                 let is_equal = *other == Some(address);
-                // Of equal ones the first stays.
+                // Of equal endpoints, keep the first.
                 other_index != index
                     && is_included(address, *other, dual_stack)
                     && (!is_equal || other_index < index)

@@ -28,38 +28,38 @@ pub struct TlsFiles {
 /// Why a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// It cannot be read.
+    /// The file cannot be read.
     #[error("{option} {file:?}: cannot read it")]
     Read {
         /// The option.
         option: &'static str,
         /// The file.
         file: PathBuf,
-        /// What the kernel said.
+        /// The error of the system call.
         #[source]
         err: io::Error,
     },
-    /// It does not hold what it should.
+    /// The file does not contain the expected certificate or key.
     #[error("{option} {file:?}: no {expected} in PEM format")]
     Parse {
         /// The option.
         option: &'static str,
         /// The file.
         file: PathBuf,
-        /// What was looked for.
+        /// The expected content.
         expected: &'static str,
-        /// What is wrong.
+        /// The error of the parser.
         #[source]
         err: pem::Error,
     },
-    /// It is in PEM format and cannot be used all the same.
+    /// The file is in PEM format, but its content cannot be used.
     #[error("{option} {file:?}: {problem}")]
     Unusable {
         /// The option.
         option: &'static str,
         /// The file.
         file: PathBuf,
-        /// What is wrong.
+        /// The reason.
         problem: &'static str,
     },
 }

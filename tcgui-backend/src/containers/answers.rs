@@ -153,7 +153,8 @@ pub(super) fn listing(body: &[u8]) -> serde_json::Result<Listing> {
         names: Option<First<String, MAX_NAMES>>,
     }
     let First { items, more }: First<Wire, MAX_CONTAINERS> = serde_json::from_slice(body)?;
-    let names = |names: Option<First<String, MAX_NAMES>>| names.map_or(Vec::new(), |it| it.items);
+    let names =
+        |names: Option<First<String, MAX_NAMES>>| names.map_or(Vec::new(), |first| first.items);
     let entry = |wire: Wire| {
         let plain = names(wire.names)
             .into_iter()
@@ -241,7 +242,10 @@ fn name(given: &str, id: &ContainerId) -> ContainerName {
 /// Returns an image name without control characters, and shortened to [`MAX_IMAGE`] bytes.
 fn shortened(image: &str) -> String {
     let end = image.floor_char_boundary(MAX_IMAGE);
-    image[..end].chars().filter(|it| !it.is_control()).collect()
+    image[..end]
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect()
 }
 
 /// The first `N` elements of a sequence. The others are skipped.

@@ -105,7 +105,7 @@ impl EngineLog {
             .engines
             .iter_mut()
             .zip(seen)
-            .filter(|(_, it)| it.is_none())
+            .filter(|(_, logged)| logged.is_none())
         {
             // The next engine at this path is another one, so its failure is logged again.
             logged.failed = false;

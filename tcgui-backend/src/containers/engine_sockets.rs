@@ -86,7 +86,11 @@ impl EngineSockets {
         let served = |socket: &EngineSocket| {
             matches!(socket.phase, Phase::Running { .. }) && socket.seen == seen
         };
-        let mut others = self.0.iter().enumerate().filter(|(it, _)| *it != number);
+        let mut others = self
+            .0
+            .iter()
+            .enumerate()
+            .filter(|(other, _)| *other != number);
         others.any(|(_, socket)| served(socket))
     }
 

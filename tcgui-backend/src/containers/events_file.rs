@@ -30,7 +30,7 @@ struct EventsFile {
     file: File,
     at: u64,
     lines: Lines,
-    rung: Arc<Notify>,
+    file_changed: Arc<Notify>,
     _watcher: RecommendedWatcher,
 }
 
@@ -47,9 +47,9 @@ pub(super) async fn follow(path: PathBuf, reporter: Reporter) {
     let Ok(mut file) = blocking::run(move || EventsFile::open(&path)).await else {
         return;
     };
-    let rung = Arc::clone(&file.rung);
+    let file_changed = Arc::clone(&file.file_changed);
     loop {
-        rung.notified().await;
+        file_changed.notified().await;
         let read = blocking::run(move || {
             let read = file.read();
             (file, read)
@@ -72,9 +72,10 @@ impl EventsFile {
     fn open(path: &Path) -> io::Result<Self> {
         // Usually the file does not exist, and this check costs less than a watch.
         fs::symlink_metadata(path)?;
-        let rung = Arc::new(Notify::new());
+        let file_changed = Arc::new(Notify::new());
         let directory = path.parent().unwrap_or(path);
-        let watcher = watch(directory, path, Arc::clone(&rung)).map_err(io::Error::other)?;
+        let watcher =
+            watch(directory, path, Arc::clone(&file_changed)).map_err(io::Error::other)?;
         // Open the file after the watch is placed, so that every later write is reported.
         let file = open(path)?;
         Ok(Self {
@@ -82,7 +83,7 @@ impl EventsFile {
             at: file.metadata()?.len(),
             file,
             lines: Lines::default(),
-            rung,
+            file_changed,
             _watcher: watcher,
         })
     }
@@ -134,7 +135,11 @@ fn open(path: &Path) -> io::Result<File> {
     }
 }
 
-fn watch(directory: &Path, path: &Path, rung: Arc<Notify>) -> notify::Result<RecommendedWatcher> {
+fn watch(
+    directory: &Path,
+    path: &Path,
+    file_changed: Arc<Notify>,
+) -> notify::Result<RecommendedWatcher> {
     let name = path.file_name().map(ToOwned::to_owned);
     // Without events for opening the file, because each read would cause one.
     let kinds = EventKindMask::CREATE
@@ -147,7 +152,7 @@ fn watch(directory: &Path, path: &Path, rung: Arc<Notify>) -> notify::Result<Rec
             event.need_rescan() || event.paths.iter().any(ours)
         });
         if written {
-            rung.notify_one();
+            file_changed.notify_one();
         }
     };
     let mut watcher = RecommendedWatcher::new(handler, Config::default().with_event_kinds(kinds))?;
@@ -208,7 +213,7 @@ mod tests {
 
         /// Writes new lines until one is reported. From then on the file is followed.
         async fn settle(&mut self, path: &Path) {
-            let heard = async {
+            let followed = async {
                 loop {
                     append(path, &line(0));
                     let pause = Duration::from_millis(20);
@@ -217,7 +222,7 @@ mod tests {
                     }
                 }
             };
-            timeout(SOON, heard).await.expect("it follows");
+            timeout(SOON, followed).await.expect("it follows");
         }
 
         /// Waits for an event of this container. Earlier events may arrive first.

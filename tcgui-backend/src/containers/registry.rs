@@ -81,7 +81,7 @@ struct Engine<W> {
 
 impl<W> Engine<W> {
     /// Schedules an inspection of a container.
-    fn ring(&mut self, id: &ContainerId) {
+    fn queue_look(&mut self, id: &ContainerId) {
         let full = self.containers.len() >= MAX_CONTAINERS;
         match self.containers.get_mut(id) {
             Some(tracked) => match &mut tracked.look {
@@ -125,7 +125,7 @@ pub(super) struct Registry<W> {
     /// The containers of each process. Engines that report false data may name one process for two containers: see
     /// [`best`].
     claims: BTreeMap<ProcessNetnsId, BTreeMap<Key, Arc<Container>>>,
-    told: BTreeMap<ProcessNetnsId, Arc<Container>>,
+    reported: BTreeMap<ProcessNetnsId, Arc<Container>>,
     /// Holders that were reported and exist no longer.
     gone: BTreeSet<ProcessNetnsId>,
     /// Holders that were not reported, or were reported with other properties.
@@ -145,7 +145,7 @@ impl<W> Registry<W> {
         Self {
             engines: std::iter::repeat_with(engine).take(engines).collect(),
             claims: BTreeMap::new(),
-            told: BTreeMap::new(),
+            reported: BTreeMap::new(),
             gone: BTreeSet::new(),
             changed: BTreeSet::new(),
         }
@@ -178,11 +178,11 @@ impl<W> Registry<W> {
             });
             match same {
                 Some(held) => held.listed = true,
-                None => engine.ring(id),
+                None => engine.queue_look(id),
             }
         }
         for id in unlisted {
-            engine.ring(&id);
+            engine.queue_look(&id);
         }
     }
 
@@ -192,7 +192,7 @@ impl<W> Registry<W> {
         // The end of an unknown container, or of one whose end was noticed already, needs no inspection.
         let matters = event.kind == EventKind::Changed || engine.containers.contains_key(&event.id);
         if matters {
-            engine.ring(&event.id);
+            engine.queue_look(&event.id);
         }
     }
 
@@ -269,7 +269,7 @@ impl<W> Registry<W> {
         };
         let now = tracked.held.as_ref().map(|held| held.id);
         if again && engine.connected {
-            engine.ring(&key.id);
+            engine.queue_look(&key.id);
         }
         engine.tidy(&key.id);
         if let Some(before) = before.map(|held| held.id).filter(|id| Some(*id) != now) {
@@ -288,7 +288,7 @@ impl<W> Registry<W> {
         };
         if let Some(held) = tracked.held.take_if(|held| held.id == id) {
             if held.listed && engine.connected {
-                engine.ring(&key.id);
+                engine.queue_look(&key.id);
             }
             engine.tidy(&key.id);
             self.disclaim(key, id);
@@ -316,12 +316,12 @@ impl<W> Registry<W> {
     /// restarted container is never reported twice at a time.
     pub(super) fn next_event(&mut self) -> Option<HeldEvent> {
         if let Some(id) = self.gone.pop_first() {
-            self.told.remove(&id);
+            self.reported.remove(&id);
             return Some(HeldEvent::Removed(id));
         }
         let id = self.changed.pop_first()?;
         let container = Arc::clone(best(self.claims.get(&id)?)?);
-        self.told.insert(id, Arc::clone(&container));
+        self.reported.insert(id, Arc::clone(&container));
         let kind = HolderKind::Container(container);
         Some(HeldEvent::Added(Holder { id, kind }))
     }
@@ -341,9 +341,9 @@ impl<W> Registry<W> {
         self.gone.remove(&id);
         self.changed.remove(&id);
         let is = self.claims.get(&id).and_then(best);
-        match (is, self.told.get(&id)) {
+        match (is, self.reported.get(&id)) {
             (None, Some(_)) => drop(self.gone.insert(id)),
-            (Some(is), told) if told != Some(is) => drop(self.changed.insert(id)),
+            (Some(is), reported) if reported != Some(is) => drop(self.changed.insert(id)),
             _ => {}
         }
     }

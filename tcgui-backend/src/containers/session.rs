@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
-use std::time::Instant;
 
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -11,7 +10,7 @@ use super::answers::{self, Event, Listing};
 use super::client::{Client, EngineError, EventStream, Reply};
 use super::limits::{EVENT_BYTES, LIST_WITHOUT_EVENTS, SUBSCRIBE_AGAIN, SUBSCRIPTION};
 use super::lines::Lines;
-use crate::clock::unix_seconds;
+use crate::clock::{now, unix_seconds};
 use crate::netns_holders::Runtime;
 
 /// Identifies a session. Reports of earlier sessions are ignored.
@@ -156,8 +155,4 @@ async fn read(mut stream: EventStream, reporter: &Reporter) -> Result<Infallible
             tokio::time::sleep_until(until.into()).await;
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

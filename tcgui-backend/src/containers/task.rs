@@ -20,6 +20,7 @@ use super::look::{LookError, Sighting, look};
 use super::registry::{Key, Outcome, Registry};
 use super::session::{self, News, Report, Reporter, SessionId};
 use super::watches::SocketWatches;
+use crate::clock::now;
 use crate::kernel::netns::{NetnsFiles, ProcessNetnsId};
 use crate::kernel::pidfd::ProcessHandle;
 use crate::netns_holders::{HeldEvent, Runtime};
@@ -92,7 +93,7 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, HeldEvent>),
     Done(Done),
     Report(Report),
-    Rung,
+    SocketsChanged,
     Timer,
 }
 
@@ -110,7 +111,7 @@ pub struct Task {
     /// `None` while a child task checks the sockets.
     watches: Option<SocketWatches>,
     /// Notified when the sockets may have changed.
-    rung: Arc<Notify>,
+    sockets_changed: Arc<Notify>,
     /// A check of the sockets is wanted.
     wanted: bool,
     /// When to check the sockets without a notification. `None`: all watches work.
@@ -135,15 +136,18 @@ impl Task {
             warn!(%host, "not a Unix socket, the container engine there is not followed");
         }
         let count = sockets.len();
-        let rung = Arc::new(Notify::new());
+        let sockets_changed = Arc::new(Notify::new());
         Self {
             registry: Registry::new(count),
             engine_sockets: EngineSockets::new(count),
             followed: std::iter::repeat_with(Followed::new).take(count).collect(),
             list_interval: list_interval.max(SHORTEST_LIST_INTERVAL),
             session_count: 0,
-            watches: Some(SocketWatches::new(sockets.clone(), Arc::clone(&rung))),
-            rung,
+            watches: Some(SocketWatches::new(
+                sockets.clone(),
+                Arc::clone(&sockets_changed),
+            )),
+            sockets_changed,
             wanted: true,
             look_at: None,
             reports: mpsc::channel(REPORTS),
@@ -171,7 +175,7 @@ impl Task {
                 }
                 Input::Done(done) => self.done(done),
                 Input::Report(report) => self.report(report),
-                Input::Rung => self.wanted = true,
+                Input::SocketsChanged => self.wanted = true,
                 Input::Timer => self.timer(now()),
             }
         }
@@ -204,7 +208,7 @@ impl Task {
             // Cancel-safe: `recv` takes nothing unless it returns it. The actor has a sender itself.
             Some(report) = self.reports.1.recv() => Input::Report(report),
             // Cancel-safe: a notification stays until it is returned.
-            () = self.rung.notified() => Input::Rung,
+            () = self.sockets_changed.notified() => Input::SocketsChanged,
             // Cancel-safe: the deadline is computed again each time.
             () = wake => Input::Timer,
         }
@@ -219,11 +223,11 @@ impl Task {
             .map(|_| (self.look_at, self.engine_sockets.wake_at()));
         let (look, retry) = looks.unwrap_or_default();
         let engines = || 0..self.sockets.len();
-        let list = engines().filter_map(|it| self.list_at(it)).min();
-        let stable = engines().filter_map(|it| self.stable_at(it)).min();
-        let waiting = engines().filter(|it| self.registry.is_waiting(*it));
+        let list = engines().filter_map(|engine| self.list_at(engine)).min();
+        let stable = engines().filter_map(|engine| self.stable_at(engine)).min();
+        let waiting = engines().filter(|engine| self.registry.is_waiting(*engine));
         let allowed = waiting
-            .filter_map(|it| self.followed[it].looks.not_before())
+            .filter_map(|engine| self.followed[engine].looks.not_before())
             .min();
         let all = [look, retry, list, stable, allowed];
         all.into_iter().flatten().min()
@@ -479,8 +483,4 @@ async fn next_done(children: &mut JoinSet<Done>) -> Done {
             None => std::future::pending().await,
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

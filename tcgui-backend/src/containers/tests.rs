@@ -235,8 +235,8 @@ async fn an_engine_may_start_later_stop_and_start_again() {
     // The result is the same whether the engine is listed before or after these events.
     engine.tell(WEB, "start");
     engine.tell(DB, "start");
-    let told = [follower.added().await.0, follower.added().await.0];
-    assert!(told.contains(&web.id()) && told.contains(&db.id()));
+    let reported = [follower.added().await.0, follower.added().await.0];
+    assert!(reported.contains(&web.id()) && reported.contains(&db.id()));
 
     // A container that ends while the engine is stopped is removed. One that runs stays.
     let state = engine.stop();

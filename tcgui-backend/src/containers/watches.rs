@@ -30,16 +30,16 @@ struct Handler {
     sockets: BTreeSet<OsString>,
     directories: BTreeSet<OsString>,
     moved: Arc<AtomicBool>,
-    rung: Arc<Notify>,
+    sockets_changed: Arc<Notify>,
 }
 
 impl Handler {
     fn moved(&self) {
         self.moved.store(true, Ordering::Relaxed);
-        self.rung.notify_one();
+        self.sockets_changed.notify_one();
     }
 
-    fn ring(&self, kind: EventKind, path: &Path) {
+    fn handle_path(&self, kind: EventKind, path: &Path) {
         let comes_or_goes = matches!(
             kind,
             EventKind::Create(_)
@@ -52,7 +52,7 @@ impl Handler {
         if self.directories.contains(name) {
             self.moved();
         } else if self.sockets.contains(name) {
-            self.rung.notify_one();
+            self.sockets_changed.notify_one();
         }
     }
 }
@@ -62,7 +62,7 @@ impl notify::EventHandler for Handler {
         match event {
             Ok(event) if !event.need_rescan() => {
                 for path in &event.paths {
-                    self.ring(event.kind, path);
+                    self.handle_path(event.kind, path);
                 }
             }
             // Events were lost: a watched directory may have been replaced.
@@ -74,7 +74,7 @@ impl notify::EventHandler for Handler {
 /// The paths of sockets, and the watches on the directories of these paths.
 pub(super) struct SocketWatches {
     sockets: Vec<PathBuf>,
-    rung: Arc<Notify>,
+    sockets_changed: Arc<Notify>,
     moved: Arc<AtomicBool>,
     watcher: Option<RecommendedWatcher>,
     placed: BTreeSet<PathBuf>,
@@ -91,11 +91,11 @@ impl fmt::Debug for SocketWatches {
 }
 
 impl SocketWatches {
-    /// Prepares watches. `rung` is notified when the sockets should be looked at.
-    pub(super) fn new(sockets: Vec<PathBuf>, rung: Arc<Notify>) -> Self {
+    /// Prepares watches. `sockets_changed` is notified when the sockets should be looked at.
+    pub(super) fn new(sockets: Vec<PathBuf>, sockets_changed: Arc<Notify>) -> Self {
         Self {
             sockets,
-            rung,
+            sockets_changed,
             moved: Arc::default(),
             watcher: None,
             placed: BTreeSet::new(),
@@ -108,7 +108,7 @@ impl SocketWatches {
         self.failure.as_ref()
     }
 
-    /// Places the watches on the current directories, then looks at each socket. Later changes notify `rung`.
+    /// Places the watches on the current directories, then looks at each socket. Later changes notify `sockets_changed`.
     pub(super) fn look(&mut self) -> Vec<Option<SocketKey>> {
         self.failure = self.place().err();
         self.sockets.iter().map(|path| key(path)).collect()
@@ -126,7 +126,7 @@ impl SocketWatches {
             }
         };
         let moved = self.moved.swap(false, Ordering::Relaxed);
-        let wanted: BTreeSet<_> = self.sockets.iter().flat_map(|it| anchors(it)).collect();
+        let wanted: BTreeSet<_> = self.sockets.iter().flat_map(|path| anchors(path)).collect();
         let mut result = Ok(());
         self.placed.retain(|path| {
             let stays = !moved && wanted.contains(path);
@@ -161,22 +161,22 @@ impl SocketWatches {
         };
         // A path through a symbolic link, such as `/var/run`, has other names.
         let paths = self.sockets.iter().cloned();
-        let real = self.sockets.iter().filter_map(|it| nearest(it));
+        let real = self.sockets.iter().filter_map(|path| nearest(path));
         Handler {
-            sockets: self.sockets.iter().filter_map(|it| name(it)).collect(),
+            sockets: self.sockets.iter().filter_map(|path| name(path)).collect(),
             directories: paths
                 .flat_map(|path| above(&path))
-                .chain(real.filter_map(|it| name(&it)))
+                .chain(real.filter_map(|path| name(&path)))
                 .collect(),
             moved: Arc::clone(&self.moved),
-            rung: Arc::clone(&self.rung),
+            sockets_changed: Arc::clone(&self.sockets_changed),
         }
     }
 }
 
 /// Returns the nearest directory above a path that exists, without links in its own path.
 fn nearest(path: &Path) -> Option<PathBuf> {
-    let resolved = |path: &Path| path.canonicalize().ok().filter(|it| it.is_dir());
+    let resolved = |path: &Path| path.canonicalize().ok().filter(|real| real.is_dir());
     path.ancestors().skip(1).find_map(resolved)
 }
 
@@ -210,14 +210,14 @@ mod tests {
 
     /// Looks after each notification, until the sockets are as expected.
     async fn settle(watches: &mut SocketWatches, expected: &[bool]) {
-        let rung = Arc::clone(&watches.rung);
+        let sockets_changed = Arc::clone(&watches.sockets_changed);
         let settled = async {
             loop {
                 let seen: Vec<_> = watches.look().iter().map(Option::is_some).collect();
                 if seen == expected {
                     break;
                 }
-                rung.notified().await;
+                sockets_changed.notified().await;
             }
         };
         let settled = timeout(Duration::from_secs(5), settled).await;

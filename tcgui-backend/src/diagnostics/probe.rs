@@ -5,7 +5,7 @@ use std::io;
 use tcgui_shared::error_kind::ErrorKind;
 
 use super::Order;
-use super::target::{Target, Wish, gateway};
+use super::target::{RequestedTarget, Target, gateway};
 use crate::error::kind_of;
 use crate::kernel::icmp::{EchoSocket, IcmpError};
 use crate::kernel::link::Link;
@@ -51,18 +51,18 @@ pub(super) struct Found {
     /// Read only if the root qdisc is a netem.
     pub(super) qdisc: Option<Observed>,
     pub(super) target: Target,
-    pub(super) asking: Asking,
+    pub(super) echo_access: EchoAccess,
 }
 
 /// Whether echoes can be sent to the target.
 #[derive(Debug)]
-pub(super) enum Asking {
+pub(super) enum EchoAccess {
     /// Send them over this socket.
-    Over(EchoSocket),
+    Socket(EchoSocket),
     /// There is no route to the target.
-    NoWay(IcmpError),
+    NoRoute(IcmpError),
     /// The socket could not be opened.
-    Impossible(IcmpError),
+    Failed(IcmpError),
     /// The link is down or has no carrier, so no packet would leave.
     LinkDown,
 }
@@ -70,9 +70,13 @@ pub(super) enum Asking {
 /// Reads the interface from inside its namespace. Blocks.
 ///
 /// The descriptor of the namespace is closed before this function returns. Only the socket stays open.
-pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Found, ProbeError> {
+pub(super) fn examine(
+    files: NetnsFiles,
+    order: &Order,
+    requested: RequestedTarget,
+) -> Result<Found, ProbeError> {
     match order.place.key {
-        NetnsKey::Host => look(order, wish),
+        NetnsKey::Host => examine_here(order, requested),
         NetnsKey::Mounted(_) | NetnsKey::Held(_) => {
             let netns = files.open_any(&order.place.netns_refs);
             let netns = netns.map_err(|err| match err {
@@ -82,13 +86,13 @@ pub(super) fn visit(files: NetnsFiles, order: &Order, wish: Wish) -> Result<Foun
             if !order.place.is_named(&files) {
                 return Err(ProbeError::Vanished);
             }
-            inside(netns, || look(order, wish)).map_err(ProbeError::Enter)?
+            inside(netns, || examine_here(order, requested)).map_err(ProbeError::Enter)?
         }
     }
 }
 
 /// Reads the interface in the namespace of the calling thread.
-fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
+fn examine_here(order: &Order, requested: RequestedTarget) -> Result<Found, ProbeError> {
     let mut socket = RequestSocket::open().map_err(ProbeError::Link)?;
     let link = match socket.link(order.ifindex) {
         Err(err) if err.errno() == Some(NO_SUCH_LINK) => return Err(ProbeError::Vanished),
@@ -104,26 +108,26 @@ fn look(order: &Order, wish: Wish) -> Result<Found, ProbeError> {
     } else {
         None
     };
-    let target = match wish {
-        Wish::Target(target) => target,
-        Wish::Gateway => {
+    let target = match requested {
+        RequestedTarget::Target(target) => target,
+        RequestedTarget::Gateway => {
             let routes = socket.default_routes().map_err(ProbeError::Routes)?;
             gateway(&routes, &order.interface, order.ifindex)
         }
     };
-    let asking = if link.up && link.carrier {
+    let echo_access = if link.up && link.carrier {
         match EchoSocket::open(&link.ifname, target.address()) {
-            Ok(socket) => Asking::Over(socket),
-            Err(err @ IcmpError::Connect(_)) => Asking::NoWay(err),
-            Err(err) => Asking::Impossible(err),
+            Ok(socket) => EchoAccess::Socket(socket),
+            Err(err @ IcmpError::Connect(_)) => EchoAccess::NoRoute(err),
+            Err(err) => EchoAccess::Failed(err),
         }
     } else {
-        Asking::LinkDown
+        EchoAccess::LinkDown
     };
     Ok(Found {
         link,
         qdisc,
         target,
-        asking,
+        echo_access,
     })
 }

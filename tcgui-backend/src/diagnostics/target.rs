@@ -27,7 +27,7 @@ pub(super) enum TargetError {
 
 /// The target that the client requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Wish {
+pub(super) enum RequestedTarget {
     /// This address.
     Target(Target),
     /// The default gateway.
@@ -74,18 +74,18 @@ impl fmt::Display for Target {
 
 /// Parses the client's target. A zone must be the name or the index of the checked link.
 /// It matters only for link-local addresses.
-pub(super) fn wish(
+pub(super) fn parse_target(
     text: Option<&str>,
     interface: &InterfaceName,
     ifindex: u32,
-) -> Result<Wish, TargetError> {
+) -> Result<RequestedTarget, TargetError> {
     let text = text.unwrap_or_default();
     if text.len() > LONGEST {
         return Err(TargetError::TooLong);
     }
     let text = text.trim();
     if text.is_empty() {
-        return Ok(Wish::Gateway);
+        return Ok(RequestedTarget::Gateway);
     }
     let address = match text.split_once('%') {
         None => text.parse().map_err(|_| TargetError::NotAnAddress)?,
@@ -102,7 +102,7 @@ pub(super) fn wish(
     if many || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
         return Err(TargetError::ManyHosts);
     }
-    Ok(Wish::Target(Target {
+    Ok(RequestedTarget::Target(Target {
         text: text.to_owned(),
         ..Target::new(address, interface, ifindex)
     }))
@@ -138,10 +138,12 @@ mod tests {
         InterfaceName::new("eth0").unwrap()
     }
 
-    fn understood(text: &str) -> Result<(String, String), TargetError> {
-        match wish(Some(text), &eth0(), 3)? {
-            Wish::Target(target) => Ok((target.to_string(), target.address().to_string())),
-            Wish::Gateway => Ok(Default::default()),
+    fn parsed(text: &str) -> Result<(String, String), TargetError> {
+        match parse_target(Some(text), &eth0(), 3)? {
+            RequestedTarget::Target(target) => {
+                Ok((target.to_string(), target.address().to_string()))
+            }
+            RequestedTarget::Gateway => Ok(Default::default()),
         }
     }
 
@@ -159,10 +161,13 @@ mod tests {
             ("127.0.0.1", "127.0.0.1:0"),
         ] {
             let expected = (text.trim().to_owned(), address.to_owned());
-            assert_eq!(understood(text), Ok(expected));
+            assert_eq!(parsed(text), Ok(expected));
         }
-        assert_eq!(wish(None, &eth0(), 3), Ok(Wish::Gateway));
-        assert_eq!(wish(Some(" "), &eth0(), 3), Ok(Wish::Gateway));
+        assert_eq!(parse_target(None, &eth0(), 3), Ok(RequestedTarget::Gateway));
+        assert_eq!(
+            parse_target(Some(" "), &eth0(), 3),
+            Ok(RequestedTarget::Gateway)
+        );
     }
 
     #[test]
@@ -186,7 +191,7 @@ mod tests {
             ("ff02::1%eth0", ManyHosts),
             ("::ffff:224.0.0.1", ManyHosts),
         ] {
-            assert_eq!(understood(text), Err(error), "{text}");
+            assert_eq!(parsed(text), Err(error), "{text}");
         }
     }
 
@@ -223,16 +228,16 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics(text: String, zone: String) {
-            understood(&text).ok();
-            understood(&format!("fe80::1%{zone}")).ok();
+            parsed(&text).ok();
+            parsed(&format!("fe80::1%{zone}")).ok();
         }
 
         #[test]
         fn every_host_address_is_a_target(v4: u32, v6: u128) {
             for address in [IpAddr::V4(v4.into()), IpAddr::V6(v6.into())] {
-                let understood = wish(Some(&address.to_string()), &eth0(), 3);
-                match understood {
-                    Ok(Wish::Target(target)) => {
+                let parsed = parse_target(Some(&address.to_string()), &eth0(), 3);
+                match parsed {
+                    Ok(RequestedTarget::Target(target)) => {
                         prop_assert_eq!(target.address().ip(), address.to_canonical());
                     }
                     other => prop_assert_eq!(other, Err(TargetError::ManyHosts)),

@@ -345,11 +345,14 @@ impl Executions {
     }
 
     fn list_active(&self) -> ScenarioExecutionResponse {
-        let active = self.by_names.values().filter_map(|it| self.all.get(it));
+        let active = self
+            .by_names
+            .values()
+            .filter_map(|number| self.all.get(number));
         let begun = active.filter(|execution| execution.machine.has_begun());
         ScenarioExecutionResponse::ActiveExecutions {
             executions: begun
-                .map(|it| it.machine.snapshot(&it.claim.target.names))
+                .map(|execution| execution.machine.snapshot(&execution.claim.target.names))
                 .collect(),
         }
     }

@@ -9,7 +9,7 @@ use super::executions::{Call, Executions};
 use super::handle::Command;
 use super::machine::{self, Moment};
 use super::port::{Claim, TcPort, UpdateSink};
-use crate::clock::unix_milliseconds;
+use crate::clock::{now, unix_milliseconds};
 
 enum Input {
     Stop,
@@ -175,7 +175,7 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
 
 fn moment() -> Moment {
     Moment {
-        now: tokio::time::Instant::now().into_std(),
+        now: now(),
         unix_ms: unix_milliseconds(),
     }
 }

@@ -29,29 +29,31 @@ const LIMITS: [&str; 5] = [
 pub fn entry_facts(files: &NetnsFiles, directory: &Path, name: &NetnsName) -> EntryFacts {
     let path = directory.join(name.as_os_str());
     let link = Inode::at(&path, Links::Stay);
-    let is_link = link.as_ref().is_ok_and(|it| it.kind() == FileKind::Symlink);
+    let is_link = link
+        .as_ref()
+        .is_ok_and(|inode| inode.kind() == FileKind::Symlink);
     let link_target = is_link.then(|| fs::read_link(&path).ok()).flatten();
     // Paths in the mount table contain no symbolic links.
     let resolved = directory.canonicalize();
     let place = resolved.as_deref().unwrap_or(directory);
     let table = MountInfo::read().ok();
-    let on = |path: &Path| table.as_ref().and_then(|it| it.on(path));
-    let around = table.as_ref().and_then(|it| it.holding(place));
+    let on = |path: &Path| table.as_ref().and_then(|table| table.on(path));
+    let around = table.as_ref().and_then(|table| table.holding(place));
     let mount = on(&place.join(name.as_os_str()));
     let exists = link.is_ok();
     EntryFacts {
         path: path.to_string_lossy().into_owned(),
         directory_exists: place.is_dir(),
         kind: kind(files, &path, link),
-        link_target: link_target.map(|it| it.to_string_lossy().into_owned()),
+        link_target: link_target.map(|target| target.to_string_lossy().into_owned()),
         file_system: mount
             .or(around)
             .filter(|_| exists)
-            .map(|it| it.file_system()),
+            .map(|mount| mount.file_system()),
         mount: mount.as_ref().map(Mount::line),
-        propagation: around.map(|it| Propagation {
-            text: it.propagation(),
-            receives: it.receives(),
+        propagation: around.map(|mount| Propagation {
+            text: mount.propagation(),
+            receives: mount.receives(),
         }),
     }
 }

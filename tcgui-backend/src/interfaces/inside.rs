@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use super::kernel::LinkEvent;
-use super::{LookError, NetnsKey};
+use super::{DumpError, NetnsKey};
 use crate::error::chain;
 use crate::kernel::link::Link;
 use crate::kernel::netns::inside;
@@ -26,13 +26,15 @@ pub(super) struct InsideSockets(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    rung: Notify,
+    /// Notified when `state` has new events.
+    wakeup: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     open: HashMap<NetnsKey, Inside>,
-    rung: HashSet<NetnsKey>,
+    /// Namespaces that had an event since the last [`State::drain`].
+    changed: HashSet<NetnsKey>,
     deleted: HashSet<(NetnsKey, u32)>,
     /// Namespaces of which events were lost.
     missed: HashSet<NetnsKey>,
@@ -60,7 +62,7 @@ impl State {
             }
         };
         for event in queued.events {
-            self.rung.insert(key);
+            self.changed.insert(key);
             match event {
                 KernelEvent::Deleted(_, ifindex) => {
                     self.deleted.insert((key, ifindex));
@@ -84,7 +86,7 @@ impl State {
     }
 
     fn forget(&mut self, key: NetnsKey) -> Option<Inside> {
-        self.rung.remove(&key);
+        self.changed.remove(&key);
         self.deleted.retain(|(deleted_in, _)| *deleted_in != key);
         self.missed.remove(&key);
         self.open.remove(&key)
@@ -93,9 +95,9 @@ impl State {
     fn drain(&mut self) -> Vec<LinkEvent> {
         let deleted = self.deleted.drain();
         let deleted = deleted.map(|(key, ifindex)| LinkEvent::DeletedInside(key, ifindex));
-        let rung = self.rung.drain().map(LinkEvent::Inside);
+        let changed = self.changed.drain().map(LinkEvent::Inside);
         let missed = self.missed.drain().map(LinkEvent::Missed);
-        deleted.chain(rung).chain(missed).collect()
+        deleted.chain(changed).chain(missed).collect()
     }
 }
 
@@ -115,9 +117,9 @@ impl Drop for Inside {
 
 impl InsideSockets {
     /// Dumps the links over the open sockets of a namespace. `None`: no sockets are open.
-    pub(super) fn links(&self, key: NetnsKey) -> Option<Result<Vec<Link>, LookError>> {
+    pub(super) fn links(&self, key: NetnsKey) -> Option<Result<Vec<Link>, DumpError>> {
         let mut socket = self.lock().open.get_mut(&key)?.requests.take()?;
-        let links = socket.links(None).map_err(LookError::from);
+        let links = socket.links(None).map_err(DumpError::from);
         // If the namespace was forgotten during the dump, the socket is closed here.
         if let (Some(inside), Ok(_)) = (self.lock().open.get_mut(&key), &links) {
             inside.requests = Some(socket);
@@ -134,12 +136,12 @@ impl InsideSockets {
         key: NetnsKey,
         netns: OwnedFd,
         runtime: &Handle,
-    ) -> Result<Vec<Link>, LookError> {
+    ) -> Result<Vec<Link>, DumpError> {
         let (events, requests) = inside(netns, || {
             let _context = runtime.enter();
             (EventSocket::open_here(), RequestSocket::open())
         })
-        .map_err(LookError::Open)?;
+        .map_err(DumpError::Open)?;
         let (events, mut requests) = (Arc::new(events?), requests?);
         let links = requests.links(None)?;
         let (sockets, listening) = (self.clone(), Arc::clone(&events));
@@ -148,7 +150,7 @@ impl InsideSockets {
                 while sockets.lock().take_events(key) {
                     tokio::task::yield_now().await;
                 }
-                sockets.0.rung.notify_one();
+                sockets.0.wakeup.notify_one();
             }
         });
         let requests = Some(requests);
@@ -158,7 +160,7 @@ impl InsideSockets {
             listener: listener.abort_handle(),
         };
         self.lock().keep(key, inside);
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
         Ok(links)
     }
 
@@ -169,13 +171,13 @@ impl InsideSockets {
     }
 
     /// Waits for events, and returns those of all namespaces. Cancel-safe.
-    pub(super) async fn rung(&self) -> Vec<LinkEvent> {
+    pub(super) async fn events(&self) -> Vec<LinkEvent> {
         loop {
-            let heard = self.lock().drain();
-            if !heard.is_empty() {
-                return heard;
+            let events = self.lock().drain();
+            if !events.is_empty() {
+                return events;
             }
-            self.0.rung.notified().await;
+            self.0.wakeup.notified().await;
         }
     }
 

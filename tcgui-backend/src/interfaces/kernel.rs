@@ -8,7 +8,8 @@ use tokio::runtime::Handle;
 use tracing::{debug, warn};
 
 use super::inside::InsideSockets;
-use super::{LookError, NetnsKey};
+use super::{DumpError, NetnsKey};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsFiles, NetnsRef};
@@ -26,7 +27,7 @@ const NO_IDS: [i32; 3] = [1, 22, 95];
 
 /// A request to dump one namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LookOrder {
+pub struct DumpRequest {
     /// The namespace.
     pub key: NetnsKey,
     /// Number of the tracker's entry for this namespace. A namespace that is tracked again gets a new one.
@@ -39,7 +40,7 @@ pub struct LookOrder {
 
 /// The result of one dump.
 #[derive(Debug)]
-pub struct Seen {
+pub struct DumpedLinks {
     /// The id by which the namespace was dumped. `None`: the host's namespace, or one that is read over a socket
     /// inside.
     pub nsid: Option<Nsid>,
@@ -63,7 +64,10 @@ pub enum LinkEvent {
 /// The kernel operations of the actor. Tests use a fake.
 pub trait LinkKernel: Send + Sync + 'static {
     /// Dumps one namespace.
-    fn look(&self, order: LookOrder) -> impl Future<Output = Result<Seen, LookError>> + Send;
+    fn dump(
+        &self,
+        request: DumpRequest,
+    ) -> impl Future<Output = Result<DumpedLinks, DumpError>> + Send;
 
     /// Waits for events. Cancel-safe.
     fn events(&self) -> impl Future<Output = Result<Vec<LinkEvent>, RtnetlinkError>> + Send;
@@ -71,7 +75,7 @@ pub trait LinkKernel: Send + Sync + 'static {
     /// Looks up the namespaces that have these ids in the host's table. Each result is the id of the namespace in
     /// the observer's table, or `None` if it has no id there. Ids that are no longer in the host's table are left
     /// out.
-    fn met_by_host(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
+    fn observer_ids(&self, ids: Vec<Nsid>) -> impl Future<Output = Vec<Option<Nsid>>> + Send;
 
     /// Returns the events that the kernel has queued by now, at least those of namespace `key`, or [`LinkEvent::Missed`] if
     /// they are too many. Does not wait. `None`: no message was queued.
@@ -121,8 +125,8 @@ impl KernelLinks {
 }
 
 impl LinkKernel for KernelLinks {
-    async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
-        let look = Dump {
+    async fn dump(&self, request: DumpRequest) -> Result<DumpedLinks, DumpError> {
+        let dump = Dump {
             files: self.files,
             inside: self.inside.clone(),
             sockets: self.sockets.clone(),
@@ -131,19 +135,19 @@ impl LinkKernel for KernelLinks {
             runtime: Handle::current(),
         };
         self.requests
-            .run(move |socket| look.at(socket, &order))
+            .run(move |socket| dump.run(socket, &request))
             .await
     }
 
     async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
         tokio::select! {
             // Both are cancel-safe: an event that was not returned was not taken.
-            events = self.events.next() => Ok(told(events?, self.sockets.is_switching())),
-            rung = self.inside.rung() => Ok(rung),
+            events = self.events.next() => Ok(mark_own_changes(events?, self.sockets.is_switching())),
+            events = self.inside.events() => Ok(events),
         }
     }
 
-    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+    async fn observer_ids(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
         let Some(host) = self.requests.host() else {
             return vec![None; ids.len()];
         };
@@ -153,8 +157,8 @@ impl LinkKernel for KernelLinks {
             .await;
         match given {
             Ok(given) => {
-                let met = given.into_iter().filter(|(id, _)| ids.contains(id));
-                met.map(|(_, here)| here).collect()
+                let known = given.into_iter().filter(|(id, _)| ids.contains(id));
+                known.map(|(_, here)| here).collect()
             }
             Err(err) => {
                 debug!(error = %chain(&err), "namespace ids of the host not read");
@@ -169,7 +173,7 @@ impl LinkKernel for KernelLinks {
             return Ok(None);
         }
         let queued = queued.unwrap_or_default();
-        let mut events = told(queued.events, self.sockets.is_switching());
+        let mut events = mark_own_changes(queued.events, self.sockets.is_switching());
         events.extend(inside);
         events.extend(queued.has_more.then_some(LinkEvent::Missed(key)));
         Ok(Some(events))
@@ -183,14 +187,14 @@ impl LinkKernel for KernelLinks {
 /// Marks events as our own changes while the daemon switches a link up or down. An event does not contain its
 /// origin, and it arrives before the change was read back. A dump of this namespace, or of the other end of a
 /// veth, would hold the rtnl lock that the read-back needs.
-fn told(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
-    let told = |event| match event {
+fn mark_own_changes(events: Vec<KernelEvent>, switching: bool) -> Vec<LinkEvent> {
+    let mark = |event| match event {
         KernelEvent::Changed(origin) if switching => KernelEvent::ChangedHere(origin),
         other => other,
     };
     events
         .into_iter()
-        .map(told)
+        .map(mark)
         .map(LinkEvent::Kernel)
         .collect()
 }
@@ -208,25 +212,30 @@ struct Dump {
 }
 
 impl Dump {
-    fn at(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
-        let began = tokio::time::Instant::now().into_std();
-        let mut seen = self.links(socket, order)?;
-        self.netems(order, began, &mut seen.links);
+    fn run(
+        &self,
+        socket: &mut RequestSocket,
+        request: &DumpRequest,
+    ) -> Result<DumpedLinks, DumpError> {
+        let began = now();
+        let mut seen = self.links(socket, request)?;
+        self.netems(request, began, &mut seen.links);
         Ok(seen)
     }
 
     /// Reads the parameters of root netems, if there are any. This needs a socket in the namespace, which is then
     /// kept.
-    fn netems(&self, order: &LookOrder, began: Instant, links: &mut [Link]) {
+    fn netems(&self, request: &DumpRequest, began: Instant, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
-        if order.key != NetnsKey::Host {
-            self.sockets.keep_as_seen(order.key, any, began);
+        if request.key != NetnsKey::Host {
+            self.sockets.keep_as_seen(request.key, any, began);
         }
         if !any {
             return;
         }
         let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-        let qdiscs: Result<_, LookError> = self.sockets.inside(order.key, &order.netns_refs, dump);
+        let qdiscs: Result<_, DumpError> =
+            self.sockets.inside(request.key, &request.netns_refs, dump);
         match qdiscs {
             Ok(qdiscs) => {
                 for link in links.iter_mut().filter(|link| link.root_netem) {
@@ -235,27 +244,31 @@ impl Dump {
             }
             // The namespace may be about to be deleted. If it is not, the link is reported as impaired, without
             // the parameters.
-            Err(err) => debug!(key = ?order.key, error = %chain(&err), "netems not read"),
+            Err(err) => debug!(key = ?request.key, error = %chain(&err), "netems not read"),
         }
     }
 
-    fn links(&self, socket: &mut RequestSocket, order: &LookOrder) -> Result<Seen, LookError> {
-        if order.key == NetnsKey::Host {
-            return Ok(Seen {
+    fn links(
+        &self,
+        socket: &mut RequestSocket,
+        request: &DumpRequest,
+    ) -> Result<DumpedLinks, DumpError> {
+        if request.key == NetnsKey::Host {
+            return Ok(DumpedLinks {
                 nsid: None,
                 links: socket.links(self.host)?,
             });
         }
-        if let Some(nsid) = order.nsid {
+        if let Some(nsid) = request.nsid {
             return by_id(socket, nsid);
         }
-        if let Some(links) = self.inside.links(order.key) {
-            return Ok(Seen {
+        if let Some(links) = self.inside.links(request.key) {
+            return Ok(DumpedLinks {
                 nsid: None,
                 links: links?,
             });
         }
-        let netns = self.files.open_any(&order.netns_refs)?;
+        let netns = self.files.open_any(&request.netns_refs)?;
         if self.ids.load(Ordering::Relaxed) {
             match socket.namespace_id(&netns) {
                 Ok(nsid) => {
@@ -271,20 +284,20 @@ impl Dump {
                 Err(err) => return Err(err.into()),
             }
         }
-        Ok(Seen {
+        Ok(DumpedLinks {
             nsid: None,
-            links: self.inside.open(order.key, netns, &self.runtime)?,
+            links: self.inside.open(request.key, netns, &self.runtime)?,
         })
     }
 }
 
-fn by_id(socket: &mut RequestSocket, nsid: Nsid) -> Result<Seen, LookError> {
+fn by_id(socket: &mut RequestSocket, nsid: Nsid) -> Result<DumpedLinks, DumpError> {
     match socket.links(Some(nsid)) {
-        Ok(links) => Ok(Seen {
+        Ok(links) => Ok(DumpedLinks {
             nsid: Some(nsid),
             links,
         }),
-        Err(err) if err.errno() == Some(INVALID_NSID) => Err(LookError::StaleId),
+        Err(err) if err.errno() == Some(INVALID_NSID) => Err(DumpError::StaleId),
         Err(err) => Err(err.into()),
     }
 }

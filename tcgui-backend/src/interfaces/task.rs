@@ -9,19 +9,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::kernel::{LinkEvent, LinkKernel};
-use super::strangers::Strangers;
 use super::tracker::{DumpDone, Tracker};
-use super::{Command, InterfacesEvent, LookError, Snapshot};
+use super::unknown_namespaces::UnknownNamespaces;
+use super::{Command, DumpError, InterfacesEvent, Snapshot};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::rtnetlink::{Nsid, RtnetlinkError};
 
-type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<LookError>>>;
+type Waiter = tokio::sync::oneshot::Sender<Result<Snapshot, Arc<DumpError>>>;
 
 /// The reply to a query about ids in the host's table.
 #[derive(Debug)]
 struct Answered {
     cost: Duration,
-    met: Vec<Option<Nsid>>,
+    observer_ids: Vec<Option<Nsid>>,
 }
 
 enum Input<'a> {
@@ -41,33 +42,33 @@ enum Input<'a> {
 pub struct Task<K> {
     kernel: Arc<K>,
     tracker: Tracker<Waiter>,
-    looks: JoinSet<DumpDone>,
+    dumps: JoinSet<DumpDone>,
     /// At most one query at a time.
-    questions: JoinSet<Answered>,
+    queries: JoinSet<Answered>,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<InterfacesEvent>,
     /// When the last kernel message was received. The handles read it.
-    heard: watch::Sender<Option<Instant>>,
+    last_event: watch::Sender<Option<Instant>>,
 }
 
 impl<K: LinkKernel> Task<K> {
     pub(super) fn new(
         kernel: K,
         sweep_interval: Duration,
-        strangers: Strangers,
+        unknown_namespaces: UnknownNamespaces,
         commands: mpsc::Receiver<Command>,
         events: mpsc::Sender<InterfacesEvent>,
-        heard: watch::Sender<Option<Instant>>,
+        last_event: watch::Sender<Option<Instant>>,
     ) -> Self {
-        let tracker = Tracker::new(now(), sweep_interval, strangers);
+        let tracker = Tracker::new(now(), sweep_interval, unknown_namespaces);
         Self {
             kernel: Arc::new(kernel),
             tracker,
-            looks: JoinSet::new(),
-            questions: JoinSet::new(),
+            dumps: JoinSet::new(),
+            queries: JoinSet::new(),
             commands,
             events,
-            heard,
+            last_event,
         }
     }
 
@@ -86,16 +87,18 @@ impl<K: LinkKernel> Task<K> {
                         permit.send(event);
                     }
                 }
-                Input::Kernel(rung) => self.take_events(rung?),
-                Input::DumpDone(looked) => {
+                Input::Kernel(events) => self.take_events(events?),
+                Input::DumpDone(done) => {
                     // First handle the events that the kernel queued before the dump ended: a link that was
                     // deleted before must not pass its generation to a new link of the dump.
-                    if let Some(events) = self.kernel.pending(looked.key)? {
+                    if let Some(events) = self.kernel.pending(done.key)? {
                         self.take_events(events);
                     }
-                    self.finish(looked);
+                    self.finish(done);
                 }
-                Input::Answered(Answered { cost, met }) => self.tracker.answered(now(), cost, met),
+                Input::Answered(Answered { cost, observer_ids }) => {
+                    self.tracker.answered(now(), cost, observer_ids)
+                }
                 Input::Timer => {}
             }
             self.begin();
@@ -104,11 +107,11 @@ impl<K: LinkKernel> Task<K> {
 
     /// Starts the dumps and the query that are due.
     fn begin(&mut self) {
-        for order in self.tracker.next_looks(now()) {
+        for request in self.tracker.next_dumps(now()) {
             let kernel = Arc::clone(&self.kernel);
-            self.looks.spawn(async move {
-                let (key, generation, started) = (order.key, order.generation, now());
-                let result = kernel.look(order).await;
+            self.dumps.spawn(async move {
+                let (key, generation, started) = (request.key, request.generation, now());
+                let result = kernel.dump(request).await;
                 DumpDone {
                     key,
                     generation,
@@ -118,15 +121,15 @@ impl<K: LinkKernel> Task<K> {
                 }
             });
         }
-        let met = self.tracker.next_question(now());
-        if !met.is_empty() {
+        let host_ids = self.tracker.next_query(now());
+        if !host_ids.is_empty() {
             let kernel = Arc::clone(&self.kernel);
-            self.questions.spawn(async move {
+            self.queries.spawn(async move {
                 let started = now();
-                let met = kernel.met_by_host(met).await;
+                let observer_ids = kernel.observer_ids(host_ids).await;
                 Answered {
                     cost: now().saturating_duration_since(started),
-                    met,
+                    observer_ids,
                 }
             });
         }
@@ -149,13 +152,13 @@ impl<K: LinkKernel> Task<K> {
                 permit.map_or(Input::ConsumerGone, Input::Room)
             }
             // Cancel-safe: the set keeps a result until it is returned.
-            Some(looked) = self.looks.join_next(), if !self.looks.is_empty() => looked.map_or_else(
+            Some(done) = self.dumps.join_next(), if !self.dumps.is_empty() => done.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::DumpDone),
             // Cancel-safe: as above.
-            Some(answered) = self.questions.join_next(), if !self.questions.is_empty() => answered.map_or_else(
+            Some(answered) = self.queries.join_next(), if !self.queries.is_empty() => answered.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), Input::Answered),
             // Cancel-safe: what was not returned was not taken from the socket.
-            rung = self.kernel.events() => Input::Kernel(rung),
+            events = self.kernel.events() => Input::Kernel(events),
             // Cancel-safe: the deadline is computed again each time.
             () = tokio::time::sleep_until(wake.into()) => Input::Timer,
         }
@@ -163,11 +166,11 @@ impl<K: LinkKernel> Task<K> {
 
     fn take_events(&mut self, events: Vec<LinkEvent>) {
         // Messages without an event count too.
-        self.heard.send_replace(Some(now()));
+        self.last_event.send_replace(Some(now()));
         for event in events {
             match event {
                 LinkEvent::Kernel(event) => self.tracker.kernel(event, now()),
-                LinkEvent::Inside(key) => self.tracker.ring(key),
+                LinkEvent::Inside(key) => self.tracker.schedule(key),
                 LinkEvent::DeletedInside(key, ifindex) => self.tracker.deleted(key, ifindex),
                 LinkEvent::Missed(key) => self.tracker.missed_events(key),
             }
@@ -187,12 +190,12 @@ impl<K: LinkKernel> Task<K> {
         }
     }
 
-    fn finish(&mut self, looked: DumpDone) {
-        let key = looked.key;
-        if let Err(err) = &looked.result {
+    fn finish(&mut self, done: DumpDone) {
+        let key = done.key;
+        if let Err(err) = &done.result {
             debug!(?key, error = %chain(err), "namespace not read");
         }
-        let Some(answer) = self.tracker.looked(now(), looked) else {
+        let Some(answer) = self.tracker.dump_done(now(), done) else {
             // The namespace was untracked during the dump: close the sockets that the dump opened.
             if !self.tracker.knows(key) {
                 self.kernel.forget(key);
@@ -204,8 +207,4 @@ impl<K: LinkKernel> Task<K> {
             waiter.send(answer.result.clone()).ok();
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -8,14 +8,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::tracker::{AFTER_OWN, DumpDone, LOOKS, Tracker};
+use super::tracker::{AFTER_OWN, DumpDone, MAX_DUMPS, Tracker};
 use super::*;
 use crate::kernel::netns::{MountedNamespaceId, ProcessNetnsId};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 mod generations;
 mod held;
-mod strangers;
+mod unknown_namespaces;
 
 const SWEEP: Duration = Duration::from_secs(30);
 /// No sweep begins within twice this time: the first part of a sweep is due after 1.875 s.
@@ -30,7 +30,7 @@ struct FakeKernel(Arc<Fake>);
 #[derive(Debug, Default)]
 struct Fake {
     state: Mutex<FakeState>,
-    rung: Notify,
+    wakeup: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -39,11 +39,11 @@ struct FakeState {
     nsids: BTreeMap<NetnsKey, i32>,
     /// Ids in the host's table, with the ids of the same namespaces in the observer's table.
     given_by_host: BTreeMap<i32, Option<i32>>,
-    questions: usize,
+    queries: usize,
     events: VecDeque<KernelEvent>,
     lose_events: bool,
-    fail_looks: usize,
-    looks: usize,
+    fail_dumps: usize,
+    dumps: usize,
     forgotten: Vec<NetnsKey>,
 }
 
@@ -55,12 +55,12 @@ impl FakeKernel {
         if (key == NetnsKey::Host || nsid.is_some()) && !state.lose_events {
             state.events.push_back(KernelEvent::Changed(nsid));
         }
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
     }
 
-    fn ring(&self, event: KernelEvent) {
+    fn send(&self, event: KernelEvent) {
         self.0.state.lock().unwrap().events.push_back(event);
-        self.0.rung.notify_one();
+        self.0.wakeup.notify_one();
     }
 
     fn set(&self, change: impl FnOnce(&mut FakeState)) {
@@ -72,37 +72,37 @@ impl FakeKernel {
         state.events.drain(..).map(LinkEvent::Kernel).collect()
     }
 
-    fn looks(&self) -> usize {
-        self.0.state.lock().unwrap().looks
+    fn dumps(&self) -> usize {
+        self.0.state.lock().unwrap().dumps
     }
 }
 
 impl LinkKernel for FakeKernel {
-    async fn look(&self, order: LookOrder) -> Result<Seen, LookError> {
+    async fn dump(&self, request: DumpRequest) -> Result<DumpedLinks, DumpError> {
         tokio::time::sleep(Duration::from_micros(100)).await;
         let mut state = self.0.state.lock().unwrap();
-        state.looks += 1;
-        if let Some(left) = state.fail_looks.checked_sub(1) {
-            state.fail_looks = left;
-            return Err(LookError::Open(io::ErrorKind::OutOfMemory.into()));
+        state.dumps += 1;
+        if let Some(left) = state.fail_dumps.checked_sub(1) {
+            state.fail_dumps = left;
+            return Err(DumpError::Open(io::ErrorKind::OutOfMemory.into()));
         }
         let links = state
             .links
-            .get(&order.key)
-            .ok_or(LookError::Gone)?
+            .get(&request.key)
+            .ok_or(DumpError::Gone)?
             .iter()
             .zip(1..)
             .map(|(name, ifindex)| Link::sample(ifindex, name))
             .collect();
         let next = i32::try_from(state.nsids.len()).unwrap();
-        let nsid = match order.key {
+        let nsid = match request.key {
             NetnsKey::Host => None,
             key => Some(Nsid::from_raw(*state.nsids.entry(key).or_insert(next))),
         };
-        if order.nsid.is_some() && order.nsid != nsid {
-            return Err(LookError::StaleId);
+        if request.nsid.is_some() && request.nsid != nsid {
+            return Err(DumpError::StaleId);
         }
-        Ok(Seen { nsid, links })
+        Ok(DumpedLinks { nsid, links })
     }
 
     async fn events(&self) -> Result<Vec<LinkEvent>, RtnetlinkError> {
@@ -111,17 +111,17 @@ impl LinkKernel for FakeKernel {
             if !events.is_empty() {
                 return Ok(events);
             }
-            self.0.rung.notified().await;
+            self.0.wakeup.notified().await;
         }
     }
 
-    async fn met_by_host(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
+    async fn observer_ids(&self, ids: Vec<Nsid>) -> Vec<Option<Nsid>> {
         tokio::time::sleep(Duration::from_micros(100)).await;
         let mut state = self.0.state.lock().unwrap();
-        state.questions += 1;
+        state.queries += 1;
         let given = state.given_by_host.iter();
-        let met = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
-        met.map(|(_, here)| here.map(Nsid::from_raw)).collect()
+        let known = given.filter(|(id, _)| ids.contains(&Nsid::from_raw(**id)));
+        known.map(|(_, here)| here.map(Nsid::from_raw)).collect()
     }
 
     fn pending(&self, _key: NetnsKey) -> Result<Option<Vec<LinkEvent>>, RtnetlinkError> {
@@ -143,13 +143,13 @@ struct Actor {
 }
 
 fn start() -> Actor {
-    start_with(Strangers::Report)
+    start_with(UnknownNamespaces::Report)
 }
 
 #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
-fn start_with(strangers: Strangers) -> Actor {
+fn start_with(unknown_namespaces: UnknownNamespaces) -> Actor {
     let kernel = FakeKernel::default();
-    let (handle, events, task) = open(kernel.clone(), SWEEP, strangers);
+    let (handle, events, task) = open(kernel.clone(), SWEEP, unknown_namespaces);
     let stop = CancellationToken::new();
     let running = tokio::spawn(task.run(stop.clone()));
     Actor {
@@ -213,13 +213,13 @@ async fn reports_the_first_dump_and_every_change() {
     assert_eq!(actor.report().await, (key, names(&["lo", "v0"])));
     actor
         .kernel
-        .ring(KernelEvent::Changed(Some(Nsid::from_raw(0))));
+        .send(KernelEvent::Changed(Some(Nsid::from_raw(0))));
     actor.nothing_for(SWEEP / 2).await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn lost_events_are_found_by_a_resync_and_by_the_sweep() {
-    let mut actor = start_with(Strangers::Ignore);
+    let mut actor = start_with(UnknownNamespaces::Ignore);
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
     actor.track(A, "/run/netns/a").await;
@@ -229,7 +229,7 @@ async fn lost_events_are_found_by_a_resync_and_by_the_sweep() {
     actor.kernel.set(|state| state.lose_events = true);
     actor.kernel.change(key, &["lo", "unheard"]);
     actor.nothing_for(UNSWEPT).await;
-    actor.kernel.ring(KernelEvent::Lost);
+    actor.kernel.send(KernelEvent::Lost);
     assert_eq!(actor.report().await, (key, names(&["lo", "unheard"])));
     actor.kernel.change(key, &["lo"]);
     assert_eq!(
@@ -244,7 +244,7 @@ async fn a_failed_first_dump_is_reported_once_and_retried() {
     let mut actor = start();
     let key = NetnsKey::Mounted(A);
     actor.kernel.change(key, &["lo"]);
-    actor.kernel.set(|state| state.fail_looks = 5);
+    actor.kernel.set(|state| state.fail_dumps = 5);
     actor.track(A, "/run/netns/a").await;
     assert_eq!(actor.report().await, (key, None));
     assert_eq!(actor.report().await, (key, names(&["lo"])));
@@ -262,7 +262,7 @@ async fn a_stale_id_is_requested_again() {
     });
     actor
         .kernel
-        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
+        .send(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     actor.kernel.change(key, &["lo", "later"]);
     assert_eq!(actor.report().await, (key, names(&["lo", "later"])));
     actor.kernel.change(key, &["lo"]);
@@ -287,7 +287,7 @@ async fn a_namespace_with_two_names_is_tracked_until_both_are_removed() {
     actor.handle.untrack(key, name(A, "/run/netns/b")).await;
     assert!(matches!(
         *actor.handle.refresh(key).await.unwrap_err(),
-        LookError::Gone
+        DumpError::Gone
     ));
     actor.kernel.set(|state| assert_eq!(state.forgotten, [key]));
     actor.kernel.change(key, &["v1"]);
@@ -323,7 +323,7 @@ async fn a_dead_namespace_is_unreadable_until_a_reference_leads_to_it() {
     });
     actor
         .kernel
-        .ring(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
+        .send(KernelEvent::NsidRemoved(Nsid::from_raw(0)));
     let report = timeout(UNSWEPT, actor.report()).await;
     assert_eq!(report.expect("before the sweep"), (key, None));
     actor.kernel.change(key, &["lo"]);
@@ -333,7 +333,7 @@ async fn a_dead_namespace_is_unreadable_until_a_reference_leads_to_it() {
         "the same again"
     );
     // Other errors do not change the known links.
-    actor.kernel.set(|state| state.fail_looks = 3);
+    actor.kernel.set(|state| state.fail_dumps = 3);
     actor.handle.refresh(key).await.unwrap_err();
     actor.nothing_for(SWEEP).await;
 }
@@ -375,54 +375,54 @@ async fn constant_events_of_a_namespace_take_a_tenth_of_the_time() {
     actor.kernel.change(NetnsKey::Mounted(B), &["lo"]);
     actor.handle.track_host().await;
     actor.report().await;
-    let before = actor.kernel.looks();
+    let before = actor.kernel.dumps();
     for _ in 0..1000 {
-        actor.kernel.ring(KernelEvent::Changed(None));
+        actor.kernel.send(KernelEvent::Changed(None));
         tokio::time::sleep(Duration::from_micros(100)).await;
     }
-    let looks = actor.kernel.looks() - before;
+    let dumps = actor.kernel.dumps() - before;
     assert!(
-        (10..200).contains(&looks),
-        "{looks} looks in a tenth of a second of ringing"
+        (10..200).contains(&dumps),
+        "{dumps} dumps during a tenth of a second of events"
     );
 }
 
 #[test]
 fn no_wake_up_while_the_maximum_of_dumps_is_under_way() {
-    const NAMESPACES: u64 = 2 * LOOKS as u64;
+    const NAMESPACES: u64 = 2 * MAX_DUMPS as u64;
     let mut now = Instant::now();
-    let mut tracker = Tracker::<()>::new(now, SWEEP, Strangers::Ignore);
+    let mut tracker = Tracker::<()>::new(now, SWEEP, UnknownNamespaces::Ignore);
     for inode in 0..NAMESPACES {
         let id = MountedNamespaceId::from_parts(4, inode, 1, 1);
         tracker.track(NetnsKey::Mounted(id), Some(name(id, "/run/netns/x")));
     }
-    let look = |tracker: &mut Tracker<()>, now: Instant| {
-        let orders = tracker.next_looks(now);
-        for LookOrder {
+    let dump = |tracker: &mut Tracker<()>, now: Instant| {
+        let requests = tracker.next_dumps(now);
+        for DumpRequest {
             key, generation, ..
-        } in &orders
+        } in &requests
         {
-            tracker.looked(
+            tracker.dump_done(
                 now,
                 DumpDone {
                     key: *key,
                     generation: *generation,
                     began: now,
                     cost: Duration::from_millis(1),
-                    result: Ok(Seen {
+                    result: Ok(DumpedLinks {
                         nsid: None,
                         links: Vec::new(),
                     }),
                 },
             );
         }
-        orders.len()
+        requests.len()
     };
-    while look(&mut tracker, now) > 0 {}
+    while dump(&mut tracker, now) > 0 {}
     tracker.kernel(KernelEvent::Lost, now);
     now += SWEEP / 100;
     assert!(tracker.wake_at() <= now, "all are due");
-    assert_eq!(tracker.next_looks(now).len(), LOOKS);
+    assert_eq!(tracker.next_dumps(now).len(), MAX_DUMPS);
     assert!(tracker.wake_at() > now, "others are due and have to wait");
 }
 
@@ -433,22 +433,22 @@ async fn a_dump_after_an_own_change_is_delayed_unless_a_client_waits() {
     actor.handle.track_host().await;
     actor.report().await;
     tokio::time::sleep(UNSWEPT / 9).await;
-    let mut looks = actor.kernel.looks();
-    let mut looked = || std::mem::replace(&mut looks, actor.kernel.looks()) < actor.kernel.looks();
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    let mut dumps = actor.kernel.dumps();
+    let mut dumped = || std::mem::replace(&mut dumps, actor.kernel.dumps()) < actor.kernel.dumps();
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 2).await;
-    assert!(!looked(), "the change is read back first");
+    assert!(!dumped(), "the change is read back first");
     tokio::time::sleep(AFTER_OWN * 2).await;
-    assert!(looked(), "it is looked at all the same");
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    assert!(dumped(), "the dump comes after the delay");
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 2).await;
     actor.handle.refresh(NetnsKey::Host).await.unwrap();
-    assert!(looked(), "a refresh is not kept waiting");
+    assert!(dumped(), "a refresh is not kept waiting");
     for _ in 0..8 {
-        actor.kernel.ring(KernelEvent::ChangedHere(None));
+        actor.kernel.send(KernelEvent::ChangedHere(None));
         tokio::time::sleep(AFTER_OWN / 2).await;
     }
-    assert!(looked(), "many changes do not delay it without limit");
+    assert!(dumped(), "many changes do not delay it without limit");
 }
 
 #[tokio::test(start_paused = true)]
@@ -458,16 +458,16 @@ async fn an_own_change_is_rechecked_once_and_always_reported() {
     actor.handle.track_host().await;
     actor.report().await;
     tokio::time::sleep(UNSWEPT / 9).await;
-    let looks = actor.kernel.looks();
+    let dumps = actor.kernel.dumps();
     // The event arrives before the change has been read back.
-    actor.kernel.ring(KernelEvent::ChangedHere(None));
+    actor.kernel.send(KernelEvent::ChangedHere(None));
     tokio::time::sleep(AFTER_OWN / 5).await;
     actor.handle.recheck(NetnsKey::Host).await;
     actor.nothing_for(AFTER_OWN / 5).await;
     let report = timeout(AFTER_OWN, actor.report()).await.expect("a report");
     assert_eq!(report, (NetnsKey::Host, names(&["lo"])));
     actor.nothing_for(UNSWEPT / 9).await;
-    assert_eq!(actor.kernel.looks(), looks + 1);
+    assert_eq!(actor.kernel.dumps(), dumps + 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::Links;
 use super::generations::Generations;
-use super::kernel::LookOrder;
+use super::kernel::DumpRequest;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::Nsid;
 use crate::pacing::Pacing;
 
 /// Dumps of a namespace with constant events take a tenth of the time.
-const LOOK_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
+const DUMP_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(100));
 
 /// One namespace. `W` is a client that waits for a dump.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ pub(super) struct Tracked<W> {
     pub(super) nsid: Option<Nsid>,
     /// The id may now belong to another namespace. The next dump requests it again.
     pub(super) is_nsid_doubtful: bool,
-    pub(super) look: Option<LookUnderWay<W>>,
+    pub(super) dump: Option<DumpUnderWay<W>>,
     /// The next dump is reported even if nothing changed.
     pub(super) recheck: bool,
     pub(super) pacing: Pacing,
@@ -43,7 +43,7 @@ pub(super) struct Tracked<W> {
 
 /// A dump that has not finished, and the events since it began.
 #[derive(Debug)]
-pub(super) struct LookUnderWay<W> {
+pub(super) struct DumpUnderWay<W> {
     /// Clients that wait for this dump.
     pub(super) served: Vec<W>,
     /// As [`Tracked::recheck`], for this dump.
@@ -61,7 +61,7 @@ pub(super) struct LookUnderWay<W> {
 pub(super) enum Urgency {
     Unseen,
     Awaited,
-    Rung,
+    Changed,
 }
 
 impl<W> Tracked<W> {
@@ -72,9 +72,9 @@ impl<W> Tracked<W> {
             netns_refs: Vec::new(),
             nsid: None,
             is_nsid_doubtful: false,
-            look: None,
+            dump: None,
             recheck: false,
-            pacing: LOOK_PACING,
+            pacing: DUMP_PACING,
             retry: None,
             links: None,
             generations: Generations::default(),
@@ -89,22 +89,22 @@ impl<W> Tracked<W> {
     pub(super) fn missed_events(&mut self) {
         self.is_unsure = true;
         self.is_nsid_doubtful = true;
-        if let Some(look) = &mut self.look {
-            look.is_unsure = true;
+        if let Some(dump) = &mut self.dump {
+            dump.is_unsure = true;
         }
     }
 
     /// Begins a dump.
-    pub(super) fn begin(&mut self, key: NetnsKey) -> LookOrder {
+    pub(super) fn begin(&mut self, key: NetnsKey) -> DumpRequest {
         let nsid = self.nsid.filter(|_| !self.is_nsid_doubtful);
-        self.look = Some(LookUnderWay {
+        self.dump = Some(DumpUnderWay {
             served: std::mem::take(&mut self.waiting),
             rechecks: std::mem::take(&mut self.recheck),
             by_id: nsid.is_some(),
             is_unsure: false,
             removed: HashSet::new(),
         });
-        LookOrder {
+        DumpRequest {
             key,
             generation: self.generation,
             nsid,
@@ -113,21 +113,21 @@ impl<W> Tracked<W> {
     }
 
     /// Passes the tasks of a discarded dump on to the next one.
-    pub(super) fn repeat(&mut self, look: LookUnderWay<W>) {
-        self.recheck |= look.rechecks;
-        self.waiting.splice(0..0, look.served);
+    pub(super) fn repeat(&mut self, dump: DumpUnderWay<W>) {
+        self.recheck |= dump.rechecks;
+        self.waiting.splice(0..0, dump.served);
     }
 
     pub(super) fn urgency(&self) -> Urgency {
         match (&self.links, self.waiting.is_empty()) {
             (None, _) => Urgency::Unseen,
             (Some(_), false) => Urgency::Awaited,
-            (Some(_), true) => Urgency::Rung,
+            (Some(_), true) => Urgency::Changed,
         }
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        self.look.is_none() && self.not_before().is_none_or(|at| at <= now)
+        self.dump.is_none() && self.not_before().is_none_or(|at| at <= now)
     }
 
     /// Returns the earliest time of the next dump. `None`: at once, for example because a client waits for a
@@ -140,7 +140,7 @@ impl<W> Tracked<W> {
     }
 }
 
-impl<W> LookUnderWay<W> {
+impl<W> DumpUnderWay<W> {
     /// Returns whether the links that were dumped by this id may belong to another namespace.
     ///
     /// A dump that requested the id itself is accepted even if events were lost. Otherwise no dump would be

@@ -6,17 +6,17 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::kernel::{LookOrder, Seen};
-use super::strangers::{StrangerWatch, Strangers};
+use super::kernel::{DumpRequest, DumpedLinks};
 use super::tracked::{Tracked, Urgency};
-use super::{InterfacesEvent, Links, LookError, Snapshot};
+use super::unknown_namespaces::{UnknownNamespaceWatch, UnknownNamespaces};
+use super::{DumpError, InterfacesEvent, Links, Snapshot};
 use crate::kernel::link::Link;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::kernel::rtnetlink::{KernelEvent, Nsid};
 
 /// Concurrent dumps. The rtnl lock runs one at a time; the second one keeps the lock busy while results are
 /// processed.
-pub(super) const LOOKS: usize = 2;
+pub(super) const MAX_DUMPS: usize = 2;
 /// Delay of a dump after a change by this daemon. The change is read back and the reply is sent first, which takes
 /// 1 to 2 ms on one slow processor. A refresh is not delayed.
 pub(super) const AFTER_OWN: Duration = Duration::from_millis(5);
@@ -34,14 +34,14 @@ pub(super) struct DumpDone {
     pub(super) generation: u64,
     pub(super) began: Instant,
     pub(super) cost: Duration,
-    pub(super) result: Result<Seen, LookError>,
+    pub(super) result: Result<DumpedLinks, DumpError>,
 }
 
 /// The clients that waited for a dump, and its result.
 #[derive(Debug)]
 pub(super) struct Answer<W> {
     pub(super) waiters: Vec<W>,
-    pub(super) result: Result<Snapshot, Arc<LookError>>,
+    pub(super) result: Result<Snapshot, Arc<DumpError>>,
 }
 
 /// All tracked namespaces.
@@ -54,10 +54,10 @@ pub(super) struct Tracker<W> {
     generation: u64,
     /// The newest generation of a link.
     link_generation: u64,
-    /// The namespaces with a dump under way, at most [`LOOKS`].
-    looking: Vec<NetnsKey>,
+    /// The namespaces with a dump under way, at most [`MAX_DUMPS`].
+    dumping: Vec<NetnsKey>,
     news: VecDeque<NetnsKey>,
-    strangers: StrangerWatch,
+    unknown_namespaces: UnknownNamespaceWatch,
     started: Instant,
     /// Time from one part of a sweep to the next.
     sweep_step: Duration,
@@ -65,7 +65,11 @@ pub(super) struct Tracker<W> {
 }
 
 impl<W> Tracker<W> {
-    pub(super) fn new(now: Instant, sweep_interval: Duration, strangers: Strangers) -> Self {
+    pub(super) fn new(
+        now: Instant,
+        sweep_interval: Duration,
+        unknown_namespaces: UnknownNamespaces,
+    ) -> Self {
         let sweep_step = sweep_interval / u32::from(SWEEP_PARTS);
         Self {
             tracked: HashMap::new(),
@@ -73,9 +77,9 @@ impl<W> Tracker<W> {
             due: VecDeque::new(),
             generation: 0,
             link_generation: 0,
-            looking: Vec::with_capacity(LOOKS),
+            dumping: Vec::with_capacity(MAX_DUMPS),
             news: VecDeque::new(),
-            strangers: StrangerWatch::new(strangers),
+            unknown_namespaces: UnknownNamespaceWatch::new(unknown_namespaces),
             started: now,
             sweep_step,
             next_part: (now + sweep_step, 0),
@@ -91,7 +95,7 @@ impl<W> Tracker<W> {
         let tracked = self.tracked.entry(key).or_insert_with(new);
         tracked.retry = None;
         tracked.netns_refs.extend(netns_ref);
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Removes a reference. With the last reference the namespace is removed, and its waiting clients are dropped.
@@ -104,7 +108,7 @@ impl<W> Tracker<W> {
         let gone = tracked.netns_refs.is_empty();
         if gone {
             let nsid = tracked.nsid;
-            self.looking.retain(|looking| *looking != key);
+            self.dumping.retain(|dumping| *dumping != key);
             self.tracked.remove(&key);
             self.due.retain(|due| *due != key);
             self.forget_nsid(key, nsid);
@@ -126,7 +130,7 @@ impl<W> Tracker<W> {
     pub(super) fn refresh(&mut self, key: NetnsKey, waiter: W) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.waiting.push(waiter);
-            self.ring(key);
+            self.schedule(key);
         }
     }
 
@@ -135,7 +139,7 @@ impl<W> Tracker<W> {
     pub(super) fn recheck(&mut self, key: NetnsKey, now: Instant) {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.recheck = true;
-            self.ring_later(key, now);
+            self.schedule_later(key, now);
         }
     }
 
@@ -144,12 +148,12 @@ impl<W> Tracker<W> {
         match event {
             KernelEvent::Changed(origin) => {
                 for key in self.keys(origin) {
-                    self.ring(key);
+                    self.schedule(key);
                 }
             }
             KernelEvent::ChangedHere(origin) => {
                 for key in self.keys(origin) {
-                    self.ring_later(key, now);
+                    self.schedule_later(key, now);
                 }
             }
             KernelEvent::Deleted(origin, ifindex) => {
@@ -157,15 +161,17 @@ impl<W> Tracker<W> {
                     self.deleted(key, ifindex);
                 }
             }
-            KernelEvent::NsidAssigned(nsid) => self.strangers.met(self.is_tracked(nsid)),
-            KernelEvent::MetByHost(id) => self.strangers.met_by_host(id),
+            KernelEvent::NsidAssigned(nsid) => {
+                self.unknown_namespaces.id_assigned(self.is_tracked(nsid))
+            }
+            KernelEvent::MetByHost(id) => self.unknown_namespaces.host_id_assigned(id),
             KernelEvent::NsidRemoved(nsid) => self.nsid_removed(nsid),
             KernelEvent::Lost => {
                 for tracked in self.tracked.values_mut() {
                     tracked.missed_events();
                 }
                 // The lost events may have announced a namespace that is not tracked.
-                self.strangers.met(false);
+                self.unknown_namespaces.id_assigned(false);
                 self.resync();
             }
         }
@@ -174,10 +180,10 @@ impl<W> Tracker<W> {
     /// Records that a namespace was deleted. From now on the kernel may give its id to another namespace. An
     /// entry may continue for another namespace with the same key.
     fn nsid_removed(&mut self, nsid: Nsid) {
-        for key in &self.looking {
+        for key in &self.dumping {
             let tracked = self.tracked.get_mut(key);
-            if let Some(look) = tracked.and_then(|tracked| tracked.look.as_mut()) {
-                look.removed.insert(nsid);
+            if let Some(dump) = tracked.and_then(|tracked| tracked.dump.as_mut()) {
+                dump.removed.insert(nsid);
             }
         }
         for key in self.by_nsid.remove(&nsid).unwrap_or_default() {
@@ -185,7 +191,7 @@ impl<W> Tracker<W> {
                 tracked.nsid = None;
                 tracked.generations.clear();
             }
-            self.ring(key);
+            self.schedule(key);
         }
     }
 
@@ -194,21 +200,26 @@ impl<W> Tracker<W> {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.missed_events();
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Returns the ids of the host's table to query now. Empty: no query is due.
-    pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
-        self.strangers.next_question(now)
+    pub(super) fn next_query(&mut self, now: Instant) -> Vec<Nsid> {
+        self.unknown_namespaces.next_query(now)
     }
 
     /// Handles the reply to a query: the observer's ids of the namespaces, as
-    /// [`LinkKernel::met_by_host`](super::LinkKernel::met_by_host) returns them.
-    pub(super) fn answered(&mut self, now: Instant, cost: Duration, met: Vec<Option<Nsid>>) {
-        self.strangers.answered(now, cost);
-        for id in met {
+    /// [`LinkKernel::observer_ids`](super::LinkKernel::observer_ids) returns them.
+    pub(super) fn answered(
+        &mut self,
+        now: Instant,
+        cost: Duration,
+        observer_ids: Vec<Option<Nsid>>,
+    ) {
+        self.unknown_namespaces.answered(now, cost);
+        for id in observer_ids {
             let is_tracked = id.is_some_and(|id| self.is_tracked(id));
-            self.strangers.met(is_tracked);
+            self.unknown_namespaces.id_assigned(is_tracked);
         }
     }
 
@@ -224,7 +235,7 @@ impl<W> Tracker<W> {
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.generations.deleted(ifindex);
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Returns the namespaces with this id; `None` is the host. Two keys may stand for the same namespace.
@@ -236,14 +247,14 @@ impl<W> Tracker<W> {
     }
 
     /// Schedules a dump of this namespace, at the end of the queue.
-    pub(super) fn ring(&mut self, key: NetnsKey) {
+    pub(super) fn schedule(&mut self, key: NetnsKey) {
         if self.tracked.contains_key(&key) && !self.due.contains(&key) {
             self.due.push_back(key);
         }
     }
 
     /// Schedules a dump after a change by this daemon.
-    fn ring_later(&mut self, key: NetnsKey, now: Instant) {
+    fn schedule_later(&mut self, key: NetnsKey, now: Instant) {
         // Do not delay a namespace that is queued already, so that repeated changes cannot postpone its dump
         // without limit.
         if !self.due.contains(&key)
@@ -251,11 +262,11 @@ impl<W> Tracker<W> {
         {
             tracked.pacing.hold_until(now + AFTER_OWN);
         }
-        self.ring(key);
+        self.schedule(key);
     }
 
     fn resync(&mut self) {
-        self.ring_all(|_| true);
+        self.schedule_all(|_| true);
     }
 
     /// Schedules the dumps of the next part of the sweep, if it is due.
@@ -264,66 +275,66 @@ impl<W> Tracker<W> {
         if at <= now {
             self.next_part = (now + self.sweep_step, (part + 1) % SWEEP_PARTS);
             let (parts, part) = (u64::from(SWEEP_PARTS), u64::from(part));
-            self.ring_all(|tracked| tracked.generation % parts == part);
+            self.schedule_all(|tracked| tracked.generation % parts == part);
         }
     }
 
-    fn ring_all(&mut self, chosen: impl Fn(&Tracked<W>) -> bool) {
+    fn schedule_all(&mut self, chosen: impl Fn(&Tracked<W>) -> bool) {
         let chosen = |(key, tracked): (&NetnsKey, &Tracked<W>)| chosen(tracked).then_some(*key);
         let keys: Vec<_> = self.tracked.iter().filter_map(chosen).collect();
-        keys.into_iter().for_each(|key| self.ring(key));
+        keys.into_iter().for_each(|key| self.schedule(key));
     }
 
     /// Handles a dump and returns the clients that waited for it. `None`: the dump is discarded. The caller must
     /// first handle all events that the kernel had queued when the dump ended.
-    pub(super) fn looked(&mut self, now: Instant, looked: DumpDone) -> Option<Answer<W>> {
+    pub(super) fn dump_done(&mut self, now: Instant, done: DumpDone) -> Option<Answer<W>> {
         let DumpDone {
             key,
             generation,
             began,
             cost,
             result,
-        } = looked;
+        } = done;
         let tracked = self.tracked.get_mut(&key)?;
         if tracked.generation != generation {
             return None;
         }
-        let look = tracked.look.take()?;
-        self.looking.retain(|looking| *looking != key);
+        let dump = tracked.dump.take()?;
+        self.dumping.retain(|dumping| *dumping != key);
         tracked.pacing.done(now, cost);
         let result = match result {
-            Ok(Seen {
+            Ok(DumpedLinks {
                 nsid: Some(nsid), ..
-            }) if look.may_be_of_another(nsid) => {
-                tracked.repeat(look);
-                self.ring(key);
+            }) if dump.may_be_of_another(nsid) => {
+                tracked.repeat(dump);
+                self.schedule(key);
                 return None;
             }
             Ok(seen) => {
                 tracked.retry = None;
                 tracked.began = began;
-                let is_unsure = std::mem::replace(&mut tracked.is_unsure, look.is_unsure);
-                tracked.is_nsid_doubtful = look.is_unsure;
+                let is_unsure = std::mem::replace(&mut tracked.is_unsure, dump.is_unsure);
+                tracked.is_nsid_doubtful = dump.is_unsure;
                 tracked.unreadable = false;
                 self.note_nsid(key, seen.nsid);
-                let links = self.note_links(key, seen.links, is_unsure, look.rechecks);
+                let links = self.note_links(key, seen.links, is_unsure, dump.rechecks);
                 let nsid = seen.nsid;
                 Ok(Snapshot { nsid, links, began })
             }
             Err(err) => {
-                tracked.recheck |= look.rechecks;
+                tracked.recheck |= dump.rechecks;
                 tracked.is_nsid_doubtful = true;
                 let pause = match (&err, tracked.retry) {
-                    (LookError::StaleId, None) => Duration::ZERO,
+                    (DumpError::StaleId, None) => Duration::ZERO,
                     (_, retry) => retry.map_or(RETRY.0, |(_, last)| (last * 2).min(RETRY.1)),
                 };
                 tracked.retry = Some((now + pause, pause.max(RETRY.0)));
-                self.ring(key);
+                self.schedule(key);
                 self.note_failure(key, &err);
                 Err(Arc::new(err))
             }
         };
-        let waiters = look.served;
+        let waiters = dump.served;
         Some(Answer { waiters, result })
     }
 
@@ -347,7 +358,7 @@ impl<W> Tracker<W> {
             self.by_nsid.entry(nsid).or_default().push(key);
         }
         self.forget_nsid(key, old);
-        self.ring(key);
+        self.schedule(key);
     }
 
     /// Sets the generations of the links, and reports them if they differ from the last report or if `is_wanted`.
@@ -375,15 +386,15 @@ impl<W> Tracker<W> {
     }
 
     /// Notes a failed dump. The links are dropped only if no reference leads to the namespace any more.
-    fn note_failure(&mut self, key: NetnsKey, err: &LookError) {
+    fn note_failure(&mut self, key: NetnsKey, err: &DumpError) {
         let Some(tracked) = self.tracked.get_mut(&key) else {
             return;
         };
-        if matches!(err, LookError::Gone) {
+        if matches!(err, DumpError::Gone) {
             tracked.links = None;
         }
         let mut removed = None;
-        if matches!(err, LookError::StaleId) {
+        if matches!(err, DumpError::StaleId) {
             // The kernel removes an id only when the namespace is deleted.
             removed = tracked.nsid.take();
             tracked.generations.clear();
@@ -402,25 +413,25 @@ impl<W> Tracker<W> {
 
     /// Returns the dumps to begin now: first namespaces that were never dumped, then those that a request waits for, then the
     /// others in the order of their events.
-    pub(super) fn next_looks(&mut self, now: Instant) -> Vec<LookOrder> {
+    pub(super) fn next_dumps(&mut self, now: Instant) -> Vec<DumpRequest> {
         self.sweep(now);
-        let mut orders = Vec::new();
-        for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Rung] {
+        let mut requests = Vec::new();
+        for urgency in [Urgency::Unseen, Urgency::Awaited, Urgency::Changed] {
             for key in self.due.clone() {
-                if self.looking.len() >= LOOKS {
-                    return orders;
+                if self.dumping.len() >= MAX_DUMPS {
+                    return requests;
                 }
                 let Some(tracked) = self.tracked.get_mut(&key) else {
                     continue;
                 };
                 if tracked.urgency() == urgency && tracked.is_due(now) {
-                    orders.push(tracked.begin(key));
-                    self.looking.push(key);
+                    requests.push(tracked.begin(key));
+                    self.dumping.push(key);
                     self.due.retain(|due| *due != key);
                 }
             }
         }
-        orders
+        requests
     }
 
     /// Returns whether the namespace is tracked.
@@ -428,26 +439,28 @@ impl<W> Tracker<W> {
         self.tracked.contains_key(&key)
     }
 
-    /// Returns when the next dump or query is due without a further event. While [`LOOKS`] dumps are under way,
+    /// Returns when the next dump or query is due without a further event. While [`MAX_DUMPS`] dumps are under way,
     /// the next dump is due when one of them ends, which is not a time.
     pub(super) fn wake_at(&self) -> Instant {
-        let at = self.next_part.0.min(self.next_look_at());
-        self.strangers.wake_at().map_or(at, |asks| asks.min(at))
+        let at = self.next_part.0.min(self.next_dump_at());
+        self.unknown_namespaces
+            .wake_at()
+            .map_or(at, |query| query.min(at))
     }
 
-    fn next_look_at(&self) -> Instant {
-        if self.looking.len() >= LOOKS {
+    fn next_dump_at(&self) -> Instant {
+        if self.dumping.len() >= MAX_DUMPS {
             return self.next_part.0;
         }
         let due = self.due.iter().filter_map(|key| self.tracked.get(key));
-        let looks = due
-            .filter(|tracked| tracked.look.is_none())
+        let dumps = due
+            .filter(|tracked| tracked.dump.is_none())
             .filter_map(Tracked::not_before);
-        looks.min().unwrap_or(self.next_part.0)
+        dumps.min().unwrap_or(self.next_part.0)
     }
 
     pub(super) fn has_news(&self) -> bool {
-        self.strangers.has_news() || !self.news.is_empty()
+        self.unknown_namespaces.has_news() || !self.news.is_empty()
     }
 
     /// Returns the next difference between the last report and the current state.
@@ -467,7 +480,7 @@ impl<W> Tracker<W> {
                 });
             }
         }
-        self.strangers
+        self.unknown_namespaces
             .take()
             .then_some(InterfacesEvent::UnknownNsid)
     }

@@ -79,7 +79,7 @@ pub(crate) struct Inhabitant {
 
 impl Inhabitant {
     /// Starts a process in the namespace of the calling thread.
-    pub(crate) fn at_home() -> Self {
+    pub(crate) fn in_own_netns() -> Self {
         Self::start(&mut Command::new("cat"))
     }
 
@@ -139,7 +139,7 @@ impl Inhabitant {
 
     /// Waits until the process has left the namespace of the calling thread, in which it starts, and returns its
     /// new one.
-    pub(crate) fn away(&self) -> ProcessNetnsId {
+    pub(crate) fn wait_until_moved(&self) -> ProcessNetnsId {
         let files = NetnsFiles::new().expect("/proc");
         let here = std::fs::metadata("/proc/thread-self/ns/net").expect("/proc");
         loop {
@@ -171,7 +171,7 @@ impl HeldNetns {
     /// Starts the process, and waits until it has entered its namespace.
     pub(crate) fn new() -> Self {
         let process = Inhabitant::unshared();
-        let id = process.away();
+        let id = process.wait_until_moved();
         Self { process, id }
     }
 

@@ -46,7 +46,9 @@ impl MountInfo {
     /// Returns the topmost mount at exactly this path.
     pub fn on(&self, path: &Path) -> Option<Mount<'_>> {
         let path = escaped(path);
-        self.mounts().filter(|it| it.mount_point == path).last()
+        self.mounts()
+            .filter(|mount| mount.mount_point == path)
+            .last()
     }
 
     /// Returns the mount that contains this path, which does not have to exist.
@@ -62,7 +64,7 @@ impl MountInfo {
 
 impl<'a> Mount<'a> {
     fn parse(line: &'a [u8]) -> Option<Self> {
-        let separator = line.windows(3).position(|it| it == b" - ")?;
+        let separator = line.windows(3).position(|window| window == b" - ")?;
         let (before, after) = (&line[..separator], &line[separator + 3..]);
         let mut fields = before.splitn(7, |byte| *byte == b' ');
         let mount_point = fields.nth(4)?;

@@ -348,7 +348,9 @@ fn make(parent: &OwnedFd, name: &OsStr) -> nix::Result<()> {
 pub fn open_foreign(path: &Path) -> io::Result<File> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-    let parent = path.parent().filter(|it| !it.as_os_str().is_empty());
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
     let parent = parent.unwrap_or(Path::new("."));
     let parent = open(parent, flags | OFlag::O_DIRECTORY, Mode::empty())?;
     let mut entry = openat(&parent, name, flags | OFlag::O_NOFOLLOW, Mode::empty())?;

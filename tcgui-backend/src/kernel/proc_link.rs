@@ -45,7 +45,10 @@ impl ProcTask {
 
     /// Returns the task whose number is in the path.
     fn of(path: &Path) -> Option<Self> {
-        if path.components().any(|it| it == Component::ParentDir) {
+        if path
+            .components()
+            .any(|component| component == Component::ParentDir)
+        {
             return None;
         }
         let below: PathBuf = path.strip_prefix("/proc").ok()?.into();

@@ -38,7 +38,7 @@ const EXEC: u32 = 2;
 
 /// A batch of events.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct ProcessEventBatch {
     /// Processes that were started or executed another program, in the order of the events.
     pub pids: Vec<i32>,
     /// Some events did not fit into the queue.
@@ -74,11 +74,11 @@ impl ProcessEvents {
     /// cost.
     ///
     /// # Errors
-    /// The socket failed, or cannot be registered. Lost events are no error, see [`Heard::lost`].
-    pub async fn next(&self) -> io::Result<Heard> {
+    /// The socket failed, or cannot be registered. Lost events are no error, see [`ProcessEventBatch::lost`].
+    pub async fn next(&self) -> io::Result<ProcessEventBatch> {
         match receive_batch(&self.fd) {
             Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
-            heard => return heard,
+            batch => return batch,
         }
         #[expect(
             unsafe_code,
@@ -200,19 +200,19 @@ fn await_answer(fd: &OwnedFd) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::Unsupported, problem))
 }
 
-fn receive_batch(fd: &OwnedFd) -> io::Result<Heard> {
-    let mut heard = Heard::default();
+fn receive_batch(fd: &OwnedFd) -> io::Result<ProcessEventBatch> {
+    let mut batch = ProcessEventBatch::default();
     for index in 0..BATCH {
         match receive(fd) {
-            Ok(Some(Event::Process(pid))) => heard.pids.push(pid),
+            Ok(Some(Event::Process(pid))) => batch.pids.push(pid),
             Ok(_) => {}
-            Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => heard.lost = true,
+            Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => batch.lost = true,
             // Return the error only if nothing was taken: it clears the readiness, which is edge-triggered.
             Err(err) if index == 0 => return Err(err),
             Err(_) => break,
         }
     }
-    Ok(heard)
+    Ok(batch)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -305,17 +305,17 @@ mod tests {
     #[tokio::test]
     async fn execs_are_reported_and_threads_are_not() {
         let events = ProcessEvents::open().expect("in the host's namespaces, as root");
-        let mut heard = HashSet::new();
+        let mut seen = HashSet::new();
         let own = i32::try_from(std::process::id()).unwrap();
         std::thread::spawn(|| {}).join().unwrap();
         let mut child = Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        while !heard.contains(&pid) {
+        while !seen.contains(&pid) {
             let batch = timeout(SOON, events.next()).await.expect("an event");
-            heard.extend(batch.unwrap().pids);
+            seen.extend(batch.unwrap().pids);
         }
         child.wait().unwrap();
-        assert!(!heard.contains(&own), "only threads were made in {own}");
+        assert!(!seen.contains(&own), "only threads were made in {own}");
     }
 
     #[tokio::test]

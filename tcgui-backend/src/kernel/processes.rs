@@ -314,9 +314,9 @@ mod tests {
     #[test]
     fn a_namespace_is_described_once_for_all_its_processes() {
         let processes = [Inhabitant::unshared(), Inhabitant::unshared()];
-        let home = processes.each_ref().map(Inhabitant::away)[0];
+        let home = processes.each_ref().map(Inhabitant::wait_until_moved)[0];
         let guest = Inhabitant::beside(&processes[0]);
-        assert_eq!(guest.away().inode(), home.inode());
+        assert_eq!(guest.wait_until_moved().inode(), home.inode());
         let table = ProcessTable::open().unwrap();
         let mut recent = Recent::default();
         let pids = [&processes[0], &guest, &processes[1], &guest].map(Inhabitant::pid);
@@ -337,7 +337,7 @@ mod tests {
             .map_while(|part| part.parse().ok());
         let release: (u32, u32) = (parts.next().unwrap(), parts.next().unwrap());
         let process = Inhabitant::unshared();
-        let inode = process.away().inode();
+        let inode = process.wait_until_moved().inode();
         let table = ProcessTable::open().unwrap();
         let seen = table
             .describe(process.pid(), &mut Recent::default())

@@ -141,7 +141,7 @@ impl Store {
         };
         let mut found = Vec::new();
         for name in names {
-            let is = |extension| name.extension().is_some_and(|it| it == extension);
+            let is = |extension| name.extension().is_some_and(|found| found == extension);
             let result = if is(EXTENSION) {
                 self.read_one(&directory, &name)
             } else if is(ASIDE) {
@@ -167,7 +167,7 @@ impl Store {
         for name in directory.names().unwrap_or_default() {
             if Path::new(&name)
                 .extension()
-                .is_none_or(|it| it != EXTENSION)
+                .is_none_or(|extension| extension != EXTENSION)
             {
                 continue;
             }
@@ -264,7 +264,10 @@ fn names(directory: &PrivateDir) -> io::Result<Vec<PathBuf>> {
 
 fn count(directory: &PrivateDir) -> usize {
     let names = names(directory).unwrap_or_default();
-    let scenario = |name: &&PathBuf| name.extension().is_some_and(|it| it == EXTENSION);
+    let scenario = |name: &&PathBuf| {
+        name.extension()
+            .is_some_and(|extension| extension == EXTENSION)
+    };
     names.iter().filter(scenario).count()
 }
 

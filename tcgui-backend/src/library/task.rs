@@ -18,7 +18,7 @@ use super::layers::{EntryError, MAX_STEPS, Memory, Reading};
 use super::store::{Store, StoreError};
 use super::watches::Watches;
 use super::{Library, LibraryConfig, built_in, files};
-use crate::clock::unix_seconds;
+use crate::clock::{now, unix_seconds};
 use crate::error::chain;
 use crate::pacing::Pacing;
 use crate::preset::Flaw;
@@ -41,7 +41,7 @@ pub(super) enum Command {
 /// The result of work on the blocking thread, with the store that the thread used.
 #[derive(Debug)]
 struct Done {
-    desk: LibraryStore,
+    store: LibraryStore,
     library: Library,
     cost: Duration,
     answer: Option<(oneshot::Sender<ScenarioResponse>, ScenarioResponse)>,
@@ -51,7 +51,7 @@ enum Input {
     Stop,
     HandlesGone,
     Command(Command),
-    Rung,
+    ReadWanted,
     Done(Box<Done>),
     Timer,
 }
@@ -59,14 +59,14 @@ enum Input {
 /// The library actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
-    /// `None` while a blocking thread uses it. Requests wait in their channel meanwhile.
-    desk: Option<LibraryStore>,
+    /// `None` while a blocking thread uses it. Until then, requests wait in their channel.
+    store: Option<LibraryStore>,
     work: JoinSet<Done>,
     library: watch::Sender<Arc<Library>>,
     commands: mpsc::Receiver<Command>,
     reload: Arc<Notify>,
-    /// Notified by the watches.
-    rung: Arc<Notify>,
+    /// Notified by the watches when files may have changed.
+    files_changed: Arc<Notify>,
     wanted: bool,
     pacing: Pacing,
     /// Time of the next read without an event. `None` while all watches exist.
@@ -75,24 +75,24 @@ pub struct Task {
 
 impl Task {
     pub(super) fn new(
-        desk: LibraryStore,
+        store: LibraryStore,
         library: watch::Sender<Arc<Library>>,
         commands: mpsc::Receiver<Command>,
         reload: Arc<Notify>,
     ) -> Self {
-        let rung = Arc::clone(&desk.rung);
+        let files_changed = Arc::clone(&store.files_changed);
         let mut task = Self {
-            desk: None,
+            store: None,
             work: JoinSet::new(),
             library,
             commands,
             reload,
-            rung,
+            files_changed,
             wanted: false,
             pacing: PACING,
             look_at: None,
         };
-        task.take_back(desk);
+        task.take_back(store);
         task
     }
 
@@ -102,7 +102,7 @@ impl Task {
             match self.next_input(&stop).await {
                 Input::Stop | Input::HandlesGone => break,
                 Input::Command(command) => self.change(command),
-                Input::Rung => self.wanted = true,
+                Input::ReadWanted => self.wanted = true,
                 Input::Done(done) => self.done(*done),
                 Input::Timer => {}
             }
@@ -127,7 +127,7 @@ impl Task {
     }
 
     async fn next_input(&mut self, stop: &CancellationToken) -> Input {
-        let wanted = self.wanted && self.desk.is_some();
+        let wanted = self.wanted && self.store.is_some();
         let due = wanted.then(|| self.pacing.not_before()).flatten();
         let wake = due.into_iter().chain(self.look_at).min();
         let wake = async {
@@ -144,10 +144,10 @@ impl Task {
             Some(done) = self.work.join_next(), if !self.work.is_empty() => done.map_or_else(
                 |err| std::panic::resume_unwind(err.into_panic()), |done| Input::Done(Box::new(done))),
             // Both are cancel-safe: `Notify` keeps the permit until it is consumed.
-            () = self.reload.notified() => Input::Rung,
-            () = self.rung.notified() => Input::Rung,
+            () = self.reload.notified() => Input::ReadWanted,
+            () = self.files_changed.notified() => Input::ReadWanted,
             // Cancel-safe: `recv` takes nothing unless it returns it.
-            command = self.commands.recv(), if self.desk.is_some() => {
+            command = self.commands.recv(), if self.store.is_some() => {
                 command.map_or(Input::HandlesGone, Input::Command)
             }
             // Cancel-safe: the deadline is stored in the actor.
@@ -156,14 +156,14 @@ impl Task {
     }
 
     fn read(&mut self) {
-        if let Some(mut desk) = self.desk.take() {
+        if let Some(mut store) = self.store.take() {
             self.wanted = false;
             self.work.spawn_blocking(move || {
                 let began = now();
-                let library = desk.read();
+                let library = store.read();
                 let cost = now().saturating_duration_since(began);
                 Done {
-                    desk,
+                    store,
                     library,
                     cost,
                     answer: None,
@@ -173,18 +173,18 @@ impl Task {
     }
 
     fn change(&mut self, Command::Change { request, reply }: Command) {
-        let Some(mut desk) = self.desk.take() else {
+        let Some(mut store) = self.store.take() else {
             return;
         };
         self.wanted = false;
         let library = Arc::clone(&self.library.borrow());
         self.work.spawn_blocking(move || {
             let began = now();
-            let response = desk.change(*request, &library);
-            let library = desk.read();
+            let response = store.change(*request, &library);
+            let library = store.read();
             let cost = now().saturating_duration_since(began);
             Done {
-                desk,
+                store,
                 library,
                 cost,
                 answer: Some((reply, response)),
@@ -194,14 +194,14 @@ impl Task {
 
     fn done(&mut self, done: Done) {
         let Done {
-            desk,
+            store,
             library,
             cost,
             answer,
         } = done;
         debug!(elapsed_ms = cost.as_millis(), "files read");
         self.pacing.done(now(), cost);
-        self.take_back(desk);
+        self.take_back(store);
         let before = Arc::clone(&self.library.borrow());
         if *before != library {
             let (presets, scenarios) = (library.presets.len(), library.scenarios.len());
@@ -224,10 +224,10 @@ impl Task {
         }
     }
 
-    fn take_back(&mut self, mut desk: LibraryStore) {
-        let unwatched = desk.unwatched();
+    fn take_back(&mut self, mut store: LibraryStore) {
+        let unwatched = store.unwatched();
         self.look_at = unwatched.then(|| now() + UNWATCHED);
-        self.desk = Some(desk);
+        self.store = Some(store);
     }
 }
 
@@ -235,7 +235,7 @@ impl Task {
 fn log_errors(before: &[LoadError], errors: &[LoadError]) {
     let known: HashSet<_> = before
         .iter()
-        .map(|it| (&it.file_path, &it.error.message))
+        .map(|error| (&error.file_path, &error.error.message))
         .collect();
     for LoadError { file_path, error } in errors {
         if !known.contains(&(file_path, &error.message)) {
@@ -252,7 +252,7 @@ pub(super) struct LibraryStore {
     store: Store,
     memory: Memory,
     watches: Watches,
-    rung: Arc<Notify>,
+    files_changed: Arc<Notify>,
     /// Whether a missing watch was logged, so that it is logged only once.
     unwatched: bool,
 }
@@ -264,15 +264,15 @@ impl LibraryStore {
             scenario_dirs,
             store,
         } = config;
-        let rung = Arc::new(Notify::new());
+        let files_changed = Arc::new(Notify::new());
         let directories = preset_dirs.iter().chain(&scenario_dirs).cloned();
         Self {
-            watches: Watches::new(directories, Arc::clone(&rung)),
+            watches: Watches::new(directories, Arc::clone(&files_changed)),
             preset_dirs,
             scenario_dirs,
             store: Store::new(store),
             memory: Memory::default(),
-            rung,
+            files_changed,
             unwatched: false,
         }
     }
@@ -392,7 +392,10 @@ fn check_room(
     scenario: &NetworkScenario,
     library: &Library,
 ) -> Result<(), ScenarioError> {
-    let there = library.scenarios.iter().map(|it| it.steps.len());
+    let there = library
+        .scenarios
+        .iter()
+        .map(|scenario| scenario.steps.len());
     if there.sum::<usize>() + scenario.steps.len() <= MAX_STEPS {
         return Ok(());
     }
@@ -476,8 +479,4 @@ pub(super) fn read_directory(reading: &mut Reading<'_>, directory: &Path, kind: 
             Err(err) => (kind.unread)(reading, path, err),
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

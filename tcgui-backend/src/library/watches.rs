@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::files::EXTENSION;
 
-/// The kinds of events that [`ring`] distinguishes. Opening is not among them, because reading a directory must not cause an
+/// The kinds of events that [`change_of`] distinguishes. Opening is not among them, because reading a directory must not cause an
 /// event.
 const KINDS: EventKindMask = EventKindMask::CREATE
     .union(EventKindMask::REMOVE)
@@ -26,7 +26,7 @@ const KINDS: EventKindMask = EventKindMask::CREATE
 
 /// State shared between the watching thread and the actor.
 #[derive(Debug, Default)]
-struct Rings {
+struct WatchState {
     /// A directory was created or deleted, or events were lost. The watches may refer to deleted directories.
     moved: AtomicBool,
     /// The thread runs. A handler whose thread never started must not notify: a retry would notify again.
@@ -38,14 +38,14 @@ struct Rings {
 /// Runs in notify's thread. Decides whether an event matters. Never blocks.
 struct Handler {
     directories: Arc<[PathBuf]>,
-    rings: Arc<Rings>,
-    look: Arc<Notify>,
+    state: Arc<WatchState>,
+    files_changed: Arc<Notify>,
 }
 
 impl Handler {
     fn moved(&self) {
-        self.rings.moved.store(true, Ordering::Relaxed);
-        self.look.notify_one();
+        self.state.moved.store(true, Ordering::Relaxed);
+        self.files_changed.notify_one();
     }
 }
 
@@ -54,10 +54,10 @@ impl notify::EventHandler for Handler {
         match event {
             Ok(event) if event.need_rescan() => self.moved(),
             Ok(event) => {
-                let rings = |path: &PathBuf| ring(&self.directories, event.kind, path);
-                match event.paths.iter().filter_map(rings).max() {
-                    Some(Ring::Moved) => self.moved(),
-                    Some(Ring::File) => self.look.notify_one(),
+                let change = |path: &PathBuf| change_of(&self.directories, event.kind, path);
+                match event.paths.iter().filter_map(change).max() {
+                    Some(LibraryChange::Directories) => self.moved(),
+                    Some(LibraryChange::File) => self.files_changed.notify_one(),
                     None => {}
                 }
             }
@@ -68,21 +68,24 @@ impl notify::EventHandler for Handler {
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        if self.rings.running.load(Ordering::Relaxed) {
-            self.rings.ended.store(true, Ordering::Relaxed);
-            self.look.notify_one();
+        if self.state.running.load(Ordering::Relaxed) {
+            self.state.ended.store(true, Ordering::Relaxed);
+            self.files_changed.notify_one();
         }
     }
 }
 
+/// What an event may have changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ring {
+enum LibraryChange {
+    /// A file of the library.
     File,
-    Moved,
+    /// A directory of the library, or one above it.
+    Directories,
 }
 
-/// Returns the effect of an event, or `None` if it does not matter.
-fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
+/// Returns what an event may have changed. `None`: nothing in the library.
+fn change_of(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<LibraryChange> {
     let leads_there = directories
         .iter()
         .any(|directory| directory.starts_with(path));
@@ -93,7 +96,7 @@ fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
             | EventKind::Modify(ModifyKind::Name(_) | ModifyKind::Metadata(_))
     );
     if leads_there {
-        return comes_or_goes.then_some(Ring::Moved);
+        return comes_or_goes.then_some(LibraryChange::Directories);
     }
     if !directories
         .iter()
@@ -103,11 +106,11 @@ fn ring(directories: &[PathBuf], kind: EventKind, path: &Path) -> Option<Ring> {
     }
     match kind {
         // A new file is incomplete until it is closed, and the close causes an event. A link is complete at once.
-        EventKind::Create(CreateKind::File) => is_link(path).then_some(Ring::File),
+        EventKind::Create(CreateKind::File) => is_link(path).then_some(LibraryChange::File),
         EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-            (path.extension() == Some(OsStr::new(EXTENSION))).then_some(Ring::File)
+            (path.extension() == Some(OsStr::new(EXTENSION))).then_some(LibraryChange::File)
         }
-        _ => comes_or_goes.then_some(Ring::File),
+        _ => comes_or_goes.then_some(LibraryChange::File),
     }
 }
 
@@ -120,8 +123,8 @@ fn is_link(path: &Path) -> bool {
 /// The watches on all directories, as far as they could be created.
 pub(super) struct Watches {
     directories: Arc<[PathBuf]>,
-    look: Arc<Notify>,
-    rings: Arc<Rings>,
+    files_changed: Arc<Notify>,
+    state: Arc<WatchState>,
     watcher: Option<RecommendedWatcher>,
     placed: BTreeSet<PathBuf>,
     failure: Option<notify::Error>,
@@ -137,13 +140,16 @@ impl fmt::Debug for Watches {
 }
 
 impl Watches {
-    /// Prepares watches on directories with absolute paths. An event notifies `look`.
-    pub(super) fn new(directories: impl IntoIterator<Item = PathBuf>, look: Arc<Notify>) -> Self {
+    /// Prepares watches on directories with absolute paths. An event notifies `files_changed`.
+    pub(super) fn new(
+        directories: impl IntoIterator<Item = PathBuf>,
+        files_changed: Arc<Notify>,
+    ) -> Self {
         let directories: BTreeSet<_> = directories.into_iter().collect();
         Self {
             directories: directories.into_iter().collect(),
-            look,
-            rings: Arc::default(),
+            files_changed,
+            state: Arc::default(),
             watcher: None,
             placed: BTreeSet::new(),
             failure: None,
@@ -160,23 +166,23 @@ impl Watches {
         if self.directories.is_empty() {
             return;
         }
-        if self.rings.ended.swap(false, Ordering::Relaxed) {
+        if self.state.ended.swap(false, Ordering::Relaxed) {
             self.watcher = None;
             self.placed.clear();
         }
-        let moved = self.rings.moved.swap(false, Ordering::Relaxed);
+        let moved = self.state.moved.swap(false, Ordering::Relaxed);
         self.failure = None;
         if self.watcher.is_none() {
             // A new instance: the end of the old thread must not mark the new one as ended.
-            self.rings = Arc::default();
+            self.state = Arc::default();
             let handler = Handler {
                 directories: Arc::clone(&self.directories),
-                rings: Arc::clone(&self.rings),
-                look: Arc::clone(&self.look),
+                state: Arc::clone(&self.state),
+                files_changed: Arc::clone(&self.files_changed),
             };
             match RecommendedWatcher::new(handler, Config::default().with_event_kinds(KINDS)) {
                 Ok(watcher) => {
-                    self.rings.running.store(true, Ordering::Relaxed);
+                    self.state.running.store(true, Ordering::Relaxed);
                     self.watcher = Some(watcher);
                 }
                 Err(err) => {
@@ -192,7 +198,11 @@ impl Watches {
         let Some(watcher) = &mut self.watcher else {
             return;
         };
-        let wanted: BTreeSet<_> = self.directories.iter().flat_map(|it| anchors(it)).collect();
+        let wanted: BTreeSet<_> = self
+            .directories
+            .iter()
+            .flat_map(|path| anchors(path))
+            .collect();
         for path in &self.placed {
             // The path may be another directory by now. An error means that the watch no longer exists.
             if moved || !wanted.contains(path) {
@@ -240,20 +250,24 @@ mod tests {
     fn only_events_that_can_change_the_library_notify() {
         let directories = [PathBuf::from("/etc/x/scenarios")];
         let cases = [
-            ("/etc/x/scenarios/a.json5", CLOSED, Some(Ring::File)),
+            (
+                "/etc/x/scenarios/a.json5",
+                CLOSED,
+                Some(LibraryChange::File),
+            ),
             ("/etc/x/scenarios/a.json5", OPENED, None),
-            ("/etc/x/scenarios/a.json5", GONE, Some(Ring::File)),
-            ("/etc/x/scenarios/..data", GONE, Some(Ring::File)),
+            ("/etc/x/scenarios/a.json5", GONE, Some(LibraryChange::File)),
+            ("/etc/x/scenarios/..data", GONE, Some(LibraryChange::File)),
             ("/etc/x/scenarios/a.swp", CLOSED, None),
             ("/etc/x/scenarios/sub/a.json5", CLOSED, None),
-            ("/etc/x/scenarios", GONE, Some(Ring::Moved)),
-            ("/etc/x", GONE, Some(Ring::Moved)),
+            ("/etc/x/scenarios", GONE, Some(LibraryChange::Directories)),
+            ("/etc/x", GONE, Some(LibraryChange::Directories)),
             ("/etc/x", OPENED, None),
             ("/etc/y", GONE, None),
         ];
         for (path, kind, expected) in cases {
-            let rung = ring(&directories, kind, Path::new(path));
-            assert_eq!(rung, expected, "{path}: {kind:?}");
+            let change = change_of(&directories, kind, Path::new(path));
+            assert_eq!(change, expected, "{path}: {kind:?}");
         }
     }
 

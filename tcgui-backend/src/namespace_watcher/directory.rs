@@ -60,20 +60,24 @@ pub(super) struct Directory {
     exists: bool,
     namespaces: HashMap<OsString, Entry>,
     pending: BTreeMap<OsString, Pending>,
+    /// Files on which no namespace was mounted for [`PENDING_LOOKS`] looks.
     junk: HashSet<OsString>,
+    /// Entries that became junk and were not logged yet.
     given_up: Vec<OsString>,
+    /// Entries that had an event and are to be looked at.
     hinted: BTreeSet<OsString>,
     sweep_wanted: bool,
     sweep_pacing: Pacing,
+    /// The wanted sweep was delayed once by [`Self::yield_sweep`].
     sweep_yielded: bool,
     sweep_interval: Duration,
     next_sweep: Instant,
-    told: Told,
+    reported: ReportedState,
 }
 
 /// The state that was reported to the consumer, and the names that differ from it.
 #[derive(Debug, Default)]
-struct Told {
+struct ReportedState {
     exists: bool,
     ids: HashMap<OsString, MountedNamespaceId>,
     changed: VecDeque<OsString>,
@@ -95,12 +99,12 @@ impl Directory {
             sweep_yielded: false,
             sweep_interval,
             next_sweep: now,
-            told: Told::default(),
+            reported: ReportedState::default(),
         }
     }
 
     /// Handles the events of doorbells.
-    pub(super) fn ring(&mut self, hints: Hints) {
+    pub(super) fn apply_hints(&mut self, hints: Hints) {
         for name in hints.names {
             // A junk entry may have been replaced by a new placeholder.
             self.junk.remove(&name);
@@ -111,7 +115,7 @@ impl Directory {
 
     /// Handles a change of the mount table: schedules the pending entries first, then a sweep. `by_name`: changes
     /// of names are reported too.
-    pub(super) fn ring_mount_table(&mut self, now: Instant, by_name: bool) {
+    pub(super) fn mount_table_changed(&mut self, now: Instant, by_name: bool) {
         if self.pending.len() <= PENDING_AT_ONCE {
             self.hinted.extend(self.pending.keys().cloned());
         }
@@ -242,12 +246,12 @@ impl Directory {
         match entry {
             Entry::Network(_) | Entry::OtherNamespace(_) => {
                 if self.namespaces.insert(name.clone(), entry) != Some(entry) {
-                    self.told.note_change(name);
+                    self.reported.note_change(name);
                 }
             }
             Entry::Plain | Entry::Absent => {
                 if self.namespaces.remove(&name).is_some() {
-                    self.told.note_change(name);
+                    self.reported.note_change(name);
                 }
             }
         }
@@ -331,7 +335,7 @@ impl Directory {
     }
 
     /// Returns all namespaces as the snapshot before the first event.
-    pub(super) fn tell_all(&mut self) -> Vec<Namespace> {
+    pub(super) fn initial_namespaces(&mut self) -> Vec<Namespace> {
         let mut namespaces = Vec::new();
         while let Some(event) = self.next_event() {
             if let NamespaceEvent::Added { name, id } = event {
@@ -344,43 +348,43 @@ impl Directory {
 
     /// Returns whether an event waits for the consumer.
     pub(super) fn has_events(&self) -> bool {
-        self.told.exists != self.exists || !self.told.changed.is_empty()
+        self.reported.exists != self.exists || !self.reported.changed.is_empty()
     }
 
     /// Returns the next difference between the reported and the current state.
     pub(super) fn next_event(&mut self) -> Option<NamespaceEvent> {
-        let told = &mut self.told;
-        if self.exists && !told.exists {
-            told.exists = true;
+        let reported = &mut self.reported;
+        if self.exists && !reported.exists {
+            reported.exists = true;
             return Some(NamespaceEvent::DirectoryAppeared);
         }
-        while let Some(name) = told.changed.front().cloned() {
+        while let Some(name) = reported.changed.front().cloned() {
             let present = match self.namespaces.get(&name) {
                 Some(Entry::Network(id)) => Some(*id),
                 _ => None,
             };
-            let old = told.ids.get(&name).copied();
+            let old = reported.ids.get(&name).copied();
             if let Some(id) = old.filter(|old| present != Some(*old)) {
                 // The name stays queued: if it has a new identity, that is the next event.
-                told.ids.remove(&name);
+                reported.ids.remove(&name);
                 return Some(NamespaceEvent::Removed { name, id });
             }
-            told.changed.pop_front();
-            told.queued.remove(&name);
+            reported.changed.pop_front();
+            reported.queued.remove(&name);
             if let (Some(id), None) = (present, old) {
-                told.ids.insert(name.clone(), id);
+                reported.ids.insert(name.clone(), id);
                 return Some(NamespaceEvent::Added { name, id });
             }
         }
-        if told.exists && !self.exists {
-            told.exists = false;
+        if reported.exists && !self.exists {
+            reported.exists = false;
             return Some(NamespaceEvent::DirectoryVanished);
         }
         None
     }
 }
 
-impl Told {
+impl ReportedState {
     fn note_change(&mut self, name: OsString) {
         if self.queued.insert(name.clone()) {
             self.changed.push_back(name);

@@ -1,7 +1,7 @@
 //! The change notifications of the watcher: the notify watches and the mount table, and how they are lost and
 //! restored.
 //!
-//! A doorbell reports that something happened, at most with a name. Its events are merged in a bounded [`RingBox`]
+//! A doorbell reports that something happened, at most with a name. Its events are merged in a bounded [`EventBox`]
 //! until the actor looks, so a burst cannot fill a queue and no event is lost.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -32,24 +32,25 @@ const NAMES: usize = 1024;
 
 /// Collects the events until the actor takes them.
 #[derive(Debug, Default)]
-struct RingBox {
+struct EventBox {
     /// The route whose directories are watched.
     route: Mutex<Route>,
-    state: Mutex<Rings>,
-    rung: Notify,
-    heard: Mutex<Heard>,
+    state: Mutex<PendingEvents>,
+    wakeup: Notify,
+    last_events: Mutex<LastEvents>,
 }
 
 /// When the last event of each doorbell arrived, including events without effect.
 #[derive(Debug, Default, Clone, Copy)]
-struct Heard {
+struct LastEvents {
     parent: Option<Instant>,
     directory: Option<Instant>,
     mount_table: Option<Instant>,
 }
 
+/// The merged events that the actor has not taken yet.
 #[derive(Debug, Default)]
-struct Rings {
+struct PendingEvents {
     hints: Hints,
     /// Paths at which a file may have been replaced.
     replaced: BTreeSet<PathBuf>,
@@ -57,7 +58,7 @@ struct Rings {
     ended: bool,
 }
 
-impl Rings {
+impl PendingEvents {
     /// Bounded, because all paths are names of the route.
     fn replace(&mut self, path: PathBuf) {
         self.hints.directory = true;
@@ -65,15 +66,15 @@ impl Rings {
     }
 }
 
-impl RingBox {
-    fn ring(&self, ring: impl FnOnce(&mut Rings)) {
-        let mut rings = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        ring(&mut rings);
-        drop(rings);
-        self.rung.notify_one();
+impl EventBox {
+    fn record(&self, record: impl FnOnce(&mut PendingEvents)) {
+        let mut pending = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        record(&mut pending);
+        drop(pending);
+        self.wakeup.notify_one();
     }
 
-    fn take(&self) -> Rings {
+    fn take(&self) -> PendingEvents {
         std::mem::take(&mut *self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -81,54 +82,62 @@ impl RingBox {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn hear(&self, hear: impl FnOnce(&mut Heard)) {
-        hear(&mut self.heard.lock().unwrap_or_else(PoisonError::into_inner));
+    fn record_time(&self, record: impl FnOnce(&mut LastEvents)) {
+        record(
+            &mut self
+                .last_events
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
     }
 }
 
 /// The event handler in notify's thread. It records the events that matter and never blocks.
 struct Handler {
-    rings: Arc<RingBox>,
+    event_box: Arc<EventBox>,
 }
 
 impl notify::EventHandler for Handler {
     fn handle_event(&mut self, event: notify::Result<Event>) {
         match event {
-            Ok(event) if event.need_rescan() => self.rings.ring(|r| r.replace("/".into())),
+            Ok(event) if event.need_rescan() => {
+                self.event_box.record(|pending| pending.replace("/".into()))
+            }
             Ok(event) => {
                 for path in &event.paths {
-                    self.ring_path(path);
+                    self.handle_path(path);
                 }
             }
-            Err(_) => self.rings.ring(|r| r.replace("/".into())),
+            Err(_) => self.event_box.record(|pending| pending.replace("/".into())),
         }
     }
 }
 
 impl Handler {
-    fn ring_path(&self, path: &Path) {
+    fn handle_path(&self, path: &Path) {
         let (inside, on_the_way) = {
-            let route = self.rings.route();
+            let route = self.event_box.route();
             let directory = route.directory.as_ref().map(|(path, _)| path.as_path());
             let inside = directory.is_some() && path.parent() == directory;
             (inside, route.names.contains(path))
         };
         let now = Some(Instant::now());
-        self.rings.hear(|heard| {
+        self.event_box.record_time(|last| {
             if inside {
-                heard.directory = now;
+                last.directory = now;
             } else {
-                heard.parent = now;
+                last.parent = now;
             }
         });
         if on_the_way {
-            self.rings.ring(|r| r.replace(path.to_owned()));
+            self.event_box
+                .record(|pending| pending.replace(path.to_owned()));
         } else if let (true, Some(name)) = (inside, path.file_name()) {
-            self.rings.ring(|r| {
-                if r.hints.names.len() < NAMES {
-                    r.hints.names.insert(name.to_owned());
+            self.event_box.record(|pending| {
+                if pending.hints.names.len() < NAMES {
+                    pending.hints.names.insert(name.to_owned());
                 } else {
-                    r.hints.sweep = true;
+                    pending.hints.sweep = true;
                 }
             });
         }
@@ -137,7 +146,7 @@ impl Handler {
 
 impl Drop for Handler {
     fn drop(&mut self) {
-        self.rings.ring(|r| r.ended = true);
+        self.event_box.record(|pending| pending.ended = true);
     }
 }
 
@@ -177,7 +186,7 @@ pub(super) enum DoorbellError {
 
 /// All doorbells of the watcher that are available.
 pub(super) struct Doorbells {
-    rings: Arc<RingBox>,
+    event_box: Arc<EventBox>,
     watcher: Option<RecommendedWatcher>,
     /// The watches that were placed. `None`: the path may now lead to another directory.
     watched: HashMap<PathBuf, Option<DirectoryKey>>,
@@ -199,7 +208,7 @@ impl Doorbells {
     /// Opens nothing yet. See [`Self::install`] and [`Self::watch`].
     pub(super) fn new() -> Self {
         Self {
-            rings: Arc::default(),
+            event_box: Arc::default(),
             watcher: None,
             watched: HashMap::new(),
             parents_watched: false,
@@ -217,13 +226,13 @@ impl Doorbells {
         }
         if self.watcher.is_none() {
             let handler = Handler {
-                rings: Arc::clone(&self.rings),
+                event_box: Arc::clone(&self.event_box),
             };
             let config = Config::default().with_event_kinds(KINDS);
             let created = RecommendedWatcher::new(handler, config);
             self.watcher = self.note(Doorbell::Notify, created.map_err(DoorbellError::Watch));
             // A failed attempt drops its handler too, which sets `ended` although no working watcher was lost.
-            self.rings.ring(|rings| rings.ended = false);
+            self.event_box.record(|pending| pending.ended = false);
         }
     }
 
@@ -259,16 +268,16 @@ impl Doorbells {
 
     /// Returns the status of each doorbell.
     pub(super) fn status(&self, directory_exists: bool) -> Vec<DoorbellStatus> {
-        let heard = *self
-            .rings
-            .heard
+        let last = *self
+            .event_box
+            .last_events
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let missing = self.missing(directory_exists);
         let bells = [
-            (Doorbell::ParentWatch, heard.parent),
-            (Doorbell::DirectoryWatch, heard.directory),
-            (Doorbell::MountTable, heard.mount_table),
+            (Doorbell::ParentWatch, last.parent),
+            (Doorbell::DirectoryWatch, last.directory),
+            (Doorbell::MountTable, last.mount_table),
         ];
         let status = bells.into_iter().map(|(doorbell, last_rang)| {
             let instance = doorbell != Doorbell::MountTable && self.watcher.is_none();
@@ -292,16 +301,16 @@ impl Doorbells {
 
     /// Takes the names that had events. The other events stay.
     pub(super) fn take_names(&self) -> HashSet<OsString> {
-        let mut rings = self
-            .rings
+        let mut pending = self
+            .event_box
             .state
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut rings.hints.names)
+        std::mem::take(&mut pending.hints.names)
     }
 
     /// Returns whether changes of names in the directory are reported.
-    pub(super) fn ring_by_name(&self) -> bool {
+    pub(super) fn reports_names(&self) -> bool {
         self.watcher.is_some() && self.directory_watched
     }
 
@@ -310,7 +319,7 @@ impl Doorbells {
     /// The old watch is removed first. notify does nothing for a path that it already watches, also if another directory is at
     /// the path now, and events of the old directory would still arrive.
     pub(super) fn watch(&mut self, route: &Route) {
-        *self.rings.route() = route.clone();
+        *self.event_box.route() = route.clone();
         let Some(mut watcher) = self.watcher.take() else {
             return;
         };
@@ -342,24 +351,25 @@ impl Doorbells {
         for parent in parents {
             parents_watched &= place(Doorbell::ParentWatch, parent);
         }
-        self.directory_watched = directory.is_some_and(|it| place(Doorbell::DirectoryWatch, it));
+        self.directory_watched =
+            directory.is_some_and(|directory| place(Doorbell::DirectoryWatch, directory));
         self.parents_watched = parents_watched;
         self.watcher = Some(watcher);
     }
 
     /// Waits for an event from notify's thread. Cancel-safe: an event stays until it is taken.
     pub(super) async fn notified(&self) {
-        self.rings.rung.notified().await;
+        self.event_box.wakeup.notified().await;
     }
 
     /// Takes the events. Marks the watches at and below a replaced path as invalid. If notify's thread has ended,
     /// all watches are missing from now on.
     pub(super) fn take_hints(&mut self) -> Hints {
-        let Rings {
+        let PendingEvents {
             mut hints,
             replaced,
             ended,
-        } = self.rings.take();
+        } = self.event_box.take();
         for (path, key) in &mut self.watched {
             if replaced.iter().any(|replaced| path.starts_with(replaced)) {
                 *key = None;
@@ -371,7 +381,7 @@ impl Doorbells {
             self.directory_watched = false;
             hints.sweep = true;
             // Dropping the old watcher may set `ended` once more.
-            self.rings.take();
+            self.event_box.take();
         }
         hints
     }
@@ -388,8 +398,8 @@ impl Doorbells {
 
     /// Clears the changes so far. Later changes are reported again.
     pub(super) fn clear_mount_table(&self) {
-        self.rings
-            .hear(|heard| heard.mount_table = Some(Instant::now()));
+        self.event_box
+            .record_time(|last| last.mount_table = Some(Instant::now()));
         if let Some(table) = &self.mount_table {
             table.clear();
         }

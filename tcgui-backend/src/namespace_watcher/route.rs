@@ -138,8 +138,8 @@ impl Route {
 /// Returns the components of a path in reverse order.
 fn parts(path: &Path) -> Vec<OsString> {
     let parts = path.components().rev();
-    let names = parts.filter(|it| matches!(it, Component::Normal(_) | Component::ParentDir));
-    names.map(|it| it.as_os_str().to_owned()).collect()
+    let names = parts.filter(|part| matches!(part, Component::Normal(_) | Component::ParentDir));
+    names.map(|name| name.as_os_str().to_owned()).collect()
 }
 
 /// Returns whether the error means that the path leads to no file, including a loop of symbolic links.

@@ -16,6 +16,7 @@ use super::link_processes::LinkProcesses;
 use super::probe::Probe;
 use super::status::{EntryStatus, Question, WatcherStatus};
 use super::{Namespace, NamespaceEvent, WatchConfig, WatchError};
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::netns::{Entry, NetnsFiles};
 
@@ -34,7 +35,7 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, NamespaceEvent>),
     ConsumerGone,
     Question(Question),
-    Rings,
+    WatchEvents,
     MountTable,
     ProcessEnded(OsString),
     Timer,
@@ -103,7 +104,7 @@ impl Task {
         };
         task.retry_doorbells();
         task.sweep().await;
-        let namespaces = task.directory.tell_all();
+        let namespaces = task.directory.initial_namespaces();
         Ok((namespaces, path, task))
     }
 
@@ -122,14 +123,14 @@ impl Task {
                     }
                 }
                 Input::Question(question) => self.answer(question),
-                Input::Rings => {
+                Input::WatchEvents => {
                     let hints = self.doorbells.take_hints();
-                    self.directory.ring(hints);
+                    self.directory.apply_hints(hints);
                 }
                 Input::MountTable => {
                     self.doorbells.clear_mount_table();
-                    let by_name = self.doorbells.ring_by_name();
-                    self.directory.ring_mount_table(now(), by_name);
+                    let by_name = self.doorbells.reports_names();
+                    self.directory.mount_table_changed(now(), by_name);
                 }
                 // Sweeps follow the link again if it still leads to a namespace.
                 Input::ProcessEnded(name) => self.look_at(name),
@@ -172,7 +173,7 @@ impl Task {
             // Cancel-safe: readiness stays until it is cleared.
             () = self.doorbells.mount_table_changed() => Input::MountTable,
             // Cancel-safe: events stay in their box until they are taken.
-            () = self.doorbells.notified() => Input::Rings,
+            () = self.doorbells.notified() => Input::WatchEvents,
             // Cancel-safe: an exit stays in its set until it is taken.
             name = self.links.next() => Input::ProcessEnded(name),
             // Cancel-safe: the deadline is computed again each time.
@@ -314,7 +315,7 @@ impl Task {
         self.retry_at = None;
         self.doorbells.install();
         // While a doorbell was missing, changes may have been missed.
-        self.directory.ring(Hints {
+        self.directory.apply_hints(Hints {
             sweep: true,
             ..Hints::default()
         });
@@ -371,9 +372,4 @@ impl Task {
         }
         self.unreadable = failure.is_some();
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -28,7 +28,7 @@ pub enum PatternError {
     /// A part is not a valid name, or no valid name matches its stars.
     #[error("{part:?} matches nothing: {err}")]
     Name {
-        /// As given.
+        /// The pattern as given.
         part: String,
         /// The error of the name.
         err: NameError,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tracing::{debug, info};
 
-use crate::kernel::process_events::{Heard, ProcessEvents};
+use crate::kernel::process_events::{ProcessEventBatch, ProcessEvents};
 
 /// How long the socket stays closed after events were lost. In a storm, programs that start processes pay for each
 /// event, and the queue would be full again before all processes are scanned.
@@ -52,7 +52,7 @@ impl Doorbell {
     }
 
     /// Waits for events. Cancel-safe: an event that was not returned stays in the socket.
-    pub(super) async fn next(&self) -> io::Result<Heard> {
+    pub(super) async fn next(&self) -> io::Result<ProcessEventBatch> {
         match &self.events {
             Some(events) => events.next().await,
             None => pending().await,
@@ -60,7 +60,7 @@ impl Doorbell {
     }
 
     /// Closes the socket for [`STORM`].
-    pub(super) fn hang_up(&mut self, now: Instant) {
+    pub(super) fn pause(&mut self, now: Instant) {
         debug!("announcements of processes lost");
         self.events = None;
         self.open_at = now + STORM;

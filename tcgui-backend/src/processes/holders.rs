@@ -50,7 +50,7 @@ pub(super) struct Holders {
     /// Those of them that [`Self::take_doubts`] has not returned yet.
     unasked: Vec<u64>,
     beyond_limit: bool,
-    told: HashMap<u64, Reported>,
+    reported: HashMap<u64, Reported>,
     changed: VecDeque<u64>,
     queued: HashSet<u64>,
 }
@@ -60,14 +60,14 @@ impl Holders {
     ///
     /// A namespace is removed if it had no known process before this scan either. One scan may miss a process that
     /// moves, both in its old and in its new namespace.
-    pub(super) fn observe_all(&mut self, away: Vec<Process>) {
+    pub(super) fn observe_all(&mut self, processes: Vec<Process>) {
         self.members.clear();
         self.beyond_limit = false;
         for space in self.spaces.values_mut() {
             space.members.clear();
         }
         let suspected = std::mem::take(&mut self.doubtful);
-        for process in away {
+        for process in processes {
             self.insert(process);
         }
         let mut gone = Vec::new();
@@ -91,15 +91,15 @@ impl Holders {
     }
 
     /// Handles a look at one process. `None`: it is in the daemon's namespace, or has ended.
-    pub(super) fn observe(&mut self, pid: i32, away: Option<Process>) {
+    pub(super) fn observe(&mut self, pid: i32, process: Option<Process>) {
         let known = self.members.get(&pid).copied();
         let same = |process: &Process| known == Some((process.id.inode(), age(process.id)));
-        if !away.as_ref().is_some_and(same)
+        if !process.as_ref().is_some_and(same)
             && let Some((inode, age)) = known
         {
             self.remove(pid, inode, age);
         }
-        if let Some(process) = away {
+        if let Some(process) = process {
             self.insert(process);
         }
     }
@@ -143,9 +143,9 @@ impl Holders {
     }
 
     /// Returns the process ids of the holders that the consumer knows.
-    pub(super) fn reported(&self) -> HashSet<i32> {
-        let told = self.told.values();
-        told.map(|told| told.holder.id.pid()).collect()
+    pub(super) fn reported_pids(&self) -> HashSet<i32> {
+        let reported = self.reported.values();
+        reported.map(|reported| reported.holder.id.pid()).collect()
     }
 
     /// Returns whether an event waits to be reported.
@@ -171,29 +171,29 @@ impl Holders {
     fn difference(&mut self, inode: u64) -> Option<HeldEvent> {
         let space = self.spaces.get(&inode);
         let holder = space.and_then(|space| space.members.first_key_value());
-        let Some(told) = self.told.get_mut(&inode) else {
+        let Some(reported) = self.reported.get_mut(&inode) else {
             let holder = holder?.1.clone();
             let event = added(&holder);
             let leaving = None;
-            self.told.insert(inode, Reported { holder, leaving });
+            self.reported.insert(inode, Reported { holder, leaving });
             return Some(event);
         };
-        if let Some(old) = told.leaving.take() {
+        if let Some(old) = reported.leaving.take() {
             return Some(HeldEvent::Removed(old));
         }
         match (space, holder) {
-            (Some(space), Some((_, now))) if space.netns == told.holder.netns => {
-                let before = std::mem::replace(&mut told.holder, now.clone());
+            (Some(space), Some((_, now))) if space.netns == reported.holder.netns => {
+                let before = std::mem::replace(&mut reported.holder, now.clone());
                 if before.id != now.id {
-                    told.leaving = Some(before.id);
+                    reported.leaving = Some(before.id);
                 }
                 (before != *now).then(|| added(now))
             }
             // The last known holder has ended. The next scan shows whether there is another one.
-            (Some(space), None) if space.netns == told.holder.netns => None,
+            (Some(space), None) if space.netns == reported.holder.netns => None,
             _ => {
-                let told = self.told.remove(&inode)?;
-                Some(HeldEvent::Removed(told.holder.id))
+                let reported = self.reported.remove(&inode)?;
+                Some(HeldEvent::Removed(reported.holder.id))
             }
         }
     }
@@ -202,12 +202,12 @@ impl Holders {
     fn differs(&self, inode: u64) -> bool {
         let space = self.spaces.get(&inode);
         let holder = space.and_then(|space| space.members.first_key_value());
-        match (self.told.get(&inode), space) {
+        match (self.reported.get(&inode), space) {
             (None, _) => holder.is_some(),
             (Some(_), None) => true,
-            (Some(told), Some(space)) => {
-                let other = holder.is_some_and(|(_, now)| *now != told.holder);
-                told.leaving.is_some() || space.netns != told.holder.netns || other
+            (Some(reported), Some(space)) => {
+                let other = holder.is_some_and(|(_, now)| *now != reported.holder);
+                reported.leaving.is_some() || space.netns != reported.holder.netns || other
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::kernel::processes::{Process, ProcessTable, Recent, Unseen, thread_cpu
 #[derive(Debug)]
 pub(super) struct Scan {
     /// The processes in other namespaces, or the error that ended the scan.
-    pub(super) away: io::Result<Vec<Process>>,
+    pub(super) in_other_netns: io::Result<Vec<Process>>,
     /// Number of processes whose namespace could not be read for lack of permission.
     pub(super) denied: usize,
     /// Processor time that the scan used.
@@ -20,13 +20,13 @@ pub(super) struct Scan {
 
 /// The namespace of one process.
 #[derive(Debug)]
-pub(super) enum Seen {
+pub(super) enum ProcessNetns {
     /// The daemon's own namespace.
-    Home,
+    Own,
     /// Another namespace.
-    Away(Process),
+    Other(Process),
     /// Unknown: the process has ended or cannot be read.
-    Nowhere,
+    Unknown,
 }
 
 /// Reads processes. It caches the descriptions of the processes in other namespaces while their inode number stays
@@ -48,15 +48,15 @@ impl Probe {
     }
 
     /// Reads one process without the cache.
-    pub(super) fn look(&self, pid: i32) -> Seen {
+    pub(super) fn look(&self, pid: i32) -> ProcessNetns {
         match self.table.netns_inode(pid) {
-            Ok(inode) if inode == self.own_inode => Seen::Home,
+            Ok(inode) if inode == self.own_inode => ProcessNetns::Own,
             Ok(_) => match self.table.describe(pid, &mut Recent::default()) {
-                Ok(process) if process.id.inode() == self.own_inode => Seen::Home,
-                Ok(process) => Seen::Away(process),
-                Err(_) => Seen::Nowhere,
+                Ok(process) if process.id.inode() == self.own_inode => ProcessNetns::Own,
+                Ok(process) => ProcessNetns::Other(process),
+                Err(_) => ProcessNetns::Unknown,
             },
-            Err(_) => Seen::Nowhere,
+            Err(_) => ProcessNetns::Unknown,
         }
     }
 
@@ -64,23 +64,30 @@ impl Probe {
     pub(super) fn look_at_all(&mut self, afresh: &HashSet<i32>) -> Scan {
         let began = thread_cpu_time();
         let mut denied = 0;
-        let mut away = self.scan(afresh, &mut denied);
-        if away.as_ref().is_ok_and(|away| !consistent(away)) {
+        let mut in_other_netns = self.scan(afresh, &mut denied);
+        if in_other_netns
+            .as_ref()
+            .is_ok_and(|processes| !has_one_netns_for_each_inode(processes))
+        {
             // A namespace was deleted and its inode number given to another one, so the cache is stale.
             self.known.clear();
             denied = 0;
-            away = self.scan(afresh, &mut denied);
+            in_other_netns = self.scan(afresh, &mut denied);
         }
-        let processes = away.iter().flatten();
+        let processes = in_other_netns.iter().flatten();
         self.known = processes
             .map(|process| (process.id.pid(), process.clone()))
             .collect();
         let cost = thread_cpu_time().saturating_sub(began);
-        Scan { away, denied, cost }
+        Scan {
+            in_other_netns,
+            denied,
+            cost,
+        }
     }
 
     fn scan(&mut self, afresh: &HashSet<i32>, denied: &mut usize) -> io::Result<Vec<Process>> {
-        let mut away = Vec::new();
+        let mut in_other_netns = Vec::new();
         let mut recent = Recent::default();
         for pid in self.table.pids()? {
             let process = match self.table.netns_inode(pid) {
@@ -94,19 +101,19 @@ impl Probe {
                 Err(err) => Err(err),
             };
             match process {
-                Ok(process) if process.id.inode() != self.own_inode => away.push(process),
+                Ok(process) if process.id.inode() != self.own_inode => in_other_netns.push(process),
                 Ok(_) | Err(Unseen::Gone) => {}
                 Err(Unseen::Denied) => *denied += 1,
             }
         }
-        Ok(away)
+        Ok(in_other_netns)
     }
 }
 
 /// Returns whether each inode number stands for one namespace.
-fn consistent(away: &[Process]) -> bool {
+fn has_one_netns_for_each_inode(processes: &[Process]) -> bool {
     let mut numbers = HashMap::new();
-    away.iter().all(|process| {
+    processes.iter().all(|process| {
         let number = numbers.entry(process.id.inode()).or_insert(process.netns);
         *number == process.netns
     })

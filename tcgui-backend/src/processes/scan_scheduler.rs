@@ -51,10 +51,15 @@ pub(super) struct Due {
 /// The processes to look at, and the budget.
 #[derive(Debug)]
 pub(super) struct ScanScheduler {
-    rung: BTreeSet<i32>,
-    later: [VecDeque<(Instant, i32)>; AGAIN.len()],
+    /// Processes that had an event and were not looked at since.
+    event_pids: BTreeSet<i32>,
+    /// Processes to look at again, one queue for each delay of [`AGAIN`].
+    repeats: [VecDeque<(Instant, i32)>; AGAIN.len()],
+    /// A scan of all processes is due.
     everything: bool,
-    few_had_their_turn: bool,
+    /// Single processes were looked at while a scan was due. The scan comes next.
+    single_looks_ran: bool,
+    /// When a requested scan of all processes is due.
     everything_at: Option<Instant>,
     sweep_interval: Duration,
     next_sweep: Instant,
@@ -66,10 +71,10 @@ impl ScanScheduler {
     /// Schedules a scan of all processes at once.
     pub(super) fn new(now: Instant, sweep_interval: Duration) -> Self {
         Self {
-            rung: BTreeSet::new(),
-            later: Default::default(),
+            event_pids: BTreeSet::new(),
+            repeats: Default::default(),
             everything: true,
-            few_had_their_turn: false,
+            single_looks_ran: false,
             everything_at: None,
             sweep_interval,
             next_sweep: now + sweep_interval,
@@ -79,22 +84,22 @@ impl ScanScheduler {
     }
 
     /// Schedules looks at processes that had an event.
-    pub(super) fn ring(&mut self, pids: impl IntoIterator<Item = i32>) {
-        self.rung.extend(pids);
+    pub(super) fn schedule(&mut self, pids: impl IntoIterator<Item = i32>) {
+        self.event_pids.extend(pids);
         if self.waiting() > WAITING {
-            self.rung.clear();
-            self.later = Default::default();
+            self.event_pids.clear();
+            self.repeats = Default::default();
             self.everything = true;
         }
     }
 
     /// Schedules a scan of all processes, because an unknown process had an event.
-    pub(super) fn ring_all(&mut self) {
+    pub(super) fn schedule_scan(&mut self) {
         self.everything = true;
     }
 
     /// Schedules one more scan of all processes at this time.
-    pub(super) fn ring_all_at(&mut self, at: Instant) {
+    pub(super) fn schedule_scan_at(&mut self, at: Instant) {
         let sooner = self.everything_at.map_or(at, |other| other.min(at));
         self.everything_at = Some(sooner);
     }
@@ -124,10 +129,10 @@ impl ScanScheduler {
         }
         let sooner = self.everything_at.is_some_and(|at| at <= now);
         let everything = self.everything || sooner || self.next_sweep <= now;
-        if !(everything && self.few_had_their_turn) {
+        if !(everything && self.single_looks_ran) {
             let due = self.due(now);
             if !due.is_empty() {
-                self.few_had_their_turn = everything;
+                self.single_looks_ran = everything;
                 self.gather_until = self.budget.is_below_half(now).then(|| now + GATHER);
                 return Some(Look::Some(due));
             }
@@ -135,7 +140,7 @@ impl ScanScheduler {
         if !everything {
             return None;
         }
-        self.few_had_their_turn = false;
+        self.single_looks_ran = false;
         self.everything = false;
         self.everything_at = self.everything_at.filter(|_| !sooner);
         self.next_sweep = now + self.sweep_interval;
@@ -144,8 +149,9 @@ impl ScanScheduler {
 
     /// Records that a process is still in the daemon's namespace. It is looked at again after a delay, at most
     /// three times.
-    pub(super) fn at_home(&mut self, now: Instant, due: Due) {
-        if let (Some(queue), Some(pause)) = (self.later.get_mut(due.looks), AGAIN.get(due.looks)) {
+    pub(super) fn still_in_own_netns(&mut self, now: Instant, due: Due) {
+        if let (Some(queue), Some(pause)) = (self.repeats.get_mut(due.looks), AGAIN.get(due.looks))
+        {
             queue.push_back((now + *pause, due.pid));
         }
     }
@@ -162,10 +168,10 @@ impl ScanScheduler {
         if !self.allows(now) {
             return self.not_before();
         }
-        if self.everything || !self.rung.is_empty() {
+        if self.everything || !self.event_pids.is_empty() {
             return None;
         }
-        let later = self.later.iter().filter_map(|queue| queue.front());
+        let later = self.repeats.iter().filter_map(|queue| queue.front());
         let later = later.map(|(at, _)| *at);
         later
             .chain(self.everything_at)
@@ -176,11 +182,11 @@ impl ScanScheduler {
     fn due(&mut self, now: Instant) -> Vec<Due> {
         let mut due = Vec::new();
         while due.len() < AT_ONCE
-            && let Some(pid) = self.rung.pop_first()
+            && let Some(pid) = self.event_pids.pop_first()
         {
             due.push(Due { pid, looks: 0 });
         }
-        for (index, queue) in self.later.iter_mut().enumerate() {
+        for (index, queue) in self.repeats.iter_mut().enumerate() {
             while due.len() < AT_ONCE
                 && let Some((_, pid)) = queue.pop_front_if(|(at, _)| *at <= now)
             {
@@ -194,7 +200,7 @@ impl ScanScheduler {
     }
 
     fn waiting(&self) -> usize {
-        self.rung.len() + self.later.iter().map(VecDeque::len).sum::<usize>()
+        self.event_pids.len() + self.repeats.iter().map(VecDeque::len).sum::<usize>()
     }
 }
 
@@ -224,14 +230,14 @@ mod tests {
     fn a_process_that_stays_is_looked_at_four_times_within_a_second() {
         let start = Instant::now();
         let mut scan_scheduler = scan_scheduler(start);
-        scan_scheduler.ring([7, 7]);
+        scan_scheduler.schedule([7, 7]);
         assert_eq!(scan_scheduler.wake_at(start), None);
         let mut looks = Vec::new();
         let mut now = start;
         while now < start + 5 * MS * 1000 {
             if let Some(Look::Some(due)) = scan_scheduler.next_look(now) {
                 looks.push(now - start);
-                scan_scheduler.at_home(now, due[0]);
+                scan_scheduler.still_in_own_netns(now, due[0]);
             }
             now = scan_scheduler.wake_at(now).unwrap_or(now);
         }
@@ -244,7 +250,7 @@ mod tests {
     fn a_process_that_ended_is_looked_at_once() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
-        scan_scheduler.ring([7]);
+        scan_scheduler.schedule([7]);
         assert_eq!(pids(scan_scheduler.next_look(now)), [7]);
         assert_eq!(scan_scheduler.wake_at(now), Some(now + SWEEP));
     }
@@ -253,11 +259,11 @@ mod tests {
     fn many_events_are_split_into_steps_and_too_many_become_a_scan() {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
-        scan_scheduler.ring(0..100);
+        scan_scheduler.schedule(0..100);
         assert_eq!(pids(scan_scheduler.next_look(now)).len(), AT_ONCE);
         assert_eq!(scan_scheduler.wake_at(now), None, "more is due");
         assert_eq!(pids(scan_scheduler.next_look(now)).len(), 100 - AT_ONCE);
-        scan_scheduler.ring(0..5000);
+        scan_scheduler.schedule(0..5000);
         assert_eq!(scan_scheduler.next_look(now), Some(Look::Everything));
         assert_eq!(scan_scheduler.next_look(now), None);
     }
@@ -267,8 +273,8 @@ mod tests {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         for round in 0..3 {
-            scan_scheduler.ring_all();
-            scan_scheduler.ring(0..150);
+            scan_scheduler.schedule_scan();
+            scan_scheduler.schedule(0..150);
             assert_eq!(
                 pids(scan_scheduler.next_look(now)).len(),
                 AT_ONCE,
@@ -286,7 +292,7 @@ mod tests {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.spend(now, 30 * MS);
-        scan_scheduler.ring([7]);
+        scan_scheduler.schedule([7]);
         assert_eq!(scan_scheduler.next_look(now), None);
         let later = scan_scheduler.wake_at(now).unwrap();
         assert_eq!(later, now + 440 * MS);
@@ -329,16 +335,16 @@ mod tests {
         let now = Instant::now();
         let mut scan_scheduler = scan_scheduler(now);
         scan_scheduler.spend(now, 13 * MS);
-        scan_scheduler.ring([7]);
+        scan_scheduler.schedule([7]);
         assert_eq!(
             pids(scan_scheduler.next_look(now)),
             [7],
             "at once after a pause"
         );
-        scan_scheduler.ring([8]);
+        scan_scheduler.schedule([8]);
         assert!(!scan_scheduler.allows(now));
         assert_eq!(scan_scheduler.wake_at(now), Some(now + GATHER));
-        scan_scheduler.ring([9]);
+        scan_scheduler.schedule([9]);
         assert_eq!(scan_scheduler.next_look(now), None);
         assert_eq!(pids(scan_scheduler.next_look(now + GATHER)), [8, 9]);
     }
@@ -348,8 +354,8 @@ mod tests {
         let start = Instant::now();
         let mut scan_scheduler = scan_scheduler(start);
         assert_eq!(scan_scheduler.wake_at(start), Some(start + SWEEP));
-        scan_scheduler.ring_all_at(start + 5 * MS);
-        scan_scheduler.ring_all_at(start + 9 * MS);
+        scan_scheduler.schedule_scan_at(start + 5 * MS);
+        scan_scheduler.schedule_scan_at(start + 9 * MS);
         assert_eq!(scan_scheduler.wake_at(start), Some(start + 5 * MS));
         let now = start + 5 * MS;
         assert_eq!(scan_scheduler.next_look(now), Some(Look::Everything));

@@ -13,14 +13,15 @@ use super::cpu_meter::CpuMeter;
 use super::doorbell::Doorbell;
 use super::holder_exits::HolderExits;
 use super::holders::Holders;
-use super::probe::{Probe, Scan, Seen};
+use super::probe::{Probe, ProcessNetns, Scan};
 use super::scan_scheduler::{Due, Look, ScanScheduler};
 use super::{ProcessesConfig, ProcessesError};
 use crate::blocking;
+use crate::clock::now;
 use crate::error::chain;
 use crate::kernel::netns::{NetnsFiles, OpenError, ProcessNetnsId};
 use crate::kernel::process::may_trace;
-use crate::kernel::process_events::Heard;
+use crate::kernel::process_events::ProcessEventBatch;
 use crate::kernel::processes::netns_lives;
 use crate::netns_holders::HeldEvent;
 
@@ -33,9 +34,9 @@ enum Input<'a> {
     Room(mpsc::Permit<'a, HeldEvent>),
     ConsumerGone,
     Ended(ProcessNetnsId),
-    Rung,
+    ScanRequested,
     Scanned(Box<Probe>, Scan),
-    Heard(io::Result<Heard>),
+    Events(io::Result<ProcessEventBatch>),
     Timer,
 }
 
@@ -54,12 +55,12 @@ pub struct Task {
     doorbell: Doorbell,
     wakeup: Arc<Notify>,
     events: mpsc::Sender<HeldEvent>,
-    said: Said,
+    logged: LoggedOnce,
 }
 
 /// Messages that were logged already, and are logged once.
 #[derive(Debug, Default)]
-struct Said {
+struct LoggedOnce {
     denied: bool,
     beyond_limit: bool,
     unreadable: bool,
@@ -85,7 +86,7 @@ impl Task {
             doorbell: Doorbell::new(now()),
             wakeup,
             events,
-            said: Said::default(),
+            logged: LoggedOnce::default(),
         })
     }
 
@@ -104,11 +105,11 @@ impl Task {
             self.scan_scheduler.spend(now(), self.meter.take());
             match input {
                 Input::Stop | Input::ConsumerGone => return,
-                Input::Room(permit) => self.tell(permit),
+                Input::Room(permit) => self.report(permit),
                 Input::Ended(id) => self.holders.ended(id),
-                Input::Rung => self.scan_scheduler.ring_all(),
+                Input::ScanRequested => self.scan_scheduler.schedule_scan(),
                 Input::Scanned(probe, scan) => self.finish(probe, scan),
-                Input::Heard(heard) => self.hear(heard),
+                Input::Events(events) => self.handle_events(events),
                 Input::Timer => {
                     if self.doorbell.open_at().is_some_and(|at| at <= now()) {
                         self.open_doorbell();
@@ -149,9 +150,9 @@ impl Task {
                 |err| std::panic::resume_unwind(err.into_panic()),
                 |(probe, scan)| Input::Scanned(probe, scan)),
             // Cancel-safe: a wake-up that was not returned is kept.
-            () = self.wakeup.notified() => Input::Rung,
+            () = self.wakeup.notified() => Input::ScanRequested,
             // Cancel-safe: what was not returned was not taken from the socket.
-            heard = self.doorbell.next(), if self.scan_scheduler.allows(now) => Input::Heard(heard),
+            events = self.doorbell.next(), if self.scan_scheduler.allows(now) => Input::Events(events),
             // Cancel-safe: the deadline is computed again each time.
             () = sleep_until(wake) => Input::Timer,
         }
@@ -160,8 +161,8 @@ impl Task {
     fn open_doorbell(&mut self) {
         let now = now();
         let interval = if self.doorbell.open(now) {
-            self.scan_scheduler.ring_all();
-            self.scan_scheduler.ring_all_at(now + AFTER_SILENCE);
+            self.scan_scheduler.schedule_scan();
+            self.scan_scheduler.schedule_scan_at(now + AFTER_SILENCE);
             self.config.sweep_interval
         } else {
             self.config.degraded_sweep_interval
@@ -169,13 +170,13 @@ impl Task {
         self.scan_scheduler.set_sweep_interval(now, interval);
     }
 
-    fn hear(&mut self, heard: io::Result<Heard>) {
-        match heard {
-            Ok(heard) => {
-                self.scan_scheduler.ring(heard.pids);
-                if heard.lost {
-                    self.scan_scheduler.ring_all();
-                    self.doorbell.hang_up(now());
+    fn handle_events(&mut self, events: io::Result<ProcessEventBatch>) {
+        match events {
+            Ok(batch) => {
+                self.scan_scheduler.schedule(batch.pids);
+                if batch.lost {
+                    self.scan_scheduler.schedule_scan();
+                    self.doorbell.pause(now());
                 }
             }
             Err(err) => {
@@ -194,15 +195,15 @@ impl Task {
             Some(Look::Everything) => self.scan(),
             Some(Look::Some(due)) => {
                 for due @ Due { pid, .. } in due {
-                    let away = match probe.look(pid) {
-                        Seen::Home => {
-                            self.scan_scheduler.at_home(now(), due);
+                    let process = match probe.look(pid) {
+                        ProcessNetns::Own => {
+                            self.scan_scheduler.still_in_own_netns(now(), due);
                             None
                         }
-                        Seen::Away(process) => Some(process),
-                        Seen::Nowhere => None,
+                        ProcessNetns::Other(process) => Some(process),
+                        ProcessNetns::Unknown => None,
                     };
-                    self.holders.observe(pid, away);
+                    self.holders.observe(pid, process);
                 }
             }
         }
@@ -212,7 +213,7 @@ impl Task {
         let Some(mut probe) = self.probe.take() else {
             return;
         };
-        let afresh = self.holders.reported();
+        let afresh = self.holders.reported_pids();
         self.scans.spawn(blocking::run(move || {
             let scan = probe.look_at_all(&afresh);
             (probe, scan)
@@ -222,24 +223,24 @@ impl Task {
     fn finish(&mut self, probe: Box<Probe>, scan: Scan) {
         self.probe = Some(probe);
         self.meter.add(scan.cost);
-        if scan.denied > 0 && !std::mem::replace(&mut self.said.denied, true) {
-            say_denied(scan.denied);
+        if scan.denied > 0 && !std::mem::replace(&mut self.logged.denied, true) {
+            log_denied(scan.denied);
         }
-        match scan.away {
-            Ok(away) => {
-                self.said.unreadable = false;
-                self.holders.observe_all(away);
+        match scan.in_other_netns {
+            Ok(processes) => {
+                self.logged.unreadable = false;
+                self.holders.observe_all(processes);
             }
             Err(err) => {
                 let retry = now() + self.config.degraded_sweep_interval;
-                self.scan_scheduler.ring_all_at(retry);
-                if !std::mem::replace(&mut self.said.unreadable, true) {
+                self.scan_scheduler.schedule_scan_at(retry);
+                if !std::mem::replace(&mut self.logged.unreadable, true) {
                     warn!(error = %err, "list of processes not readable");
                 }
             }
         }
         let beyond = self.holders.beyond_limit();
-        if beyond && !std::mem::replace(&mut self.said.beyond_limit, true) {
+        if beyond && !std::mem::replace(&mut self.logged.beyond_limit, true) {
             warn!("too many namespaces held by processes, some are not shown");
         }
     }
@@ -253,7 +254,7 @@ impl Task {
         }
         // A scan under way may itself leave namespaces in doubt, so wait for its result.
         if self.probe.is_some() && self.holders.in_doubt() {
-            self.scan_scheduler.ring_all();
+            self.scan_scheduler.schedule_scan();
         }
     }
 
@@ -264,12 +265,12 @@ impl Task {
             let Ok(permit) = events.try_reserve() else {
                 break;
             };
-            self.tell(permit);
+            self.report(permit);
         }
     }
 
     /// Reports the next difference, and watches the exit of the new holder.
-    fn tell(&mut self, permit: mpsc::Permit<'_, HeldEvent>) {
+    fn report(&mut self, permit: mpsc::Permit<'_, HeldEvent>) {
         let Some(event) = self.holders.next_event() else {
             return;
         };
@@ -280,10 +281,10 @@ impl Task {
                 Err(OpenError::Gone) => {
                     self.holders.ended(holder.id);
                     // It may have moved to another namespace.
-                    self.scan_scheduler.ring([holder.id.pid()]);
+                    self.scan_scheduler.schedule([holder.id.pid()]);
                 }
                 Err(err) => {
-                    if !std::mem::replace(&mut self.said.unwatched, true) {
+                    if !std::mem::replace(&mut self.logged.unwatched, true) {
                         warn!(error = %chain(&err), "ends of processes are found by sweeps alone");
                     }
                 }
@@ -294,7 +295,7 @@ impl Task {
     }
 }
 
-fn say_denied(count: usize) {
+fn log_denied(count: usize) {
     if may_trace().unwrap_or(false) {
         // A security module may hide some processes even with the capability.
         info!(count, "some processes hide their namespaces");
@@ -311,9 +312,4 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// The time of Tokio's clock, which tests can pause.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

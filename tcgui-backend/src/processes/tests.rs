@@ -49,7 +49,7 @@ impl Watched {
     }
 
     /// Waits for one event, and applies it to the view.
-    async fn hear(&mut self) -> HeldEvent {
+    async fn next_event(&mut self) -> HeldEvent {
         let event = timeout(SOON, self.events.recv()).await.expect("in time");
         let event = event.expect("it runs");
         match event.clone() {
@@ -77,21 +77,21 @@ impl Watched {
         let kind = HolderKind::Process(std::ffi::OsStr::new(comm).into());
         let wanted = Holder { id, kind };
         while self.view.get(&id.inode()).map(Vec::as_slice) != Some(std::slice::from_ref(&wanted)) {
-            self.hear().await;
+            self.next_event().await;
         }
     }
 
     async fn wait_for_end(&mut self, id: ProcessNetnsId) {
         let holds = |holders: &Vec<Holder>| holders.iter().any(|holder| holder.id == id);
         while self.view.get(&id.inode()).is_some_and(holds) {
-            self.hear().await;
+            self.next_event().await;
         }
     }
 
     /// Returns whether the namespace is reported by the time that a newer one is.
     async fn knows(&mut self, id: ProcessNetnsId) -> bool {
         let marker = Inhabitant::unshared();
-        self.wait_for(marker.away(), "cat").await;
+        self.wait_for(marker.wait_until_moved(), "cat").await;
         self.view.contains_key(&id.inode())
     }
 }
@@ -99,12 +99,12 @@ impl Watched {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_creating_process_holds_its_namespace_until_it_ends() {
     let there_before = Inhabitant::unshared();
-    let before = there_before.away();
+    let before = there_before.wait_until_moved();
     let mut watched = Watched::start(NEVER);
     watched.wait_for(before, "cat").await;
     for _ in 0..5 {
         let process = Inhabitant::unshared();
-        let id = process.away();
+        let id = process.wait_until_moved();
         watched.wait_for(id, "cat").await;
         drop(process);
         watched.wait_for_end(id).await;
@@ -117,14 +117,14 @@ async fn the_creating_process_holds_its_namespace_until_it_ends() {
 async fn the_next_oldest_process_succeeds_the_holder_without_a_gap() {
     let mut watched = Watched::start(NEVER);
     let first = Inhabitant::unshared();
-    let id = first.away();
+    let id = first.wait_until_moved();
     let second = Inhabitant::beside(&first);
-    let successor = second.away();
+    let successor = second.wait_until_moved();
     assert_eq!(successor.inode(), id.inode());
     watched.wait_for(id, "cat").await;
     drop(first);
     loop {
-        let event = watched.hear().await;
+        let event = watched.next_event().await;
         assert!(watched.view.contains_key(&id.inode()), "{event:?}");
         if event == HeldEvent::Removed(id) {
             break;
@@ -140,18 +140,18 @@ async fn an_unannounced_move_is_found_after_a_start_and_on_request() {
     let mut watched = Watched::start(NEVER);
     let mut restless = Inhabitant::restless();
     restless.rouse();
-    let first = restless.away();
+    let first = restless.wait_until_moved();
     // This is just after the exec: the process is looked at again within a second.
     watched.wait_for(first, "perl").await;
     tokio::time::sleep(Duration::from_millis(1200)).await;
     restless.rouse();
-    let mut second = restless.away();
+    let mut second = restless.wait_until_moved();
     while second == first {
-        second = restless.away();
+        second = restless.wait_until_moved();
     }
     // The kernel does not announce this; only a requested scan finds it.
     assert!(!watched.knows(second).await);
-    watched.handle.ring();
+    watched.handle.request_scan();
     watched.wait_for(second, "perl").await;
     watched.wait_for_end(first).await;
 }
@@ -165,13 +165,13 @@ async fn sweeps_find_unannounced_namespaces() {
     });
     let mut restless = Inhabitant::restless();
     restless.rouse();
-    let mut last = restless.away();
+    let mut last = restless.wait_until_moved();
     tokio::time::sleep(Duration::from_millis(1200)).await;
     for _ in 0..3 {
         restless.rouse();
-        let mut id = restless.away();
+        let mut id = restless.wait_until_moved();
         while id == last {
-            id = restless.away();
+            id = restless.wait_until_moved();
         }
         watched.wait_for(id, "perl").await;
         last = id;
@@ -191,7 +191,7 @@ fn without_announcements_it_sweeps_more_often() {
                 ..NEVER
             });
             let process = Inhabitant::unshared();
-            let id = process.away();
+            let id = process.wait_until_moved();
             watched.wait_for(id, "cat").await;
             drop(process);
             watched.wait_for_end(id).await;
@@ -217,10 +217,10 @@ async fn a_slow_consumer_gets_the_difference() {
     #[expect(clippy::disallowed_methods, reason = "the test is the supervisor")]
     let running = tokio::spawn(task.run(stop.clone()));
     for _ in 0..20 {
-        Inhabitant::unshared().away();
+        Inhabitant::unshared().wait_until_moved();
     }
     let last = Inhabitant::unshared();
-    let id = last.away();
+    let id = last.wait_until_moved();
     loop {
         let event = timeout(SOON, events.recv()).await.unwrap().unwrap();
         if matches!(event, HeldEvent::Added(holder) if holder.id == id) {
@@ -234,8 +234,8 @@ async fn a_slow_consumer_gets_the_difference() {
 #[test]
 fn six_hundred_processes_are_looked_at_within_milliseconds() {
     let crowd = Inhabitant::crowd(300);
-    let home: Vec<Inhabitant> = (0..300).map(|_| Inhabitant::at_home()).collect();
-    let inode = crowd.away().inode();
+    let home: Vec<Inhabitant> = (0..300).map(|_| Inhabitant::in_own_netns()).collect();
+    let inode = crowd.wait_until_moved().inode();
     let began = Instant::now();
     while crowd.children() < 300 {
         assert!(began.elapsed() < SOON, "all processes have started");
@@ -244,14 +244,17 @@ fn six_hundred_processes_are_looked_at_within_milliseconds() {
     let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();
     let mut look = || {
         let scan = probe.look_at_all(&Default::default());
-        let away = scan.away.unwrap().into_iter();
-        (scan.cost, away.filter(|p| p.id.inode() == inode).count())
+        let processes = scan.in_other_netns.unwrap().into_iter();
+        (
+            scan.cost,
+            processes.filter(|p| p.id.inode() == inode).count(),
+        )
     };
     let (first, crowded) = look();
     assert_eq!(crowded, 301);
     let again = (0..9).map(|_| look().0).collect();
     report(
-        "first look at 600 processes, half of them away",
+        "first look at 600 processes, half of them in another namespace",
         vec![first],
     );
     let again = report("… and later ones", again);
@@ -262,11 +265,11 @@ fn six_hundred_processes_are_looked_at_within_milliseconds() {
 #[test]
 fn unreadable_processes_are_counted() {
     let process = Inhabitant::unshared();
-    let id = process.away();
+    let id = process.wait_until_moved();
     let mut probe = Probe::open(NetnsFiles::new().unwrap()).unwrap();
     let sees = |scan: Scan| {
-        let away = scan.away.unwrap();
-        let sees = away.iter().any(|process| process.id == id);
+        let processes = scan.in_other_netns.unwrap();
+        let sees = processes.iter().any(|process| process.id == id);
         (sees, scan.denied)
     };
     let (without, many) = sees(without_ptrace(|| probe.look_at_all(&Default::default())));

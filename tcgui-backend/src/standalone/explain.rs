@@ -79,8 +79,12 @@ pub async fn explain(
             };
             let status = look.watcher.status().ask(asked).await;
             let status = status.ok_or_else(|| "the watcher has ended".to_owned());
-            let heard = look.links.tracker.as_ref().map(|it| it.last_heard());
-            (status, links, aliases, heard)
+            let last_event = look
+                .links
+                .tracker
+                .as_ref()
+                .map(|tracker| tracker.last_event_at());
+            (status, links, aliases, last_event)
         }
         Err(err) => (Err(err), LinkFacts::Unknown, Vec::new(), None),
     };
@@ -109,7 +113,7 @@ async fn container(
     // The actor ends when the set is dropped.
     let mut actor = JoinSet::new();
     actor.spawn(containers::open(config, files, events).run(CancellationToken::new()));
-    let told = async {
+    let found = async {
         while let Some(event) = reports.recv().await {
             if let HeldEvent::Added(Holder {
                 id,
@@ -122,7 +126,7 @@ async fn container(
         }
         None
     };
-    tokio::time::timeout(ENGINES, told).await.ok().flatten()
+    tokio::time::timeout(ENGINES, found).await.ok().flatten()
 }
 
 impl StandaloneScan {
@@ -165,7 +169,7 @@ impl StandaloneScan {
             Some(known.inode()) == inode && own != Some(other.as_os_str())
         });
         let wire = |(other, _)| NamespaceName::named(other).ok();
-        let aliases = others.filter_map(wire).map(|it| it.to_wire()).collect();
+        let aliases = others.filter_map(wire).map(|name| name.to_wire()).collect();
         let links = match self.read(key).await {
             Ok(snapshot) => {
                 let names = snapshot.links.iter();

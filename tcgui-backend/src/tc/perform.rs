@@ -119,9 +119,10 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
     perform_recorded(socket, order, before, |_| Ok(()))
 }
 
-/// Makes the root of a link, at which is what `before` says, what it should be, and calls `record` with what is
-/// there before anything is changed: once more each time it has to be begun anew, because another program has changed
-/// the root meanwhile. What that program has installed is then treated like what was there from the start.
+/// Changes the root of a link from `before` to the desired state.
+///
+/// Calls `record` with the observed state before each attempt to change it. If another program changes the root
+/// meanwhile, starts again: the state that this program left is then the state before the change.
 ///
 /// # Errors
 /// As [`perform`], and an error of `record`, after which nothing is changed.

@@ -156,7 +156,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn what_is_set_is_read_back() {
+    fn each_configuration_is_read_back_as_it_was_set() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut runner = TestRunner::deterministic();
         for _ in 0..CONFIGURATIONS {
@@ -200,7 +200,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn correlations_and_rates_that_are_off_are_gone() {
+    fn correlations_and_rates_are_cleared_when_they_are_switched_off() {
         let mut lab = Lab::new(&[DUMMY]);
         let everything = FlatNetem {
             loss: 10.0,
@@ -226,7 +226,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_table_that_must_go_takes_one_replacement() {
+    fn removing_a_distribution_table_takes_one_replacement() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut config = TcNetemConfig::default();
         config.delay.enabled = true;
@@ -246,7 +246,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn jitter_beyond_the_kernel_is_said() {
+    fn jitter_above_the_limit_of_the_kernel_is_noted() {
         let mut lab = Lab::new(&[DUMMY]);
         let desired = flat(FlatNetem {
             delay_ms: Some(10_000.0),
@@ -264,7 +264,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_seed_is_said_to_be_unknown() {
+    fn a_seed_that_the_kernel_does_not_report_is_noted() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut config = TcNetemConfig::default();
         config.loss.enabled = true;
@@ -276,7 +276,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_netem_of_others_becomes_ours() {
+    fn a_netem_of_another_program_is_taken_over() {
         let mut lab = Lab::new(&[DUMMY]);
         let default = lab.root_kind("dummy1");
         sh("tc qdisc add dev dummy1 root netem loss 7% 30%");
@@ -294,7 +294,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn events_tell_changes_of_ours_from_those_of_others() {
+    fn events_distinguish_our_changes_from_those_of_other_programs() {
         let mut lab = Lab::new(&[DUMMY]);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -317,7 +317,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn what_others_configured_is_refused_and_kept() {
+    fn qdiscs_of_other_programs_are_refused_and_kept() {
         let tree = "ip link add dummy2 type dummy && ip link set dummy2 up
             tc qdisc add dev dummy2 root handle 1: htb default 10
             tc class add dev dummy2 parent 1: classid 1:10 htb rate 1mbit
@@ -386,7 +386,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn defaults_come_back() {
+    fn a_removal_restores_the_default_qdisc() {
         let mut lab = Lab::new(&[
             DUMMY,
             "ip link add ifb1 type ifb && ip link set ifb1 up",

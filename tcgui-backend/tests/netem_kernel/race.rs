@@ -133,7 +133,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_kernel_says_what_was_replaced() {
+    fn the_kernel_reports_the_replaced_qdisc() {
         let mut link = Link::new();
         let netem = Netem {
             limit: 9,

@@ -7,6 +7,8 @@
 #[cfg(test)]
 mod leases;
 #[cfg(test)]
+mod pair;
+#[cfg(test)]
 mod scenario;
 #[cfg(test)]
 mod tc;

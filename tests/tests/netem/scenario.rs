@@ -1,4 +1,4 @@
-//! What a frontend sees of a scenario from its start to its end, and what packets feel of it.
+//! Scenarios from start to end, as frontends see them and as they affect packets.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -16,14 +16,13 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{patience, wait_for};
 use tcgui_tests::{lab_test, measure, netns};
 
-const KEY: &str = "scenario/execution/blue/far";
-const FAR: (&str, &str) = ("blue", "far");
+use crate::pair::{self, FAR};
 
-/// The root qdisc of the far end, as `tc` prints it.
+const KEY: &str = "scenario/execution/blue/far";
+
+/// Returns the root qdisc of the far end, as `tc` prints it.
 fn root() -> anyhow::Result<String> {
-    let listed = run(Command::new("tc").args(["-n", "blue", "qdisc", "show", "dev", "far"]))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
+    pair::root(FAR)
 }
 
 fn far_has(part: &str) -> anyhow::Result<()> {
@@ -39,28 +38,20 @@ fn far_is_clean() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A veth from the host into a namespace of this name, with addresses at both ends.
-fn pair() -> anyhow::Result<()> {
-    netns::add("blue")?;
-    netns::ip_line("link add near type veth peer name far netns blue")?;
-    for (namespace, line) in [
-        ("default", "addr add 192.0.2.1/24 dev near"),
-        ("default", "link set near up"),
-        ("blue", "addr add 192.0.2.2/24 dev far"),
-        ("blue", "link set far up"),
-    ] {
-        ip(namespace, line)?;
-    }
-    Ok(())
+/// Makes the pair, with addresses at both ends.
+fn pair_with_addresses() -> anyhow::Result<()> {
+    pair::pair("blue")?;
+    ip("default", "addr add 192.0.2.1/24 dev near")?;
+    ip("blue", "addr add 192.0.2.2/24 dev far").map(drop)
 }
 
 fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair()?;
+    pair_with_addresses()?;
     scene.start_with(&["--state-dir", "/run/tcgui-state"])?;
     attribute(scene, FAR, "is_up", true)
 }
 
-/// A step with a delay; 0 has nothing on.
+/// Returns a step with a delay. With 0 every feature is off.
 fn step(delay_ms: f64, duration_ms: u64) -> Value {
     let off = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
     json!({
@@ -118,7 +109,7 @@ fn sees(scene: &Scene, what: &str, predicate: impl Fn(&Value) -> bool) -> anyhow
     Ok(shown(&state)["execution"].clone())
 }
 
-/// Every update of the far end in order of arrival, as a second frontend hears them.
+/// Records every update of the far end in order of arrival, as a second frontend receives them.
 fn record(client: &Client) -> anyhow::Result<Arc<Mutex<Vec<Value>>>> {
     use zenoh::Wait;
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -136,7 +127,7 @@ fn record(client: &Client) -> anyhow::Result<Arc<Mutex<Vec<Value>>>> {
     Ok(heard)
 }
 
-/// The round-trip time through the far end. No program listens there, so the reply is an ICMP message.
+/// Returns the round-trip time through the far end. No program listens there, so the reply is an ICMP message.
 fn round_trip() -> anyhow::Result<Duration> {
     let socket = UdpSocket::bind("192.0.2.1:0")?;
     socket.connect("192.0.2.2:9")?;
@@ -179,7 +170,7 @@ lab_test!(
         sees(scene, "the second step is in force", |it| {
             it["current_step"] == 1 && it["stats"]["tc_operations"] == 2
         })?;
-        // Nothing on means no netem, not an empty one, and frontends hear that.
+        // A step without a feature has no netem, not an empty one, and frontends are notified.
         far_is_clean()?;
         scene.wait_for("no configuration", |state| {
             state
@@ -213,7 +204,7 @@ lab_test!(
             active["ActiveExecutions"]["executions"] == json!([]),
             "{active}"
         );
-        // The publisher goes, and with it what a late frontend would get.
+        // The publisher is removed, and with it the sample that later frontends would get.
         let token = format!("tcgui/default/{KEY}/@adv/pub/**");
         let tokens = || scene.client().and_then(|client| client.tokens(&token));
         ensure!(tokens()? == 1, "it stays for a while");
@@ -230,7 +221,7 @@ lab_test!(
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
         started_with_pair(scene)?;
-        // The earlier configuration of an administrator comes back, with its seeds.
+        // The earlier configuration of an administrator is restored, with its seeds.
         run(Command::new("tc").args([
             "-n", "blue", "qdisc", "add", "dev", "far", "root", "netem", "delay", "7ms", "2ms",
             "loss", "1%", "limit", "777",
@@ -255,7 +246,7 @@ lab_test!(
         })?;
         let status = on_far(scene, "Status")?;
         ensure!(status["Status"]["execution"] == paused, "{status}");
-        // A frontend that comes now sees it.
+        // A frontend that connects now gets it.
         let late = Client::open()?;
         late.wait_for("the late one sees it", SOON, |state| {
             shown(state)["execution"]["state"]["Paused"].is_object()
@@ -291,12 +282,12 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_ends_a_scenario_before_its_time,
+    a_request_or_a_deletion_ends_a_scenario_early,
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
         started_with_pair(scene)?;
         add(scene, "long", &[step(50.0, 600_000)])?;
-        // Somebody else's configuration is refused as an Apply would be.
+        // The qdisc of another program makes the start fail, as it does for an Apply.
         let tc = |line: &str| {
             let line = line.split_whitespace();
             run(Command::new("tc").args(["-n", "blue"]).args(line))
@@ -306,7 +297,7 @@ lab_test!(
         let message = reply["Error"]["error"]["message"].as_str();
         ensure!(message.is_some_and(|it| it.contains("htb 1:")), "{reply}");
         tc("qdisc del dev far root")?;
-        // What does not exist is no interface to run on.
+        // A scenario cannot start on an unknown interface.
         let reply = execution(
             scene,
             &json!({"Start": {"scenario_id": "long", "namespace": "blue", "interface": "no-such"}}),
@@ -315,7 +306,7 @@ lab_test!(
             reply["Error"]["error"]["category"] == "Permanent",
             "{reply}"
         );
-        // A slider of a frontend wins, and what it set stays.
+        // A slider of a frontend stops the scenario, and its netem stays.
         start(scene, "long", false)?;
         far_has("delay 50ms")?;
         let apply = json!({"namespace": "blue", "interface": "far", "operation": {"Apply": {
@@ -332,19 +323,19 @@ lab_test!(
         );
         sees(scene, "it is stopped", |it| it["state"] == "Stopped")?;
         ensure!(root()?.contains("delay 20ms"), "{}", root()?);
-        // The namespace goes, and one of the same name comes: it inherits nothing.
+        // The namespace is deleted and created again with the same name. The new one gets no netem.
         start(scene, "long", false)?;
         far_has("delay 50ms")?;
         netns::del("blue")?;
         sees(scene, "it has failed", |it| {
             it["state"]["Failed"].is_object()
         })?;
-        pair()?;
+        pair_with_addresses()?;
         attribute(scene, FAR, "is_up", true)?;
         let status = on_far(scene, "Status")?;
         ensure!(status["Status"]["execution"].is_null(), "{status}");
         far_is_clean()?;
-        // An interface goes by itself.
+        // Only the interface is deleted.
         start(scene, "long", false)?;
         far_has("delay 50ms")?;
         ip("blue", "link del far")?;
@@ -364,7 +355,7 @@ lab_test!(
     the_end_of_the_daemon_restores_or_keeps,
     Kind::Lasting(Duration::from_secs(300)),
     |scene| {
-        pair()?;
+        pair_with_addresses()?;
         for keep in [false, true] {
             let options: &[&str] = if keep { &["--keep-on-exit"] } else { &[] };
             let options = [&["--state-dir", "/run/tcgui-state"], options].concat();

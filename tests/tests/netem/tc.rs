@@ -8,30 +8,15 @@ use serde_json::{Value, json};
 use tcgui_tests::client::{Asked, Client, State};
 use tcgui_tests::lab::Kind;
 use tcgui_tests::links::{PROMPT, attribute, ip};
-use tcgui_tests::process::run;
 use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, wait_for};
 use tcgui_tests::{lab_test, links, measure, netns};
 
 mod unnamed;
 
-/// `tc` for the host's namespace (`default`) or a named one.
-fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
-    let mut command = std::process::Command::new("tc");
-    if namespace != "default" {
-        command.args(["-n", namespace]);
-    }
-    run(command.args(line.split_whitespace()))
-}
+use crate::pair::{FAR, NEAR, pair, root, started_with_pair, tc};
 
-/// The root qdisc of an interface, as `tc` prints it.
-fn root(namespace: &str, interface: &str) -> anyhow::Result<String> {
-    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
-}
-
-/// The Apply of a released frontend: every member is there, what is off is null.
+/// Returns the Apply of a released frontend: every member is present, and features that are off are null.
 fn apply(changes: &[(&str, Value)]) -> Value {
     let mut apply = json!({
         "loss": 0.0, "correlation": null, "delay_ms": null, "delay_jitter_ms": null,
@@ -58,7 +43,7 @@ fn ask(
     Ok(scene.client()?.ask("tc", &request)?.0)
 }
 
-/// Expects success, and that what is in force was published before the answer came.
+/// Expects success, and that the state in force was published before the reply.
 fn change(scene: &Scene, at: (&str, &str), operation: &Value) -> anyhow::Result<Value> {
     let reply = ask(scene, at, operation)?;
     ensure!(
@@ -95,29 +80,9 @@ fn refused(
     Ok(())
 }
 
-/// A veth from the host into a new namespace, both ends up: `near` and `far`.
-fn pair(namespace: &str) -> anyhow::Result<()> {
-    netns::add(namespace)?;
-    netns::ip_line(&format!(
-        "link add near type veth peer name far netns {namespace}"
-    ))?;
-    ip("default", "link set near up")?;
-    ip(namespace, "link set far up")?;
-    Ok(())
-}
-
-fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair("blue")?;
-    scene.start()?;
-    attribute(scene, ("blue", "far"), "is_up", true)
-}
-
-const FAR: (&str, &str) = ("blue", "far");
-const NEAR: (&str, &str) = ("default", "near");
-
 lab_test!(
     #[ignore = "needs netem"]
-    sliders_move_what_the_kernel_does,
+    each_slider_request_changes_the_netem_of_the_kernel,
     |scene| {
         started_with_pair(scene)?;
         for at in [NEAR, FAR] {
@@ -133,13 +98,13 @@ lab_test!(
                         .is_some_and(|loss| (loss - 1.5).abs() < 1e-6),
                 "{applied}"
             );
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             ensure!(
                 qdisc.contains("delay 40.5ms") && qdisc.contains("loss 1.5%"),
                 "{qdisc}"
             );
             attribute(scene, at, "has_tc_qdisc", true)?;
-            // What is absent from the next one is off, also a correlation.
+            // Features that are absent from the next request are off, including correlations.
             let all = [
                 ("loss", json!(2.0)),
                 ("correlation", json!(25.0)),
@@ -153,7 +118,7 @@ lab_test!(
                 ("rate_limit_kbps", json!(2000)),
             ];
             change(scene, at, &apply(&all))?;
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             for part in [
                 "loss 2% 25%",
                 "delay 100ms  10ms 30%",
@@ -170,7 +135,7 @@ lab_test!(
             let listed = tc(at.0, &format!("qdisc show dev {}", at.1))?;
             ensure!(filter(&listed), "{listed}");
             change(scene, at, &apply(&[("loss", json!(2.0))]))?;
-            let qdisc = root(at.0, at.1)?;
+            let qdisc = root(at)?;
             ensure!(
                 qdisc.contains("loss 2%") && !qdisc.contains("25%") && !qdisc.contains("delay"),
                 "{qdisc}"
@@ -179,9 +144,9 @@ lab_test!(
             ensure!(!listed.contains("tbf"), "{listed}");
             let applied = change(scene, at, &json!("Remove"))?;
             ensure!(applied.is_null(), "{applied}");
-            ensure!(!root(at.0, at.1)?.contains("netem"));
+            ensure!(!root(at)?.contains("netem"));
             attribute(scene, at, "has_tc_qdisc", false)?;
-            // There is nothing to remove any more, which is no failure.
+            // A removal without a netem is no failure.
             change(scene, at, &json!("Remove"))?;
         }
         Ok(())
@@ -190,10 +155,10 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_only_frontends_send,
+    requests_that_only_frontends_send_are_accepted,
     |scene| {
         started_with_pair(scene)?;
-        // Reordering alone: the delay that it needs is added, and said.
+        // Reordering alone: the delay that it needs is added, and the reply names it.
         let reply = ask(scene, FAR, &apply(&[("reorder_percent", json!(10.0))]))?;
         ensure!(reply["success"] == true, "{reply}");
         ensure!(
@@ -203,12 +168,12 @@ lab_test!(
             "{reply}"
         );
         ensure!(reply["applied_config"]["delay_ms"] == 1.0, "{reply}");
-        let qdisc = root("blue", "far")?;
+        let qdisc = root(FAR)?;
         ensure!(
             qdisc.contains("reorder 10%") && qdisc.contains("delay 1ms"),
             "{qdisc}"
         );
-        // Loss is off but keeps its correlation: nothing is left to do, so the netem goes.
+        // Loss is off but keeps its correlation. No feature is on, so the netem is removed.
         let applied = change(scene, FAR, &apply(&[("correlation", json!(25.0))]))?;
         ensure!(applied.is_null(), "{applied}");
         // The structured form removes it, too, also if features without a number are switched on.
@@ -223,7 +188,7 @@ lab_test!(
         });
         let applied = change(scene, FAR, &json!({"ApplyConfig": {"config": config}}))?;
         ensure!(applied.is_null(), "{applied}");
-        ensure!(!root("blue", "far")?.contains("netem"));
+        ensure!(!root(FAR)?.contains("netem"));
         // A rate with a fraction is published rounded and exactly.
         let applied = change(scene, FAR, &apply(&[("rate_limit_kbps", json!(100.5))]))?;
         ensure!(
@@ -243,7 +208,7 @@ lab_test!(
             ("delay_jitter_ms", json!(2000.0)),
         ]);
         change(scene, FAR, &long)?;
-        let qdisc = root("blue", "far")?;
+        let qdisc = root(FAR)?;
         ensure!(
             qdisc.contains("delay 10s  2s") && qdisc.contains("limit 200000"),
             "{qdisc}"
@@ -263,10 +228,7 @@ lab_test!(
         ] {
             refused(scene, FAR, &apply(&[(member, value)]), "Invalid", member)?;
         }
-        ensure!(
-            root("blue", "far")? == qdisc,
-            "a refused request changed something"
-        );
+        ensure!(root(FAR)? == qdisc, "a refused request changed something");
         Ok(())
     }
 );
@@ -300,11 +262,7 @@ lab_test!(
         for reply in &replies {
             ensure!(reply["success"] == true, "{reply}");
         }
-        ensure!(
-            root("blue", "far")?.contains("delay 200ms"),
-            "{}",
-            root("blue", "far")?
-        );
+        ensure!(root(FAR)?.contains("delay 200ms"), "{}", root(FAR)?);
         let state = client.state();
         let seen = state.seen("tc/blue/far").context("published")?;
         ensure!(
@@ -316,7 +274,7 @@ lab_test!(
         measure::report(format!(
             "200 applies in {elapsed:.1?}, {published} published"
         ))?;
-        // How many depends on how fast the client sends, compared with an Apply on this machine.
+        // The number depends on the speed of the client and of an Apply on this machine.
         ensure!(
             published < 200,
             "no request was replaced by a newer one: {published} configurations were in force"
@@ -327,7 +285,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_others_do_with_tc_is_shown,
+    changes_by_other_programs_are_published,
     |scene| {
         started_with_pair(scene)?;
         let shows = |what: &str, delay: Value| {
@@ -342,15 +300,12 @@ lab_test!(
         attribute(scene, FAR, "has_tc_qdisc", true)?;
         tc("blue", "qdisc change dev far root netem delay 31ms")?;
         shows("a change by hand", json!(31.0))?;
-        // A netem without children is taken over, and the same ours from then on.
+        // A netem without children is taken over and belongs to the daemon from then on.
         change(scene, FAR, &apply(&[("delay_ms", json!(32.0))]))?;
         let handle = |qdisc: &str| qdisc.split_whitespace().nth(2).map(str::to_owned);
-        let ours = handle(&root("blue", "far")?);
+        let ours = handle(&root(FAR)?);
         change(scene, FAR, &apply(&[("delay_ms", json!(33.0))]))?;
-        ensure!(
-            handle(&root("blue", "far")?) == ours,
-            "not changed in place"
-        );
+        ensure!(handle(&root(FAR)?) == ours, "not changed in place");
         tc("blue", "qdisc change dev far root netem delay 34ms")?;
         shows("our netem changed by hand", json!(34.0))?;
         tc("blue", "qdisc del dev far root")?;
@@ -365,13 +320,13 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_others_configured_is_theirs,
+    qdiscs_of_other_programs_are_not_replaced,
     |scene| {
         started_with_pair(scene)?;
         let slow = apply(&[("delay_ms", json!(5.0))]);
         tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
         refused(scene, FAR, &slow, "Busy", "htb 1:")?;
-        ensure!(root("blue", "far")?.contains("htb 1:"), "the htb is gone");
+        ensure!(root(FAR)?.contains("htb 1:"), "the htb is gone");
         tc("blue", "qdisc del dev far root")?;
         tc("blue", "qdisc add dev far root handle 2: netem delay 1ms")?;
         tc(
@@ -380,15 +335,11 @@ lab_test!(
         )?;
         refused(scene, FAR, &slow, "Busy", "tbf 3:")?;
         tc("blue", "qdisc del dev far root")?;
-        // Default qdiscs of the kernel are not a configuration, and come back.
-        let default = root("blue", "far")?;
+        // Default qdiscs of the kernel may be replaced, and return after a removal.
+        let default = root(FAR)?;
         change(scene, FAR, &slow)?;
         change(scene, FAR, &json!("Remove"))?;
-        ensure!(
-            root("blue", "far")? == default,
-            "{default} became {}",
-            root("blue", "far")?
-        );
+        ensure!(root(FAR)? == default, "{default} became {}", root(FAR)?);
         refused(scene, ("blue", "no-such"), &slow, "NotFound", "no-such")?;
         refused(scene, ("no-such", "far"), &slow, "NotFound", "no-such")
     }
@@ -402,7 +353,7 @@ lab_test!(
         tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
         scene.start_with(&["--replace-foreign-qdiscs"])?;
         change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
-        ensure!(root("blue", "far")?.contains("netem"));
+        ensure!(root(FAR)?.contains("netem"));
         Ok(())
     }
 );
@@ -420,7 +371,7 @@ lab_test!(
         })?
         .context("its token")?;
         netns::del("blue")?;
-        // The other end goes with the namespace, which nobody may keep alive.
+        // The other end disappears with the namespace, because the daemon must not keep it alive.
         wait_for(
             "the veth is gone",
             PROMPT,
@@ -436,7 +387,7 @@ lab_test!(
             it.as_ref().is_ok_and(|it| *it == 0)
         })?
         .context("no token")?;
-        // One of the same name starts without any of it.
+        // A new namespace with the same name starts without a netem.
         pair("blue")?;
         attribute(scene, FAR, "has_tc_qdisc", false)?;
         change(scene, FAR, &apply(&[("delay_ms", json!(6.0))])).map(drop)
@@ -451,7 +402,7 @@ lab_test!(
         netns::touch(&netns::path("other"))?;
         netns::bind(&netns::path("blue"), &netns::path("other"))?;
         scene.wait_named(&["blue", "other"])?;
-        // Asked for under an alias, published under the best name alone.
+        // The request uses an alias. The publication uses only the best name.
         let slow = apply(&[("delay_ms", json!(7.0))]);
         let reply = ask(scene, ("other", "far"), &slow)?;
         ensure!(reply["success"] == true, "{reply}");
@@ -477,10 +428,10 @@ lab_test!(
                 it.as_ref().is_ok_and(|it| *it == count)
             })??;
         }
-        ensure!(root("other", "far")?.contains("delay 7ms"), "it is gone");
+        ensure!(root(("other", "far"))?.contains("delay 7ms"), "it is gone");
         change(scene, ("other", "far"), &json!("Remove"))?;
-        ensure!(!root("other", "far")?.contains("netem"), "it is there");
-        // Nobody keeps it alive: the socket inside went with the last name.
+        ensure!(!root(("other", "far"))?.contains("netem"), "it is there");
+        // The namespace is not kept alive: the socket inside was closed with the last name.
         netns::del("other")?;
         scene.wait_named::<&str>(&[])?;
         wait_for(
@@ -495,7 +446,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_goes_between_request_and_apply_is_a_failure,
+    an_interface_deleted_before_the_apply_is_reported_as_a_failure,
     Kind::Lasting(Duration::from_secs(400)),
     |scene| {
         scene.start()?;
@@ -507,7 +458,7 @@ lab_test!(
                 .client()?
                 .begin("tcgui/default/query/tc", Some(payload.as_bytes()))?;
             netns::del("blue")?;
-            // Either it was done before, or there was nothing to do it to: answered in any case.
+            // The change was made before the deletion or not at all. The request is answered in both cases.
             let reply = asked.reply()?;
             ensure!(
                 reply["success"] == true || reply["error_code"] == -1,
@@ -521,7 +472,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    late_frontends_see_what_is_in_force,
+    later_frontends_get_the_configuration_in_force,
     |scene| {
         started_with_pair(scene)?;
         change(scene, FAR, &apply(&[("delay_ms", json!(5.0))]))?;
@@ -538,7 +489,7 @@ lab_test!(
                 .tc("blue", "far")
                 .is_some_and(|it| it["configuration"]["delay_ms"] == 5.0)
         })?;
-        // And once more when it surely has the list.
+        // The configuration is published again when the frontend has the list.
         scene.wait_for("it is repeated twice", |state| {
             state
                 .seen("tc/blue/far")
@@ -548,7 +499,7 @@ lab_test!(
     }
 );
 
-/// Packets of the first life of an interface: more than IPv6 sends by itself when one comes up.
+/// Number of packets through the first interface: more than IPv6 sends by itself when an interface comes up.
 const BEFORE: u64 = 200;
 
 lab_test!(
@@ -559,7 +510,7 @@ lab_test!(
         ip("blue", "addr add 192.0.2.2/24 dev far")?;
         ip("default", "addr add 192.0.2.1/24 dev near")?;
         change(scene, FAR, &apply(&[("delay_ms", json!(1.0))]))?;
-        // Nobody listens there: each is answered with an ICMP message, which leaves through the netem.
+        // No program listens there. Each packet is answered with an ICMP message, which passes the netem.
         let socket = UdpSocket::bind("192.0.2.1:0")?;
         for _ in 0..BEFORE {
             socket.send_to(b"anybody?", "192.0.2.2:9")?;
@@ -587,7 +538,7 @@ lab_test!(
                     .iter()
                     .all(|key| stats(state, key, "/stats/tx_packets").is_some_and(|it| it >= 3))
             })?;
-        // Made anew under the same names: the old counters are gone, and no rate comes of that.
+        // Namespace and interface are created again with the same names. The counters restart, which causes no rate.
         netns::del("blue")?;
         scene.wait_named::<&str>(&[])?;
         pair("blue")?;

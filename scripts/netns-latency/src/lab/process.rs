@@ -23,9 +23,9 @@ pub(super) const END: Duration = Duration::from_secs(5);
 /// An event for the main thread.
 #[derive(Debug)]
 pub(super) enum Event {
-    Said(Party, Message),
+    Message(Party, Message),
     /// The output of the process has ended (`None`) or cannot be parsed.
-    Silent(Party, Option<anyhow::Error>),
+    OutputEnded(Party, Option<anyhow::Error>),
     Interrupted,
 }
 
@@ -124,14 +124,14 @@ fn listen(party: Party, stdout: ChildStdout, events: &SyncSender<Event>) {
             .map_err(anyhow::Error::from)
             .and_then(|line| protocol::parse(&line));
         let event = match message {
-            Ok(message) => Event::Said(party, message),
-            Err(error) => Event::Silent(party, Some(error)),
+            Ok(message) => Event::Message(party, message),
+            Err(error) => Event::OutputEnded(party, Some(error)),
         };
         if events.send(event).is_err() {
             return;
         }
     }
-    events.send(Event::Silent(party, None)).ok();
+    events.send(Event::OutputEnded(party, None)).ok();
 }
 
 /// Starts a thread that converts termination signals to an event.

@@ -30,7 +30,7 @@ pub(super) fn play(surroundings: Surroundings) -> anyhow::Result<()> {
         .on_list(move |at_ns, list| {
             let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
             let now = things(list);
-            if let Err(error) = say_difference(&last, &now, at_ns) {
+            if let Err(error) = send_difference(&last, &now, at_ns) {
                 progress::complain(&error);
             }
             *last = now;
@@ -79,13 +79,18 @@ fn daemon_of(surroundings: Surroundings) -> anyhow::Result<(Route, Vec<String>)>
     }
 }
 
-fn say_difference(last: &BTreeSet<Thing>, now: &BTreeSet<Thing>, at_ns: u64) -> anyhow::Result<()> {
+fn send_difference(
+    last: &BTreeSet<Thing>,
+    now: &BTreeSet<Thing>,
+    at_ns: u64,
+) -> anyhow::Result<()> {
     let gone = last.difference(now).map(|it| (it, false));
     let new = now.difference(last).map(|it| (it, true));
     let changes = gone.chain(new);
-    let changes = changes.map(|(thing, present)| protocol::saw(thing.clone(), present, at_ns));
+    let changes =
+        changes.map(|(thing, present)| protocol::sight_message(thing.clone(), present, at_ns));
     let listed = std::iter::once(Message::Listed { at_ns });
-    protocol::say_all(&listed.chain(changes).collect::<Vec<_>>())
+    protocol::send_all(&listed.chain(changes).collect::<Vec<_>>())
 }
 
 /// Returns the name of a namespace, or the program name if only a process holds it.

@@ -36,16 +36,16 @@ impl Containers {
     /// Starts a container. Returns the time of the start, as reported by its engine.
     pub(super) fn run(&self, name: &str) -> anyhow::Result<u64> {
         self.engine.start_container(name, &[])?;
-        self.told("start", name)
+        self.time_of_event("start", name)
     }
 
     /// Removes a container. Returns the time of the end of its process, as reported by its engine.
     pub(super) fn remove(&self, name: &str) -> anyhow::Result<u64> {
         self.engine.remove(&[name])?;
-        self.told("die", name)
+        self.time_of_event("die", name)
     }
 
-    fn told(&self, action: &str, name: &str) -> anyhow::Result<u64> {
+    fn time_of_event(&self, action: &str, name: &str) -> anyhow::Result<u64> {
         loop {
             let event = self.events.recv_timeout(SOON);
             let event = event.with_context(|| format!("no event {action} of {name}"))?;

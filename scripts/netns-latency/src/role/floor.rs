@@ -84,7 +84,7 @@ fn watch_mounts(nsfs: u64, entry: &Mutex<Option<Entry>>) -> anyhow::Result<()> {
             let now = monotonic_ns()?;
             entry.usable = usable;
             let name = entry.name.clone();
-            protocol::say_seen(Thing::Namespace { name }, usable, now)?;
+            protocol::send_sight(Thing::Namespace { name }, usable, now)?;
         }
     }
 }
@@ -114,10 +114,10 @@ fn watch_links(namespace: &str, socket: &mut Socket) -> anyhow::Result<()> {
                     netns: netns.clone(),
                     name: name.clone(),
                 };
-                protocol::say_seen(link, true, now)?;
-                protocol::say_seen(Thing::LinkUp { netns, name }, up, now)?;
+                protocol::send_sight(link, true, now)?;
+                protocol::send_sight(Thing::LinkUp { netns, name }, up, now)?;
             }
-            News::Gone { name } => protocol::say_seen(Thing::Link { netns, name }, false, now)?,
+            News::Gone { name } => protocol::send_sight(Thing::Link { netns, name }, false, now)?,
         }
     }
 }

@@ -33,7 +33,7 @@ async fn report(mut events: NamespaceWatcherHandle) {
     while let Some(event) = events.next().await {
         let said = monotonic_ns().and_then(|now| {
             let (thing, present) = seen(event);
-            protocol::say_seen(thing, present, now)
+            protocol::send_sight(thing, present, now)
         });
         if let Err(error) = said {
             return progress::complain(&error);

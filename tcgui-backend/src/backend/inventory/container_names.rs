@@ -37,7 +37,7 @@ impl ContainerNames {
         first
             .into_iter()
             .chain(twins)
-            .map(|it| it.inode())
+            .map(|id| id.inode())
             .collect()
     }
 
@@ -50,7 +50,7 @@ impl ContainerNames {
         claims.remove(&claim(container, id));
         let first = claims.first().map(|(.., first)| *first);
         let twins = twins(claims, container, id);
-        let others = first.into_iter().chain(twins).map(|it| it.inode());
+        let others = first.into_iter().chain(twins).map(|id| id.inode());
         let others = others.collect();
         if claims.is_empty() {
             self.claims.remove(&name);
@@ -89,7 +89,7 @@ fn twins(
         .into_iter()
         .flat_map(|of_user| [Runtime::Docker, Runtime::Podman].map(|runtime| (of_user, runtime)));
     let all = ranks.flat_map(of);
-    let others = all.map(|(.., it)| *it).filter(|it| *it != id);
+    let others = all.map(|(.., other)| *other).filter(|other| *other != id);
     others.take(2).collect()
 }
 

@@ -9,7 +9,7 @@ use tcgui_shared::names::{InterfaceName, NamespaceName};
 use super::container_names::ContainerNames;
 use super::views::Views;
 use super::{Found, Setting};
-use crate::backend::wire::{Shown, Title};
+use crate::backend::wire::{NetnsNames, Shown};
 use crate::bandwidth::NetnsCounterTarget;
 use crate::interfaces::{Links, NetnsKey, Snapshot};
 use crate::kernel::link::Link;
@@ -61,13 +61,13 @@ impl Netns {
     }
 
     /// Updates its names, and returns the earlier ones.
-    pub(super) fn take_titles(&mut self, container_names: &ContainerNames) -> Vec<NamespaceName> {
+    pub(super) fn update_names(&mut self, container_names: &ContainerNames) -> Vec<NamespaceName> {
         let (mut names, mut containers) = (Vec::new(), Vec::new());
         if self.key == NetnsKey::Host {
             names.push(NamespaceName::host());
             containers.push(None);
         }
-        for (name, container) in self.views.titles(container_names) {
+        for (name, container) in self.views.names(container_names) {
             names.push(name);
             containers.push(container);
         }
@@ -103,7 +103,7 @@ impl Netns {
     pub(super) fn show(&mut self, setting: &Setting) -> bool {
         let (shown, counter_targets) = (self.shown.take(), self.counter_targets.take());
         self.make_shown(setting);
-        let json = |shown: &Option<Shown>| shown.as_ref().map(|it| it.json().cloned());
+        let json = |shown: &Option<Shown>| shown.as_ref().map(|shown| shown.json().cloned());
         json(&shown) != json(&self.shown) || counter_targets != self.counter_targets
     }
 
@@ -112,12 +112,12 @@ impl Netns {
         else {
             return;
         };
-        let display_name = Title {
+        let names = NetnsNames {
             name,
             aliases,
             container: self.container.as_deref(),
         };
-        let shown = Shown::new(display_name, &snapshot.links, setting.exclude_loopback);
+        let shown = Shown::new(names, &snapshot.links, setting.exclude_loopback);
         self.counter_targets = Some(Arc::new(NetnsCounterTarget {
             key: self.key,
             nsid: snapshot.nsid,
@@ -138,7 +138,8 @@ impl Netns {
         if stored.is_some_and(|stored| stored.began > snapshot.began) {
             return;
         }
-        self.read_back.retain(|_, it| it.at > snapshot.began);
+        self.read_back
+            .retain(|_, read_back| read_back.at > snapshot.began);
         let is_older = |link: &Link| {
             let newer = self.read_back.get(&link.ifindex);
             newer.is_some_and(|newer| (link.netem, link.root_netem) != newer.on_a_link())

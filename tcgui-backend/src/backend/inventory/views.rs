@@ -108,7 +108,7 @@ impl Views {
     }
 
     /// Returns the reference with this name.
-    pub(super) fn way_of(
+    pub(super) fn reference_named(
         &self,
         name: &NamespaceName,
         containers: &ContainerNames,
@@ -123,7 +123,9 @@ impl Views {
             }
             NamespaceName::Container(name) => {
                 let mut all = self.containers.values();
-                let found = all.find(|(id, it)| containers.name(it, *id).as_ref() == Some(name))?;
+                let found = all.find(|(id, container)| {
+                    containers.name(container, *id).as_ref() == Some(name)
+                })?;
                 Some(NetnsRef::Process(found.0))
             }
             NamespaceName::Process(_) => {
@@ -136,11 +138,11 @@ impl Views {
     }
 
     /// Returns all names of the namespace, the best first, each with its container if it is a container name.
-    pub(super) fn titles(
+    pub(super) fn names(
         &self,
         containers: &ContainerNames,
     ) -> Vec<(NamespaceName, Option<Arc<Container>>)> {
-        let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|it| is_podmans(it));
+        let (podman, own): (Vec<_>, Vec<_>) = self.names.keys().partition(|name| is_podmans(name));
         // Names of directory entries are always valid.
         let named = |name: &OsString| Some((NamespaceName::named(name).ok()?, None));
         let contained = |(id, container): &(ProcessNetnsId, Arc<Container>)| {
@@ -150,11 +152,11 @@ impl Views {
         let held = |(id, program): &(ProcessNetnsId, Arc<OsStr>)| {
             Some((process_name(*id, program)?, None))
         };
-        let mut titles: Vec<_> = own.into_iter().filter_map(named).collect();
-        titles.extend(self.containers.values().filter_map(contained));
-        titles.extend(podman.into_iter().filter_map(named));
-        titles.extend(self.processes.values().filter_map(held));
-        titles
+        let mut names: Vec<_> = own.into_iter().filter_map(named).collect();
+        names.extend(self.containers.values().filter_map(contained));
+        names.extend(podman.into_iter().filter_map(named));
+        names.extend(self.processes.values().filter_map(held));
+        names
     }
 }
 

@@ -1,4 +1,4 @@
-//! Which interface a client means. Pure.
+//! Finds the interface that a client names. Pure.
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::{InterfaceName, NameError, NamespaceName};
@@ -10,8 +10,7 @@ use crate::backend::inventory::{Found, NotFound};
 use crate::execution::{InterfaceKey, InterfaceNames};
 
 impl State {
-    /// Returns where an interface is that a client named, under the names by which it is shown, or what to
-    /// tell the client.
+    /// Returns the interface that a client names, with its display names, or the error for the client.
     pub(super) fn find(
         &self,
         netns: &str,
@@ -29,8 +28,8 @@ impl State {
         }
     }
 
-    /// Reads the names of a namespace and an interface. The refusal of a name that is too long for an interface
-    /// names the interface that has it as another name.
+    /// Parses the names of a namespace and an interface. If the interface name is invalid but is the altname of an interface, the
+    /// error names that interface.
     fn names(&self, netns: &str, interface: &str) -> Result<Target, (ErrorKind, String)> {
         let invalid = |err: NameError| (ErrorKind::Invalid, err.to_string());
         let netns = NamespaceName::from_wire(netns).map_err(invalid)?;
@@ -43,7 +42,7 @@ impl State {
         }
     }
 
-    /// Returns what to tell a client that names an interface by another name that it has.
+    /// Returns the error for a client that names an interface by its altname. `None`: no interface has this altname.
     fn other_name(&self, netns: &NamespaceName, altname: &str) -> Option<String> {
         let interface = self.inventory.interface_of_altname(netns, altname)?;
         Some(format!(
@@ -52,8 +51,8 @@ impl State {
         ))
     }
 
-    /// Returns the interface that a client names, and which one that is if there is one. The execution may be on one
-    /// that is gone.
+    /// Returns the names from a client's request, and the key of the interface if it exists. The interface of an execution may be
+    /// gone.
     pub(super) fn addressed(
         &self,
         target: &ExecutionTarget,

@@ -1,8 +1,8 @@
-//! Namespaces to which nothing leads any more. Pure.
+//! Namespaces without references. Pure.
 //!
-//! A process may stay in a namespace whose last name is gone. Before the daemon lets go of it, it restores what is
-//! under a lease there, through the socket that it still has. If that fails, the leases wait until the namespace is
-//! seen again.
+//! A process may stay in a namespace whose last reference is gone. The daemon first restores the interfaces under a lease
+//! there, over the socket that it still has, and then closes the socket. If a restoration fails, the leases wait until the
+//! namespace is seen again.
 
 use tcgui_shared::names::InterfaceName;
 
@@ -16,7 +16,7 @@ use crate::lease::ledger::LeaseKey;
 use crate::sockets::NetnsTarget;
 
 impl State {
-    /// The last way to a namespace is gone.
+    /// Handles the loss of the last reference to a namespace.
     pub(super) fn depart(
         &mut self,
         key: NetnsKey,
@@ -36,8 +36,8 @@ impl State {
         }
     }
 
-    /// Lets the restoration of an interface take its place in the lane, although its namespace is out of sight.
-    /// Returns whether the namespace is about to be let go of.
+    /// Adds the restoration of an interface to its lane, if its namespace has no reference any more. Returns whether that is
+    /// so.
     pub(super) fn restore_departing(
         &mut self,
         lane: LeaseKey,
@@ -59,7 +59,7 @@ impl State {
         };
         let target = (display_name.clone(), interface);
         let order = TcOrder {
-            // Nothing leads there. The socket that is kept needs no way.
+            // There is no reference. The socket in the namespace is still open.
             place: NetnsTarget {
                 key: lane.0,
                 netns_refs: Vec::new(),
@@ -76,8 +76,8 @@ impl State {
         true
     }
 
-    /// Lets go of the namespaces in which nothing is left to restore, or where it failed twice.
-    pub(super) fn let_go(&mut self, effects: &mut Vec<Effect>) {
+    /// Releases the namespaces in which nothing is left to restore, or in which a restoration failed twice.
+    pub(super) fn release_departed(&mut self, effects: &mut Vec<Effect>) {
         let is_done =
             |key: &NetnsKey| !self.lanes.are_busy_in(*key) && !self.ledger.is_departing(*key);
         let done: Vec<_> = self.departing.keys().copied().filter(is_done).collect();

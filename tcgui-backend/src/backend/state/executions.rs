@@ -1,9 +1,9 @@
-//! Decisions about executions of scenarios: which interface a client means, and whose an interface is. Pure.
+//! Decisions about executions of scenarios: which interface a client means, and which execution owns an interface. Pure.
 //!
-//! An execution claims its interface when it first looks at it, by the identity of the interface and not by its name. The claim ends
-//! when the interface goes, or when a client changes it. The client is not refused, because released frontends ignore most
-//! replies, and a slider would seem to do nothing. A request of an execution without a claim is refused here, so that it cannot
-//! overwrite the change of a client.
+//! An execution claims its interface with its first look. The claim is for the identity of the interface, not for its name. It ends
+//! when the interface is deleted, or when a client changes it. The client's request is not refused: released frontends ignore most
+//! replies, so their sliders would have no visible effect. A change of an execution without a claim is refused here, so that it
+//! cannot overwrite the change of a client.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ use crate::lease::ledger::LeaseKey;
 use crate::lease::terms::Terms;
 use crate::policy::Change;
 
-/// What an execution asks of traffic control.
+/// A call of an execution about its interface.
 #[derive(Debug)]
 pub(in crate::backend) struct TcCall {
     pub(in crate::backend) claim: Claim,
@@ -35,27 +35,27 @@ pub(in crate::backend) struct TcCall {
 
 #[derive(Debug)]
 pub(in crate::backend) enum Asked {
-    /// Claim the interface, and tell what is there.
+    /// Claim the interface and return its current netem.
     Look,
     Change(Box<TcOperation>),
     /// Give the claim up.
     Release {
-        /// What was there should have been put back, and was not.
+        /// The execution had to restore the earlier netem, and could not.
         owed: bool,
     },
 }
 
-/// Which interfaces are an execution's to change.
+/// The interfaces that executions may change.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
     held: HashMap<LeaseKey, Holder>,
     /// Interfaces for which a start was requested, and whether a client has changed them since.
     starting: HashMap<LeaseKey, bool>,
-    /// What the executions are to be told.
+    /// Commands for the execution actor.
     news: Vec<Command>,
 }
 
-/// The execution that an interface is for, and the link as it was seen last.
+/// The execution that holds a claim, and the link as it was seen last.
 #[derive(Debug)]
 struct Holder {
     number: u64,
@@ -64,12 +64,12 @@ struct Holder {
     ifname: OsString,
 }
 
-/// What has changed about the link of an execution.
+/// A change of the link of an execution.
 #[derive(Debug, PartialEq, Eq)]
 enum LinkChange {
-    /// It has another name.
+    /// The link has another name.
     Renamed(InterfaceName),
-    /// It is gone. Another link may have its index.
+    /// The link was deleted. Another link may have its index.
     Gone,
 }
 
@@ -83,7 +83,7 @@ impl Holder {
             return None;
         }
         link.ifname.clone_into(&mut self.ifname);
-        // The kernel accepts fewer names than this does.
+        // `InterfaceName` accepts every name that the kernel accepts.
         InterfaceName::new(&link.ifname)
             .ok()
             .map(LinkChange::Renamed)
@@ -91,7 +91,7 @@ impl Holder {
 }
 
 impl Claims {
-    /// A client starts a scenario on an interface. Its execution claims the interface later.
+    /// Records that a client starts a scenario on an interface. The execution claims the interface later.
     fn note_start(&mut self, lane: LeaseKey) {
         self.starting.insert(lane, false);
     }
@@ -123,7 +123,7 @@ impl Claims {
         }
     }
 
-    /// A client changes an interface; returns the scenario that ends by that.
+    /// Ends the claim on an interface, because a client changes it. Returns the scenario that this stops.
     pub(super) fn take_over(&mut self, lane: LeaseKey) -> Option<Arc<str>> {
         if let Some(is_overtaken) = self.starting.get_mut(&lane) {
             *is_overtaken = true;
@@ -135,8 +135,8 @@ impl Claims {
         Some(scenario)
     }
 
-    /// These are all the links of a namespace: executions on others have lost them, the rest goes along with the
-    /// names. Returns the interfaces that were lost, and the executions that had them, by the names of their leases.
+    /// Compares the claims in a namespace with all its links. Executions lose links that are gone and follow links that were
+    /// renamed. Returns the lost interfaces with the lease ids of their executions.
     pub(super) fn links_are(&mut self, netns: NetnsKey, links: &[Link]) -> Vec<(LeaseKey, String)> {
         let find = |ifindex| links.iter().find(|link| link.ifindex == ifindex);
         self.starting
@@ -161,7 +161,7 @@ impl Claims {
         ended
     }
 
-    /// Returns what the executions are to be told.
+    /// Removes and returns the commands for the execution actor.
     pub(super) fn take_news(&mut self) -> impl Iterator<Item = Command> {
         std::mem::take(&mut self.news).into_iter()
     }
@@ -176,8 +176,8 @@ fn lost((netns, ifindex): LeaseKey, number: u64, loss: Loss) -> Command {
 }
 
 impl State {
-    /// These are all the links of a namespace: executions follow theirs, or end with them. A step that is under way may
-    /// still reach another link, so the lease ends after it and is not given up by what the execution asks later.
+    /// Compares the claims in a namespace with all its links, and ends the leases of executions that lost theirs. A step under way
+    /// may still reach another link. So the end of the lease waits in the lane behind it.
     pub(super) fn follow_claims(
         &mut self,
         netns: NetnsKey,
@@ -194,7 +194,7 @@ impl State {
         }
     }
 
-    /// Returns what to ask of the executions; answers what is wrong at once.
+    /// Returns the command for the execution actor. An invalid request is answered at once.
     pub(super) fn execution(
         &mut self,
         request: ScenarioExecutionRequest,
@@ -248,7 +248,7 @@ impl State {
         }
     }
 
-    /// Lets a call of an execution take its place among the requests of clients.
+    /// Adds a call of an execution to the lane of its interface, like the request of a client.
     pub(super) fn tc_call(&mut self, call: TcCall, moment: Moment, effects: &mut Vec<Effect>) {
         let TcCall {
             claim,
@@ -262,10 +262,10 @@ impl State {
                 self.claims.release(lane, &claim);
                 let id = lease_id(&claim.scenario, claim.number);
                 if owed {
-                    // Its lease ends: restoring is tried until it succeeds.
+                    // The lease ends now, and the restoration is retried until it succeeds.
                     self.enter(Work::EndScenario { lane, id }, moment, effects);
                 } else {
-                    // What it left in force stays: the scenario is complete.
+                    // The scenario is complete, and its last netem stays.
                     self.release_lease(lane, &id, moment, effects);
                 }
                 return reply.send(TcResponse::success("released", None));
@@ -274,7 +274,7 @@ impl State {
                 let message = "the interface is gone, or was changed by a request";
                 return reply.send(TcResponse::failure(message, ErrorKind::Busy));
             }
-            // On disk before its first change is what was there, for a daemon that does not live to restore it.
+            // The lease records the earlier netem on disk before the first change, so that the next start can restore it after a crash.
             Asked::Change(operation) => TcWork::Change {
                 operation,
                 terms: Terms::of_scenario(lease_id(&claim.scenario, claim.number)),
@@ -283,13 +283,13 @@ impl State {
         };
         let InterfaceNames { netns, interface } = claim.target.names.clone();
         let found = self.inventory.locate(lane.0, ifindex);
-        // An execution begins on the interface that the client named, and then goes along with its link.
+        // An execution begins on the interface that the client named. Later it follows the link, even under another name.
         let is_named = |link: &Link| work != TcWork::Look || link.ifname == interface.as_os_str();
         let Some((_, mut found)) = found.filter(|(_, found)| is_named(&found.link)) else {
             let message = format!("no interface {interface} in network namespace {netns}");
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
-        // Names may have changed since it was started. If it cannot restore the interface by that, its lease does.
+        // The names may have changed since the start, so the policy may refuse now. Then the lease restores the interface.
         if let Err(denial) = self.permit_interface(Change::Impair, &found) {
             return reply.send(TcResponse::failure(denial.to_string(), ErrorKind::Denied));
         }
@@ -300,7 +300,7 @@ impl State {
                 return reply.send(TcResponse::failure(message, ErrorKind::Busy));
             }
             if self.ledger.is_owed(lane) {
-                // It would take that for what it has to put back itself.
+                // The execution would record that netem as the one to restore.
                 let message = format!(
                     "what an earlier scenario left on {interface} in {netns} could not be taken back yet, which is tried again"
                 );
@@ -311,8 +311,8 @@ impl State {
             }
             self.claims.claim(lane, &claim, &found.link);
             let named = self.inventory.find(&netns, &interface).ok();
-            let named = named.filter(|it| (it.key, it.link.ifindex) == lane);
-            found.named = named.and_then(|it| it.named);
+            let named = named.filter(|found| (found.key, found.link.ifindex) == lane);
+            found.named = named.and_then(|found| found.named);
         }
         let order = self.order(found, work);
         let requester = Some(Requester::Execution(reply));
@@ -321,7 +321,7 @@ impl State {
     }
 }
 
-/// Of the leases of one execution: another one of the same scenario has others.
+/// Returns the lease id of an execution. Each execution of a scenario has its own.
 fn lease_id(scenario: &str, number: u64) -> String {
     format!("{scenario} #{number}")
 }

@@ -1,8 +1,8 @@
-//! One lane for each interface: its work is carried out in the order in which it came, whatever its kind. Pure.
+//! One lane for each interface. Work of every kind runs in the order of arrival. Pure.
 //!
 //! Work on different interfaces runs at the same time. A burst of requests does not make the lane long: while
 //! work is under way, a new Apply replaces the Applies that wait right before it, and a new Remove also replaces
-//! a Remove. Every requester gets the result that is then in force. Nothing else is replaced, and nothing is overtaken.
+//! a Remove. Every requester gets the result that is then in force. Nothing else is replaced, and the order never changes.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -10,11 +10,11 @@ use super::work::{Kind, Work};
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
 
-/// How much may wait for one interface before requests of clients and starts of scenarios are refused. Restorations,
-/// releases and steps of a scenario are never refused; there is at most one of each for a scenario.
+/// Number of waiting items of one interface at which client requests and starts of scenarios are refused. Restorations,
+/// releases and steps of a scenario are never refused. There is at most one of each for a scenario.
 const LONGEST: usize = 32;
 
-/// Returns whether `waiting`, the work right before this one, need not be carried out any more.
+/// Returns whether `work` replaces `waiting`, the item right before it.
 fn replaces(work: &Work, waiting: &Work) -> bool {
     let (Work::Tc(new), Work::Tc(old)) = (work, waiting) else {
         return false;
@@ -23,16 +23,16 @@ fn replaces(work: &Work, waiting: &Work) -> bool {
         (new.kind(), old.kind()),
         (Kind::Apply, Kind::Apply) | (Kind::Remove, Kind::Apply | Kind::Remove)
     );
-    // A change that stays is what a change with an end goes back to.
+    // A change with an end restores the change before it. So it does not replace a change without an end.
     let keeps_what_stays = new.stays() || !old.stays();
     is_newer_wish && keeps_what_stays && new.names_the_same(old)
 }
 
-/// What happens to one interface. It has a lane only while work on it is under way.
+/// The work on one interface. A lane exists only while work is under way.
 #[derive(Debug)]
 struct Lane {
     under_way: Kind,
-    /// The scenario of the step under way.
+    /// The lease id of the scenario whose step is under way.
     stepping: Option<String>,
     waiting: VecDeque<Work>,
 }
@@ -68,7 +68,7 @@ impl Lanes {
         None
     }
 
-    /// Notes that the work under way is done, and returns the work to begin next.
+    /// Ends the work under way, and returns the work to begin next.
     pub(super) fn leave(&mut self, key: LeaseKey) -> Option<Work> {
         let lane = self.0.get_mut(&key)?;
         match lane.waiting.pop_front() {
@@ -84,14 +84,14 @@ impl Lanes {
         }
     }
 
-    /// Returns whether so much waits that a client has to try again later.
+    /// Returns whether the lane has reached [`LONGEST`], so that requests are refused.
     pub(super) fn is_full(&self, key: LeaseKey) -> bool {
         self.0
             .get(&key)
             .is_some_and(|lane| lane.waiting.len() >= LONGEST)
     }
 
-    /// Returns whether any work is under way.
+    /// Returns whether work on this interface is under way.
     pub(super) fn is_busy(&self, key: LeaseKey) -> bool {
         self.0.contains_key(&key)
     }
@@ -101,7 +101,7 @@ impl Lanes {
         self.0.keys().any(|(key, _)| *key == netns)
     }
 
-    /// Returns whether such work is under way or waits.
+    /// Returns whether work of a kind that `is` accepts is under way or waits.
     pub(super) fn has(&self, key: LeaseKey, is: impl Fn(Kind) -> bool) -> bool {
         self.0.get(&key).is_some_and(|lane| lane.kinds().any(is))
     }
@@ -115,13 +115,13 @@ impl Lanes {
         })
     }
 
-    /// Returns how much waits.
+    /// Returns the number of waiting items.
     #[cfg(test)]
     pub(super) fn waiting(&self, key: LeaseKey) -> usize {
         self.0.get(&key).map_or(0, |lane| lane.waiting.len())
     }
 
-    /// Returns whether an interface is being restored or released, or will be after the work under way.
+    /// Returns whether a restoration or release is under way or waits on any interface.
     pub(super) fn have_restorations(&self) -> bool {
         let mut kinds = self.0.values().flat_map(Lane::kinds);
         kinds.any(|kind| matches!(kind, Kind::Restore | Kind::Release))
@@ -133,7 +133,7 @@ impl Lanes {
         lanes.any(|lane| lane.under_way == Kind::LinkChange)
     }
 
-    /// Gives up the waiting work of clients and executions. The daemon's own work stays.
+    /// Drops the waiting work of clients and executions. The daemon's own work stays.
     pub(super) fn clear_waiting(&mut self) {
         let is_own = |work: &Work| matches!(work.kind(), Kind::Release | Kind::Restore);
         for lane in self.0.values_mut() {

@@ -12,7 +12,7 @@ use crate::bus::Reply;
 use crate::policy::Permit;
 use crate::sockets::NetnsTarget;
 
-/// A change of a link that is done.
+/// The result of a change of a link.
 #[derive(Debug)]
 pub(in crate::backend) struct LinkOutcome {
     pub(in crate::backend) change: Box<PendingLinkChange>,
@@ -75,12 +75,12 @@ impl State {
         reply.send(response(&order, &request, result));
         self.link_answered = Some(moment.now);
         self.begin_next(lane, moment, effects);
-        // Frontends ignore most replies and show what is listed.
+        // Frontends ignore most replies and show the list, so dump the links again.
         effects.push(Effect::Recheck(order.place.key));
     }
 }
 
-/// The response has the state that was read back, not the one that was asked for.
+/// Returns the response with the state that was read back, not the requested one.
 fn response(
     order: &LinkOrder,
     request: &InterfaceControlRequest,

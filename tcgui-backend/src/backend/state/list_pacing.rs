@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use crate::pacing::Pacing;
 use crate::token_bucket::TokenBucket;
 
-/// The next list follows after ten times the cost of the last one. It follows after a quarter of a second at the
-/// latest: a publication that was preempted must not hold up the next one for ten times as long.
+/// The next list is delayed by ten times the cost of the last one, at most a quarter of a second. The limit is for a
+/// publication that was preempted, so that its cost does not delay the next one by ten times that.
 const COST: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(250));
 /// Ten lists may follow each other at once, then 40 a second. A script that makes a few namespaces or links, or the
 /// start of a container, needs up to ten.
 const RATE: TokenBucket = TokenBucket::new(10, Duration::from_millis(250));
 
-/// Spaces the lists while changes keep coming.
+/// The pacing of lists while changes continue to arrive.
 #[derive(Debug)]
 pub(super) struct ListPacing {
     cost: Pacing,
@@ -28,7 +28,7 @@ impl ListPacing {
         }
     }
 
-    /// Returns the moment from which a list may be published; `None`: at any time.
+    /// Returns the time from which a list may be published. `None`: at any time.
     pub(super) fn not_before(&self) -> Option<Instant> {
         self.cost.not_before().max(self.rate.not_before())
     }

@@ -1,18 +1,18 @@
-//! When freed memory is given back to the kernel. Pure.
+//! When freed memory is returned to the kernel. Pure.
 //!
-//! What a thousand namespaces took is free when they are gone, but in pieces between what is still used. The
-//! allocator keeps them, and each such burst leaves a little more, up to a tenth after twenty (measured).
-//! Giving whole free pages back takes about a millisecond, so it is done only when much was freed.
+//! The memory of a thousand deleted namespaces is free, but it lies in pieces between blocks in use. The allocator
+//! keeps these pieces. Each such burst leaves more of them: the memory use grows by up to a tenth in twenty bursts (measured).
+//! Returning whole free pages takes about a millisecond, so it is done only after many namespaces were deleted.
 
 use std::time::{Duration, Instant};
 
-/// Fewer are not worth it: a namespace with its publications takes some 10 kB.
+/// Number of deleted namespaces from which memory is returned. A namespace with its publications takes some 10 kB.
 const MANY: usize = 100;
-/// Threads of the burst keep small pieces for themselves until they end: the blocking threads after 3 s (see
-/// `main.rs`), those of Zenoh after Tokio's 10 s.
+/// Delays after the deletion. Each thread of the burst caches small pieces until it ends: the blocking threads end after
+/// 3 s (see `main.rs`), those of Zenoh after Tokio's 10 s.
 const QUIET: [Duration; 2] = [Duration::from_secs(4), Duration::from_secs(12)];
 
-/// How many namespaces there were, and when the memory of those that went is given back.
+/// The largest number of namespaces since the last return, and when memory is returned next.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     most: usize,
@@ -20,7 +20,7 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// So many namespaces are listed now.
+    /// Records the number of listed namespaces, and schedules a return of memory if many were deleted.
     pub(super) fn listed(&mut self, count: usize, now: Instant) {
         self.most = self.most.max(count);
         if self.most - count >= MANY && count <= self.most / 2 {
@@ -28,12 +28,13 @@ impl Memory {
         }
     }
 
-    /// Returns when it is to be given back, if that is due at some time.
+    /// Returns when memory is returned next. `None`: no return is scheduled.
     pub(super) fn due_at(&self) -> Option<Instant> {
         self.due.iter().flatten().min().copied()
     }
 
-    /// Returns whether it is to be given back now; `count` are there.
+    /// Returns whether memory is to be returned now, and removes that time from the schedule. `count` is the number of listed
+    /// namespaces.
     pub(super) fn take_due(&mut self, count: usize, now: Instant) -> bool {
         let mut is_due = false;
         for due in &mut self.due {

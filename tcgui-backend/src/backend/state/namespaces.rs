@@ -1,4 +1,4 @@
-//! Namespaces, and what leads to them, come and go. Pure.
+//! Decisions about namespaces and references that appear and disappear. Pure.
 
 use super::{Effect, State};
 use crate::backend::inventory::Change;
@@ -36,8 +36,8 @@ impl State {
         self.follow(change, effects);
     }
 
-    /// Nothing is known of a namespace. If something was, it has died and is not to be seen any more, though
-    /// those who watch its ways have not said so yet.
+    /// Handles a namespace whose links cannot be read. If its links were known, it was deleted, and the removal of its references
+    /// was not reported yet.
     pub(super) fn unreadable(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
         self.awaited.remove(&key);
         if self.inventory.forget_links(key) {
@@ -48,15 +48,15 @@ impl State {
         }
     }
 
-    /// Lets everything else follow what the inventory has learnt.
+    /// Passes a change of the inventory on to the other parts of the state, and returns its effects.
     pub(super) fn follow(&mut self, change: Change, effects: &mut Vec<Effect>) {
         if change == Change::default() {
             return;
         }
-        // Another name of a known namespace shows at once, without a dump.
+        // Another name of a known namespace is published at once, without a dump.
         self.changed = true;
         self.tc.links_changed(change.touched);
-        for (netns, name) in change.retitled {
+        for (netns, name) in change.renamed {
             let renamed = execution::Command::Renamed { netns, name };
             effects.push(Effect::Execution(renamed));
         }
@@ -73,7 +73,7 @@ impl State {
                 // It has come back before the daemon let go of it. Its links are still to be seen, and get new generations.
                 self.namespace_lost(key, effects);
             }
-            self.leases_met(key, effects);
+            self.match_leases(key, effects);
             effects.push(Effect::Track(key, netns_ref));
         }
     }

@@ -1,6 +1,6 @@
-//! Asks the [`Policy`](crate::policy::Policy) about every change that a client or a scenario wants. Pure.
+//! Checks every change by a client or a scenario with the [`Policy`](crate::policy::Policy). Pure.
 //!
-//! Leases that end are not asked about: they put back what was there before a change that was permitted.
+//! The end of a lease is not checked: it restores the state before a change that was permitted.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl State {
         };
         match self.find(netns, interface) {
             Ok((_, found)) => self.permit_interface(change, &found),
-            // It is answered with what is wrong, unless nothing may be changed at all.
+            // The request is answered with this error later, unless the policy permits no change at all.
             Err(_) => self.identity.policy.check().map(|()| Permit::Always),
         }
     }
@@ -55,7 +55,7 @@ impl State {
     /// Permits or refuses a change of an interface.
     pub(super) fn permit_interface(&self, change: Change, found: &Found) -> Result<Permit, Denial> {
         let Ok(interface) = InterfaceName::new(&found.link.ifname) else {
-            // The kernel accepts fewer names than this does.
+            // `InterfaceName` accepts every name that the kernel accepts.
             return self.identity.policy.check().map(|()| Permit::Always);
         };
         self.identity.policy.check_interface(
@@ -69,8 +69,8 @@ impl State {
         )
     }
 
-    /// Answers a request with a refusal. Released frontends ignore it and show what they asked for, so what is in
-    /// force is published again.
+    /// Refuses a request. Released frontends ignore the refusal and show the requested state, so the state in force is published
+    /// again.
     pub(super) fn refuse(&mut self, request: Request, denial: &Denial) {
         match &request {
             Request::Tc(request, _) => {
@@ -92,10 +92,10 @@ impl State {
     }
 }
 
-/// The list is published again after refusals, at most so often.
+/// Shortest interval between two repetitions of the list after refusals.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// When the list is published again though it is the same.
+/// The repetition of an unchanged list.
 #[derive(Debug, Default)]
 pub(super) struct RepeatedList {
     pub(super) wanted: bool,
@@ -103,18 +103,18 @@ pub(super) struct RepeatedList {
 }
 
 impl RepeatedList {
-    /// Returns whether it is time.
+    /// Returns whether a repetition is due.
     pub(super) fn is_due(&self, now: Instant) -> bool {
         self.due_at(now).is_some_and(|due| due <= now)
     }
 
-    /// Returns when it is due. `None`: no request was refused.
+    /// Returns when a repetition is due. `None`: no request was refused.
     pub(super) fn due_at(&self, now: Instant) -> Option<Instant> {
         let due = self.last.map_or(now, |last| last + REPEAT_INTERVAL);
         self.wanted.then_some(due)
     }
 
-    /// The list is being published.
+    /// Records that the list is published now.
     pub(super) fn published(&mut self, now: Instant) {
         if std::mem::take(&mut self.wanted) {
             self.last = Some(now);

@@ -1,10 +1,10 @@
-//! Decisions about traffic control: requests, what becomes of them, and their leases. Pure.
+//! Decisions about traffic control: requests, their results and their leases. Pure.
 //!
 //! - `tc.rs`: requests of clients and executions, and the results of workers.
-//! - `tc/leases.rs`: which change ends when, and what is restored.
-//! - `tc/published.rs`: what frontends are told, and when requesters are answered.
+//! - `tc/leases.rs`: when each change ends, and what is restored then.
+//! - `tc/published.rs`: what is published, and when requesters are answered.
 //!
-//! In which order work on an interface is carried out is decided in `lanes.rs`.
+//! `lanes.rs` decides the order of the work on one interface.
 
 mod leases;
 mod published;
@@ -38,7 +38,7 @@ pub(in crate::backend) struct TcOutcome {
 }
 
 impl State {
-    /// A client wants to change a qdisc, or to keep what it changed.
+    /// Handles a client's request to change a qdisc, or to confirm a change.
     pub(super) fn change_tc(
         &mut self,
         request: TcRequest,
@@ -61,7 +61,7 @@ impl State {
         self.enter(Work::Tc(Box::new(change)), moment, effects);
     }
 
-    /// Returns what a request asks for, and of which interface, or why it is refused.
+    /// Returns the work that a request asks for and its interface, or the reason for a refusal.
     fn check_tc(&self, request: TcRequest) -> Result<(Target, Found, TcWork), Failure> {
         let (target, found) = self.find(&request.namespace, &request.interface)?;
         let lane = (found.key, found.link.ifindex);
@@ -87,8 +87,8 @@ impl State {
         Ok((target, found, work))
     }
 
-    /// Checks that a change waits for its confirmation, and that the client can know which one it confirms:
-    /// no other change of the qdisc may be under way.
+    /// Checks that a change waits for its confirmation. No other work on the qdisc may be under way or waiting: the client could
+    /// not know which change it confirms.
     fn check_confirmation(
         &self,
         (netns, interface): &Target,
@@ -164,7 +164,7 @@ impl State {
         }
     }
 
-    /// The work under way on an interface is done: begins the next.
+    /// Begins the next work on an interface, because the work under way is done.
     pub(super) fn begin_next(&mut self, lane: LeaseKey, moment: Moment, effects: &mut Vec<Effect>) {
         while let Some(next) = self.lanes.leave(lane) {
             if self.begin_work(next, moment, effects) {
@@ -173,13 +173,13 @@ impl State {
         }
     }
 
-    /// Begins work, and returns whether anything is under way then.
+    /// Begins work. Returns whether it is under way then. Work that needs no worker is complete at once.
     fn begin_work(&mut self, work: Work, moment: Moment, effects: &mut Vec<Effect>) -> bool {
         match work {
             Work::Link(change) => effects.push(Effect::ChangeLink(change)),
             Work::EndScenario { lane, id } => {
                 self.ledger.end_scenario(Some(&id));
-                // The link may be another one, and the step before this may have reached it.
+                // Another link may have the index by now, and the step before this work may have changed it.
                 self.follow_replacement(lane, effects);
                 return false;
             }
@@ -211,14 +211,14 @@ impl State {
         true
     }
 
-    /// Returns whether the link of a step is still there, and is not another one with its index.
+    /// Returns whether the link of a step still exists. Another link with its index does not count.
     fn is_there(&self, change: &PendingTcChange) -> bool {
         let (netns, ifindex) = change.lane();
         let found = self.inventory.locate(netns, ifindex);
         found.is_some_and(|(_, found)| found.link.generation == change.order.link.generation)
     }
 
-    /// Work on a qdisc is done.
+    /// Handles the result of work on a qdisc.
     pub(super) fn tc_changed(
         &mut self,
         outcome: TcOutcome,
@@ -242,7 +242,7 @@ impl State {
             self.ledger.depart(lane.0);
         }
         if lease.is_some() {
-            // More ways may have been found while the lease was written.
+            // More references may have been found while the lease was written.
             self.amend_leases(lane.0, effects);
         }
         let response = match outcome {
@@ -257,12 +257,12 @@ impl State {
             Err((kind, message)) => TcResponse::failure(message, kind),
         };
         self.tc.answer(*change, &response);
-        // Another program's change meanwhile may be older than what was read back, and no event follows.
+        // Another program may have changed the qdisc before the read-back. No event follows then, so the links are dumped again.
         effects.push(Effect::Recheck(lane.0));
         self.begin_next(lane, moment, effects);
     }
 
-    /// Notes the lease that is in force after a piece of work.
+    /// Records the lease that is in force after the work.
     fn settle(
         &mut self,
         change: &PendingTcChange,
@@ -282,7 +282,7 @@ impl State {
             self.ledger.is_on(lane, change.order.link.generation);
         }
         if is_lost && !self.departing.contains_key(&lane.0) {
-            // The namespace went meanwhile.
+            // The namespace disappeared during the work.
             self.namespace_lost(lane.0, effects);
         }
     }

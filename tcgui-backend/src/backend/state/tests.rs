@@ -1,4 +1,4 @@
-//! What each input leads to.
+//! Tests of the effects of inputs.
 
 use tcgui_shared::control::{
     InterfaceControlOperation, InterfaceControlRequest, InterfaceControlResponse,
@@ -66,7 +66,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Nothing was dumped yet.
+    /// Returns a state before the first dump.
     fn cold(namespaces: &[(&str, MountedNamespaceId)]) -> Self {
         let identity = Identity {
             name: "lab".parse().unwrap(),
@@ -106,7 +106,7 @@ impl Bench {
         }
     }
 
-    /// The host has lo and v0, and everything was published.
+    /// Returns a state in which the host has lo and v0 and everything was published.
     fn warm() -> Self {
         let mut bench = Self::cold(&[]);
         bench.publication(links(
@@ -130,7 +130,7 @@ impl Bench {
         effects
     }
 
-    /// Expects the input to lead to a publication, whatever else it leads to.
+    /// Expects a publication among the effects of the input.
     fn publication(&mut self, input: Input) -> Publication {
         let mut effects = self.step(input);
         match effects.pop() {
@@ -139,7 +139,7 @@ impl Bench {
         }
     }
 
-    /// The publication under way is done, and nothing new was due.
+    /// Ends the publication under way, and expects no further effect.
     fn published(&mut self) {
         let effects = self.step(Input::Published(COST));
         assert!(effects.is_empty(), "{effects:?}");
@@ -182,7 +182,7 @@ fn listed(publication: &Publication) -> Vec<String> {
 }
 
 #[test]
-fn the_first_list_waits_for_all_that_was_there_and_has_everything() {
+fn the_first_list_waits_for_all_initial_namespaces_and_contains_them() {
     let mut bench = Bench::cold(&[("a", A)]);
     let host = links(NetnsKey::Host, &[link(1, "lo", false)]);
     assert!(bench.step(host).is_empty(), "a is not dumped yet");
@@ -202,7 +202,7 @@ fn the_first_list_waits_for_all_that_was_there_and_has_everything() {
 }
 
 #[test]
-fn an_unreadable_namespace_does_not_hold_up_the_first_list() {
+fn an_unreadable_namespace_does_not_delay_the_first_list() {
     let mut bench = Bench::cold(&[("a", A)]);
     bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
     let event = InterfacesEvent::Unreadable {
@@ -215,7 +215,7 @@ fn an_unreadable_namespace_does_not_hold_up_the_first_list() {
 }
 
 #[test]
-fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
+fn a_namespace_is_listed_after_its_first_dump_and_removed_at_once() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(added("a", A));
@@ -240,7 +240,7 @@ fn a_namespace_is_announced_with_its_first_dump_and_removed_at_once() {
 }
 
 #[test]
-fn a_namespace_made_anew_is_followed_though_the_list_is_the_same() {
+fn counters_of_a_recreated_namespace_are_read_even_if_the_list_is_the_same() {
     const B: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 2);
     let mut bench = Bench::warm();
     let mut keys = Vec::new();
@@ -269,7 +269,7 @@ fn a_namespace_made_anew_is_followed_though_the_list_is_the_same() {
 }
 
 #[test]
-fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
+fn lists_are_paced_during_continuous_changes_and_the_last_one_is_current() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     bench.publication(links(NetnsKey::Host, &[link(1, "a", false)]));
@@ -291,7 +291,7 @@ fn lists_are_spaced_while_changes_keep_coming_and_the_last_one_is_true() {
 }
 
 #[test]
-fn ten_changes_in_quick_succession_are_published_at_once() {
+fn ten_quick_changes_are_published_at_once() {
     let cost = Duration::from_micros(300);
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
@@ -321,7 +321,7 @@ fn ten_changes_in_quick_succession_are_published_at_once() {
 }
 
 #[test]
-fn what_ends_as_it_was_is_not_published() {
+fn a_change_that_is_undone_before_the_next_list_is_not_published() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(links(
@@ -332,7 +332,7 @@ fn what_ends_as_it_was_is_not_published() {
 }
 
 #[test]
-fn health_is_repeated_though_nothing_changes() {
+fn health_is_repeated_without_a_change() {
     let mut bench = Bench::warm();
     for _ in 0..3 {
         let due = bench.state.wake_at().expect("health is due");
@@ -345,7 +345,7 @@ fn health_is_repeated_though_nothing_changes() {
 }
 
 #[test]
-fn tc_is_published_only_of_interfaces_that_have_or_had_a_netem() {
+fn tc_is_published_only_for_interfaces_that_have_or_had_a_netem() {
     let mut bench = Bench::warm();
     let tc = |publication: Publication| -> Vec<(String, Option<bool>)> {
         let entry = |tc: TcPublication| {
@@ -399,7 +399,7 @@ fn a_switched_link_is_read_back_published_and_answered() {
 }
 
 #[test]
-fn the_list_waits_for_a_slow_switch_too() {
+fn the_list_waits_for_a_slow_link_change() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let (effects, _answer) = bench.request("default", "v0");
@@ -422,7 +422,7 @@ fn the_list_waits_for_a_slow_switch_too() {
 }
 
 #[test]
-fn the_list_comes_also_while_links_are_switched_without_end() {
+fn continuous_link_changes_do_not_delay_the_list_without_limit() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let mut waited = Duration::ZERO;
@@ -448,7 +448,7 @@ fn the_list_comes_also_while_links_are_switched_without_end() {
     }
 }
 
-/// Expects a link to be switched now.
+/// Expects a change of a link among the effects.
 fn switching(mut effects: Vec<Effect>) -> Box<PendingLinkChange> {
     match effects.pop() {
         Some(Effect::ChangeLink(change)) => change,
@@ -461,7 +461,7 @@ fn is_list(effect: &Effect) -> bool {
 }
 
 #[test]
-fn one_link_is_switched_at_a_time_and_failures_are_explained() {
+fn requests_for_one_link_run_one_at_a_time_and_a_failure_has_its_reason() {
     let mut bench = Bench::warm();
     let (effects, mut first) = bench.request("default", "v0");
     let (waits, mut second) = bench.request("default", "v0");
@@ -480,7 +480,7 @@ fn one_link_is_switched_at_a_time_and_failures_are_explained() {
 }
 
 #[test]
-fn links_and_qdiscs_of_one_interface_wait_for_each_other_and_others_do_not() {
+fn link_and_qdisc_changes_of_one_interface_run_in_order_and_others_run_at_once() {
     let mut bench = Bench::warm();
     let present = [link(2, "v0", false), link(3, "v1", false)];
     bench.step(links(NetnsKey::Host, &present));
@@ -499,7 +499,7 @@ fn links_and_qdiscs_of_one_interface_wait_for_each_other_and_others_do_not() {
 }
 
 #[test]
-fn a_full_lane_refuses_new_requests_and_keeps_the_others() {
+fn a_full_lane_refuses_new_requests_and_keeps_the_waiting_ones() {
     let mut bench = Bench::warm();
     let (effects, first) = bench.request("default", "v0");
     let mut under_way = Some(switching(effects));
@@ -554,7 +554,7 @@ fn unknown_and_impossible_names_are_refused() {
 }
 
 #[test]
-fn scenarios_are_for_the_library_to_answer() {
+fn scenario_requests_go_to_the_library() {
     let mut bench = Bench::warm();
     let (reply, mut answer) = Reply::channel();
     let request = Request::Scenario(ScenarioRequest::List, reply);
@@ -579,7 +579,7 @@ fn library(ids: &[&str]) -> Input {
 }
 
 #[test]
-fn what_is_published_besides_the_list_does_not_put_it_off() {
+fn other_publications_do_not_delay_the_list() {
     let mut bench = Bench::warm();
     bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
     let mut waited = Duration::ZERO;
@@ -621,7 +621,7 @@ fn presets_follow_the_first_list_and_every_change() {
 }
 
 #[test]
-fn a_check_goes_to_where_the_interface_is() {
+fn a_check_is_ordered_for_the_interface_that_the_client_named() {
     let mut bench = Bench::warm();
     let mut ask = |interface: &str| {
         let (reply, answer) = Reply::channel();
@@ -647,7 +647,7 @@ fn a_check_goes_to_where_the_interface_is() {
 }
 
 #[test]
-fn a_question_about_a_name_goes_with_what_is_known() {
+fn an_explain_request_is_passed_on_with_the_known_facts() {
     let mut bench = Bench::cold(&[("lab", A)]);
     let mut ask = |name: &str| {
         let (reply, answer) = Reply::channel();

@@ -10,7 +10,7 @@ use crate::backend::orders::{LinkOrder, TcOrder, TcWork};
 use crate::bus::Reply;
 use crate::lease::ledger::LeaseKey;
 
-/// Work on one interface, with what its requesters wait for.
+/// Work on one interface, with the replies that its requesters wait for.
 #[derive(Debug)]
 pub(super) enum Work {
     Link(Box<PendingLinkChange>),
@@ -23,7 +23,7 @@ pub(super) enum Work {
     },
 }
 
-/// What matters to other work on the same interface.
+/// The kind of work. Other work on the same interface depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     LinkChange,
@@ -54,7 +54,7 @@ impl Work {
         }
     }
 
-    /// Returns the scenario whose step it is, by the name of its lease.
+    /// Returns the lease id of the scenario if the work is a step of one.
     pub(super) fn step_of(&self) -> Option<&str> {
         match self {
             Self::Tc(change) => change.step_of(),
@@ -80,12 +80,12 @@ impl PendingLinkChange {
 /// An interface as clients name it.
 pub(in crate::backend) type Target = (NamespaceName, InterfaceName);
 
-/// Who waits for the result of a change.
+/// A requester that waits for the result of a change.
 #[derive(Debug)]
 pub(super) enum Requester {
-    /// A client. What is in force is published before it is answered.
+    /// A client. The new state is published before the reply is sent.
     Client(Reply<TcResponse>),
-    /// An execution. It is answered at once: its next step must not wait for a slow client of the bus.
+    /// An execution. The reply is sent at once, because the next step must not wait for a slow client of the bus.
     Execution(Reply<TcResponse>),
 }
 
@@ -94,9 +94,9 @@ pub(super) enum Requester {
 pub(in crate::backend) struct PendingTcChange {
     pub(in crate::backend) order: TcOrder,
     pub(super) target: Target,
-    /// Those that asked for it, or for changes that it replaces, the newest last.
+    /// The requesters of this change and of the changes that it replaced, the newest last.
     pub(super) requesters: Vec<Requester>,
-    /// The scenario that it has stopped.
+    /// The scenario that this change has stopped.
     pub(super) stopped: Option<Arc<str>>,
 }
 
@@ -127,7 +127,7 @@ impl PendingTcChange {
         }
     }
 
-    /// Returns the scenario whose step it is, by the name of its lease.
+    /// Returns the lease id of the scenario if the work is a step of one.
     pub(super) fn step_of(&self) -> Option<&str> {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.scenario.as_deref(),
@@ -139,7 +139,7 @@ impl PendingTcChange {
         }
     }
 
-    /// Returns whether nothing ends what it asks for.
+    /// Returns whether the work is a change without an end.
     pub(super) fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
@@ -151,8 +151,8 @@ impl PendingTcChange {
         }
     }
 
-    /// Returns whether both requests named the same interface by the same names. Under another name the
-    /// worker may have to refuse one of them.
+    /// Returns whether both requests name the interface by the same names. The worker may have to refuse a request under another
+    /// name.
     pub(super) fn names_the_same(&self, other: &Self) -> bool {
         let names = |change: &Self| {
             (

@@ -58,7 +58,7 @@ fn list(containers: &[(u64, &str)]) -> Listing {
 }
 
 /// Takes all events, and checks each against the earlier ones.
-fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
+fn take(registry: &mut Registry<()>, reported: &mut Reported) -> Vec<HeldEvent> {
     let mut events = Vec::new();
     while registry.has_events() {
         let event = registry.next_event().expect("as announced");
@@ -68,9 +68,13 @@ fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
                     panic!("{kind:?}");
                 };
                 let name = container.name.as_str().to_owned();
-                assert_ne!(told.insert(*id, name.clone()), Some(name), "reported twice");
+                assert_ne!(
+                    reported.insert(*id, name.clone()),
+                    Some(name),
+                    "reported twice"
+                );
             }
-            HeldEvent::Removed(id) => drop(told.remove(id).expect("was reported")),
+            HeldEvent::Removed(id) => drop(reported.remove(id).expect("was reported")),
         }
         events.push(event);
     }
@@ -80,47 +84,47 @@ fn take(registry: &mut Registry<()>, told: &mut Reported) -> Vec<HeldEvent> {
 
 /// Connects one engine with one running container.
 fn with_one() -> (Registry<()>, Reported) {
-    let (mut registry, mut told) = (Registry::new(1), Reported::new());
+    let (mut registry, mut reported) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(7, "web"));
-    take(&mut registry, &mut told);
-    assert_eq!(told, Reported::from([(process(7), "web".into())]));
-    (registry, told)
+    take(&mut registry, &mut reported);
+    assert_eq!(reported, Reported::from([(process(7), "web".into())]));
+    (registry, reported)
 }
 
 #[test]
 fn a_restarted_container_is_removed_before_it_is_added() {
-    let (mut registry, mut told) = with_one();
+    let (mut registry, mut reported) = with_one();
     // The exit of the process arrives after the start of the next one.
     registry.event(0, &event(1, EventKind::Changed));
     assert_eq!(registry.next_look(|_| true), Some(key(0, 1)));
     registry.looked(&key(0, 1), holds(3, "web"));
-    let events = take(&mut registry, &mut told);
+    let events = take(&mut registry, &mut reported);
     assert_eq!(events[0], HeldEvent::Removed(process(7)));
     assert!(matches!(&events[1], HeldEvent::Added(it) if it.id == process(3)));
     registry.ended(&key(0, 1), process(7));
-    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(take(&mut registry, &mut reported), []);
 }
 
 #[test]
 fn a_new_name_is_reported_under_the_same_identity() {
-    let (mut registry, mut told) = with_one();
+    let (mut registry, mut reported) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
     registry.next_look(|_| true).unwrap();
     registry.looked(&key(0, 1), holds(7, "db"));
-    assert_eq!(take(&mut registry, &mut told).len(), 1);
-    assert_eq!(told, Reported::from([(process(7), "db".into())]));
+    assert_eq!(take(&mut registry, &mut reported).len(), 1);
+    assert_eq!(reported, Reported::from([(process(7), "db".into())]));
 }
 
 #[test]
 fn a_container_that_ends_before_its_report_is_never_reported() {
-    let (mut registry, mut told) = (Registry::new(1), Reported::new());
+    let (mut registry, mut reported) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, holds(7, "web"));
     registry.ended(&key, process(7));
-    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(take(&mut registry, &mut reported), []);
     assert!(registry.engines[0].containers.is_empty(), "and forgotten");
 }
 
@@ -145,9 +149,9 @@ fn an_event_during_an_inspection_causes_another() {
 
 #[test]
 fn after_a_reconnect_only_differences_are_inspected() {
-    let (mut registry, mut told) = with_one();
+    let (mut registry, mut reported) = with_one();
     registry.disconnected(0);
-    assert_eq!(take(&mut registry, &mut told), [], "it may still run");
+    assert_eq!(take(&mut registry, &mut reported), [], "it may still run");
     registry.listed(0, &list(&[(1, "web"), (2, "db")]), true);
     assert_eq!(registry.next_look(|_| true), Some(key(0, 2)));
     assert_eq!(registry.next_look(|_| true), None);
@@ -167,7 +171,7 @@ fn after_a_reconnect_only_differences_are_inspected() {
 
 #[test]
 fn without_exit_watches_lists_cause_inspections() {
-    let (mut registry, mut told) = (Registry::new(1), Reported::new());
+    let (mut registry, mut reported) = (Registry::new(1), Reported::new());
     registry.listed(0, &list(&[(1, "web")]), true);
     let unwatched = Outcome::<()>::Holds {
         id: process(7),
@@ -177,7 +181,7 @@ fn without_exit_watches_lists_cause_inspections() {
     };
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, unwatched);
-    take(&mut registry, &mut told);
+    take(&mut registry, &mut reported);
     // A list does not show whether it is the same process.
     registry.listed(0, &list(&[(1, "web")]), true);
     let key = registry.next_look(|_| true).unwrap();
@@ -185,32 +189,32 @@ fn without_exit_watches_lists_cause_inspections() {
     registry.event(0, &event(1, EventKind::Ended));
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Nothing);
-    let events = take(&mut registry, &mut told);
+    let events = take(&mut registry, &mut reported);
     assert_eq!(events, [HeldEvent::Removed(process(7))]);
 }
 
 #[test]
 fn one_process_of_two_containers_is_reported_once() {
-    let (mut registry, mut told) = (Registry::new(2), Reported::new());
+    let (mut registry, mut reported) = (Registry::new(2), Reported::new());
     for engine in 0..2 {
         registry.listed(engine, &list(&[(1, "x")]), true);
     }
     while let Some(key) = registry.next_look(|_| true) {
         registry.looked(&key, holds(7, ["first", "second"][key.engine]));
     }
-    take(&mut registry, &mut told);
-    assert_eq!(told, Reported::from([(process(7), "first".into())]));
+    take(&mut registry, &mut reported);
+    assert_eq!(reported, Reported::from([(process(7), "first".into())]));
     registry.event(0, &event(1, EventKind::Ended));
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Nothing);
-    take(&mut registry, &mut told);
-    assert_eq!(told, Reported::from([(process(7), "second".into())]));
+    take(&mut registry, &mut reported);
+    assert_eq!(reported, Reported::from([(process(7), "second".into())]));
 }
 
 #[test]
 fn an_engine_of_a_user_cannot_hide_the_name_of_a_container_of_roots_engine() {
     for of_root in [0, 1] {
-        let (mut registry, mut told) = (Registry::new(2), Reported::new());
+        let (mut registry, mut reported) = (Registry::new(2), Reported::new());
         for engine in 0..2 {
             registry.listed(engine, &list(&[(1, "x")]), engine == of_root);
         }
@@ -228,8 +232,8 @@ fn an_engine_of_a_user_cannot_hide_the_name_of_a_container_of_roots_engine() {
             };
             registry.looked(&key, outcome);
         }
-        take(&mut registry, &mut told);
-        assert_eq!(told, Reported::from([(process(7), "real".into())]));
+        take(&mut registry, &mut reported);
+        assert_eq!(reported, Reported::from([(process(7), "real".into())]));
     }
 }
 
@@ -273,11 +277,11 @@ fn a_flood_of_false_events_is_bounded_and_causes_a_list() {
 
 #[test]
 fn a_failed_inspection_keeps_the_state_and_is_retried() {
-    let (mut registry, mut told) = with_one();
+    let (mut registry, mut reported) = with_one();
     registry.event(0, &event(1, EventKind::Changed));
     let key = registry.next_look(|_| true).unwrap();
     registry.looked(&key, Outcome::Failed);
-    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(take(&mut registry, &mut reported), []);
     assert!(registry.wants_list(0));
 }
 
@@ -292,7 +296,7 @@ fn a_miss_during_a_list_causes_another_list() {
 
 #[test]
 fn containers_on_the_hosts_network_are_inspected_once() {
-    let (mut registry, mut told) = with_one();
+    let (mut registry, mut reported) = with_one();
     let both = list(&[(1, "web"), (2, "host")]);
     registry.listed(0, &both, true);
     let key = registry.next_look(|_| true).expect("it is new");
@@ -308,7 +312,7 @@ fn containers_on_the_hosts_network_are_inspected_once() {
     registry.ended(&key, process(8));
     assert_eq!(registry.next_look(|_| true), Some(key.clone()), "it ended");
     registry.looked(&key, Outcome::Nothing);
-    assert_eq!(take(&mut registry, &mut told), []);
+    assert_eq!(take(&mut registry, &mut reported), []);
     assert_eq!(registry.engines[0].containers.len(), 1, "and is forgotten");
 }
 
@@ -402,7 +406,7 @@ impl World {
         }
     }
 
-    fn step(&mut self, registry: &mut Registry<()>, told: &mut Reported, step: Step) {
+    fn step(&mut self, registry: &mut Registry<()>, reported: &mut Reported, step: Step) {
         match step {
             Step::Start(engine, number) => {
                 self.processes += 1;
@@ -422,7 +426,7 @@ impl World {
             Step::BeginLook => drop(self.begin_look(registry)),
             Step::EndLook(which, works) => self.end_look(registry, which, works),
             Step::HearEnd => self.hear_end(registry),
-            Step::Take => drop(take(registry, told)),
+            Step::Take => drop(take(registry, reported)),
         }
     }
 }
@@ -432,9 +436,9 @@ proptest! {
 
     #[test]
     fn one_list_corrects_the_state_after_any_loss(steps in prop::collection::vec(step(), 0..60)) {
-        let (mut registry, mut told, mut world) = (Registry::new(2), Reported::new(), World::default());
+        let (mut registry, mut reported, mut world) = (Registry::new(2), Reported::new(), World::default());
         for step in steps {
-            world.step(&mut registry, &mut told, step);
+            world.step(&mut registry, &mut reported, step);
         }
         for engine in 0..2 {
             registry.disconnected(engine);
@@ -451,13 +455,13 @@ proptest! {
             }
             world.end_look(&mut registry, 0, true);
         }
-        take(&mut registry, &mut told);
+        take(&mut registry, &mut reported);
         let real: Reported = world
             .running
             .values()
             .map(|(pid, name)| (process(*pid), name.clone()))
             .collect();
-        prop_assert_eq!(told, real);
+        prop_assert_eq!(reported, real);
         for engine in &registry.engines {
             prop_assert_eq!((engine.running, engine.queue.len()), (0, 0));
         }

@@ -245,10 +245,10 @@ async fn a_flood_of_events_delays_real_events_only_briefly() {
     while begun.elapsed() < Duration::from_secs(2) {
         let web = Process::start();
         honest.put(DB, "db", web.pid());
-        let told = Instant::now();
+        let started = Instant::now();
         honest.tell(DB, "start");
         follower.expect("db", &web).await;
-        slowest = slowest.max(told.elapsed());
+        slowest = slowest.max(started.elapsed());
         let id = web.id();
         drop(web);
         assert_eq!(follower.next().await, HeldEvent::Removed(id));

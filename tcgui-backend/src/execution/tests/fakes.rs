@@ -80,7 +80,7 @@ impl TcPort for RecordingPort {
 
     async fn set(&self, claim: &Claim, wanted: Impairment) -> Result<(), PortError> {
         let recorded = Recorded {
-            at: tokio::time::Instant::now().into_std(),
+            at: crate::clock::now(),
             number: claim.number,
             wanted: wanted.clone(),
         };

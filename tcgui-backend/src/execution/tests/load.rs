@@ -1,7 +1,7 @@
 //! Measures many concurrent executions on the real clock: the delay of steps, the time of a stop, and the CPU time.
 //!
 //! `cargo test --release -p tcgui-backend --lib execution::tests::load -- --ignored --nocapture` prints the figures in
-//! docs/scenario-execution.md.
+//! docs/measurements.md.
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -22,7 +22,7 @@ struct Bench {
     key: NetnsKey,
     now: Instant,
     /// The dump under way.
-    order: Option<LookOrder>,
+    request: Option<DumpRequest>,
 }
 
 impl Bench {
@@ -34,30 +34,30 @@ impl Bench {
     /// Tracks a namespace whose links are then known.
     fn named(links: &[Link]) -> (Self, Vec<u64>) {
         let mut bench = Self::of(NetnsKey::Mounted(A));
-        let generations = bench.look(links, &[]);
+        let generations = bench.dump(links, &[]);
         (bench, generations)
     }
 
     fn of(key: NetnsKey) -> Self {
         let now = Instant::now();
-        let mut tracker = Tracker::new(now, SWEEP, Strangers::Ignore);
+        let mut tracker = Tracker::new(now, SWEEP, UnknownNamespaces::Ignore);
         tracker.track(key, Some(name(A, "/run/netns/a")));
         Self {
             tracker,
             key,
             now,
-            order: None,
+            request: None,
         }
     }
 
     /// Begins a dump, handles `events` while it runs, and returns the generations of the links.
-    fn look(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
+    fn dump(&mut self, links: &[Link], events: &[KernelEvent]) -> Vec<u64> {
         self.begin();
-        self.hear(events);
-        self.end(links).expect("the look counts")
+        self.handle(events);
+        self.end(links).expect("the dump counts")
     }
 
-    fn hear(&mut self, events: &[KernelEvent]) {
+    fn handle(&mut self, events: &[KernelEvent]) {
         for event in events {
             self.tracker.kernel(*event, self.now);
         }
@@ -66,9 +66,13 @@ impl Bench {
     /// Begins a dump and returns the id that it uses.
     fn begin(&mut self) -> Option<Nsid> {
         self.now += SWEEP;
-        self.tracker.ring(self.key);
-        let order = self.tracker.next_looks(self.now).pop().expect("it is due");
-        self.order.insert(order).nsid
+        self.tracker.schedule(self.key);
+        let request = self
+            .tracker
+            .next_dumps(self.now)
+            .pop()
+            .expect("a dump is due");
+        self.request.insert(request).nsid
     }
 
     /// Ends the dump under way with the links of the namespace with the id [`ID`].
@@ -77,7 +81,7 @@ impl Bench {
     }
 
     fn end_by(&mut self, id: Nsid, links: &[Link]) -> Option<Vec<u64>> {
-        let answer = self.finish(Ok(Seen {
+        let answer = self.finish(Ok(DumpedLinks {
             nsid: (self.key != NetnsKey::Host).then_some(id),
             links: links.to_vec(),
         }))?;
@@ -87,21 +91,21 @@ impl Bench {
     }
 
     /// Ends the dump under way with an error.
-    fn fail(&mut self, err: LookError) {
+    fn fail(&mut self, err: DumpError) {
         let answer = self.finish(Err(err));
         answer.expect("it is known").result.unwrap_err();
     }
 
-    fn finish(&mut self, result: Result<Seen, LookError>) -> Option<Answer<&'static str>> {
-        let order = self.order.take().expect("a look is under way");
-        let looked = DumpDone {
+    fn finish(&mut self, result: Result<DumpedLinks, DumpError>) -> Option<Answer<&'static str>> {
+        let request = self.request.take().expect("a dump is under way");
+        let done = DumpDone {
             key: self.key,
-            generation: order.generation,
+            generation: request.generation,
             began: self.now,
             cost: Duration::from_micros(1),
             result,
         };
-        self.tracker.looked(self.now, looked)
+        self.tracker.dump_done(self.now, done)
     }
 }
 
@@ -109,7 +113,7 @@ impl Bench {
 fn a_link_gets_a_new_generation_only_after_its_deletion() {
     let mut bench = Bench::new();
     let (v1, v2) = (Link::sample(1, "v1"), Link::sample(2, "v2"));
-    let first = bench.look(&[v1.clone(), v2.clone()], &[]);
+    let first = bench.dump(&[v1.clone(), v2.clone()], &[]);
     assert!(first[0] != first[1] && !first.contains(&0));
     let renamed = Link {
         up: false,
@@ -117,38 +121,38 @@ fn a_link_gets_a_new_generation_only_after_its_deletion() {
         ..Link::sample(1, "z1")
     };
     let changed = KernelEvent::Changed(None);
-    assert_eq!(bench.look(&[renamed, v2.clone()], &[changed]), first);
+    assert_eq!(bench.dump(&[renamed, v2.clone()], &[changed]), first);
     assert_eq!(
-        bench.look(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]),
+        bench.dump(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]),
         first
     );
-    assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[]), first);
+    assert_eq!(bench.dump(&[v1.clone(), v2.clone()], &[]), first);
     let other_address = Link {
         fingerprint: 9,
         ..v1.clone()
     };
-    assert_eq!(bench.look(&[other_address, v2.clone()], &[]), first);
+    assert_eq!(bench.dump(&[other_address, v2.clone()], &[]), first);
     // The event of its deletion may have been lost.
-    let lost = bench.look(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]);
+    let lost = bench.dump(&[v1.clone(), v2.clone()], &[KernelEvent::Lost]);
     assert!(lost[0] > first[1] && lost[1] == first[1], "{lost:?}");
     let first = lost;
     // An event of another namespace.
     let elsewhere = KernelEvent::Deleted(Some(Nsid::from_raw(4)), 1);
-    assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[elsewhere]), first);
+    assert_eq!(bench.dump(&[v1.clone(), v2.clone()], &[elsewhere]), first);
     let deleted = KernelEvent::Deleted(None, 1);
-    let second = bench.look(&[v1.clone(), v2.clone()], &[deleted]);
+    let second = bench.dump(&[v1.clone(), v2.clone()], &[deleted]);
     assert!(second[0] > first[0] && second[1] == first[1], "{second:?}");
-    assert_eq!(bench.look(&[v1.clone(), v2.clone()], &[]), second);
+    assert_eq!(bench.dump(&[v1.clone(), v2.clone()], &[]), second);
     // One dump did not contain it.
-    assert_eq!(bench.look(std::slice::from_ref(&v2), &[]), second[1..]);
-    let third = bench.look(&[v1.clone(), v2.clone()], &[]);
+    assert_eq!(bench.dump(std::slice::from_ref(&v2), &[]), second[1..]);
+    let third = bench.dump(&[v1.clone(), v2.clone()], &[]);
     assert!(third[0] > second[0] && third[1] == second[1], "{third:?}");
     // The kind of a link never changes.
     let dummy = Link {
         kind: Some("dummy".to_owned()),
         ..v1
     };
-    let fourth = bench.look(&[dummy, v2], &[]);
+    let fourth = bench.dump(&[dummy, v2], &[]);
     assert!(fourth[0] > third[0] && fourth[1] == third[1], "{fourth:?}");
 }
 
@@ -156,26 +160,26 @@ fn a_link_gets_a_new_generation_only_after_its_deletion() {
 fn a_deleted_link_is_noticed_after_a_failed_dump() {
     let v1 = [Link::sample(1, "v1")];
     for err in [
-        || LookError::Open(io::ErrorKind::OutOfMemory.into()),
-        || LookError::Gone,
+        || DumpError::Open(io::ErrorKind::OutOfMemory.into()),
+        || DumpError::Gone,
     ] {
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
         bench.fail(err());
-        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
-        assert!(bench.look(&v1, &[])[0] > first[0]);
+        bench.handle(&[KernelEvent::Deleted(Some(ID), 1)]);
+        assert!(bench.dump(&v1, &[])[0] > first[0]);
 
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
-        bench.hear(&[KernelEvent::Deleted(Some(ID), 1)]);
+        bench.handle(&[KernelEvent::Deleted(Some(ID), 1)]);
         bench.fail(err());
-        assert!(bench.look(&v1, &[])[0] > first[0]);
+        assert!(bench.dump(&v1, &[])[0] > first[0]);
 
         // No event arrived in between.
         let (mut bench, first) = Bench::named(&v1);
         bench.begin();
         bench.fail(err());
-        assert_eq!(bench.look(&v1, &[]), first);
+        assert_eq!(bench.dump(&v1, &[]), first);
     }
 }
 
@@ -187,23 +191,23 @@ fn events_lost_during_a_dump_make_the_next_dump_unsure_too() {
         ..v1.clone()
     };
     let mut bench = Bench::new();
-    let first = bench.look(std::slice::from_ref(&v1), &[]);
+    let first = bench.dump(std::slice::from_ref(&v1), &[]);
     // The dump was made before the link was replaced, and the event was lost.
-    assert_eq!(bench.look(&[v1], &[KernelEvent::Lost]), first);
-    let second = bench.look(std::slice::from_ref(&made_anew), &[]);
+    assert_eq!(bench.dump(&[v1], &[KernelEvent::Lost]), first);
+    let second = bench.dump(std::slice::from_ref(&made_anew), &[]);
     assert!(second[0] > first[0]);
     // After a failed dump the state is still unsure.
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     bench.begin();
-    bench.fail(LookError::Open(io::ErrorKind::OutOfMemory.into()));
-    let third = bench.look(&[Link::sample(1, "v1")], &[]);
+    bench.fail(DumpError::Open(io::ErrorKind::OutOfMemory.into()));
+    let third = bench.dump(&[Link::sample(1, "v1")], &[]);
     assert!(third[0] > second[0]);
     // No event was lost since the last dump began.
-    assert_eq!(bench.look(&[made_anew], &[]), third);
+    assert_eq!(bench.dump(&[made_anew], &[]), third);
 }
 
 #[test]
-fn missed_events_make_the_next_dump_unsure() {
+fn after_missed_events_a_changed_link_gets_a_new_generation() {
     let v1 = Link::sample(1, "v1");
     let made_anew = Link {
         fingerprint: 9,
@@ -212,12 +216,12 @@ fn missed_events_make_the_next_dump_unsure() {
     let (mut bench, first) = Bench::named(&[v1]);
     // Missed before a dump, or during one.
     bench.tracker.missed_events(bench.key);
-    let second = bench.look(std::slice::from_ref(&made_anew), &[]);
+    let second = bench.dump(std::slice::from_ref(&made_anew), &[]);
     assert!(second[0] > first[0]);
     assert_eq!(bench.begin(), Some(ID));
     bench.tracker.missed_events(bench.key);
     assert_eq!(bench.end(std::slice::from_ref(&made_anew)), None);
-    assert!(bench.look(&[Link::sample(1, "v1")], &[])[0] > second[0]);
+    assert!(bench.dump(&[Link::sample(1, "v1")], &[])[0] > second[0]);
 }
 
 #[test]
@@ -225,11 +229,11 @@ fn a_deleted_link_is_noticed_right_after_lost_events() {
     let v1 = [Link::sample(1, "v1")];
     let deleted = KernelEvent::Deleted(Some(ID), 1);
     let (mut bench, first) = Bench::named(&v1);
-    bench.hear(&[KernelEvent::Lost, deleted]);
-    let second = bench.look(&v1, &[]);
+    bench.handle(&[KernelEvent::Lost, deleted]);
+    let second = bench.dump(&v1, &[]);
     assert!(second[0] > first[0]);
-    bench.hear(&[KernelEvent::Lost]);
-    let third = bench.look(&v1, &[deleted]);
+    bench.handle(&[KernelEvent::Lost]);
+    let third = bench.dump(&v1, &[deleted]);
     assert!(third[0] > second[0]);
 }
 
@@ -241,52 +245,52 @@ fn another_namespace_with_the_same_key_has_new_generations() {
     // The kernel may give the id to the next namespace.
     for next in [ID, other] {
         let (mut bench, first) = Bench::named(&v1);
-        bench.hear(&[removed]);
+        bench.handle(&[removed]);
         bench.begin();
         let second = bench.end_by(next, &v1).unwrap();
         assert!(second[0] > first[0], "{next:?}");
     }
     // The event of its deletion was lost.
     let (mut bench, first) = Bench::named(&v1);
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     assert_eq!(bench.begin(), None, "the id may be that of another one");
     let second = bench.end_by(other, &v1).unwrap();
     assert!(second[0] > first[0]);
     // The kernel returns `EINVAL` for the id.
     bench.begin();
-    bench.fail(LookError::StaleId);
+    bench.fail(DumpError::StaleId);
     assert_eq!(bench.begin(), None);
     let third = bench.end_by(other, &v1).unwrap();
     assert!(third[0] > second[0]);
 }
 
 #[test]
-fn a_dump_by_an_id_that_was_removed_meanwhile_is_repeated() {
+fn a_dump_by_an_id_that_was_removed_during_it_is_repeated() {
     let (a, b) = ([Link::sample(1, "v1")], [Link::sample(1, "v2")]);
     for event in [KernelEvent::NsidRemoved(ID), KernelEvent::Lost] {
         let (mut bench, _) = Bench::named(&a);
         bench.tracker.refresh(bench.key, "client");
         assert_eq!(bench.begin(), Some(ID));
-        bench.hear(&[event]);
+        bench.handle(&[event]);
         // The id now belongs to another namespace, which has these links.
         assert_eq!(bench.end(&b), None, "{event:?}");
         assert_eq!(bench.begin(), None, "{event:?}");
-        let answer = bench.finish(Ok(Seen {
+        let answer = bench.finish(Ok(DumpedLinks {
             nsid: Some(Nsid::from_raw(5)),
             links: a.to_vec(),
         }));
-        let answer = answer.expect("the look counts");
+        let answer = answer.expect("the dump counts");
         assert_eq!(answer.waiters, ["client"], "{event:?}");
         assert_eq!(answer.result.unwrap().links[0].ifname, "v1", "{event:?}");
     }
     // The id was given and removed during the dump.
     let mut bench = Bench::of(NetnsKey::Mounted(A));
     assert_eq!(bench.begin(), None);
-    bench.hear(&[KernelEvent::NsidRemoved(ID)]);
+    bench.handle(&[KernelEvent::NsidRemoved(ID)]);
     assert_eq!(bench.end(&b), None);
     assert_eq!(bench.begin(), None);
     // Lost events do not prevent a dump from being accepted.
-    bench.hear(&[KernelEvent::Lost]);
+    bench.handle(&[KernelEvent::Lost]);
     assert!(bench.end(&a).is_some());
 }
 
@@ -307,9 +311,9 @@ async fn a_link_recreated_quickly_gets_a_new_generation() {
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
         let observer = ids.then(|| Observer::open().unwrap());
-        let looks = Rtnetlink::open_from(observer, 1).unwrap();
-        let kernel = KernelLinks::open(looks, files, sockets.clone()).unwrap();
-        let (handle, _events, task) = open(kernel, SWEEP, Strangers::Ignore);
+        let dumps = Rtnetlink::open_from(observer, 1).unwrap();
+        let kernel = KernelLinks::open(dumps, files, sockets.clone()).unwrap();
+        let (handle, _events, task) = open(kernel, SWEEP, UnknownNamespaces::Ignore);
         tokio::spawn(task.run(CancellationToken::new()));
         let holder = HeldNetns::new();
         let netns_ref = NetnsRef::Process(holder.id());
@@ -319,8 +323,8 @@ async fn a_link_recreated_quickly_gets_a_new_generation() {
         let make = "link add d0 index 7 address 02:00:00:00:00:07 type veth peer name p0 index 8";
         ip(pid, make);
         let d0 = async || {
-            let looked = timeout(SOON, handle.refresh(key)).await.expect("in time");
-            let links = looked.unwrap().links;
+            let done = timeout(SOON, handle.refresh(key)).await.expect("in time");
+            let links = done.unwrap().links;
             let link = links.iter().find(|link| link.ifindex == 7);
             link.expect("it is there").clone()
         };

@@ -24,9 +24,9 @@ impl Real {
         let observer = ids.then(|| Observer::open().unwrap());
         let files = NetnsFiles::new().unwrap();
         let sockets = NetnsSockets::new(Rtnetlink::open(1).unwrap(), files, 1);
-        let looks = Rtnetlink::open_from(observer.clone(), 1).unwrap();
-        let kernel = KernelLinks::open(looks, files, sockets.clone()).unwrap();
-        let (handle, events, task) = open(kernel, SWEEP, Strangers::Ignore);
+        let dumps = Rtnetlink::open_from(observer.clone(), 1).unwrap();
+        let kernel = KernelLinks::open(dumps, files, sockets.clone()).unwrap();
+        let (handle, events, task) = open(kernel, SWEEP, UnknownNamespaces::Ignore);
         let stop = CancellationToken::new();
         tokio::spawn(task.run(stop.clone()));
         Self {
@@ -53,10 +53,10 @@ impl Real {
         let wait = async {
             while let Some(event) = self.events.recv().await {
                 if let InterfacesEvent::Links {
-                    key: rung,
+                    key: reported,
                     snapshot,
                 } = event
-                    && rung == key
+                    && reported == key
                     && snapshot.links.iter().map(|link| &link.ifname).eq(expected)
                 {
                     return;
@@ -71,7 +71,8 @@ impl Real {
     async fn is_unreadable(&mut self, key: NetnsKey) {
         let wait = async {
             while let Some(event) = self.events.recv().await {
-                if matches!(event, InterfacesEvent::Unreadable { key: rung } if rung == key) {
+                if matches!(event, InterfacesEvent::Unreadable { key: reported } if reported == key)
+                {
                     return;
                 }
             }
@@ -132,7 +133,7 @@ async fn a_namespace_is_tracked_through_a_process_until_that_ends() {
         real.handle.untrack(key, netns_ref).await;
         real.sockets.forget(key);
         let gone = real.handle.refresh(key).await.unwrap_err();
-        assert!(matches!(*gone, LookError::Gone), "{gone}");
+        assert!(matches!(*gone, DumpError::Gone), "{gone}");
     }
 }
 

@@ -265,11 +265,11 @@ async fn a_thousand_files_are_read_quickly() {
         let text = text.replace("fast-degradation", &format!("s{index}"));
         fs::write(root.path().join(format!("scenarios/{index}.json5")), text).unwrap();
     }
-    let mut desk = LibraryStore::new(config(root.path()));
+    let mut store = LibraryStore::new(config(root.path()));
     let mut best = Duration::MAX;
     for _ in 0..5 {
         let began = std::time::Instant::now();
-        assert_eq!(desk.read().scenarios.len(), 1006);
+        assert_eq!(store.read().scenarios.len(), 1006);
         best = best.min(began.elapsed());
     }
     let limit = if cfg!(debug_assertions) { 4000 } else { 200 };

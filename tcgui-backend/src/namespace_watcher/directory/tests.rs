@@ -62,7 +62,7 @@ fn hint(name: &str) -> Hints {
 fn a_placeholder_is_added_when_it_becomes_a_namespace() {
     let now = Instant::now();
     let mut directory = swept(now, &[]);
-    directory.ring(hint("x"));
+    directory.apply_hints(hint("x"));
     assert_eq!(
         directory.next_look(now),
         Look {
@@ -78,7 +78,7 @@ fn a_placeholder_is_added_when_it_becomes_a_namespace() {
         "it is looked at again soon"
     );
 
-    directory.ring_mount_table(now, true);
+    directory.mount_table_changed(now, true);
     let look = directory.next_look(now);
     assert_eq!(
         look,
@@ -173,7 +173,7 @@ fn the_directory_appears_before_its_names_and_vanishes_after_them() {
 fn a_failed_sweep_changes_nothing_and_is_retried() {
     let now = Instant::now();
     let mut directory = swept(now, &[("x", network(1))]);
-    directory.ring(Hints {
+    directory.apply_hints(Hints {
         sweep: true,
         ..Hints::default()
     });
@@ -219,7 +219,7 @@ fn a_look_during_a_sweep_is_newer_than_the_sweep() {
 fn a_sweep_is_delayed_after_an_event_but_only_once() {
     let now = Instant::now();
     let mut directory = swept(now, &[]);
-    directory.ring_mount_table(now, true);
+    directory.mount_table_changed(now, true);
     assert!(directory.yield_sweep(now));
     assert!(!directory.next_look(now).sweep);
     assert_eq!(directory.wake_at(), now + AFTER_EVENT);
@@ -239,17 +239,17 @@ fn a_sweep_of_many_waits_for_the_name_but_only_once() {
         .map(|name| (name.as_str(), network(1)))
         .collect();
     let mut directory = swept(now, &entries);
-    directory.ring_mount_table(now, true);
+    directory.mount_table_changed(now, true);
     assert!(!directory.next_look(now).sweep);
     assert_eq!(directory.wake_at(), now + NAME_FOLLOWS);
     let later = now + NAME_FOLLOWS;
-    directory.ring_mount_table(later, true);
+    directory.mount_table_changed(later, true);
     assert!(directory.next_look(later).sweep, "not without limit");
 
     let mut directory = swept(now, &entries);
     assert!(!directory.yield_sweep(now), "none is wanted");
-    directory.ring_mount_table(now, true);
-    directory.ring(hint("n0"));
+    directory.mount_table_changed(now, true);
+    directory.apply_hints(hint("n0"));
     let look = directory.next_look(now);
     assert!(!look.sweep && look.names == ["n0"]);
     directory.observe_entry(now, "n0".into(), Entry::Absent);
@@ -259,7 +259,7 @@ fn a_sweep_of_many_waits_for_the_name_but_only_once() {
     assert_eq!(directory.wake_at(), now + AFTER_EVENT + all);
 
     let mut directory = swept(now, &entries);
-    directory.ring_mount_table(now, false);
+    directory.mount_table_changed(now, false);
     assert!(directory.next_look(now).sweep, "names are not reported");
 }
 
@@ -269,7 +269,7 @@ fn sweeps_are_spaced_by_their_cost_and_repeated_by_the_fallback() {
     let mut directory = Directory::new(now, SWEEP);
     let end = now + Duration::from_millis(2);
     directory.observe_directory(now, end, Some(Vec::new()), &HashSet::new());
-    directory.ring_mount_table(now, true);
+    directory.mount_table_changed(now, true);
     assert!(!directory.next_look(end).sweep);
     assert_eq!(directory.wake_at(), end + Duration::from_millis(20));
     assert!(directory.next_look(end + Duration::from_millis(20)).sweep);
@@ -296,7 +296,7 @@ fn replaced_junk_is_pending_again() {
         now - start
     );
     assert_eq!(directory.take_given_up(), ["junk"]);
-    directory.ring(hint("junk"));
+    directory.apply_hints(hint("junk"));
     assert_eq!(directory.next_look(now).names, ["junk"]);
     directory.observe_entry(now, "junk".into(), Entry::Plain);
     assert!(
@@ -338,9 +338,9 @@ enum Happening {
     RemoveDirectory,
     MakeDirectory,
     /// The doorbell of this name reports an event, with or without a change.
-    RingName(u8),
-    RingMountTable,
-    RingRescan,
+    NameEvent(u8),
+    MountTableChanged,
+    EventsLost,
     /// The actor does the looks that are due after this many milliseconds.
     Look(u64),
     /// The consumer takes this many events.
@@ -358,9 +358,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         4 => (0..5_u8, entry).prop_map(|(name, entry)| Happening::Set(name, entry)),
         1 => Just(Happening::RemoveDirectory),
         1 => Just(Happening::MakeDirectory),
-        2 => (0..5_u8).prop_map(Happening::RingName),
-        1 => Just(Happening::RingMountTable),
-        1 => Just(Happening::RingRescan),
+        2 => (0..5_u8).prop_map(Happening::NameEvent),
+        1 => Just(Happening::MountTableChanged),
+        1 => Just(Happening::EventsLost),
         3 => (0..200_u64).prop_map(Happening::Look),
         2 => (0..4_usize).prop_map(Happening::Take),
     ]
@@ -455,10 +455,10 @@ proptest! {
                 Happening::Set(..) => {}
                 Happening::RemoveDirectory => world = World::default(),
                 Happening::MakeDirectory => world.exists = true,
-                Happening::RingName(name) => directory.ring(hint(&name.to_string())),
-                Happening::RingMountTable => directory.ring_mount_table(now, true),
-                Happening::RingRescan => {
-                    directory.ring(Hints { sweep: true, ..Hints::default() });
+                Happening::NameEvent(name) => directory.apply_hints(hint(&name.to_string())),
+                Happening::MountTableChanged => directory.mount_table_changed(now, true),
+                Happening::EventsLost => {
+                    directory.apply_hints(Hints { sweep: true, ..Hints::default() });
                 }
                 Happening::Look(pause) => {
                     now += Duration::from_millis(pause);

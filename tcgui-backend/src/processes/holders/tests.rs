@@ -31,7 +31,7 @@ fn the_oldest_process_is_the_holder_of_a_namespace() {
     holders.observe_all(vec![new.clone(), twin, old.clone()]);
     assert_eq!(events(&mut holders), [added(&old)]);
     assert!(!holders.has_events() && !holders.in_doubt());
-    assert_eq!(holders.reported(), HashSet::from([90]));
+    assert_eq!(holders.reported_pids(), HashSet::from([90]));
 }
 
 #[test]
@@ -144,9 +144,9 @@ fn the_number_of_reported_namespaces_is_limited() {
     for _ in 0..3 {
         holders.observe_all(many[5..].to_vec());
     }
-    let told = events(&mut holders);
+    let reported = events(&mut holders);
     assert!(!holders.beyond_limit());
-    assert_eq!(told.len(), 10, "{told:?}");
+    assert_eq!(reported.len(), 10, "{reported:?}");
 }
 
 /// A machine with a few processes, whose process ids and inode numbers are reused as soon as possible.
@@ -229,12 +229,12 @@ struct Consumer {
 }
 
 impl Consumer {
-    fn saw(&mut self, process: &Process, world: &World) {
+    fn observe(&mut self, process: &Process, world: &World) {
         let (_, netns) = world.processes[&process.id.pid()];
         self.numbers.insert(process.id, netns);
     }
 
-    fn hear(&mut self, event: &HeldEvent, world: &World) {
+    fn handle(&mut self, event: &HeldEvent, world: &World) {
         match event {
             HeldEvent::Added(holder) => {
                 let of_inode = self.holders.entry(holder.id.inode()).or_default();
@@ -307,18 +307,18 @@ impl Run {
             Step::LookAt(pid) => {
                 let seen = self.world.look(pid);
                 seen.iter()
-                    .for_each(|process| self.consumer.saw(process, &self.world));
+                    .for_each(|process| self.consumer.observe(process, &self.world));
                 self.holders.observe(pid, seen);
             }
             Step::LookAtAll => {
                 let seen = self.world.look_at_all();
                 seen.iter()
-                    .for_each(|process| self.consumer.saw(process, &self.world));
+                    .for_each(|process| self.consumer.observe(process, &self.world));
                 self.holders.observe_all(seen);
             }
             Step::TellEnds => {
-                let told = self.consumer.holders.values().flatten();
-                for (id, _) in told {
+                let reported = self.consumer.holders.values().flatten();
+                for (id, _) in reported {
                     let now = self.world.processes.get(&id.pid());
                     if now.is_none_or(|(started, _)| *started != id.started()) {
                         self.holders.ended(*id);
@@ -339,7 +339,7 @@ impl Run {
     fn deliver(&mut self, count: usize) {
         for _ in 0..count {
             match self.holders.next_event() {
-                Some(event) => self.consumer.hear(&event, &self.world),
+                Some(event) => self.consumer.handle(&event, &self.world),
                 None => return assert!(!self.holders.has_events()),
             }
         }
@@ -357,14 +357,14 @@ impl Run {
                 *oldest = process.id;
             }
         }
-        let told = self.consumer.holders.into_iter();
-        let told: BTreeMap<_, _> = told
+        let reported = self.consumer.holders.into_iter();
+        let reported: BTreeMap<_, _> = reported
             .map(|(inode, ids)| {
                 assert_eq!(ids.len(), 1, "{ids:?}");
                 (inode, ids[0].0)
             })
             .collect();
-        assert_eq!(told, expected);
+        assert_eq!(reported, expected);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The daemon is killed at any moment, again and again: what should be gone is, what should stay does.
+//! The daemon is killed repeatedly at random moments. Ended changes must be restored, and permanent changes must stay.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,16 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, wait_for};
 use tcgui_tests::{lab_test, measure};
 
-use super::inside::{delay, delay_request, leases, root, started_with_pair};
+use super::inside::{delay, delay_request, leases};
+use crate::pair::{root, started_with_pair};
 
-/// How many crashes; `scripts/crashes.sh` sets it.
+/// Variable with the number of crashes. `scripts/crashes.sh` sets it.
 const CRASHES: &str = "TCGUI_CRASHES";
-/// The same when nothing is said.
+/// The number of crashes without the variable.
 const FEW: u64 = 20;
-/// What has a short time to live is over by the time the daemon runs again, or soon after.
+/// A short lifetime ends before the daemon runs again, or soon after.
 const SHORT_MS: u64 = 700;
-/// What has a long one stays for all of the test.
+/// A long lifetime lasts longer than the test.
 const LONG_MS: u64 = 24 * 3600 * 1000;
 /// The daemon is killed within this time after the last request was sent.
 const MOMENTS_MS: usize = 120;
@@ -30,12 +31,12 @@ pub(crate) fn count() -> anyhow::Result<u64> {
     Ok(random::number(CRASHES)?.unwrap_or(FEW))
 }
 
-/// What is known of one interface: delays in ms, 0 without a netem.
+/// The expected state of one interface: delays in ms, 0 without a netem.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// What is there without a lease.
+    /// The delay without a lease.
     base: u64,
-    /// What is there under a long lease.
+    /// The delay under a long lease.
     leased: Option<u64>,
 }
 
@@ -45,7 +46,7 @@ impl Known {
     }
 }
 
-/// What may be there once everything short is over.
+/// Waits until the delay of the kernel is one of the possible ones, and returns that state.
 fn settled(at: (&str, &str), possible: &[Known], seed: u64) -> anyhow::Result<Known> {
     let delay_there = || -> anyhow::Result<u64> {
         let root = root(at)?;
@@ -66,7 +67,7 @@ fn settled(at: (&str, &str), possible: &[Known], seed: u64) -> anyhow::Result<Kn
     Ok(find(there).unwrap_or_default())
 }
 
-/// One life of the daemon: something that is answered, then something that may not be.
+/// One run of the daemon: requests that are answered, then one that may not be.
 fn live(
     scene: &mut Scene,
     random: &mut Random,
@@ -74,7 +75,7 @@ fn live(
     number: &mut u64,
 ) -> anyhow::Result<[Vec<Known>; 2]> {
     let mut next = || {
-        // The kernel counts in ns, `tc` prints what is below 1 s in ms.
+        // The kernel counts in ns, and `tc` prints delays below 1 s in ms.
         *number = *number % 900 + 1;
         *number
     };
@@ -109,7 +110,7 @@ fn live(
             leased: None,
         };
         if random.below(4) == 0 {
-            // Whatever it has done is taken back, and what it found goes on.
+            // The scenario is restored, and a lease that it suspended continues.
             let (namespace, interface) = INTERFACES[which];
             let start = json!({"Start": {"scenario_id": "mobile-degradation",
                 "namespace": namespace, "interface": interface}});
@@ -133,7 +134,7 @@ fn live(
     Ok(possible)
 }
 
-/// Asks, and does not wait for the answer, which may never come.
+/// Sends a request and does not wait for the reply, which may never arrive.
 fn ask_and_go(scene: &Scene, queryable: &str, request: &Value) -> anyhow::Result<()> {
     let key = format!("tcgui/default/query/{queryable}");
     let asked = scene
@@ -143,7 +144,7 @@ fn ask_and_go(scene: &Scene, queryable: &str, request: &Value) -> anyhow::Result
     Ok(())
 }
 
-/// A short lease goes on with what was there before a long one, which is then over, too.
+/// Returns the state after a short lease that replaced a long one: the end of the short lease ends the long one too.
 fn without_lease(possible: &[Known]) -> Known {
     let last = possible.last().copied().unwrap_or_default();
     Known {

@@ -20,7 +20,7 @@ const NAMESPACES: [&str; 2] = ["blue", "green"];
 const NAMES: [&str; 4] = ["x0", "y0", "z0", "w0"];
 const INDEXES: [usize; 3] = [1071, 1072, 1073];
 
-/// Returns the links of the history that a namespace has: name and whether a netem is at the root.
+/// Returns the links of a namespace: their names, and whether a netem is at the root.
 fn links(namespace: &str) -> anyhow::Result<BTreeMap<String, bool>> {
     let listed = ip(namespace, "-j link show")?;
     let listed: Value = serde_json::from_str(&listed)?;
@@ -33,7 +33,7 @@ fn links(namespace: &str) -> anyhow::Result<BTreeMap<String, bool>> {
     Ok(links.filter_map(link).collect())
 }
 
-/// Does one thing to a link. What does not fit is refused by the kernel, which does not matter.
+/// Makes one random change to a link. The kernel may refuse it, which does not matter.
 fn happen(random: &mut Random, scene: &Scene) -> anyhow::Result<()> {
     let namespace = random.pick(&NAMESPACES);
     let other = NAMESPACES[usize::from(namespace == NAMESPACES[0])];
@@ -67,7 +67,7 @@ fn happen(random: &mut Random, scene: &Scene) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Renames a link, or deletes it, and makes another one with its name and index.
+/// Renames or deletes a link, and creates another one with its name and index.
 fn change_unseen(random: &mut Random, namespace: &str, name: &str) {
     let index = random.pick(&INDEXES);
     let line = match random.below(2) {
@@ -75,13 +75,13 @@ fn change_unseen(random: &mut Random, namespace: &str, name: &str) {
         _ => format!("link del {name}"),
     };
     let made = format!("link add {name} index {index} type veth peer name p{index}");
-    // What does not fit is refused by the kernel.
+    // The kernel may refuse this.
     for line in [line, made, format!("link del v{index}")] {
         ip(namespace, &line).ok();
     }
 }
 
-/// Returns where scenarios run.
+/// Returns the interfaces on which scenarios run.
 fn active(scene: &Scene) -> anyhow::Result<Vec<(String, String)>> {
     let reply = execution(scene, &json!("ListActive"))?;
     let all = reply["ActiveExecutions"]["executions"].as_array();
@@ -93,7 +93,7 @@ fn active(scene: &Scene) -> anyhow::Result<Vec<(String, String)>> {
     Ok(all.filter_map(at).collect())
 }
 
-/// Returns what is wrong after everything has settled.
+/// Returns the first error in the state after all work is done.
 fn wrong(scene: &Scene) -> anyhow::Result<Vec<String>> {
     let mut wrong = Vec::new();
     let active = active(scene)?;
@@ -149,8 +149,8 @@ lab_test!(
             for _ in 0..12 {
                 happen(&mut random, scene)?;
             }
-            // Links change while the daemon sees nothing, and steps are due when it goes on. It is not stopped for so long
-            // that clients take it for dead.
+            // Links change while the daemon is stopped, and steps are due when it continues. The stop is too short for clients to
+            // notice it.
             scene.daemon()?.signal(Signal::SIGSTOP)?;
             for _ in 0..2 {
                 let namespace = random.pick(&NAMESPACES);

@@ -1,4 +1,4 @@
-//! Links that are renamed, made anew, or out of sight: executions and leases are about the link, not about its name.
+//! Links that are renamed, created again or in a lost namespace. Executions and leases follow the link, not its name.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -16,9 +16,9 @@ use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, patience, wait_for};
 use tcgui_tests::{lab_test, netns};
 
-use super::inside::{delay, delay_request, leases, restores, root, short_ms, started_with_pair};
+use super::inside::{delay, delay_request, leases, restores, short_ms};
+use crate::pair::{FAR, root, started_with_pair};
 
-const FAR: (&str, &str) = ("blue", "far");
 const LONG: Kind = Kind::Lasting(Duration::from_secs(400));
 
 /// Stores a scenario that alternates between delays of 40 ms and 80 ms.
@@ -72,7 +72,7 @@ fn started(scene: &Scene) -> anyhow::Result<()> {
     root_has(FAR, "delay 40ms", true)
 }
 
-/// Waits until the root of an interface is, or is not, what the text says.
+/// Waits until the root qdisc of an interface contains the text, or does not.
 fn root_has(at: (&str, &str), text: &str, there: bool) -> anyhow::Result<()> {
     let what = format!("{text} is at {at:?}: {there}");
     let is = |root: &anyhow::Result<String>| {
@@ -81,7 +81,7 @@ fn root_has(at: (&str, &str), text: &str, there: bool) -> anyhow::Result<()> {
     wait_for(&what, SOON, || root(at), is)?.map(drop)
 }
 
-/// The root stays without a netem for some steps of the scenario.
+/// Checks that the root stays without a netem for some steps of the scenario.
 fn stays_clean(at: (&str, &str)) -> anyhow::Result<()> {
     let period = Duration::from_secs(3) * patience().min(2);
     holds_for(
@@ -96,10 +96,10 @@ fn no_lease_is_left() -> anyhow::Result<()> {
     wait_for("no lease is left", SOON, leases, |left| *left == 0).map(drop)
 }
 
-/// Keys and what was published there, in order of arrival.
+/// Keys and their samples, in order of arrival.
 type Samples = Mutex<Vec<(String, Value)>>;
 
-/// Every sample under a key of this backend.
+/// Records every sample under a key of this backend.
 fn record(client: &Client, keys: &str) -> anyhow::Result<Arc<Samples>> {
     use zenoh::Wait;
     let heard = Arc::new(Samples::default());
@@ -118,12 +118,12 @@ fn record(client: &Client, keys: &str) -> anyhow::Result<Arc<Samples>> {
     Ok(heard)
 }
 
-/// What was heard last of each key.
+/// Returns the last sample of each key.
 fn last(heard: &Samples) -> BTreeMap<String, Value> {
     heard.lock().unwrap().iter().cloned().collect()
 }
 
-/// A veth whose far end is made anew with the same name, index and address.
+/// Creates a veth pair whose far end can be created again with the same name, index and address.
 fn remade_pair(namespace: &str) -> anyhow::Result<()> {
     netns::ip_line(&format!(
         "link add near index 70 type veth peer name far index 71 address 02:00:00:00:00:71 netns {namespace}"
@@ -198,7 +198,7 @@ lab_test!(
                 it.as_ref().is_ok_and(|it| *it == 0)
             })??;
         }
-        // The link that has the name now is another one.
+        // Another link has the name now.
         attribute(scene, FAR, "is_up", false)?;
         let reply = stop(scene, FAR)?;
         ensure!(reply == json!({"Stopped": {"success": false}}), "{reply}");
@@ -210,7 +210,7 @@ lab_test!(
         ensure!(reply == json!({"Stopped": {"success": true}}), "{reply}");
         root_has(far2, "netem", false)?;
         no_lease_is_left()?;
-        // A lease ends on its link, whatever that is called.
+        // A lease ends on its link, whatever name the link has.
         delay(scene, far2, 50, &json!({ "ttl_ms": short_ms() }))?;
         ip("blue", "link set far2 down")?;
         ip("blue", "link set far2 name far3")?;
@@ -237,7 +237,7 @@ lab_test!(
             }
             remake()?;
             if is_stopped {
-                // A step is due by then, and nobody carries it out.
+                // A step is due during this time, and must not be carried out.
                 let period = Duration::from_secs(1);
                 holds_for(
                     "it is clean",
@@ -284,7 +284,7 @@ lab_test!(
         scene.start_daemon::<&str>(&[])?;
         root_has(FAR, "netem", false)?;
         no_lease_is_left()?;
-        // Another link, with a netem of somebody else.
+        // Another link, with the netem of another program.
         delay(scene, FAR, 50, &short)?;
         scene.take_daemon()?.crash()?;
         remake()?;
@@ -297,7 +297,7 @@ lab_test!(
     }
 );
 
-/// A process that stays in a namespace when its name is gone.
+/// A process that stays in a namespace whose name is removed.
 fn inhabitant(namespace: &str) -> anyhow::Result<Companion> {
     let line = format!("netns exec {namespace} sleep 1000");
     let companion = Companion::start(Command::new("ip").args(line.split_whitespace()))?;
@@ -310,7 +310,7 @@ fn inhabitant(namespace: &str) -> anyhow::Result<Companion> {
     Ok(companion)
 }
 
-/// The root qdisc of the far end in the namespace of a process.
+/// Returns the root qdisc of the far end in the namespace of a process.
 fn root_beside(companion: &Companion) -> anyhow::Result<String> {
     let target = format!("--target={}", companion.pid());
     run(Command::new("nsenter").args([&target, "--net", "tc", "qdisc", "show", "dev", "far"]))
@@ -335,7 +335,7 @@ lab_test!(
         netns::del("blue")?;
         is_clean_beside(&inside)?;
         no_lease_is_left()?;
-        // A scenario is no other case.
+        // The same for a scenario.
         netns::attach("blue", inside.pid())?;
         attribute(scene, FAR, "is_up", true)?;
         started(scene)?;
@@ -349,7 +349,7 @@ lab_test!(
             || root_beside(&inside),
             |root| root.as_ref().is_ok_and(|root| !root.contains("netem")),
         )?;
-        // Without a daemon nobody sees that the name goes. It comes back as another one.
+        // The name is removed while no daemon runs. Later the namespace gets another name.
         netns::attach("blue", inside.pid())?;
         attribute(scene, FAR, "is_up", true)?;
         delay(scene, FAR, 50, &json!({ "ttl_ms": short_ms() }))?;
@@ -359,7 +359,7 @@ lab_test!(
         scene.start_daemon::<&str>(&[])?;
         is_clean_beside(&inside)?;
         no_lease_is_left()?;
-        // By hand, too.
+        // The same with the command `restore`.
         attribute(scene, ("green", "far"), "is_up", true)?;
         delay(scene, ("green", "far"), 50, &long)?;
         scene.take_daemon()?.crash()?;

@@ -1,4 +1,4 @@
-//! Leases that end, configurations that are restored, and those that are left alone.
+//! Leases that end, and configurations that are restored or left unchanged.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -10,37 +10,22 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::{Value, json};
 use tcgui_tests::daemon;
-use tcgui_tests::links::{attribute, ip};
+use tcgui_tests::links::attribute;
 use tcgui_tests::process::{bound_to_parent, run};
 use tcgui_tests::scene::{SOON, Scene};
 use tcgui_tests::wait::{holds_for, patience, wait_for};
 use tcgui_tests::{lab_test, netns};
 
-const STATE: &str = "/var/lib/tcgui";
-const FAR: (&str, &str) = ("blue", "far");
+use crate::pair::{FAR, pair, root, started_with_pair, tc};
 
-/// Lifetime of a change that is to end during a test, in ms. The commands of the test have to run before that.
+const STATE: &str = "/var/lib/tcgui";
+
+/// Returns the lifetime in ms of a change that ends during a test. The commands of the test must run before the end.
 pub(crate) fn short_ms() -> u64 {
     1500 * u64::from(patience().min(3))
 }
 
-/// `tc` for the host's namespace (`default`) or a named one.
-fn tc(namespace: &str, line: &str) -> anyhow::Result<String> {
-    let mut command = Command::new("tc");
-    if namespace != "default" {
-        command.args(["-n", namespace]);
-    }
-    run(command.args(line.split_whitespace()))
-}
-
-/// The root qdisc of an interface, as `tc` prints it.
-pub(crate) fn root((namespace, interface): (&str, &str)) -> anyhow::Result<String> {
-    let listed = tc(namespace, &format!("qdisc show dev {interface}"))?;
-    let root = listed.lines().find(|line| line.contains(" root "));
-    Ok(root.unwrap_or_default().to_owned())
-}
-
-/// Asks for a delay of so many ms; `more` are members of the request beside the operation.
+/// Requests a delay in ms. `more` contains further members of the request.
 pub(crate) fn delay_request((namespace, interface): (&str, &str), ms: u64, more: &Value) -> Value {
     let operation = match ms {
         0 => json!("Remove"),
@@ -78,7 +63,7 @@ fn refused(scene: &Scene, more: &Value, kind: &str, word: &str) -> anyhow::Resul
     Ok(())
 }
 
-/// Waits until the root is, or is not, what the text says.
+/// Waits until the root qdisc contains the text, or does not.
 fn wait_root(text: &str, there: bool) -> anyhow::Result<String> {
     wait_for(
         &format!("{text} is there: {there}"),
@@ -88,7 +73,7 @@ fn wait_root(text: &str, there: bool) -> anyhow::Result<String> {
     )?
 }
 
-/// Nothing happens until what would have ended has.
+/// Checks that the root contains the text until after the end of a short lifetime.
 fn wait_out(text: &str) -> anyhow::Result<()> {
     let period = Duration::from_millis(short_ms() + 500);
     holds_for(
@@ -99,24 +84,7 @@ fn wait_out(text: &str) -> anyhow::Result<()> {
     )
 }
 
-/// A veth from the host into a new namespace, both ends up: `near` and `far`.
-pub(crate) fn pair(namespace: &str) -> anyhow::Result<()> {
-    netns::add(namespace)?;
-    netns::ip_line(&format!(
-        "link add near type veth peer name far netns {namespace}"
-    ))?;
-    ip("default", "link set near up")?;
-    ip(namespace, "link set far up")?;
-    Ok(())
-}
-
-pub(crate) fn started_with_pair(scene: &mut Scene) -> anyhow::Result<()> {
-    pair("blue")?;
-    scene.start()?;
-    attribute(scene, FAR, "is_up", true)
-}
-
-/// How many leases are on disk.
+/// Returns the number of leases on disk.
 pub(crate) fn leases() -> usize {
     let listed = fs::read_dir(Path::new(STATE).join("leases"));
     let names = listed.into_iter().flatten().flatten();
@@ -158,16 +126,16 @@ lab_test!(
                 .is_some_and(|it| it["has_tc"] == false)
         })?;
         ensure!(leases() == 0, "the lease is left on disk");
-        // What was there before is a netem of the administrator, and has its handle again.
+        // The netem of the administrator is restored with its handle.
         tc("blue", "qdisc add dev far root handle 5: netem delay 30ms")?;
         delay(scene, FAR, 41, &short)?;
         wait_root("netem 5: root", true)?;
         ensure!(root(FAR)?.contains("delay 30ms"), "{}", root(FAR)?);
-        // Ours, without an end: it is there again after one with an end.
+        // A change without an end is restored after one with an end.
         delay(scene, FAR, 42, &Value::Null)?;
         delay(scene, FAR, 43, &short)?;
         wait_root("delay 42ms", true)?;
-        // And what is applied without an end meanwhile stays.
+        // A change without an end that replaces one with an end stays.
         delay(scene, FAR, 44, &short)?;
         let reply = delay(scene, FAR, 45, &Value::Null)?;
         ensure!(
@@ -186,7 +154,7 @@ fn scenario(scene: &Scene, request: &Value) -> anyhow::Result<Value> {
 
 lab_test!(
     #[ignore = "needs netem"]
-    a_time_to_live_goes_on_after_a_scenario,
+    a_time_to_live_continues_after_a_scenario,
     |scene| {
         started_with_pair(scene)?;
         let far = json!({"namespace": FAR.0, "interface": FAR.1});
@@ -198,7 +166,7 @@ lab_test!(
             ensure!(reply["Started"].is_object(), "{reply}");
             wait_root("delay 5ms", true)?;
             if is_over {
-                // The interface is the scenario's for as long as it runs.
+                // The lease does not end while the scenario runs.
                 wait_out("delay 5ms")?;
             }
             let reply = scenario(scene, &json!({ "Stop": far }))?;
@@ -261,7 +229,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_somebody_changed_is_theirs,
+    a_lease_does_not_restore_over_the_change_of_another_program,
     |scene| {
         started_with_pair(scene)?;
         let short = json!({ "ttl_ms": short_ms() });
@@ -273,7 +241,7 @@ lab_test!(
             log.as_ref()
                 .is_ok_and(|log| log.contains("somebody has changed"))
         })??;
-        // Another namespace of the same name is another one.
+        // A new namespace with the same name is another namespace.
         delay(scene, FAR, 41, &short)?;
         netns::del("blue")?;
         scene.wait_named::<&str>(&[])?;
@@ -297,14 +265,14 @@ lab_test!(
         );
         delay(scene, FAR, 40, &json!({ "ttl_ms": short_ms() }))?;
         scene.take_daemon()?.crash()?;
-        // Nobody is there to end it.
+        // No daemon runs that could end it.
         wait_out("delay 40ms")?;
         restores(&["restore"], "far in blue: restored")?;
         ensure!(!root(FAR)?.contains("netem"), "{}", root(FAR)?);
         scene.start_daemon::<&str>(&[])?;
         attribute(scene, FAR, "is_up", true)?;
         delay(scene, FAR, 41, &json!({"ttl_ms": 600_000}))?;
-        // An orderly stop is no end either; by hand everything can be ended.
+        // An orderly stop does not end the lease. The command `restore` can end all leases.
         scene.take_daemon()?.stop()?;
         restores(&["restore"], "kept, it has not ended")?;
         ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
@@ -337,14 +305,14 @@ lab_test!(
         edit_lease(|it| it["lease"]["owner"] = json!({"scenario": {"id": "gone"}}))?;
         scene.start_daemon::<&str>(&[])?;
         wait_root("netem", false)?;
-        // Of another boot there is nothing to be put back.
+        // A lease of another boot restores nothing.
         delay(scene, FAR, 41, &json!({ "ttl_ms": short_ms() }))?;
         scene.take_daemon()?.crash()?;
         edit_lease(|it| it["boot_id"] = json!("another"))?;
         scene.start_daemon::<&str>(&[])?;
         ensure!(leases() == 0, "a lease of another boot is left");
         wait_out("delay 41ms")?;
-        // An unreadable lease is kept for the administrator, and does not block others.
+        // An unreadable lease is kept for the administrator, and does not block other leases.
         delay(scene, FAR, 42, &long)?;
         scene.take_daemon()?.crash()?;
         edit_lease(|it| it["lease"] = json!("unreadable"))?;
@@ -357,7 +325,7 @@ lab_test!(
     }
 );
 
-/// Leaves no room on the disk that the state is on.
+/// Fills the file system of the state directory.
 fn fill() -> anyhow::Result<()> {
     let full = fs::write(Path::new(STATE).join("filler"), vec![0; 1 << 20]);
     ensure!(full.is_err(), "the disk is larger than expected");
@@ -378,12 +346,12 @@ lab_test!(
         let short = json!({ "ttl_ms": short_ms() });
         delay(scene, FAR, 40, &short)?;
         fill()?;
-        // The one that runs goes on as it is, and ends.
+        // The lease in force continues unchanged and ends.
         refused(scene, &short, "Internal", "No space left")?;
         ensure!(root(FAR)?.contains("delay 40ms"), "{}", root(FAR)?);
         wait_root("netem", false)?;
         delay(scene, FAR, 41, &Value::Null)?;
-        // The lease that ended has left some room.
+        // The removed lease has freed some room.
         fill()?;
         refused(scene, &short, "Internal", "lease")?;
         ensure!(root(FAR)?.contains("delay 41ms"), "{}", root(FAR)?);
@@ -393,7 +361,7 @@ lab_test!(
         refused(scene, &short, "Internal", "Read-only")?;
         wait_root("delay 41ms", true)?;
         delay(scene, FAR, 0, &Value::Null)?;
-        // Started on it: what is on it has ended already, and new ones are refused.
+        // Start a daemon on the read-only file system: the lease there has already ended, and new leases are refused.
         scene.take_daemon()?.crash()?;
         scene.start_daemon::<&str>(&[])?;
         attribute(scene, FAR, "is_up", true)?;
@@ -408,7 +376,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    without_a_state_directory_what_needs_none_works,
+    changes_without_a_lease_work_without_a_state_directory,
     |scene| {
         pair("blue")?;
         fs::write("/var/lib/file", "")?;
@@ -459,7 +427,7 @@ lab_test!(
         ] {
             delay(scene, FAR, 40, &json!({ "ttl_ms": short_ms() }))?;
             restart_stricter(scene, options)?;
-            // It cannot be kept, so it ends.
+            // The change cannot be confirmed, so it ends.
             let confirm = json!({"namespace": FAR.0, "interface": FAR.1, "operation": "Confirm"});
             let (reply, _) = scene.client()?.ask("tc", &confirm)?;
             ensure!(reply["error_kind"] == "Denied", "{reply}");
@@ -476,7 +444,7 @@ lab_test!(
 
 lab_test!(
     #[ignore = "needs netem"]
-    what_was_refused_is_shown_as_it_is_in_force,
+    a_refused_request_publishes_the_state_in_force,
     |scene| {
         started_with_pair(scene)?;
         delay(scene, FAR, 40, &Value::Null)?;

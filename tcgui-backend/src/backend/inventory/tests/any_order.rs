@@ -96,7 +96,7 @@ impl Model {
     }
 
     /// Returns the names of each namespace, the best first.
-    fn titles(&self) -> BTreeMap<u64, Vec<String>> {
+    fn names(&self) -> BTreeMap<u64, Vec<String>> {
         let mut ranked = BTreeMap::<u64, BTreeSet<(u8, u64, String)>>::new();
         ranked
             .entry(OWN_INODE)
@@ -127,8 +127,8 @@ impl Model {
         let names = |ranked: BTreeSet<(u8, u64, String)>| {
             ranked.into_iter().map(|(.., name)| name).collect()
         };
-        let titles = ranked.into_iter();
-        titles.map(|(inode, all)| (inode, names(all))).collect()
+        let namespaces = ranked.into_iter();
+        namespaces.map(|(inode, all)| (inode, names(all))).collect()
     }
 
     fn netns_refs(&self, inode: u64) -> BTreeSet<String> {
@@ -154,17 +154,20 @@ fn netns_ref(netns_ref: &NetnsRef) -> String {
 struct Followers {
     netns_refs: HashMap<NetnsKey, BTreeSet<String>>,
     /// The namespace of each display name.
-    titles: BTreeMap<String, NetnsKey>,
+    display_names: BTreeMap<String, NetnsKey>,
 }
 
 impl Followers {
     fn follow(&mut self, change: &Change) {
-        for (key, it) in &change.untracked {
+        for (key, reference) in &change.untracked {
             let netns_refs = self
                 .netns_refs
                 .get_mut(key)
-                .expect("a way to where nobody went");
-            assert!(netns_refs.remove(&netns_ref(it)), "{it:?} was no way");
+                .expect("the namespace is tracked");
+            assert!(
+                netns_refs.remove(&netns_ref(reference)),
+                "{reference:?} was not tracked"
+            );
         }
         for key in &change.gone {
             let left = self.netns_refs.remove(key).expect("it was there");
@@ -175,12 +178,12 @@ impl Followers {
                 .values()
                 .all(|netns_refs| !netns_refs.is_empty())
         );
-        for (key, it) in &change.tracked {
+        for (key, reference) in &change.tracked {
             assert!(
                 self.netns_refs
                     .entry(*key)
                     .or_default()
-                    .insert(netns_ref(it))
+                    .insert(netns_ref(reference))
             );
         }
     }
@@ -193,7 +196,7 @@ proptest! {
         let mut inventory = inventory();
         inventory.set_links(NetnsKey::Host, links(&["lo"]));
         let (mut model, mut followers) = (Model::default(), Followers::default());
-        followers.titles.insert("default".to_owned(), NetnsKey::Host);
+        followers.display_names.insert("default".to_owned(), NetnsKey::Host);
         let mut keys = HashMap::from([(OWN_INODE, NetnsKey::Host)]);
         for event in events {
             model.take(&event);
@@ -212,13 +215,13 @@ proptest! {
                     inventory.set_links(*key, links(&["lo"]));
                 }
             }
-            let titles = model.titles();
-            let expected: BTreeSet<_> = titles.values().cloned().collect();
+            let all_names = model.names();
+            let expected: BTreeSet<_> = all_names.values().cloned().collect();
             let all = shown(&inventory);
             prop_assert_eq!(all.len(), expected.len(), "each is shown once");
             prop_assert_eq!(all.into_iter().collect::<BTreeSet<_>>(), expected);
             let mut shown_now = BTreeMap::new();
-            for (inode, names) in &titles {
+            for (inode, names) in &all_names {
                 let key = keys[inode];
                 shown_now.insert(names[0].clone(), key);
                 for name in names {
@@ -235,15 +238,15 @@ proptest! {
                     prop_assert_eq!(netns_refs, model.netns_refs(*inode));
                 }
             }
-            prop_assert_eq!(followers.netns_refs.len() + 1, titles.len());
-            let names: usize = titles.values().map(Vec::len).sum();
-            prop_assert_eq!(inventory.by_name.len(), names, "no other name finds anything");
+            prop_assert_eq!(followers.netns_refs.len() + 1, all_names.len());
+            let count: usize = all_names.values().map(Vec::len).sum();
+            prop_assert_eq!(inventory.by_name.len(), count, "no other name finds anything");
             let touched: BTreeSet<_> = change.touched.iter().map(NamespaceName::to_wire).collect();
-            for (name, key) in shown_now.iter().chain(&followers.titles) {
-                let same = shown_now.get(name) == followers.titles.get(name);
+            for (name, key) in shown_now.iter().chain(&followers.display_names) {
+                let same = shown_now.get(name) == followers.display_names.get(name);
                 prop_assert!(same || touched.contains(name), "{} of {:?}", name, key);
             }
-            followers.titles = shown_now;
+            followers.display_names = shown_now;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Which change of a qdisc ends when, and what is restored then. Pure.
+//! When each change of a qdisc ends, and what is restored then. Pure.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -11,14 +11,14 @@ use crate::lease::ledger::LeaseKey;
 use crate::lease::{BootTime, Lease, Owner};
 
 impl State {
-    /// Takes in the leases that an earlier run left.
+    /// Takes over the leases that an earlier run left.
     pub(in crate::backend) fn adopt(&mut self, leases: Vec<(LeaseKey, Lease)>, now: BootTime) {
         for (key, lease) in leases {
             self.ledger.adopt(key, lease, now);
         }
     }
 
-    /// A scenario is complete: what is there now stays, on the terms that held before it.
+    /// Ends the lease of a completed scenario. The current netem stays, on the terms that were in force before the scenario.
     pub(in crate::backend::state) fn release_lease(
         &mut self,
         lane: LeaseKey,
@@ -27,12 +27,12 @@ impl State {
         effects: &mut Vec<Effect>,
     ) {
         let has_lease = self.ledger.get(lane).is_some_and(|lease| lease.is_of(id));
-        // A step that is not done yet may bring a lease of this scenario.
+        // A step that is not done yet may still record a lease of this scenario.
         if !has_lease && !self.lanes.has_step_of(lane, id) {
             return;
         }
         let Some((target, found)) = self.inventory.locate(lane.0, lane.1) else {
-            // The namespace may only be out of sight. If it is seen again, the interface is restored.
+            // The namespace may be seen again. Then the interface is restored.
             let id = id.to_owned();
             return self.enter(Work::EndScenario { lane, id }, moment, effects);
         };
@@ -41,7 +41,7 @@ impl State {
         self.enter(Work::Tc(Box::new(release)), moment, effects);
     }
 
-    /// The change that stopped a scenario has failed: what the scenario did is still there and is taken back.
+    /// Ends the lease of a stopped scenario, because the change that stopped it has failed. This restores the interface.
     pub(in crate::backend::state) fn end_stopped(&mut self, lane: LeaseKey) {
         let owner = self.ledger.get(lane).map(|lease| lease.owner.clone());
         if let Some(Owner::Scenario { id }) = owner {
@@ -49,8 +49,8 @@ impl State {
         }
     }
 
-    /// A namespace was looked at: the leases of links that are gone end with them.
-    pub(in crate::backend::state) fn leases_of(
+    /// Handles a dump of a namespace: ends the leases of links that no longer exist.
+    pub(in crate::backend::state) fn end_leases_of_missing_links(
         &mut self,
         key: NetnsKey,
         present: &BTreeSet<u32>,
@@ -62,8 +62,8 @@ impl State {
         forget(gone, effects);
     }
 
-    /// A namespace was looked at: leases follow their links to other names, and end if other links have taken their
-    /// indexes.
+    /// Handles a dump of a namespace: leases follow links that were renamed. A lease ends if another link has the index of its
+    /// link.
     pub(in crate::backend::state) fn follow_links(
         &mut self,
         key: NetnsKey,
@@ -81,7 +81,7 @@ impl State {
         effects.extend(renamed.map(Box::new).map(Effect::AmendLease));
     }
 
-    /// A scenario has lost its link: its lease does not go over to another link with the same index.
+    /// Ends the lease of a lost link if another link has its index.
     pub(super) fn follow_replacement(&mut self, lane: LeaseKey, effects: &mut Vec<Effect>) {
         if let Some((_, found)) = self.inventory.locate(lane.0, lane.1) {
             let gone = self.ledger.follow_link(lane.0, &found.link);
@@ -89,7 +89,7 @@ impl State {
         }
     }
 
-    /// The kernel's number for a namespace is known: leases that were taken there under other names end there.
+    /// Handles the cookie of a namespace. Leases that were recorded there under other names belong to it again.
     pub(in crate::backend::state) fn identified(
         &mut self,
         key: NetnsKey,
@@ -101,12 +101,12 @@ impl State {
         };
         forget(self.ledger.identified(key, cookie), effects);
         self.amend_leases(key, effects);
-        // They hold again when the links are seen.
+        // The leases are in force again after the next dump.
         effects.push(Effect::Recheck(key));
     }
 
-    /// One more way to a namespace was found: leases are known by all of them.
-    pub(in crate::backend::state) fn leases_met(
+    /// Handles a new reference to a namespace. Leases of the namespace may be known by this reference only.
+    pub(in crate::backend::state) fn match_leases(
         &mut self,
         key: NetnsKey,
         effects: &mut Vec<Effect>,
@@ -120,7 +120,7 @@ impl State {
         );
         self.amend_leases(key, effects);
         if self.ledger.is_out_of_sight(key) {
-            // The namespace may be known already. Then the next look may bring nothing new.
+            // If the namespace is known already, the next dump may report no change. So request a report.
             effects.push(Effect::Recheck(key));
         }
         if self.ledger.may_be_in(key) {
@@ -128,7 +128,7 @@ impl State {
         }
     }
 
-    /// Lets leases say by which ways their namespace is known, unless it is gone.
+    /// Updates the references in the leases of a namespace. Does nothing if there is no reference left.
     pub(super) fn amend_leases(&mut self, key: NetnsKey, effects: &mut Vec<Effect>) {
         let netns_refs = self.inventory.netns_refs(key);
         if netns_refs.is_empty() {
@@ -139,8 +139,7 @@ impl State {
         effects.extend(amended.map(Effect::AmendLease));
     }
 
-    /// Nothing leads to a namespace under this key any more. If it is known under another key by now, its leases are
-    /// found there.
+    /// Handles a namespace without references. If it is known under another key by now, its leases move there.
     pub(in crate::backend::state) fn namespace_lost(
         &mut self,
         key: NetnsKey,
@@ -150,11 +149,11 @@ impl State {
         self.ledger.lost(key, now.unwrap_or_default());
         let known = self.inventory.key_beside(key);
         if let Some(known) = known.filter(|known| *known != key) {
-            self.leases_met(known, effects);
+            self.match_leases(known, effects);
         }
     }
 
-    /// Lets restorations that are due take their place in the lanes of their interfaces.
+    /// Adds the restorations that are due to the lanes of their interfaces.
     pub(in crate::backend::state) fn end_leases(
         &mut self,
         moment: Moment,
@@ -179,7 +178,7 @@ impl State {
         }
     }
 
-    /// Returns when a lease ends next.
+    /// Returns when the next lease ends.
     pub(in crate::backend::state) fn lease_ends_at(&self) -> Option<Instant> {
         let last = self.last?;
         let due = self.ledger.due_at(|lane| self.is_restoring(lane))?;
@@ -190,7 +189,7 @@ impl State {
         self.lanes.has(lane, |kind| kind == Kind::Restore)
     }
 
-    /// The daemon stops: scenarios end with it, or what they did stays.
+    /// Ends the leases of scenarios because the daemon stops. With `keep_on_exit`, their netems stay.
     fn end_scenarios(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
         if !self.identity.keep_on_exit {
             return self.ledger.end_scenario(None);

@@ -1,5 +1,5 @@
-//! What is published about traffic control: the netems that frontends were told of, and the responses that
-//! wait until what they report is published. Pure.
+//! Publications about traffic control: the netems that were published, and the responses that wait until their
+//! result is published. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -14,16 +14,16 @@ use crate::bus::{Answers, Reply, TcPublication};
 use crate::kernel::netem::Netem;
 use crate::tc::report;
 
-/// After a frontend appeared, all configurations are published again so much later: one that came before
-/// the frontend had the interface list was lost on it.
+/// Delays after which all configurations are published again for a new frontend. A frontend ignores a configuration that
+/// arrives before the interface list.
 const REPEATS: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 
-/// What was published of an interface.
+/// The published state of an interface.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Shown {
-    /// There was a netem, and is none.
+    /// There was a netem, and there is none now.
     Off,
-    /// A netem; `None`: what it does could not be read.
+    /// There is a netem. `None`: its parameters could not be read.
     On(Option<Netem>),
 }
 
@@ -31,19 +31,19 @@ enum Shown {
 #[derive(Debug, Default)]
 pub(in crate::backend::state) struct PublishedTc {
     shown: BTreeMap<Target, Shown>,
-    /// Namespaces to be compared with what was published.
+    /// Namespaces whose netems are to be compared with the published ones.
     touched: BTreeSet<NamespaceName>,
-    /// Those of which frontends do not know all interfaces yet: the list comes first.
+    /// Namespaces with interfaces that frontends do not know yet. The list is published first.
     unlisted: BTreeSet<NamespaceName>,
-    /// Responses that wait for the publication of what they report.
+    /// Responses that wait until their result is published.
     answers: Vec<(NamespaceName, Reply<TcResponse>, TcResponse)>,
     repeat_at: [Option<Instant>; REPEATS.len()],
-    /// Interfaces of which a client may show something that is not in force.
+    /// Interfaces of which a client may show a state that is not in force.
     doubted: BTreeSet<Target>,
 }
 
 impl PublishedTc {
-    /// Something about the interfaces of these namespaces may have changed since the last list.
+    /// Records that the interfaces of these namespaces may have changed since the last list.
     pub(in crate::backend::state) fn links_changed(
         &mut self,
         names: impl IntoIterator<Item = NamespaceName>,
@@ -54,7 +54,7 @@ impl PublishedTc {
         }
     }
 
-    /// A netem of these namespaces was read back; their interfaces are the same.
+    /// Records that a netem in these namespaces was read back. Their interfaces are unchanged.
     pub(in crate::backend::state) fn netem_changed(
         &mut self,
         names: impl IntoIterator<Item = NamespaceName>,
@@ -62,17 +62,17 @@ impl PublishedTc {
         self.touched.extend(names);
     }
 
-    /// A request was refused: what is in force is to be published again.
+    /// Publishes the state of an interface again, because a request was refused.
     pub(in crate::backend::state) fn repeat(&mut self, target: Target) {
         self.doubted.insert(target);
     }
 
-    /// All interfaces are in the list that goes out now.
+    /// Records that the list is published now, with all interfaces.
     pub(in crate::backend::state) fn listed(&mut self) {
         self.unlisted.clear();
     }
 
-    /// Answers the requesters of a change: clients once the change is published.
+    /// Answers the requesters of a change. Clients get the response after the change is published.
     pub(super) fn answer(&mut self, change: PendingTcChange, response: &TcResponse) {
         let PendingTcChange {
             target: (netns, _),
@@ -83,7 +83,7 @@ impl PublishedTc {
         for (number, requester) in requesters.into_iter().enumerate() {
             match requester {
                 Requester::Client(reply) => {
-                    // The newest request is answered first: there may be hundreds of older ones.
+                    // The newest request is answered first, because hundreds of older ones may wait.
                     let reply = if number < newest {
                         reply.yielding()
                     } else {
@@ -96,13 +96,13 @@ impl PublishedTc {
         }
     }
 
-    /// Returns whether an answer waits for a list that would otherwise come later.
+    /// Returns whether a response waits for the list, so that the list must not be delayed.
     pub(in crate::backend::state) fn is_urgent(&self) -> bool {
         let waits = |(netns, ..): &(NamespaceName, _, _)| self.unlisted.contains(netns);
         self.answers.iter().any(waits)
     }
 
-    /// Returns the answers that go out with the publication that is made now.
+    /// Removes and returns the responses for the publication that is made now.
     pub(in crate::backend::state) fn take_answers(&mut self) -> Answers {
         let answers = std::mem::take(&mut self.answers);
         answers
@@ -111,15 +111,15 @@ impl PublishedTc {
             .collect()
     }
 
-    /// A frontend has joined.
+    /// Schedules the repetitions for a new frontend.
     pub(in crate::backend::state) fn frontend_joined(&mut self, now: Instant) {
-        // What is due already stays so, or frontends that come and go would put it off for ever.
+        // Keep an earlier time. Otherwise frontends that appear repeatedly would postpone it without limit.
         for (at, after) in self.repeat_at.iter_mut().zip(REPEATS) {
             at.get_or_insert(now + after);
         }
     }
 
-    /// Returns when something is to be published though nothing changes.
+    /// Returns when a repetition is due without a change.
     pub(in crate::backend::state) fn publish_at(&self) -> Option<Instant> {
         if self.shown.is_empty() {
             return None;
@@ -127,7 +127,7 @@ impl PublishedTc {
         self.repeat_at.iter().flatten().min().copied()
     }
 
-    /// Compares the netems that are with those that were published.
+    /// Compares the current netems with the published ones, and returns the differences and repetitions.
     pub(in crate::backend::state) fn changes(
         &mut self,
         inventory: &Inventory,
@@ -163,7 +163,7 @@ impl PublishedTc {
                 self.doubted.insert(target);
             } else if inventory.shows(&target.0, &target.1) {
                 let shown = self.shown.get(&target);
-                // An interface that never had a netem has no publisher, and gets none for a refusal.
+                // An interface that never had a netem has no publisher. A refusal does not create one.
                 changes.push(TcPublication {
                     is_kept: shown.is_some(),
                     ..publication(&target, shown.or(Some(&Shown::Off)), backend, moment)
@@ -173,8 +173,8 @@ impl PublishedTc {
         changes
     }
 
-    /// Calls `differs` for each interface of a namespace of which something else was published; with
-    /// [`Shown::Off`] once and then with `None` when it is gone.
+    /// Calls `differs` for each interface of a namespace whose published state differs. For an interface that is gone, it is
+    /// called with [`Shown::Off`] and then with `None`.
     fn compare(
         &mut self,
         netns: &NamespaceName,
@@ -195,7 +195,7 @@ impl PublishedTc {
             .collect();
         for target in before {
             if !inventory.shows(&target.0, &target.1) {
-                // Not every reader knows from the list that the interface is gone.
+                // Some clients do not read the list.
                 if self.shown.remove(&target) != Some(Shown::Off) {
                     differs(&target, Some(&Shown::Off));
                 }

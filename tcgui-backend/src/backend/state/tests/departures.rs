@@ -1,4 +1,4 @@
-//! Namespaces that the daemon lets go of, and those that come back under other names.
+//! Tests of namespaces without references, and of those that reappear under other names.
 
 use super::leases::{begins, lease, outcome, work};
 use super::*;
@@ -6,7 +6,7 @@ use crate::kernel::netem::Netem;
 use crate::lease::{Before, LeaseNetns, Owner};
 
 const KEY: NetnsKey = NetnsKey::Mounted(A);
-/// The same inode number under another name.
+/// A later namespace with the inode number of `A`, under another name.
 const AGAIN: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 9, 9);
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -17,7 +17,7 @@ fn removed() -> Input {
     })
 }
 
-/// An interface in the namespace `a` is under this lease.
+/// Returns a state in which the lease is in force on an interface of the namespace `a`.
 fn leased(lease: Lease) -> Bench {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
@@ -36,13 +36,13 @@ fn of_a(owner: Owner, expires: Option<BootTime>) -> Lease {
     }
 }
 
-fn lets_go(effects: &[Effect]) -> bool {
+fn releases(effects: &[Effect]) -> bool {
     let is_end = |effect: &Effect| matches!(effect, Effect::Forget(key) if *key == KEY);
     effects.iter().any(is_end)
 }
 
 #[test]
-fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
+fn interfaces_under_a_lease_are_restored_before_a_namespace_is_released() {
     let later = BootTime::after_boot(SECOND * 1_000);
     let scenario = Owner::Scenario { id: "s".to_owned() };
     for lease in [
@@ -55,7 +55,7 @@ fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
     ] {
         let mut bench = leased(lease.clone());
         let effects = bench.step(removed());
-        assert!(!lets_go(&effects), "its socket is needed: {effects:?}");
+        assert!(!releases(&effects), "its socket is needed: {effects:?}");
         let untracked = |effect: &Effect| matches!(effect, Effect::Untrack(KEY, _));
         assert!(effects.iter().any(untracked), "{effects:?}");
         let change = work(effects);
@@ -63,40 +63,40 @@ fn what_is_under_a_lease_is_restored_before_a_namespace_is_let_go() {
         assert_eq!(change.order.place.key, KEY);
         assert!(change.order.place.netns_refs.is_empty());
         let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-        assert!(lets_go(&effects), "{effects:?}");
+        assert!(releases(&effects), "{effects:?}");
         assert!(bench.state.ledger.is_empty());
     }
 }
 
 #[test]
-fn a_namespace_without_a_lease_is_let_go_at_once() {
+fn a_namespace_without_a_lease_is_released_at_once() {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
     bench.step(links(KEY, &[link(2, "v0", true)]));
-    assert!(lets_go(&bench.step(removed())));
+    assert!(releases(&bench.step(removed())));
 }
 
 #[test]
-fn a_namespace_is_let_go_when_the_restoration_has_failed_twice() {
+fn a_namespace_is_released_after_two_failed_restorations() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let held = of_a(Owner::Plain, later);
     let mut bench = leased(held.clone());
     let mut change = work(bench.step(removed()));
     let failed = || Err((ErrorKind::NotFound, "no socket".to_owned()));
     let effects = bench.changed(change, Some(held.clone()), failed());
-    assert!(!lets_go(&effects) && !begins(&effects), "{effects:?}");
+    assert!(!releases(&effects) && !begins(&effects), "{effects:?}");
     bench.wait(SECOND);
     change = work(bench.step(Input::Timer));
     let effects = bench.changed(change, Some(held), failed());
-    assert!(lets_go(&effects), "{effects:?}");
-    // It may come back.
+    assert!(releases(&effects), "{effects:?}");
+    // The namespace may reappear.
     assert!(bench.state.ledger.get((KEY, 2)).is_some());
     bench.wait(SECOND * 60);
     assert!(!begins(&bench.step(Input::Timer)));
 }
 
 #[test]
-fn a_change_that_is_under_way_when_its_namespace_goes_is_taken_back() {
+fn a_change_under_way_is_restored_if_its_namespace_disappears() {
     let mut bench = Bench::warm();
     bench.step(added("a", A));
     bench.step(links(KEY, &[link(2, "v0", false)]));
@@ -105,30 +105,30 @@ fn a_change_that_is_under_way_when_its_namespace_goes_is_taken_back() {
     let (effects, _answer) = bench.tc("a", tcgui_shared::tc::TcOperation::Remove);
     let change = work(effects);
     let effects = bench.step(removed());
-    assert!(!lets_go(&effects) && !begins(&effects), "{effects:?}");
+    assert!(!releases(&effects) && !begins(&effects), "{effects:?}");
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let held = of_a(Owner::Plain, later);
     let effects = bench.changed(change, Some(held), Ok((outcome(), Instant::now())));
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     let change = work(effects);
     assert_eq!(change.order.work, TcWork::Restore);
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(lets_go(&effects), "{effects:?}");
+    assert!(releases(&effects), "{effects:?}");
 }
 
 #[test]
-fn a_namespace_that_comes_back_is_not_let_go() {
+fn a_namespace_that_reappears_is_not_released() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let mut bench = leased(of_a(Owner::Plain, later));
     let change = work(bench.step(removed()));
     bench.step(added("a", A));
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     assert!(bench.state.departing.is_empty());
 }
 
 #[test]
-fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
+fn a_namespace_that_reappears_after_a_failed_restoration_is_restored() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let netem = Netem {
         limit: 1000,
@@ -150,7 +150,7 @@ fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
     bench.step(added("a", A));
     bench.wait(SECOND);
     assert!(!begins(&bench.step(Input::Timer)), "it is not seen yet");
-    // It was not watched meanwhile, so its link has a new generation.
+    // The link was not tracked for some time, so it has a new generation.
     let seen_again = Link {
         generation: 7,
         ..link(2, "v0", true)
@@ -161,10 +161,10 @@ fn a_namespace_that_comes_back_after_a_failure_is_restored_as_before() {
 }
 
 #[test]
-fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_there() {
+fn a_namespace_with_a_new_key_is_restored_under_that_key() {
     let again = NetnsKey::Mounted(AGAIN);
     let later = Some(BootTime::after_boot(SECOND * 1_000));
-    // It is known by a recorded reference, or only by its cookie.
+    // The namespace is recognised by a recorded reference, or only by its cookie.
     for also in [vec![LeaseNetns::from(AGAIN)], vec![]] {
         let by_cookie = also.is_empty();
         let held = Lease {
@@ -180,7 +180,7 @@ fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_
         bench.wait(SECOND);
         change = work(bench.step(Input::Timer));
         let mut effects = bench.changed(change, Some(held), failed());
-        assert!(lets_go(&effects), "{effects:?}");
+        assert!(releases(&effects), "{effects:?}");
         let asks = |it: &Effect| matches!(it, Effect::Identify(key, _) if *key == again);
         assert_eq!(effects.iter().any(asks), by_cookie, "{effects:?}");
         if by_cookie {
@@ -191,7 +191,7 @@ fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_
         }
         let looks = |it: &Effect| matches!(it, Effect::Recheck(key) if *key == again);
         assert!(effects.iter().any(looks), "{effects:?}");
-        // The failures still put it off.
+        // The failures still delay the restoration.
         bench.wait(SECOND * 4);
         let change = work(bench.step(links(again, &[link(2, "v0", true)])));
         assert_eq!(
@@ -202,7 +202,7 @@ fn a_namespace_that_was_seen_under_another_key_before_it_was_let_go_is_restored_
 }
 
 #[test]
-fn a_reference_found_later_brings_back_the_leases_of_a_known_namespace() {
+fn a_new_reference_finds_the_leases_of_a_known_namespace() {
     let again = NetnsKey::Mounted(AGAIN);
     let mut bench = Bench::warm();
     let left = of_a(Owner::Plain, Some(BootTime::default()));
@@ -216,21 +216,21 @@ fn a_reference_found_later_brings_back_the_leases_of_a_known_namespace() {
 }
 
 #[test]
-fn a_namespace_whose_links_were_forgotten_is_restored_before_it_is_let_go() {
+fn a_namespace_whose_links_became_unreadable_is_restored_before_its_release() {
     let later = Some(BootTime::after_boot(SECOND * 1_000));
     let mut bench = leased(of_a(Owner::Plain, later));
     let unreadable = InterfacesEvent::Unreadable { key: KEY };
     let effects = bench.step(Input::Interfaces(unreadable));
     assert!(!begins(&effects), "{effects:?}");
     let effects = bench.step(removed());
-    assert!(!lets_go(&effects), "{effects:?}");
+    assert!(!releases(&effects), "{effects:?}");
     let change = work(effects);
     assert_eq!(
         (&change.order.work, change.lane()),
         (&TcWork::Restore, (KEY, 2))
     );
     let effects = bench.changed(change, None, Ok((outcome(), Instant::now())));
-    assert!(lets_go(&effects), "{effects:?}");
+    assert!(releases(&effects), "{effects:?}");
 }
 
 #[test]
@@ -253,8 +253,8 @@ fn a_namespace_under_another_name_is_recognised_by_its_cookie() {
         let effects = bench.step(links(again, &[link(2, "v0", true)]));
         assert_eq!(begins(&effects), is_found, "{effects:?}");
     }
-    // The number of an inode is given to other namespaces, so it alone does not suffice. Without a lease that is out of
-    // sight, nobody asks.
+    // The kernel reuses inode numbers, so the number alone is not enough. Without a lease of a lost namespace, no cookie is
+    // read.
     let mut bench = Bench::warm();
     let effects = bench.step(added("again", AGAIN));
     assert!(!effects.iter().any(|it| matches!(it, Effect::Identify(..))));

@@ -1,4 +1,4 @@
-//! Whose an interface is: executions of scenarios among the requests of clients.
+//! Tests of claims: executions of scenarios and client requests for the same interface.
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::netem::{FlatNetem, TcNetemConfig};
@@ -59,14 +59,14 @@ impl Bench {
         (self.step(Input::TcCall(Box::new(call))), answer)
     }
 
-    /// An execution has looked at v0, at which a netem is.
+    /// Returns a state in which an execution has claimed v0, which has a netem.
     pub(super) fn claimed(claim: &Claim) -> Self {
         let mut bench = Self::warm();
         let (effects, mut answer) = bench.call(claim, Asked::Look);
         let change = Self::begun(effects);
         assert_eq!(change.order.work, TcWork::Look);
         bench.done(change, Some(Netem::default()));
-        // Before it is published: a slow client of the bus holds up no execution.
+        // The reply precedes the publication: a slow client of the bus does not delay an execution.
         assert!(answer.try_recv().unwrap().applied_config.is_some());
         bench.step(Input::Published(COST));
         bench
@@ -126,7 +126,7 @@ fn a_scenario_starts_only_on_an_interface_that_exists() {
 }
 
 #[test]
-fn other_requests_also_reach_executions_on_what_is_gone() {
+fn requests_about_an_execution_are_passed_on_even_if_its_interface_is_gone() {
     let mut bench = Bench::warm();
     for (interface, known) in [("v0", true), ("v9", false)] {
         let target = ExecutionTarget {
@@ -151,7 +151,7 @@ fn other_requests_also_reach_executions_on_what_is_gone() {
 }
 
 #[test]
-fn a_look_comes_after_what_was_asked_before() {
+fn the_first_look_of_an_execution_waits_for_earlier_requests() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", apply());
     let first = Bench::begun(effects);
@@ -175,13 +175,13 @@ fn a_look_comes_after_what_was_asked_before() {
 }
 
 #[test]
-fn a_change_of_a_client_ends_the_execution_and_says_so() {
+fn a_change_by_a_client_stops_the_execution_and_reports_it() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
     let (mut effects, _answer) = bench.tc("default", apply());
     assert!(is_lost(&effects.remove(0), Loss::TakenOver), "{effects:?}");
     let change = Bench::begun(effects);
-    // What the execution sent before it heard is not carried out.
+    // A call that the execution sent before it learnt of the loss is not carried out.
     let (effects, mut answer) = bench.call(&mine, step());
     assert!(effects.is_empty(), "{effects:?}");
     assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
@@ -195,7 +195,7 @@ fn a_change_of_a_client_ends_the_execution_and_says_so() {
         "{message}"
     );
     bench.step(Input::Published(COST));
-    // One that is wrong in itself ends nothing.
+    // An invalid request ends no execution.
     let mut bench = Bench::claimed(&mine);
     let wrong = TcOperation::Apply(FlatNetem {
         loss: 101.0,
@@ -208,7 +208,7 @@ fn a_change_of_a_client_ends_the_execution_and_says_so() {
 }
 
 #[test]
-fn a_change_that_comes_after_a_start_is_not_undone_by_it() {
+fn a_change_after_a_start_request_is_not_overwritten_by_the_scenario() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::warm();
     let (effects, _started) = bench.execution(start("default", "v0"));
@@ -216,7 +216,7 @@ fn a_change_that_comes_after_a_start_is_not_undone_by_it() {
         &effects[..],
         [Effect::Execution(Command::Start(_))]
     ));
-    // The execution looks at the interface only now.
+    // The first look of the execution comes after the change.
     let (effects, _answer) = bench.tc("default", apply());
     let change = Bench::begun(effects);
     let (effects, mut answer) = bench.call(&mine, Asked::Look);
@@ -224,14 +224,14 @@ fn a_change_that_comes_after_a_start_is_not_undone_by_it() {
     assert_eq!(answer.try_recv().unwrap().error_kind, Some(ErrorKind::Busy));
     bench.done(change, Some(Netem::default()));
     bench.step(Input::Published(COST));
-    // The next start counts by itself.
+    // The change does not affect the next start.
     drop(bench.execution(start("default", "v0")));
     let (effects, _answer) = bench.call(&claim(2, NetnsKey::Host), Asked::Look);
     assert_eq!(Bench::begun(effects).order.work, TcWork::Look);
 }
 
 #[test]
-fn a_released_interface_is_free() {
+fn a_released_interface_can_be_claimed_again() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
     bench.call(&claim(7, NetnsKey::Host), Asked::Release { owed: false });
@@ -248,12 +248,12 @@ fn a_released_interface_is_free() {
 }
 
 #[test]
-fn what_goes_is_lost() {
+fn an_execution_loses_its_deleted_interface() {
     let mine = claim(1, NetnsKey::Host);
     let mut bench = Bench::claimed(&mine);
     let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false)]));
     assert!(is_lost(&effects[0], Loss::Gone), "{effects:?}");
-    // One of the same name is another one.
+    // A new interface with the same name is another interface.
     bench.step(links(NetnsKey::Host, &[link(3, "v0", false)]));
     let (_, mut answer) = bench.call(&mine, step());
     assert!(!answer.try_recv().unwrap().success);
@@ -265,7 +265,7 @@ fn what_goes_is_lost() {
 }
 
 #[test]
-fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
+fn a_claim_stays_while_any_reference_to_the_namespace_exists() {
     let web = ProcessNetnsId::from_parts(4, A.inode(), 20, 5);
     let key = NetnsKey::Held(web);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sleep").into());
@@ -298,7 +298,7 @@ fn a_claim_is_about_the_namespace_and_not_about_what_leads_there() {
 }
 
 #[test]
-fn what_goes_with_its_namespace_is_lost() {
+fn an_execution_loses_its_interface_with_the_namespace() {
     let key = NetnsKey::Mounted(A);
     let mut bench = Bench::warm();
     bench.step(added("a", A));
@@ -317,7 +317,7 @@ fn what_goes_with_its_namespace_is_lost() {
 }
 
 #[test]
-fn a_scenario_begins_by_the_way_that_was_named() {
+fn a_scenario_begins_over_the_reference_that_the_client_named() {
     let id = ProcessNetnsId::from_parts(4, 1, 20, 5);
     let kind = HolderKind::Process(std::ffi::OsStr::new("sh").into());
     let mut bench = Bench::warm();
@@ -353,7 +353,7 @@ fn only_work(mut effects: Vec<Effect>) -> Box<PendingTcChange> {
     Bench::begun(effects)
 }
 
-/// The work is done, and the interface is under this lease.
+/// Ends the work with this lease.
 fn done_under(
     bench: &mut Bench,
     change: Box<PendingTcChange>,
@@ -375,7 +375,7 @@ fn done_under(
     bench.step(Input::TcChanged(Box::new(TcOutcome { change, result })))
 }
 
-/// A scenario has changed v0, and its lease holds.
+/// Returns a state in which a scenario has changed v0 under a lease.
 fn stepped(mine: &Claim) -> (Bench, Lease) {
     let mut bench = Bench::claimed(mine);
     let lease = scenario_lease(&bench);
@@ -386,7 +386,7 @@ fn stepped(mine: &Claim) -> (Bench, Lease) {
 }
 
 #[test]
-fn what_a_scenario_did_is_taken_back_if_the_change_that_ended_it_fails() {
+fn a_scenario_is_restored_if_the_change_that_stopped_it_fails() {
     let mine = claim(1, NetnsKey::Host);
     for releases_early in [true, false] {
         let (mut bench, lease) = stepped(&mine);
@@ -414,7 +414,7 @@ fn what_a_scenario_did_is_taken_back_if_the_change_that_ended_it_fails() {
 }
 
 #[test]
-fn a_change_that_fails_ends_no_lease_of_another_kind() {
+fn a_failed_change_ends_only_the_lease_of_a_scenario() {
     let mut bench = Bench::claimed(&claim(1, NetnsKey::Host));
     let (effects, _answer) = bench.tc("default", apply());
     let change = only_work(effects);
@@ -425,11 +425,11 @@ fn a_change_that_fails_ends_no_lease_of_another_kind() {
 }
 
 #[test]
-fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
+fn a_scenario_is_restored_when_its_namespace_reappears() {
     let key = NetnsKey::Mounted(A);
     let mine = claim(1, key);
-    // The namespace goes while the lease holds, and while the step that takes it is under way. What is tried before the
-    // daemon lets go of it fails.
+    // The namespace disappears while the lease is in force, or while the step that records it is under way. The restorations
+    // before the release of the namespace fail.
     for is_under_way in [false, true] {
         let mut bench = Bench::warm();
         bench.step(added("a", A));
@@ -482,7 +482,7 @@ fn what_a_scenario_did_is_taken_back_when_its_namespace_is_seen_again() {
 }
 
 #[test]
-fn starts_on_an_interface_whose_work_hangs_do_not_pile_up() {
+fn starts_on_a_blocked_interface_are_refused_when_its_lane_is_full() {
     let mut bench = Bench::claimed(&claim(1, NetnsKey::Host));
     let _hangs = only_work(bench.call(&claim(1, NetnsKey::Host), step()).0);
     let mut refused = 0;
@@ -497,17 +497,17 @@ fn starts_on_an_interface_whose_work_hangs_do_not_pile_up() {
             refused += 1;
         }
         answers.push(answer);
-        // The execution gives up.
+        // The execution ends.
         bench.call(&other, Asked::Release { owed: false });
     }
     assert_eq!(refused, 198 - 32);
-    // That of the step under way is not forgotten.
+    // The release of the execution whose step is under way is added.
     bench.call(&claim(1, NetnsKey::Host), Asked::Release { owed: false });
     assert_eq!(bench.state.lanes.waiting(V0), 33);
 }
 
 #[test]
-fn a_restoration_is_waited_for_at_the_end_though_it_has_not_begun() {
+fn shutdown_waits_for_a_restoration_that_has_not_begun() {
     let mine = claim(1, NetnsKey::Host);
     let (mut bench, _lease) = stepped(&mine);
     assert!(!bench.state.has_restorations());

@@ -1,4 +1,4 @@
-//! Namespaces that processes hold, and several names of one namespace, in the main loop.
+//! Tests of namespaces that processes hold, and of several names for one namespace.
 
 use tcgui_shared::names::ContainerName;
 
@@ -27,7 +27,7 @@ fn goes(id: ProcessNetnsId) -> Input {
     Input::Held(HolderSource::Containers, HeldEvent::Removed(id))
 }
 
-/// What was published of traffic control: where, and whether there is a netem; `None`: it is taken back.
+/// Returns the publications about traffic control: the namespace, and whether there is a netem. `None`: the publication is removed.
 fn tc(publication: &Publication) -> Vec<(String, Option<bool>)> {
     let entry = |tc: &TcPublication| {
         let update = tc.update.as_ref();
@@ -37,7 +37,7 @@ fn tc(publication: &Publication) -> Vec<(String, Option<bool>)> {
 }
 
 #[test]
-fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
+fn a_container_is_listed_after_its_first_dump_and_removed_with_its_process() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let effects = bench.step(appears(WEB, container("web")));
@@ -67,7 +67,7 @@ fn a_container_is_announced_with_its_first_dump_and_goes_with_its_process() {
 }
 
 #[test]
-fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
+fn a_process_that_ended_before_its_report_is_never_listed() {
     let mut bench = Bench::warm();
     bench.step(appears(WEB, container("web")));
     bench.wait(Duration::from_secs(1));
@@ -81,7 +81,7 @@ fn a_process_that_was_dead_when_it_was_reported_is_never_shown() {
 }
 
 #[test]
-fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
+fn a_deleted_namespace_is_not_listed_even_if_its_references_are_still_reported() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -99,14 +99,14 @@ fn what_has_died_is_not_listed_though_nobody_has_missed_its_ways() {
     assert_eq!(answer.error_kind, Some(ErrorKind::NotFound));
     bench.published();
     assert!(bench.step(dead()).is_empty(), "it was said");
-    // Something leads there all the same.
+    // A reference still leads to the namespace.
     bench.wait(Duration::from_secs(1));
     let back = bench.publication(links(key, &[link(2, "eth0", false)]));
     assert_eq!(listed(&back), ["default", "container:web"]);
 }
 
 #[test]
-fn what_was_published_under_a_name_is_taken_back_with_it() {
+fn publications_under_a_name_are_removed_with_the_name() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -145,7 +145,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
         ]
     );
     bench.published();
-    // The name by which it is known first goes; it stays itself.
+    // The first name of the namespace is removed. The key stays.
     bench.wait(Duration::from_secs(1));
     let mut effects = bench.step(goes(WEB));
     let Some(Effect::Publish(unheld)) = effects.pop() else {
@@ -167,7 +167,7 @@ fn what_was_published_under_a_name_is_taken_back_with_it() {
     ));
 }
 
-/// A lease of the link 2 that has ended.
+/// Returns a lease of link 2 that has ended.
 fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
     Lease {
         netns,
@@ -187,7 +187,7 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
 }
 
 #[test]
-fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
+fn a_lease_ends_after_a_restart_whichever_reference_is_seen_first() {
     let process = || appears(WEB, container("web"));
     for (first, also, seen, key) in [
         (
@@ -218,7 +218,7 @@ fn a_lease_is_ended_whichever_way_is_seen_first_after_a_restart() {
 }
 
 #[test]
-fn a_new_way_is_written_into_the_leases_of_its_namespace() {
+fn a_new_reference_is_written_into_the_leases_of_its_namespace() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -275,7 +275,7 @@ fn requests_find_a_namespace_by_any_of_its_names() {
 }
 
 #[test]
-fn what_the_finders_say_of_one_process_is_taken_back_one_by_one() {
+fn each_holder_source_removes_only_its_own_report_of_a_process() {
     let mut bench = Bench::warm();
     let key = NetnsKey::Held(WEB);
     bench.step(appears(WEB, container("web")));
@@ -285,7 +285,7 @@ fn what_the_finders_say_of_one_process_is_taken_back_one_by_one() {
     let shown = bench.publication(links(key, &[link(1, "lo", false)]));
     assert_eq!(namespaces(&shown)[1].aliases, ["pid:20(nginx)"]);
     bench.published();
-    // The engine ends, its container does not.
+    // The engine ends, but its container does not.
     bench.wait(Duration::from_secs(1));
     let shown = bench.publication(goes(WEB));
     assert_eq!(listed(&shown), ["default", "pid:20(nginx)"]);

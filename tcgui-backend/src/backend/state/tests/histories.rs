@@ -1,7 +1,7 @@
 //! Random histories of links, with leases and executions, against a model of the kernel.
 //!
-//! The state sees the model only when it is looked at, and work takes its time. After everything has settled, each netem
-//! has its lease or its execution, and each of these has its link.
+//! The state learns of the model only by dumps, and work takes time. At the end, after all work is done, each netem has a lease
+//! or an execution, and each lease and execution has its link.
 
 mod world;
 
@@ -20,10 +20,10 @@ use crate::execution::{Claim, Command};
 use crate::lease::Owner;
 use world::{NAMESPACES, World};
 
-/// How long the change of a client lasts.
+/// Lifetime of a client's change.
 const TTL: Duration = Duration::from_secs(5);
 
-/// What happens. Namespaces, indexes and names are numbers; what does not fit the model is left out.
+/// A random event. Namespaces, indexes and names are numbers. Events that are impossible in the model are skipped.
 #[derive(Debug, Clone, Copy)]
 enum Event {
     Add {
@@ -40,17 +40,17 @@ enum Event {
         index: u32,
         name: usize,
     },
-    /// Deleted, and made anew with the same name and index.
+    /// The link is deleted and created again with the same name and index.
     Remake {
         netns: usize,
         index: u32,
     },
-    /// Moved to the other namespace, where it keeps name and index.
+    /// The link is moved to the other namespace, with the same name and index.
     Move {
         netns: usize,
         index: u32,
     },
-    /// The daemon gets to know the links of a namespace.
+    /// The daemon dumps the links of a namespace.
     Look {
         netns: usize,
     },
@@ -69,7 +69,7 @@ enum Event {
     Stop {
         run: usize,
     },
-    /// The oldest work under way is done.
+    /// The oldest work under way ends.
     Done,
     Wait,
 }
@@ -94,7 +94,7 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What an execution waits for.
+/// The reply that an execution waits for.
 #[derive(Debug)]
 enum Phase {
     Looking(oneshot::Receiver<TcResponse>),
@@ -104,7 +104,7 @@ enum Phase {
     Over,
 }
 
-/// An execution as the daemon has it, reduced to what it asks of traffic control.
+/// An execution, reduced to its calls about traffic control.
 #[derive(Debug)]
 struct Run {
     claim: Claim,
@@ -166,7 +166,7 @@ impl Lab {
         self.poll();
     }
 
-    /// Returns the claim of an execution that starts.
+    /// Starts an execution and returns its claim.
     fn command(&mut self, command: Command) -> Option<Claim> {
         let is_over = |run: &Run| matches!(run.phase, Phase::Over);
         match command {
@@ -208,7 +208,7 @@ impl Lab {
         answer
     }
 
-    /// Lets executions go on that have an answer, or have lost their interface.
+    /// Continues the executions that have a reply or have lost their interface.
     fn poll(&mut self) {
         for number in 0..self.runs.len() {
             let run = &mut self.runs[number];
@@ -269,7 +269,7 @@ impl Lab {
             return;
         };
         let answer = self.call(run_now.claim.clone(), asked);
-        // The call may have told it of a loss meanwhile.
+        // The call may have caused the loss of the interface.
         if matches!(self.runs[run].phase, Phase::Holding) {
             self.runs[run].phase = then(answer);
         }
@@ -319,7 +319,7 @@ impl Lab {
         }
     }
 
-    /// The oldest work under way is done, and read back.
+    /// Ends the oldest work under way with the state that is read back.
     fn done(&mut self) {
         if let Some(change) = self.under_way.pop_front() {
             let result = self.world.carry_out(&change.order);
@@ -327,7 +327,7 @@ impl Lab {
         }
     }
 
-    /// Looks, and lets all work be done, until nothing more comes of it.
+    /// Dumps the links and ends all work until there is no further effect.
     fn settle(&mut self) {
         for _ in 0..4 {
             self.look(0);
@@ -338,7 +338,7 @@ impl Lab {
         }
     }
 
-    /// Nothing is impaired that should not be, and nothing runs without its link.
+    /// Checks that each netem has a lease or an execution, and that each of these has its link.
     fn check(&self) {
         let ledger = &self.bench.state.ledger;
         let alive = |run: &&Run| !matches!(run.phase, Phase::Over);
@@ -380,7 +380,7 @@ impl Lab {
         }
     }
 
-    /// Ends everything.
+    /// Ends all executions and leases.
     fn end(&mut self) {
         for run in 0..self.runs.len() {
             self.stop(run);

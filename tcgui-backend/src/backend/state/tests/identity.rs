@@ -1,4 +1,4 @@
-//! Links that are renamed, or gone and made anew: executions, leases and what is published follow the link.
+//! Tests of links that are renamed, or deleted and created again: executions, leases and publications follow the link.
 
 use tcgui_shared::scenario::{ExecutionTarget, ScenarioExecutionRequest};
 
@@ -24,7 +24,7 @@ fn delay(ms: u64) -> Netem {
     }
 }
 
-/// The link 2 under a name, in one of its lives, with a netem or without.
+/// Returns link 2 with a name and a generation, with a netem or without.
 fn two(ifname: &str, generation: u64, netem: Option<Netem>) -> Link {
     Link {
         generation,
@@ -45,7 +45,7 @@ fn scenario(number: u64) -> Owner {
     Owner::Scenario { id }
 }
 
-/// What is published of traffic control: of which interface, and whether there is a netem.
+/// Returns the publications about traffic control: the interface, and whether there is a netem.
 fn tc(effects: &[Effect]) -> Vec<(String, Option<bool>)> {
     let mut all = Vec::new();
     for effect in effects {
@@ -59,7 +59,7 @@ fn tc(effects: &[Effect]) -> Vec<(String, Option<bool>)> {
     all
 }
 
-/// An execution has looked at v0, and its first step is done under a lease.
+/// Returns a state in which an execution has claimed v0 and has made its first step under a lease.
 fn running(mine: &Claim) -> Bench {
     let mut bench = Bench::claimed(mine);
     let (effects, _answer) = bench.call(mine, step());
@@ -68,7 +68,7 @@ fn running(mine: &Claim) -> Bench {
     bench
 }
 
-/// The step under way is done.
+/// Ends the step under way.
 fn stepped(bench: &mut Bench, change: Box<PendingTcChange>) -> Vec<Effect> {
     let held = Lease {
         set: vec![Some(delay(5))],
@@ -85,7 +85,7 @@ fn stepped(bench: &mut Bench, change: Box<PendingTcChange>) -> Vec<Effect> {
 }
 
 #[test]
-fn an_execution_and_its_lease_go_along_with_the_name_of_the_link() {
+fn an_execution_and_its_lease_follow_a_renamed_link() {
     let mine = claim(1, HOST);
     let mut bench = running(&mine);
     let effects = seen(
@@ -115,10 +115,10 @@ fn an_execution_and_its_lease_go_along_with_the_name_of_the_link() {
             ("z0".to_owned(), Some(true))
         ]
     );
-    // What the execution asks of the link is carried out, although the call has the old name.
+    // A call of the execution is carried out, although it has the old name.
     let (effects, _answer) = bench.call(&mine, step());
     assert_eq!(work(effects).order.link.ifname, "z0");
-    // The link that has the old name now is another one.
+    // Another link has the old name now.
     let target = ExecutionTarget {
         namespace: "default".to_owned(),
         interface: "v0".to_owned(),
@@ -135,14 +135,14 @@ fn an_execution_and_its_lease_go_along_with_the_name_of_the_link() {
 }
 
 #[test]
-fn what_was_published_of_a_link_that_is_gone_is_corrected_once_and_taken_back() {
+fn the_publication_of_a_deleted_link_is_corrected_once_and_removed() {
     let mut bench = Bench::warm();
     seen(&mut bench, &[two("v0", 0, Some(delay(5)))]);
     let v0 = |has_tc| ("v0".to_owned(), has_tc);
     let effects = seen(&mut bench, &[]);
     assert_eq!(tc(&effects), [v0(Some(false)), v0(None)]);
     assert_eq!(tc(&seen(&mut bench, &[link(3, "v1", false)])), []);
-    // It was said already that the netem is gone.
+    // The publication without a netem was already sent.
     seen(&mut bench, &[two("v0", 0, Some(delay(5)))]);
     assert_eq!(
         tc(&seen(&mut bench, &[two("v0", 0, None)])),
@@ -170,7 +170,7 @@ fn another_link_with_the_same_name_and_index_takes_over_no_execution_and_no_leas
         effects.iter().any(|it| is_lost(it, Loss::Gone)),
         "{effects:?}"
     );
-    // A step may have reached the new link, which only a look at the qdisc can tell.
+    // A step may have changed the new link. Only its qdisc shows that.
     let change = work(effects);
     assert_eq!(change.order.work, TcWork::Restore);
     let held = change.order.held.as_ref().unwrap();
@@ -182,18 +182,18 @@ fn another_link_with_the_same_name_and_index_takes_over_no_execution_and_no_leas
     assert!(bench.state.ledger.is_empty());
     let (effects, mut answer) = bench.call(&mine, step());
     assert!(!begins(&effects) && !answer.try_recv().unwrap().success);
-    // What the execution gives up then is not given up on the new link.
+    // The release of the execution does not apply to the new link.
     let (effects, _answer) = bench.call(&mine, Asked::Release { owed: false });
     assert!(!begins(&effects), "{effects:?}");
 }
 
 #[test]
-fn a_step_that_reaches_another_link_is_taken_back() {
+fn a_step_that_reached_another_link_is_restored() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _answer) = bench.call(&mine, step());
     let change = work(effects);
-    // The worker is at it when the link is made anew.
+    // The link is created again while the worker carries out the step.
     let effects = seen(&mut bench, &[two("v0", 1, None)]);
     assert!(
         effects.iter().any(|it| is_lost(it, Loss::Gone)),
@@ -207,7 +207,7 @@ fn a_step_that_reaches_another_link_is_taken_back() {
 }
 
 #[test]
-fn a_step_that_reaches_a_link_which_came_after_its_own_had_gone_is_taken_back() {
+fn a_step_that_reached_a_later_link_with_the_same_index_is_restored() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _answer) = bench.call(&mine, step());
@@ -225,7 +225,7 @@ fn a_step_that_reaches_a_link_which_came_after_its_own_had_gone_is_taken_back() 
 }
 
 #[test]
-fn a_step_that_waits_does_not_begin_on_another_link() {
+fn a_waiting_step_does_not_begin_on_another_link() {
     let mine = claim(1, HOST);
     let mut bench = Bench::claimed(&mine);
     let (effects, _switched) = bench.request("default", "v0");
@@ -271,8 +271,8 @@ fn the_lease_of_a_request_ends_with_its_link_unless_the_request_reached_the_new_
 }
 
 #[test]
-fn a_look_that_began_before_an_apply_was_done_does_not_end_its_lease() {
-    // The look saw the new link without the netem, or the time between the old one and the new one.
+fn a_dump_that_began_before_an_apply_does_not_end_its_lease() {
+    // The dump read the new link without the netem, or it read the links between the deletion and the creation.
     for sees in [vec![two("v0", 1, None)], vec![]] {
         let mut bench = Bench::warm();
         let change = work(bench.ask(request(Some(60_000), None)).0);
@@ -294,7 +294,7 @@ fn a_look_that_began_before_an_apply_was_done_does_not_end_its_lease() {
         let effects = bench.step(stale);
         bench.step(Input::Published(COST));
         assert!(!forgets(&effects), "{effects:?}");
-        // The next look sees the netem, but could not read what it does.
+        // The next dump finds the netem, but could not read its parameters.
         let unread = Link {
             root_netem: true,
             ..two("v0", 1, None)
@@ -334,7 +334,7 @@ fn an_altname_is_refused_with_the_name_of_its_interface() {
         let answer = format!("{:?}", answer.try_recv().unwrap());
         assert!(answer.contains("use the name v0"), "{answer}");
     }
-    // A name that is too long and no altname is refused as before.
+    // A name that is too long and is no altname is refused without a hint.
     let (_, mut answer) = bench.request("default", "b-name-of-twenty-two-b");
     let response = answer.try_recv().unwrap();
     assert!(response.message.contains("at most 15") && !response.message.contains("v0"));

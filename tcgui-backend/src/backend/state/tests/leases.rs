@@ -1,4 +1,4 @@
-//! Leases in the main loop: under which one something is changed, when it is ended, what it waits for.
+//! Tests of leases: the lease of each change, when it ends, and what its end waits for.
 
 use tcgui_shared::netem::FlatNetem;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
@@ -47,7 +47,7 @@ impl Bench {
         (self.step(Input::Request(request)), answer)
     }
 
-    /// Refused at once, and nothing begins.
+    /// Expects the request to be refused at once, without any work.
     fn refused(&mut self, request: TcRequest) -> TcResponse {
         let (effects, mut answer) = self.ask(request);
         assert!(effects.is_empty(), "{effects:?}");
@@ -66,7 +66,7 @@ impl Bench {
         Some(Lease::record(held, of, &observed, None, grant))
     }
 
-    /// The kernel did it, and the publication that follows is out.
+    /// Ends the change successfully, and ends the publication that follows.
     pub(super) fn carried_out(
         &mut self,
         change: Box<PendingTcChange>,
@@ -110,7 +110,7 @@ impl Bench {
         answer.map(|(_, response)| response)
     }
 
-    /// Applies and returns the lease that holds then.
+    /// Applies a netem, and returns the lease that is in force then.
     pub(super) fn applied(&mut self, request: TcRequest) -> (Lease, TcResponse) {
         let change = work(self.ask(request).0);
         let lease = self.lease_of(&change).unwrap();
@@ -135,7 +135,7 @@ fn observed() -> Observed {
     observed_netem(None)
 }
 
-/// What a worker reads back where our netem, or nothing, is at the root.
+/// Returns what a worker reads back: our netem at the root, or nothing.
 pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
     let handle = handle::for_tables(Tables::default(), &[]);
     Observed {
@@ -179,7 +179,7 @@ pub(super) fn begins(effects: &[Effect]) -> bool {
     effects.iter().any(is_work)
 }
 
-/// The one piece of work that begins.
+/// Expects exactly one piece of work to begin, and returns it.
 pub(super) fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
     let begun = effects.into_iter().find_map(|effect| match effect {
         Effect::ChangeTc(change) => Some(change),
@@ -189,7 +189,7 @@ pub(super) fn work(effects: Vec<Effect>) -> Box<PendingTcChange> {
 }
 
 #[test]
-fn a_time_to_live_ends_and_is_said() {
+fn a_time_to_live_ends_the_change_and_is_in_the_response() {
     let mut bench = Bench::warm();
     let (_, response) = bench.applied(request(Some(5_000), None));
     assert_eq!(response.expires_at, Some(2_005_000));
@@ -206,7 +206,7 @@ fn a_time_to_live_ends_and_is_said() {
 }
 
 #[test]
-fn a_change_without_an_end_makes_it_permanent() {
+fn a_change_without_an_end_ends_the_lease_of_the_earlier_change() {
     let mut bench = Bench::warm();
     bench.applied(request(Some(5_000), None));
     let change = work(bench.ask(request(None, None)).0);
@@ -219,7 +219,7 @@ fn a_change_without_an_end_makes_it_permanent() {
 }
 
 #[test]
-fn what_is_renewed_keeps_what_was_before() {
+fn a_renewed_lease_still_restores_the_state_before_the_first_change() {
     let mut bench = Bench::warm();
     let (first, _) = bench.applied(request(Some(5_000), None));
     bench.wait(SECOND * 3);
@@ -232,7 +232,7 @@ fn what_is_renewed_keeps_what_was_before() {
 }
 
 #[test]
-fn the_default_is_for_what_says_nothing() {
+fn the_default_lifetime_applies_to_requests_without_one() {
     let mut bench = Bench::warm();
     bench.state.identity.default_ttl = Some(SECOND);
     let (lease, _) = bench.applied(request(None, None));
@@ -251,7 +251,7 @@ fn the_default_is_for_what_says_nothing() {
 }
 
 #[test]
-fn a_confirmation_keeps_and_its_absence_ends() {
+fn a_confirmed_change_stays_and_an_unconfirmed_one_ends() {
     let mut bench = Bench::warm();
     let (lease, response) = bench.applied(request(None, Some(3_000)));
     assert_eq!(lease.owner, Owner::Confirm);
@@ -281,7 +281,7 @@ fn a_confirmation_keeps_and_its_absence_ends() {
 }
 
 #[test]
-fn a_confirmation_waits_for_a_change_of_the_link_and_is_not_lost() {
+fn a_confirmation_waits_for_a_link_change_and_still_counts() {
     let mut bench = Bench::warm();
     bench.applied(request(None, Some(3_000)));
     let (mut effects, _answer) = bench.request("default", "v0");
@@ -292,7 +292,7 @@ fn a_confirmation_waits_for_a_change_of_the_link_and_is_not_lost() {
     assert!(!begins(&effects));
     let busy = bench.refused(confirmation());
     assert_eq!(busy.error_kind, Some(ErrorKind::Busy), "one waits already");
-    // It came in time, though it begins later.
+    // The confirmation arrived in time, although its work begins later.
     bench.wait(SECOND * 4);
     assert!(!begins(&bench.tick()));
     let result = Ok(false);
@@ -307,7 +307,7 @@ fn a_confirmation_waits_for_a_change_of_the_link_and_is_not_lost() {
 }
 
 #[test]
-fn what_is_confirmed_may_still_end() {
+fn a_confirmed_change_with_a_time_to_live_still_ends() {
     let mut bench = Bench::warm();
     let (lease, _) = bench.applied(request(Some(60_000), Some(3_000)));
     let confirmed = lease.confirmed().unwrap();
@@ -318,7 +318,7 @@ fn what_is_confirmed_may_still_end() {
 }
 
 #[test]
-fn times_are_checked_and_named() {
+fn invalid_times_are_refused_with_the_name_of_their_field() {
     let mut bench = Bench::warm();
     for (request, field) in [
         (request(Some(0), None), "ttl_ms"),
@@ -341,7 +341,7 @@ fn times_are_checked_and_named() {
 }
 
 #[test]
-fn what_fails_to_be_restored_is_tried_again_later() {
+fn a_failed_restoration_is_retried_later() {
     let mut bench = Bench::warm();
     let (lease, _) = bench.applied(request(Some(1_000), None));
     bench.wait(SECOND);
@@ -356,7 +356,7 @@ fn what_fails_to_be_restored_is_tried_again_later() {
 }
 
 #[test]
-fn an_earlier_run_is_restored_once_its_interface_is_seen() {
+fn a_lease_of_an_earlier_run_is_restored_when_its_interface_is_seen() {
     let boot = BootTime::after_boot(Duration::from_secs(100));
     for (owner, expires, due) in [
         (Owner::Plain, Some(boot), true),
@@ -373,7 +373,7 @@ fn an_earlier_run_is_restored_once_its_interface_is_seen() {
 }
 
 #[test]
-fn a_link_made_anew_is_not_touched() {
+fn a_recreated_link_is_not_restored() {
     let mut bench = Bench::cold(&[]);
     let expired = lease(Owner::Plain, Some(BootTime::default()));
     bench
@@ -389,7 +389,7 @@ fn a_link_made_anew_is_not_touched() {
 }
 
 #[test]
-fn what_an_execution_still_owes_is_restored_and_nothing_of_another_is_given_up() {
+fn the_release_of_an_execution_ends_only_its_own_lease() {
     let claim = |number| Claim {
         number,
         scenario: "s".into(),
@@ -428,7 +428,7 @@ fn what_an_execution_still_owes_is_restored_and_nothing_of_another_is_given_up()
 }
 
 #[test]
-fn a_time_to_live_goes_on_when_a_scenario_is_over() {
+fn a_time_to_live_continues_after_a_scenario() {
     let mut bench = Bench::warm();
     let (alive, _) = bench.applied(request(Some(5_000), None));
     let grant = Terms::of_scenario("s #2").grant(bench.moment.boot).unwrap();
@@ -436,7 +436,7 @@ fn a_time_to_live_goes_on_when_a_scenario_is_over() {
         let of = (netns(), 2, "v0".to_owned());
         Lease::record(Some(held), of, &observed(), None, grant.clone())
     };
-    // The second step goes on with what the first one found.
+    // The second step keeps the earlier state that the first one recorded.
     let running = step(&step(&alive));
     assert!(running.is_of_a_scenario() && running.ends().is_none());
     bench.state.ledger.settle(V0, Some(running));
@@ -454,7 +454,7 @@ fn a_time_to_live_goes_on_when_a_scenario_is_over() {
 }
 
 #[test]
-fn what_a_scenario_gives_up_takes_nothing_from_a_client() {
+fn the_release_of_a_scenario_waits_behind_the_changes_of_clients() {
     let mut bench = Bench::warm();
     let id = "s #2".to_owned();
     let held = lease(Owner::Scenario { id: id.clone() }, None);
@@ -482,7 +482,7 @@ fn what_a_scenario_gives_up_takes_nothing_from_a_client() {
 }
 
 #[test]
-fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
+fn scenarios_end_with_the_daemon_unless_keep_on_exit_is_set() {
     let scenario = || lease(Owner::Scenario { id: "s".to_owned() }, None);
     let mut bench = Bench::warm();
     bench.state.ledger.settle(V0, Some(scenario()));
@@ -506,7 +506,7 @@ fn scenarios_end_with_the_daemon_or_stay_when_told_to() {
 }
 
 #[test]
-fn what_stays_is_carried_out_before_what_ends() {
+fn a_permanent_change_is_not_replaced_by_one_with_an_end() {
     let mut bench = Bench::warm();
     let first = work(bench.ask(request(None, None)).0);
     let asked: Vec<_> = [None, Some(1_000), None, Some(2_000), Some(3_000)]

@@ -1,7 +1,7 @@
-//! Requests about one interface take effect in the order in which they came, whatever their kind.
+//! Tests that requests for one interface take effect in the order of arrival, whatever their kind.
 //!
-//! The same random requests go to two states. In one of them work takes time, so that requests wait in the lane. In the other
-//! one each piece of work is done before the next request comes. The kernel must be the same at the end.
+//! Two states get the same random requests. In one of them work takes time, so that requests wait in the lane. In the other
+//! one all work is done before the next request. The state of the kernel must be the same at the end.
 
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -25,7 +25,7 @@ const NETNS: LeaseNetns = LeaseNetns::Own {
     cookie: None,
 };
 
-/// What ends a change of a client.
+/// The end of a client's change.
 #[derive(Debug, Clone, Copy)]
 enum End {
     TimeToLive,
@@ -43,16 +43,16 @@ enum Event {
     Remove {
         end: Option<End>,
     },
-    /// A scenario looks at the interface, and has it from then on.
+    /// A scenario claims the interface with its first look.
     Start,
     Step,
-    /// The scenario is over.
+    /// The scenario ends.
     End {
         owed: bool,
     },
     /// A second passes, after all work is done.
     Tick,
-    /// The work under way is done.
+    /// The work under way ends.
     Done,
 }
 
@@ -77,16 +77,16 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What the kernel was told, in order.
+/// The changes that were sent to the kernel, in order.
 #[derive(Debug, Clone, PartialEq)]
 enum Operation {
     Up(bool),
-    /// The delay in milliseconds that a client asked for, `None` to remove it.
+    /// The delay in milliseconds that a client requested. `None`: a removal.
     Tc(Option<u64>),
 }
 
 impl Operation {
-    /// Returns whether it need not be carried out if `next` is what is carried out after it.
+    /// Returns whether this change may be skipped if `next` follows it.
     fn is_replaced_by(&self, next: Option<&Self>) -> bool {
         match (self, next) {
             (Self::Tc(Some(_)), Some(Self::Tc(_))) => true,
@@ -96,7 +96,7 @@ impl Operation {
     }
 }
 
-/// Returns whether `done` is what was `asked` without requests that a newer one has replaced.
+/// Returns whether `done` is `asked` without requests that a newer one replaced.
 fn is_in_order(asked: &[Operation], done: &[Operation]) -> bool {
     let Some((first, rest)) = asked.split_first() else {
         return done.is_empty();
@@ -107,7 +107,7 @@ fn is_in_order(asked: &[Operation], done: &[Operation]) -> bool {
 
 enum Answer {
     Link(bool, oneshot::Receiver<InterfaceControlResponse>),
-    /// The operation, and how many had been asked for before it.
+    /// The operation, and the number of requests before it.
     Tc(Operation, usize, oneshot::Receiver<TcResponse>),
 }
 
@@ -117,7 +117,7 @@ struct Lab {
     under_way: Option<Effect>,
     up: bool,
     delay: Option<u64>,
-    /// The requests of clients and the work that was done, without scenarios, restorations and refusals.
+    /// The requests of clients and the work done for them, without scenarios, restorations and refusals.
     asked: Vec<Operation>,
     done: Vec<Operation>,
     answers: Vec<Answer>,
@@ -210,7 +210,7 @@ impl Lab {
         self.step(Input::Request(Request::Tc(Box::new(request), reply)));
     }
 
-    /// `number` makes each netem another one.
+    /// `number` makes each netem different.
     fn take(&mut self, event: &Event, number: u64) {
         match event {
             Event::Link { up } => {
@@ -230,7 +230,7 @@ impl Lab {
             Event::Apply { end } => self.tc(Some(number), *end),
             Event::Remove { end } => self.tc(None, *end),
             Event::Start => {
-                // One scenario runs on an interface.
+                // At most one scenario runs on an interface.
                 self.call(Asked::Release { owed: true });
                 self.claim = number;
                 self.call(Asked::Look);
@@ -238,7 +238,7 @@ impl Lab {
             Event::Step => self.call(Asked::Change(Box::new(operation(Some(number))))),
             Event::End { owed } => self.call(Asked::Release { owed: *owed }),
             Event::Tick => {
-                // The kernel needs milliseconds. A change must not end while it is carried out in one state only.
+                // Work takes milliseconds. A lease must not end while its work is under way in only one of the states.
                 while self.under_way.is_some() {
                     self.finish_one();
                 }
@@ -281,7 +281,7 @@ impl Lab {
         }
     }
 
-    /// Does what `tc_worker` does, and returns the lease that is in force then.
+    /// Carries out the work as `tc_worker` does, and returns the lease that is in force then.
     fn carry_out(&mut self, change: &PendingTcChange) -> Option<Lease> {
         let order = &change.order;
         let held = order.held.as_ref();
@@ -314,7 +314,7 @@ impl Lab {
         }
     }
 
-    /// Everything that was begun or waits is done, and every lease has ended.
+    /// Carries out all work under way and waiting, and ends every lease.
     fn finish_all(&mut self) {
         while self.under_way.is_some() {
             self.finish_one();
@@ -330,7 +330,7 @@ impl Lab {
         assert!(self.bench.state.ledger.is_empty(), "a lease was lost");
     }
 
-    /// Every client got one answer, about the state that was in force when its request had taken effect.
+    /// Checks that every client got one response, with the state that was in force after its request.
     fn check_answers(&mut self) {
         for answer in self.answers.drain(..) {
             match answer {
@@ -378,7 +378,7 @@ fn to_ms(delay: f64) -> u64 {
 }
 
 #[test]
-fn a_removal_with_an_end_does_not_replace_one_that_stays() {
+fn a_removal_with_an_end_does_not_replace_a_permanent_one() {
     for end in [End::TimeToLive, End::Unconfirmed] {
         let mut lab = Lab::new(true);
         lab.take(&Event::Apply { end: None }, 1);
@@ -399,7 +399,7 @@ proptest! {
         ..ProptestConfig::default()
     })]
     #[test]
-    fn requests_take_effect_in_the_order_in_which_they_came(
+    fn requests_take_effect_in_the_order_of_arrival(
         events in prop::collection::vec(event(), 1..40),
     ) {
         let (mut slow, mut quick) = (Lab::new(true), Lab::new(false));

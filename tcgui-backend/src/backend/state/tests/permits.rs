@@ -1,4 +1,4 @@
-//! What the operator forbids: nothing begins, the answer names the option, and what is in force is published.
+//! Tests of changes that the operator forbids: no work begins, the response names the option, and the state in force is published.
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::netem::FlatNetem;
@@ -28,7 +28,7 @@ fn delay() -> TcOperation {
 }
 
 impl Bench {
-    /// As [`Self::warm`], with a real loopback and what the operator permits.
+    /// As [`Self::warm`], with a real loopback interface and a policy.
     fn guarded(policy: Policy) -> Self {
         let mut bench = Self::warm();
         bench.state.identity.policy = policy;
@@ -74,7 +74,7 @@ fn only_publication(mut effects: Vec<Effect>) -> Publication {
     }
 }
 
-/// The one configuration that is published: whether there is a netem, and whether late clients get it.
+/// Returns the only published configuration: whether there is a netem, and whether later clients get it.
 fn republished(publication: &Publication) -> (bool, bool) {
     let [tc] = &publication.tc[..] else {
         panic!("{:?}", publication.tc)
@@ -84,18 +84,18 @@ fn republished(publication: &Publication) -> (bool, bool) {
 }
 
 #[test]
-fn a_refused_impairment_publishes_what_is_in_force() {
+fn a_refused_impairment_publishes_the_state_in_force() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/v*"]));
     for operation in [delay(), TcOperation::Remove, TcOperation::Confirm] {
         let (effects, mut answer) = bench.tc("default", operation);
         let response = answer.try_recv().unwrap();
         assert_eq!(response.error_kind, Some(ErrorKind::Denied));
         assert!(response.message.contains("--protect default/v*"));
-        // It never had a netem, so no publisher stays for it.
+        // The interface never had a netem, so it has no publisher.
         assert_eq!(republished(&only_publication(effects)), (false, false));
         bench.all_published_now();
     }
-    // With a netem of somebody else, that is what is shown.
+    // The netem of another program is published as it is.
     let netem = Some(Netem::default());
     let impaired = Link {
         netem,
@@ -110,7 +110,7 @@ fn a_refused_impairment_publishes_what_is_in_force() {
 }
 
 #[test]
-fn refusals_while_something_is_published_come_together_after_it() {
+fn refusals_during_a_publication_are_published_together_after_it() {
     let mut bench = Bench::guarded(policy(false, &["lab/*"], &[]));
     let first = bench.tc("default", delay());
     only_publication(first.0);
@@ -142,7 +142,7 @@ fn a_refused_switch_publishes_the_list_again() {
 }
 
 #[test]
-fn the_links_that_lead_to_the_host_stay_on() {
+fn the_links_through_which_the_host_is_reached_cannot_be_disabled() {
     let mut bench = Bench::guarded(Policy::default());
     let down = InterfaceControlOperation::Disable;
     let (effects, answer) = bench.switch("default", "lo", down);
@@ -152,7 +152,7 @@ fn the_links_that_lead_to_the_host_stay_on() {
     assert!(answer.new_state, "it stays up");
     only_publication(effects);
     bench.all_published_now();
-    // Under another name of the host's namespace too.
+    // The same under another name of the host's namespace.
     bench.step(added("root", OWN));
     bench.all_published_now();
     let (_, answer) = bench.switch("root", "lo", down);
@@ -171,7 +171,7 @@ fn the_links_that_lead_to_the_host_stay_on() {
 }
 
 #[test]
-fn an_alias_is_refused_as_the_name_is() {
+fn a_request_under_an_alias_is_refused_like_one_under_the_name() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/*"]));
     bench.step(added("root", OWN));
     bench.all_published_now();
@@ -183,7 +183,7 @@ fn an_alias_is_refused_as_the_name_is() {
 }
 
 #[test]
-fn nothing_is_stored_or_started_and_everything_is_read() {
+fn read_only_refuses_changes_and_permits_reads() {
     let at = || ExecutionTarget {
         namespace: "default".to_owned(),
         interface: "v0".to_owned(),
@@ -232,7 +232,7 @@ fn nothing_is_stored_or_started_and_everything_is_read() {
         assert_eq!(answer.try_recv().is_ok(), is_refused, "{effects:?}");
         assert_eq!(effects.is_empty(), is_refused, "{effects:?}");
     }
-    // A protected interface starts none; what runs on others is stopped as ever.
+    // No scenario starts on a protected interface. Scenarios on other interfaces can be stopped.
     let mut bench = Bench::guarded(policy(false, &[], &["default/v0"]));
     assert_eq!(category(&mut bench, start()), denied);
     assert_eq!(
@@ -242,7 +242,7 @@ fn nothing_is_stored_or_started_and_everything_is_read() {
 }
 
 #[test]
-fn steps_are_asked_about_too_and_restorations_are_not() {
+fn steps_are_checked_by_the_policy_and_restorations_are_not() {
     let mut bench = Bench::guarded(policy(false, &[], &["default/v0"]));
     let claim = Claim {
         number: 1,
@@ -274,7 +274,7 @@ fn steps_are_asked_about_too_and_restorations_are_not() {
     assert_eq!(denied(answer), Some(ErrorKind::Denied));
     assert!(effects.is_empty(), "{effects:?}");
 
-    // It was renamed while the scenario ran.
+    // The namespace or interface was renamed while the scenario ran.
     bench.state.identity.policy = Policy::default();
     let (mut effects, _) = call(&mut bench, super::super::Asked::Look);
     let Some(Effect::ChangeTc(change)) = effects.pop() else {
@@ -327,7 +327,7 @@ fn refused_switches_repeat_the_list_once_a_second_and_the_last_one_counts() {
     assert!(bench.state.wake_at().unwrap() <= bench.moment.now + Duration::from_secs(1));
     bench.wait(Duration::from_secs(1));
     lists += count(&bench.step(Input::Timer));
-    // At 0, 1 and 2 s, and once for what was refused since.
+    // Lists at 0, 1 and 2 s, and one for the refusals since then.
     assert_eq!(lists, 4);
     bench.all_published_now();
     bench.wait(Duration::from_secs(5));
@@ -336,7 +336,7 @@ fn refused_switches_repeat_the_list_once_a_second_and_the_last_one_counts() {
 }
 
 #[test]
-fn a_refused_switch_of_what_does_not_exist_publishes_nothing() {
+fn a_refused_switch_of_an_unknown_interface_publishes_nothing() {
     let mut bench = Bench::guarded(policy(true, &[], &[]));
     for (netns, interface) in [("nowhere", "v0"), ("default", "v9"), ("../x", "v0")] {
         let down = InterfaceControlOperation::Disable;

@@ -1,4 +1,4 @@
-//! Wishes about traffic control: their order, what is published of them, who is answered when.
+//! Tests of requests about traffic control: their order, the publications, and the time of each response.
 
 use tcgui_shared::netem::FlatNetem;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
@@ -20,7 +20,7 @@ fn delay(ms: f64) -> TcOperation {
     })
 }
 
-/// A netem in which only the delay tells it from others.
+/// Returns a netem with this delay and no other parameters.
 fn netem(latency_ms: u64) -> Netem {
     Netem {
         limit: 1000,
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    /// The kernel did what was changeed, as far as the caller says.
+    /// Ends the change with the netem that the caller says was read back.
     pub(super) fn done(
         &mut self,
         change: Box<PendingTcChange>,
@@ -93,7 +93,7 @@ impl Bench {
     }
 }
 
-/// What is published: interface and delay in ms, 0 without a netem.
+/// Returns the published interfaces with their delay in ms, 0 without a netem.
 fn delays(publication: &Publication) -> Vec<(String, f64)> {
     let delay = |tc: &TcPublication| {
         let update = tc.update.as_ref().expect("not gone");
@@ -106,12 +106,12 @@ fn delays(publication: &Publication) -> Vec<(String, f64)> {
 }
 
 #[test]
-fn what_was_read_back_is_published_before_the_answer() {
+fn the_result_is_published_before_the_reply() {
     let mut bench = Bench::warm();
     let (effects, mut answer) = bench.tc("default", delay(40.0));
     let change = Bench::begun(effects);
     assert_eq!(change.order.link.ifindex, 2);
-    // The kernel is free to report something else.
+    // The kernel may report another value.
     let publication = bench.done_and_published(change, Some(netem(41)));
     assert_eq!(delays(&publication), [("v0".to_owned(), 41.0)]);
     answer.try_recv().unwrap_err();
@@ -124,7 +124,7 @@ fn what_was_read_back_is_published_before_the_answer() {
 }
 
 #[test]
-fn a_burst_collapses_to_the_newest_and_all_are_answered() {
+fn a_burst_is_reduced_to_the_newest_request_and_all_are_answered() {
     let mut bench = Bench::warm();
     let (effects, first) = bench.tc("default", delay(1.0));
     let change = Bench::begun(effects);
@@ -166,7 +166,7 @@ fn a_burst_collapses_to_the_newest_and_all_are_answered() {
 }
 
 #[test]
-fn what_is_wrong_is_refused_at_once_by_its_name() {
+fn invalid_values_are_refused_at_once_with_the_name_of_the_field() {
     let mut bench = Bench::warm();
     for (operation, field) in [
         (delay(10_001.0), "delay_ms"),
@@ -212,7 +212,7 @@ fn a_failure_is_answered_and_the_next_change_begins() {
 }
 
 #[test]
-fn a_change_that_the_list_does_not_show_makes_none() {
+fn a_change_that_the_list_does_not_contain_causes_no_list() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let (effects, _answer) = bench.tc("default", delay(1.0));
@@ -227,12 +227,12 @@ fn a_change_that_the_list_does_not_show_makes_none() {
 }
 
 #[test]
-fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
+fn the_list_is_published_before_the_tc_of_a_new_interface() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     bench.publication(links(NetnsKey::Host, &[link(1, "lo", false)]));
     bench.published();
-    // The interface is known here but not yet to frontends, whose next list is not due.
+    // The daemon knows the interface. Frontends do not, because the next list is not due.
     let effects = bench.step(links(NetnsKey::Host, &[link(1, "lo", false), v0(None)]));
     assert!(effects.is_empty(), "{effects:?}");
     let (effects, _answer) = bench.tc("default", delay(5.0));
@@ -243,7 +243,7 @@ fn the_list_comes_before_what_is_about_an_interface_that_is_new_in_it() {
 }
 
 #[test]
-fn a_look_that_began_before_is_older_than_what_was_read_back() {
+fn a_dump_that_began_earlier_does_not_override_a_read_back() {
     let replaced = Link {
         generation: 1,
         ..v0(None)
@@ -253,7 +253,7 @@ fn a_look_that_began_before_is_older_than_what_was_read_back() {
     }
 }
 
-/// A look saw this, and an Apply was done before the look was.
+/// Checks a dump that found this, and that ended after an Apply was done.
 fn is_older_than_what_was_read_back(seen: Link) {
     let mut bench = Bench::warm();
     let stale = links(NetnsKey::Host, &[link(1, "lo", false), seen]);
@@ -267,21 +267,21 @@ fn is_older_than_what_was_read_back(seen: Link) {
     assert!(!late.iter().any(changed), "{late:?}");
     bench.step(Input::Published(COST));
     bench.wait(Duration::from_secs(1));
-    // One that began later is newer: somebody else changed it.
+    // A dump that began later is newer: another program changed the netem.
     let fresh = links(NetnsKey::Host, &[link(1, "lo", false), v0(Some(netem(7)))]);
     let publication = bench.publication(fresh);
     assert_eq!(delays(&publication), [("v0".to_owned(), 7.0)]);
 }
 
 #[test]
-fn configurations_are_repeated_for_a_frontend_that_joined() {
+fn configurations_are_repeated_for_a_new_frontend() {
     let mut bench = Bench::warm();
     bench.wait(Duration::from_secs(1));
     let netems = [link(1, "lo", false), v0(Some(netem(5)))];
     bench.publication(links(NetnsKey::Host, &netems));
     bench.published();
     bench.step(Input::FrontendJoined);
-    // Others that come and go do not put it off.
+    // Other frontends that appear do not delay the repetition.
     bench.wait(Duration::from_millis(400));
     bench.step(Input::FrontendJoined);
     bench.moment.now -= Duration::from_millis(400);
@@ -298,7 +298,7 @@ fn configurations_are_repeated_for_a_frontend_that_joined() {
 }
 
 #[test]
-fn what_waits_when_the_daemon_stops_is_given_up_and_what_is_done_is_answered() {
+fn shutdown_drops_waiting_work_and_answers_finished_work() {
     let mut bench = Bench::warm();
     let (effects, _first) = bench.tc("default", delay(1.0));
     let change = Bench::begun(effects);

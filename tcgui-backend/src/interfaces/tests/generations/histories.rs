@@ -13,7 +13,7 @@ enum Step {
     /// Creates the link with the same index, kind and fingerprint. An existing link is deleted first.
     Create,
     /// The tracker handles one event.
-    Hear,
+    Handle,
     Begin,
     /// The dump under way reads the links.
     Dump,
@@ -22,8 +22,8 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    use Step::{Begin, Create, Delete, Dump, End, Fail, Hear};
-    prop::sample::select(vec![Delete, Create, Hear, Begin, Dump, End, Fail])
+    use Step::{Begin, Create, Delete, Dump, End, Fail, Handle};
+    prop::sample::select(vec![Delete, Create, Handle, Begin, Dump, End, Fail])
 }
 
 /// The namespace `A` and its tracker.
@@ -55,7 +55,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, event: KernelEvent) {
+    fn queue_event(&mut self, event: KernelEvent) {
         if self.has_id {
             self.queue.push_back(event);
         }
@@ -63,7 +63,7 @@ impl World {
 
     fn delete(&mut self) {
         if self.life.take().is_some() {
-            self.tell(KernelEvent::Deleted(Some(ID), 1));
+            self.queue_event(KernelEvent::Deleted(Some(ID), 1));
         }
     }
 
@@ -73,15 +73,15 @@ impl World {
     }
 
     /// Handles all events before the dump ends, as the actor does.
-    fn hear_all(&mut self) {
+    fn handle_all(&mut self) {
         let events: Vec<_> = self.queue.drain(..).collect();
-        self.bench.hear(&events);
+        self.bench.handle(&events);
     }
 
     fn end(&mut self) {
         let seen = self.dump().map(|_| Link::sample(1, "v1"));
-        self.hear_all();
-        let generations = self.bench.end(seen.as_slice()).expect("the look counts");
+        self.handle_all();
+        let generations = self.bench.end(seen.as_slice()).expect("the dump counts");
         self.dumped = None;
         if let (Some(generation), Some(life)) = (generations.first(), self.life) {
             let known = *self.life_of.entry(*generation).or_insert(life);
@@ -92,30 +92,30 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
-        let is_looking = self.bench.order.is_some();
+        let is_dumping = self.bench.request.is_some();
         match step {
             Step::Delete => self.delete(),
             Step::Create => {
                 self.delete();
                 self.lives += 1;
                 self.life = Some(self.lives);
-                self.tell(KernelEvent::Changed(Some(ID)));
+                self.queue_event(KernelEvent::Changed(Some(ID)));
             }
-            Step::Hear => {
+            Step::Handle => {
                 let event = self.queue.pop_front();
-                self.bench.hear(event.as_slice());
+                self.bench.handle(event.as_slice());
             }
-            Step::Begin if !is_looking => {
+            Step::Begin if !is_dumping => {
                 self.bench.begin();
             }
-            Step::Dump if is_looking => {
+            Step::Dump if is_dumping => {
                 self.dump();
             }
-            Step::End if is_looking => self.end(),
-            Step::Fail if is_looking => {
+            Step::End if is_dumping => self.end(),
+            Step::Fail if is_dumping => {
                 self.dumped = None;
-                self.hear_all();
-                let err = LookError::Open(io::ErrorKind::OutOfMemory.into());
+                self.handle_all();
+                let err = DumpError::Open(io::ErrorKind::OutOfMemory.into());
                 self.bench.fail(err);
             }
             Step::Begin | Step::Dump | Step::End | Step::Fail => {}

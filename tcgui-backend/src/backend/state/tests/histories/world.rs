@@ -1,4 +1,4 @@
-//! The kernel of the model: links that come, go and are renamed, and what a worker does to them.
+//! The kernel of the model: links that are created, deleted and renamed, and the changes by a worker.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -21,7 +21,7 @@ pub(super) const NAMESPACES: [NetnsKey; 2] = [NetnsKey::Host, NetnsKey::Mounted(
 #[derive(Debug, Clone)]
 pub(super) struct WorldLink {
     pub(super) name: &'static str,
-    /// Its generation, as the tracker counts.
+    /// The generation that the tracker gives to the link.
     pub(super) life: u64,
     pub(super) netem: Option<Netem>,
 }
@@ -47,7 +47,7 @@ impl World {
         self.links.iter().map(|(key, link)| (*key, link))
     }
 
-    /// Returns which link an execution began on; `None`: it has made no step.
+    /// Returns the link on which an execution began. `None`: it has made no step.
     pub(super) fn life_of(&self, execution: u64) -> Option<u64> {
         self.stepped_on.get(&execution).copied()
     }
@@ -88,14 +88,14 @@ impl World {
         }
     }
 
-    /// The kernel takes the qdisc away on the way (`dev_change_net_namespace`, `net/core/dev.c`).
+    /// Moves the link. The kernel removes its qdisc (`dev_change_net_namespace`, `net/core/dev.c`).
     pub(super) fn move_to(&mut self, from: NetnsKey, to: NetnsKey, index: u32) {
         if let Some(link) = self.links.remove(&(from, index)) {
             self.add(to, index, link.name);
         }
     }
 
-    /// What a look sees, with the generations that the tracker gives.
+    /// Returns the result of a dump, with the generations that the tracker gives.
     pub(super) fn links(&self, netns: NetnsKey) -> Vec<Link> {
         let here = self.links.iter().filter(|(key, _)| key.0 == netns);
         let link = |(key, it): (&LeaseKey, &WorldLink)| Link {
@@ -110,7 +110,7 @@ impl World {
         observed_netem(self.get(key).and_then(|link| link.netem))
     }
 
-    /// Does what a worker does, to whatever link has the index now.
+    /// Changes the link that has the index now, as a worker does.
     pub(super) fn carry_out(&mut self, order: &TcOrder) -> TcResult {
         let key = (order.place.key, order.link.ifindex);
         let held = order.held.clone();

@@ -11,11 +11,11 @@ use crate::pacing::Pacing;
 
 /// Limits the queries: the reply lists all ids of the host, and the kernel compares each with all ids of the
 /// observer.
-const QUESTION_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(250));
+const QUERY_PACING: Pacing = Pacing::new(10, Duration::ZERO, Duration::from_millis(250));
 
 /// Whether to report namespaces to which no tracked reference leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Strangers {
+pub enum UnknownNamespaces {
     /// Report them as [`InterfacesEvent::UnknownNsid`](super::InterfacesEvent).
     Report,
     /// Do not look for them.
@@ -24,57 +24,57 @@ pub enum Strangers {
 
 /// The unknown namespaces seen so far.
 #[derive(Debug)]
-pub(super) struct StrangerWatch {
-    wanted: Strangers,
+pub(super) struct UnknownNamespaceWatch {
+    wanted: UnknownNamespaces,
     /// An unknown namespace was found and not reported yet.
     found: bool,
     /// Ids in the host's table that no query has translated yet.
-    met: Vec<Nsid>,
-    asking: bool,
+    host_ids: Vec<Nsid>,
+    query_running: bool,
     pacing: Pacing,
 }
 
-impl StrangerWatch {
-    pub(super) fn new(wanted: Strangers) -> Self {
+impl UnknownNamespaceWatch {
+    pub(super) fn new(wanted: UnknownNamespaces) -> Self {
         Self {
             wanted,
             found: false,
-            met: Vec::new(),
-            asking: false,
-            pacing: QUESTION_PACING,
+            host_ids: Vec::new(),
+            query_running: false,
+            pacing: QUERY_PACING,
         }
     }
 
     /// Records that a namespace got an id in the observer's table.
-    pub(super) fn met(&mut self, is_tracked: bool) {
-        self.found |= self.wanted == Strangers::Report && !is_tracked;
+    pub(super) fn id_assigned(&mut self, is_tracked: bool) {
+        self.found |= self.wanted == UnknownNamespaces::Report && !is_tracked;
     }
 
     /// Handles an id of the host's table.
-    pub(super) fn met_by_host(&mut self, id: Nsid) {
-        if self.wanted == Strangers::Report && !self.met.contains(&id) {
-            self.met.push(id);
+    pub(super) fn host_id_assigned(&mut self, id: Nsid) {
+        if self.wanted == UnknownNamespaces::Report && !self.host_ids.contains(&id) {
+            self.host_ids.push(id);
         }
     }
 
     /// Returns the ids to query now. Empty: no query is due.
-    pub(super) fn next_question(&mut self, now: Instant) -> Vec<Nsid> {
-        if self.asking || self.met.is_empty() || !self.pacing.allows(now) {
+    pub(super) fn next_query(&mut self, now: Instant) -> Vec<Nsid> {
+        if self.query_running || self.host_ids.is_empty() || !self.pacing.allows(now) {
             return Vec::new();
         }
-        self.asking = true;
-        std::mem::take(&mut self.met)
+        self.query_running = true;
+        std::mem::take(&mut self.host_ids)
     }
 
-    /// Records that the query has finished. The caller passes each result to [`Self::met`].
+    /// Records that the query has finished. The caller passes each result to [`Self::id_assigned`].
     pub(super) fn answered(&mut self, now: Instant, cost: Duration) {
-        self.asking = false;
+        self.query_running = false;
         self.pacing.done(now, cost);
     }
 
     /// Returns when the next query is due. `None`: no id waits for one.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let waits = !self.asking && !self.met.is_empty();
+        let waits = !self.query_running && !self.host_ids.is_empty();
         self.pacing.not_before().filter(|_| waits)
     }
 
