@@ -1,4 +1,4 @@
-//! Preset files: what they mean and how mistakes are told.
+//! Tests of preset files: their meaning, and the errors and warnings about them.
 
 use tcgui_shared::netem::LossModel;
 
@@ -8,7 +8,7 @@ fn refusal(text: &str) -> String {
     super::read(text.as_bytes()).unwrap_err().to_string()
 }
 
-/// Reads a preset of which nothing is doubtful.
+/// Reads a preset that must have no warnings.
 fn read(bytes: &[u8]) -> Result<CustomPreset, DocumentError> {
     let read = super::read(bytes)?;
     assert_eq!(read.warnings, []);
