@@ -43,10 +43,10 @@ pub struct Outcome {
     pub notes: Vec<Note>,
 }
 
-/// Returns the properties of a link that decide the length of its queue.
+/// Returns what of a link decides how long the queue in front of it has to be.
 ///
-/// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). This is not its real speed, so
-/// it is ignored. If `has_rate` is set, the result also contains whether the kernel supports a bottleneck.
+/// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). Its traffic is not limited to
+/// that. With a rate limit it also decides whether the kernel can have a bottleneck.
 pub fn link_facts(socket: &mut RequestSocket, link: &Link, has_rate: bool) -> LinkFacts {
     let speed = match link.kind.as_deref() {
         Some("tun") => None,

@@ -27,7 +27,7 @@ const NS_PER_MS: u64 = 1_000_000;
 pub struct LinkFacts {
     /// The largest packet in bytes.
     pub mtu: u32,
-    /// The speed in bits per second. Virtual links have none.
+    /// In bits per second; virtual links have none.
     pub speed: Option<u64>,
     /// Whether the kernel can limit the rate by a token bucket filter below a netem.
     pub bottleneck: bool,
@@ -42,8 +42,8 @@ pub(super) enum QueueLength {
     Bytes(u32),
 }
 
-/// Returns the netem with a larger burst if its bottleneck drops frames of this MTU. This happens when the MTU of the
-/// link was raised. `None`: the frames pass.
+/// Returns a netem whose bottleneck lets the frames of a link pass, if the one below `netem` drops them: the MTU of the link
+/// was raised.
 pub fn fitted(netem: &Netem, mtu: u32) -> Option<Netem> {
     let frame = mtu.saturating_add(HEADER);
     let bottleneck = netem.bottleneck.filter(|it| !it.holds(frame))?;
@@ -60,8 +60,8 @@ pub fn fitted(netem: &Netem, mtu: u32) -> Option<Netem> {
 }
 
 impl LinkFacts {
-    /// Returns the limit in packets: the number of the smallest frames that are in flight at the full rate during the
-    /// longest delay. The MTU does not matter.
+    /// Returns the limit in packets: what is under way at full rate while a packet is held the longest, if all packets are
+    /// of the smallest size. The MTU does not matter.
     pub(super) fn limit(self, netem: &Netem) -> u32 {
         let rate = match netem.rate_in_force() {
             0 => self.speed.unwrap_or(ASSUMED_SPEED) / 8,
