@@ -1,9 +1,9 @@
-//! Recorded messages against the types, in both directions.
+//! Compares recorded messages with the types, in both directions.
 //!
-//! `fixtures/released-*.json` were captured from a running released backend, `extended-*.json` have
-//! the optional fields of this version, the others are the examples of the protocol description. Each
-//! is read and printed back; the rules of reading are checked on variants made from it; the messages
-//! written in Rust must print as the examples.
+//! The files `fixtures/released-*.json` were captured from a running released backend. Files `extended-*.json` have the
+//! optional fields of this version. The other files are the examples of the protocol description. Each message is read
+//! and written again. The rules for reading are checked on variants of it. The messages written in Rust must be equal
+//! to the examples.
 
 #[cfg(test)]
 #[path = "golden/messages.rs"]
@@ -34,7 +34,7 @@ mod tests {
 
     use super::messages;
 
-    /// Reads a message and prints it again.
+    /// Reads a message and writes it again.
     type Reprint = fn(&Value) -> Result<Value, Error>;
 
     fn reprint<T: DeserializeOwned + Serialize>(json: &Value) -> Result<Value, Error> {
@@ -96,7 +96,7 @@ mod tests {
         }
     }
 
-    /// Calls `edit` on each value inside and then on the value itself.
+    /// Calls `edit` on each nested value and then on the value itself.
     fn visit(value: &mut Value, edit: &mut impl FnMut(&mut Value)) {
         match value {
             Value::Array(items) => items.iter_mut().for_each(|item| visit(item, edit)),
@@ -212,7 +212,7 @@ mod tests {
         assert_eq!(written, examples);
     }
 
-    /// Checks that these are messages of the type and print back equal.
+    /// Checks that these are messages of the type, and that they are equal after they are read and written.
     fn spelled<T: DeserializeOwned + Serialize>(messages: &[Value]) {
         for message in messages {
             assert_eq!(&reprint::<T>(message).unwrap(), message);
@@ -309,7 +309,7 @@ mod tests {
         }));
     }
 
-    /// Checks that a message is read without a field as it is with it.
+    /// Checks that a message without a field is read like the message with that field.
     fn defaulted<T: DeserializeOwned + Serialize>(mut message: Value, field: &str) {
         let full = message.clone();
         message.as_object_mut().unwrap().remove(field).unwrap();

@@ -1,4 +1,4 @@
-//! Bounds and places: what a person reads when a file is wrong.
+//! Tests of the limits, and of the positions in error messages.
 
 use std::collections::BTreeMap;
 

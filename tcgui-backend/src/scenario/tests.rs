@@ -1,4 +1,4 @@
-//! Scenario files: what they mean and how mistakes are told.
+//! Tests of scenario files: their meaning, and the errors about them.
 
 use std::fmt::Write;
 

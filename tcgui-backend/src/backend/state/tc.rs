@@ -288,7 +288,7 @@ impl State {
     }
 }
 
-/// Says what is in force now, as the kernel reports it, and until when if a lease holds.
+/// Returns the response: the state that was read back, and its end if there is a lease.
 fn response(
     change: &PendingTcChange,
     outcome: &Outcome,
