@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_explained_in_few_words() {
+    fn errors_are_explained_in_few_words() {
         let error = |payload: &[u8]| decode::<TcRequest>(payload).unwrap_err();
         assert!(error(b"\xff").contains("UTF-8"));
         assert!(error(b"{\"namespace\":3}").contains("not understood"));

@@ -155,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(bytes_per_s in 125..2_000_000_000_000_u64, burst in 64..10_000_000_u32, limit: u32) {
+        fn every_filter_is_decoded_as_it_was_encoded(bytes_per_s in 125..2_000_000_000_000_u64, burst in 64..10_000_000_u32, limit: u32) {
             let filter = Tbf { bytes_per_s, burst, limit };
             prop_assume!(filter.can_be_read_back());
             let read = Tbf::from_options(&filter.to_options()).unwrap();
@@ -163,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_do_harm(bytes: Vec<u8>) {
+        fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
             Tbf::from_options(&bytes);
         }
     }

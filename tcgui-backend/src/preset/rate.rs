@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_mean_what_they_say() {
+    fn rates_are_read_with_their_units() {
         let cases = [
             ("10mbit", 10_000_000),
             ("10 Mbit", 10_000_000),
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate_is_explained() {
+    fn an_invalid_rate_is_explained() {
         let cases = [
             ("", "no rate"),
             ("fast", "no rate"),
@@ -211,12 +211,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_does_harm(text in ".{0,40}") {
+        fn no_text_causes_a_panic(text in ".{0,40}") {
             bps(&text).ok();
         }
 
         #[test]
-        fn what_is_written_is_read(rate in 1..=u32::MAX) {
+        fn every_rate_is_read_back(rate in 1..=u32::MAX) {
             prop_assert_eq!(bps(&format!("{rate}kbit")), Ok(u64::from(rate) * 1000));
         }
     }

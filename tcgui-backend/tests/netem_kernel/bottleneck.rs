@@ -45,7 +45,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_comes_changes_and_goes_with_its_filter() {
+    fn a_rate_limit_adds_changes_and_removes_its_filter() {
         let mut lab = Lab::new(&[DUMMY]);
         let reach = |lab: &mut Lab, wish: FlatNetem| -> Outcome {
             let outcome = lab.perform("dummy1", flat(wish)).unwrap();
@@ -103,7 +103,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_of_an_earlier_version_is_taken_over() {
+    fn a_netem_with_its_own_rate_gets_a_filter() {
         let mut lab = Lab::new(&[DUMMY]);
         sh("tc qdisc add dev dummy1 root handle 7c60: netem delay 20ms rate 512kbit");
         let outcome = lab.perform("dummy1", flat(rate(512))).unwrap();
@@ -114,7 +114,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_published_command_makes_the_same() {
+    fn the_published_commands_make_the_same_qdiscs() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut wish = rate(512);
         wish.delay_jitter_ms = Some(5.0);
@@ -193,7 +193,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn every_transition_arrives() {
+    fn every_transition_ends_in_the_requested_state() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut own = rate(512);
         own.extensions.rate_overhead = Some(RateOverhead {

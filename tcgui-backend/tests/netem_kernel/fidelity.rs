@@ -201,7 +201,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_limit_does_what_it_says() {
+    fn a_rate_limit_has_the_configured_rate() {
         let mut lab = Lab::new(&[ROUTER]);
         let _undo = Undo;
         let path = Path::open();

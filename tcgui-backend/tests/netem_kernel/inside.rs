@@ -417,7 +417,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_queue_follows_mtu_and_speed() {
+    fn link_facts_contain_mtu_and_speed() {
         let veth = "ip link add veth1 mtu 9000 type veth peer name veth2
             ip link set veth1 up && ip link set veth2 up";
         let mut lab = Lab::new(&[DUMMY, veth]);
@@ -438,7 +438,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_link_that_is_not_there_is_not_found() {
+    fn a_missing_link_is_reported_as_not_found() {
         let mut lab = Lab::new(&[]);
         for desired in [delay(1.0), nothing()] {
             let order = Order {
@@ -480,7 +480,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_command_for_people_makes_the_same_netem() {
+    fn the_published_command_makes_the_same_netem() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut runner = TestRunner::deterministic();
         for _ in 0..20 {

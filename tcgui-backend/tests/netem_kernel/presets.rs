@@ -130,7 +130,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn shipped_files_lose_duplicate_and_corrupt_what_they_say() {
+    fn shipped_files_hit_the_share_of_packets_that_they_name() {
         let mut lab = Lab::new(&["ip link set lo up"]);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(socket.local_addr().unwrap()).unwrap();

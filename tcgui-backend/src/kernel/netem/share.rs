@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_methods_agree_where_they_meet() {
+    fn both_methods_agree_where_both_apply() {
         for threshold in [0.001, 0.004, 0.02, 0.3, 0.499, 0.7, 0.998] {
             let series_weak = series(threshold - 0.5, WEAK);
             let weak = weakly_correlated(threshold, WEAK);
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn field_reports_are_explained() {
+    fn the_share_agrees_with_measurements() {
         // Measured on Linux 6.1: 0.000 %, 1.65 % and 97 %. Presets with 1 % and 8 %, correlated by 10 % and 25 %, lost
         // 0.035 % and 0.92 %.
         for (probability, correlation, from, to) in [

@@ -43,7 +43,7 @@ fn handle(kernel: &Kernel) -> Option<u32> {
 
 proptest! {
     #[test]
-    fn what_was_there_before_comes_back(
+    fn the_earlier_state_is_restored_after_a_crash(
         root in roots(),
         first in prop::option::of(netem()),
         wishes in prop::collection::vec(prop::option::of(netem()), 1..4),
