@@ -2,7 +2,7 @@
 //!
 //! The fix is the commit f8d4bc455047 ("net/sched: netem: account for backlog updates from child qdisc", Linux 6.13 and
 //! stable kernels). Without it, a filter that segments a GSO packet makes the netem count packets that it does not
-//! have. When the count reaches the limit of the netem, the interface stops for good. The version of a kernel does not
+//! have. When the count reaches the limit of the netem, the interface sends no more packets. The version of a kernel does not
 //! show whether it has the fix. The daemon therefore tests it once in each run, on the loopback interface of an empty
 //! network namespace. This namespace ends with the test.
 
