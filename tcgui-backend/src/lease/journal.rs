@@ -172,7 +172,14 @@ pub struct Journal {
     /// The pending changes, by file name.
     late: Mutex<HashMap<String, DeferredWrite>>,
     /// The lock is released when the file is closed.
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Journal {
+    /// Unlocks the directory. Closing the descriptor is not enough: a child process has a copy until it executes its program.
+    fn drop(&mut self) {
+        self.lock.unlock().ok();
+    }
 }
 
 impl Journal {
@@ -201,7 +208,7 @@ impl Journal {
                 home,
                 amending: RwLock::default(),
                 late: Mutex::default(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(JournalError::Held {
                 directory: state.to_owned(),
