@@ -4,10 +4,11 @@
 //! stable kernels). Without it, a filter that segments a GSO packet makes the netem count packets that it does not
 //! have. When the count reaches the limit of the netem, the interface sends no more packets. The version of a kernel does not
 //! show whether it has the fix. The daemon therefore tests it once in each run, on the loopback interface of an empty
-//! network namespace. This namespace ends with the test.
+//! network namespace. This namespace ends with the test. If the test itself cannot run, for instance because no
+//! descriptor is free, the next request repeats it.
 
 use std::net::{Ipv4Addr, UdpSocket};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use tracing::{info, warn};
 
 use super::netem::Netem;
 use super::qdisc::{BottleneckChange, Install, RootChange};
-use super::rtnetlink::{RequestSocket, RtnetlinkError};
+use super::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 use super::tbf::Tbf;
 use crate::error::chain;
 
@@ -41,7 +42,7 @@ const TIMEOUT: Duration = Duration::from_millis(500);
 /// The reasons not to use a filter below a netem.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
-    #[error("there is no network namespace to try it in")]
+    #[error("cannot create a network namespace for the test")]
     Namespace(#[source] nix::Error),
     #[error("the qdiscs cannot be installed")]
     Install(#[from] RtnetlinkError),
@@ -55,26 +56,46 @@ enum ProbeError {
     Stops,
 }
 
-/// Returns whether a filter below a netem can limit the rate of an interface. The first call runs the test. It takes
-/// some milliseconds, or half a second if the filter does not work.
-pub fn bottleneck_support() -> bool {
-    static SUPPORT: OnceLock<bool> = OnceLock::new();
-    *SUPPORT.get_or_init(|| match try_it() {
-        Ok(()) => {
-            info!("rates are limited by a token bucket filter below netem");
-            true
+impl ProbeError {
+    /// Returns whether the error shows how the kernel is. Other errors come from the state of the machine.
+    fn is_of_kernel(&self) -> bool {
+        match self {
+            Self::Stops | Self::Gso(_) => true,
+            Self::Install(err) => err.refused() == Some(Refused::NotFound),
+            Self::Namespace(_) | Self::Socket(_) => false,
         }
-        Err(err) => {
-            warn!(error = %chain(&err), "rates are limited by netem itself, a filter below it does not work here");
-            false
-        }
-    })
+    }
 }
 
-fn try_it() -> Result<(), ProbeError> {
+/// Returns whether a filter below a netem can limit the rate of an interface. The first call runs the test. It takes
+/// some milliseconds, or a second if the filter does not work.
+pub fn bottleneck_support() -> bool {
+    static SUPPORT: Mutex<Option<bool>> = Mutex::new(None);
+    let mut support = SUPPORT.lock().unwrap_or_else(PoisonError::into_inner);
+    *support = support.or_else(|| find_out(run_probe));
+    support.unwrap_or(false)
+}
+
+/// Returns the result of the test, or `None` if it could not run. On a busy machine packets may be late, so the test runs
+/// a second time before the result is negative.
+fn find_out(mut probe: impl FnMut() -> Result<(), ProbeError>) -> Option<bool> {
+    match probe().or_else(|_| probe()) {
+        Ok(()) => {
+            info!("rates are limited by a token bucket filter below netem");
+            Some(true)
+        }
+        Err(err) => {
+            warn!(error = %chain(&err), "netem itself limits rates, a filter below it does not work here");
+            err.is_of_kernel().then_some(false)
+        }
+    }
+}
+
+/// Runs the test on a thread of its own, which enters a new network namespace.
+fn run_probe() -> Result<(), ProbeError> {
     let work = || {
         unshare(CloneFlags::CLONE_NEWNET).map_err(ProbeError::Namespace)?;
-        try_here()
+        probe_in_this_netns()
     };
     let thread = thread::Builder::new().name("probe".into()).spawn(work)?;
     thread
@@ -83,7 +104,7 @@ fn try_it() -> Result<(), ProbeError> {
 }
 
 /// Sends GSO packets through a netem and a filter on the loopback interface of this thread's namespace.
-fn try_here() -> Result<(), ProbeError> {
+fn probe_in_this_netns() -> Result<(), ProbeError> {
     let mut socket = RequestSocket::open()?;
     socket.set_up(LOOPBACK, true)??;
     let change = RootChange::Install {
@@ -123,4 +144,36 @@ fn try_here() -> Result<(), ProbeError> {
 
 fn libc_int(size: usize) -> nix::libc::c_int {
     nix::libc::c_int::try_from(size).expect("a thousand fits")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn missing(errno: i32) -> ProbeError {
+        ProbeError::Install(RtnetlinkError::Refused {
+            text: None,
+            err: io::Error::from_raw_os_error(errno),
+        })
+    }
+
+    #[test]
+    fn only_an_error_of_the_kernel_is_remembered() {
+        let no_file = || ProbeError::Socket(io::Error::from_raw_os_error(nix::libc::EMFILE));
+        assert_eq!(find_out(|| Ok(())), Some(true));
+        assert_eq!(find_out(|| Err(ProbeError::Stops)), Some(false));
+        assert_eq!(find_out(|| Err(missing(nix::libc::ENOENT))), Some(false));
+        assert_eq!(find_out(|| Err(missing(nix::libc::ENOMEM))), None);
+        assert_eq!(find_out(|| Err(no_file())), None);
+        let full = || ProbeError::Namespace(nix::Error::ENOSPC);
+        assert_eq!(find_out(|| Err(full())), None);
+    }
+
+    #[test]
+    fn a_late_packet_on_a_busy_machine_does_not_decide() {
+        let mut results = vec![Ok(()), Err(ProbeError::Stops)];
+        assert_eq!(find_out(|| results.pop().unwrap()), Some(true));
+    }
 }
