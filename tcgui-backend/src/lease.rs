@@ -106,7 +106,7 @@ pub struct Before {
 impl Before {
     /// Returns the state that is to be restored later.
     pub fn of(observed: &Observed) -> Self {
-        let children = observed.children.iter().map(ToString::to_string);
+        let children = observed.below.iter().map(ToString::to_string);
         match &observed.root {
             Root::Absent | Root::Default { .. } => Self::default(),
             // A change in place keeps children that other programs have added to the daemon's netem.

@@ -240,7 +240,8 @@ mod tests {
             },
             in_use: Vec::new(),
             bottleneck: None,
-            children: Vec::new(),
+            bottleneck_qlen: 0,
+            below: Vec::new(),
             netems_below: Vec::new(),
             statistics: QdiscStatistics {
                 drops: 3,

@@ -61,18 +61,18 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
     }
     let before = lease.before.netem;
     let netem = before.map(|(_, netem)| netem);
-    let netns_ref = match before {
+    let planned = match before {
         // A netem of another program also gets its handle back.
         Some((handle, _)) if handle::tables(handle).is_none() => match observed.root {
             Root::Absent | Root::Default { .. } => Ok(Plan::Add { handle }),
             // The netem is still there: its replacement had only begun.
             Root::ForeignNetem { .. } => Ok(Plan::Change { handle }),
-            _ if observed.children.is_empty() => Ok(Plan::Replace { handle }),
+            _ if observed.below.is_empty() => Ok(Plan::Replace { handle }),
             _ => plan(None, observed, ForeignQdiscs::Keep),
         },
         _ => plan(netem.as_ref(), observed, ForeignQdiscs::Keep),
     };
-    match netns_ref {
+    match planned {
         Err(refusal) => left(refusal.to_string()),
         Ok(plan) => {
             let lost = lease.before.lost.clone();

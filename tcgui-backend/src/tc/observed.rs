@@ -1,5 +1,7 @@
 //! The state of the root of a link, as far as it matters for a netem.
 
+use std::collections::BTreeSet;
+
 use super::handle::{self, Tables};
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Qdisc, QdiscStatistics};
@@ -13,8 +15,10 @@ pub struct Observed {
     pub in_use: Vec<u32>,
     /// The handle of the daemon's bottleneck below the root.
     pub bottleneck: Option<u32>,
-    /// The kinds and handles of the other children of the root.
-    pub children: Vec<QdiscName>,
+    /// The number of packets that wait in this bottleneck.
+    pub bottleneck_qlen: u32,
+    /// The kinds and handles of the other qdiscs below the root.
+    pub below: Vec<QdiscName>,
     /// The netems of the link that are not the root.
     pub netems_below: Vec<Netem>,
     /// The counters of the root.
@@ -73,29 +77,30 @@ impl Observed {
                 root: Root::Absent,
                 in_use: Vec::new(),
                 bottleneck: None,
-                children: Vec::new(),
+                bottleneck_qlen: 0,
+                below: Vec::new(),
                 netems_below: Vec::new(),
                 statistics: QdiscStatistics::default(),
             };
         };
         let children = || of_link().filter(|qdisc| qdisc.is_child_of(root));
-        let below = children().find(|child| child.tbf.is_some());
+        let any = children().find(|child| child.tbf.is_some());
         let own = |child: &&Qdisc| child.tbf.is_some() && handle::is_bottleneck(child.handle);
-        let bottleneck = children().find(own);
+        let own = children().find(own);
         let mut of_root = Root::new(root);
         match &mut of_root {
-            Root::Own { netem, .. } => netem.bottleneck = bottleneck.and_then(|it| it.tbf),
-            Root::ForeignNetem { netem, .. } => netem.bottleneck = below.and_then(|it| it.tbf),
+            Root::Own { netem, .. } => netem.bottleneck = own.and_then(|it| it.tbf),
+            Root::ForeignNetem { netem, .. } => netem.bottleneck = any.and_then(|it| it.tbf),
             Root::Absent | Root::Default { .. } | Root::Foreign(_) => {}
         }
-        let is_ours = matches!(of_root, Root::Own { .. });
-        let bottleneck = bottleneck.map(|it| it.handle).filter(|_| is_ours);
+        let bottleneck = own.filter(|_| matches!(of_root, Root::Own { .. }));
         Self {
             root: of_root,
             in_use: of_link().map(|qdisc| qdisc.handle).collect(),
-            bottleneck,
-            children: children()
-                .filter(|child| Some(child.handle) != bottleneck)
+            bottleneck: bottleneck.map(|it| it.handle),
+            bottleneck_qlen: bottleneck.map_or(0, |it| it.statistics.qlen),
+            below: below(root, of_link)
+                .filter(|qdisc| bottleneck.is_none_or(|own| own.handle != qdisc.handle))
                 .map(QdiscName::of)
                 .collect(),
             netems_below: of_link()
@@ -113,6 +118,25 @@ impl Observed {
             Root::Absent | Root::Default { .. } | Root::Foreign(_) => None,
         }
     }
+}
+
+/// Returns all qdiscs below the root. That excludes the qdisc for incoming packets.
+fn below<'a, I: Iterator<Item = &'a Qdisc>>(
+    root: &'a Qdisc,
+    of_link: impl Fn() -> I,
+) -> impl Iterator<Item = &'a Qdisc> {
+    let mut found = Vec::new();
+    let mut parents = vec![root];
+    let mut handles = BTreeSet::from([root.handle]);
+    while !parents.is_empty() {
+        let is_child = |qdisc: &&Qdisc| parents.iter().any(|parent| qdisc.is_child_of(parent));
+        let children: Vec<_> = of_link().filter(is_child).collect();
+        // A qdisc with handle 0 is the kernel's default for a class. It has no children.
+        let may_have_children = |qdisc: &&Qdisc| qdisc.handle != 0 && handles.insert(qdisc.handle);
+        parents = children.iter().copied().filter(may_have_children).collect();
+        found.extend(children);
+    }
+    found.into_iter()
 }
 
 impl std::fmt::Display for Root {

@@ -13,8 +13,8 @@ use super::observed::{Observed, Root};
 use super::plan::{ForeignQdiscs, Plan, is_expected, lost, plan, steps};
 use crate::kernel::bottleneck_probe::bottleneck_support;
 use crate::kernel::link::Link;
-use crate::kernel::netem::Netem;
-use crate::kernel::qdisc::{Install, Qdisc, RootChange};
+use crate::kernel::netem::{Netem, Rate};
+use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, RootChange};
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 
 /// The number of attempts. A further attempt is made if another program changes the root between the read and the
@@ -147,17 +147,13 @@ pub fn perform_recorded<E: From<TcError>>(
         };
         let plan = plan(netem.as_ref(), &before, foreign).map_err(TcError::from)?;
         record(&before)?;
-        let waiting = Waiting {
-            netem: before.netem().copied(),
-            packets: before.statistics.qlen,
-        };
         let steps = steps(plan, netem.as_ref(), &before);
         let observed = match take(socket, ifindex, &before, &steps) {
             Err(Stopped::Refused(step, err)) if is_race(step, &err) => continue,
             Err(Stopped::Refused(step, err)) => return Err(failure(step, err).into()),
             Err(Stopped::Unexpected) => continue,
             Err(Stopped::NotRead(err)) => return Err(err.into()),
-            Ok(None) => before,
+            Ok(None) => before.clone(),
             Ok(Some(Taken { after, lost })) => {
                 if let Some(lost) = lost {
                     record(&lost)?;
@@ -180,7 +176,7 @@ pub fn perform_recorded<E: From<TcError>>(
             }),
             (None, _) => {}
         }
-        notes.extend(of_waiting(plan, netem.as_ref(), &waiting));
+        notes.extend(note_about_waiting_packets(plan, netem.as_ref(), &before));
         return Ok(Outcome {
             plan,
             observed,
@@ -190,28 +186,44 @@ pub fn perform_recorded<E: From<TcError>>(
     Err(TcError::Raced { attempts: ATTEMPTS }.into())
 }
 
-/// The netem before a change, and the number of packets in it.
-struct Waiting {
-    netem: Option<Netem>,
-    packets: u32,
-}
-
-/// Returns the note about packets that waited in the netem.
-fn of_waiting(plan: Plan, netem: Option<&Netem>, waiting: &Waiting) -> Option<Note> {
-    let packets = waiting.packets;
-    let before = waiting.netem.as_ref().filter(|_| packets > 0)?;
+/// Returns the note about packets that waited on the link.
+fn note_about_waiting_packets(
+    plan: Plan,
+    netem: Option<&Netem>,
+    before: &Observed,
+) -> Option<Note> {
+    let old = before.netem()?;
+    let own_rate = |netem: &Netem| match netem.rate {
+        // It only keeps packets in order.
+        Rate::ORDER => Rate::default(),
+        rate => rate,
+    };
     let times = |netem: &Netem| {
         (
             (netem.latency_ns, netem.jitter_ns, netem.distribution),
-            (netem.slot, netem.rate),
+            (netem.slot, own_rate(netem)),
         )
     };
-    match plan {
-        Plan::Change { .. } if netem.map(times) != Some(times(before)) => {
-            Some(Note::LeaveAsBefore { packets })
+    let in_bottleneck = before.bottleneck_qlen;
+    // On kernels with the fix (see `bottleneck_probe`), the queue of the netem includes that of the bottleneck.
+    let in_netem = before.statistics.qlen.saturating_sub(in_bottleneck);
+    let loses_bottleneck =
+        old.bottleneck.is_some() && netem.is_some_and(|it| it.bottleneck.is_none());
+    let note = match plan {
+        Plan::Replace { .. } | Plan::Delete { .. } => Note::Dropped {
+            packets: before.statistics.qlen.max(in_bottleneck),
+        },
+        Plan::Change { .. } if loses_bottleneck && in_bottleneck > 0 => Note::Dropped {
+            packets: in_bottleneck,
+        },
+        Plan::Change { .. } if netem.map(times) != Some(times(old)) => {
+            Note::LeaveAsBefore { packets: in_netem }
         }
-        Plan::Replace { .. } | Plan::Delete { .. } => Some(Note::Dropped { packets }),
-        Plan::Nothing | Plan::Add { .. } | Plan::Change { .. } => None,
+        Plan::Nothing | Plan::Add { .. } | Plan::Change { .. } => return None,
+    };
+    match note {
+        Note::Dropped { packets: 0 } | Note::LeaveAsBefore { packets: 0 } => None,
+        note => Some(note),
     }
 }
 
@@ -290,14 +302,14 @@ fn take<'a>(
         let done = socket.change_root(ifindex, step);
         let done = done.map_err(|err| Stopped::Refused(step, err))?;
         unseen = unseen.or(done.destroyed.and_then(|it| lost(before, changed, it)));
-        bottleneck = bottleneck.and(done.bottleneck);
+        bottleneck = bottleneck.and(bottleneck_result(step, done.bottleneck));
     }
     let changed = !others.is_empty();
     look_before(socket, ifindex, (before, changed), last)?;
     let read = socket.change_root_and_read(ifindex, last);
     let (done, qdiscs) = read.map_err(|err| Stopped::Refused(last, err))?;
     let after = observed(qdiscs, ifindex);
-    let bottleneck = bottleneck.and(done.bottleneck);
+    let bottleneck = bottleneck.and(bottleneck_result(last, done.bottleneck));
     Ok(Some(Taken {
         after: after.and_then(|after| match bottleneck {
             Ok(()) => Ok(after),
@@ -305,6 +317,25 @@ fn take<'a>(
         }),
         lost: unseen.or(done.destroyed.and_then(|it| lost(before, changed, it))),
     }))
+}
+
+/// Returns the result of the change of the bottleneck. If it is to be removed and another program removed it first, the
+/// change has succeeded.
+fn bottleneck_result(
+    step: &RootChange,
+    result: Result<(), RtnetlinkError>,
+) -> Result<(), RtnetlinkError> {
+    let removes = matches!(
+        step,
+        RootChange::Install {
+            bottleneck: BottleneckChange::Remove { .. },
+            ..
+        }
+    );
+    match result {
+        Err(err) if removes && err.refused() == Some(Refused::NotFound) => Ok(()),
+        result => result,
+    }
 }
 
 /// Reads the root again before a replacement, because the kernel replaces any root. The kernel itself refuses other

@@ -57,16 +57,16 @@ pub enum Refusal {
          permit replacing it"
     )]
     Foreign(QdiscName),
-    /// The root is a netem with a child.
+    /// The root is a netem with a qdisc of another program below it.
     #[error(
-        "the root qdisc netem {} has the child {child} of another program; start the daemon with \
+        "below the root qdisc netem {} is {child} of another program; start the daemon with \
          --replace-foreign-qdiscs to permit replacing both",
         handle::text(*.handle)
     )]
     Child {
         /// The handle of the netem.
         handle: u32,
-        /// The child.
+        /// One of these qdiscs.
         child: QdiscName,
     },
 }
@@ -83,7 +83,7 @@ pub fn plan(
     match (desired, &observed.root) {
         (None, Root::Absent | Root::Default { .. } | Root::Foreign(_)) => Ok(Plan::Nothing),
         (None, Root::Own { handle, .. } | Root::ForeignNetem { handle, .. }) => {
-            without_child(*handle, observed, foreign)?;
+            refuse_to_destroy(*handle, observed, foreign)?;
             Ok(Plan::Delete { handle: *handle })
         }
         (Some(netem), Root::Absent | Root::Default { .. }) => Ok(Plan::Add {
@@ -99,18 +99,18 @@ pub fn plan(
             if is_same(netem, current) {
                 Ok(Plan::Nothing)
             } else if handle::tables(*handle).is_some_and(|tables| tables.serve(netem)) {
-                // A new bottleneck would replace the child.
-                if netem.bottleneck.is_some() && observed.bottleneck.is_none() {
-                    without_child(*handle, observed, foreign)?;
+                // A new bottleneck replaces the child. The removal of one also removes what is below it.
+                if netem.bottleneck.is_some() != observed.bottleneck.is_some() {
+                    refuse_to_destroy(*handle, observed, foreign)?;
                 }
                 Ok(Plan::Change { handle: *handle })
             } else {
-                without_child(*handle, observed, foreign)?;
+                refuse_to_destroy(*handle, observed, foreign)?;
                 Ok(replace(netem, observed))
             }
         }
         (Some(netem), Root::ForeignNetem { handle, .. }) => {
-            without_child(*handle, observed, foreign)?;
+            refuse_to_destroy(*handle, observed, foreign)?;
             Ok(replace(netem, observed))
         }
         (Some(_), Root::Foreign(name)) if foreign == ForeignQdiscs::Keep => {
@@ -133,7 +133,7 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
         install,
         handle,
         netem,
-        bottleneck: below(install, &netem, observed),
+        bottleneck: bottleneck_change(install, &netem, observed),
     };
     let handle = match plan {
         Plan::Nothing => return Vec::new(),
@@ -179,15 +179,21 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
 }
 
 /// Returns the change of the bottleneck. The replacement of a root also removes its bottleneck.
-fn below(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChange {
+fn bottleneck_change(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChange {
     let is_change = install == Install::Change;
     if is_change && matches!(observed.root, Root::ForeignNetem { .. }) {
         return BottleneckChange::Keep;
     }
     let there = observed.bottleneck.filter(|_| is_change);
+    let current = observed.netem().and_then(|netem| netem.bottleneck);
     match (netem.bottleneck, there) {
+        // A change of the filter fills its token bucket (`tbf_change`, `net/sched/sch_tbf.c`). Packets above the rate
+        // could pass with each change of the netem.
+        (Some(tbf), Some(_)) if current.is_some_and(|current| tbf.is_close_to(&current)) => {
+            BottleneckChange::Keep
+        }
         (Some(tbf), there) => BottleneckChange::Set {
-            handle: there.unwrap_or_else(|| new_bottleneck(observed)),
+            handle: there.unwrap_or_else(|| free_bottleneck_handle(observed)),
             tbf,
         },
         (None, Some(handle)) => BottleneckChange::Remove { handle },
@@ -197,7 +203,7 @@ fn below(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChan
 
 /// Returns a handle for a new bottleneck. The handle of the current bottleneck is free, because it is removed together
 /// with its root.
-fn new_bottleneck(observed: &Observed) -> u32 {
+fn free_bottleneck_handle(observed: &Observed) -> u32 {
     let others: Vec<_> = observed
         .in_use
         .iter()
@@ -207,27 +213,36 @@ fn new_bottleneck(observed: &Observed) -> u32 {
     handle::for_bottleneck(&others)
 }
 
-/// Returns whether the root and its children are still those of the plan. If an earlier step of the plan has changed
+/// Returns whether the root and the qdiscs below it are still those of the plan. If an earlier step of the plan has changed
 /// the parameters of the root (`changed`), the parameters are not compared.
 ///
 /// The kernel replaces any root qdisc without a condition (`tc_modify_qdisc`, `net/sched/sch_api.c`). So the root is
 /// read again directly before a replacement. A qdisc that another program installs between this read and the
 /// replacement, some tens of microseconds later, is still replaced: see [`lost`].
 pub fn is_expected(expected: &Observed, changed: bool, now: &Observed) -> bool {
-    let children = |observed: &Observed| -> BTreeSet<(u32, String)> {
-        let children = observed.children.iter();
-        children.map(|it| (it.handle, it.kind.clone())).collect()
+    let below = |observed: &Observed| -> BTreeSet<(u32, String)> {
+        let below = observed.below.iter();
+        below.map(|it| (it.handle, it.kind.clone())).collect()
     };
-    is_same_root(&expected.root, changed, &now.root) && children(expected) == children(now)
+    is_same_root(&expected.root, changed, &now.root) && below(expected) == below(now)
 }
 
 /// Returns the root that a replacement destroyed, if it is not the root of the plan. `None` for the kernel's default,
-/// which is no loss.
+/// which is no loss. The kernel reports only the root, not the bottleneck that was destroyed with it.
 pub fn lost(expected: &Observed, changed: bool, destroyed: Qdisc) -> Option<Observed> {
     let ifindex = destroyed.ifindex;
     let found = Observed::new(&[destroyed], ifindex);
-    let is_lost = found.root.handle() != 0 && !is_same_root(&expected.root, changed, &found.root);
+    let expected = without_bottleneck(&expected.root);
+    let is_lost = found.root.handle() != 0 && !is_same_root(&expected, changed, &found.root);
     is_lost.then_some(found)
+}
+
+fn without_bottleneck(root: &Root) -> Root {
+    let mut root = root.clone();
+    if let Root::Own { netem, .. } | Root::ForeignNetem { netem, .. } = &mut root {
+        netem.bottleneck = None;
+    }
+    root
 }
 
 fn is_same_root(expected: &Root, changed: bool, now: &Root) -> bool {
@@ -256,8 +271,12 @@ pub fn is_same(wanted: &Netem, current: &Netem) -> bool {
     } == *wanted
 }
 
-fn without_child(handle: u32, observed: &Observed, foreign: ForeignQdiscs) -> Result<(), Refusal> {
-    match (foreign, observed.children.first()) {
+fn refuse_to_destroy(
+    handle: u32,
+    observed: &Observed,
+    foreign: ForeignQdiscs,
+) -> Result<(), Refusal> {
+    match (foreign, observed.below.first()) {
         (ForeignQdiscs::Keep, Some(child)) => Err(Refusal::Child {
             handle,
             child: child.clone(),

@@ -365,7 +365,7 @@ mod with_netem {
                 delay(1.0).netem.as_ref(),
                 "{ifname}"
             );
-            assert_eq!(outcome.observed.children, []);
+            assert_eq!(outcome.observed.below, []);
             lab.perform(ifname, nothing()).unwrap();
             assert_eq!(lab.root_kind(ifname), default);
         }
@@ -379,7 +379,7 @@ mod with_netem {
         sh("tc qdisc add dev dummy1 parent 7c60:1 handle 30: tbf rate 1mbit burst 5k latency 5ms");
         let outcome = lab.perform("dummy1", delay(2.0)).unwrap();
         assert!(matches!(outcome.plan, Plan::Change { .. }), "{outcome:?}");
-        assert_eq!(outcome.observed.children.len(), 1, "{outcome:?}");
+        assert_eq!(outcome.observed.below.len(), 1, "{outcome:?}");
         let err = lab.perform("dummy1", nothing()).unwrap_err();
         assert!(err.to_string().contains("tbf 30:"), "{err}");
     }

@@ -110,7 +110,7 @@ mod with_netem {
         let refused = matches!(result, Err(TcError::Refused(Refusal::Child { .. })));
         assert!(refused, "{result:?}");
         let observed = observe(&mut link.socket, link.ifindex).unwrap();
-        assert_eq!((observed.root, observed.children.len()), (before, 1));
+        assert_eq!((observed.root, observed.below.len()), (before, 1));
     }
 
     #[test]

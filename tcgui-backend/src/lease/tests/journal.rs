@@ -383,7 +383,8 @@ fn a_lease_knows_as_many_ways_and_lost_qdiscs_as_can_be_written() {
         },
         in_use: Vec::new(),
         bottleneck: None,
-        children: vec![child; 5000],
+        bottleneck_qlen: 0,
+        below: vec![child; 5000],
         netems_below: Vec::new(),
         statistics: crate::kernel::qdisc::QdiscStatistics::default(),
     };

@@ -20,7 +20,8 @@ fn observed(root: Root) -> Observed {
         in_use: vec![root.handle()],
         bottleneck: None,
         root,
-        children: Vec::new(),
+        bottleneck_qlen: 0,
+        below: Vec::new(),
         netems_below: Vec::new(),
         statistics: QdiscStatistics::default(),
     }
@@ -110,7 +111,7 @@ fn what_somebody_has_changed_is_left_and_named() {
     assert!(is_left(&lease, &theirs(delay(5))), "another handle");
     assert!(is_left(&lease, &observed(htb())));
     let mut child = own(delay(5));
-    child.children.push(QdiscName {
+    child.below.push(QdiscName {
         kind: "tbf".to_owned(),
         handle: 0x0003_0000,
     });

@@ -6,7 +6,8 @@ use tcgui_shared::error_kind::ErrorKind;
 
 use super::*;
 use crate::error::chain;
-use crate::kernel::qdisc::BottleneckChange;
+use crate::kernel::qdisc::{BottleneckChange, QdiscStatistics};
+use crate::kernel::tbf::Tbf;
 
 const HANDLE: u32 = 0x7c60_0000;
 const ENOENT: i32 = 2;
@@ -121,4 +122,87 @@ fn fields_that_differ_are_named() {
         Err(TcError::NotTaken { fields }) if fields == ["seed"]
     ));
     assert_eq!(verify(&old_kernel, &seeded).unwrap(), None);
+}
+
+/// Returns the daemon's netem with this bottleneck, and the numbers of packets that wait in each.
+fn waiting(bottleneck: Option<Tbf>, in_netem: u32, in_bottleneck: u32) -> Observed {
+    let netem = Netem {
+        bottleneck,
+        ..Netem::default()
+    };
+    Observed {
+        root: Root::Own {
+            handle: HANDLE,
+            netem,
+        },
+        in_use: vec![HANDLE],
+        bottleneck: bottleneck.map(|_| 0x7c80_0000),
+        bottleneck_qlen: in_bottleneck,
+        below: Vec::new(),
+        netems_below: Vec::new(),
+        statistics: QdiscStatistics {
+            qlen: in_netem,
+            ..QdiscStatistics::default()
+        },
+    }
+}
+
+#[test]
+fn the_reply_says_what_happens_to_waiting_packets() {
+    let tbf = Some(Tbf {
+        bytes_per_s: 8000,
+        burst: 1558,
+        limit: 15_000,
+    });
+    let slow = Netem {
+        latency_ns: 5,
+        bottleneck: tbf,
+        ..Netem::default()
+    };
+    let free = Netem {
+        bottleneck: None,
+        ..slow
+    };
+    let same = Netem {
+        latency_ns: 0,
+        rate: Rate::ORDER,
+        ..slow
+    };
+    let change = Plan::Change { handle: HANDLE };
+    let replace = Plan::Replace { handle: HANDLE };
+    let delayed = |packets| Some(Note::LeaveAsBefore { packets });
+    let dropped = |packets| Some(Note::Dropped { packets });
+    for (plan, netem, before, note) in [
+        (change, Some(slow), waiting(tbf, 10, 4), delayed(6)),
+        (change, Some(same), waiting(tbf, 10, 4), None),
+        // The queue of the bottleneck goes with it.
+        (change, Some(free), waiting(tbf, 10, 4), dropped(4)),
+        (change, Some(free), waiting(None, 3, 0), delayed(3)),
+        (change, Some(free), waiting(None, 0, 0), None),
+        (replace, Some(slow), waiting(tbf, 10, 4), dropped(10)),
+        // On kernels without the fix, the netem does not count the packets of the bottleneck.
+        (replace, Some(slow), waiting(tbf, 0, 4), dropped(4)),
+        (replace, Some(slow), waiting(tbf, 0, 0), None),
+        (Plan::Nothing, Some(slow), waiting(tbf, 10, 4), None),
+    ] {
+        let told = note_about_waiting_packets(plan, netem.as_ref(), &before);
+        assert_eq!(told, note, "{plan:?} {netem:?} {before:?}");
+    }
+}
+
+#[test]
+fn a_bottleneck_that_another_program_removed_first_is_removed() {
+    let step = |bottleneck| RootChange::Install {
+        install: Install::Change,
+        handle: HANDLE,
+        netem: Netem::default(),
+        bottleneck,
+    };
+    let remove = step(BottleneckChange::Remove {
+        handle: 0x7c80_0000,
+    });
+    let gone = || Err(refused(ENOENT, "Failed to find specified qdisc"));
+    assert!(bottleneck_result(&remove, gone()).is_ok());
+    assert!(bottleneck_result(&remove, Err(refused(EPERM, "no"))).is_err());
+    assert!(bottleneck_result(&step(BottleneckChange::Keep), gone()).is_err());
 }

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernel::netem::{Distribution, Slot};
 use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, QdiscStatistics, RootChange};
+use crate::kernel::tbf::Tbf;
 use crate::tc::desired::Desired;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
@@ -355,6 +356,100 @@ fn a_replacement_of_another_root_is_a_loss() {
     assert_eq!(lost(&expected, true, changed), None, "we changed it");
     let found = lost(&expected, true, htb).unwrap();
     assert_eq!(found.root.to_string(), "htb 3:");
+}
+
+const OWN: u32 = 0x7c60_0000;
+const BOTTLENECK: u32 = 0x7c80_0000;
+const SLOW: Tbf = Tbf {
+    bytes_per_s: 8000,
+    burst: 1558,
+    limit: 15_000,
+};
+
+/// A netem at the root with a bottleneck below it.
+fn with_bottleneck(root: u32, bottleneck: u32) -> [Qdisc; 2] {
+    let tbf = Qdisc {
+        tbf: Some(SLOW),
+        ..qdisc("tbf", bottleneck, root | 1, None)
+    };
+    [qdisc("netem", root, ROOT, Some(listed(short()))), tbf]
+}
+
+#[test]
+fn the_replacement_of_a_root_with_its_bottleneck_is_no_loss() {
+    for (root, bottleneck) in [(OWN, BOTTLENECK), (0x3_0000, 0x2_0000)] {
+        let qdiscs = with_bottleneck(root, bottleneck);
+        let expected = Observed::new(&qdiscs, IFINDEX);
+        let has_bottleneck = |netem: &Netem| netem.bottleneck.is_some();
+        assert!(expected.netem().is_some_and(has_bottleneck));
+        // The notification of the kernel has the root only.
+        let [destroyed, _] = qdiscs;
+        assert_eq!(lost(&expected, false, destroyed), None);
+    }
+}
+
+#[test]
+fn a_change_of_the_netem_alone_does_not_touch_the_bottleneck() {
+    let observed = Observed::new(&with_bottleneck(OWN, BOTTLENECK), IFINDEX);
+    let faster = Tbf {
+        bytes_per_s: 16_000,
+        ..SLOW
+    };
+    for (tbf, expected) in [
+        (Some(SLOW), BottleneckChange::Keep),
+        (
+            Some(faster),
+            BottleneckChange::Set {
+                handle: BOTTLENECK,
+                tbf: faster,
+            },
+        ),
+        (None, BottleneckChange::Remove { handle: BOTTLENECK }),
+    ] {
+        let desired = Netem {
+            latency_ns: 7 * MS,
+            bottleneck: tbf,
+            ..short()
+        };
+        let plan = plan(Some(&desired), &observed, ForeignQdiscs::Keep).unwrap();
+        let steps = steps(plan, Some(&desired), &observed);
+        let [RootChange::Install { bottleneck, .. }] = steps[..] else {
+            panic!("{steps:?}");
+        };
+        assert_eq!(bottleneck, expected, "{tbf:?}");
+    }
+}
+
+#[test]
+fn a_qdisc_of_another_program_below_the_bottleneck_is_not_destroyed() {
+    let fq_codel = QdiscName {
+        kind: "fq_codel".into(),
+        handle: 0x10_0000,
+    };
+    let mut qdiscs = with_bottleneck(OWN, BOTTLENECK).to_vec();
+    qdiscs.push(qdisc("fq_codel", fq_codel.handle, BOTTLENECK | 1, None));
+    // The qdisc for incoming packets is not below the root.
+    qdiscs.push(qdisc("clsact", 0xffff_0000, 0xffff_fff1, None));
+    let observed = Observed::new(&qdiscs, IFINDEX);
+    assert_eq!(observed.below, std::slice::from_ref(&fq_codel));
+    let no_rate = Netem {
+        latency_ns: 7 * MS,
+        ..short()
+    };
+    let slower = Netem {
+        bottleneck: Some(SLOW),
+        ..no_rate
+    };
+    let refusal = Refusal::Child {
+        handle: OWN,
+        child: fq_codel,
+    };
+    for desired in [None, Some(&no_rate)] {
+        let refused = plan(desired, &observed, ForeignQdiscs::Keep);
+        assert_eq!(refused, Err(refusal.clone()), "{desired:?}");
+    }
+    let changed = plan(Some(&slower), &observed, ForeignQdiscs::Keep);
+    assert_eq!(changed, Ok(Plan::Change { handle: OWN }));
 }
 
 #[test]

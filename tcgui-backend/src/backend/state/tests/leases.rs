@@ -142,7 +142,8 @@ pub(super) fn observed_netem(netem: Option<Netem>) -> Observed {
         root: netem.map_or(Root::Absent, |netem| Root::Own { handle, netem }),
         in_use: Vec::new(),
         bottleneck: None,
-        children: Vec::new(),
+        bottleneck_qlen: 0,
+        below: Vec::new(),
         netems_below: Vec::new(),
         statistics: QdiscStatistics::default(),
     }
