@@ -9,6 +9,7 @@ mod rate;
 
 use serde::Deserialize;
 use tcgui_shared::netem::{Distribution, TcNetemConfig};
+use tcgui_shared::number::optional_integer;
 use tcgui_shared::preset::CustomPreset;
 
 use crate::document::{Document, DocumentError};
@@ -55,7 +56,9 @@ struct Keys {
     rate_overhead: Option<RateOverheadKeys>,
     queue: Option<QueueKeys>,
     slot: Option<SlotKeys>,
+    #[serde(default, deserialize_with = "optional_integer")]
     seed: Option<u64>,
+    #[serde(default, deserialize_with = "optional_integer")]
     limit: Option<u32>,
 }
 

@@ -44,8 +44,7 @@ pub mod interface;
 pub mod keys;
 pub mod names;
 pub mod netem;
+pub mod number;
 pub mod preset;
 pub mod scenario;
 pub mod tc;
-
-mod number;

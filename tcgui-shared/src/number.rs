@@ -22,8 +22,10 @@ pub(crate) fn finite<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok,
 }
 
 /// An integer type that is read from JSON.
-pub(crate) trait Bounded: Copy + fmt::Display + TryFrom<u64> + TryFrom<i64> {
+pub trait Bounded: Copy + fmt::Display + TryFrom<u64> + TryFrom<i64> {
+    /// The smallest integer of the type.
     const LEAST: Self;
+    /// The largest integer of the type.
     const MOST: Self;
 }
 
@@ -38,15 +40,19 @@ macro_rules! bounded {
 
 bounded!(u32, u64, i32);
 
-/// Reads an integer. The error for any other value contains the allowed range.
-pub(crate) fn integer<'de, T: Bounded, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<T, D::Error> {
+/// Reads an integer.
+///
+/// # Errors
+/// Any other value. The text of the error contains the allowed range.
+pub fn integer<'de, T: Bounded, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
     Integer::deserialize(deserializer).map(|Integer(integer)| integer)
 }
 
 /// The same as [`integer`] for an optional field. `null` is `None`.
-pub(crate) fn optional_integer<'de, T: Bounded, D: Deserializer<'de>>(
+///
+/// # Errors
+/// As [`integer`].
+pub fn optional_integer<'de, T: Bounded, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     let integer = Option::<Integer<T>>::deserialize(deserializer)?;

@@ -8,6 +8,7 @@ use tcgui_shared::netem::{
     PercentageConfig, QueueConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig,
     TcNetemConfig, rounded_kbps,
 };
+use tcgui_shared::number::{integer, optional_integer};
 
 use super::limits::{Flaw, Problem};
 use super::rate;
@@ -31,7 +32,9 @@ pub(crate) struct Features {
     pub(super) rate_overhead: Option<RateOverheadKeys>,
     pub(super) queue: Option<QueueKeys>,
     pub(super) slot: Option<SlotKeys>,
+    #[serde(default, deserialize_with = "optional_integer")]
     pub(super) seed: Option<u64>,
+    #[serde(default, deserialize_with = "optional_integer")]
     pub(super) limit: Option<u32>,
 }
 
@@ -56,6 +59,7 @@ pub(super) struct Delay {
 pub(super) struct Reorder {
     percentage: f64,
     correlation: f64,
+    #[serde(deserialize_with = "optional_integer")]
     gap: Option<u32>,
 }
 
@@ -99,8 +103,11 @@ fn always() -> f64 {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RateOverheadKeys {
+    #[serde(deserialize_with = "integer")]
     packet: i32,
+    #[serde(deserialize_with = "integer")]
     cell_size: u32,
+    #[serde(deserialize_with = "integer")]
     cell: i32,
 }
 
@@ -113,7 +120,9 @@ pub(super) struct SlotKeys {
     distribution: Option<Distribution>,
     delay_ms: Option<f64>,
     jitter_ms: Option<f64>,
+    #[serde(deserialize_with = "optional_integer")]
     packets: Option<u32>,
+    #[serde(deserialize_with = "optional_integer")]
     bytes: Option<u32>,
 }
 
@@ -122,6 +131,7 @@ pub(super) struct SlotKeys {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct QueueKeys {
     ms: Option<f64>,
+    #[serde(deserialize_with = "optional_integer")]
     bytes: Option<u32>,
 }
 

@@ -103,7 +103,19 @@ fn errors_have_line_and_column() {
         ),
         (
             "reorder: { percentage: 1, gap: 2.5 }",
-            "line 3, column 33: reorder.gap: ",
+            "line 3, column 33: reorder.gap: invalid type: floating point `2.5`, expected an integer from 0 to 4294967295",
+        ),
+        (
+            "limit: -1",
+            "line 3, column 9: limit: invalid value: integer `-1`, expected an integer from 0 to 4294967295",
+        ),
+        (
+            "queue: { bytes: 5000000000 }",
+            "line 3, column 18: queue.bytes: invalid value: integer `5000000000`, expected an integer from 0 to",
+        ),
+        (
+            "rate_overhead: { packet: '5' }",
+            "line 3, column 27: rate_overhead.packet: invalid type: string \"5\", expected an integer from -2147483648 to",
         ),
         (
             "slot: { min: 1 }",
