@@ -51,7 +51,7 @@ impl Desired {
                 netem: None,
                 notes: Vec::new(),
             }),
-            TcOperation::Confirm => Err(TcInputError::Missing {
+            TcOperation::Confirm | TcOperation::Renew => Err(TcInputError::Missing {
                 field: "configuration",
             }),
         }

@@ -25,7 +25,9 @@ fn replaces(work: &Work, waiting: &Work) -> bool {
     );
     // A change that stays is what a change with an end goes back to.
     let keeps_what_stays = new.stays() || !old.stays();
-    is_newer_wish && keeps_what_stays && new.names_the_same(old)
+    // The client of a token renews its own change, so it must be carried out.
+    let is_of_one_holder = old.token().is_none() || new.token() == old.token();
+    is_newer_wish && keeps_what_stays && is_of_one_holder && new.names_the_same(old)
 }
 
 /// What happens to one interface. It has a lane only while work on it is under way.

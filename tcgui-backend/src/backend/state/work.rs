@@ -31,6 +31,7 @@ pub(super) enum Kind {
     Remove,
     ScenarioStep,
     Confirm,
+    Renew,
     Release,
     Restore,
     Look,
@@ -119,6 +120,7 @@ impl PendingTcChange {
             TcWork::Change { operation, .. } if **operation == TcOperation::Remove => Kind::Remove,
             TcWork::Change { .. } => Kind::Apply,
             TcWork::Confirm => Kind::Confirm,
+            TcWork::Renew { .. } => Kind::Renew,
             TcWork::Release { .. } => Kind::Release,
             TcWork::Restore => Kind::Restore,
             TcWork::Look => Kind::Look,
@@ -129,7 +131,11 @@ impl PendingTcChange {
     pub(super) fn step_of(&self) -> Option<&str> {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.scenario.as_deref(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => None,
+            TcWork::Confirm
+            | TcWork::Renew { .. }
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look => None,
         }
     }
 
@@ -137,7 +143,23 @@ impl PendingTcChange {
     pub(super) fn stays(&self) -> bool {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
-            TcWork::Confirm | TcWork::Release { .. } | TcWork::Restore | TcWork::Look => false,
+            TcWork::Confirm
+            | TcWork::Renew { .. }
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look => false,
+        }
+    }
+
+    /// Returns the token under which it asks for the interface.
+    pub(super) fn token(&self) -> Option<&str> {
+        match &self.order.work {
+            TcWork::Change { terms, .. } => terms.holder.token.as_deref(),
+            TcWork::Confirm
+            | TcWork::Renew { .. }
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look => None,
         }
     }
 
