@@ -18,7 +18,6 @@
 
 mod admission;
 mod cached;
-mod client;
 mod joining;
 mod listening;
 mod namesakes;
@@ -59,7 +58,6 @@ use replies::ReplyPriority;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
-pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;

@@ -10,8 +10,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tcgui_backend::bus::BusClient;
 use tcgui_backend::cli::{Args, Command, ReachArgs};
+use tcgui_backend::client::Client;
 use tcgui_backend::config;
 use tcgui_backend::containers::ContainersConfig;
 use tcgui_backend::error::chain;
@@ -124,9 +124,9 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 async fn find_daemons(
     endpoint: &str,
     wanted: Option<&str>,
-) -> anyhow::Result<Result<(BusClient, Vec<String>), String>> {
+) -> anyhow::Result<Result<(Client, Vec<String>), String>> {
     config::check_endpoint(endpoint).context("--connect")?;
-    let client = match BusClient::connect(endpoint).await {
+    let client = match Client::connect(endpoint).await {
         Ok(client) => client,
         Err(_) => return Ok(Err(format!("no daemon answers at {endpoint}"))),
     };
