@@ -4,6 +4,7 @@ mod check;
 mod explain;
 mod namespaces;
 mod restore;
+mod verbs;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,7 +31,10 @@ const PRESENCE: Duration = Duration::from_secs(1);
 
 /// Carries a command out and returns the exit status.
 pub(crate) fn run(command: Command, args: Args) -> ExitCode {
-    let asks = matches!(command, Command::Explain(_) | Command::Namespaces(_));
+    let asks = matches!(
+        command,
+        Command::Explain(_) | Command::Namespaces(_) | Command::Verb(_)
+    );
     if asks {
         // The answer contains the error. Messages of the bus would only repeat it.
         telemetry::start_quietly(args.verbose);
@@ -38,6 +42,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
         telemetry::start(args.verbose);
     }
     let done = match command {
+        Command::Verb(verb) => return verbs::run(verb),
         Command::Check { files } => check::run(args, &files),
         Command::Restore(command) => restore::run(command, args),
         Command::Namespaces(command) => {

@@ -17,6 +17,7 @@ pub(crate) use features::Features;
 pub(crate) use limits::{
     Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text,
 };
+pub(crate) use rate::kbps;
 
 use features::{Delay, LossModelKeys, Percentage, RateLimit, RateOverheadKeys, Reorder, SlotKeys};
 
