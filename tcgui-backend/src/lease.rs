@@ -33,7 +33,7 @@ use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsRef;
 use crate::tc::observed::{Observed, Root};
 pub use netns::{Home, LeaseNetns};
-use terms::Grant;
+use terms::{Grant, LeaseHolder};
 
 /// How many netems a lease knows as its own. Each change that fails half-way adds one, and what is there is
 /// always among the newest.
@@ -176,6 +176,9 @@ pub struct Lease {
     pub expires: Option<BootTime>,
     /// When it ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
+    /// The client that asked for it.
+    #[serde(default, skip_serializing_if = "LeaseHolder::is_unknown")]
+    pub holder: LeaseHolder,
     /// The terms that hold again when the scenario gives the interface back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Grant>,
@@ -207,6 +210,7 @@ impl Lease {
             owner: grant.owner,
             expires: grant.expires,
             confirm_by: grant.confirm_by,
+            holder: grant.holder,
             under: None,
             beneath: None,
         };
@@ -242,6 +246,7 @@ impl Lease {
             owner: self.owner.clone(),
             expires: self.expires,
             confirm_by: self.confirm_by,
+            holder: self.holder.clone(),
         })
     }
 
@@ -251,11 +256,13 @@ impl Lease {
             owner,
             expires,
             confirm_by,
+            holder,
         } = self.under?;
         Some(Self {
             owner,
             expires,
             confirm_by,
+            holder,
             under: None,
             beneath: None,
             ..self
@@ -358,6 +365,28 @@ impl Lease {
     /// Returns when it ends by itself.
     pub fn ends(&self) -> Option<BootTime> {
         [self.expires, self.confirm_by].into_iter().flatten().min()
+    }
+
+    /// Returns who holds the interface with a token: itself, or the change that a scenario interrupts.
+    pub fn token_holder(&self) -> Option<&LeaseHolder> {
+        let under = self.under.as_ref().map(|grant| &grant.holder);
+        let holders = [Some(&self.holder), under].into_iter().flatten();
+        holders.into_iter().find(|holder| holder.token.is_some())
+    }
+
+    /// Returns it with another end for the change that this token names. `None`: the token names another change.
+    pub fn renewed(&self, token: &str, expires: BootTime) -> Option<Self> {
+        let mut renewed = self.clone();
+        if renewed.holder.has(token) {
+            renewed.expires = Some(expires);
+            return Some(renewed);
+        }
+        let under = renewed.under.as_mut()?;
+        if !under.holder.has(token) {
+            return None;
+        }
+        under.expires = Some(expires);
+        Some(renewed)
     }
 
     /// Returns it confirmed; `None` when nothing is left that ends it.
