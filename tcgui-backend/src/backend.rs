@@ -18,6 +18,7 @@ mod holders;
 mod inventory;
 mod link_worker;
 mod orders;
+mod reporting;
 mod state;
 mod task;
 mod tc_port;

@@ -18,7 +18,6 @@
 
 mod admission;
 mod cached;
-mod client;
 mod joining;
 mod listening;
 mod namesakes;
@@ -48,6 +47,7 @@ use tcgui_shared::scenario::{
     ScenarioError, ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate,
     ScenarioRequest, ScenarioResponse,
 };
+use tcgui_shared::state::{StateRequest, StateResponse};
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
 use tokio::sync::{Notify, mpsc, oneshot};
 
@@ -58,7 +58,6 @@ use replies::ReplyPriority;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
-pub use client::{AskError, BusClient, Following, Lists};
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
@@ -286,6 +285,8 @@ pub enum Request {
     Diagnostics(DiagnosticsRequest, Reply<DiagnosticsResponse>),
     /// `query/explain`.
     Explain(ExplainRequest, Reply<ExplainResponse>),
+    /// `query/state`.
+    State(StateRequest, Reply<StateResponse>),
 }
 
 impl Request {
@@ -306,7 +307,7 @@ impl Request {
                 | ScenarioExecutionRequest::Resume(_) => true,
                 ScenarioExecutionRequest::Status(_) | ScenarioExecutionRequest::ListActive => false,
             },
-            Self::Diagnostics(..) | Self::Explain(..) => false,
+            Self::Diagnostics(..) | Self::Explain(..) | Self::State(..) => false,
         }
     }
 
@@ -326,6 +327,7 @@ impl Request {
             }
             Self::Diagnostics(_, reply) => reply.send(DiagnosticsResponse::failure(message, kind)),
             Self::Explain(_, reply) => reply.send(ExplainResponse::failure(message, kind)),
+            Self::State(_, reply) => reply.send(StateResponse::failure(message, kind)),
         }
     }
 }

@@ -1,5 +1,11 @@
 //! The command line, compatible with released versions. `config` checks the values.
 
+mod examples;
+pub mod netem;
+pub mod target;
+pub mod values;
+pub mod verbs;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +14,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::lease::terms::LONGEST_TTL;
 use crate::policy::{Pattern, Protect};
+use verbs::Verb;
 
 /// Impair network interfaces with the kernel's netem, for graphical frontends on the Zenoh bus.
 ///
@@ -159,8 +166,11 @@ pub struct Args {
 }
 
 /// What the program does besides being a daemon.
-#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Subcommand)]
 pub enum Command {
+    /// Ask a running daemon
+    #[command(flatten)]
+    Verb(Verb),
     /// Check preset and scenario files
     ///
     /// Needs no privileges and no daemon. Prints one line for each file. An error has the form
@@ -288,6 +298,8 @@ Examples:
   tcgui-backend restore --all                      undo every lease while no daemon runs
   tcgui-backend namespaces --watch                 list namespaces, then follow changes
   tcgui-backend explain lab                        explain why 'lab' is listed or not
+  tcgui-backend apply lab/eth0 --delay 100ms       impair an interface, through the running daemon
+  tcgui-backend show                               show what is in force
 
 Environment:
   RUST_LOG    log filter, for example 'debug' or 'tcgui_backend::namespace_watcher=trace'

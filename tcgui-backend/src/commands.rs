@@ -4,14 +4,15 @@ mod check;
 mod explain;
 mod namespaces;
 mod restore;
+mod verbs;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tcgui_backend::bus::BusClient;
 use tcgui_backend::cli::{Args, Command, ReachArgs};
+use tcgui_backend::client::Client;
 use tcgui_backend::config;
 use tcgui_backend::containers::ContainersConfig;
 use tcgui_backend::error::chain;
@@ -30,7 +31,10 @@ const PRESENCE: Duration = Duration::from_secs(1);
 
 /// Executes a command and returns the exit status.
 pub(crate) fn run(command: Command, args: Args) -> ExitCode {
-    let asks = matches!(command, Command::Explain(_) | Command::Namespaces(_));
+    let asks = matches!(
+        command,
+        Command::Explain(_) | Command::Namespaces(_) | Command::Verb(_)
+    );
     if asks {
         // The command prints the error. Log messages of the bus would only repeat it.
         telemetry::start_quietly(args.verbose);
@@ -38,6 +42,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
         telemetry::start(args.verbose);
     }
     let done = match command {
+        Command::Verb(verb) => return verbs::run(verb),
         Command::Check { files } => check::run(args, &files),
         Command::Restore(command) => restore::run(command, args),
         Command::Namespaces(command) => {
@@ -124,9 +129,9 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
 async fn find_daemons(
     endpoint: &str,
     wanted: Option<&str>,
-) -> anyhow::Result<Result<(BusClient, Vec<String>), String>> {
+) -> anyhow::Result<Result<(Client, Vec<String>), String>> {
     config::check_endpoint(endpoint).context("--connect")?;
-    let client = match BusClient::connect(endpoint).await {
+    let client = match Client::connect(endpoint).await {
         Ok(client) => client,
         Err(_) => return Ok(Err(format!("no daemon answers at {endpoint}"))),
     };

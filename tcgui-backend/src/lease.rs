@@ -35,7 +35,7 @@ use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsRef;
 use crate::tc::observed::{Observed, Root};
 pub use netns::{Home, LeaseNetns};
-use terms::Grant;
+use terms::{Grant, LeaseHolder};
 
 /// The largest number of netems that a lease records as its own. Each change that fails halfway adds one. The current
 /// netem is always among the newest.
@@ -179,6 +179,9 @@ pub struct Lease {
     pub expires: Option<BootTime>,
     /// The time at which the lease ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
+    /// The client that asked for it.
+    #[serde(default, skip_serializing_if = "LeaseHolder::is_unknown")]
+    pub holder: LeaseHolder,
     /// The terms that the scenario suspended. They apply again when the scenario releases the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Grant>,
@@ -210,6 +213,7 @@ impl Lease {
             owner: grant.owner,
             expires: grant.expires,
             confirm_by: grant.confirm_by,
+            holder: grant.holder,
             under: None,
             beneath: None,
         };
@@ -245,6 +249,7 @@ impl Lease {
             owner: self.owner.clone(),
             expires: self.expires,
             confirm_by: self.confirm_by,
+            holder: self.holder.clone(),
         })
     }
 
@@ -254,11 +259,13 @@ impl Lease {
             owner,
             expires,
             confirm_by,
+            holder,
         } = self.under?;
         Some(Self {
             owner,
             expires,
             confirm_by,
+            holder,
             under: None,
             beneath: None,
             ..self
@@ -363,6 +370,28 @@ impl Lease {
     /// Returns the time at which the lease ends by itself.
     pub fn ends(&self) -> Option<BootTime> {
         [self.expires, self.confirm_by].into_iter().flatten().min()
+    }
+
+    /// Returns who holds the interface with a token: itself, or the change that a scenario interrupts.
+    pub fn token_holder(&self) -> Option<&LeaseHolder> {
+        let under = self.under.as_ref().map(|grant| &grant.holder);
+        let holders = [Some(&self.holder), under].into_iter().flatten();
+        holders.into_iter().find(|holder| holder.token.is_some())
+    }
+
+    /// Returns it with another end for the change that this token names. `None`: the token names another change.
+    pub fn renewed(&self, token: &str, expires: BootTime) -> Option<Self> {
+        let mut renewed = self.clone();
+        if renewed.holder.has(token) {
+            renewed.expires = Some(expires);
+            return Some(renewed);
+        }
+        let under = renewed.under.as_mut()?;
+        if !under.holder.has(token) {
+            return None;
+        }
+        under.expires = Some(expires);
+        Some(renewed)
     }
 
     /// Returns the confirmed lease. `None`: nothing else ends it.

@@ -15,6 +15,9 @@ mod blocking;
 pub mod bus;
 #[cfg(feature = "daemon")]
 pub mod cli;
+#[cfg(feature = "daemon")]
+pub mod client;
+#[cfg(feature = "daemon")]
 mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;

@@ -18,6 +18,7 @@ pub(crate) use features::Features;
 pub(crate) use limits::{
     Flaw, MAX_DESCRIPTION, MAX_NAME, Problem, check_config, check_id, check_text, notes,
 };
+pub(crate) use rate::parse as parse_rate;
 
 use features::{
     Delay, LossModelKeys, Percentage, QueueKeys, RateLimit, RateOverheadKeys, Reorder, SlotKeys,

@@ -154,6 +154,11 @@ impl Keys {
         self.key("query/explain")
     }
 
+    /// Returns the key that answers [`StateRequest`](crate::state::StateRequest).
+    pub fn query_state(&self) -> String {
+        self.key("query/state")
+    }
+
     fn key(&self, rest: &str) -> String {
         format!("{}/{rest}", self.base)
     }
@@ -234,6 +239,7 @@ mod tests {
         );
         assert_eq!(keys.query_diagnostics(), "tcgui/edge1/query/diagnostics");
         assert_eq!(keys.query_explain(), "tcgui/edge1/query/explain");
+        assert_eq!(keys.query_state(), "tcgui/edge1/query/state");
         assert_eq!(
             keys.interfaces_list_subscribers(),
             "tcgui/edge1/interfaces/list/@adv/sub/**"

@@ -28,6 +28,7 @@
 //! | [`control`] | interface up and down | query |
 //! | [`diagnostics`] | reachability and latency | query |
 //! | [`explain`] | why a namespace is or is not shown | query |
+//! | [`state`] | what is in force, until when, and who set it | query |
 //! | [`preset`] | named netem configurations | published |
 //! | [`scenario`] | sequences of netem configurations and their execution | published, query |
 //! | [`error_kind`] | why an operation failed | part of replies |
@@ -47,4 +48,5 @@ pub mod netem;
 pub mod number;
 pub mod preset;
 pub mod scenario;
+pub mod state;
 pub mod tc;

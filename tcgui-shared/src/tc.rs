@@ -115,6 +115,40 @@ pub struct TcRequest {
         deserialize_with = "crate::number::optional_integer"
     )]
     pub confirm_within_ms: Option<u64>,
+    /// Names the change, so that [`TcOperation::Renew`] can only extend this change and no later one. Chosen by the
+    /// client: 1 to [`LONGEST_TOKEN`] ASCII letters, digits, `-`, `_` and `.`. Needs a [`ttl_ms`](Self::ttl_ms).
+    /// Released frontends never send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_token: Option<String>,
+    /// What the client calls itself, for people: at most [`LONGEST_CLIENT`] bytes without control characters.
+    /// Released frontends never send it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+}
+
+/// The longest [`TcRequest::lease_token`], in bytes.
+pub const LONGEST_TOKEN: usize = 64;
+
+/// The longest [`TcRequest::client`], in bytes.
+pub const LONGEST_CLIENT: usize = 200;
+
+impl TcRequest {
+    /// Returns a request without conditions.
+    pub fn new(
+        namespace: impl Into<String>,
+        interface: impl Into<String>,
+        operation: TcOperation,
+    ) -> Self {
+        Self {
+            namespace: namespace.into(),
+            interface: interface.into(),
+            operation,
+            ttl_ms: None,
+            confirm_within_ms: None,
+            lease_token: None,
+            client: None,
+        }
+    }
 }
 
 /// An operation on the netem of an interface.
@@ -136,6 +170,10 @@ pub enum TcOperation {
     /// Keeps a change that was requested with [`confirm_within_ms`](TcRequest::confirm_within_ms). Released frontends never send
     /// it.
     Confirm,
+    /// Lets the change with this [`lease_token`](TcRequest::lease_token) end [`ttl_ms`](TcRequest::ttl_ms) from now
+    /// instead. Fails with [`ErrorKind::NotFound`] if that change is not in force any more. Released frontends never
+    /// send it.
+    Renew,
 }
 
 /// The answer to a [`TcRequest`].

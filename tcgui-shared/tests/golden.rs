@@ -30,6 +30,7 @@ mod tests {
         ScenarioExecutionRequest, ScenarioExecutionResponse, ScenarioExecutionUpdate,
         ScenarioRequest, ScenarioResponse,
     };
+    use tcgui_shared::state::{StateRequest, StateResponse};
     use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse, TcStatisticsUpdate};
 
     use super::messages;
@@ -57,6 +58,8 @@ mod tests {
         ("extended-tc-request-apply-config", reprint::<TcRequest>),
         ("extended-tc-request-confirm", reprint::<TcRequest>),
         ("extended-tc-request-lease", reprint::<TcRequest>),
+        ("extended-tc-request-renew", reprint::<TcRequest>),
+        ("extended-tc-request-token", reprint::<TcRequest>),
         ("extended-tc-response", reprint::<TcResponse>),
         ("health", reprint::<BackendHealthStatus>),
         ("interface-list", reprint::<InterfaceListUpdate>),
@@ -70,6 +73,8 @@ mod tests {
         ("released-presets-list", reprint::<PresetList>),
         ("released-tc-blue-vb", reprint::<TcConfigUpdate>),
         ("scenario-listed", reprint::<ScenarioResponse>),
+        ("state-request", reprint::<StateRequest>),
+        ("state-response", reprint::<StateResponse>),
         ("tc-config", reprint::<TcConfigUpdate>),
         ("tc-request-apply", reprint::<TcRequest>),
         ("tc-request-apply-config", reprint::<TcRequest>),

@@ -44,4 +44,5 @@ pub mod process;
 pub mod random;
 pub mod scene;
 pub mod unnamed;
+pub mod verbs;
 pub mod wait;

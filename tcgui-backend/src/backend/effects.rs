@@ -11,6 +11,7 @@ use tokio::task::{JoinError, JoinSet};
 
 use super::explaining::Explainer;
 use super::link_worker;
+use super::reporting;
 use super::state::{Effect, Input, LinkOutcome, TcOutcome};
 use super::tc_worker::{self, Leases};
 use crate::bandwidth::CounterTargets;
@@ -134,6 +135,12 @@ impl EffectRunner {
                     });
                     let cookie = cookie.unwrap_or_default();
                     Input::Identified { key, cookie }
+                });
+            }
+            Effect::ReportState(state, reply) => {
+                let scenarios = self.handles.scenarios.clone();
+                self.run_beside(async move {
+                    reply.send(reporting::complete(*state, &scenarios).await)
                 });
             }
             // Short, as for the interfaces actor.

@@ -91,6 +91,16 @@ pub(super) struct Found {
     pub(super) link: Link,
 }
 
+/// A namespace of the list.
+#[derive(Debug)]
+pub(super) struct Listed<'a> {
+    pub(super) key: NetnsKey,
+    /// Its names, the best first.
+    pub(super) names: &'a [NamespaceName],
+    /// The links that are shown, with their names.
+    pub(super) links: Vec<(InterfaceName, &'a Link)>,
+}
+
 /// The known facts about a name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Known {
@@ -438,6 +448,26 @@ impl Inventory {
             NetnsKey::Mounted(id) => id.inode(),
             NetnsKey::Held(id) => id.inode(),
         }
+    }
+
+    /// Returns every namespace that is listed, with its names and the links that are shown, in the order of the list.
+    pub(super) fn listed(&self) -> impl Iterator<Item = Listed<'_>> {
+        self.in_order().filter_map(|netns| {
+            let links = netns.snapshot.as_ref()?.links.iter();
+            let shown = netns
+                .shown
+                .as_ref()
+                .filter(|shown| shown.json().is_some())?;
+            let name = |link: &Link| {
+                let mut shown = shown.links().iter();
+                Some(shown.find(|it| it.ifindex == link.ifindex)?.name.clone())
+            };
+            Some(Listed {
+                key: netns.key,
+                names: &netns.names,
+                links: links.filter_map(|link| Some((name(link)?, link))).collect(),
+            })
+        })
     }
 
     /// Returns the counter targets: every listed namespace, once.

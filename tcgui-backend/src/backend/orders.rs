@@ -1,7 +1,7 @@
 //! Work on one interface as data: the orders of the main loop and the results of the workers.
 
 use std::ffi::OsString;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::tc::TcOperation;
@@ -53,6 +53,8 @@ pub(super) enum TcWork {
     },
     /// Keep a change that waits for its confirmation.
     Confirm,
+    /// Let the lease with this token end later.
+    Renew { token: String, ttl: Duration },
     /// End the lease of a scenario without restoring anything.
     Release {
         /// The scenario's part of the lease.

@@ -12,6 +12,7 @@ use tcgui_shared::interface::InterfaceListUpdate;
 use tcgui_shared::names::{BackendName, NamespaceName};
 use tcgui_shared::preset::{CustomPreset, PresetList};
 use tcgui_shared::scenario::{ScenarioRequest, ScenarioResponse};
+use tcgui_shared::state::{BackendState, StateResponse};
 
 use super::explaining::Question;
 use super::inventory::{ChangeResult, Departed, Inventory, Setting};
@@ -34,6 +35,7 @@ use executions::Claims;
 use lanes::Lanes;
 use list_pacing::ListPacing;
 use memory::Memory;
+use origins::Origins;
 use permits::RepeatedList;
 use tc::PublishedTc;
 
@@ -50,6 +52,7 @@ mod links;
 mod list_pacing;
 mod memory;
 mod namespaces;
+mod origins;
 mod permits;
 mod tc;
 mod work;
@@ -132,6 +135,8 @@ pub(super) enum Effect {
     Scenario(ScenarioRequest, Reply<ScenarioResponse>),
     /// Send a command to the execution actor.
     Execution(execution::Command),
+    /// Answer with a state, after the steps of the scenarios that run are added.
+    ReportState(Box<BackendState>, Reply<StateResponse>),
     /// Look at a namespace soon, without an event.
     Recheck(NetnsKey),
     Publish(Publication),
@@ -184,6 +189,8 @@ pub(super) struct State {
     memory: Memory,
     tc: PublishedTc,
     ledger: Ledger,
+    /// Who set what is in force.
+    origins: Origins,
     /// The clocks at the last step.
     last: Option<Moment>,
     stopping: bool,
@@ -219,6 +226,7 @@ impl State {
             memory: Memory::default(),
             tc: PublishedTc::default(),
             ledger: Ledger::default(),
+            origins: Origins::default(),
             last: None,
             stopping: false,
             claims: Claims::default(),
@@ -336,6 +344,7 @@ impl State {
         let present = snapshot.links.iter().map(|link| link.ifindex).collect();
         let (links, began) = (Arc::clone(&snapshot.links), snapshot.began);
         let noted = self.inventory.set_links(key, snapshot);
+        self.origins.seen(key, &links);
         self.follow_claims(key, &links, effects);
         if noted != ChangeResult::Unknown {
             self.end_leases_of_missing_links(key, &present, began, effects);
@@ -371,6 +380,7 @@ impl State {
                 self.diagnose(request, reply, moment, effects);
             }
             Request::Explain(request, reply) => self.explain(&request, reply, effects),
+            Request::State(request, reply) => self.report_state(&request, reply, moment, effects),
         }
     }
 

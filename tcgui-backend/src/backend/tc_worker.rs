@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::names::InterfaceName;
@@ -53,6 +54,12 @@ enum ImpairError {
     NoLeases { reason: Arc<str> },
     #[error("nothing waits for a confirmation any more")]
     NothingToConfirm,
+    #[error(
+        "the change of this lease_token has ended, or another client has changed the interface since"
+    )]
+    NothingToRenew,
+    #[error("another program has changed the interface since")]
+    ChangedSince,
 }
 
 impl ImpairError {
@@ -62,7 +69,9 @@ impl ImpairError {
             Self::Kernel(_) | Self::Record(_) | Self::NoLeases { .. } => ErrorKind::Internal,
             Self::Input(_) => ErrorKind::Invalid,
             Self::Tc(err) => err.kind(),
-            Self::NothingToConfirm => ErrorKind::NotFound,
+            Self::NothingToConfirm | Self::NothingToRenew | Self::ChangedSince => {
+                ErrorKind::NotFound
+            }
         }
     }
 }
@@ -77,6 +86,7 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
         let impaired: Impaired = match &order.work {
             TcWork::Change { operation, terms } => change(socket, leases, order, operation, terms),
             TcWork::Confirm => confirm(socket, leases, order),
+            TcWork::Renew { token, ttl } => renew(socket, leases, order, (token, *ttl)),
             TcWork::Look => (look(socket, leases, order), order.held.clone()),
             TcWork::Fit => fit(socket, leases, order),
             TcWork::Release { id } => release(socket, leases, order, id),
@@ -282,6 +292,32 @@ fn confirm(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impa
     };
     match { kept }() {
         Ok(observed) => (Ok(read(observed)), confirmed),
+        Err(err) => (Err(err), Some(held.clone())),
+    }
+}
+
+/// Lets the lease with a token end later. The qdisc is only read.
+fn renew(
+    socket: &mut RequestSocket,
+    leases: &Leases,
+    order: &TcOrder,
+    (token, ttl): (&str, Duration),
+) -> Impaired {
+    let held = order.held.as_ref();
+    let renewed = held.and_then(|held| held.renewed(token, order.begun.plus(ttl)));
+    let (Some(held), Some(renewed)) = (held, renewed) else {
+        return (Err(ImpairError::NothingToRenew), order.held.clone());
+    };
+    let write = || {
+        let observed = perform::observe(socket, order.link.ifindex)?;
+        if !restore::knows(held, &observed) {
+            return Err(ImpairError::ChangedSince);
+        }
+        journal(leases)?.write(&renewed)?;
+        Ok(observed)
+    };
+    match { write }() {
+        Ok(observed) => (Ok(read(observed)), Some(renewed)),
         Err(err) => (Err(err), Some(held.clone())),
     }
 }

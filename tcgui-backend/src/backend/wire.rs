@@ -157,7 +157,7 @@ fn interface(link: &Link, ifname: &InterfaceName, netns: &str) -> NetworkInterfa
 }
 
 /// Returns the type of a link, derived from its kind. The kernel reports a kind for all links except hardware.
-fn interface_type(link: &Link) -> InterfaceType {
+pub(super) fn interface_type(link: &Link) -> InterfaceType {
     match link.kind.as_deref() {
         _ if link.loopback => InterfaceType::Loopback,
         None => InterfaceType::Physical,

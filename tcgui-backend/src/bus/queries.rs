@@ -11,6 +11,7 @@ use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::explain::ExplainResponse;
 use tcgui_shared::keys::Keys;
 use tcgui_shared::scenario::{ScenarioError, ScenarioExecutionResponse, ScenarioResponse};
+use tcgui_shared::state::StateResponse;
 use tcgui_shared::tc::TcResponse;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -33,6 +34,8 @@ const OPEN: usize = 512;
 const CHECKS: usize = 64;
 /// Limit of explanations that run. Each reads the mount table on a blocking thread. Only people request them.
 const EXPLANATIONS: usize = 8;
+/// Reports of the state under way: each may list thousands of interfaces.
+const REPORTS: usize = 8;
 /// Limit of "busy" replies that wait to be written. Further queries end without a reply. No other query does.
 const REFUSALS: usize = 1024;
 
@@ -69,6 +72,12 @@ impl Refusal for ExplainResponse {
     }
 }
 
+impl Refusal for StateResponse {
+    fn refusal(message: String, kind: ErrorKind) -> Self {
+        Self::failure(message, kind)
+    }
+}
+
 impl Refusal for ScenarioResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
         ScenarioError::new(kind.into(), message).into()
@@ -84,7 +93,7 @@ impl Refusal for ScenarioExecutionResponse {
 /// The declared queryables. Dropping them withdraws them.
 #[derive(Debug)]
 pub(super) struct Queries {
-    _declared: [Queryable<()>; 6],
+    _declared: [Queryable<()>; 7],
 }
 
 impl Queries {
@@ -109,6 +118,10 @@ impl Queries {
             open: Admission::new(EXPLANATIONS),
             ..desk.clone()
         };
+        let reports = QueryContext {
+            open: Admission::new(REPORTS),
+            ..desk.clone()
+        };
         Ok(Self {
             _declared: [
                 desk.serve(session, keys.query_tc(), |request, reply| {
@@ -119,6 +132,7 @@ impl Queries {
                 desk.serve(session, keys.query_scenario_execution(), Request::Execution)?,
                 checks.serve(session, keys.query_diagnostics(), Request::Diagnostics)?,
                 explanations.serve(session, keys.query_explain(), Request::Explain)?,
+                reports.serve(session, keys.query_state(), Request::State)?,
             ],
         })
     }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::Serialize;
-use tcgui_backend::bus::AskError;
 use tcgui_backend::cli::ExplainArgs;
+use tcgui_backend::client::ClientError;
 use tcgui_backend::explain::{Source, explain_invalid, text};
 use tcgui_backend::standalone;
 use tcgui_shared::explain::{ExplainRequest, ExplainResponse, Explanation};
+use tcgui_shared::keys::Keys;
 use tcgui_shared::names::{BackendName, NameError, NamespaceName};
 
 use super::{Reach, block_on, find_daemons, print, tell};
@@ -74,11 +75,12 @@ async fn ask(
     let request = ExplainRequest {
         namespace: name.to_wire(),
     };
-    let answer = client.explain(backend, &request, ANSWER).await;
+    let key = Keys::new(backend).query_explain();
+    let answer = client.ask(&key, &request, ANSWER).await;
     client.close().await;
     match answer {
         Ok(answer) => understood(answer).map(Ok),
-        Err(AskError::Unanswered { .. }) => Ok(Err(format!(
+        Err(ClientError::Unanswered { .. } | ClientError::TimedOut { .. }) => Ok(Err(format!(
             "the daemon {:?} does not answer questions like this (an older version?)",
             backend.as_str()
         ))),

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use tcgui_backend::bus::{BusClient, Lists};
 use tcgui_backend::cli::NamespacesArgs;
+use tcgui_backend::client::{Client, Lists};
 use tcgui_backend::listing::{self, Change, Picture};
 use tcgui_backend::standalone::StandaloneScan;
 use tcgui_shared::names::BackendName;
@@ -39,7 +39,7 @@ pub(super) fn run(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<ExitCod
 
 /// Prints the lists of daemons.
 async fn follow(
-    client: &BusClient,
+    client: &Client,
     backend: Option<&BackendName>,
     present: &[String],
     args: &NamespacesArgs,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tcgui_shared::tc::{TcOperation, TcRequest};
+use tcgui_shared::tc::{LONGEST_CLIENT, LONGEST_TOKEN, TcOperation, TcRequest};
 
 use super::{BootTime, Owner};
 use crate::tc::desired::{TcInputError, Unit};
@@ -22,6 +22,58 @@ pub struct Terms {
     pub confirm_within: Option<Duration>,
     /// The scenario with which the change ends.
     pub scenario: Option<String>,
+    /// The client that asks for it.
+    pub holder: LeaseHolder,
+}
+
+/// The client that holds a lease, as far as it is known.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeaseHolder {
+    /// The token by which only this client can renew the lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<String>,
+    /// What the client calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+}
+
+impl LeaseHolder {
+    /// Returns whether nothing is known of it.
+    pub fn is_unknown(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Returns whether this is its token.
+    pub fn has(&self, token: &str) -> bool {
+        self.token.as_deref() == Some(token)
+    }
+
+    /// Returns what a request says of its client.
+    ///
+    /// # Errors
+    /// The message for the client: a text is too long, or has characters that are not permitted.
+    pub fn of_request(request: &TcRequest) -> Result<Self, String> {
+        let is_permitted = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if let Some(token) = &request.lease_token
+            && !((1..=LONGEST_TOKEN).contains(&token.len()) && token.chars().all(is_permitted))
+        {
+            return Err(format!(
+                "lease_token must be 1 to {LONGEST_TOKEN} ASCII letters, digits, '-', '_' and '.'"
+            ));
+        }
+        if let Some(client) = &request.client
+            && !(client.len() <= LONGEST_CLIENT && !client.chars().any(char::is_control))
+        {
+            return Err(format!(
+                "client must have at most {LONGEST_CLIENT} bytes and no control characters"
+            ));
+        }
+        Ok(Self {
+            token: request.lease_token.clone(),
+            client: request.client.clone(),
+        })
+    }
 }
 
 /// The terms with absolute times.
@@ -34,6 +86,9 @@ pub struct Grant {
     pub expires: Option<BootTime>,
     /// The time at which the change ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
+    /// The client that it is granted to.
+    #[serde(default, skip_serializing_if = "LeaseHolder::is_unknown")]
+    pub holder: LeaseHolder,
 }
 
 impl Terms {
@@ -68,7 +123,7 @@ impl Terms {
         Ok(Self {
             ttl: ttl.or(default_ttl.filter(|_| installs && confirm_within.is_none())),
             confirm_within,
-            scenario: None,
+            ..Self::default()
         })
     }
 
@@ -82,7 +137,7 @@ impl Terms {
 
     /// Returns whether no event ends the change.
     pub fn stay(&self) -> bool {
-        *self == Self::default()
+        self.ttl.is_none() && self.confirm_within.is_none() && self.scenario.is_none()
     }
 
     /// Returns the grant for a change that is made now. `None`: the change has no end.
@@ -97,6 +152,7 @@ impl Terms {
             owner,
             expires: self.ttl.map(|ttl| now.plus(ttl)),
             confirm_by: self.confirm_within.map(|within| now.plus(within)),
+            holder: self.holder.clone(),
         })
     }
 }

@@ -10,6 +10,7 @@ mod restore;
 use std::time::Duration;
 
 use super::restore::Restored;
+use super::terms::LeaseHolder;
 use super::{Before, BootTime, Home, Lease, LeaseNetns, LinkMatch, Owner};
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsFiles;
@@ -49,6 +50,7 @@ fn lease(ifindex: u32) -> Lease {
         owner: Owner::Plain,
         expires: Some(at(10)),
         confirm_by: None,
+        holder: LeaseHolder::default(),
         under: None,
         beneath: None,
     }

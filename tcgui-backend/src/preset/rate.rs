@@ -76,7 +76,8 @@ pub(crate) struct TextRate {
 )]
 pub(crate) struct AmbiguousUnit {
     unit: String,
-    plain: String,
+    /// The unit that means bits to both.
+    pub(crate) plain: String,
 }
 
 /// Parses a rate.

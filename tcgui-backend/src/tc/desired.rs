@@ -69,7 +69,7 @@ impl Desired {
                 netem: None,
                 notes: Vec::new(),
             }),
-            TcOperation::Confirm => Err(TcInputError::Missing {
+            TcOperation::Confirm | TcOperation::Renew => Err(TcInputError::Missing {
                 field: "configuration",
             }),
         }
@@ -109,7 +109,7 @@ pub fn has_rate(operation: &TcOperation) -> bool {
     match operation {
         TcOperation::Apply(flat) => structured(flat).rate_limit.enabled,
         TcOperation::ApplyConfig { config } => config.rate_limit.enabled,
-        TcOperation::Remove | TcOperation::Confirm => false,
+        TcOperation::Remove | TcOperation::Confirm | TcOperation::Renew => false,
     }
 }
 

@@ -67,7 +67,9 @@ impl TcError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoInterface => ErrorKind::NotFound,
-            Self::Refused(_) | Self::Raced { .. } | Self::Destroyed(_) => ErrorKind::Busy,
+            // An option permits it.
+            Self::Refused(_) => ErrorKind::Denied,
+            Self::Raced { .. } | Self::Destroyed(_) => ErrorKind::Busy,
             Self::NoNetem(_) => ErrorKind::Unsupported,
             Self::NotTaken { .. } => ErrorKind::Internal,
             Self::Observe(err)

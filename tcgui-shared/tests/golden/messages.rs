@@ -28,6 +28,9 @@ use tcgui_shared::scenario::{
     ErrorCategory, ExecutionState, ExecutionStats, LoadError, NetworkScenario, ScenarioError,
     ScenarioExecution, ScenarioExecutionUpdate, ScenarioMetadata, ScenarioResponse, ScenarioStep,
 };
+use tcgui_shared::state::{
+    BackendState, InterfaceState, ScenarioProgress, SetBy, StateRequest, StateResponse,
+};
 use tcgui_shared::tc::{
     BasicStats, QueueStats, TcConfigUpdate, TcConfiguration, TcOperation, TcRequest, TcResponse,
     TcStatisticsUpdate,
@@ -73,6 +76,14 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
             "extended-tc-request-lease",
             json!(extended_tc_request_lease()),
         ),
+        (
+            "extended-tc-request-renew",
+            json!(extended_tc_request_renew()),
+        ),
+        (
+            "extended-tc-request-token",
+            json!(extended_tc_request_token()),
+        ),
         ("extended-tc-response", json!(extended_tc_response())),
         ("health", json!(health())),
         ("interface-list", json!(interface_list())),
@@ -80,6 +91,8 @@ pub(crate) fn all() -> Vec<(&'static str, Value)> {
         ("interface-response", json!(interface_response())),
         ("preset-list", json!(preset_list())),
         ("scenario-listed", json!(scenario_listed())),
+        ("state-request", json!(state_request())),
+        ("state-response", json!(state_response())),
         ("tc-config", json!(tc_config())),
         ("tc-request-apply", json!(tc_request(apply()))),
         ("tc-request-apply-config", json!(tc_request(apply_config()))),
@@ -413,13 +426,7 @@ fn tc_config() -> TcConfigUpdate {
 }
 
 fn tc_request(operation: TcOperation) -> TcRequest {
-    TcRequest {
-        namespace: "default".into(),
-        interface: "ens3".into(),
-        operation,
-        ttl_ms: None,
-        confirm_within_ms: None,
-    }
+    TcRequest::new("default", "ens3", operation)
 }
 
 fn extended_tc_request_lease() -> TcRequest {
@@ -428,6 +435,80 @@ fn extended_tc_request_lease() -> TcRequest {
         confirm_within_ms: Some(5_000),
         ..tc_request(apply())
     }
+}
+
+fn extended_tc_request_token() -> TcRequest {
+    TcRequest {
+        client: Some("tcgui-backend run (ping)".into()),
+        operation: apply(),
+        ..extended_tc_request_renew()
+    }
+}
+
+fn extended_tc_request_renew() -> TcRequest {
+    TcRequest {
+        ttl_ms: Some(10_000),
+        lease_token: Some("4711-9f3c".into()),
+        ..tc_request(TcOperation::Renew)
+    }
+}
+
+fn state_request() -> StateRequest {
+    StateRequest {
+        namespace: Some("lab".into()),
+        interface: Some("eth0".into()),
+        impaired: true,
+    }
+}
+
+fn state_response() -> StateResponse {
+    let netem = FlatNetem {
+        loss: 2.0,
+        delay_ms: Some(100.0),
+        extensions: NetemExtensions {
+            limit: Some(1250),
+            ..NetemExtensions::default()
+        },
+        ..FlatNetem::default()
+    };
+    StateResponse::success(BackendState {
+        backend_name: "edge1".into(),
+        version: "0.9.0".into(),
+        hostname: Some("box".into()),
+        started_at: 1_767_300_000_000,
+        timestamp: 1_767_300_060_000,
+        namespace_count: 2,
+        interface_count: 5,
+        interfaces: vec![InterfaceState {
+            namespace: "lab".into(),
+            namespace_aliases: vec!["container:web".into()],
+            interface: "eth0".into(),
+            is_up: true,
+            is_oper_up: true,
+            interface_type: InterfaceType::Veth,
+            has_tc_qdisc: true,
+            configuration: Some(TcConfiguration {
+                netem,
+                command: "tc qdisc replace dev eth0 root netem limit 1250 delay 100ms loss 2%"
+                    .into(),
+                notes: Vec::new(),
+            }),
+            since: Some(1_767_300_050_000),
+            expires_at: Some(1_767_300_650_000),
+            confirm_by: Some(1_767_300_080_000),
+            scenario: Some(ScenarioProgress {
+                id: "blip".into(),
+                name: Some("Short blip".into()),
+                step: Some(1),
+                steps: Some(3),
+                description: Some("Loss".into()),
+                paused: false,
+                loop_iteration: 0,
+                progress_percent: Some(40.0),
+            }),
+            set_by: Some(SetBy::Scenario { id: "blip".into() }),
+        }],
+    })
 }
 
 fn extended_tc_response() -> TcResponse {

@@ -325,7 +325,7 @@ lab_test!(
         started_with_pair(scene)?;
         let slow = apply(&[("delay_ms", json!(5.0))]);
         tc("blue", "qdisc add dev far root handle 1: htb default 1")?;
-        refused(scene, FAR, &slow, "Busy", "htb 1:")?;
+        refused(scene, FAR, &slow, "Denied", "htb 1:")?;
         ensure!(root(FAR)?.contains("htb 1:"), "the htb is gone");
         tc("blue", "qdisc del dev far root")?;
         tc("blue", "qdisc add dev far root handle 2: netem delay 1ms")?;
@@ -333,7 +333,7 @@ lab_test!(
             "blue",
             "qdisc add dev far parent 2:1 handle 3: tbf rate 1mbit burst 10kb latency 10ms",
         )?;
-        refused(scene, FAR, &slow, "Busy", "tbf 3:")?;
+        refused(scene, FAR, &slow, "Denied", "tbf 3:")?;
         tc("blue", "qdisc del dev far root")?;
         // Default qdiscs of the kernel may be replaced, and return after a removal.
         let default = root(FAR)?;

@@ -111,6 +111,11 @@ impl Claims {
         self.held.insert(lane, holder);
     }
 
+    /// Returns the scenario that has an interface.
+    pub(super) fn scenario_on(&self, lane: LeaseKey) -> Option<&str> {
+        self.held.get(&lane).map(|holder| &*holder.scenario)
+    }
+
     fn holds(&self, lane: LeaseKey, claim: &Claim) -> bool {
         self.held
             .get(&lane)

@@ -25,7 +25,9 @@ fn replaces(work: &Work, waiting: &Work) -> bool {
     );
     // A change with an end restores the change before it. So it does not replace a change without an end.
     let keeps_what_stays = new.stays() || !old.stays();
-    is_newer_wish && keeps_what_stays && new.names_the_same(old)
+    // The client of a token renews its own change, so it must be carried out.
+    let is_of_one_holder = old.token().is_none() || new.token() == old.token();
+    is_newer_wish && keeps_what_stays && is_of_one_holder && new.names_the_same(old)
 }
 
 /// The work on one interface. A lane exists only while work is under way.

@@ -41,7 +41,8 @@ impl State {
             Request::Scenario(..)
             | Request::Execution(..)
             | Request::Diagnostics(..)
-            | Request::Explain(..) => {
+            | Request::Explain(..)
+            | Request::State(..) => {
                 return self.identity.policy.check().map(|()| Permit::Always);
             }
         };
@@ -86,7 +87,8 @@ impl State {
             Request::Scenario(..)
             | Request::Execution(..)
             | Request::Diagnostics(..)
-            | Request::Explain(..) => {}
+            | Request::Explain(..)
+            | Request::State(..) => {}
         }
         request.refuse(ErrorKind::Denied, denial.to_string());
     }

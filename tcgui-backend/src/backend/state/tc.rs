@@ -19,7 +19,7 @@ use crate::backend::orders::{Failure, TcOrder, TcResult, TcWork};
 use crate::bus::Reply;
 use crate::kernel::netns::NetnsKey;
 use crate::lease::ledger::LeaseKey;
-use crate::lease::terms::Terms;
+use crate::lease::terms::{LeaseHolder, Terms};
 use crate::lease::{BootTime, Lease};
 use crate::policy::Change;
 use crate::sockets::NetnsTarget;
@@ -51,7 +51,7 @@ impl State {
             Ok(checked) => checked,
             Err((kind, message)) => return reply.send(TcResponse::failure(message, kind)),
         };
-        let is_change = work != TcWork::Confirm;
+        let is_change = matches!(work, TcWork::Change { .. });
         let order = self.order(found, work);
         let mut change = PendingTcChange::new(order, target, Some(Requester::Client(reply)));
         if is_change {
@@ -65,21 +65,29 @@ impl State {
     fn check_tc(&self, request: TcRequest) -> Result<(Target, Found, TcWork), Failure> {
         let (target, found) = self.find(&request.namespace, &request.interface)?;
         let lane = (found.key, found.link.ifindex);
-        let terms = Terms::of_request(&request, self.identity.default_ttl)
+        let mut terms = Terms::of_request(&request, self.identity.default_ttl)
             .map_err(|err| (err.kind(), err.to_string()))?;
-        let work = if request.operation == TcOperation::Confirm {
-            self.check_confirmation(&target, lane)?;
-            TcWork::Confirm
-        } else {
-            // Values out of range are refused at once, without a place in the lane.
-            let link = LinkFacts {
-                mtu: found.link.mtu,
-                ..ANY_LINK
-            };
-            Desired::from_operation(&request.operation, link)
-                .map_err(|err| (ErrorKind::Invalid, err.to_string()))?;
-            let operation = Box::new(request.operation);
-            TcWork::Change { operation, terms }
+        terms.holder = check_holder(&request)?;
+        let work = match request.operation {
+            TcOperation::Confirm => {
+                self.check_confirmation(&target, lane)?;
+                TcWork::Confirm
+            }
+            TcOperation::Renew => renewal(terms)?,
+            operation @ (TcOperation::Apply(_)
+            | TcOperation::ApplyConfig { .. }
+            | TcOperation::Remove) => {
+                // Values out of range are refused at once, without a place in the lane.
+                let link = LinkFacts {
+                    mtu: found.link.mtu,
+                    ..ANY_LINK
+                };
+                Desired::from_operation(&operation, link)
+                    .map_err(|err| (ErrorKind::Invalid, err.to_string()))?;
+                self.check_token(&target, lane, terms.holder.token.as_deref())?;
+                let operation = Box::new(operation);
+                TcWork::Change { operation, terms }
+            }
         };
         if self.lanes.is_full(lane) {
             return Err((ErrorKind::Busy, LANE_FULL.to_owned()));
@@ -95,7 +103,8 @@ impl State {
         lane: LeaseKey,
     ) -> Result<(), Failure> {
         let waits = |lease: &Lease| lease.confirm_by.is_some();
-        if self.lanes.has(lane, |kind| kind != Kind::LinkChange) {
+        let is_change = |kind| !matches!(kind, Kind::LinkChange | Kind::Renew);
+        if self.lanes.has(lane, is_change) {
             let message =
                 format!("{interface} in {netns} is being changed, confirm what came of it");
             Err((ErrorKind::Busy, message))
@@ -105,6 +114,45 @@ impl State {
             let message = format!("nothing on {interface} in {netns} waits for a confirmation");
             Err((ErrorKind::NotFound, message))
         }
+    }
+
+    /// Checks that a request with a token does not end the change of another token. A request without one may: released
+    /// frontends send none, and a user must be able to clear an interface.
+    fn check_token(
+        &self,
+        (netns, interface): &Target,
+        lane: LeaseKey,
+        token: Option<&str>,
+    ) -> Result<(), Failure> {
+        let Some(token) = token else {
+            return Ok(());
+        };
+        let held = self
+            .ledger
+            .get(lane)
+            .filter(|_| !self.ledger.has_ended(lane));
+        let holder = held.and_then(Lease::token_holder);
+        let Some(holder) = holder.filter(|holder| !holder.has(token)) else {
+            return Ok(());
+        };
+        let client = holder.client.as_deref().unwrap_or("another client");
+        Err((
+            ErrorKind::Busy,
+            format!(
+                "{interface} in {netns} is held by {client:?}, end that first, or clear the interface"
+            ),
+        ))
+    }
+
+    /// Checks that the change to be renewed does not end already: it would go on then.
+    fn check_renewal(&self, change: &PendingTcChange) -> Result<(), Failure> {
+        let is_renewal = matches!(change.order.work, TcWork::Renew { .. });
+        if is_renewal && self.ledger.has_ended(change.lane()) {
+            let (netns, interface) = &change.target;
+            let message = format!("the change of {interface} in {netns} has ended");
+            return Err((ErrorKind::NotFound, message));
+        }
+        Ok(())
     }
 
     /// Returns the order for work on a link.
@@ -191,6 +239,15 @@ impl State {
                     self.tc.answer(*change, &refusal);
                     return false;
                 }
+                // Another client may have been first while this waited.
+                let may_begin = self
+                    .check_token(&change.target, lane, change.token())
+                    .and_then(|()| self.check_renewal(&change));
+                if let Err((kind, message)) = may_begin {
+                    let refusal = TcResponse::failure(message, kind);
+                    self.tc.answer(*change, &refusal);
+                    return false;
+                }
                 let held = self.ledger.get(lane);
                 // The lease may have been renewed or replaced while this waited.
                 let is_needed = match &change.order.work {
@@ -198,7 +255,11 @@ impl State {
                     TcWork::Release { id } => {
                         held.is_some_and(|lease| lease.is_of(id)) && !self.ledger.has_ended(lane)
                     }
-                    TcWork::Change { .. } | TcWork::Confirm | TcWork::Look | TcWork::Fit => true,
+                    TcWork::Change { .. }
+                    | TcWork::Confirm
+                    | TcWork::Renew { .. }
+                    | TcWork::Look
+                    | TcWork::Fit => true,
                 };
                 if !is_needed {
                     return false;
@@ -248,6 +309,7 @@ impl State {
         let response = match outcome {
             Ok(outcome) => {
                 let netem = outcome.observed.netem().copied();
+                self.origins.changed(&change, netem, moment.unix_ms);
                 let read_back = ReadBack { netem, at: done_at };
                 let noted = self.inventory.set_netem(lane.0, lane.1, read_back);
                 self.changed |= noted == ChangeResult::New;
@@ -284,6 +346,36 @@ impl State {
         if is_lost && !self.departing.contains_key(&lane.0) {
             // The namespace disappeared during the work.
             self.namespace_lost(lane.0, effects);
+        }
+    }
+}
+
+/// Returns what a request says of its client.
+fn check_holder(request: &TcRequest) -> Result<LeaseHolder, Failure> {
+    let invalid = |message| (ErrorKind::Invalid, message);
+    let holder = LeaseHolder::of_request(request).map_err(invalid)?;
+    let needs_ttl = holder.token.is_some() && request.ttl_ms.is_none();
+    let may_have_token = matches!(
+        request.operation,
+        TcOperation::Apply(_) | TcOperation::ApplyConfig { .. } | TcOperation::Renew
+    );
+    if holder.token.is_some() && !may_have_token {
+        let message = "lease_token is for Apply, ApplyConfig and Renew only";
+        return Err(invalid(message.to_owned()));
+    }
+    if needs_ttl {
+        return Err(invalid("lease_token needs ttl_ms".to_owned()));
+    }
+    Ok(holder)
+}
+
+/// Returns the work that lets a lease end later.
+fn renewal(terms: Terms) -> Result<TcWork, Failure> {
+    match (terms.holder.token, terms.ttl, terms.confirm_within) {
+        (Some(token), Some(ttl), None) => Ok(TcWork::Renew { token, ttl }),
+        _ => {
+            let message = "Renew needs lease_token and ttl_ms, and nothing else";
+            Err((ErrorKind::Invalid, message.to_owned()))
         }
     }
 }

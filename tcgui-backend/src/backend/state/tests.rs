@@ -23,7 +23,9 @@ mod identity;
 mod leases;
 mod order;
 mod permits;
+mod reports;
 mod tc;
+mod tokens;
 
 const A: MountedNamespaceId = MountedNamespaceId::from_parts(4, 1, 1, 1);
 const OWN_INODE: u64 = 77;

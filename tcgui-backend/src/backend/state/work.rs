@@ -31,6 +31,7 @@ pub(super) enum Kind {
     Remove,
     ScenarioStep,
     Confirm,
+    Renew,
     Release,
     Restore,
     Look,
@@ -120,6 +121,7 @@ impl PendingTcChange {
             TcWork::Change { operation, .. } if **operation == TcOperation::Remove => Kind::Remove,
             TcWork::Change { .. } => Kind::Apply,
             TcWork::Confirm => Kind::Confirm,
+            TcWork::Renew { .. } => Kind::Renew,
             TcWork::Release { .. } => Kind::Release,
             TcWork::Restore => Kind::Restore,
             TcWork::Look => Kind::Look,
@@ -132,6 +134,7 @@ impl PendingTcChange {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.scenario.as_deref(),
             TcWork::Confirm
+            | TcWork::Renew { .. }
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
@@ -144,10 +147,24 @@ impl PendingTcChange {
         match &self.order.work {
             TcWork::Change { terms, .. } => terms.stay(),
             TcWork::Confirm
+            | TcWork::Renew { .. }
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
             | TcWork::Fit => false,
+        }
+    }
+
+    /// Returns the token under which it asks for the interface.
+    pub(super) fn token(&self) -> Option<&str> {
+        match &self.order.work {
+            TcWork::Change { terms, .. } => terms.holder.token.as_deref(),
+            TcWork::Confirm
+            | TcWork::Renew { .. }
+            | TcWork::Release { .. }
+            | TcWork::Restore
+            | TcWork::Look
+            | TcWork::Fit => None,
         }
     }
 

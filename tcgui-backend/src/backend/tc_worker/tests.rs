@@ -8,7 +8,7 @@ use crate::kernel::link::{Link, LinkIdentity};
 use crate::kernel::netem::Netem;
 use crate::kernel::netns::{NetnsFiles, NetnsRef};
 use crate::kernel::rtnetlink::Rtnetlink;
-use crate::lease::terms::Grant;
+use crate::lease::terms::{Grant, LeaseHolder};
 use crate::lease::{Before, BootTime, Home, Owner};
 use crate::sockets::NetnsTarget;
 use crate::tc::plan::ForeignQdiscs;
@@ -75,6 +75,7 @@ impl Lab {
             owner: Owner::Plain,
             expires: None,
             confirm_by: None,
+            holder: LeaseHolder::default(),
             under: None,
             beneath: None,
         }
@@ -92,6 +93,7 @@ fn a_lease_of_a_namespace_that_had_the_inode_number_before_is_dropped() {
             owner: Owner::Plain,
             expires: later,
             confirm_by: None,
+            holder: LeaseHolder::default(),
         }),
         beneath: Some(Before::default()),
         ..lab.lease()

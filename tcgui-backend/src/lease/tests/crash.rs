@@ -22,6 +22,7 @@ fn change(
         owner: Owner::Plain,
         expires: Some(at(10)),
         confirm_by: None,
+        holder: LeaseHolder::default(),
     };
     let of = (NETNS, 3, "far".to_owned());
     let mut lease = Lease::record(held, of, &observed, wanted, grant);

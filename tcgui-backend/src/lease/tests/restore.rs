@@ -200,6 +200,7 @@ fn a_lease_goes_on_unless_somebody_else_came_in_between() {
             owner: Owner::Plain,
             expires: Some(at(20)),
             confirm_by: None,
+            holder: LeaseHolder::default(),
         };
         let of = (NETNS, 2, "far".to_owned());
         Lease::record(Some(held), of, observed, Some(delay(wanted)), grant)
@@ -233,6 +234,7 @@ fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
         owner: Owner::Scenario { id: "s".to_owned() },
         expires: None,
         confirm_by: None,
+        holder: LeaseHolder::default(),
     };
     let lived = before(&own(delay(3)));
     let about = || (NETNS, 2, "far".to_owned());

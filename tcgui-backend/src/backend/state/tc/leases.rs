@@ -145,6 +145,7 @@ impl State {
         key: NetnsKey,
         effects: &mut Vec<Effect>,
     ) {
+        self.origins.lost(key);
         let now = self.last.map(|last| last.boot);
         self.ledger.lost(key, now.unwrap_or_default());
         let known = self.inventory.key_beside(key);

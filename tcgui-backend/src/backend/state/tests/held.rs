@@ -4,6 +4,7 @@ use tcgui_shared::names::ContainerName;
 
 use super::*;
 use crate::kernel::netns::ProcessNetnsId;
+use crate::lease::terms::LeaseHolder;
 use crate::lease::{Before, LeaseNetns, Owner};
 use crate::netns_holders::{Container, Holder, HolderKind, Runtime};
 
@@ -181,6 +182,7 @@ fn ended(netns: LeaseNetns, also: Vec<LeaseNetns>) -> Lease {
         owner: Owner::Plain,
         expires: Some(BootTime::default()),
         confirm_by: None,
+        holder: LeaseHolder::default(),
         under: None,
         beneath: None,
     }

@@ -254,6 +254,8 @@ impl Lab {
             }),
             ttl_ms: u64::try_from(TTL.as_millis()).ok(),
             confirm_within_ms: None,
+            lease_token: None,
+            client: None,
         };
         self.step(Input::Request(Request::Tc(Box::new(request), reply)));
     }

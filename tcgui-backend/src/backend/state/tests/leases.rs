@@ -8,7 +8,7 @@ use crate::backend::state::executions::Asked;
 use crate::execution::{Claim, InterfaceKey, InterfaceNames, Target};
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::QdiscStatistics;
-use crate::lease::terms::Terms;
+use crate::lease::terms::{LeaseHolder, Terms};
 use crate::lease::{Before, LeaseNetns, Owner};
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, Root};
@@ -30,6 +30,8 @@ pub(super) fn request(ttl_ms: Option<u64>, confirm_within_ms: Option<u64>) -> Tc
         }),
         ttl_ms,
         confirm_within_ms,
+        lease_token: None,
+        client: None,
     }
 }
 
@@ -55,7 +57,7 @@ impl Bench {
     }
 
     /// The lease that a change would be carried out under.
-    fn lease_of(&self, change: &PendingTcChange) -> Option<Lease> {
+    pub(super) fn lease_of(&self, change: &PendingTcChange) -> Option<Lease> {
         let TcWork::Change { terms, .. } = &change.order.work else {
             panic!("{change:?}");
         };
@@ -170,6 +172,7 @@ pub(super) fn lease(owner: Owner, expires: Option<BootTime>) -> Lease {
         owner,
         expires,
         confirm_by: None,
+        holder: LeaseHolder::default(),
         under: None,
         beneath: None,
     }

@@ -202,6 +202,8 @@ impl Lab {
             operation: operation(delay),
             ttl_ms: matches!(end, Some(End::TimeToLive)).then_some(1500),
             confirm_within_ms: matches!(end, Some(End::Unconfirmed)).then_some(1500),
+            lease_token: None,
+            client: None,
         };
         let operation = Operation::Tc(delay);
         let number = self.asked.len();
@@ -303,7 +305,7 @@ impl Lab {
                 lease.set = vec![wanted];
                 Some(lease)
             }
-            TcWork::Confirm => panic!("nothing was to be confirmed"),
+            TcWork::Confirm | TcWork::Renew { .. } => panic!("nothing was to be kept"),
             TcWork::Release { .. } => held.cloned().and_then(Lease::released),
             TcWork::Look | TcWork::Fit => held.cloned(),
             TcWork::Restore => {

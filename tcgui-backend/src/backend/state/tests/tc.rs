@@ -45,6 +45,8 @@ impl Bench {
             operation,
             ttl_ms: None,
             confirm_within_ms: None,
+            lease_token: None,
+            client: None,
         };
         let request = Request::Tc(Box::new(request), reply);
         (self.step(Input::Request(request)), answer)

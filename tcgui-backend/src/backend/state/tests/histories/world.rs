@@ -131,7 +131,7 @@ impl World {
                     .ok_or(())
                     .or_else(|()| gone()),
             ),
-            TcWork::Confirm => (held, gone()),
+            TcWork::Confirm | TcWork::Renew { .. } => (held, gone()),
             TcWork::Release { id } => {
                 let is_its = held.as_ref().is_some_and(|lease| lease.is_of(id));
                 let lease = if is_its {
