@@ -63,7 +63,7 @@ impl LeaseHolder {
             ));
         }
         if let Some(client) = &request.client
-            && !(client.len() <= LONGEST_CLIENT && !client.chars().any(char::is_control))
+            && (client.len() > LONGEST_CLIENT || client.chars().any(char::is_control))
         {
             return Err(format!(
                 "client must have at most {LONGEST_CLIENT} bytes and no control characters"
