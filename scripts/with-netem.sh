@@ -289,14 +289,20 @@ run_in_qemu() {
     return 125
 }
 
-# Returns whether KVM works. Opening /dev/kvm does not prove that, so a machine is started. A success is cached until the next
-# boot.
+# Returns whether KVM works. Opening /dev/kvm does not prove that, so a machine is started. The result is kept until the next
+# boot. A failure may have had another reason, so `--kernel kvm` tries again.
 kvm_works() {
     [ -w /dev/kvm ] || return 1
     local boot
     boot=$(</proc/sys/kernel/random/boot_id)
-    [ "$(cat "$cache/kvm" 2>/dev/null)" != "$boot" ] || return 0
-    run_in_qemu kvm 20 true >/dev/null 2>&1 && echo "$boot" >"$cache/kvm"
+    case $(cat "$cache/kvm" 2>/dev/null) in
+    "$boot yes") return 0 ;;
+    "$boot no") [ "$kernel" = kvm ] || return 1 ;;
+    esac
+    local works=no
+    run_in_qemu kvm 20 true >/dev/null 2>&1 && works=yes
+    echo "$boot $works" >"$cache/kvm"
+    [ "$works" = yes ]
 }
 
 # ---- The choice -----------------------------------------------------------------------------------------------------

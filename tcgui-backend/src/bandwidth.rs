@@ -1,18 +1,19 @@
-//! Counters and rates: what passes through every interface, published at a steady pace.
+//! Counters and rates of all interfaces, published at a constant interval.
 //!
-//! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`CounterTargets`] and finished
-//! readings. The counter targets list what to read, and the names under which it is published. Its outputs are batches of
-//! [`Sample`]s to the bus. It ends when it is stopped, or when the bus has ended.
+//! The actor owns the last sample of every link. Its inputs are the ticks of a clock, the newest [`CounterTargets`] and
+//! finished readings. The counter targets list what to read, and the names under which it is published. Its outputs are
+//! batches of [`Sample`]s to the bus. It ends when it is stopped, or when the bus has ended.
 //!
 //! ```text
-//!  targets (watch) ─▶ task.rs ──next──▶ readers.rs (blocking threads) ──▶ CounterKernel
-//!  tick ────────────▶   │ ◀───done────────┘
-//!                       ├─▶ rates.rs (pure): counters → rates
-//!                       └─▶ wire.rs (pure): rates → Samples ──▶ bus
+//! targets (watch) ─▶ task.rs ──next──▶ readers.rs (blocking threads) ──▶ CounterKernel
+//! tick ────────────▶   │ ◀───done────────┘
+//!                      ├─▶ rates.rs (pure): counters → rates
+//!                      └─▶ wire.rs (pure): rates → Samples ──▶ bus
 //! ```
 //!
-//! A reading blocks its thread while another process holds the rtnl lock, and a thousand readings must be cheap. Therefore one
-//! thread reads the namespaces one after the other. A second thread takes over the rest only if one namespace takes long.
+//! A reading blocks its thread while another process holds the rtnl lock, and a thousand readings must be cheap.
+//! Therefore one thread reads the namespaces one after the other. A second thread takes over the rest only if one
+//! namespace takes long.
 
 mod kernel;
 mod rates;

@@ -1,20 +1,20 @@
-//! The Zenoh bus: the session, what is published, what is asked. The only code that names `zenoh`.
+//! The Zenoh bus: the session, publications and queries. Types of `zenoh` appear in no other module.
 //!
-//! The actor owns the session with its publishers, queryables and liveliness token. Inputs:
-//! [`Publication`]s, one at a time, from the backend; queries from clients. Outputs: [`Request`]s to
-//! the backend, each with its [`Reply`]; replies to clients. It ends when it is told to stop.
+//! The actor owns the session with its publishers, queryables and liveliness token. Its inputs are [`Publication`]s
+//! from the backend, one at a time, and queries from clients. Its outputs are [`Request`]s to the backend, each with
+//! its [`Reply`], and replies to clients. It ends when it is stopped.
 //!
 //! ```text
-//!  backend ── Publication ──▶ task.rs ──▶ publishers.rs ──▶ clients
-//!     ▲ ◀───────── cost ──────────┘
-//!     └──── Request + Reply ── queries.rs ◀──────────────── clients
+//! backend ── Publication ──▶ task.rs ──▶ publishers.rs ──▶ clients
+//!    ▲ ◀───────── cost ──────────┘
+//!    └──── Request + Reply ── queries.rs ◀──────────────── clients
 //! ```
 //!
-//! Samples, which come in thousands and are not kept, have an actor of their own (`samples.rs`).
+//! A separate actor sends samples (`samples.rs`), because there are thousands of them and they are not kept.
 //!
-//! A put may wait for a slow link and a reply for a frozen client, so both happen on blocking threads.
-//! Nobody's query goes unanswered: what cannot be understood, taken in time or answered is answered
-//! with a failure of the form that its key promises.
+//! A put may wait for a slow link, and a reply for a frozen client. So both run on blocking threads. Except in an
+//! overload, every query gets a reply in the format of its key: a failure if the request is invalid, cannot be accepted
+//! in time, or is not answered by the backend.
 
 mod admission;
 mod cached;
@@ -62,20 +62,21 @@ pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
 
-/// Requests that wait for the backend, which takes each in microseconds. More are answered "busy".
+/// Capacity of the request channel. The backend takes a request within microseconds. Further requests are answered
+/// "busy".
 const REQUESTS: usize = 256;
 
-/// Blocking threads that may wait for clients: those of the replies, and those of the last samples.
+/// Number of blocking threads that may wait for clients: those for replies, and those for last samples.
 pub const WRITERS: usize = 2 * replies::WRITERS;
 
-/// Threads of Zenoh: it sends on `tx` and receives on `rx`. A thread that writes to a client or closes its link may
-/// wait for that client. With several of them the links of others go on meanwhile.
+/// Number of Zenoh's threads: those of `tx` send, those of `rx` receive. A thread that writes to a client, or closes
+/// its link, may wait for that client. The other threads then continue to serve other links.
 const ZENOH_THREADS: &str = "(tx: (worker_threads: 8), rx: (worker_threads: 16))";
 
-/// How long Zenoh's `close()` of a link waits for a client that does not read, in seconds.
+/// Checks the time in seconds that Zenoh's `close()` of a link waits for a client that does not read.
 ///
-/// Zenoh sets `SO_LINGER` to 10 s unless these variables of the build say otherwise, and closes links on the
-/// threads that receive from all clients. `.cargo/config.toml` sets them to 0.
+/// By default, Zenoh sets `SO_LINGER` to 10 s. It closes links on the threads that receive from all clients. These
+/// build variables change the time, and `.cargo/config.toml` sets them to 0.
 const _: () = {
     const fn is_zero(value: Option<&str>) -> bool {
         match value {
@@ -90,57 +91,58 @@ const _: () = {
     );
 };
 
-/// Prepares the process for Zenoh; to be called while it has no other thread. A value of the operator's is kept.
+/// Prepares the process for Zenoh. Call it before any other thread is started. A value that the operator has set is
+/// kept.
 pub fn prepare() {
     process::default_environment("ZENOH_RUNTIME", ZENOH_THREADS);
 }
 
-/// Why there is no bus, or no longer.
+/// The reasons why there is no bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// A configuration value that Zenoh refuses.
+    /// Zenoh refused a configuration value.
     #[error("cannot configure the bus: {key} = {value}")]
     Configure {
         /// Its path in Zenoh's configuration.
         key: &'static str,
-        /// What it was to be.
+        /// The value.
         value: String,
-        /// What Zenoh said.
+        /// The error from Zenoh.
         #[source]
         err: BoxError,
     },
-    /// An endpoint cannot be listened on.
+    /// The daemon cannot listen on an endpoint.
     #[error("cannot listen on {endpoint} ({hint})")]
     Listen {
-        /// As configured.
+        /// The endpoint as configured.
         endpoint: String,
-        /// What to do about it.
+        /// The remedy.
         hint: &'static str,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
-    /// The session was not opened.
+    /// Zenoh could not open the session.
     #[error("cannot open the Zenoh session ({hint})")]
     Open {
-        /// What to do about it.
+        /// The remedy.
         hint: &'static str,
-        /// What Zenoh said.
+        /// The error from Zenoh.
         #[source]
         err: BoxError,
     },
-    /// A publisher, queryable or token was refused.
+    /// Zenoh refused a publisher, queryable or token.
     #[error("cannot declare {key}")]
     Declare {
         /// The key expression.
         key: String,
-        /// What Zenoh said.
+        /// The error from Zenoh.
         #[source]
         err: BoxError,
     },
 }
 
-/// A message, or part of one, serialised ahead of its publication. Clones share it.
+/// A message or part of a message that is already serialised. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Rendered(Arc<RawValue>);
 
@@ -171,10 +173,10 @@ impl Serialize for Rendered {
     }
 }
 
-/// Answers, with the way back of each.
+/// Responses, each with the reply on which it is sent.
 pub type Answers = Vec<(Reply<TcResponse>, TcResponse)>;
 
-/// What is published together, in this order, each cached for late clients.
+/// Messages that are published together, in this order. Cached publishers keep them for clients that connect later.
 #[derive(Debug, Default)]
 pub struct Publication {
     /// `presets/list`.
@@ -183,16 +185,16 @@ pub struct Publication {
     pub list: Option<InterfaceListUpdate<Rendered>>,
     /// `health`.
     pub health: Option<BackendHealthStatus>,
-    /// `tc/NS/IF`; after the list, because clients drop what is about unknown interfaces.
+    /// `tc/NS/IF`. It follows the list, because clients drop messages about unknown interfaces.
     pub tc: Vec<TcPublication>,
     /// `scenario/execution/NS/IF`.
     pub executions: Vec<ExecutionPublication>,
-    /// Answers to those who asked for what is published above, given after it.
+    /// Responses to the requesters of the changes above. They are sent after the publication.
     pub answers: Answers,
 }
 
 impl Publication {
-    /// Returns whether there is nothing to do.
+    /// Returns whether there is nothing to publish or to send.
     pub fn is_empty(&self) -> bool {
         let Self {
             presets,
@@ -211,38 +213,38 @@ impl Publication {
     }
 }
 
-/// What happens to one `tc/NS/IF`.
+/// A publication on `tc/NS/IF`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TcPublication {
     /// The namespace.
     pub netns: NamespaceName,
     /// The interface in it.
     pub interface: InterfaceName,
-    /// What to publish; `None`: the interface is gone, and its publisher with it.
+    /// The message. `None`: the interface is gone, so its publisher is removed.
     pub update: Option<TcConfigUpdate>,
-    /// Whether clients that join late get it, for which the key has a publisher of its own.
+    /// Whether clients that connect later get the message. This needs a cached publisher for the key.
     pub is_kept: bool,
 }
 
-/// What happens to one `scenario/execution/NS/IF`.
+/// A publication on `scenario/execution/NS/IF`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ExecutionPublication {
     /// The namespace.
     pub netns: NamespaceName,
     /// The interface in it.
     pub interface: InterfaceName,
-    /// What to publish; `None`: nothing has run there for a while, and the publisher goes.
+    /// The message. `None`: no scenario has run there for some time, so the publisher is removed.
     pub update: Option<ScenarioExecutionUpdate>,
 }
 
-/// To publish.
+/// Sends publications to the actor.
 #[derive(Debug, Clone)]
 pub struct BusHandle {
     publications: mpsc::Sender<(Publication, oneshot::Sender<Duration>)>,
 }
 
 impl BusHandle {
-    /// Publishes and returns how long that took; `None` when the bus is gone.
+    /// Publishes, and returns the duration. `None`: the bus has ended.
     pub async fn publish(&self, publication: Publication) -> Option<Duration> {
         let (reply, cost) = oneshot::channel();
         self.publications.send((publication, reply)).await.ok()?;
@@ -250,25 +252,25 @@ impl BusHandle {
     }
 }
 
-/// Gives each its answer.
+/// Sends each response.
 pub fn send(answers: Answers) {
     for (reply, answer) in answers {
         reply.send(answer);
     }
 }
 
-/// What comes from clients.
+/// The inputs from other members of the bus.
 #[derive(Debug)]
 pub struct Clients {
-    /// Their requests.
+    /// Requests of clients.
     pub requests: mpsc::Receiver<Request>,
-    /// Other backends of this name.
+    /// Other backends with the same name.
     pub namesakes: Namesakes,
-    /// A frontend appeared, which may miss what is published before it has the list.
+    /// Notified when a frontend appears. It may miss messages that are published before it has the list.
     pub joined: Arc<Notify>,
 }
 
-/// What a client asks for, and where the answer goes.
+/// A request of a client, with the reply for it.
 #[derive(Debug)]
 pub enum Request {
     /// `query/tc`.
@@ -288,7 +290,7 @@ pub enum Request {
 }
 
 impl Request {
-    /// Returns whether it asks for a change of anything, on this host or in what is stored.
+    /// Returns whether it requests a change, on this host or of stored scenarios.
     pub fn is_change(&self) -> bool {
         match self {
             Self::Tc(..) | Self::Interface(..) => true,
@@ -309,7 +311,7 @@ impl Request {
         }
     }
 
-    /// Answers with a failure in the form of its key.
+    /// Sends a failure in the format of the key.
     pub fn refuse(self, kind: ErrorKind, message: String) {
         match self {
             Self::Tc(_, reply) => reply.send(TcResponse::failure(message, kind)),
@@ -330,13 +332,13 @@ impl Request {
     }
 }
 
-/// The way back to the client. Dropped unanswered, the client gets a failure.
+/// Sends the response to the client. If it is dropped, the client gets a failure.
 pub struct Reply<R> {
     turn: ReplyPriority,
     answer: Option<Box<Answer<R>>>,
 }
 
-/// Takes the answer, or `None` when there will be none. Never waits.
+/// Takes the response, or `None` if the reply was dropped. Never waits.
 type Answer<R> = dyn FnOnce(Option<R>, ReplyPriority) + Send;
 
 impl<R> Reply<R> {
@@ -347,7 +349,7 @@ impl<R> Reply<R> {
         }
     }
 
-    /// Returns a reply and the end at which its answer arrives.
+    /// Returns a reply, and the receiver of its response.
     pub fn channel() -> (Self, oneshot::Receiver<R>)
     where
         R: Send + 'static,
@@ -355,21 +357,21 @@ impl<R> Reply<R> {
         let (tx, rx) = oneshot::channel();
         let answer = move |answer, _| {
             if let Some(answer) = answer {
-                // Whoever is gone needs no answer.
+                // A receiver that was dropped needs no response.
                 tx.send(answer).ok();
             }
         };
         (Self::new(answer), rx)
     }
 
-    /// Lets the answers of others go first.
+    /// Lets the replies to other requests go first.
     #[must_use]
     pub fn yielding(mut self) -> Self {
         self.turn = ReplyPriority::Last;
         self
     }
 
-    /// Answers.
+    /// Sends the response.
     pub fn send(mut self, answer: R) {
         self.end(Some(answer));
     }

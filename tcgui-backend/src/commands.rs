@@ -1,4 +1,4 @@
-//! What the program does besides being a daemon: a file for each command, and what they share.
+//! The commands other than the daemon: one module for each command, and their common parts.
 
 mod check;
 mod explain;
@@ -22,21 +22,21 @@ use tcgui_backend::namespace_watcher::WatchConfig;
 use tcgui_backend::telemetry;
 use tracing::error;
 
-/// Exit status of commands whose status 1 is an answer.
+/// Exit status for failures of commands whose status 1 is a result.
 const TROUBLE: u8 = 2;
-/// The longest message beside the answer, in bytes. Parts of it may come from other processes on the bus.
+/// The longest message to standard error, in bytes. Parts of it may come from other processes on the bus.
 const LONGEST: usize = 2000;
-/// How long daemons have to say that they are there.
+/// How long the command waits for the liveliness tokens of daemons.
 const PRESENCE: Duration = Duration::from_secs(1);
 
-/// Carries a command out and returns the exit status.
+/// Executes a command and returns the exit status.
 pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     let asks = matches!(
         command,
         Command::Explain(_) | Command::Namespaces(_) | Command::Verb(_)
     );
     if asks {
-        // The answer contains the error. Messages of the bus would only repeat it.
+        // The command prints the error. Log messages of the bus would only repeat it.
         telemetry::start_quietly(args.verbose);
     } else {
         telemetry::start(args.verbose);
@@ -74,7 +74,7 @@ struct Reach {
 }
 
 impl Reach {
-    /// What the command does not say is taken from the daemon's options, if they stand before it.
+    /// Options that the command does not have are taken from the daemon's options before the command.
     fn new(own: &ReachArgs, daemon: &Args) -> Self {
         let before = daemon.zenoh_connect.as_deref();
         let before = before.and_then(|list| list.split(',').next());
@@ -92,7 +92,7 @@ impl Reach {
     }
 }
 
-/// Refuses to go on without the capabilities that everything needs.
+/// Fails if a capability that the daemon and `restore` need is missing.
 pub(crate) fn check_capabilities() -> anyhow::Result<()> {
     let missing = process::missing_capabilities().context("cannot read own capabilities")?;
     if !missing.is_empty() {
@@ -105,7 +105,7 @@ pub(crate) fn check_capabilities() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Says something that is not the answer.
+/// Prints a message to standard error.
 fn tell(text: &str) {
     let text: String = printable(text).chars().take(LONGEST).collect();
     // Standard error may be closed.
@@ -125,7 +125,7 @@ fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<
     done
 }
 
-/// Joins the bus. Returns the present backends (only `wanted`, if given), or the reason why none can be asked.
+/// Joins the bus. Returns the present backends (only `wanted`, if given), or the reason why none can be queried.
 async fn find_daemons(
     endpoint: &str,
     wanted: Option<&str>,
@@ -155,7 +155,7 @@ async fn find_daemons(
     }))
 }
 
-/// Writes an answer, and returns whether anybody still reads.
+/// Prints a text. Returns whether standard output is still open.
 fn print(text: &str) -> anyhow::Result<bool> {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// Endpoint and directory of a command line.
+    /// Returns the endpoint and the directory of a command line.
     fn reach(line: &[&str]) -> (String, String) {
         let args = Args::parse_from(["tcgui-backend"].iter().chain(line));
         let Some(Command::Explain(command)) = &args.command else {

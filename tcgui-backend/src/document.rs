@@ -1,8 +1,8 @@
-//! A JSON5 text that people wrote: read within bounds, and wrong in a named place.
+//! Reads a JSON5 text that people wrote, within limits. Errors contain the path of the value and its position.
 //!
-//! The parser recurses as deep as the text nests and takes NaN for a number, so size and depth are
-//! bounded before it sees the text, and what is read is checked for its ranges afterwards. Mistakes of
-//! either kind have a line and a column, as in a compiler's messages.
+//! The parser recurses as deep as the text is nested, and accepts NaN as a number. So size and depth are checked before
+//! the parser gets the text, and the ranges of values are checked afterwards. Errors of both kinds have a line and a
+//! column, like those of a compiler.
 
 pub(crate) mod duration;
 mod scan;
@@ -14,19 +14,19 @@ use serde_path_to_error::Segment;
 
 use scan::{Tokens, depth, find};
 
-/// The largest text that is read, in bytes: ten thousand steps written at length.
+/// The largest text in bytes: ten thousand long steps.
 pub const MAX_SIZE: usize = 1024 * 1024;
-/// The deepest nesting of braces and brackets; a scenario needs six.
+/// The deepest nesting of braces and brackets. A scenario needs six levels.
 pub const MAX_DEPTH: usize = 64;
-/// How much of an explanation is kept; it may repeat what the text says.
+/// The longest explanation in bytes. It may repeat a part of the text.
 const MAX_EXPLANATION: usize = 300;
 
-/// Where something is in a text, both counted from 1; columns are characters.
+/// A position in a text. Line and column are counted from 1; columns are characters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     /// The line.
     pub line: usize,
-    /// The character in it.
+    /// The column: the number of the character in the line.
     pub column: usize,
 }
 
@@ -50,9 +50,9 @@ impl From<json5::Position> for Position {
 /// One segment of a [`JsonPath`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PathSegment {
-    /// To the member of an object.
+    /// A member of an object.
     Member(String),
-    /// To an element of an array, from 0.
+    /// An element of an array, from 0.
     Element(usize),
 }
 
@@ -112,47 +112,47 @@ impl fmt::Display for JsonPath {
     }
 }
 
-/// Why a text is not what it should be, and where.
+/// The error of a text, and its position.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// More than [`MAX_SIZE`].
+    /// The text has more than [`MAX_SIZE`] bytes.
     #[error("more than {MAX_SIZE} bytes")]
     Size,
-    /// Bytes that are not UTF-8.
+    /// The text contains bytes that are not UTF-8.
     #[error("line {}, column {}: not UTF-8 text", at.line, at.column)]
     Encoding {
-        /// The first such byte.
+        /// The position of the first such byte.
         at: Position,
     },
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// The text is nested deeper than [`MAX_DEPTH`].
     #[error("line {}, column {}: nested deeper than {MAX_DEPTH} levels", at.line, at.column)]
     Depth {
-        /// The first brace or bracket beyond.
+        /// The position of the first brace or bracket that is too deep.
         at: Position,
     },
-    /// No JSON5, or other members and types than there must be.
+    /// The text is not JSON5, has an unknown or missing member, or a value of the wrong type.
     #[error("line {}, column {}: {}{explanation}", at.line, at.column, Label(place))]
     Read {
-        /// Where reading ended.
+        /// The position at which reading ended.
         at: Position,
-        /// The value that was being read.
+        /// The path of the value that was being read.
         place: JsonPath,
-        /// What the parser says.
+        /// The error from the parser.
         explanation: String,
     },
-    /// A value that says nothing sensible.
+    /// A value is invalid.
     #[error("line {}, column {}: {}{explanation}", at.line, at.column, Label(place))]
     Value {
-        /// Where it is.
+        /// The position of the value.
         at: Position,
-        /// Which one.
+        /// The path of the value.
         place: JsonPath,
-        /// What is wrong with it.
+        /// The reason.
         explanation: String,
     },
 }
 
-/// Displays the place in front of an explanation; the outermost value needs none.
+/// Displays a path as the prefix of an explanation. The path of the outermost value is empty.
 struct Label<'a>(&'a JsonPath);
 
 impl fmt::Display for Label<'_> {
@@ -166,7 +166,7 @@ impl fmt::Display for Label<'_> {
 }
 
 impl DocumentError {
-    /// Returns where it is.
+    /// Returns the position.
     pub fn position(&self) -> Position {
         match self {
             Self::Size => Position::START,
@@ -177,7 +177,7 @@ impl DocumentError {
         }
     }
 
-    /// Returns the step of a scenario in which it is, from 0.
+    /// Returns the index of the step of a scenario that contains the error, from 0.
     pub fn step(&self) -> Option<usize> {
         match self {
             Self::Read { place, .. } | Self::Value { place, .. } => place.step(),
@@ -185,7 +185,7 @@ impl DocumentError {
         }
     }
 
-    /// Displays it without line and column, for messages that begin with them.
+    /// Returns the text without line and column, for messages that already contain them.
     pub fn without_position(&self) -> String {
         let Position { line, column } = self.position();
         let text = self.to_string();
@@ -194,14 +194,14 @@ impl DocumentError {
     }
 }
 
-/// A text that is neither too long nor too deep for the parser.
+/// A text that is within the limits of size and depth.
 #[derive(Debug, Clone, Copy)]
 pub struct Document<'a> {
     text: &'a str,
 }
 
 impl<'a> Document<'a> {
-    /// Accepts the text if it is within bounds.
+    /// Checks the limits.
     ///
     /// # Errors
     /// [`DocumentError::Size`], [`DocumentError::Encoding`], [`DocumentError::Depth`].
@@ -233,7 +233,7 @@ impl<'a> Document<'a> {
             let place = place_of(err.path());
             self.read_error(place, err.inner())
         })?;
-        // The parser does not look beyond the value unless it reads the whole text by itself.
+        // The parser stops after the value, so check the rest of the text.
         match Tokens::new(self.text).after_first_value() {
             Some(offset) => Err(DocumentError::Read {
                 at: Position::of(offset, self.text),
@@ -244,12 +244,13 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// Returns whether the outermost object has a member of this name.
+    /// Returns whether the outermost object has a member with this name.
     pub fn has_member(&self, name: &str) -> bool {
         find(self.text, &JsonPath::member(name).0).1 == 1
     }
 
-    /// Says where the value is that is wrong: the innermost of its place that the text has.
+    /// Returns the error of an invalid value. If the text does not contain the whole path, the position is that of the
+    /// innermost value on it.
     pub fn error(&self, place: JsonPath, explanation: &impl ToString) -> DocumentError {
         let (offset, _) = find(self.text, &place.0);
         DocumentError::Value {
@@ -265,7 +266,8 @@ impl<'a> Document<'a> {
             let suffix = format!(" at {position}");
             explanation.truncate(explanation.len().saturating_sub(suffix.len()));
         }
-        // Of a text that ends too early the parser tells where the open value begins, if anything.
+        // If the text ends too early, the parser reports the start of the open value or nothing. So use the end of the
+        // text.
         let ends_early = err.code().is_some() && explanation.starts_with("EOF ");
         let at = match err.position() {
             Some(position) if !ends_early => position.into(),
@@ -289,7 +291,7 @@ fn place_of(path: &serde_path_to_error::Path) -> JsonPath {
     JsonPath(turns.collect())
 }
 
-/// Bounds a text that may hold what somebody else wrote, and keeps it on one line.
+/// Shortens a text that may contain the text of another person, and removes line breaks and control characters from it.
 pub(crate) fn shortened(text: String) -> String {
     let mut text = if text.contains(char::is_control) {
         text.chars().flat_map(char::escape_default).collect()

@@ -1,17 +1,19 @@
-//! Leases: nothing that the daemon does to an interface outlives its reason.
+//! Leases: records of impairments that end, and of how to undo them.
 //!
-//! A lease is written to the state directory before the first change reaches the kernel. It has the configuration before the
-//! change, the configurations set since, its owner and its end. At its end the earlier configuration is restored. If the
-//! interface was changed by other means since, it is left as it is, and the log says so.
+//! A lease is written to the state directory before the first change reaches the kernel. It has the configuration
+//! before the change, the configurations set since, its owner and its end. At its end the earlier configuration is
+//! restored. If another program has changed the interface in the meantime, it is left unchanged, and the log contains
+//! this.
 //!
 //! ```text
-//!  request ──terms──▶ Grant ─┐                 ┌─▶ journal: one file per lease
-//!  kernel ──observed──▶ Before ┴──▶ Lease ─────┤
-//!                                              └─▶ ledger: which lease ends when ──▶ restore ──▶ kernel
+//! request ──terms──▶ Grant ─┐                 ┌─▶ journal: one file per lease
+//! kernel ──observed──▶ Before ┴──▶ Lease ─────┤
+//!                                             └─▶ ledger: which lease ends when ──▶ restore ──▶ kernel
 //! ```
 //!
-//! A lease is bound to the kernel's identity of a namespace and to an ifindex, never to names, and to one
-//! boot: after the next one nothing of it is left to put back. All but [`journal`] and [`offline_restore`] is pure.
+//! A lease identifies its interface by the kernel's identity of the namespace and by the ifindex, never by names. It is
+//! valid for one boot: after the next boot there is nothing to restore. All modules except [`journal`] and
+//! [`offline_restore`] are pure.
 
 pub mod failed_change;
 pub mod journal;
@@ -35,16 +37,17 @@ use crate::tc::observed::{Observed, Root};
 pub use netns::{Home, LeaseNetns};
 use terms::{Grant, LeaseHolder};
 
-/// How many netems a lease knows as its own. Each change that fails half-way adds one, and what is there is
-/// always among the newest.
+/// The largest number of netems that a lease records as its own. Each change that fails halfway adds one. The current
+/// netem is always among the newest.
 const CANDIDATES: usize = 8;
 
-/// The most ways to a namespace that a lease has beside the first one. A container engine could report any number.
+/// The largest number of references that a lease has in addition to the first one. A container engine could report any
+/// number.
 const MAX_WAYS: usize = 64;
-/// The most qdiscs that a lease names which cannot be put back. Their names are for people only.
+/// The largest number of lost qdiscs that a lease names. Their names are only shown to people.
 const MAX_LOST: usize = 64;
 
-/// A time in ms since the boot, which goes on while the machine sleeps.
+/// A time in ms since the boot. It also runs while the machine is suspended.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Hash, Serialize, Deserialize,
 )]
@@ -52,68 +55,68 @@ const MAX_LOST: usize = 64;
 pub struct BootTime(u64);
 
 impl BootTime {
-    /// Returns the time now.
+    /// Returns the current time.
     pub fn now() -> Self {
         Self::after_boot(boot::time_since_boot())
     }
 
-    /// Returns the time so long after the boot.
+    /// Returns the time `time` after the boot.
     pub fn after_boot(time: Duration) -> Self {
         Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// Returns the time so much later; the end of time if that is earlier.
+    /// Returns the time `time` later, or the latest possible time.
     #[must_use]
     pub fn plus(self, time: Duration) -> Self {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self(self.0.saturating_add(ms))
     }
 
-    /// Returns how long after `other` it is; 0 when it is before.
+    /// Returns the time from `other` to this one. 0: `other` is later.
     pub fn since(self, other: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(other.0))
     }
 }
 
-/// What a lease is for.
+/// The origin of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Owner {
-    /// A request that said how long it holds.
+    /// A request with a lifetime.
     Plain,
-    /// A request that has to be confirmed.
+    /// A request that must be confirmed.
     Confirm,
-    /// A scenario: it ends with it, and does not outlive the daemon.
+    /// A scenario. The lease ends with the scenario, at the latest when the daemon ends.
     Scenario {
-        /// Of the scenario or its execution.
+        /// The id of the scenario or of its execution.
         id: String,
     },
 }
 
-/// What was at the root before the first change under a lease.
+/// The root of a link before the first change under a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Before {
-    /// The netem and its handle; `None` is the kernel's default.
+    /// The netem and its handle. `None`: the kernel's default.
     pub netem: Option<(u32, Netem)>,
-    /// What cannot be put back, as `tc` names it: other qdiscs, which the operator allowed to replace.
+    /// The qdiscs that cannot be restored, as `tc` shows them. The operator permitted to replace them.
     pub lost: Vec<String>,
 }
 
 impl Before {
-    /// Returns what is to be put back one day.
+    /// Returns the state that is to be restored later.
     pub fn of(observed: &Observed) -> Self {
         let children = observed.children.iter().map(ToString::to_string);
         match &observed.root {
             Root::Absent | Root::Default { .. } => Self::default(),
-            // Children that others have added to our netem stay when it is changed in place.
+            // A change in place keeps children that other programs have added to the daemon's netem.
             Root::Own { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
                 lost: Vec::new(),
             },
             Root::ForeignNetem { handle, netem } => Self {
                 netem: Some((*handle, *netem)),
-                // A bottleneck comes back with its netem.
+                // A bottleneck is restored with its netem.
                 lost: bounded(children.skip(netem.bottleneck.iter().len()).collect()),
             },
             Root::Foreign(name) => Self {
@@ -124,7 +127,7 @@ impl Before {
     }
 }
 
-/// Returns the first names, and how many others there are.
+/// Returns the first [`MAX_LOST`] names, and the number of the others.
 fn bounded(mut names: Vec<String>) -> Vec<String> {
     let surplus = names.len().saturating_sub(MAX_LOST);
     if surplus > 0 {
@@ -134,62 +137,62 @@ fn bounded(mut names: Vec<String>) -> Vec<String> {
     names
 }
 
-/// Whether a link is the one of a lease.
+/// Whether a link is the link of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMatch {
-    /// It is.
+    /// It is the same link.
     Same,
-    /// It may be: its hardware address or its peer is another one. A netem with our handle and the values of the
-    /// lease is ours, but nothing is put onto a link without one.
+    /// It may be another link: its hardware address or its peer differs. If it has a netem with a handle of the daemon
+    /// and the values of the lease, this netem belongs to the lease. Otherwise nothing is installed on the link.
     Unsure,
-    /// It is not: its kind is another one.
+    /// It is another link: its kind differs.
     Another,
 }
 
-/// What is impaired on condition, and how to undo it.
+/// An impairment that ends, and how to undo it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lease {
-    /// The namespace, by the way that was seen first.
+    /// The namespace, by the reference that was seen first.
     pub netns: LeaseNetns,
-    /// The other ways to it: after a restart of the daemon another one may be seen first.
+    /// The other references to the namespace. After a restart the daemon may see one of them first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub also: Vec<LeaseNetns>,
-    /// The interface in it.
+    /// The ifindex of the interface.
     pub ifindex: u32,
-    /// The name that the interface has, as on the wire: for people only.
+    /// The current name of the interface, as on the wire. It is only shown to people.
     pub ifname: String,
-    /// What the kernel said of the link; `None`: an earlier version wrote the lease.
+    /// The identity of the link, as the kernel reported it. `None`: an earlier version wrote the lease.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkIdentity>,
-    /// The kernel's number for the namespace (`SO_NETNS_COOKIE`), by which it is recognised under another name.
+    /// The cookie of the namespace (`SO_NETNS_COOKIE`). It identifies the namespace under another name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cookie: Option<u64>,
-    /// What is put back.
+    /// The state to restore.
     pub before: Before,
-    /// What was set since and may be there, the newest last; `None` is the kernel's default. There is
-    /// more than one while it is not known whether the newest took effect.
+    /// The netems that were set since and may be in force, the newest last. `None` is the kernel's default. There are
+    /// several while it is unknown whether the newest took effect.
     pub set: Vec<Option<Netem>>,
-    /// Whose it is.
+    /// The origin.
     pub owner: Owner,
-    /// When it ends.
+    /// The time at which the lease ends.
     pub expires: Option<BootTime>,
-    /// When it ends unless it is confirmed.
+    /// The time at which the lease ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
     /// The client that asked for it.
     #[serde(default, skip_serializing_if = "LeaseHolder::is_unknown")]
     pub holder: LeaseHolder,
-    /// The terms that hold again when the scenario gives the interface back.
+    /// The terms that the scenario suspended. They apply again when the scenario releases the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub under: Option<Grant>,
-    /// What was there on these terms when the scenario took the interface.
+    /// The root that was in force on the suspended terms when the scenario took the interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub beneath: Option<Before>,
 }
 
 impl Lease {
-    /// Returns the lease for setting `wanted` where `observed` is. A lease that exists already goes on, with its previous
-    /// configuration, unless the root was changed by other means since.
+    /// Returns the lease for setting `wanted` in place of `observed`. An existing lease continues and keeps the state
+    /// to restore, unless another program has changed the root.
     pub fn record(
         held: Option<&Self>,
         (netns, ifindex, ifname): (LeaseNetns, u32, String),
@@ -227,17 +230,17 @@ impl Lease {
         lease
     }
 
-    /// Returns whether it ends with a scenario.
+    /// Returns whether the lease ends with a scenario.
     pub fn is_of_a_scenario(&self) -> bool {
         matches!(self.owner, Owner::Scenario { .. })
     }
 
-    /// Returns whether it ends with this scenario.
+    /// Returns whether the lease ends with this scenario.
     pub fn is_of(&self, scenario: &str) -> bool {
         matches!(&self.owner, Owner::Scenario { id } if id == scenario)
     }
 
-    /// Returns the terms that a scenario which begins now, or goes on, does not end.
+    /// Returns the terms that a scenario suspends when it begins or continues.
     fn terms_beneath(&self) -> Option<Grant> {
         if self.is_of_a_scenario() {
             return self.under.clone();
@@ -250,7 +253,7 @@ impl Lease {
         })
     }
 
-    /// Returns what holds when its scenario has given the interface back; `None` when nothing does.
+    /// Returns the lease that applies after its scenario has released the interface. `None`: there is none.
     pub fn released(self) -> Option<Self> {
         let Grant {
             owner,
@@ -269,8 +272,8 @@ impl Lease {
         })
     }
 
-    /// Returns it as it is to be ended now, and what holds afterwards: a scenario that can no longer put back
-    /// what it found, because it was killed, leaves that on its own terms.
+    /// Returns the lease in the form in which it ends now, and the lease that applies afterwards. The latter exists if
+    /// a scenario was killed and cannot restore what it suspended: that state then continues on its own terms.
     pub fn ending(&self, now: BootTime) -> (Self, Option<Self>) {
         let ended = self.for_good();
         let left = ended.clone().released();
@@ -284,8 +287,8 @@ impl Lease {
         }
     }
 
-    /// Returns it as it is to be ended with all that it interrupted. That may be there already: an earlier end
-    /// may have been cut short, or not have reached the disk.
+    /// Returns the lease in the form that also ends the suspended terms. The suspended state may already be restored,
+    /// because an earlier end was interrupted or was not written to disk.
     #[must_use]
     pub fn for_good(&self) -> Self {
         let mut ended = self.clone();
@@ -295,8 +298,8 @@ impl Lease {
         ended
     }
 
-    /// Returns it for another link that has taken the place of its own. Nothing that was on the link of before comes
-    /// back there: only a netem of ours goes.
+    /// Returns the lease for another link that has replaced its own. The earlier state belongs to the old link, so it
+    /// is not restored. Only a netem of the daemon is removed.
     #[must_use]
     pub fn for_another_link(&self) -> Self {
         let mut ended = self.for_good();
@@ -310,7 +313,8 @@ impl Lease {
         }
     }
 
-    /// Returns it as it is to be ended when its namespace goes out of sight, with all that it interrupted.
+    /// Returns the lease in the form in which it ends when the last reference to its namespace is removed. The
+    /// suspended terms also end.
     #[must_use]
     pub fn for_departure(&self) -> Self {
         Self {
@@ -320,7 +324,7 @@ impl Lease {
         }
     }
 
-    /// Returns how sure it is that a link is the one of the lease, by what the kernel says of it.
+    /// Compares a link with the link of the lease, by the identity that the kernel reports.
     pub fn compare(&self, link: Option<&LinkIdentity>) -> LinkMatch {
         match (&self.link, link) {
             (Some(known), Some(link)) if known.kind != link.kind => LinkMatch::Another,
@@ -329,19 +333,20 @@ impl Lease {
         }
     }
 
-    /// Returns whether it was taken in the namespace that has this cookie, which is read only if the lease has one.
+    /// Returns whether the lease was made in the namespace with this cookie. `cookie` is called only if the lease has a
+    /// cookie.
     pub fn is_in(&self, cookie: impl FnOnce() -> Option<u64>) -> bool {
         self.cookie.is_none() || self.cookie == cookie()
     }
 
-    /// Notes which ways lead to the namespace now, at most `MAX_WAYS`; returns whether that is news.
+    /// Records the current references to the namespace, at most `MAX_WAYS`. Returns whether they have changed.
     pub fn led_to_by(&mut self, netns_refs: &[NetnsRef]) -> bool {
         let also = netns_refs.iter().map(|netns_ref| match netns_ref {
             NetnsRef::Name { id, .. } => LeaseNetns::from(*id),
             NetnsRef::Process(id) => LeaseNetns::from(*id),
         });
         let mut also: Vec<_> = also.filter(|netns_ref| *netns_ref != self.netns).collect();
-        // Mounts of one namespace have one identity.
+        // Several mounts of one namespace have the same identity.
         also.dedup();
         also.truncate(MAX_WAYS);
         let news = self.also != also;
@@ -349,12 +354,12 @@ impl Lease {
         news
     }
 
-    /// Returns all ways by which the namespace may be known.
+    /// Returns all references by which the namespace may be known.
     pub fn netns_refs(&self) -> impl Iterator<Item = LeaseNetns> {
         [self.netns].into_iter().chain(self.also.iter().copied())
     }
 
-    /// Notes what may be at the root from now on.
+    /// Records a netem that may be in force from now on.
     pub fn may_be(&mut self, netem: Option<Netem>) {
         self.set.retain(|known| *known != netem);
         self.set.push(netem);
@@ -362,7 +367,7 @@ impl Lease {
         self.set.drain(..surplus);
     }
 
-    /// Returns when it ends by itself.
+    /// Returns the time at which the lease ends by itself.
     pub fn ends(&self) -> Option<BootTime> {
         [self.expires, self.confirm_by].into_iter().flatten().min()
     }
@@ -389,7 +394,7 @@ impl Lease {
         Some(renewed)
     }
 
-    /// Returns it confirmed; `None` when nothing is left that ends it.
+    /// Returns the confirmed lease. `None`: nothing else ends it.
     pub fn confirmed(&self) -> Option<Self> {
         self.expires?;
         Some(Self {

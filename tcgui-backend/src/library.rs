@@ -46,9 +46,9 @@ const CHANGES: usize = 16;
 /// The sources of the library.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LibraryConfig {
-    /// Directories with preset files; later ones win. They need not exist.
+    /// Directories with preset files. Later ones take precedence. They need not exist.
     pub preset_dirs: Vec<PathBuf>,
-    /// Directories with scenario files; later ones win. They need not exist.
+    /// Directories with scenario files. Later ones take precedence. They need not exist.
     pub scenario_dirs: Vec<PathBuf>,
     /// Directory for scenarios that clients store. It is created with the first stored scenario.
     pub store: PathBuf,
@@ -63,7 +63,7 @@ pub struct Library {
     pub scenarios: Vec<Arc<NetworkScenario>>,
     /// Errors of preset and scenario files.
     pub load_errors: Vec<LoadError>,
-    /// What is doubtful in files that are used, for the log.
+    /// Warnings about files that are in use, for the log: path and text.
     pub warnings: Vec<(PathBuf, String)>,
 }
 

@@ -49,7 +49,7 @@ pub struct Container {
     pub of_root: bool,
     /// The first twelve hexadecimal digits of its id.
     pub short_id: String,
-    /// The image it was made of, as in its configuration.
+    /// The image from which it was created, as in its configuration.
     pub image: String,
 }
 
@@ -71,7 +71,7 @@ pub enum Runtime {
     Podman,
 }
 
-/// A difference between the holders that were reported and those that are.
+/// A difference between the reported and the current holders.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HeldEvent {
     /// A holder appeared, or a reported holder has another name now.

@@ -1,7 +1,7 @@
-//! Preset files: a netem configuration with a name, in JSON5, as the wire has it.
+//! Preset files in JSON5: a netem configuration with a name.
 //!
-//! Pure: text in, [`CustomPreset`] out. `features` and `rate` are shared with scenario files, whose
-//! steps hold the same keys.
+//! Pure: [`read`] converts text to a [`CustomPreset`]. The modules `features` and `rate` also serve scenario files,
+//! whose steps have the same keys.
 
 mod features;
 mod limits;
@@ -23,7 +23,7 @@ use features::{
     Delay, LossModelKeys, Percentage, QueueKeys, RateLimit, RateOverheadKeys, Reorder, SlotKeys,
 };
 
-/// Short names for shipped presets, which documentation of released backends promises.
+/// Short names of built-in presets. The documentation of released backends promises them.
 const ALIASES: [(&str, &str); 8] = [
     ("satellite", "satellite-link"),
     ("cellular", "cellular-network"),
@@ -35,7 +35,8 @@ const ALIASES: [(&str, &str); 8] = [
     ("test", "test-all"),
 ];
 
-/// What a preset file may say. The features are spelt out, because flattening would lose positions.
+/// The keys of a preset file. The features are listed here, because `serde(flatten)` would lose their positions in the
+/// file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
@@ -59,19 +60,19 @@ struct Keys {
     limit: Option<u32>,
 }
 
-/// Something that was read from a file, and what is doubtful about it: it is used, but may not mean what its author thinks.
+/// A value from a file, with warnings. The value is used, but it may not mean what its author expects.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FromFile<T> {
-    /// What was read.
+    /// The value.
     pub value: T,
-    /// With their places.
+    /// The warnings, with their positions in the file.
     pub warnings: Vec<DocumentError>,
 }
 
 /// Reads a preset file.
 ///
 /// # Errors
-/// It is no JSON5, says something that presets do not have, or asks for what netem cannot do.
+/// It is not JSON5, or has an unknown key or an invalid value.
 pub fn read(bytes: &[u8]) -> Result<FromFile<CustomPreset>, DocumentError> {
     let document = Document::new(bytes)?;
     let keys: Keys = document.read()?;
@@ -113,7 +114,7 @@ fn preset(keys: Keys, doubts: &mut Vec<Flaw>) -> Result<CustomPreset, Flaw> {
     })
 }
 
-/// Returns what a scenario means by `preset: "id"`: an id, or a short name of a shipped preset.
+/// Returns the configuration for `preset: "id"` in a scenario. The id may be a short name of a built-in preset.
 pub fn find(presets: &[CustomPreset], id: &str) -> Option<TcNetemConfig> {
     let of_id = |id: &str| presets.iter().find(|preset| preset.id == id);
     let alias = || ALIASES.iter().find(|(alias, _)| *alias == id);

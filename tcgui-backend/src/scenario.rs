@@ -1,6 +1,6 @@
-//! Scenarios: their files, JSON5, and what every scenario must fulfil wherever it comes from.
+//! Scenario files in JSON5, and the limits for scenarios of every source.
 //!
-//! Pure: text and presets in, [`NetworkScenario`] out.
+//! Pure: [`read`] converts text and presets to a [`NetworkScenario`].
 
 use serde::Deserialize;
 use tcgui_shared::netem::TcNetemConfig;
@@ -14,22 +14,22 @@ use crate::preset::{
     check_text, notes,
 };
 
-/// The most steps.
+/// The largest number of steps.
 pub const MAX_STEPS: usize = 10_000;
-/// The longest that one pass may take. Released documentation says a day, which nothing enforced;
-/// a test that runs over a weekend is not refused here.
+/// The longest duration of one pass, in days. The documentation of released backends gives one day as the limit, but no
+/// backend enforced it. A test may run over a weekend.
 const MAX_DAYS: u64 = 7;
 const MS_PER_DAY: u64 = 24 * 3600 * 1000;
 /// The longest description of a step, in bytes.
 const MAX_STEP_DESCRIPTION: usize = 1024;
-/// The most tags, and the longest tag, author and version, in bytes.
+/// The largest number of tags, and the longest tag, author and version, in bytes.
 const MAX_TAGS: usize = 32;
 const MAX_FACT: usize = 256;
 
-/// The most warnings about one file.
+/// The largest number of warnings about one file.
 const MAX_WARNINGS: usize = 100;
 
-/// What a scenario file may say.
+/// The keys of a scenario file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Keys {
@@ -70,15 +70,14 @@ struct StepKeys {
     description: String,
     #[serde(default)]
     tc_config: Features,
-    /// Wins over `tc_config`.
+    /// Takes precedence over `tc_config`.
     preset: Option<String>,
 }
 
-/// Reads a scenario file, whose steps may name presets; `now` is in seconds since the Unix epoch.
+/// Reads a scenario file. Its steps may name presets. `now` is in seconds since the Unix epoch.
 ///
 /// # Errors
-/// It is no JSON5, says something that scenarios do not have, names a preset that is not there, or
-/// asks for what netem cannot do.
+/// It is not JSON5, has an unknown key or an invalid value, or names a preset that does not exist.
 pub fn read(
     bytes: &[u8],
     presets: &[CustomPreset],
@@ -134,7 +133,7 @@ fn scenario(
     })
 }
 
-/// Returns a step, and what is doubtful about it.
+/// Returns a step, and the warnings about it.
 fn step(keys: StepKeys, presets: &[CustomPreset]) -> Result<(ScenarioStep, Vec<Flaw>), Flaw> {
     let duration_ms = duration::milliseconds(&keys.duration)
         .map_err(|err| Flaw::new("duration", Problem::Duration(err)))?;
@@ -158,7 +157,7 @@ fn step(keys: StepKeys, presets: &[CustomPreset]) -> Result<(ScenarioStep, Vec<F
     Ok((step, doubts))
 }
 
-/// Returns how long one pass takes.
+/// Returns the duration of one pass in ms.
 pub(crate) fn duration_ms(steps: &[ScenarioStep]) -> u64 {
     steps
         .iter()
@@ -174,7 +173,7 @@ fn check_count<T>(steps: &[T]) -> Result<(), Flaw> {
     }
 }
 
-/// Checks what every scenario must fulfil, from a file or from the bus.
+/// Checks the limits that apply to every scenario, from a file or from the bus.
 pub(crate) fn check(scenario: &NetworkScenario) -> Result<(), Flaw> {
     check_id(&scenario.id)?;
     check_text("name", &scenario.name, 1..=MAX_NAME)?;
@@ -193,7 +192,7 @@ pub(crate) fn check(scenario: &NetworkScenario) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// Checks a step; a configuration that equals the last checked one is not checked again.
+/// Checks a step. A configuration is not checked again if it equals the one that was checked last.
 fn check_step(step: &ScenarioStep, checked: &mut Option<TcNetemConfig>) -> Result<(), Flaw> {
     if step.duration_ms == 0 {
         let problem = Problem::Duration(DurationError::TooShort);

@@ -1,4 +1,4 @@
-//! Traffic control: what is asked for against what is there, and the step between the two.
+//! Traffic control: compares a request with the qdiscs of a link, and makes the change between the two.
 //!
 //! ```text
 //!  TcOperation ──desired──▶ Netem ─┐
@@ -6,8 +6,8 @@
 //!  kernel ──────observed──▶ Root ──┘
 //! ```
 //!
-//! All but [`perform`] is pure. Nothing is remembered between two operations: what is needed to tell our
-//! own netem, and which distribution tables it has, is in its [`handle`].
+//! All modules except [`perform`] are pure. No state is kept between two operations. The [`handle`] of a netem shows
+//! that the daemon configured it, and which distribution tables it has.
 
 pub mod desired;
 pub mod error;

@@ -33,7 +33,7 @@ mod tests {
 
     const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/with-netem.sh");
 
-    /// Time limit in seconds; a quiet machine with an emulated processor needs a quarter of it.
+    /// Time limit in seconds. A quiet machine with an emulated processor needs a quarter of it.
     const LIMIT: &str = "900";
 
     /// Runs ignored tests of this program through the script.
@@ -69,7 +69,8 @@ mod tests {
         run_ignored("::with_netem::", &[]);
     }
 
-    /// It forbids loading modules, and the module may be loaded in the kernel of this machine.
+    /// The test forbids loading modules. It runs in a virtual machine, because this machine may already have loaded the
+    /// module.
     #[test]
     fn traffic_control_without_the_module_in_a_vm() {
         run_ignored("inside::without_netem::", &["--kernel", "vm"]);

@@ -1,5 +1,5 @@
-//! How soon namespaces of processes are known, and what following processes costs while many short ones come
-//! and go. In a program of its own: what is counted is all the processor time that it uses.
+//! Measures how soon namespaces of processes are known, and the processor time of the process scan while many short
+//! processes run. It is a separate program, because it measures the processor time of the whole program.
 
 #[cfg(test)]
 mod tests {
@@ -20,13 +20,13 @@ mod tests {
     const SOON: Duration = Duration::from_secs(30);
     const BURST: Duration = Duration::from_secs(3);
     const STORM: Duration = Duration::from_secs(5);
-    /// How many namespaces are made one after another, and the time between them.
+    /// Number of namespaces that are created one after another, and the time between them.
     const COUNT: usize = 100;
     const PAUSE: Duration = Duration::from_millis(100);
-    /// Thousandths of a processor in the long run; a build without optimisation gets some more.
+    /// Limit of the long-term processor time in thousandths of a processor. A debug build may use more.
     const ALLOWED: u128 = if cfg!(debug_assertions) { 30 } else { 20 };
 
-    /// A shell that makes processes until it is killed.
+    /// A shell that starts processes until it is killed.
     struct Shell(Child);
 
     impl Shell {
@@ -51,7 +51,7 @@ mod tests {
         Duration::from_micros(micros.iter().sum::<i64>().try_into().unwrap())
     }
 
-    /// Returns how many processes were made since boot.
+    /// Returns the number of processes that were created since boot.
     fn processes() -> u64 {
         let stat = fs::read_to_string("/proc/stat").unwrap();
         let line = stat
@@ -88,10 +88,11 @@ mod tests {
         writeln!(std::io::stderr(), "measured: {text}").unwrap();
     }
 
-    /// Lets a storm rage, makes a namespace in it, and returns the share of a processor, in thousandths.
+    /// Starts a storm of processes, creates a namespace during it, and returns the used processor time in thousandths
+    /// of a processor.
     async fn weather(events: &mut mpsc::Receiver<HeldEvent>, name: &str, scripts: &[&str]) -> u128 {
         let shells: Vec<Shell> = scripts.iter().map(|script| Shell::run(script)).collect();
-        // What may be spent at once is spent first.
+        // First wait until the burst of the budget is used up.
         let burst = timeout(BURST, wait_for_event(events, |_| false)).await;
         assert!(burst.is_err(), "the channel is emptied until then");
         let (began, cpu, count) = (Instant::now(), cpu_time(), processes());
@@ -123,7 +124,7 @@ mod tests {
         share
     }
 
-    /// Waits until the process is in a namespace that is none of these, and returns when that was.
+    /// Waits until the process is in a namespace that is not in `others`, and returns the time.
     fn away(child: &Child, others: &[PathBuf]) -> Instant {
         while others.contains(&netns(child.id())) {
             std::thread::yield_now();
@@ -135,7 +136,7 @@ mod tests {
         fs::read_link(format!("/proc/{pid}/ns/net")).unwrap()
     }
 
-    /// Makes namespaces one after another, as often as is free, and reports how soon they are known.
+    /// Creates namespaces one after another, with pauses, and reports how soon they are known.
     async fn quiet(events: &mut mpsc::Receiver<HeldEvent>) {
         let own = [netns(std::process::id())];
         let (mut added, mut removed) = (Vec::new(), Vec::new());
@@ -158,7 +159,7 @@ mod tests {
         report_times("ended → removed", removed);
     }
 
-    /// Lets an old process enter one namespace after another, which nothing announces, and rings the bell.
+    /// Lets a running process enter new namespaces, which the kernel does not announce, and requests a scan after each.
     async fn silent(events: &mut mpsc::Receiver<HeldEvent>, handle: &ProcessesHandle) {
         let script = "while (<STDIN>) { syscall(0+$ARGV[0], 0+$ARGV[1]) == 0 or die }";
         let numbers = [libc::SYS_unshare, i64::from(libc::CLONE_NEWNET)];

@@ -1,8 +1,8 @@
-//! Counters of an interface and the rates made from them.
+//! Counters and rates of an interface.
 
 use serde::{Deserialize, Serialize};
 
-/// The counters of one interface at one moment.
+/// The counters of one interface at one time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BandwidthUpdate {
     /// The wire text of the namespace.
@@ -15,9 +15,9 @@ pub struct BandwidthUpdate {
     pub backend_name: String,
 }
 
-/// Cumulative counters as the kernel gives them, and rates since the sample before.
+/// Cumulative counters from the kernel, and rates since the preceding sample.
 ///
-/// A rate that is not finite (a division by an empty interval) is written as 0.0.
+/// A rate that is not finite (division by an interval of zero) is written as 0.0.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct BandwidthStats {
     /// Bytes received.
@@ -36,12 +36,12 @@ pub struct BandwidthStats {
     pub tx_errors: u64,
     /// Packets dropped on sending.
     pub tx_dropped: u64,
-    /// When the counters were read, in seconds since the Unix epoch.
+    /// The time at which the counters were read, in seconds since the Unix epoch.
     pub timestamp: u64,
-    /// Received bytes per second since the sample before; 0.0 on the first.
+    /// Received bytes per second since the preceding sample. 0.0 in the first sample.
     #[serde(serialize_with = "crate::number::finite")]
     pub rx_bytes_per_sec: f64,
-    /// Sent bytes per second since the sample before; 0.0 on the first.
+    /// Sent bytes per second since the preceding sample. 0.0 in the first sample.
     #[serde(serialize_with = "crate::number::finite")]
     pub tx_bytes_per_sec: f64,
 }

@@ -1,32 +1,32 @@
-//! Setting an interface up or down.
+//! Brings an interface up or down.
 //!
-//! Frontends ignore the reply and follow the next interface list; other clients read it.
+//! Frontends ignore the reply and use the next interface list. Other clients read the reply.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error_kind::{ErrorKind, FAILURE_CODE};
 
-/// Asks for a change of the administrative state of one interface.
+/// Requests a change of the administrative state of one interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceControlRequest {
     /// The wire text of the namespace.
     pub namespace: String,
     /// The wire text of the interface.
     pub interface: String,
-    /// What to do.
+    /// The operation.
     pub operation: InterfaceControlOperation,
 }
 
-/// What to do to an interface.
+/// An operation on an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum InterfaceControlOperation {
-    /// Sets it up.
+    /// Brings it up.
     Enable,
-    /// Sets it down.
+    /// Brings it down.
     Disable,
 }
 
-/// The answer to an [`InterfaceControlRequest`].
+/// The reply to an [`InterfaceControlRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InterfaceControlResponse {
     /// Whether the interface is in the requested state.

@@ -92,7 +92,7 @@ pub struct DelayConfig {
     pub correlation: f64,
 }
 
-/// Reordering; off by default, with a gap of [`DEFAULT_GAP`].
+/// Reordering. Off by default, with a gap of [`DEFAULT_GAP`].
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct ReorderConfig {
     /// Whether the feature is on.
@@ -103,8 +103,8 @@ pub struct ReorderConfig {
     /// Correlation with the preceding random number, 0 to 100.
     #[serde(serialize_with = "crate::number::finite")]
     pub correlation: f64,
-    /// After a packet that was sent at once, `gap` − 1 packets are held. Then each packet is sent at once with the
-    /// probability of `percentage`, until one is.
+    /// After a packet that was sent at once, `gap` − 1 packets are delayed. Then each packet is sent at once with the
+    /// probability `percentage`, until one is sent at once.
     pub gap: u32,
 }
 
@@ -124,8 +124,8 @@ impl Default for ReorderConfig {
 pub struct RateLimitConfig {
     /// Whether the feature is on.
     pub enabled: bool,
-    /// The rate in kbit/s of 1000 bit. In JSON it may have a fraction when it is read: then
-    /// [`NetemExtensions::rate_limit_bps`] has the exact rate.
+    /// The rate in kbit/s (1000 bit/s). In JSON it may have a fraction. It is rounded when it is read, and
+    /// [`NetemExtensions::rate_limit_bps`] then has the exact rate.
     pub rate_kbps: u32,
 }
 
@@ -170,8 +170,8 @@ pub struct FlatNetem {
     pub corrupt_percent: Option<f64>,
     /// The correlation of the corruption, 0 to 100.
     pub corrupt_correlation: Option<f64>,
-    /// The rate in kbit/s of 1000 bit. In JSON it may have a fraction when it is read: then
-    /// [`NetemExtensions::rate_limit_bps`] has the exact rate.
+    /// The rate in kbit/s (1000 bit/s). In JSON it may have a fraction. It is rounded when it is read, and
+    /// [`NetemExtensions::rate_limit_bps`] then has the exact rate.
     pub rate_limit_kbps: Option<u32>,
     /// Fields that released frontends ignore.
     #[serde(flatten)]

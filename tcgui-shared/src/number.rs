@@ -1,7 +1,7 @@
-//! Reading and writing numbers.
+//! Serialises and deserialises numbers.
 //!
-//! Floats need a guard only when written: JSON has no NaN, and a literal beyond the range of `f64` is refused. Integers
-//! need one when read, so that an error says which numbers are allowed.
+//! Floats need a check only when they are written, because JSON has no NaN and a literal beyond the range of `f64` is
+//! refused. Integers need a check when they are read, so that the error contains the allowed range.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -38,14 +38,14 @@ macro_rules! bounded {
 
 bounded!(u32, u64, i32);
 
-/// Reads an integer. The error for anything else names the range.
+/// Reads an integer. The error for any other value contains the allowed range.
 pub(crate) fn integer<'de, T: Bounded, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Integer::deserialize(deserializer).map(|Integer(integer)| integer)
 }
 
-/// As [`integer`]; `null` is `None`.
+/// The same as [`integer`] for an optional field. `null` is `None`.
 pub(crate) fn optional_integer<'de, T: Bounded, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {

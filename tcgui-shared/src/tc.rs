@@ -31,7 +31,7 @@ pub struct TcConfiguration {
     pub netem: FlatNetem,
     /// An equivalent `tc` command line, for display only.
     pub command: String,
-    /// What the kernel does otherwise than the numbers say, for people. Released frontends ignore it.
+    /// Notes for people: where the kernel behaves differently than the numbers suggest. Released frontends ignore them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
 }
@@ -99,16 +99,16 @@ pub struct TcRequest {
     pub interface: String,
     /// The operation.
     pub operation: TcOperation,
-    /// The change ends after this many ms, and what was there before comes back. Released frontends
-    /// never send it; absent, the change stays.
+    /// Lifetime of the change in ms. Afterwards the earlier configuration is restored. If absent, the backend's default
+    /// applies: normally the change is permanent. Released frontends never send it.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "crate::number::optional_integer"
     )]
     pub ttl_ms: Option<u64>,
-    /// The change ends after this many ms unless [`TcOperation::Confirm`] comes first. Released
-    /// frontends never send it.
+    /// Time in ms within which [`TcOperation::Confirm`] must arrive. Otherwise the change is undone. Released frontends
+    /// never send it.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -159,8 +159,8 @@ pub enum TcOperation {
     /// Installs a flat configuration. Without an active feature it removes the netem. This is the only apply that released
     /// frontends send.
     Apply(FlatNetem),
-    /// Installs a structured configuration. With no feature above zero it removes the netem, unless a `limit` asks for a
-    /// queue of that length.
+    /// Installs a structured configuration. If no number is above zero, it removes the netem. There is one exception:
+    /// with a `limit`, it installs a netem that only queues.
     ApplyConfig {
         /// The configuration.
         config: TcNetemConfig,

@@ -111,7 +111,7 @@ mod tests {
         let satellite = &presets["presets"][0];
         ensure!(satellite["rate_limit"]["rate_kbps"] == 2000, "{satellite}");
         ensure!(satellite["delay"]["base_ms"] == 500.0, "{satellite}");
-        // Frontends that do not know loss models apply this, which loses as much on average.
+        // Frontends that do not know loss models apply this loss. Its mean is that of the model.
         ensure!(satellite["loss"]["percentage"] == 1.0, "{satellite}");
         ensure!(satellite["loss"]["correlation"] == 0.0, "{satellite}");
         ensure!(!satellite["loss_model"].is_null(), "{satellite}");

@@ -20,7 +20,7 @@ use crate::bus::BusHandle;
 use crate::diagnostics::Diagnostics;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::InterfacesHandle;
-use crate::kernel::netns::{NetnsFiles, NetnsKey};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef};
 use crate::kernel::{boot, process};
 use crate::lease::Lease;
 use crate::lease::journal::{DeferredWrite, Whereabouts};
@@ -127,16 +127,7 @@ impl EffectRunner {
                 let library = self.handles.library.clone();
                 self.run_beside(async move { reply.send(library.request(request).await) });
             }
-            Effect::Identify(key, netns_refs) => {
-                let sockets = self.handles.sockets.clone();
-                self.operate(key, move || {
-                    let cookie = sockets.inside(key, &netns_refs, |socket| {
-                        Ok::<_, SocketError>(boot::netns_cookie_of(socket))
-                    });
-                    let cookie = cookie.unwrap_or_default();
-                    Input::Identified { key, cookie }
-                });
-            }
+            Effect::Identify(key, netns_refs) => self.identify(key, netns_refs),
             Effect::ReportState(state, reply) => {
                 let scenarios = self.handles.scenarios.clone();
                 self.run_beside(async move {
@@ -166,6 +157,18 @@ impl EffectRunner {
                 });
             }
         }
+    }
+
+    /// Reads the cookie of a namespace.
+    fn identify(&mut self, key: NetnsKey, netns_refs: Vec<NetnsRef>) {
+        let sockets = self.handles.sockets.clone();
+        self.operate(key, move || {
+            let cookie = sockets.inside(key, &netns_refs, |socket| {
+                Ok::<_, SocketError>(boot::netns_cookie_of(socket))
+            });
+            let cookie = cookie.unwrap_or_default();
+            Input::Identified { key, cookie }
+        });
     }
 
     /// Runs an operation inside a namespace on a worker thread as soon as the limit allows.

@@ -291,7 +291,8 @@ impl State {
         }
         let publication = self.publish(moment);
         if was_changed && !self.changed {
-            // Also if the list is the same: a new namespace may look like the one that it replaced.
+            // This is sent even if the list is the same, because a new namespace may look like the one that it
+            // replaced.
             effects.push(Effect::CounterTargets(self.inventory.counter_targets()));
         }
         effects.extend(publication.map(Effect::Publish));

@@ -253,7 +253,7 @@ fn fit(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired
     (result, lease)
 }
 
-/// Brings the file of the lease up to date after a change that failed, and returns the lease that is in force.
+/// Updates the file of the lease after a change that failed, and returns the lease that is in force.
 fn settle_failure(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -322,7 +322,8 @@ fn renew(
     }
 }
 
-/// Lets a lease go on as it was before the scenario, or go, if it is still the scenario's.
+/// Releases an interface from its scenario. The lease continues on the terms that the scenario suspended, or ends. Does
+/// nothing if the lease no longer belongs to the scenario.
 fn release(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder, id: &str) -> Impaired {
     let observed = perform::observe(socket, order.link.ifindex);
     let observed = observed.map(read).map_err(ImpairError::from);

@@ -1,15 +1,15 @@
-//! How many queries may be open at once, shared among the links on which they come.
+//! Limits the number of open queries, and divides it between links.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::replies::Link;
 
-/// Places for open queries. Clones share them.
+/// Slots for open queries. Clones share them.
 ///
-/// A link may have as many as are left free: the first one gets half of all places, the next one half of the rest.
-/// So a client that does not read its answers leaves places for others, and it takes several such
-/// links, ten with 512 places, to leave none.
+/// A link may use as many slots as are still free. The first link gets half of all slots, the next one half of the
+/// rest, and so on. So a client that does not read its replies leaves slots for other clients. With 512 slots, ten such
+/// links are needed to use up all of them.
 #[derive(Debug, Clone)]
 pub(super) struct Admission(Arc<Shared>);
 
@@ -22,12 +22,12 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     all: usize,
-    /// A link is here while it has a place.
+    /// Only links that have a slot.
     by_link: HashMap<Link, usize>,
 }
 
 impl Admission {
-    /// With so many places for all links together.
+    /// Creates this number of slots for all links together.
     pub(super) fn new(places: usize) -> Self {
         Self(Arc::new(Shared {
             places,
@@ -35,7 +35,7 @@ impl Admission {
         }))
     }
 
-    /// Takes a place for a query on this link, if it may have one more.
+    /// Returns a slot for a query on this link. `None`: the link has no further slot.
     pub(super) fn admit(&self, link: Link) -> Option<Permit> {
         let mut taken = self.0.lock();
         let free = self.0.places - taken.all;
@@ -59,7 +59,7 @@ impl Shared {
     }
 }
 
-/// A place of a link, which is free again when this is dropped.
+/// A slot of a link. It is free again when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Permit {
     shared: Arc<Shared>,
@@ -67,7 +67,7 @@ pub(super) struct Permit {
 }
 
 impl Permit {
-    /// Returns the link whose place it is.
+    /// Returns the link to which the slot belongs.
     pub(super) fn link(&self) -> Link {
         self.link
     }
@@ -95,7 +95,7 @@ mod tests {
     const PLACES: usize = 512;
 
     async fn links(count: usize) -> Vec<Link> {
-        // They all exist at the same time, so that no two have the same id.
+        // All tasks exist at the same time, so that no two have the same id.
         let tracker = TaskTracker::new();
         let (end, _) = tokio::sync::broadcast::channel::<()>(1);
         let (tx, mut rx) = tokio::sync::mpsc::channel(count);

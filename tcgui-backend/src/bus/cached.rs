@@ -1,12 +1,13 @@
-//! A publisher whose last sample reaches clients that join late or missed it.
+//! A publisher that keeps its last sample for clients that connect later or missed it.
 //!
-//! The format is that of zenoh-ext's `AdvancedPublisher` with a cache of one sample, miss detection and publisher detection.
-//! Samples are numbered for each source, from 0. The key `KEY/@adv/pub/ZID/EID/_` has three uses: the liveliness token of the
-//! publisher, the heartbeats with the last number, and a queryable that replies with the last sample.
+//! The format is that of zenoh-ext's `AdvancedPublisher` with a cache of one sample, miss detection and publisher
+//! detection. Samples are numbered for each source, from 0. The key `KEY/@adv/pub/ZID/EID/_` has three uses: the
+//! liveliness token of the publisher, the heartbeats with the last number, and a queryable that replies with the last
+//! sample.
 //!
-//! Its own publisher keeps the cache locked while it replies, and its heartbeats wait for clients in the
-//! queue of the publications. Here both wait apart ([`Replies`]): a client that asks and does not
-//! read the reply does not delay the lists of other clients.
+//! `AdvancedPublisher` itself keeps its cache locked while it replies, and its heartbeats wait for clients in the queue
+//! of the publications. Here, replies and heartbeats wait separately ([`Replies`]). So a client that does not read its
+//! reply does not delay the lists of other clients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -28,13 +29,13 @@ use super::BusError;
 use super::admission::Admission;
 use super::replies::{Link, PROMPT, Replies, ReplyPriority, WAITING, strip};
 
-/// The parameter by which a client asks for sequence numbers it missed: `FIRST..LAST`, both optional.
+/// The parameter with the sequence numbers that a client missed: `FIRST..LAST`, both optional.
 const SEQUENCE_NUMBERS: &str = "_sn";
 
-/// How often a number is sent: with the list's period of 0.5 s, the last time 64 s after the publication.
+/// How often a number is sent. With the list's period of 0.5 s, the last time is 64 s after the publication.
 const REPEATS: u32 = 7;
 
-/// How questions for last samples are answered, shared by all publishers of a session.
+/// Answers queries for last samples. All publishers of a session share it.
 #[derive(Debug, Clone)]
 pub(super) struct History {
     replies: Replies,
@@ -42,7 +43,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// At most `waiting` questions wait to be answered; more end at once without an answer.
+    /// At most `waiting` queries wait for their reply. Further ones end at once without a reply.
     pub(super) fn new(replies: Replies, waiting: usize) -> Self {
         Self {
             replies,
@@ -73,14 +74,14 @@ impl Shared {
             .clone()
     }
 
-    /// Returns the sample if the query asks for one of its number.
+    /// Returns the last sample if the query asks for its number.
     fn asked_for(&self, query: &Query) -> Option<Last> {
         let numbers = query.parameters().get(SEQUENCE_NUMBERS);
         self.last()
             .filter(|last| is_asked_for(numbers, last.sequence_number))
     }
 
-    /// Keeps a sample and returns its number.
+    /// Stores a sample and returns its number.
     fn keep(&self, payload: ZBytes) -> u32 {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let next = |last: &Last| last.sequence_number.wrapping_add(1);
@@ -97,19 +98,19 @@ impl Shared {
     }
 }
 
-/// The publisher of one key; dropping it takes everything of it back.
+/// The publisher of one key. Dropping it withdraws its declarations.
 #[derive(Debug)]
 pub(super) struct CachedPublisher {
     publisher: Publisher<'static>,
     shared: Arc<Shared>,
     _history: Queryable<()>,
     _token: LivelinessToken,
-    /// Ends with the publisher.
+    /// The task ends with the publisher.
     _heartbeat: JoinSet<()>,
 }
 
 impl CachedPublisher {
-    /// Declares the publisher. `heartbeat` after a publication, clients are told its number.
+    /// Declares the publisher. The first heartbeat follows a publication after `heartbeat`.
     pub(super) fn declare(
         session: &Session,
         key: String,
@@ -166,7 +167,7 @@ impl CachedPublisher {
         })
     }
 
-    /// Publishes, and keeps the sample for those who ask for it.
+    /// Publishes a message, and keeps it as the last sample.
     pub(super) fn put(&self, json: Vec<u8>) {
         let payload = ZBytes::from(json);
         let number = self.shared.keep(payload.clone());
@@ -181,13 +182,13 @@ impl CachedPublisher {
     }
 }
 
-/// Sends the last number after each burst of publications: a client that missed its sample asks for it.
+/// Sends the last number after each burst of publications. A client that missed the sample then asks for it.
 ///
-/// It waits for a client that does not read, whose link is then given up. When that client is back, it joins anew and
-/// asks for everything. A number that was dropped instead would leave it with an old sample.
+/// Sending waits for a client that does not read, until its link is closed. When that client connects again, it asks
+/// for all samples. If the number were dropped instead, the client would keep an old sample.
 ///
-/// The number is sent again, in growing intervals: behind a slow link a client may give its question up before
-/// the answer has come, and asks again only when it gets the number again.
+/// The number is sent again at growing intervals. A client behind a slow link may stop waiting before the reply
+/// arrives. It asks again only after it has received the number again.
 async fn tell_numbers(
     numbers: Publisher<'static>,
     shared: Arc<Shared>,
@@ -222,7 +223,7 @@ async fn tell_numbers(
     }
 }
 
-/// Answers a question for the last sample, not on the thread of Zenoh that brings it.
+/// Answers a query for the last sample. The reply is not sent on Zenoh's thread that delivers the query.
 fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
     let link = Link::of_current_query();
     if shared.asked_for(&query).is_none() {
@@ -234,7 +235,7 @@ fn answer(mut query: Query, shared: &Arc<Shared>, history: &History) {
     };
     strip(&mut query);
     let shared = Arc::clone(shared);
-    // The sample is taken when it is its turn: those that wait would keep every list of that time.
+    // Read the sample when the reply is sent. Waiting replies would otherwise keep all lists since then in memory.
     history
         .replies
         .enqueue(link, ReplyPriority::InOrder, move || {
@@ -255,7 +256,7 @@ fn write_last(query: &Query, shared: &Shared) {
     }
 }
 
-/// Returns whether a number is among those asked for. What is not understood asks for everything.
+/// Returns whether a number is in the range. A range that cannot be parsed contains all numbers.
 fn is_asked_for(range: Option<&str>, number: u32) -> bool {
     let Some(range) = range else { return true };
     let bound = |text: &str| text.parse::<u32>().ok();

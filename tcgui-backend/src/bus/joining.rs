@@ -1,4 +1,4 @@
-//! Opening the session as a client, again and again until a router is there.
+//! Opens the session as a client. Retries until a router is reachable.
 
 use std::fmt;
 use std::io;
@@ -11,13 +11,14 @@ use tracing::{debug, warn};
 use zenoh::Session;
 use zenoh::config::Config;
 
-/// How long the start waits for the session. After that, namespaces are discovered while it is opened.
+/// How long the start waits for the session. After this time, the daemon discovers namespaces while the session is
+/// being opened.
 const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
-/// How long a later attempt may take.
+/// Timeout of a later attempt.
 const ATTEMPT: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// How long it may take to find the cause of a failure.
+/// Timeout for finding the cause of a failure.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A session that is being opened.
@@ -30,13 +31,13 @@ impl fmt::Debug for Joining {
 }
 
 impl Joining {
-    /// Waits for the session. Cancel-safe: the attempts go on with the next call.
+    /// Waits for the session. Cancel-safe: the next call continues the attempts.
     pub(super) async fn session(&mut self) -> Session {
         (&mut self.0).await
     }
 }
 
-/// Opens the session at once, or logs why not and returns what goes on trying.
+/// Opens the session. If the first attempt fails, logs the cause and returns the future that retries.
 pub(super) async fn join(settings: Config, connect: &[String]) -> Result<Session, Joining> {
     let attempt = timeout(FIRST_ATTEMPT, zenoh::open(settings.clone())).await;
     let failure = match attempt {
@@ -63,7 +64,7 @@ async fn retry(settings: Config) -> Session {
     }
 }
 
-/// Returns for each endpoint what a connection to it meets.
+/// Returns the result of a connection to each endpoint.
 async fn cause(connect: &[String]) -> String {
     if connect.is_empty() {
         return "no router answers multicast scouting".to_owned();

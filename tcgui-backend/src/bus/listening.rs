@@ -1,7 +1,7 @@
-//! Whether the daemon can listen at an address now, later, or never, and what the operator can do about it.
+//! Checks whether the daemon can listen on an address now, later or never, and gives the operator a hint.
 //!
-//! Zenoh says all of this in one text. So each address is bound here first, and Zenoh is told
-//! to try again and again only for those that may still appear.
+//! Zenoh reports these cases with one error text. So each address is bound here first. Zenoh retries only for addresses
+//! that may appear later.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,16 +13,16 @@ use tracing::warn;
 use super::BusError;
 use crate::config::DEFAULT_LISTEN;
 
-/// Zenoh's settings of an endpoint that must work at once.
+/// Zenoh's settings for an endpoint that must work at once.
 const AT_ONCE: &str = "exit_on_failure=true;retry_period_init_ms=0";
-/// Zenoh's settings of an endpoint whose address is not there yet.
+/// Zenoh's settings for an endpoint whose address does not exist yet.
 const UNTIL_IT_IS_THERE: &str = "exit_on_failure=false;retry_period_init_ms=500;retry_period_max_ms=4000;\
                                  retry_period_increase_factor=2";
 
-/// Returns the endpoints as Zenoh gets them. Logs one line for each address that is not there yet.
+/// Returns the endpoints with their settings for Zenoh. Logs one line for each address that does not exist yet.
 ///
 /// # Errors
-/// [`BusError::Listen`] for an address that will not become free by waiting.
+/// [`BusError::Listen`] for an address that waiting does not make available.
 pub(super) async fn prepare(endpoints: &[String]) -> Result<Vec<String>, BusError> {
     let mut prepared = Vec::new();
     for endpoint in endpoints {
@@ -45,7 +45,7 @@ pub(super) async fn prepare(endpoints: &[String]) -> Result<Vec<String>, BusErro
     Ok(prepared)
 }
 
-/// Binds the address, as Zenoh does, and gives it back. The first address of a name that works counts.
+/// Binds the address as Zenoh does, and releases it. If a name has several addresses, one that works is enough.
 async fn try_bind(endpoint: &str) -> io::Result<()> {
     let Some((protocol, address)) = endpoint.split_once('/') else {
         return Ok(());

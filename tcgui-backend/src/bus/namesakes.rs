@@ -1,7 +1,8 @@
-//! Other backends of the same name on the bus, known by their health messages.
+//! Finds other backends with the same name on the bus by their health messages.
 //!
-//! Their liveliness tokens have the key of our own, and Zenoh shows one token for all of them. A token also stays
-//! for ten seconds after a daemon died, so a namesake is reported and not refused.
+//! Their liveliness tokens have the same key as the daemon's, and Zenoh shows one token for all of them. A token also
+//! stays for ten seconds after a daemon has died. So another backend with the same name is reported, but does not
+//! prevent the start.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,22 +17,23 @@ use zenoh::{Session, Wait};
 
 use super::BusError;
 
-/// Health messages come every 10 s. Without one for so long the namesake is gone.
+/// Time after which a backend without a health message counts as gone. Health messages are sent every 10 s.
 pub const NAMESAKE_GONE: Duration = Duration::from_secs(30);
 
-/// One message in this time is taken, and others are passed over: anybody on the bus can send as many as the link
-/// carries. A backend sends one every 10 s, so each of an honest one is taken.
+/// Pause after a message, in which further messages are ignored. Any member of the bus can send as many as the link can
+/// carry. A backend sends one every 10 s, so none of its messages is ignored.
 const PAUSE: Duration = Duration::from_secs(9);
 
-/// A health message has a few hundred bytes.
+/// Limit of a health message in bytes. Usually it has a few hundred.
 const LARGEST_MESSAGE: usize = 4096;
-/// The longest host name that Linux takes (`HOST_NAME_MAX`).
+/// The longest host name on Linux (`HOST_NAME_MAX`).
 const LONGEST_HOST: usize = 64;
 
-/// The host of another backend of this name; each message marks the value as changed.
+/// The host of another backend with the same name. Each message marks the value as changed.
 pub type Namesakes = watch::Receiver<Option<String>>;
 
-/// Sends the host of a health message that another backend publishes under our name, one in each [`PAUSE`].
+/// Receives health messages that another backend publishes under the daemon's name, and sends their host, once in each
+/// [`PAUSE`].
 pub(super) fn watch_namesakes(
     session: &Session,
     keys: &Keys,
@@ -61,18 +63,18 @@ pub(super) fn watch_namesakes(
         .map_err(|err| BusError::Declare { key, err })
 }
 
-/// The host of the message that was taken last, and when that was.
+/// The host of the last message that was not ignored, and its time.
 #[derive(Debug, Default)]
 struct Latest(Option<(String, Instant)>);
 
 impl Latest {
-    /// Returns whether a message that comes now is taken.
+    /// Returns whether a message that arrives now must not be ignored.
     fn is_due(&self, now: Instant) -> bool {
         let last = self.0.as_ref();
         last.is_none_or(|(_, at)| now.duration_since(*at) >= PAUSE)
     }
 
-    /// Takes a message and returns whether its host is news.
+    /// Records a message, and returns whether its host must be logged.
     fn take(&mut self, host: &str, now: Instant) -> bool {
         let last = self.0.as_ref();
         let is_news =
@@ -82,7 +84,7 @@ impl Latest {
     }
 }
 
-/// Returns the printable part of the host's name; the message is not trusted.
+/// Returns the printable part of the host's name, because the message is untrusted.
 fn host_of(sample: &Sample) -> Option<String> {
     if sample.kind() != SampleKind::Put || sample.payload().len() > LARGEST_MESSAGE {
         return None;

@@ -1,4 +1,4 @@
-//! The publishers: one for each key that late clients must find, none for anything else.
+//! The publishers: a cached one for each key that clients query when they connect. Other keys have none.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,16 +15,17 @@ use super::cached::{CachedPublisher, History};
 use super::replies::{PROMPT, Replies};
 use super::{Answers, BusError, ExecutionPublication, Publication, TcPublication};
 
-/// How soon after a change a client notices that it missed the sample, by kind (released periods).
+/// Delay of the first heartbeat after a change, by kind. A client that missed the sample notices it then. The periods
+/// are those of released backends.
 const LIST_HEARTBEAT: Duration = Duration::from_millis(500);
 const HEALTH_HEARTBEAT: Duration = Duration::from_millis(2000);
 const PRESETS_HEARTBEAT: Duration = Duration::from_millis(2000);
 const TC_HEARTBEAT: Duration = Duration::from_millis(1000);
-/// Released backends did not keep these.
+/// Released backends have no cached publisher for executions.
 const EXECUTION_HEARTBEAT: Duration = Duration::from_millis(1000);
 
-/// Questions for last samples that wait to be answered, of which one link gets half. A frontend that joins asks for
-/// each key once.
+/// Limit of the queries for last samples that wait for their reply. One link can use half of it. A frontend that
+/// connects sends one query for each key.
 const HISTORY_WAITING: usize = 512;
 
 /// All publishers of a session.
@@ -41,7 +42,7 @@ pub(super) struct Publishers {
 }
 
 impl Publishers {
-    /// Declares what is always there; answers to late clients are tasks of `tracker`.
+    /// Declares the publishers that always exist. `tracker` counts the replies to clients that connect later.
     pub(super) fn declare(
         session: &Session,
         keys: Keys,
@@ -111,7 +112,8 @@ impl Publishers {
     }
 }
 
-/// What was published while there is no session: the newest of each key, so it is bounded by the interfaces that are there.
+/// The publications while there is no session. Only the newest of each key is kept, so the number of interfaces limits
+/// the size.
 #[derive(Debug, Default)]
 struct Unsent {
     newest: Publication,
@@ -157,8 +159,8 @@ impl Unsent {
     }
 }
 
-/// Keeps what is published about an interface. With `None` the interface is gone: no client has heard of it, so
-/// nothing is kept.
+/// Stores the publication for an interface. `None`: the interface is gone. No client has received anything about it, so
+/// nothing is stored.
 fn keep_at<T>(
     kept: &mut BTreeMap<(NamespaceName, InterfaceName), T>,
     key: (NamespaceName, InterfaceName),
@@ -178,17 +180,18 @@ enum Stage {
     Ended,
 }
 
-/// The publishers. One thread at a time publishes something. Clones share them.
+/// The publishers. Only one thread publishes at a time. Clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct SharedPublishers(Arc<Mutex<Stage>>);
 
 impl SharedPublishers {
-    /// Returns publishers without a session, which keep what is published for [`Self::open`].
+    /// Returns publishers without a session. They store all publications until [`Self::open`].
     pub(super) fn waiting() -> Self {
         Self(Arc::new(Mutex::new(Stage::Waiting(Box::default()))))
     }
 
-    /// Publishes what was kept, and from now on at once. Returns whether there was a list. May wait for a slow link.
+    /// Publishes the stored messages. Later messages are published at once. Returns whether there was a list. May wait
+    /// for a slow link.
     pub(super) fn open(&self, mut publishers: Publishers) -> bool {
         let mut stage = self.lock();
         let Stage::Waiting(unsent) = &mut *stage else {
@@ -196,14 +199,14 @@ impl SharedPublishers {
         };
         let publication = std::mem::take(&mut **unsent).take();
         let has_list = publication.list.is_some();
-        // Answers were given when it was kept.
+        // The responses were sent when the publication was stored.
         publishers.publish(publication);
         *stage = Stage::Open(Box::new(publishers));
         has_list
     }
 
-    /// Publishes everything of `publication` and returns the answers that are to follow. May wait for a slow
-    /// link.
+    /// Publishes all messages of `publication`, and returns the responses that must be sent after it. May wait for a
+    /// slow link.
     pub(super) fn publish(&self, publication: Publication) -> Answers {
         match &mut *self.lock() {
             Stage::Waiting(unsent) => unsent.keep(publication),
@@ -212,7 +215,7 @@ impl SharedPublishers {
         }
     }
 
-    /// Takes all of them back; from now on nothing is published.
+    /// Withdraws all publishers. Later messages are dropped.
     pub(super) fn end(&self) {
         let publishers = std::mem::replace(&mut *self.lock(), Stage::Ended);
         drop(publishers);
@@ -223,7 +226,7 @@ impl SharedPublishers {
     }
 }
 
-/// Publishes on a key that is there only for a while: declared with the first update, gone without one.
+/// Publishes on a key with a temporary publisher. The first update declares the publisher, and `None` withdraws it.
 fn put_at(
     publishers: &mut HashMap<String, CachedPublisher>,
     key: &str,
@@ -247,7 +250,7 @@ fn put_at(
     }
 }
 
-/// Publishes on a key to those that listen now. It costs no publisher.
+/// Publishes on a key to clients that are connected now, without a publisher.
 fn put_once(session: &Session, key: String, message: &impl Serialize) {
     let json = match serde_json::to_vec(message) {
         Ok(json) => json,

@@ -1,4 +1,4 @@
-//! The queryables: decode within bounds, hand to the backend, reply whatever comes of it.
+//! The queryables: decode requests within limits, pass them to the backend, and reply in every case.
 
 use std::borrow::Cow;
 use std::time::Instant;
@@ -23,27 +23,26 @@ use super::admission::{Admission, Permit};
 use super::replies::{Link, Replies, ReplyPriority, strip};
 use super::{BusError, Reply, Request};
 
-/// The largest request taken: ten times the largest scenario that makes sense.
+/// The largest request in bytes: ten times the largest useful scenario.
 const LARGEST_REQUEST: usize = 64 * 1024;
-/// How much of an error text goes back; it may repeat what the client sent.
+/// The longest error text in bytes. The text may repeat a part of the request.
 const LARGEST_EXPLANATION: usize = 300;
-/// Queries that are not answered yet, or whose answer is not written yet; more are answered "busy". One link gets half
-/// of each of these, see [`Admission`].
+/// Limit of queries whose reply has not been written yet. Further ones are answered "busy". One link can use half of
+/// this limit and of the limits below: see [`Admission`].
 const OPEN: usize = 512;
-/// Checks that are under way or wait for their turn.
+/// Limit of checks that run or wait.
 const CHECKS: usize = 64;
-/// Explanations under way: each reads the mount table on a blocking thread, and only people ask.
+/// Limit of explanations that run. Each reads the mount table on a blocking thread. Only people request them.
 const EXPLANATIONS: usize = 8;
-/// Reports of the state under way: each may list thousands of interfaces.
+/// Limit of reports of the state that run. Each may list thousands of interfaces.
 const REPORTS: usize = 8;
-/// "Busy" answers that may wait to be written. A flood beyond that is the only thing left unanswered:
-/// its queries end without a reply.
+/// Limit of "busy" replies that wait to be written. Further queries end without a reply. No other query does.
 const REFUSALS: usize = 1024;
 
-/// What is said beside [`ErrorKind::Busy`].
+/// The text for [`ErrorKind::Busy`].
 const TOO_MANY: &str = "too many requests at once, try again";
 
-/// What a reply says when there is no better answer.
+/// The failure reply of a response type.
 trait Refusal: Serialize + Send + 'static {
     fn refusal(message: String, kind: ErrorKind) -> Self;
 }
@@ -56,7 +55,7 @@ impl Refusal for TcResponse {
 
 impl Refusal for InterfaceControlResponse {
     fn refusal(message: String, kind: ErrorKind) -> Self {
-        // Which operation was meant is unknown: "not up" promises least.
+        // The requested operation is unknown. This one makes the reply state that the interface is down.
         Self::failure(InterfaceControlOperation::Enable, message, kind)
     }
 }
@@ -91,7 +90,7 @@ impl Refusal for ScenarioExecutionResponse {
     }
 }
 
-/// The declared queryables; dropping them takes them back.
+/// The declared queryables. Dropping them withdraws them.
 #[derive(Debug)]
 pub(super) struct Queries {
     _declared: [Queryable<()>; 7],
@@ -110,7 +109,7 @@ impl Queries {
             open: Admission::new(OPEN),
             refusing: Admission::new(REFUSALS),
         };
-        // A check takes seconds; however many are asked for, other requests are taken.
+        // A check takes seconds. So checks have their own limit, and do not use up that of other requests.
         let checks = QueryContext {
             open: Admission::new(CHECKS),
             ..desk.clone()
@@ -139,7 +138,7 @@ impl Queries {
     }
 }
 
-/// Takes queries from Zenoh's threads without ever making them wait for the backend.
+/// Takes queries on Zenoh's threads. Never waits for the backend.
 #[derive(Debug, Clone)]
 struct QueryContext {
     requests: mpsc::Sender<Request>,
@@ -185,14 +184,14 @@ impl QueryContext {
             Ok(body) => request(body, reply),
             Err(explanation) => return reply.send(R::refusal(explanation, ErrorKind::Invalid)),
         };
-        // A rule of Zenoh's access control matches only queries on keys that it includes. A wildcard is
-        // a way around it.
+        // A rule of Zenoh's access control applies only to queries whose key is in the key expression of the rule. A
+        // query with a wildcard bypasses it.
         if request.is_change() && !is_exact {
             let message = format!("changes are made only by a query on exactly the key {key}");
             return request.refuse(ErrorKind::Invalid, message);
         }
         match self.requests.try_send(request) {
-            // The backend stops: a request that is dropped is answered so.
+            // The backend is stopping. A request that is dropped gets the failure reply of [`dropped`].
             Ok(()) | Err(TrySendError::Closed(_)) => {}
             Err(TrySendError::Full(request)) => {
                 request.refuse(ErrorKind::Busy, TOO_MANY.to_owned());
@@ -208,8 +207,8 @@ impl QueryContext {
         reply.send(busy::<R>());
     }
 
-    /// Returns the way back to who asked. `permit` is given back when the answer is written. What the query
-    /// carries is gone by then.
+    /// Returns the reply to a query. Its payload is dropped at once. `permit` is released when the reply has been
+    /// written.
     fn reply<R: Refusal>(
         &self,
         mut query: Query,
@@ -225,7 +224,7 @@ impl QueryContext {
             replies.enqueue(link, turn, move || {
                 write(&query, &key, &answer);
                 let elapsed = enabled!(Level::TRACE).then(|| received.elapsed());
-                // Ends the query: who waits for that gets it with the answer.
+                // Ends the query together with the reply, for clients that wait for its end.
                 drop(query);
                 drop(permit);
                 let elapsed_us = elapsed.unwrap_or_default().as_micros();
@@ -246,7 +245,7 @@ fn busy<R: Refusal>() -> R {
     R::refusal(TOO_MANY.to_owned(), ErrorKind::Busy)
 }
 
-/// Replies on the declared key: the query may have come on a wildcard that cannot be replied on.
+/// Replies on the declared key. The key of the query may have a wildcard, and a reply cannot have one.
 fn write(query: &Query, key: &str, answer: &impl Serialize) {
     let json = match serde_json::to_vec(answer) {
         Ok(json) => json,
@@ -257,7 +256,7 @@ fn write(query: &Query, key: &str, answer: &impl Serialize) {
     }
 }
 
-/// Returns the request's bytes, at most [`LARGEST_REQUEST`] of them, or says what is wrong with it.
+/// Returns the payload, at most [`LARGEST_REQUEST`] bytes, or the error text for the client.
 fn read(query: &Query) -> Result<Cow<'_, [u8]>, String> {
     let payload = query.payload().filter(|payload| !payload.is_empty());
     let payload = payload.ok_or("the request is empty")?;
@@ -270,7 +269,7 @@ fn read(query: &Query) -> Result<Cow<'_, [u8]>, String> {
     Ok(payload.to_bytes())
 }
 
-/// Understands a request, or says why not.
+/// Parses a request, or returns the error text for the client.
 fn decode<Q: DeserializeOwned>(payload: &[u8]) -> Result<Q, String> {
     let text = std::str::from_utf8(payload).map_err(|_| "the request is not UTF-8 text")?;
     let mut parser = serde_json::Deserializer::from_str(text);
@@ -289,7 +288,8 @@ fn decode<Q: DeserializeOwned>(payload: &[u8]) -> Result<Q, String> {
     })
 }
 
-/// Names the field that is wrong, instead of a column in a text of one line.
+/// Returns the error text with the path of the wrong field. A line and a column would not help, because a request has
+/// only one line.
 fn explain(err: &serde_path_to_error::Error<serde_json::Error>) -> String {
     let (path, inner) = (err.path().to_string(), err.inner());
     let mut explanation = inner.to_string();
@@ -311,7 +311,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mistakes_are_explained_in_few_words() {
+    fn errors_are_explained_in_few_words() {
         let error = |payload: &[u8]| decode::<TcRequest>(payload).unwrap_err();
         assert!(error(b"\xff").contains("UTF-8"));
         assert!(error(b"{\"namespace\":3}").contains("not understood"));

@@ -1,11 +1,11 @@
-//! Writing to clients that may not read: on blocking threads, one for each client, never on Zenoh's.
+//! Writes replies to clients that may not read: on blocking threads, at most one for each client, never on Zenoh's
+//! threads.
 //!
-//! A client that does not read blocks the thread that writes to it until Zenoh gives its link up. Zenoh holds the lock
-//! of the link's queue meanwhile, one queue for each priority (`push_network_message`,
-//! `zenoh-transport/src/common/pipeline.rs`). So each client has a lane of its own: a blocked client delays
-//! only its own replies. A reply has the priority of its query, which is [`WAITING`] unless the client chose
-//! another one. Publications have a higher one ([`PROMPT`]) and are dropped when a queue is full, so they do not
-//! wait behind a reply.
+//! A client that does not read blocks the thread that writes to it until Zenoh closes its link. In the meantime Zenoh
+//! holds the lock of the link's queue. There is one queue for each priority (`push_network_message`,
+//! `zenoh-transport/src/common/pipeline.rs`). So each client has its own lane, and a blocked client delays only its own
+//! replies. A reply has the priority of its query, usually [`WAITING`]. Publications have a higher one ([`PROMPT`]) and
+//! are dropped if a queue is full, so they do not wait behind replies.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
@@ -21,39 +21,40 @@ use zenoh::bytes::ZBytes;
 use zenoh::qos::Priority;
 use zenoh::query::Query;
 
-/// The priority of replies and of sample numbers.
+/// The priority of replies and heartbeats.
 pub(super) const WAITING: Priority = Priority::Data;
 /// The priority of publications.
 pub(super) const PROMPT: Priority = Priority::DataHigh;
 
-/// So many jobs of a lane may go before one with [`ReplyPriority::Last`], which bounds how long that one waits.
+/// Number of other jobs of the lane that may precede a job with [`ReplyPriority::Last`]. This limits how long that job
+/// waits.
 const OTHERS_FIRST: usize = 64;
 
-/// Queries that may wait to be ended without an answer.
+/// Limit of queries that wait to be ended without a reply.
 const DISCARDS: usize = 4096;
 
-/// Threads that write at the same time, each to one client. With more blocked clients than that, all clients wait.
+/// Number of threads that write at the same time, each to one client. If more clients are blocked, all clients wait.
 pub(super) const WRITERS: usize = 128;
 
 /// The order of the jobs in one lane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReplyPriority {
-    /// In the order in which they come.
+    /// In the order of arrival.
     InOrder,
-    /// When no other job waits, or many others have gone first.
+    /// After all other waiting jobs, or after [`OTHERS_FIRST`] of them.
     Last,
 }
 
-/// The link on which a query came.
+/// The link on which a query arrived.
 ///
-/// Zenoh does not tell a queryable which client asks. But it reads each link in a task of its own, and calls the
-/// queryable in that task. So the id of the task names the link. A router passes the queries of all its
-/// clients on over one link.
+/// Zenoh does not tell a queryable which client sent a query. But it reads each link in a separate task, and calls the
+/// queryable in that task. So the id of the task identifies the link. A router forwards the queries of all its clients
+/// over one link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Link(Option<task::Id>);
 
 impl Link {
-    /// Nobody's link: for what is written to all clients.
+    /// No single link: the lane for messages to all clients.
     pub(super) const ALL: Self = Self(None);
 
     /// Returns the link whose query is being delivered on this thread.
@@ -62,13 +63,13 @@ impl Link {
     }
 }
 
-/// Writes replies and sample numbers; clones share the lanes.
+/// Writes replies and heartbeats. Clones share the lanes.
 ///
 /// At most one thread writes in a lane at a time, and up to [`WRITERS`] threads write in different lanes. Several
-/// threads would wait for the same blocked client one after the other, each for the whole time: Zenoh
-/// checks whether a link is given up only before it waits.
+/// threads in one lane would wait for the same blocked client one after the other, each until its deadline, because
+/// Zenoh checks only before the wait whether the link is closed.
 ///
-/// The caller of [`Self::enqueue`] bounds how many jobs there are.
+/// The caller of [`Self::enqueue`] limits the number of jobs.
 #[derive(Debug, Clone)]
 pub(super) struct Replies {
     tracker: TaskTracker,
@@ -84,7 +85,7 @@ type Job = Box<dyn FnOnce() + Send>;
 struct Lane {
     in_order: VecDeque<Job>,
     last: VecDeque<Job>,
-    /// How many jobs went before the first of `last`.
+    /// Number of jobs that have preceded the first job of `last`.
     passed: usize,
 }
 
@@ -105,9 +106,9 @@ impl Lane {
 
 #[derive(Default)]
 struct Lanes {
-    /// A lane is here from its first job until a writer has found it empty.
+    /// A lane exists from its first job until a writer has found it empty.
     lanes: HashMap<Link, Lane>,
-    /// Lanes that have jobs and no writer, in the order in which they got the first one.
+    /// Lanes with jobs and without a writer, in the order of their first job.
     ready: VecDeque<Link>,
     writers: usize,
 }
@@ -122,7 +123,8 @@ impl fmt::Debug for Lanes {
 }
 
 impl Replies {
-    /// Writes on blocking threads of the current runtime; `tracker` counts what is not written yet.
+    /// Creates the lanes. Jobs run on blocking threads of the current runtime. `tracker` counts the jobs that are not
+    /// done.
     pub(super) fn new(tracker: &TaskTracker) -> Self {
         Self {
             tracker: tracker.clone(),
@@ -132,7 +134,7 @@ impl Replies {
         }
     }
 
-    /// Queues a job in the lane of a link. Never waits.
+    /// Adds a job to the lane of a link. Never waits.
     pub(super) fn enqueue(
         &self,
         link: Link,
@@ -161,24 +163,26 @@ impl Replies {
         lanes.writers += 1;
         drop(lanes);
         let replies = self.clone();
-        // It ends with the jobs. Those that are left when the runtime ends have no client any more.
+        // The thread ends when there are no jobs. If the runtime ends before, the clients of the remaining jobs are
+        // gone.
         drop(self.runtime.spawn_blocking(move || replies.write_lanes()));
     }
 
-    /// Queues a job that is for all clients, and returns when it is done.
+    /// Adds a job for all clients, and returns when it is done.
     pub(super) async fn write_to_all(&self, write: impl FnOnce() + Send + 'static) {
         let (done, written) = oneshot::channel();
         self.enqueue(Link::ALL, ReplyPriority::InOrder, move || {
             write();
             done.send(()).ok();
         });
-        // A write that panicked is done too.
+        // A job that panicked is also done.
         written.await.ok();
     }
 
-    /// Ends a query without an answer. The end is a message that waits for its client too.
+    /// Ends a query without a reply. The end is a message that also waits for the client.
     pub(super) fn discard(&self, link: Link, mut query: Query) {
-        // So many at once come from an attacker, whose own link waits then.
+        // Only an attacker sends that many queries. Without a permit, the query ends on the thread of the attacker's
+        // own link.
         if let Ok(permit) = Arc::clone(&self.discarding).try_acquire_owned() {
             strip(&mut query);
             self.enqueue(link, ReplyPriority::InOrder, move || {
@@ -192,7 +196,7 @@ impl Replies {
         &self.runtime
     }
 
-    /// Empties one ready lane after the other.
+    /// Runs the jobs of one ready lane after the other.
     fn write_lanes(&self) {
         while let Some(link) = self.next_lane() {
             while let Some(job) = self.next_job(link) {
@@ -225,13 +229,14 @@ impl Replies {
 }
 
 fn perform(job: Job) {
-    // The other jobs still have to run; the panic hook has logged this one.
+    // The panic hook has logged the panic. The other jobs must still run.
     if catch_unwind(AssertUnwindSafe(job)).is_err() {
         error!("writing to a client failed");
     }
 }
 
-/// Drops what a query carries: each part of it keeps the whole batch that was received, up to 64 KiB.
+/// Drops the payload and the attachment of a query. Each of them keeps the whole received batch in memory, up to 64
+/// KiB.
 pub(super) fn strip(query: &mut Query) {
     if let Some(payload) = query.payload_mut() {
         *payload = ZBytes::new();
@@ -250,7 +255,7 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(5);
 
-    /// A link of its own: that of a task.
+    /// Returns a new link: the id of a task.
     async fn link() -> Link {
         TaskTracker::new()
             .spawn(async { Link::of_current_query() })
@@ -356,7 +361,7 @@ mod tests {
         tokio::time::timeout(LONG, tracker.wait()).await.unwrap();
         let order: Vec<_> = order.try_iter().collect();
         assert_eq!(order.len(), OTHERS_FIRST * 2 + 1);
-        // The first job may have been taken before or after the one that yields came.
+        // The first job may have been taken before or after the job with the low priority arrived.
         let at = order
             .iter()
             .position(|number| *number == usize::MAX)

@@ -1,8 +1,8 @@
-//! Samples: what is published at a steady pace and is worth nothing once the next one is there.
+//! Sends samples: messages at regular intervals, of which only the newest is useful.
 //!
-//! They are plain puts without a cache, a declaration or a publisher, so that nothing is left to be
-//! freed when an interface goes. They run beside the publications of [`super::Task`], a few at a time,
-//! and with a lower priority: a list overtakes the samples that wait on a link.
+//! They are plain puts without a cache, a declaration or a publisher. So nothing has to be released when an interface
+//! disappears. They are sent concurrently with the publications of [`super::Task`], a few at a time, and with a lower
+//! priority. So a list overtakes samples that wait on a link.
 
 use serde::Serialize;
 use tcgui_shared::bandwidth::BandwidthUpdate;
@@ -18,11 +18,11 @@ use zenoh::{Session, Wait};
 use super::session::SharedSession;
 use crate::blocking;
 
-/// Batches that wait while one is sent; their maker keeps the rest.
+/// Capacity of the channel in batches. The `bandwidth` actor keeps further ones.
 const BATCHES: usize = 4;
-/// Samples sent without letting anybody else have the thread and the session: well under 1 ms.
+/// Number of samples that are sent before other users get the thread and the session. This takes well under 1 ms.
 const CHUNK: usize = 32;
-/// The bytes of a sample: those of the example in the wire protocol and longer names.
+/// Initial buffer size of a sample in bytes. It fits the example in the wire protocol, also with longer names.
 const SAMPLE: usize = 512;
 
 /// One message about one interface.
@@ -34,7 +34,7 @@ pub enum Sample {
     TcStatistics(NamespaceName, InterfaceName, TcStatisticsUpdate),
 }
 
-/// The actor that sends samples; [`SampleTask::run`] is its life.
+/// The actor that sends samples. [`SampleTask::run`] runs it.
 #[derive(Debug)]
 pub struct SampleTask {
     session: SharedSession,
@@ -55,7 +55,7 @@ impl SampleTask {
         (sender, task)
     }
 
-    /// Sends until `stop` is cancelled or the last sender is gone.
+    /// Sends until `stop` is cancelled or all senders were dropped.
     pub async fn run(mut self, stop: CancellationToken) {
         while let Some(batch) = self.next_batch(&stop).await {
             let Some(session) = self.session.get().cloned() else {

@@ -1,4 +1,4 @@
-//! Opening the session with the released defaults, and declaring everything but the liveliness token.
+//! Opens the session with the defaults of released backends, and declares everything except the liveliness token.
 
 use std::mem;
 use std::path::Path;
@@ -27,27 +27,26 @@ use crate::config::{BusConfig, TlsFiles};
 
 const PEER_HINT: &str = "the addresses to listen on are free; RUST_LOG=zenoh=debug says more";
 
-/// The largest message taken from the bus, far above the largest request that is understood.
+/// The largest message that is accepted, in bytes. It is far above the largest valid request.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
-/// How long a reply waits for room in the queue of a client before its link is given up (default 5 s).
+/// How long a reply waits for room in the queue of a client before its link is closed (Zenoh's default: 5 s).
 const FROZEN_CLIENT: Duration = Duration::from_secs(1);
-/// The queue for replies on each link, in batches of up to 64 KiB: Zenoh's maximum (default 2).
+/// The length of the queue for replies on each link, in batches of up to 64 KiB: Zenoh's maximum (Zenoh's default: 2).
 ///
-/// Zenoh fixes the deadline of a message when it first waits for room, however fast the client reads meanwhile. So a
-/// reply must fit into the queue. That of a thousand namespaces has about 200 kB. Batches are allocated when
-/// they are needed.
+/// Zenoh sets the deadline of a message when it first waits for room, even if the client reads. So a whole reply must
+/// fit into the queue. A list of a thousand namespaces has about 200 kB. Batches are allocated on demand.
 const REPLY_BATCHES: usize = 16;
-/// Connections that have not yet opened a session. Zenoh closes those above (default 100).
+/// Limit of connections that have not opened a session yet. Zenoh closes further ones (Zenoh's default: 100).
 const UNOPENED_CONNECTIONS: usize = 1024;
-/// How long a connection may take to open a session (default 10 s).
+/// How long a connection may take to open a session (Zenoh's default: 10 s).
 const OPENING: Duration = Duration::from_secs(5);
 
-/// Opens the session. Returns its actor, the handle for publications, and the requests of clients.
+/// Opens the session. Returns its actor, the handle for publications, and the inputs from other members of the bus.
 ///
-/// If the router of a client is not reachable, the actor retries. It keeps what is published meanwhile.
+/// If a client cannot reach its router, the actor retries. It stores publications in the meantime.
 ///
 /// # Errors
-/// [`BusError::Listen`] and [`BusError::Open`] when an endpoint cannot be listened on.
+/// [`BusError::Listen`] and [`BusError::Open`] if the daemon cannot listen on an endpoint.
 pub async fn open(
     config: &BusConfig,
     name: &BackendName,
@@ -88,9 +87,10 @@ pub async fn open(
 
 /// Opens a session that only its `close()` closes.
 ///
-/// Zenoh closes a session that is dropped, and the thread that drops it waits up to 10 s for a listener whose address is
-/// not there. A start that fails or is given up would wait as long. So the session is opened on a thread that does not
-/// give up, and a clone of it is never dropped. The end of the process closes what was not closed before.
+/// Zenoh closes a session when it is dropped. The thread that drops it waits up to 10 s for a listener whose address
+/// does not exist. A start that fails or is interrupted would also wait for this time. So the session is opened on a
+/// thread that is never interrupted, and one clone of it is never dropped. If `close()` was not called, the end of the
+/// process closes the connections.
 async fn open_peer(settings: Config) -> Result<Session, BusError> {
     let opening = || {
         let session = zenoh::open(settings).wait()?;
@@ -104,7 +104,7 @@ async fn open_peer(settings: Config) -> Result<Session, BusError> {
     })
 }
 
-/// What it takes to declare everything on a session.
+/// The parts that are needed to declare everything on a session.
 #[derive(Debug)]
 pub(super) struct Declarations {
     pub(super) keys: Keys,
@@ -112,13 +112,13 @@ pub(super) struct Declarations {
     replies: Replies,
     /// Notified when a frontend joins.
     joined: Arc<Notify>,
-    /// Hosts of other backends of this name.
+    /// Sends the hosts of other backends with the same name.
     hosts: watch::Sender<Option<String>>,
-    /// What clients wait for and is not written yet.
+    /// Counts the replies that are not written yet.
     pub(super) unwritten: TaskTracker,
 }
 
-/// What is declared for as long as the session is used.
+/// The declarations that exist as long as the session is used.
 #[derive(Debug)]
 pub(super) struct Declared {
     _queries: Queries,
@@ -127,7 +127,7 @@ pub(super) struct Declared {
 }
 
 impl Declarations {
-    /// Declares everything but the liveliness token.
+    /// Declares everything except the liveliness token.
     pub(super) fn declare(&self, session: &Session) -> Result<(Declared, Publishers), BusError> {
         let keys = &self.keys;
         let frontends = watch_frontends(session, keys, Arc::clone(&self.joined))?;
@@ -146,7 +146,7 @@ impl Declarations {
 /// The session, once it is open. Clones share it.
 pub(super) type SharedSession = Arc<OnceLock<Session>>;
 
-/// Tells when a frontend joins: it declares a token for its subscription to the interface list.
+/// Notifies `joined` when a frontend connects: it then declares a token for its subscription to the interface list.
 fn watch_frontends(
     session: &Session,
     keys: &Keys,
@@ -165,7 +165,7 @@ fn watch_frontends(
         .map_err(|err| BusError::Declare { key, err })
 }
 
-/// Returns Zenoh's configuration; `listen` are the endpoints with Zenoh's settings for each.
+/// Returns Zenoh's configuration. `listen` contains the endpoints with their settings for Zenoh.
 fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusError> {
     let mode = match config.mode {
         ZenohMode::Peer => WhatAmI::Peer.to_str(),
@@ -176,10 +176,10 @@ fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusErro
         ("mode", serde_json::json!(mode).to_string()),
         ("connect/endpoints", list(&config.connect)),
         ("scouting/multicast/enabled", config.multicast.to_string()),
-        // The session does not wait for clients: those that join later get the cached list.
+        // The session does not wait for clients. Clients that connect later get the cached list.
         ("open/return_conditions/connect_scouted", "false".to_owned()),
         ("open/return_conditions/declares", "false".to_owned()),
-        // Requests are small; without a bound a client could make the daemon assemble gigabytes.
+        // Requests are small. Without this limit a client could make the daemon assemble gigabytes.
         (
             "transport/link/rx/max_message_size",
             LARGEST_MESSAGE.to_string(),
@@ -203,9 +203,9 @@ fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusErro
     ];
     if config.mode == ZenohMode::Peer {
         settings.push(("listen/endpoints", list(listen)));
-        // Each endpoint says for itself whether it is tried again.
+        // The settings of each endpoint decide whether Zenoh retries.
         settings.push(("listen/timeout_ms", "-1".to_owned()));
-        // A privileged daemon answers scouts but dials out only where it was told to.
+        // A privileged daemon answers scouting, but connects only to configured endpoints.
         settings.push(("scouting/multicast/autoconnect", "[]".to_owned()));
         settings.push(("scouting/gossip/autoconnect", "[]".to_owned()));
     }
@@ -219,7 +219,8 @@ fn zenoh_config(config: &BusConfig, listen: &[String]) -> Result<Config, BusErro
     Ok(zenoh)
 }
 
-/// Mutual TLS needs a certificate of our own, also to connect; without one, only the other side is checked.
+/// Returns the settings for TLS. Mutual TLS needs the daemon's own certificate, also to connect. Without one, only the
+/// other side is checked.
 fn tls_settings(tls: &TlsFiles) -> Vec<(&'static str, String)> {
     let path = |path: &Path| serde_json::json!(path.to_string_lossy()).to_string();
     let mut settings = Vec::new();

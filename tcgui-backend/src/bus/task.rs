@@ -1,4 +1,4 @@
-//! The bus actor: one publication at a time, the liveliness token after the first list.
+//! The bus actor. It publishes one publication at a time, and declares the liveliness token after the first list.
 
 use std::time::{Duration, Instant};
 
@@ -14,25 +14,25 @@ use super::session::{Declarations, Declared, SharedSession};
 use super::{BusError, Publication, Sample, SampleTask, send};
 use crate::blocking;
 
-/// How long clients get to take what was sent last, and the session to say goodbye.
+/// Time limit at the stop: for clients to receive the last messages, and for the session to close.
 const GOODBYE: Duration = Duration::from_millis(800);
-/// How long Zenoh gets of it to close the session. Its `close()` waits for a listener whose address is not there, and
-/// for that it would wait for ever.
+/// The part of that limit for closing the session. Zenoh's `close()` would wait without a limit for a listener whose
+/// address does not exist.
 const CLOSE: Duration = Duration::from_millis(200);
 
 type Order = (Publication, oneshot::Sender<Duration>);
 
-/// The bus actor; [`Task::run`] is its life.
+/// The bus actor. [`Task::run`] runs it.
 #[derive(Debug)]
 pub struct Task {
     session: SharedSession,
-    /// The session that is being opened, if there is none yet.
+    /// The session that is being opened. `None`: it is open.
     joining: Option<Joining>,
     declarations: Declarations,
     declared: Option<Declared>,
     publishers: SharedPublishers,
     orders: mpsc::Receiver<Order>,
-    /// A list was published on the session.
+    /// Whether a list was published on the session.
     has_list: bool,
     token: Option<LivelinessToken>,
 }
@@ -44,7 +44,7 @@ enum Event {
 }
 
 impl Task {
-    /// Returns the actor, which has no session yet.
+    /// Returns the actor. It has no session yet.
     pub(super) fn new(
         declarations: Declarations,
         publishers: SharedPublishers,
@@ -62,18 +62,18 @@ impl Task {
         }
     }
 
-    /// Waits for a session while it runs.
+    /// Makes [`Self::run`] wait for a session that is being opened.
     pub(super) fn wait_for(&mut self, joining: Joining) {
         self.joining = Some(joining);
     }
 
-    /// Declares everything on a session, but for the token, and publishes what was kept for it.
+    /// Declares everything on a session except the token, and publishes the stored messages.
     pub(super) async fn declare(&mut self, session: Session) -> Result<(), BusError> {
         let (declared, publishers) = self.declarations.declare(&session)?;
         self.declared = Some(declared);
         let shared = self.publishers.clone();
         self.has_list = blocking::run(move || shared.open(publishers)).await;
-        // It is declared once.
+        // The error means that the session is already set, which does not happen.
         self.session.set(session).ok();
         self.joining = None;
         Ok(())
@@ -84,10 +84,10 @@ impl Task {
         SampleTask::new(self.session.clone(), self.declarations.keys.clone())
     }
 
-    /// Publishes until `stop` is cancelled or the last handle is gone.
+    /// Publishes until `stop` is cancelled or the last handle is dropped.
     ///
     /// # Errors
-    /// A declaration is refused: clients would never see the backend.
+    /// Zenoh refused a declaration. Clients would never see the backend.
     pub async fn run(mut self, stop: CancellationToken) -> Result<(), BusError> {
         loop {
             match self.next_event(&stop).await {
@@ -97,10 +97,10 @@ impl Task {
                     let (publication, reply) = *order;
                     let has_list = publication.list.is_some();
                     let started = Instant::now();
-                    // A put waits for a slow link.
+                    // A put may wait for a slow link.
                     let publishers = self.publishers.clone();
                     send(blocking::run(move || publishers.publish(publication)).await);
-                    // The backend may be stopping, and not wait for it any more.
+                    // The backend may be stopping, and no longer wait for the reply.
                     reply.send(started.elapsed()).ok();
                     self.has_list |= has_list && self.session.get().is_some();
                 }
@@ -124,7 +124,7 @@ impl Task {
             () = stop.cancelled() => Event::Stop,
             // Cancel-safe: `recv` takes nothing unless it returns it.
             order = self.orders.recv() => order.map_or(Event::Stop, |order| Event::Order(Box::new(order))),
-            // Cancel-safe: the attempts go on.
+            // Cancel-safe: the next call continues the attempts.
             session = joining => Event::Joined(session),
         }
     }
@@ -149,7 +149,7 @@ impl Task {
             drop(self.declared);
             self.declarations.unwritten.close();
             self.declarations.unwritten.wait().await;
-            // It waits for a publication that is under way.
+            // This waits for a publication under way.
             let publishers = self.publishers;
             blocking::run(move || publishers.end()).await;
             if let Some(session) = self.session.get() {
@@ -162,7 +162,7 @@ impl Task {
     }
 }
 
-/// Closes the session, or gives up after [`CLOSE`].
+/// Closes the session. Stops waiting after [`CLOSE`].
 async fn close(session: &Session) {
     match tokio::time::timeout(CLOSE, session.close()).await {
         Ok(Ok(())) => {}
@@ -171,7 +171,7 @@ async fn close(session: &Session) {
     }
 }
 
-/// Clients ask for the scenario list the moment they see the token, so it comes last.
+/// Declares the liveliness token. It is declared last, because clients query the scenario list as soon as they see it.
 async fn declare_token(session: &Session, key: String) -> Result<LivelinessToken, BusError> {
     let token = session.liveliness().declare_token(key.clone()).await;
     token.map_err(|err| BusError::Declare { key, err })

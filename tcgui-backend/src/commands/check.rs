@@ -1,4 +1,4 @@
-//! `check`: are these files presets and scenarios that the daemon would load?
+//! `check`: checks whether the daemon would load files as presets or scenarios.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

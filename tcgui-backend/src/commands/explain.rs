@@ -1,4 +1,4 @@
-//! `explain`: why is a namespace listed, or not?
+//! `explain`: explains why a namespace is listed or not.
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -16,17 +16,17 @@ use tcgui_shared::names::{BackendName, NameError, NamespaceName};
 
 use super::{Reach, block_on, find_daemons, print, tell};
 
-/// How long a daemon has to answer: it reads a few files.
+/// Timeout for the reply of a daemon, which reads a few files.
 const ANSWER: Duration = Duration::from_secs(2);
 /// Exit status for a name that is not listed.
 const NOT_LISTED: u8 = 1;
 
-/// Prints the explanation; its verdict is the exit status.
+/// Prints the explanation. The exit status shows whether the name is listed.
 pub(super) fn run(args: &ExplainArgs, backend: &str, reach: Reach) -> anyhow::Result<ExitCode> {
     let name = match name(&args.namespace) {
         Ok(name) => name,
         Err(err) => {
-            // No daemon need be asked: nothing can have that name.
+            // No namespace can have this name, so no daemon is queried.
             let given = args.namespace.to_string_lossy();
             let explanation = understood(explain_invalid(&given, &err))?;
             print(&rendered(&explanation, &Source::Own, args.json)?)?;
@@ -54,7 +54,7 @@ pub(super) fn run(args: &ExplainArgs, backend: &str, reach: Reach) -> anyhow::Re
     })
 }
 
-/// Takes wire text, and bytes that are none as the name of an entry.
+/// Parses a name in the form of the wire. Bytes that are not UTF-8 are the name of an entry.
 fn name(given: &OsStr) -> Result<NamespaceName, NameError> {
     match given.to_str() {
         Some(text) => NamespaceName::from_wire(text),
@@ -62,7 +62,7 @@ fn name(given: &OsStr) -> Result<NamespaceName, NameError> {
     }
 }
 
-/// Asks the daemon, or says why it cannot be asked.
+/// Queries the daemon. The inner error is the reason why it cannot be queried.
 async fn ask(
     reach: &Reach,
     backend: &BackendName,

@@ -1,4 +1,4 @@
-//! `namespaces`: what daemons list, or what is there without one; once, or as it changes.
+//! `namespaces`: lists the namespaces of daemons, or scans this host if there is no daemon. Optionally follows changes.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tcgui_shared::names::BackendName;
 
 use super::{Reach, block_on, find_daemons, print, tell};
 
-/// How long a daemon has to send the list that it keeps for those who join.
+/// Timeout for the cached list of a daemon.
 const FIRST_LIST: Duration = Duration::from_secs(3);
-/// How long the first look may take without a daemon: a thousand namespaces take a second.
+/// Timeout for the first scan without a daemon. A thousand namespaces take a second.
 const FIRST_LOOK: Duration = Duration::from_secs(10);
 
 /// Prints namespaces and their interfaces.
@@ -37,7 +37,7 @@ pub(super) fn run(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<ExitCod
     })
 }
 
-/// Prints what daemons list.
+/// Prints the lists of daemons.
 async fn follow(
     client: &Client,
     backend: Option<&BackendName>,
@@ -76,7 +76,7 @@ fn picture(lists: &Lists) -> Picture {
     picture
 }
 
-/// Prints what is there.
+/// Prints the result of a scan of this host.
 async fn look(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<()> {
     let mut printer = Printer::new(args);
     let mut look = StandaloneScan::open(reach.watch).await?;
@@ -104,7 +104,7 @@ async fn look(args: &NamespacesArgs, reach: Reach) -> anyhow::Result<()> {
     bail!("the watcher has ended")
 }
 
-/// Prints pictures as they follow each other.
+/// Prints a first picture and then the differences between pictures.
 struct Printer {
     json: bool,
     watch: bool,
@@ -120,7 +120,7 @@ impl Printer {
         }
     }
 
-    /// Prints the first picture, and returns whether anybody reads on.
+    /// Prints the first picture. Returns whether standard output is still open.
     fn first(&mut self, picture: Picture) -> anyhow::Result<bool> {
         let text = if self.json || self.watch {
             let all = picture
@@ -134,7 +134,7 @@ impl Printer {
         print(&text)
     }
 
-    /// Prints what is different, and returns whether anybody reads on.
+    /// Prints the differences. Returns whether standard output is still open.
     fn next(&mut self, picture: Picture) -> anyhow::Result<bool> {
         let text = lines(self.json, listing::changes(&self.last, &picture))?;
         self.last = picture;

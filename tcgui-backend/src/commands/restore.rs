@@ -1,4 +1,4 @@
-//! `restore`: undo what has ended while no daemon was running.
+//! `restore`: restores interfaces whose impairment has ended while no daemon was running.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -8,8 +8,8 @@ use tcgui_backend::cli::{Args, RestoreArgs};
 use tcgui_backend::error::chain;
 use tcgui_backend::lease::offline_restore::{self, Wanted};
 
-/// Says of each lease what became of it; fails when one could not be restored. What the command does not
-/// say is taken from the daemon's options, if they stand before it.
+/// Prints the result for each lease. The status is a failure if one could not be restored. Options that the command
+/// does not have are taken from the daemon's options before the command.
 pub(super) fn run(command: RestoreArgs, daemon: Args) -> anyhow::Result<ExitCode> {
     super::check_capabilities()?;
     let wanted = Wanted {

@@ -1,30 +1,30 @@
-//! The duration of a scenario step: numbers with units that are added up, `1m 30s`.
+//! The duration of a scenario step: numbers with units that are added, such as `1m 30s`.
 
-/// Why a text is not the duration of a step.
+/// The reasons why a text is not a valid duration of a step.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DurationError {
-    /// Not made of numbers and units.
+    /// The text does not consist of numbers and units.
     #[error(
         "{text:?} is not a duration: {reason}; write numbers with units, for instance \"1m 30s\" or \"500ms\""
     )]
     Form {
-        /// As given, shortened.
+        /// The text, shortened.
         text: String,
-        /// What `humantime` says, shortened.
+        /// The error from `humantime`, shortened.
         reason: String,
     },
-    /// Nothing, or next to nothing.
+    /// The duration is less than one millisecond.
     #[error("is shorter than 1 ms")]
     TooShort,
-    /// More milliseconds than 64 bits hold.
+    /// The number of milliseconds does not fit into 64 bits.
     #[error("{text:?} is too long")]
     TooLong {
-        /// As given, shortened.
+        /// The text, shortened.
         text: String,
     },
 }
 
-/// Returns a duration in whole milliseconds, rounded down, at least one.
+/// Returns a duration in whole milliseconds, rounded down. It is at least one.
 pub(crate) fn milliseconds(text: &str) -> Result<u64, DurationError> {
     let given = || super::shortened(text.to_owned());
     let duration = match humantime::parse_duration(text.trim()) {

@@ -1,20 +1,20 @@
-//! The outline of a JSON5 text: how deep it nests, and where a value begins.
+//! Scans a JSON5 text for the depth of its nesting and for the positions of values.
 //!
-//! This is no parser: it takes texts that are not JSON5 too. What matters is that it never sees less
-//! nesting than the parser does before the parser gives up.
+//! This is not a parser: it also accepts texts that are not JSON5. Up to the place where the parser would fail, it must
+//! never find less nesting than the parser.
 
 use json5::char::{is_json5_line_terminator, is_json5_whitespace};
 
 use super::PathSegment;
 
-/// What a text is made of, as far as its outline goes.
+/// The kind of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Open,
     Close,
     Comma,
     Colon,
-    /// A string, a name, a number or anything else.
+    /// A string, a name, a number or other text.
     Text,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Token<'a> {
     text: &'a str,
 }
 
-/// The tokens of a text, without blanks and comments.
+/// The tokens of a text, without white space and comments.
 pub(super) struct Tokens<'a> {
     text: &'a str,
     at: usize,
@@ -36,7 +36,7 @@ impl<'a> Tokens<'a> {
         Self { text, at: 0 }
     }
 
-    /// Returns where something follows the first value, if anything does.
+    /// Returns the position of the first token after the first value. `None`: there is none.
     pub(super) fn after_first_value(mut self) -> Option<usize> {
         self.skip_value();
         self.next().map(|token| token.at)
@@ -62,7 +62,7 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// Returns the length of what begins with a quote: up to the same quote, if there is one.
+    /// Returns the length of a string that begins with this quote. Without a closing quote, it ends with the text.
     fn string(rest: &str, quote: char) -> usize {
         let mut escaped = false;
         for (index, c) in rest.char_indices().skip(1) {
@@ -77,7 +77,7 @@ impl<'a> Tokens<'a> {
         rest.len()
     }
 
-    /// Passes the next value, whatever it holds.
+    /// Skips the next value.
     fn skip_value(&mut self) {
         let mut open = 0_usize;
         for token in self.by_ref() {
@@ -99,7 +99,7 @@ impl<'a> Tokens<'a> {
         token
     }
 
-    /// Goes to where the value begins that `turn` leads to; false if there is none.
+    /// Moves to the start of the value of a path segment. Returns whether it exists.
     fn enter(&mut self, turn: &PathSegment) -> bool {
         let opens = |token: Token<'_>| token.kind == Kind::Open;
         if !self.next().is_some_and(opens) {
@@ -142,7 +142,7 @@ impl<'a> Iterator for Tokens<'a> {
             ',' => (Kind::Comma, 1),
             ':' => (Kind::Colon, 1),
             quote @ ('"' | '\'') => (Kind::Text, Self::string(rest, quote)),
-            // A slash that begins no comment is an error for the parser, and a token here.
+            // Here a slash that does not begin a comment is a token. For the parser it is an error.
             first => {
                 let length = first.len_utf8();
                 let ends = |c| is_json5_whitespace(c) || "{}[],:\"'/".contains(c);
@@ -160,7 +160,7 @@ impl<'a> Iterator for Tokens<'a> {
     }
 }
 
-/// Checks that nothing is nested deeper than `limit`, or returns where it is.
+/// Checks that the nesting is at most `limit`. The error is the position of the first deeper level.
 pub(super) fn depth(text: &str, limit: usize) -> Result<(), usize> {
     let mut open = 0_usize;
     for token in Tokens::new(text) {
@@ -176,7 +176,7 @@ pub(super) fn depth(text: &str, limit: usize) -> Result<(), usize> {
     Ok(())
 }
 
-/// Returns where the value begins that the turns lead to, and how many of them the text has.
+/// Returns the position of the value at the end of a path, and how many segments of the path exist in the text.
 pub(super) fn find(text: &str, turns: &[PathSegment]) -> (usize, usize) {
     let mut tokens = Tokens::new(text);
     let mut at = tokens.peek().map_or(0, |token| token.at);

@@ -1,4 +1,4 @@
-//! Bounds and places: what a person reads when a file is wrong.
+//! Tests of the limits, and of the positions in error messages.
 
 use std::collections::BTreeMap;
 
@@ -96,7 +96,7 @@ fn explanations_are_short_and_on_one_line() {
 
 proptest! {
     #[test]
-    fn no_text_does_harm(text in "[{}\\[\\]:,'\"/*\\\\ \n\u{2028}a0ä]{0,200}") {
+    fn no_text_causes_a_panic(text in "[{}\\[\\]:,'\"/*\\\\ \n\u{2028}a0ä]{0,200}") {
         let place = JsonPath::member("a").at(0).then("a");
         if let Ok(document) = Document::new(text.as_bytes()) {
             document.read::<Numbers>().ok();
@@ -105,7 +105,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_do_harm(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn no_bytes_cause_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         if let Ok(document) = Document::new(&bytes) {
             document.read::<Numbers>().ok();
         }

@@ -19,9 +19,9 @@ pub enum Impairment {
 }
 
 impl Impairment {
-    /// Returns what a step asks for: a step with nothing above zero asks for no netem.
+    /// Returns the impairment of a step. A step in which no number is above zero has none.
     pub fn of_step(config: &TcNetemConfig) -> Self {
-        // What cannot be applied is refused when it is.
+        // An invalid configuration is refused when it is applied.
         let desired = Desired::from_config(config, ANY_LINK);
         match desired {
             Ok(desired) if !desired.netem.is_some_and(|netem| netem.impairs()) => Self::None,

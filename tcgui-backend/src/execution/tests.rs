@@ -1,4 +1,4 @@
-//! Executions, without a kernel and a bus: [`fakes`] stand in for both.
+//! Tests of executions without a kernel and a bus: [`fakes`] replace both.
 
 use std::sync::Arc;
 
@@ -32,7 +32,7 @@ fn netem(delay_ms: u32) -> Impairment {
     Impairment::Netem(Box::new(config(delay_ms)))
 }
 
-/// A scenario whose steps last so long; the first has a delay of 1 ms, the second of 2 ms, and so on.
+/// Returns a scenario with steps of these durations. The first step has a delay of 1 ms, the second of 2 ms, and so on.
 fn scenario(id: &str, durations_ms: &[u64]) -> NetworkScenario {
     let step = |(delay_ms, duration_ms): (u32, &u64)| ScenarioStep {
         duration_ms: *duration_ms,
@@ -52,7 +52,7 @@ fn scenario(id: &str, durations_ms: &[u64]) -> NetworkScenario {
     }
 }
 
-/// The interface of this index of the host, under the name `v` and a number.
+/// Returns the interface of the host with this index, under the name `v` and a number.
 fn target(ifindex: u32, name: u32) -> Target {
     Target {
         key: InterfaceKey {

@@ -1,9 +1,10 @@
-//! Whether a token bucket filter below a netem works on this kernel.
+//! Tests whether a token bucket filter below a netem works on this kernel.
 //!
-//! Without the commit f8d4bc455047 ("net/sched: netem: account for backlog updates from child qdisc", Linux 6.13 and stable
-//! kernels), a filter that segments a GSO packet makes the netem count packets that it does not have. When the count
-//! reaches the limit of the netem, the interface stops for good. Version numbers do not tell, so it is tried: once in each
-//! run of the daemon, on the loopback of an empty network namespace that ends with the trial.
+//! The fix is the commit f8d4bc455047 ("net/sched: netem: account for backlog updates from child qdisc", Linux 6.13 and
+//! stable kernels). Without it, a filter that segments a GSO packet makes the netem count packets that it does not
+//! have. When the count reaches the limit of the netem, the interface sends no more packets. The version of a kernel does not
+//! show whether it has the fix. The daemon therefore tests it once in each run, on the loopback interface of an empty
+//! network namespace. This namespace ends with the test.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::OnceLock;
@@ -20,16 +21,16 @@ use super::rtnetlink::{RequestSocket, RtnetlinkError};
 use super::tbf::Tbf;
 use crate::error::chain;
 
-/// The loopback has this index in every namespace (`LOOPBACK_IFINDEX`).
+/// The index of the loopback interface in every namespace (`LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
 const NETEM: u32 = 0x7c60_0000;
 const FILTER: u32 = 0x7c80_0000;
-/// The bytes of a segment, and how many segments one GSO packet has. It is larger than the burst of the filter, so that this has
-/// to segment it.
+/// The size of a segment in bytes, and the number of segments in one GSO packet. A packet is larger than the burst of
+/// the filter, so the filter must segment it.
 const SEGMENT: usize = 1000;
 const SEGMENTS: usize = 20;
 const BURST: u32 = 4000;
-/// The limit of the netem in packets: the wrong count of a kernel reaches it after three GSO packets.
+/// The limit of the netem in packets. Without the fix, the wrong count reaches it after three GSO packets.
 const LIMIT: u32 = 50;
 const ROUNDS: usize = 8;
 const BYTES_PER_S: u64 = 50_000_000;
@@ -37,7 +38,7 @@ const QUEUE: u32 = 1_000_000;
 /// The packets of a round take less than a millisecond. An emulated processor is ten times slower.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Why a filter below a netem is not used.
+/// The reasons not to use a filter below a netem.
 #[derive(Debug, thiserror::Error)]
 enum ProbeError {
     #[error("there is no network namespace to try it in")]
@@ -54,8 +55,8 @@ enum ProbeError {
     Stops,
 }
 
-/// Returns whether the rate of an interface can be limited by a filter below its netem. The first call tries it, which takes some
-/// milliseconds, and half a second if it does not work.
+/// Returns whether a filter below a netem can limit the rate of an interface. The first call runs the test. It takes
+/// some milliseconds, or half a second if the filter does not work.
 pub fn bottleneck_support() -> bool {
     static SUPPORT: OnceLock<bool> = OnceLock::new();
     *SUPPORT.get_or_init(|| match try_it() {
@@ -81,7 +82,7 @@ fn try_it() -> Result<(), ProbeError> {
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Sends GSO packets through a netem and a filter on the loopback of the namespace of this thread.
+/// Sends GSO packets through a netem and a filter on the loopback interface of this thread's namespace.
 fn try_here() -> Result<(), ProbeError> {
     let mut socket = RequestSocket::open()?;
     socket.set_up(LOOPBACK, true)??;

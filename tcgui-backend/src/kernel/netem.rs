@@ -1,10 +1,11 @@
-//! netem as the kernel has it: every parameter of the qdisc, its bytes both ways, its tables.
+//! The parameters of a netem, their encoding in netlink attributes, and the distribution tables.
 //!
-//! Sources: `net/sched/sch_netem.c` (`netem_change`, `netem_dump`), `include/uapi/linux/pkt_sched.h`,
-//! `man 8 tc-netem`. A change of an existing netem overwrites the base fields and the loss model, but
-//! each other attribute only if it is sent. So [`Netem::to_options`] sends all of them, zeros for what is off.
-//! Only the distribution tables cannot be cleared that way, nor read back: a netem that must lose one
-//! has to be made anew.
+//! Sources: `net/sched/sch_netem.c` (`netem_change`, `netem_dump`), `include/uapi/linux/pkt_sched.h`, `man 8 tc-netem`.
+//!
+//! A change of an existing netem overwrites the base fields and the loss model. It changes any other attribute only if
+//! the request contains it. So [`Netem::to_options`] writes all attributes, with zeros for features that are off. A
+//! change cannot clear a distribution table, and the kernel does not report tables. To lose a table, the netem must be
+//! replaced.
 
 mod codec;
 mod distribution;
@@ -19,23 +20,23 @@ use super::tbf::Tbf;
 pub use distribution::Distribution;
 pub use probability::Probability;
 
-/// The largest jitter, 2.1 s: the kernel's draw takes an `int` of nanoseconds. Newer kernels cap
-/// what is larger, older ones cut off its upper half (`netem_change`, `tabledist`).
+/// The largest jitter, 2.1 s: the kernel uses the jitter as an `int` of nanoseconds. Newer kernels cap a larger value.
+/// Older kernels cut off its upper 32 bits (`netem_change`, `tabledist`).
 pub const MAX_JITTER_NS: u64 = i32::MAX as u64;
 
-/// Everything that a netem does to packets; its default does nothing, not even queue.
+/// All parameters of a netem. The default has no impairment and a queue of length 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Netem {
-    /// The longest queue, in packets; what does not fit is dropped.
+    /// The length of the queue in packets. Further packets are dropped.
     pub limit: u32,
-    /// How long packets are held.
+    /// The delay of a packet.
     pub latency_ns: u64,
-    /// How far that varies to both sides, at most [`MAX_JITTER_NS`].
+    /// The delay varies by this time in both directions, at most [`MAX_JITTER_NS`].
     pub jitter_ns: u64,
-    /// How much each delay depends on the one before.
+    /// How much a delay depends on the delay before it.
     pub delay_correlation: Probability,
-    /// How delays are spread; `None` is evenly. Not read back.
+    /// The distribution of the delay. `None` is uniform. The kernel does not report it.
     pub distribution: Option<Distribution>,
     /// Which packets are lost.
     pub loss: Loss,
@@ -43,26 +44,27 @@ pub struct Netem {
     pub duplicate: Random,
     /// Packets in which one bit is flipped.
     pub corrupt: Random,
-    /// Packets that are not held.
+    /// Packets that are sent at once, without the delay.
     pub reorder: Random,
-    /// Only each such packet may overtake; 0 switches reordering off.
+    /// After a packet that was sent at once, `gap` − 1 packets are delayed. 0 switches reordering off.
     pub gap: u32,
-    /// How fast packets leave.
+    /// The rate limit of the netem itself.
     pub rate: Rate,
-    /// Packets leave in bursts.
+    /// Packets wait for slots and leave together.
     pub slot: Option<Slot>,
-    /// Marks packets that can be marked, instead of losing them.
+    /// Packets that support ECN are marked instead of lost.
     pub ecn: bool,
-    /// What the random numbers begin with (Linux 6.6); the kernel picks one when it is not given.
+    /// The seed of the random numbers (Linux 6.6). If it is absent, the kernel chooses one.
     pub seed: Option<u64>,
-    /// The token bucket filter below it, through which packets leave after their delay. A qdisc of its own: the bytes of the
-    /// netem do not have it.
+    /// The token bucket filter below the netem, which limits the rate of packets after their delay. It is a separate
+    /// qdisc, so [`Self::to_options`] does not contain it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bottleneck: Option<Tbf>,
 }
 
 impl Netem {
-    /// Returns the rate in force in bytes per second, wherever it is configured; 0 is none.
+    /// Returns the rate limit in bytes per second: that of the bottleneck, or else that of the netem itself. 0: no
+    /// limit.
     pub fn rate_in_force(&self) -> u64 {
         let bottleneck = self.bottleneck.map(|it| it.bytes_per_s);
         bottleneck.unwrap_or_else(|| match self.rate {
@@ -71,7 +73,7 @@ impl Netem {
         })
     }
 
-    /// Returns whether it does anything to packets but queue them.
+    /// Returns whether the netem does more than queue packets.
     pub fn impairs(&self) -> bool {
         self.bottleneck.is_some()
             || self.latency_ns > 0
@@ -90,7 +92,7 @@ impl Netem {
         match self.loss {
             Loss::Random(loss) => !loss.probability.is_zero(),
             Loss::FourState { p13, p14, .. } => !never([p13, p14]),
-            // Without a way into the bad state, the loss there does not matter.
+            // If the chain never enters the bad state, the loss there has no effect.
             Loss::GilbertElliott { p, h, k1, .. } => {
                 !k1.is_zero() || !(p.is_zero() || h == Probability::ONE)
             }
@@ -112,19 +114,19 @@ impl Netem {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Random {
-    /// How likely it is for each packet.
+    /// The probability that it hits a packet.
     pub probability: Probability,
-    /// How much each draw depends on the one before.
+    /// How much a random number depends on the one before it.
     pub correlation: Probability,
 }
 
-/// How it is decided which packets are lost.
+/// How netem chooses the packets that it loses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Loss {
-    /// Each with the same probability.
+    /// Each packet with the same probability.
     Random(Random),
-    /// By a Markov chain of four states (`NETEM_LOSS_GI`): 1 good reception in a gap, 2 good reception
-    /// in a burst, 3 loss in a burst, 4 loss in a gap.
+    /// By a Markov chain with four states (`NETEM_LOSS_GI`): 1: good reception in a gap, 2: good reception in a burst,
+    /// 3: loss in a burst, 4: loss in a gap.
     FourState {
         /// From 1 to 3.
         p13: Probability,
@@ -137,15 +139,15 @@ pub enum Loss {
         /// From 2 to 3.
         p23: Probability,
     },
-    /// By a chain of a good and a bad state (`NETEM_LOSS_GE`).
+    /// By a Markov chain with a good and a bad state (`NETEM_LOSS_GE`).
     GilbertElliott {
         /// From good to bad.
         p: Probability,
         /// From bad to good.
         r: Probability,
-        /// That a packet passes in the bad state.
+        /// The probability that a packet passes in the bad state.
         h: Probability,
-        /// That a packet is lost in the good state: 1 − k.
+        /// The probability that a packet is lost in the good state: 1 − k.
         k1: Probability,
     },
 }
@@ -156,23 +158,23 @@ impl Default for Loss {
     }
 }
 
-/// A rate limit; 0 bytes per second is none.
+/// A rate limit. A rate of 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rate {
     /// The rate.
     pub bytes_per_s: u64,
-    /// Bytes that each packet counts more, or less.
+    /// Bytes added to the length of each packet. May be negative.
     pub packet_overhead: i32,
-    /// The payload of one cell in bytes, for links that send cells; 0 for others.
+    /// The payload of one cell in bytes, for links that send cells. 0 for other links.
     pub cell_size: u32,
-    /// Bytes that each cell counts more.
+    /// Bytes added for each cell.
     pub cell_overhead: i32,
 }
 
 impl Rate {
-    /// A rate so high that packets do not wait for it, but stay in order: with a rate, no packet leaves before the one that was
-    /// queued before it (`netem_enqueue`).
+    /// Keeps packets in order: with a rate, netem sends no packet before the packets that were queued earlier
+    /// (`netem_enqueue`). This rate is so high that packets do not wait for it.
     pub const ORDER: Self = Self {
         bytes_per_s: 1 << 40,
         packet_overhead: 0,
@@ -183,23 +185,23 @@ impl Rate {
 
 /// Packets wait for a slot and then leave together.
 ///
-/// The time between slots is drawn between `min_ns` and `max_ns`, or with a table around `delay_ns`.
-/// The kernel tells about a slot only if one of `min_ns`, `max_ns` and `jitter_ns` is not 0.
+/// The time between slots is random between `min_ns` and `max_ns`, or follows a distribution table around `delay_ns`.
+/// The kernel reports a slot only if `min_ns`, `max_ns` or `jitter_ns` is not 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slot {
     /// The shortest time between two slots.
     pub min_ns: u64,
-    /// The longest.
+    /// The longest time between two slots.
     pub max_ns: u64,
-    /// The mean time where a table is used.
+    /// The mean time between two slots, if there is a distribution table.
     pub delay_ns: u64,
-    /// How far it varies, at most [`MAX_JITTER_NS`].
+    /// The time varies by this much in both directions, at most [`MAX_JITTER_NS`].
     pub jitter_ns: u64,
-    /// The table. Not read back, and as long as the kernel has one, `min_ns` and `max_ns` are not used.
+    /// The distribution table. The kernel does not report it. If there is one, `min_ns` and `max_ns` have no effect.
     pub distribution: Option<Distribution>,
-    /// The most packets in one slot; 0 is any number.
+    /// The number of packets in one slot. 0: no limit.
     pub max_packets: u32,
-    /// The most bytes in one slot; 0 is any number.
+    /// The number of bytes in one slot. 0: no limit.
     pub max_bytes: u32,
 }

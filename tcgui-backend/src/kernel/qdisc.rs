@@ -1,7 +1,7 @@
-//! Queueing disciplines: the dump of a namespace, and the netem at the root of a link.
+//! Queueing disciplines: reads all qdiscs of a namespace, and changes the root qdisc of a link.
 //!
-//! `RTM_GETQDISC` answers for the namespace of the socket only, and dumps it whole: the kernel looks at
-//! no filter (`tc_dump_qdisc`, `net/sched/sch_api.c`).
+//! `RTM_GETQDISC` returns all qdiscs of the socket's namespace. The kernel supports no filter for this dump
+//! (`tc_dump_qdisc`, `net/sched/sch_api.c`).
 
 use netlink_packet_core::Emitable;
 use nix::libc;
@@ -16,7 +16,7 @@ use super::tbf::Tbf;
 const TCMSG: usize = 20;
 /// `TC_H_ROOT`: the parent of a root qdisc.
 const ROOT: u32 = u32::MAX;
-/// The class of a netem on which its child hangs.
+/// The class of a netem to which its child is attached.
 const LEAF: u32 = 1;
 /// Attributes of a qdisc (`include/uapi/linux/rtnetlink.h`).
 const TCA_KIND: u16 = 1;
@@ -32,11 +32,11 @@ const TCA_STATS_PKT64: u16 = 8;
 /// One qdisc as the kernel describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Qdisc {
-    /// The link it belongs to.
+    /// The ifindex of its link.
     pub ifindex: u32,
-    /// Its number; the minor half is 0. The kernel's own default qdiscs have 0.
+    /// Its handle. The lower 16 bits are 0. The kernel's default qdiscs have handle 0.
     pub handle: u32,
-    /// The class it hangs on.
+    /// The class to which it is attached.
     pub parent: u32,
     /// For instance `netem`.
     pub kind: String,
@@ -44,17 +44,17 @@ pub struct Qdisc {
     pub netem: Option<Netem>,
     /// Its parameters if it is a token bucket filter.
     pub tbf: Option<Tbf>,
-    /// What passed through it.
+    /// Its counters.
     pub statistics: QdiscStatistics,
 }
 
 impl Qdisc {
-    /// Returns whether it is what the link sends through.
+    /// Returns whether this is the root qdisc of its link.
     pub fn is_root(&self) -> bool {
         self.parent == ROOT
     }
 
-    /// Returns whether it hangs below `other`.
+    /// Returns whether this is a child of `other`.
     pub fn is_child_of(&self, other: &Self) -> bool {
         let major = |handle: u32| handle >> 16;
         self.ifindex == other.ifindex
@@ -93,68 +93,70 @@ pub struct QdiscRate {
     pub packets_per_s: u32,
 }
 
-/// How a netem gets to the root.
+/// How a netem becomes the root qdisc.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Install {
-    /// Where nothing but the kernel's default is; otherwise refused with `EEXIST`.
+    /// Adds it. The kernel refuses with `EEXIST` if the root is not the kernel's default.
     Add,
-    /// By changing the netem with this handle; refused when it is not at the root any more.
+    /// Changes the netem with this handle. The kernel refuses if it is no longer the root.
     Change,
-    /// In place of whatever is there, in one step.
+    /// Replaces any root qdisc in one step.
     Replace,
 }
 
-/// What becomes of the token bucket filter below a netem, in the same datagram as the change of the netem.
+/// The change of the token bucket filter (the bottleneck) below a netem. It is sent in the same datagram as the change
+/// of the netem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BottleneckChange {
-    /// It stays, or there is none.
+    /// No request: the bottleneck stays, or there is none.
     Keep,
-    /// It is made, or changed if it has this handle: that keeps its queue.
+    /// Creates the bottleneck. If there is one with this handle, changes it, which keeps its queue.
     Set {
         /// Its handle.
         handle: u32,
-        /// What it does.
+        /// Its parameters.
         tbf: Tbf,
     },
-    /// It is removed, with the packets in its queue.
+    /// Removes the bottleneck and drops the packets in its queue.
     Remove {
         /// Its handle.
         handle: u32,
     },
 }
 
-/// What the root qdisc of a link is to become.
+/// A change of the root qdisc of a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "there are at most three at a time, and most of them install"
 )]
 pub enum RootChange {
-    /// This netem. Refused with `ENODEV` if the link is gone, and with `ENOENT` if the kernel has no netem or there is no netem to
-    /// change; the error text tells which. For other refusals see [`Install`].
+    /// Installs a netem. The kernel refuses with `ENODEV` if the link is gone. It refuses with `ENOENT` if it has no
+    /// netem, or if there is no netem to change; the text of the error distinguishes the two. For other refusals see
+    /// [`Install`].
     Install {
-        /// How.
+        /// The kind of change.
         install: Install,
-        /// With this handle.
+        /// The handle of the netem.
         handle: u32,
-        /// What it does. Its bottleneck is not looked at.
+        /// The parameters. Their `bottleneck` is ignored here.
         netem: Netem,
-        /// What is to be below it.
+        /// The change of the bottleneck.
         bottleneck: BottleneckChange,
     },
-    /// The kernel's default. Refused with `ENODEV` when the link is gone, `ENOENT` when nothing but the default is
-    /// there, `EINVAL` when the handle is another.
+    /// Deletes the root qdisc, so that the kernel's default returns. The kernel refuses with `ENODEV` if the link is
+    /// gone, with `ENOENT` if the root is the default, and with `EINVAL` if the handle is another one.
     Delete {
-        /// Of what is there.
+        /// The handle of the root qdisc.
         handle: u32,
     },
 }
 
-/// All qdiscs after a change, or why they were not read.
+/// All qdiscs after a change, or the error of the read-back.
 pub type ReadBack = Result<Vec<Qdisc>, RtnetlinkError>;
 
 impl RequestSocket {
-    /// Returns all qdiscs of the socket's namespace, but for those that the kernel hides.
+    /// Returns all qdiscs of the socket's namespace, except those that the kernel hides.
     ///
     /// # Errors
     /// The exchange fails.
@@ -162,11 +164,11 @@ impl RequestSocket {
         self.dump(libc::RTM_GETQDISC, &every(), parse)
     }
 
-    /// Changes the root qdisc of a link, and returns what came of it. Both parts of the change travel in one datagram, so that
-    /// no crash comes between them.
+    /// Changes the root qdisc of a link and the bottleneck below it. Both requests are in one datagram, so a crash of
+    /// the daemon cannot come between them.
     ///
     /// # Errors
-    /// Refused as [`RootChange`] says.
+    /// The kernel refuses the change of the root: see [`RootChange`].
     pub fn change_root(
         &mut self,
         ifindex: u32,
@@ -178,11 +180,12 @@ impl RequestSocket {
         Ok(Changed::new(notified, below))
     }
 
-    /// Changes the root qdisc of a link as [`Self::change_root`] does, and returns all qdiscs of the socket's namespace as
-    /// they are then, which is asked for in the same datagram.
+    /// Changes the root qdisc of a link as [`Self::change_root`] does. Also returns all qdiscs of the socket's
+    /// namespace after the change. The request for them is in the same datagram.
     ///
     /// # Errors
-    /// Refused as [`RootChange`] says; inside, when it was changed, as [`Self::qdiscs`].
+    /// The kernel refuses the change of the root: see [`RootChange`]. The inner error is that of [`Self::qdiscs`] after
+    /// the change.
     pub fn change_root_and_read(
         &mut self,
         ifindex: u32,
@@ -198,13 +201,13 @@ impl RequestSocket {
     }
 }
 
-/// What came of the change of a root.
+/// The result of a change of the root qdisc.
 #[derive(Debug)]
 pub struct Changed {
-    /// The qdisc that [`Install::Replace`] took the place of. The kernel reports it in the same step, unless it is a built-in
+    /// The qdisc that [`Install::Replace`] replaced. The kernel reports it in the same step, unless it is a built-in
     /// default such as `noqueue`.
     pub destroyed: Option<Qdisc>,
-    /// Whether the bottleneck was changed, too.
+    /// The result of the change of the bottleneck.
     pub bottleneck: Result<(), RtnetlinkError>,
 }
 
@@ -247,7 +250,8 @@ impl RootChange {
         }
     }
 
-    /// Returns the request for the bottleneck. Its parent is the netem of this change: if that was refused, so is this.
+    /// Returns the request for the bottleneck. Its parent is the netem of this change. If the kernel refuses the netem,
+    /// it also refuses this request.
     fn request_below(&self, ifindex: u32) -> Option<(u16, Change, Request)> {
         let Self::Install {
             handle: netem,
@@ -274,12 +278,12 @@ impl RootChange {
     }
 }
 
-/// Asks for all qdiscs.
+/// Returns the request for all qdiscs.
 pub(super) fn every() -> Request {
     Request::new(0, 0, 0)
 }
 
-/// `struct tcmsg` and the attributes behind it.
+/// `struct tcmsg`, followed by attributes.
 pub(super) struct Request {
     header: [u8; TCMSG],
     attributes: Vec<u8>,
@@ -310,13 +314,14 @@ impl Emitable for Request {
     }
 }
 
-/// Reads a notification, if it is about a qdisc that is gone (`qdisc_notify`, `net/sched/sch_api.c`).
+/// Parses a notification about a qdisc that was removed. `None`: it is about something else (`qdisc_notify`,
+/// `net/sched/sch_api.c`).
 fn removed(message: Message<'_>) -> Result<Option<Qdisc>, RtnetlinkError> {
     let is_removed = message.kind == libc::RTM_DELQDISC;
     is_removed.then(|| parse(message)).transpose()
 }
 
-/// Reads one `RTM_NEWQDISC`.
+/// Parses a `RTM_NEWQDISC` message.
 pub(super) fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
     let field = |at| take(message.payload, at).map(u32::from_ne_bytes);
     let mut qdisc = Qdisc {
@@ -352,7 +357,7 @@ pub(super) fn parse(message: Message<'_>) -> Result<Qdisc, RtnetlinkError> {
     Ok(qdisc)
 }
 
-/// Reads `TCA_STATS2`; a part that is malformed counts as absent.
+/// Parses `TCA_STATS2`. A malformed part is treated as missing.
 fn nested_statistics(attributes: Attributes<'_>) -> QdiscStatistics {
     let mut statistics = QdiscStatistics::default();
     let mut packets64 = None;
@@ -364,7 +369,7 @@ fn nested_statistics(attributes: Attributes<'_>) -> QdiscStatistics {
                 statistics.bytes = double(0);
                 statistics.packets = word(2).into();
             }
-            // The 32 bits of packets above may have wrapped around.
+            // The 32-bit counter in `TCA_STATS_BASIC` may have overflowed.
             TCA_STATS_PKT64 => packets64 = Some(double(0)),
             TCA_STATS_RATE_EST => {
                 statistics.rate = Some(QdiscRate {
@@ -386,8 +391,7 @@ fn nested_statistics(attributes: Attributes<'_>) -> QdiscStatistics {
     statistics
 }
 
-/// Reads `struct tc_stats` (`include/uapi/linux/pkt_sched.h`), in which the rates are 0 without an
-/// estimator.
+/// Parses `struct tc_stats` (`include/uapi/linux/pkt_sched.h`). Without an estimator its rates are 0.
 fn legacy_statistics(value: &[u8]) -> Result<QdiscStatistics, RtnetlinkError> {
     let word = |at| take(value, at).map(u32::from_ne_bytes);
     let rate = QdiscRate {

@@ -1,8 +1,8 @@
-//! The token bucket filter as the kernel has it: a rate, the bytes that may leave at once, and a queue bounded in bytes.
+//! The parameters of a token bucket filter (tbf), and their encoding in netlink attributes.
 //!
-//! Sources: `net/sched/sch_tbf.c` (`tbf_change`, `tbf_dump`), `include/uapi/linux/pkt_sched.h`, `man 8 tc-tbf`. A change keeps
-//! the queue and the counters. A packet larger than the burst is dropped, unless it is a GSO packet whose segments fit
-//! (`tbf_enqueue`).
+//! Sources: `net/sched/sch_tbf.c` (`tbf_change`, `tbf_dump`), `include/uapi/linux/pkt_sched.h`, `man 8 tc-tbf`. A
+//! change keeps the queue and the counters. A packet that is larger than the burst is dropped, unless it is a GSO
+//! packet whose segments fit (`tbf_enqueue`).
 
 use serde::{Deserialize, Serialize};
 
@@ -12,12 +12,12 @@ use super::rtnetlink::{Attributes, push_attribute, take};
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
 const TCA_TBF_BURST: u16 = 6;
-/// `TC_LINKLAYER_ETHERNET`: packets count as long as they are.
+/// `TC_LINKLAYER_ETHERNET`: the size of a packet is its length.
 const ETHERNET: u8 = 1;
 /// A tick of the packet scheduler is 64 ns (`PSCHED_SHIFT`, `include/net/pkt_sched.h`).
 const TICK_NS: u128 = 64;
 const NS_PER_S: u128 = 1_000_000_000;
-/// Size of `struct tc_ratespec`, and where its rate is.
+/// The size of `struct tc_ratespec`, and the position of the rate in it.
 const RATESPEC: usize = 12;
 const RATE: usize = 8;
 
@@ -27,26 +27,27 @@ const RATE: usize = 8;
 pub struct Tbf {
     /// The rate.
     pub bytes_per_s: u64,
-    /// The bytes that may leave at once, and the largest packet. The kernel tells only how long they take, so what is read
-    /// may differ a little from what was set: see [`Self::is_close_to`].
+    /// The number of bytes that may leave at once, and the size of the largest packet. The kernel reports it as a time,
+    /// so the value that is read may differ a little from the value that was set: see [`Self::is_close_to`].
     pub burst: u32,
-    /// The longest queue in bytes.
+    /// The length of the queue in bytes.
     pub limit: u32,
 }
 
 impl Tbf {
-    /// Returns whether the kernel can report the burst: the time that it takes at the rate has 32 bits of 64 ns.
+    /// Returns whether the kernel can report the burst. It reports the time of the burst at the rate, in 32 bits of 64
+    /// ns.
     pub fn can_be_read_back(&self) -> bool {
         self.bytes_per_s > 0 && self.ticks() <= u128::from(u32::MAX)
     }
 
-    /// Returns whether the kernel reports the one after the other was set: the burst may differ by its rounding.
+    /// Returns whether one filter may be the read-back of the other. The bursts may differ by rounding.
     pub fn is_close_to(&self, other: &Self) -> bool {
         (self.bytes_per_s, self.limit) == (other.bytes_per_s, other.limit)
             && u128::from(self.burst.abs_diff(other.burst)) <= self.tolerance()
     }
 
-    /// Returns whether frames of this size pass.
+    /// Returns whether the burst is large enough for frames of this size.
     pub fn holds(&self, frame: u32) -> bool {
         u128::from(self.burst) + self.tolerance() >= u128::from(frame)
     }
@@ -60,7 +61,7 @@ impl Tbf {
         ns / TICK_NS
     }
 
-    /// Returns the value of `TCA_OPTIONS` that makes a filter this one, whatever it was.
+    /// Returns the value of `TCA_OPTIONS` that turns any filter into this one.
     pub fn to_options(self) -> Vec<u8> {
         let mut parameters = Vec::new();
         // `struct tc_ratespec`: cell_log, linklayer, overhead, cell_align, mpu, rate.
@@ -82,7 +83,7 @@ impl Tbf {
         options
     }
 
-    /// Reads the value of `TCA_OPTIONS` of a dump; `None` when it is no filter's.
+    /// Parses the value of `TCA_OPTIONS` from a dump. `None`: it is not that of a token bucket filter.
     pub fn from_options(options: &[u8]) -> Option<Self> {
         let attributes = Attributes(options);
         let parameters = attributes.find(TCA_TBF_PARMS)?;
@@ -112,8 +113,8 @@ mod tests {
 
     use super::*;
 
-    /// What `tc qdisc change dev d0 root handle 5: tbf rate 512kbit burst 1600 limit 15000` of iproute2 6.1 sends, without the
-    /// rate table, which the kernel does not need.
+    /// The options that `tc qdisc change dev d0 root handle 5: tbf rate 512kbit burst 1600 limit 15000` of iproute2 6.1
+    /// sends, without the rate table. The kernel does not need that table.
     const TC: &str = "2800010003010000ffff000000fa0000000000000000000000000000983a0000e1f5050000000000\
                       0800060040060000";
 
@@ -154,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(bytes_per_s in 125..2_000_000_000_000_u64, burst in 64..10_000_000_u32, limit: u32) {
+        fn every_filter_is_decoded_as_it_was_encoded(bytes_per_s in 125..2_000_000_000_000_u64, burst in 64..10_000_000_u32, limit: u32) {
             let filter = Tbf { bytes_per_s, burst, limit };
             prop_assume!(filter.can_be_read_back());
             let read = Tbf::from_options(&filter.to_options()).unwrap();
@@ -162,7 +163,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_do_harm(bytes: Vec<u8>) {
+        fn no_bytes_cause_a_panic(bytes: Vec<u8>) {
             Tbf::from_options(&bytes);
         }
     }

@@ -1,24 +1,24 @@
-//! Which lease is in force after a change that failed. Pure.
+//! Decides which lease is in force after a change that failed. Pure.
 
 use super::Lease;
 use crate::tc::observed::Root;
 
-/// The lease that is in force, and what its file has to become.
+/// The lease that is in force, and the necessary change of its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AfterFailure {
-    /// The lease of before, which the file still describes; `None`: none, and there is no file.
+    /// The earlier lease. Its file is still correct. `None`: there is no lease and no file.
     AsBefore(Option<Lease>),
-    /// This lease, which has to be written.
+    /// This lease, which must be written.
     Write(Lease),
-    /// No lease. The file that was written for the change has to go.
+    /// No lease. The file that was written for the change must be removed.
     Erase(Lease),
 }
 
-/// Decides after a failure: if the root is as before the change, or another program has replaced it, the lease is as
-/// before.
+/// Decides after a failure. The earlier lease applies if the root is the same as before the change, or if another
+/// program has replaced it.
 ///
-/// `held` is the lease of before, `recorded` the one that was written for the change. `before` is the root that the
-/// change began with (`None`: it was refused before it began), `after` the root now (`None`: it cannot be read).
+/// `held` is the earlier lease, `recorded` the lease that was written for the change. `before` is the root before the
+/// change (`None`: the change was refused before it began). `after` is the current root (`None`: it cannot be read).
 pub fn after_failure(
     held: Option<&Lease>,
     recorded: Option<Lease>,
@@ -47,8 +47,8 @@ pub fn after_failure(
     }
 }
 
-/// Returns whether another program has installed the root meanwhile. Then the change has not taken effect: all that
-/// it does to a root of others before it replaces it is to change its parameters.
+/// Returns whether another program has installed the root in the meantime. Then the change has not taken effect: before
+/// it replaces a foreign root, it only changes its parameters.
 fn is_of_others(before: &Root, after: &Root) -> bool {
     let is_foreign = matches!(after, Root::Foreign(_) | Root::ForeignNetem { .. });
     is_foreign && after.handle() != before.handle()

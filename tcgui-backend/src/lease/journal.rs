@@ -1,16 +1,16 @@
-//! Leases on disk: one file each, so that none can damage another.
+//! Leases on disk. Each lease has its own file, so a damaged file does not affect other leases.
 //!
 //! ```text
-//!  STATE/lock                 held (flock) by the daemon, or by `tcgui-backend restore`
-//!  STATE/leases/*.json        named by the kernel's identities alone
-//!  STATE/leases/*.damaged*    what could not be read, set aside for people
+//! STATE/lock                 locked (flock) by the daemon, or by `tcgui-backend restore`
+//! STATE/leases/*.json        named by the kernel's identities alone
+//! STATE/leases/*.damaged*    files that could not be read, kept for people
 //! ```
 //!
-//! A file is complete or absent, also after a power cut: it is written beside its place, synchronised,
-//! renamed, and so is the directory. Blocks for as long as the disk takes.
+//! A file is complete or absent, also after a power failure: it is written under another name, synchronised and
+//! renamed, and the directory is synchronised. The calls block until the disk has finished.
 //!
-//! A lease tells the daemon what to do to an interface, so directories and files that another user could
-//! have written are refused ([`PrivateDir`]).
+//! A lease instructs the daemon to change an interface. So directories and files that another user could have written
+//! are refused ([`PrivateDir`]).
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -25,87 +25,87 @@ use serde::{Deserialize, Serialize};
 use super::{Home, Lease, LeaseNetns};
 use crate::kernel::private_dir::{Distrust, PrivateDir, PrivateDirError};
 
-/// Of the format; a file of another one is not touched but set aside.
+/// The version of the format. A file with another version is set aside without a change.
 const VERSION: u32 = 1;
-/// The largest file that is written, and so the largest one that is read.
+/// The largest file in bytes that is written, and therefore the largest one that is read.
 const LARGEST: usize = 64 * 1024;
-/// How many damaged files of one name are kept apart.
+/// The largest number of damaged files that are kept for one name.
 const ASIDE: u32 = 100;
 
-/// Why the state directory cannot be used.
+/// The reasons why the state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
-    /// Another user could have changed it, or a file in it.
+    /// Another user could have changed the directory or a file in it.
     #[error("the state directory cannot be used")]
     Distrust(#[source] Distrust),
-    /// There is none, and none is to be made.
+    /// The directory does not exist and must not be created.
     #[error(
         "there is no state directory {directory:?}: no daemon has run with it; name the daemon's with --state-dir"
     )]
     Missing {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
     },
-    /// A lease that would be too large to be read again.
+    /// A lease is too large to be read again.
     #[error("the lease would have {size} bytes, more than the limit of {LARGEST}")]
     TooLarge {
-        /// Its size as it would be written.
+        /// The size of its file in bytes.
         size: usize,
     },
-    /// It is not there and cannot be made.
+    /// The directory does not exist and cannot be created.
     #[error("cannot create the state directory {directory:?}")]
     Create {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
-    /// Its lock file cannot be opened.
+    /// The lock file cannot be opened.
     #[error("cannot lock the state directory {directory:?}")]
     Lock {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
-    /// A daemon runs on it, or somebody restores by hand.
+    /// A daemon, or the command `restore`, uses the directory.
     #[error("another tcgui-backend uses the state directory {directory:?}")]
     Held {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
     },
-    /// Its files cannot be listed.
+    /// The files cannot be listed.
     #[error("cannot list the leases in {directory:?}")]
     List {
-        /// Which.
+        /// The directory.
         directory: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
-    /// A lease cannot be written; the one that was there still is.
+    /// A lease cannot be written. The earlier content of its file is unchanged.
     #[error("cannot write the lease {file:?}")]
     Write {
         /// Its file.
         file: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
-    /// A lease that ended cannot be removed.
+    /// The file of a lease that has ended cannot be removed.
     #[error("cannot remove the lease {file:?}")]
     Erase {
         /// Its file.
         file: PathBuf,
-        /// What the kernel said.
+        /// The error from the kernel.
         #[source]
         err: io::Error,
     },
 }
 
-/// What is written of a lease.
+/// The content of a file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Record {
@@ -114,46 +114,46 @@ struct Record {
     lease: Lease,
 }
 
-/// A file that is no lease.
+/// A file that does not contain a valid lease.
 #[derive(Debug)]
 pub struct Damaged {
-    /// Where it is now.
+    /// Its current path.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The reason why it is invalid.
     pub err: io::Error,
 }
 
-/// What was found at the start.
+/// The content of the directory at the start.
 #[derive(Debug, Default)]
 pub struct Loaded {
     /// The leases of this boot.
     pub leases: Vec<Lease>,
-    /// How many were of another boot; they are removed.
+    /// The number of leases of other boots. Their files are removed.
     pub discarded: usize,
-    /// What could not be read.
+    /// The files that could not be read.
     pub damaged: Vec<Damaged>,
 }
 
-/// What is to be done to the file of a lease at some time, unless something newer is done to it before.
+/// A change of a file that is made later, unless a newer change of the file is made first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeferredWrite {
-    /// Remove it: nothing is left of the lease.
+    /// Remove the file, because the lease has ended.
     Erase,
-    /// Write where the interface is to be found, and nothing else.
+    /// Write only the references to the namespace and the name of the interface.
     Amend(Whereabouts),
 }
 
-/// What may change in a lease without a change of the qdisc.
+/// The parts of a lease that may change without a change of the qdisc.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whereabouts {
-    /// The ways that lead to the namespace beside the first one.
+    /// The references to the namespace in addition to the first one.
     pub also: Vec<LeaseNetns>,
     /// The name of the interface, as on the wire.
     pub ifname: String,
 }
 
 impl Whereabouts {
-    /// Returns those of a lease.
+    /// Returns these parts of a lease.
     pub fn of(lease: &Lease) -> Self {
         Self {
             also: lease.also.clone(),
@@ -162,23 +162,23 @@ impl Whereabouts {
     }
 }
 
-/// The leases of one state directory, held by this process alone.
+/// The leases of one state directory. Only this process uses the directory.
 #[derive(Debug)]
 pub struct Journal {
     leases: PrivateDir,
     home: Home,
-    /// Whoever reads a lease in order to change it keeps all others from changing any.
+    /// Held for writing while a file is read and written again, so that no other change of a file comes in between.
     amending: RwLock<()>,
-    /// What is still to be done to which file.
+    /// The pending changes, by file name.
     late: Mutex<HashMap<String, DeferredWrite>>,
-    /// Locked until it is closed.
+    /// The lock is released when the file is closed.
     _lock: File,
 }
 
 impl Journal {
-    /// Takes a state directory, which is made if it is missing.
+    /// Opens and locks a state directory, and creates it if it is missing.
     ///
-    /// A read-only one can be opened, too: what is in it can be restored.
+    /// The directory may be read-only, so that its leases can be restored.
     ///
     /// # Errors
     /// [`JournalError::Create`], [`JournalError::Distrust`], [`JournalError::Lock`], [`JournalError::Held`].
@@ -213,29 +213,29 @@ impl Journal {
         }
     }
 
-    /// Takes a state directory that a daemon has used.
+    /// Opens and locks an existing state directory.
     ///
     /// # Errors
-    /// [`JournalError::Missing`], and as [`Self::open`].
+    /// [`JournalError::Missing`], and the errors of [`Self::open`].
     pub fn open_existing(state: &Path, home: Home) -> Result<Self, JournalError> {
         match PrivateDir::open(state) {
             Err(err) if err.is_absent() => Err(JournalError::Missing {
                 directory: state.to_owned(),
             }),
-            // Any other error is found again.
+            // Another error occurs again in this call, which returns it.
             _ => Self::open(state, home),
         }
     }
 
-    /// Returns the boot and the namespace that this process is in.
+    /// Returns the boot and the namespace of this process.
     pub fn home(&self) -> &Home {
         &self.home
     }
 
-    /// Reads all leases. Those of another boot are removed, what cannot be read is set aside.
+    /// Reads all leases. Removes the files of other boots. Renames files that cannot be read.
     ///
     /// # Errors
-    /// [`JournalError::List`]; [`JournalError::Distrust`] for a file that another user could have written.
+    /// [`JournalError::List`]. [`JournalError::Distrust`]: another user could have written a file.
     pub fn load(&self) -> Result<Loaded, JournalError> {
         let names = self.leases.names().map_err(|err| JournalError::List {
             directory: self.leases.path().to_owned(),
@@ -246,7 +246,7 @@ impl Journal {
             let file = Path::new(&name);
             match file.extension().and_then(OsStr::to_str) {
                 Some("json") => {}
-                // Of a write that was cut off: what it was to replace is still there.
+                // A write was interrupted. The file that it was to replace is unchanged.
                 Some("new") => {
                     self.leases.remove(file).ok();
                     continue;
@@ -255,7 +255,7 @@ impl Journal {
             }
             match self.read(file) {
                 Ok(record) if record.boot_id != self.home.boot_id => {
-                    // What cannot be removed is of another boot the next time, too.
+                    // If the removal fails, the next start tries again, because the boot id still differs.
                     self.leases.remove(file).ok();
                     loaded.discarded += 1;
                 }
@@ -269,12 +269,12 @@ impl Journal {
         Ok(loaded)
     }
 
-    /// Returns whether leases can be written.
+    /// Checks that leases can be written.
     ///
     /// # Errors
     /// [`JournalError::Write`].
     pub fn probe(&self) -> Result<(), JournalError> {
-        // Several may ask at the same time.
+        // Several threads may probe at the same time.
         static PROBES: AtomicU64 = AtomicU64::new(0);
         let number = PROBES.fetch_add(1, Ordering::Relaxed);
         let file = beside(&format!("probe-{number}"));
@@ -284,7 +284,7 @@ impl Journal {
         written.map_err(|err| self.not_written(&file, err))
     }
 
-    /// Writes a lease, in place of the one of the same interface.
+    /// Writes a lease. It replaces the earlier lease of the same interface.
     ///
     /// # Errors
     /// [`JournalError::Write`], [`JournalError::TooLarge`].
@@ -294,13 +294,13 @@ impl Journal {
         self.replace(lease)
     }
 
-    /// Notes what is to be done to the file of a lease, for [`Self::catch_up`]. Does not block for the disk.
+    /// Records a change of the file of a lease for [`Self::catch_up`]. Does not wait for the disk.
     pub fn intend(&self, lease: &Lease, late: DeferredWrite) {
         let mut all = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(file_name(lease), late);
     }
 
-    /// Does what was intended last for the file of a lease, if nothing was written or removed since.
+    /// Makes the last recorded change of the file of a lease, unless the file was written or removed since.
     ///
     /// # Errors
     /// [`JournalError::Write`], [`JournalError::Erase`].
@@ -321,8 +321,8 @@ impl Journal {
         all.remove(&file_name(lease))
     }
 
-    /// Writes where the interface of a lease is to be found, if the lease is still there, and nothing else of it:
-    /// it may have changed since.
+    /// Writes the references and the interface name of a lease, if its file still exists. Keeps the rest of the file,
+    /// because it may be newer.
     fn amend(&self, lease: &Lease, whereabouts: Whereabouts) -> Result<(), JournalError> {
         let file = file_name(lease);
         match self.read(Path::new(&file)) {
@@ -366,7 +366,7 @@ impl Journal {
         JournalError::Write { file, err }
     }
 
-    /// Removes a lease; one that is not there is removed.
+    /// Removes the file of a lease. A missing file is no error.
     ///
     /// # Errors
     /// [`JournalError::Erase`].
@@ -410,7 +410,7 @@ impl Journal {
         }
     }
 
-    /// Renames a file that is no lease, to a name that is free.
+    /// Renames an invalid file to an unused name.
     fn set_aside(&self, file: &Path, err: io::Error) -> Damaged {
         let free = (0..ASIDE)
             .map(|number| match number {
@@ -436,15 +436,16 @@ impl JournalError {
     }
 }
 
-/// Returns why a file cannot be trusted. A directory in its place holds no lease, and is as good as damaged.
+/// Returns why a file is not trusted. A directory in place of a file contains no lease. It is treated like a damaged
+/// file.
 fn distrust(err: &io::Error) -> Option<Distrust> {
     let distrust = Distrust::within(err);
     distrust.filter(|it| !it.is_about_a_directory()).cloned()
 }
 
-/// Returns the name of the file of a lease.
+/// Returns the file name of a lease.
 fn file_name(lease: &Lease) -> String {
-    // Numbers alone: no name of a namespace or interface can lead elsewhere.
+    // The name contains only numbers. So the name of a namespace or interface cannot change the path.
     match lease.netns {
         LeaseNetns::Own { device, inode, .. } => {
             format!("own-{device}-{inode}-{}.json", lease.ifindex)
@@ -471,8 +472,8 @@ fn file_name(lease: &Lease) -> String {
     }
 }
 
-/// Opens the lock file, which is made if it is missing. For reading, which is enough to lock it: open for
-/// writing, it would keep the administrator from mounting the disk read-only.
+/// Opens the lock file, and creates it if it is missing. It is opened for reading, which is enough for a lock. A file
+/// that is open for writing would prevent the administrator from mounting the file system read-only.
 fn lock_file(state: &PrivateDir) -> io::Result<File> {
     let made = state.create_file("lock");
     state.open_file("lock").map_err(|err| match made {
@@ -481,7 +482,7 @@ fn lock_file(state: &PrivateDir) -> io::Result<File> {
     })
 }
 
-/// Returns the name under which a file is written before it is renamed.
+/// Returns the temporary name of a file while it is written.
 fn beside(file: &str) -> String {
     match file.strip_suffix(".json") {
         Some(stem) => format!("{stem}.new"),

@@ -1,4 +1,4 @@
-//! Which leases hold, and which end now. Pure: the time is given.
+//! The leases that are in force, and the times at which they end. Pure: the caller passes the time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -12,19 +12,19 @@ use crate::kernel::netem::Netem;
 use crate::kernel::netns::{NetnsKey, NetnsRef};
 use crate::tc::plan::is_same;
 
-/// A namespace that has not been seen for so long does not come back: a directory that was mounted over is
-/// uncovered before, and the file of a lease is not kept for ever.
+/// Time after which the leases of a missing namespace are dropped. A directory that was covered by a mount is normally
+/// visible again before. Otherwise the file of the lease would be kept for ever.
 const MISSING: Duration = Duration::from_secs(3600);
-/// A restoration that failed is tried again after this long, then after twice as long …
+/// Delay of the first retry of a restoration. Each further delay is twice as long …
 const RETRY: Duration = Duration::from_secs(1);
-/// … up to 2⁶ times.
+/// … up to 2⁶ times this delay.
 const LONGEST_RETRY: u32 = 6;
 
-/// How often a restoration is tried before the daemon lets go of a namespace to which nothing leads any more. The one
-/// socket there may be in use the first time.
+/// Number of attempts to restore an interface before the daemon releases a namespace without references. The only
+/// socket there may be in use at the first attempt.
 const DEPARTURE_TRIES: u32 = 2;
 
-/// The interface that a lease is about.
+/// The interface of a lease: its namespace and ifindex.
 pub type LeaseKey = (NetnsKey, u32);
 
 /// Returns the keys of all interfaces of a namespace.
@@ -32,7 +32,7 @@ fn all_of(netns: NetnsKey) -> RangeInclusive<LeaseKey> {
     (netns, u32::MIN)..=(netns, u32::MAX)
 }
 
-/// Returns the device and the inode number of a namespace; that of the daemon needs none.
+/// Returns the device and the inode number of a namespace. `None`: the daemon's own namespace.
 fn inode(netns: NetnsKey) -> Option<(u64, u64)> {
     match netns {
         NetnsKey::Host => None,
@@ -51,22 +51,23 @@ fn inode(netns: NetnsKey) -> Option<(u64, u64)> {
 #[derive(Debug)]
 struct Entry {
     lease: Lease,
-    /// The generation of the link; `None`: it was not seen yet.
+    /// The generation of the link. `None`: the link was not seen yet.
     generation: Option<u64>,
-    /// An earlier run of the daemon left it, and it was not compared with the link yet.
+    /// An earlier run of the daemon left the lease, and it was not compared with the link yet.
     is_unchecked: bool,
-    /// When the daemon changed the qdisc last. A look that began before does not show what is there since.
+    /// The time at which the daemon last changed the qdisc. A look that began earlier may show the state before the
+    /// change.
     changed: Option<Instant>,
-    /// Since when the namespace is out of sight.
+    /// The time since which the namespace is missing. `None`: the namespace is known.
     missing: Option<BootTime>,
-    /// Its owner is gone.
+    /// The owner has ended, so the earlier state must be restored.
     ended: bool,
     failures: u32,
     not_before: BootTime,
 }
 
 impl Entry {
-    /// Returns when it is to be restored, if it can be.
+    /// Returns the time of the restoration. `None`: the lease does not end by itself, or the namespace is missing.
     fn due(&self) -> Option<BootTime> {
         let ends = if self.ended {
             Some(self.not_before)
@@ -77,32 +78,32 @@ impl Entry {
             .map(|ends| ends.max(self.not_before))
     }
 
-    /// Returns whether the daemon changed the qdisc after a look had begun.
+    /// Returns whether the daemon changed the qdisc after this look began.
     fn is_newer_than(&self, began: Instant) -> bool {
         self.changed.is_some_and(|changed| changed > began)
     }
 
-    /// Returns whether a link may carry a netem that was set under the lease.
+    /// Returns whether the link may have a netem that was set under the lease.
     fn may_be_on(&self, link: &Link) -> bool {
         match &link.netem {
             Some(netem) => {
                 let mut set = self.lease.set.iter().flatten();
                 set.any(|known| is_same(known, netem))
             }
-            // If its values could not be read, it may be ours.
+            // A netem whose parameters could not be read may be that of the lease.
             None => link.root_netem,
         }
     }
 }
 
-/// All leases that hold.
+/// All leases that are in force.
 #[derive(Debug, Default)]
 pub struct Ledger {
     entries: BTreeMap<LeaseKey, Entry>,
 }
 
 impl Ledger {
-    /// Takes in a lease that an earlier run of the daemon left; what belonged to a scenario has ended.
+    /// Adds a lease that an earlier run of the daemon left. A lease of a scenario has ended.
     pub fn adopt(&mut self, key: LeaseKey, lease: Lease, now: BootTime) {
         let ended = lease.is_of_a_scenario();
         let entry = Entry {
@@ -118,37 +119,37 @@ impl Ledger {
         self.entries.insert(key, entry);
     }
 
-    /// Returns the lease under which an interface is.
+    /// Returns the lease of an interface.
     pub fn get(&self, key: LeaseKey) -> Option<&Lease> {
         self.entries.get(&key).map(|entry| &entry.lease)
     }
 
-    /// Returns whether what its owner has left there is still to be put back, which has failed so far.
+    /// Returns whether the lease has ended and a restoration has failed.
     pub fn is_owed(&self, key: LeaseKey) -> bool {
         let owed = |entry: &Entry| entry.ended && entry.failures > 0;
         self.entries.get(&key).is_some_and(owed)
     }
 
-    /// Returns whether its owner is gone, so that what was there before is to be put back.
+    /// Returns whether the owner has ended, so that the earlier state must be restored.
     pub fn has_ended(&self, key: LeaseKey) -> bool {
         self.entries.get(&key).is_some_and(|entry| entry.ended)
     }
 
-    /// Notes what holds for an interface after a change.
+    /// Records the lease that is in force on an interface after a change.
     pub fn settle(&mut self, key: LeaseKey, lease: Option<Lease>) {
         let Some(lease) = lease else {
             self.entries.remove(&key);
             return;
         };
         if let Some(entry) = self.entries.get_mut(&key) {
-            // The ways to it, and its name, may have been amended meanwhile.
+            // The references and the interface name may have been amended in the meantime.
             let amended = Lease {
                 also: entry.lease.also.clone(),
                 ifname: entry.lease.ifname.clone(),
                 ..lease.clone()
             };
             if amended == entry.lease {
-                // Nothing came of the change: what is owed is still owed.
+                // The change had no effect. A restoration that is still due stays due.
                 entry.missing = None;
                 return;
             }
@@ -167,7 +168,7 @@ impl Ledger {
         self.entries.insert(key, entry);
     }
 
-    /// Notes that a restoration failed: the lease holds, and ends later.
+    /// Records that a restoration failed. The lease stays, and the restoration is retried later.
     pub fn put_off(&mut self, key: LeaseKey, now: BootTime) {
         if let Some(entry) = self.entries.get_mut(&key) {
             let pause = RETRY * (1 << entry.failures);
@@ -176,24 +177,24 @@ impl Ledger {
         }
     }
 
-    /// Notes of which generation the link of a lease is that was changed now.
+    /// Records the generation of the link that was changed now.
     pub fn is_on(&mut self, key: LeaseKey, generation: u64) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.generation = Some(generation);
         }
     }
 
-    /// Notes when the qdisc of a link was changed. Looks that began before do not end its lease.
+    /// Records the time at which the qdisc of a link was changed. Looks that began earlier do not end its lease.
     pub fn changed(&mut self, key: LeaseKey, at: Instant) {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.changed = Some(at);
         }
     }
 
-    /// Finds links that have taken the index of the link of a lease, and returns the leases that end with that.
+    /// Handles the links of a look. Returns the leases that end because another link has taken the index of their link.
     ///
-    /// `began` is when the look began that saw the links. It says nothing about interfaces that were changed since, or
-    /// that are `busy`: a later look does.
+    /// `began` is the time at which the look began. The look is ignored for interfaces that were changed since, and for
+    /// those that are `busy`. A later look handles them.
     pub fn replaced(
         &mut self,
         netns: NetnsKey,
@@ -212,10 +213,10 @@ impl Ledger {
         gone
     }
 
-    /// Notes which link has the index of the link of a lease, and returns the lease if it ends with that.
+    /// Records the link that has the index of a lease. Returns the lease if it ends, because this is another link.
     ///
-    /// Work that was under way may have reached a new link. What a scenario did there is taken back. A request
-    /// names its interface, so what it did there stays, with its lease.
+    /// Work that was under way may have changed the new link. The change of a scenario is undone. A change by a request
+    /// stays with its lease, because a request names its interface.
     pub fn follow_link(&mut self, netns: NetnsKey, link: &Link) -> Option<Lease> {
         let key = (netns, link.ifindex);
         let entry = self.entries.get_mut(&key)?;
@@ -237,9 +238,9 @@ impl Ledger {
         self.entries.remove(&key).map(|entry| entry.lease)
     }
 
-    /// Ends leases of an earlier run whose link does not have what was set under them. That run was killed before the
-    /// change of the lease reached the kernel, or after a later change reached it. Nothing is said about those that are
-    /// `busy`.
+    /// Ends leases of an earlier run whose link has none of the netems that were set under them. That run was killed
+    /// before the change of the lease reached the kernel, or after a later change reached it. Interfaces that are
+    /// `busy` are not checked.
     pub fn check_adopted(
         &mut self,
         netns: NetnsKey,
@@ -263,7 +264,7 @@ impl Ledger {
         }
     }
 
-    /// Notes the names of links, and returns the leases of which something else is written.
+    /// Records the names of links. Returns the leases whose files have another name.
     pub fn named(&mut self, netns: NetnsKey, links: &[Link]) -> Vec<Lease> {
         let mut renamed = Vec::new();
         for link in links {
@@ -282,7 +283,7 @@ impl Ledger {
         renamed
     }
 
-    /// The daemon is about to let go of a namespace: all leases there end now. Returns their interfaces.
+    /// Ends all leases of a namespace, because the daemon is about to release it. Returns their interfaces.
     pub fn depart(&mut self, netns: NetnsKey) -> Vec<u32> {
         let mut departing = Vec::new();
         for (key, entry) in self.entries.range_mut(all_of(netns)) {
@@ -296,13 +297,14 @@ impl Ledger {
         departing
     }
 
-    /// Returns whether leases of a namespace that the daemon is about to let go of are still to be restored there.
+    /// Returns whether leases must still be restored in a namespace that the daemon is about to release.
     pub fn is_departing(&self, netns: NetnsKey) -> bool {
         let mut entries = self.entries.range(all_of(netns));
         entries.any(|(_, entry)| entry.missing.is_none() && entry.failures < DEPARTURE_TRIES)
     }
 
-    /// Returns whether a lease out of sight may be in this namespace, by its inode number. Only its cookie tells.
+    /// Returns whether a lease of a missing namespace may belong to this namespace, because they have the same inode
+    /// number. Only the cookie shows whether it does.
     pub fn may_be_in(&self, netns: NetnsKey) -> bool {
         let mut strays = self.entries.iter().filter(|(key, entry)| {
             key.0 != netns && entry.missing.is_some() && entry.lease.cookie.is_some()
@@ -313,8 +315,8 @@ impl Ledger {
         })
     }
 
-    /// A namespace has this cookie. Leases that were taken there under other names are found again. Returns those of
-    /// interfaces that have one already.
+    /// Handles the cookie of a namespace. Leases that were made there under other names belong to it again. Returns the
+    /// leases of interfaces that already have one.
     pub fn identified(&mut self, netns: NetnsKey, cookie: u64) -> Vec<Lease> {
         let is_its = |(key, entry): (&LeaseKey, &Entry)| {
             let is_stray = key.0 != netns && entry.missing.is_some();
@@ -324,11 +326,10 @@ impl Ledger {
         self.gather(netns, strays)
     }
 
-    /// Notes which links a namespace has, and returns the leases of those that are gone, which end with
-    /// them.
+    /// Handles the ifindexes of a look. Returns the leases whose link is gone. They end.
     ///
-    /// `began` is when the look began. It does not end leases of interfaces that were changed since, or that are
-    /// `busy`.
+    /// `began` is the time at which the look began. The look does not end leases of interfaces that were changed since,
+    /// or that are `busy`.
     pub fn looked_at(
         &mut self,
         netns: NetnsKey,
@@ -347,8 +348,8 @@ impl Ledger {
         self.take(gone)
     }
 
-    /// A namespace is there, and these ways lead to it. Leases that were taken when another one was seen
-    /// first are found again. Returns those of interfaces that have one already.
+    /// Handles a namespace and its references. Leases that were made under another first reference belong to it again.
+    /// Returns the leases of interfaces that already have one.
     pub fn met(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
         let netns_refs: Vec<_> = netns_refs.iter().map(NetnsRef::key).collect();
         let is_its = |(key, entry): (&LeaseKey, &Entry)| {
@@ -361,7 +362,7 @@ impl Ledger {
         self.gather(netns, strays)
     }
 
-    /// Lets strays be leases of this namespace. Returns those of interfaces that have one already.
+    /// Moves leases of missing namespaces to this namespace. Returns the leases of interfaces that already have one.
     fn gather(&mut self, netns: NetnsKey, strays: Vec<LeaseKey>) -> Vec<Lease> {
         let mut surplus = Vec::new();
         for (key, ifindex) in strays {
@@ -374,7 +375,7 @@ impl Ledger {
         surplus
     }
 
-    /// Notes which ways lead to a namespace, and returns the leases of which something else is written.
+    /// Records the references to a namespace. Returns the leases whose files have other references.
     pub fn led_to_by(&mut self, netns: NetnsKey, netns_refs: &[NetnsRef]) -> Vec<Lease> {
         let leases = self
             .entries
@@ -385,18 +386,18 @@ impl Ledger {
             .collect()
     }
 
-    /// Returns whether leases of a namespace hold again only when its links are seen.
+    /// Returns whether leases of a namespace are in force only after its links are seen again.
     pub fn is_out_of_sight(&self, netns: NetnsKey) -> bool {
         let mut entries = self.entries.range(all_of(netns));
         entries.any(|(_, entry)| entry.missing.is_some())
     }
 
-    /// Returns whether there is no lease at all.
+    /// Returns whether there are no leases.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Notes that nothing leads to a namespace any more.
+    /// Records that the last reference to a namespace was removed.
     pub fn lost(&mut self, netns: NetnsKey, now: BootTime) {
         for (_, entry) in self.entries.range_mut(all_of(netns)) {
             entry.missing.get_or_insert(now);
@@ -404,7 +405,7 @@ impl Ledger {
         }
     }
 
-    /// Returns the leases of namespaces that do not come back.
+    /// Removes and returns the leases whose namespace was missing for too long.
     pub fn forget(&mut self, now: BootTime) -> Vec<Lease> {
         let is_gone = |entry: &Entry| {
             let missing = entry.missing;
@@ -415,7 +416,7 @@ impl Ledger {
         self.take(gone)
     }
 
-    /// Returns the interfaces that are to be restored now.
+    /// Returns the interfaces that must be restored now.
     pub fn due(&self, now: BootTime, busy: impl Fn(LeaseKey) -> bool) -> Vec<LeaseKey> {
         self.entries
             .iter()
@@ -424,13 +425,13 @@ impl Ledger {
             .collect()
     }
 
-    /// Returns whether an interface is to be restored now.
+    /// Returns whether an interface must be restored now.
     pub fn is_due(&self, key: LeaseKey, now: BootTime) -> bool {
         let due = self.entries.get(&key).and_then(Entry::due);
         due.is_some_and(|due| due <= now)
     }
 
-    /// Returns when something is due next, but for what is `busy`.
+    /// Returns the time of the next action, except for interfaces that are `busy`.
     pub fn due_at(&self, busy: impl Fn(LeaseKey) -> bool) -> Option<BootTime> {
         let at = |(key, entry): (&LeaseKey, &Entry)| match entry.missing {
             Some(since) => Some(since.plus(MISSING)),
@@ -439,7 +440,7 @@ impl Ledger {
         self.entries.iter().filter_map(at).min()
     }
 
-    /// A scenario has ended, and with it its leases; `None`: all have.
+    /// Ends the leases of a scenario. `None`: those of all scenarios.
     pub fn end_scenario(&mut self, ended: Option<&str>) {
         for entry in self.entries.values_mut() {
             if let Owner::Scenario { id } = &entry.lease.owner {
@@ -448,7 +449,7 @@ impl Ledger {
         }
     }
 
-    /// Returns which interfaces are under leases of scenarios that have not ended, and of which.
+    /// Returns the interfaces with a lease of a scenario that has not ended, and the ids of these scenarios.
     pub fn scenarios(&self) -> Vec<(LeaseKey, String)> {
         let of = |(key, entry): (&LeaseKey, &Entry)| match &entry.lease.owner {
             Owner::Scenario { id } if !entry.ended => Some((*key, id.clone())),

@@ -1,4 +1,4 @@
-//! The namespace of a lease, as it is written.
+//! The namespace of a lease, in the form of its file.
 
 use std::fmt;
 use std::io;
@@ -8,48 +8,48 @@ use serde::{Deserialize, Serialize};
 use crate::kernel::boot;
 use crate::kernel::netns::{MountedNamespaceId, NetnsFiles, NetnsKey, ProcessNetnsId};
 
-/// A namespace as the kernel tells it from all others of one boot.
+/// The kernel's identity of a namespace. It is unique within a boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub enum LeaseNetns {
-    /// The one that the daemon ran in. No mount keeps its inode's times, but it has a cookie.
+    /// The namespace of the daemon. No mount keeps the times of its inode, but it has a cookie.
     Own {
-        /// Of nsfs.
+        /// The device number of nsfs.
         device: u64,
-        /// Its inode.
+        /// The inode number.
         inode: u64,
-        /// The kernel's number for it, since Linux 5.14.
+        /// The cookie (Linux 5.14).
         cookie: Option<u64>,
     },
-    /// One that a name led to.
+    /// A namespace with a name.
     Mounted {
-        /// Of nsfs.
+        /// The device number of nsfs.
         device: u64,
-        /// Its inode.
+        /// The inode number.
         inode: u64,
-        /// When the entry came to be, in s …
+        /// The change time of the entry, in s …
         ctime_s: i64,
         /// … and ns.
         ctime_ns: i64,
-        /// The entry was a symbolic link.
+        /// Whether the entry was a symbolic link.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         link: bool,
     },
-    /// One that a process held.
+    /// A namespace that a process held.
     Held {
-        /// Of nsfs.
+        /// The device number of nsfs.
         device: u64,
-        /// Its inode.
+        /// The inode number.
         inode: u64,
-        /// The process.
+        /// The process id.
         pid: i32,
-        /// When it started, in clock ticks since boot.
+        /// The start time of the process, in clock ticks since boot.
         started: u64,
     },
 }
 
 impl LeaseNetns {
-    /// Returns the device and the inode number; `None` for the namespace of a daemon.
+    /// Returns the device and the inode number. `None`: the namespace of a daemon.
     pub const fn inode(self) -> Option<(u64, u64)> {
         match self {
             Self::Own { .. } => None,
@@ -59,7 +59,7 @@ impl LeaseNetns {
         }
     }
 
-    /// Returns the key of a namespace to which this led first; `None` for that of a daemon.
+    /// Returns the key of a namespace whose first reference this is. `None`: the namespace of a daemon.
     pub const fn key(self) -> Option<NetnsKey> {
         match self {
             Self::Own { .. } => None,
@@ -123,7 +123,7 @@ impl fmt::Display for LeaseNetns {
     }
 }
 
-/// Where the daemon is: this boot, this namespace.
+/// The boot and the namespace of the daemon.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home {
     pub(super) boot_id: String,
@@ -131,7 +131,7 @@ pub struct Home {
 }
 
 impl Home {
-    /// Asks the kernel.
+    /// Reads both from the kernel.
     ///
     /// # Errors
     /// `/proc` is not mounted.
@@ -146,7 +146,7 @@ impl Home {
         })
     }
 
-    /// Returns what is written of a namespace.
+    /// Returns the identity of a namespace for a lease file.
     pub fn netns(&self, key: NetnsKey) -> LeaseNetns {
         match key {
             NetnsKey::Host => self.own,
@@ -155,7 +155,8 @@ impl Home {
         }
     }
 
-    /// Returns the namespace of what was written; `None` when it was that of a daemon elsewhere.
+    /// Returns the key of a namespace in a lease file. `None`: it was the namespace of a daemon that ran in another
+    /// one.
     pub fn key(&self, netns: LeaseNetns) -> Option<NetnsKey> {
         match netns {
             LeaseNetns::Own { .. } => (netns == self.own).then_some(NetnsKey::Host),

@@ -1,4 +1,5 @@
-//! `tcgui-backend restore`: what the daemon would restore at its start, without the daemon or the bus.
+//! The command `tcgui-backend restore`: restores what the daemon would restore at its start, without the daemon and the
+//! bus.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,29 +18,29 @@ use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 use crate::tc::error::TcError;
 use crate::tc::perform::take_steps;
 
-/// What to restore.
+/// The options of the command.
 #[derive(Debug, Clone)]
 pub struct Wanted {
     /// The state directory.
     pub state: PathBuf,
     /// The directory of named namespaces.
     pub netns: PathBuf,
-    /// Every lease, not only those that have ended.
+    /// Whether to restore every lease, also one that has not ended.
     pub all: bool,
 }
 
-/// Why nothing could be restored.
+/// The reasons why no lease could be restored.
 #[derive(Debug, thiserror::Error)]
 pub enum ByHandError {
-    /// `/proc` is not to be had.
+    /// `/proc` is not available.
     #[error("cannot look at the kernel's network namespaces")]
     OwnNamespace(#[source] io::Error),
-    /// There are no leases to be had.
+    /// The leases cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
 }
 
-/// Why one lease was not restored.
+/// The reasons why one lease was not restored.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum LeaseError {
     #[error("cannot open or enter its namespace")]
@@ -52,18 +53,18 @@ pub(super) enum LeaseError {
     Journal(#[from] JournalError),
 }
 
-/// What became of one lease.
+/// The result for one lease.
 #[derive(Debug)]
 pub enum Fate {
-    /// It ended.
+    /// The lease has ended.
     Ended(Restored),
-    /// The scenario that it was for ended, and what that interrupted goes on.
+    /// The lease of a scenario has ended, and the terms that it had suspended apply again.
     GoesOn,
-    /// The interface is gone, and the lease with it.
+    /// The interface does not exist, so the lease was removed.
     NoInterface,
-    /// Its namespace is not to be seen; the lease holds.
+    /// The namespace was not found. The lease stays.
     NotSeen,
-    /// It has not ended yet.
+    /// The lease has not ended yet.
     Holds,
 }
 
@@ -81,10 +82,10 @@ impl fmt::Display for Fate {
     }
 }
 
-/// Ends leases, and tells of each.
+/// Ends leases, and reports the result for each.
 ///
 /// # Errors
-/// [`ByHandError`]; what is wrong with one lease is told, and the others are restored all the same.
+/// [`ByHandError`]. A failure of one lease is reported, and the other leases are still restored.
 pub fn restore(
     wanted: &Wanted,
     mut tell: impl FnMut(&str, Result<Fate, BoxError>),
@@ -132,10 +133,10 @@ pub fn restore(
     Ok(())
 }
 
-/// Returns which namespaces have names, and one of them.
+/// Returns the namespaces that have names, each with one name.
 fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, PathBuf> {
     let listed = NetnsDirectory::open(directory).and_then(|mut directory| directory.names());
-    // Without a directory there are no named namespaces.
+    // If the directory does not exist, there are no named namespaces.
     let paths = listed.unwrap_or_default().into_iter();
     paths
         .map(|name| directory.join(name))
@@ -146,7 +147,7 @@ fn names(files: &NetnsFiles, directory: &Path) -> HashMap<MountedNamespaceId, Pa
         .collect()
 }
 
-/// Returns what leads to the namespace of a lease.
+/// Returns the current references to the namespace of a lease.
 fn netns_refs(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
@@ -158,8 +159,8 @@ fn netns_refs(
     known.collect()
 }
 
-/// Returns the names of namespaces that have the inode number of the namespace of a lease, if that has a cookie by
-/// which the right one is recognised.
+/// Returns the names of namespaces with the same inode number as that of the lease. Empty if the lease has no cookie,
+/// because only the cookie identifies the right one.
 fn other_names(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
@@ -178,7 +179,7 @@ fn other_names(
     netns_refs.filter(|_| lease.cookie.is_some()).collect()
 }
 
-/// Returns a way that a lease names, if it still leads there.
+/// Returns a reference in a lease, if it still leads to the namespace.
 fn netns_ref(
     files: &NetnsFiles,
     names: &HashMap<MountedNamespaceId, PathBuf>,
@@ -197,7 +198,7 @@ fn netns_ref(
     }
 }
 
-/// Returns what people may call the namespace.
+/// Returns a name of the namespace for messages.
 fn place(netns_refs: &[NetnsRef], lease: &Lease) -> String {
     let name = netns_refs.iter().find_map(|netns_ref| match netns_ref {
         NetnsRef::Name { path, .. } => path.file_name(),
@@ -209,7 +210,8 @@ fn place(netns_refs: &[NetnsRef], lease: &Lease) -> String {
     }
 }
 
-/// Ends a lease in the first of these namespaces that is its own. If one cannot be entered, the next one is tried.
+/// Ends a lease in the first of these namespaces that is its own. If a namespace cannot be entered, the next one is
+/// tried.
 pub(super) fn end_inside(
     files: &NetnsFiles,
     netns_refs: &[NetnsRef],
@@ -227,7 +229,7 @@ pub(super) fn end_inside(
     failed.map_or(Ok(Fate::NotSeen), Err)
 }
 
-/// Ends a lease in a namespace, unless the cookie shows that it is another one.
+/// Ends a lease in a namespace, unless the cookie shows that it is another namespace.
 fn end_in(
     files: &NetnsFiles,
     netns_ref: &NetnsRef,
@@ -247,7 +249,7 @@ fn end_in(
     ended.map_err(|err| LeaseError::Enter(err.into()))?
 }
 
-/// Ends a lease over a socket in its namespace; another one may go on.
+/// Ends a lease over a socket in its namespace. Suspended terms may apply again.
 fn end(
     socket: &mut RequestSocket,
     journal: &Journal,

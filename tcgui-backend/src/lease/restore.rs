@@ -1,4 +1,4 @@
-//! What is to be done when a lease ends. Pure.
+//! Decides the restoration at the end of a lease. Pure.
 
 use std::fmt;
 
@@ -9,19 +9,19 @@ use crate::tc::handle;
 use crate::tc::observed::{Observed, Root};
 use crate::tc::plan::{ForeignQdiscs, Plan, is_same, plan, steps};
 
-/// What became of an interface whose lease ended.
+/// The result of the end of a lease for its interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Restored {
     /// The earlier configuration is restored, except for the parts that cannot be.
     Back {
-        /// As `tc` names it.
+        /// These parts, as `tc` shows them.
         lost: Vec<String>,
     },
-    /// It was there already.
+    /// The earlier configuration was already in force.
     Already,
-    /// Somebody else has changed it since.
+    /// Another program has changed the root since, so it was left unchanged.
     Left {
-        /// What is there.
+        /// The current root.
         found: String,
     },
 }
@@ -41,9 +41,9 @@ impl fmt::Display for Restored {
     }
 }
 
-/// Decides how what was there before a lease comes back where `observed` is now.
+/// Returns the result and the requests that replace `observed` by the state before the lease.
 ///
-/// `link` says whether the link is the one of the lease.
+/// `link` is the comparison of the link with that of the lease.
 pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored, Vec<RootChange>) {
     if is_back(lease, observed) {
         return (Restored::Already, Vec::new());
@@ -62,10 +62,10 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
     let before = lease.before.netem;
     let netem = before.map(|(_, netem)| netem);
     let netns_ref = match before {
-        // A netem of somebody else gets its handle back, too.
+        // A netem of another program also gets its handle back.
         Some((handle, _)) if handle::tables(handle).is_none() => match observed.root {
             Root::Absent | Root::Default { .. } => Ok(Plan::Add { handle }),
-            // It is still there, on the way to being replaced.
+            // The netem is still there: its replacement had only begun.
             Root::ForeignNetem { .. } => Ok(Plan::Change { handle }),
             _ if observed.children.is_empty() => Ok(Plan::Replace { handle }),
             _ => plan(None, observed, ForeignQdiscs::Keep),
@@ -82,8 +82,8 @@ pub fn decide(lease: &Lease, observed: &Observed, link: LinkMatch) -> (Restored,
     }
 }
 
-/// Returns whether a change goes on with the lease of a link that compares like this and has this root. If it may be
-/// another link, only a netem of the daemon shows that it is not.
+/// Returns whether a change continues the lease of a link with this comparison and this root. If it may be another
+/// link, only a netem of the daemon shows that it is the same one.
 pub fn is_on(link: LinkMatch, root: &Root) -> bool {
     match link {
         LinkMatch::Same => true,
@@ -92,22 +92,22 @@ pub fn is_on(link: LinkMatch, root: &Root) -> bool {
     }
 }
 
-/// Returns whether what is there is explained by a lease, or somebody else made it.
+/// Returns whether a lease explains the current root. Otherwise another program has changed it.
 pub fn knows(lease: &Lease, observed: &Observed) -> bool {
     is_back(lease, observed) || is_ours(lease, observed)
 }
 
-/// Returns whether what is there is what was there before.
+/// Returns whether the current root is the one before the lease.
 fn is_back(lease: &Lease, observed: &Observed) -> bool {
     match (&observed.root, &lease.before.netem) {
-        // Where something else was lost, the default is all that can come back.
+        // If a qdisc was lost, only the default can be restored.
         (Root::Absent | Root::Default { .. }, None) => true,
-        // It was not lost after all.
+        // The qdisc was not lost: it is still there.
         (Root::Foreign(name), None) => lease.before.lost.contains(&name.to_string()),
         (Root::ForeignNetem { handle, netem }, Some((known, before))) => {
             handle == known && is_same(before, netem)
         }
-        // Ours may have come back with another one of our handles, by which tables it holds.
+        // A netem of the daemon may be restored with another handle of the daemon, depending on its tables.
         (Root::Own { netem, .. }, Some((known, before))) => {
             handle::tables(*known).is_some() && is_same(before, netem)
         }
@@ -115,7 +115,7 @@ fn is_back(lease: &Lease, observed: &Observed) -> bool {
     }
 }
 
-/// Returns whether what is there is what was set under the lease, or a step on the way to or from it.
+/// Returns whether the current root was set under the lease, or is a step on the way to or from that.
 fn is_ours(lease: &Lease, observed: &Observed) -> bool {
     let before = lease.before.netem.map(|(_, netem)| netem);
     let on_the_way = |known: &Netem, netem: &Netem| {
@@ -126,7 +126,7 @@ fn is_ours(lease: &Lease, observed: &Observed) -> bool {
             let known = lease.set.iter().flatten();
             known.chain(&before).any(|known| on_the_way(known, netem))
         }
-        // What was there before loses its duplication before it is replaced.
+        // The earlier netem stops duplicating before it is replaced.
         Root::ForeignNetem { handle, netem } => {
             lease.before.netem.is_some_and(|(known, before)| {
                 known == *handle && before.duplicates() && is_same(&single(before), netem)

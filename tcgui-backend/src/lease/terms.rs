@@ -1,4 +1,4 @@
-//! On which condition a change is made: what a request says about its end.
+//! The terms of a change: when it ends, as the request states it.
 
 use std::time::Duration;
 
@@ -10,17 +10,17 @@ use crate::tc::desired::{TcInputError, Unit};
 
 /// The longest time to live: 30 days.
 pub const LONGEST_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
-/// The longest time that may pass until a confirmation: a day.
+/// The longest time until a confirmation: one day.
 const LONGEST_CONFIRMATION: Duration = Duration::from_secs(24 * 3600);
 
-/// What ends a change.
+/// The events that end a change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Terms {
-    /// The time since it was made.
+    /// The lifetime.
     pub ttl: Option<Duration>,
-    /// The same, unless it is confirmed.
+    /// The time within which the change must be confirmed.
     pub confirm_within: Option<Duration>,
-    /// The end of a scenario.
+    /// The scenario with which the change ends.
     pub scenario: Option<String>,
     /// The client that asks for it.
     pub holder: LeaseHolder,
@@ -63,7 +63,7 @@ impl LeaseHolder {
             ));
         }
         if let Some(client) = &request.client
-            && !(client.len() <= LONGEST_CLIENT && !client.chars().any(char::is_control))
+            && (client.len() > LONGEST_CLIENT || client.chars().any(char::is_control))
         {
             return Err(format!(
                 "client must have at most {LONGEST_CLIENT} bytes and no control characters"
@@ -76,15 +76,15 @@ impl LeaseHolder {
     }
 }
 
-/// The terms with their times on the clock.
+/// The terms with absolute times.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Grant {
-    /// Whose the change is.
+    /// The origin of the change.
     pub owner: Owner,
-    /// When it ends.
+    /// The time at which the change ends.
     pub expires: Option<BootTime>,
-    /// When it ends unless it is confirmed.
+    /// The time at which the change ends unless it is confirmed.
     pub confirm_by: Option<BootTime>,
     /// The client that it is granted to.
     #[serde(default, skip_serializing_if = "LeaseHolder::is_unknown")]
@@ -92,11 +92,11 @@ pub struct Grant {
 }
 
 impl Terms {
-    /// Returns the terms of a client's request; `default_ttl` is for those that install something and say
-    /// nothing.
+    /// Returns the terms of a client's request. `default_ttl` applies to requests that install a netem and set no
+    /// lifetime.
     ///
     /// # Errors
-    /// A time is out of range, or comes with a confirmation, which has none.
+    /// A time is out of range, or the request is a confirmation, which has no times.
     pub fn of_request(
         request: &TcRequest,
         default_ttl: Option<Duration>,
@@ -135,12 +135,12 @@ impl Terms {
         }
     }
 
-    /// Returns whether nothing ends the change.
+    /// Returns whether no event ends the change.
     pub fn stay(&self) -> bool {
         self.ttl.is_none() && self.confirm_within.is_none() && self.scenario.is_none()
     }
 
-    /// Returns what is granted to a change that is made now; `None`: it stays.
+    /// Returns the grant for a change that is made now. `None`: the change has no end.
     pub fn grant(&self, now: BootTime) -> Option<Grant> {
         let owner = match (&self.scenario, self.confirm_within, self.ttl) {
             (Some(id), ..) => Owner::Scenario { id: id.clone() },

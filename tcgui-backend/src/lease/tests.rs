@@ -1,4 +1,4 @@
-//! Leases without a daemon: what is put back, which end when, what is on disk.
+//! Tests of leases without a daemon: restorations, ends, and files.
 
 mod crash;
 mod failed_change;
@@ -56,7 +56,7 @@ fn lease(ifindex: u32) -> Lease {
     }
 }
 
-/// What is done on the link of the lease.
+/// Returns the decision for the link of the lease.
 fn decide(lease: &Lease, observed: &Observed) -> (Restored, Vec<RootChange>) {
     super::restore::decide(lease, observed, LinkMatch::Same)
 }

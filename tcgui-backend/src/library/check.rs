@@ -36,14 +36,14 @@ pub enum CheckError {
     Document(#[from] DocumentError),
 }
 
-/// What came of the check of one file; displays as one line, and one more for each warning.
+/// The result of the check of one file. It is displayed as one line, and one further line for each warning.
 #[derive(Debug)]
 pub struct Verdict {
     /// The file as given.
     pub path: PathBuf,
     /// The result.
     pub finding: Finding,
-    /// What is doubtful about it.
+    /// The warnings about the file.
     pub warnings: Vec<DocumentError>,
 }
 

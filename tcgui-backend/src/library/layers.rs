@@ -283,7 +283,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Notes warnings for the log; beyond a number they are dropped.
+    /// Stores warnings for the log, at most [`MAX_ERRORS`]. Further ones are dropped.
     fn warn(&mut self, path: &Path, warnings: &[DocumentError]) {
         let room = MAX_ERRORS.saturating_sub(self.warnings.len());
         let texts = warnings.iter().take(room).map(ToString::to_string);

@@ -1,4 +1,4 @@
-//! The features of a preset or of a step: what is there, and above zero, is on.
+//! The features of a preset or of a step. A feature is on if it is present and its number is above zero.
 
 mod numbers;
 
@@ -15,7 +15,7 @@ use crate::document::JsonPath;
 use crate::tc::desired::share_of_model;
 use numbers::{FileKbps, RateText};
 
-/// The keys of `tc_config`; those after `rate_limit` are of this version.
+/// The keys of `tc_config`. Released backends do not know the keys after `rate_limit`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Features {
@@ -59,7 +59,7 @@ pub(super) struct Reorder {
     gap: Option<u32>,
 }
 
-/// The text wins when both are given.
+/// The keys of `rate_limit`. `rate` takes precedence over `rate_kbps`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RateLimit {
@@ -67,7 +67,7 @@ pub(super) struct RateLimit {
     rate_kbps: Option<FileKbps>,
 }
 
-/// As [`LossModel`], which takes keys that it does not know.
+/// The same as [`LossModel`], but refuses unknown keys.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) enum LossModelKeys {
@@ -95,7 +95,7 @@ fn always() -> f64 {
     100.0
 }
 
-/// As [`RateOverhead`], which takes keys that it does not know.
+/// The same as [`RateOverhead`], but refuses unknown keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct RateOverheadKeys {
@@ -104,7 +104,7 @@ pub(super) struct RateOverheadKeys {
     cell: i32,
 }
 
-/// As [`SlotConfig`], which takes keys that it does not know.
+/// The same as [`SlotConfig`], but refuses unknown keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct SlotKeys {
@@ -117,7 +117,7 @@ pub(super) struct SlotKeys {
     bytes: Option<u32>,
 }
 
-/// As [`QueueConfig`], which takes keys that it does not know.
+/// The same as [`QueueConfig`], but refuses unknown keys.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct QueueKeys {
@@ -126,9 +126,10 @@ pub(super) struct QueueKeys {
 }
 
 impl Features {
-    /// Returns the configuration in which exactly the given features are on, and what is doubtful about it.
+    /// Returns the configuration in which exactly the given features are on, and a warning if a unit is ambiguous.
     ///
-    /// Beside a loss model, the random loss is the share that the model loses: frontends that do not know models use that.
+    /// With a loss model and without random loss, `loss` becomes the share that the model loses. Frontends that do not
+    /// know models use it.
     pub(crate) fn into_config(self) -> Result<(TcNetemConfig, Option<Flaw>), Flaw> {
         let rate = self.rate_limit.map(rate_limit).transpose()?;
         let (rate_limit, rate_limit_bps, doubt) = rate.unwrap_or_default();
@@ -201,7 +202,8 @@ fn reorder(keys: Reorder) -> ReorderConfig {
     }
 }
 
-/// The limit in kbit/s, the exact rate if that is no whole number of kbit/s, and what is doubtful.
+/// The limit in kbit/s, the exact rate in bit/s if it is not a whole number of kbit/s, and a warning if the unit is
+/// ambiguous.
 type Rate = (RateLimitConfig, Option<u64>, Option<Flaw>);
 
 fn rate_limit(keys: RateLimit) -> Result<Rate, Flaw> {

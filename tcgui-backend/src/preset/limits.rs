@@ -17,7 +17,7 @@ pub(crate) const MAX_NAME: usize = 256;
 /// The longest description of a preset or a scenario, in bytes.
 pub(crate) const MAX_DESCRIPTION: usize = 4096;
 
-/// What is wrong with a preset or a scenario, and with what of it.
+/// An error in a preset or a scenario, and its place.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{place}: {problem}")]
 pub(crate) struct Flaw {
@@ -33,7 +33,7 @@ impl Flaw {
         }
     }
 
-    /// Says where the thing is that has the flaw.
+    /// Prefixes the place with that of the enclosing object.
     pub(crate) fn within(self, outer: JsonPath) -> Self {
         Self {
             place: outer.join(self.place),
@@ -42,7 +42,7 @@ impl Flaw {
     }
 }
 
-/// What is wrong with a value.
+/// The kind of an error or of a warning about a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum Problem {
     #[error("is empty")]
@@ -75,7 +75,7 @@ pub(crate) enum Problem {
     TooLongRun { days: u64 },
 }
 
-/// Checks an id: a name, never a path, a pattern or a key expression.
+/// Checks an id. It must not be usable as a path, a pattern or a key expression.
 pub(crate) fn check_id(id: &str) -> Result<(), Flaw> {
     let wrong = |problem| Err(Flaw::new("id", problem));
     check_text("id", id, 1..=MAX_ID)?;
@@ -108,12 +108,13 @@ pub(crate) fn check_text(
     Ok(())
 }
 
-/// Checks that a configuration is one that could be applied.
+/// Checks that a configuration can be applied.
 pub(crate) fn check_config(config: &TcNetemConfig) -> Result<(), Flaw> {
     notes(config).map(drop)
 }
 
-/// Checks that a configuration is one that could be applied, and returns what the kernel does otherwise than it says.
+/// Checks that a configuration can be applied. Returns warnings where the kernel behaves differently than the numbers
+/// suggest.
 pub(crate) fn notes(config: &TcNetemConfig) -> Result<Vec<Flaw>, Flaw> {
     let desired = Desired::from_config(config, ANY_LINK);
     let desired = desired.map_err(|err| Flaw::new(err.field(), Problem::Netem(err)))?;

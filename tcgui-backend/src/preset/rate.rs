@@ -1,7 +1,7 @@
-//! A rate as people write it in files: `10mbit` is 10 000 kbit/s. The units are those of `man 8 tc`, section PARAMETERS,
-//! but for two differences that files of released backends need: prefixes may stand alone (`10m`), and `bps` means bits.
+//! Rates in files: `10mbit` is 10 000 kbit/s. The units are those of `man 8 tc`, section PARAMETERS, with two
+//! differences for files of released backends: a prefix may stand alone (`10m`), and `bps` means bits.
 
-/// The units, each in bits per second; upper and lower case are the same.
+/// The units, each in bits per second. Upper and lower case are equivalent.
 const UNITS: [(&str, f64); 14] = [
     ("", 1.0),
     ("bit", 1.0),
@@ -18,58 +18,58 @@ const UNITS: [(&str, f64); 14] = [
     ("gibit", 1_073_741_824.0),
     ("tibit", 1_099_511_627_776.0),
 ];
-/// What the wire can carry, in bit/s.
+/// The largest rate that the wire can hold, in bit/s.
 const MOST: f64 = 4_294_967_295_000.0;
 
-/// Why a text is no rate.
+/// The reasons why a text is not a rate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RateError {
     /// It does not begin with a number.
     #[error("{text:?} is no rate; write for instance \"10mbit\" or \"512kbit\"")]
     NoNumber {
-        /// As given.
+        /// The text.
         text: String,
     },
-    /// What follows the number.
+    /// The text after the number is not a unit.
     #[error("{unit:?} is no unit of a rate; use bit, kbit, mbit, gbit or tbit (or kibit, mibit …)")]
     Unit {
-        /// As given.
+        /// The text after the number.
         unit: String,
     },
-    /// A capital B, which means bytes to many.
+    /// A unit with a capital B, which often means bytes.
     #[error(
         "the B of {unit:?} may mean bits or bytes: write {bits}bit for bits, or eight times as many for bytes"
     )]
     BitsOrBytes {
-        /// As given.
+        /// The unit.
         unit: String,
         /// The prefix of the unit.
         bits: String,
     },
-    /// The kernel counts in whole bytes.
+    /// The rate is too low: the smallest rate of the kernel is 1 byte per second.
     #[error("{text:?} is less than 8 bit/s")]
     TooSlow {
-        /// As given.
+        /// The text.
         text: String,
     },
-    /// The protocol has 32 bits for the kbit/s.
+    /// The rate is too high: the protocol has 32 bits for a rate in kbit/s.
     #[error("{text:?} is more than {max} kbit/s", max = u32::MAX)]
     TooFast {
-        /// As given.
+        /// The text.
         text: String,
     },
 }
 
-/// A rate that was read.
+/// A parsed rate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TextRate {
-    /// Bits per second; 0 is no limit.
+    /// The rate in bits per second. 0: no limit.
     pub(crate) bps: u64,
-    /// The unit is one with `bps`, which `tc` takes for bytes per second.
+    /// Set if the unit ends in `bps`, which means bytes per second to `tc`.
     pub(crate) is_ambiguous: Option<AmbiguousUnit>,
 }
 
-/// A unit that means bits in files of released backends, and bytes to `tc`.
+/// A unit that means bits in files of released backends, but bytes to `tc`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{unit:?} is read as bits per second, but means bytes per second to tc(8): write {plain:?}"
@@ -80,7 +80,7 @@ pub(crate) struct AmbiguousUnit {
     pub(crate) plain: String,
 }
 
-/// Reads a rate.
+/// Parses a rate.
 pub(crate) fn parse(text: &str) -> Result<TextRate, RateError> {
     let given = || crate::document::shortened(text.to_owned());
     let trimmed = text.trim();
@@ -93,7 +93,7 @@ pub(crate) fn parse(text: &str) -> Result<TextRate, RateError> {
     };
     let given_unit = unit.trim_start();
     let lower = given_unit.to_ascii_lowercase();
-    // "kibps" is read as released backends read it.
+    // Released backends accept "kibps", too.
     let prefix = lower.strip_suffix("bps");
     let plain = prefix.map(|prefix| format!("{prefix}bit"));
     let wanted = plain.as_ref().unwrap_or(&lower);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn rates_mean_what_they_say() {
+    fn rates_are_read_with_their_units() {
         let cases = [
             ("10mbit", 10_000_000),
             ("10 Mbit", 10_000_000),
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_rate_is_explained() {
+    fn an_invalid_rate_is_explained() {
         let cases = [
             ("", "no rate"),
             ("fast", "no rate"),
@@ -212,12 +212,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_does_harm(text in ".{0,40}") {
+        fn no_text_causes_a_panic(text in ".{0,40}") {
             bps(&text).ok();
         }
 
         #[test]
-        fn what_is_written_is_read(rate in 1..=u32::MAX) {
+        fn every_rate_is_read_back(rate in 1..=u32::MAX) {
             prop_assert_eq!(bps(&format!("{rate}kbit")), Ok(u64::from(rate) * 1000));
         }
     }

@@ -1,4 +1,4 @@
-//! Preset files: what they mean and how mistakes are told.
+//! Tests of preset files: their meaning, and the errors and warnings about them.
 
 use tcgui_shared::netem::LossModel;
 
@@ -8,7 +8,7 @@ fn refusal(text: &str) -> String {
     super::read(text.as_bytes()).unwrap_err().to_string()
 }
 
-/// Reads a preset of which nothing is doubtful.
+/// Reads a preset that must have no warnings.
 fn read(bytes: &[u8]) -> Result<CustomPreset, DocumentError> {
     let read = super::read(bytes)?;
     assert_eq!(read.warnings, []);
@@ -16,7 +16,7 @@ fn read(bytes: &[u8]) -> Result<CustomPreset, DocumentError> {
 }
 
 #[test]
-fn what_is_there_is_on() {
+fn a_feature_in_the_file_is_enabled() {
     let preset = read(
         br"{
             // A line to the moon.
@@ -49,7 +49,7 @@ fn what_is_there_is_on() {
 }
 
 #[test]
-fn mistakes_are_told_with_their_place() {
+fn errors_have_line_and_column() {
     let of = |members: &str| refusal(&format!("{{\n id: 'x', name: 'x',\n {members}\n}}"));
     let cases = [
         ("los: {}", "line 3, column 2: los: unknown field `los`"),
@@ -140,7 +140,7 @@ fn a_rate_may_have_a_fraction() {
 }
 
 #[test]
-fn what_may_mean_something_else_is_warned_of() {
+fn ambiguous_values_cause_warnings() {
     let text = "{ id: 'x', name: 'x',\n loss: { percentage: 2, correlation: 25 },\n rate_limit: { rate: '1mbps' } }";
     let read = super::read(text.as_bytes()).unwrap();
     assert_eq!(read.value.config.rate_limit.rate_kbps, 1000);
@@ -158,7 +158,7 @@ fn what_may_mean_something_else_is_warned_of() {
 }
 
 #[test]
-fn ids_are_names() {
+fn only_valid_ids_are_accepted() {
     let of = |id: &str| read(format!("{{ id: \"{id}\", name: 'x' }}").as_bytes());
     for id in ["a", "ABC_1-2.3", "größer", "a b", &"x".repeat(128)] {
         assert_eq!(of(id).unwrap().id, id);
@@ -177,7 +177,7 @@ fn ids_are_names() {
 }
 
 #[test]
-fn short_names_are_for_scenarios() {
+fn short_names_work_in_scenarios_only() {
     let preset = |id: &str, percentage: f64| CustomPreset {
         id: id.to_owned(),
         name: id.to_owned(),

@@ -1,4 +1,4 @@
-//! Scenario files: what they mean and how mistakes are told.
+//! Tests of scenario files: their meaning, and the errors about them.
 
 use std::fmt::Write;
 
@@ -56,7 +56,7 @@ fn a_preset_wins_over_features_and_has_short_names() {
 }
 
 #[test]
-fn mistakes_are_told_with_their_place() {
+fn errors_have_line_and_column() {
     let first = "{ duration: '1s', description: '' },\n";
     let cases = [
         (

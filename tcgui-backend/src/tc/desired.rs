@@ -1,4 +1,5 @@
-//! From a request to the netem that it asks for: validation, the rules of the protocol, the queue.
+//! Converts a request to a netem: checks its values, applies the rules of the protocol, and calculates the length of
+//! the queue.
 
 mod fields;
 mod limit;
@@ -20,7 +21,7 @@ use limit::QueueLength;
 pub use fields::{TcInputError, Unit};
 pub use limit::{LinkFacts, fitted};
 
-/// Some link, where only the features of a configuration matter.
+/// A link for checks of a configuration that do not depend on the link.
 pub const ANY_LINK: LinkFacts = LinkFacts {
     mtu: 1500,
     speed: None,
@@ -31,34 +32,35 @@ pub const ANY_LINK: LinkFacts = LinkFacts {
 const MAX_QUEUE_MS: f64 = 60_000.0;
 /// The largest delay, in ms.
 const MAX_DELAY_MS: f64 = 10_000.0;
-/// The largest jitter that is accepted, in ms; the kernel can do less, see [`MAX_JITTER_NS`].
+/// The largest jitter that is accepted, in ms. The kernel's maximum is smaller: see [`MAX_JITTER_NS`].
 const MAX_JITTER_MS: f64 = 5_000.0;
-/// The released frontends offer up to 10; further apart there is hardly any reordering left.
+/// The largest gap. Released frontends offer up to 10. A much larger gap reorders hardly any packets.
 const MAX_GAP: u32 = 1_000_000;
-/// What reordering gets when there is no delay that packets could overtake.
+/// The delay that is added to reordering without a delay. Otherwise packets have nothing to overtake.
 const ADDED_DELAY_NS: u64 = 1_000_000;
-/// How far the random loss beside a loss model may be from what the model loses, in percentage points.
+/// The largest difference between the random loss beside a loss model and the share that the model loses, in percentage
+/// points.
 const LOSS_TOLERANCE: f64 = 0.01;
-/// The rate is in kbit/s of 1000 bit, the kernel's in bytes per second.
+/// The wire has the rate in kbit/s of 1000 bit, the kernel in bytes per second.
 const BYTES_PER_S: u64 = 125;
 
-/// What is to be at the root of a link.
+/// The desired root of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Desired {
-    /// The netem; `None` is the kernel's default qdisc.
+    /// The netem. `None`: the kernel's default qdisc.
     pub netem: Option<Netem>,
-    /// Where it differs from the words of the request.
+    /// The differences between the netem and the request.
     pub notes: Vec<Note>,
 }
 
 impl Desired {
-    /// Returns what an operation asks for, on a link with these properties.
+    /// Returns the netem that an operation requests on a link with these properties.
     ///
-    /// A configuration in which nothing is above zero asks for no netem. A structured one that has a `limit` asks for a
-    /// netem that only queues.
+    /// If no number of a configuration is above zero, the result has no netem. There is one exception: a structured
+    /// configuration with a `limit` requests a netem that only queues.
     ///
     /// # Errors
-    /// A value is no number or out of range.
+    /// A value is not a number or is out of range, or two fields contradict each other.
     pub fn from_operation(operation: &TcOperation, link: LinkFacts) -> Result<Self, TcInputError> {
         match operation {
             TcOperation::Apply(flat) => Self::from_flat(flat, link),
@@ -73,27 +75,27 @@ impl Desired {
         }
     }
 
-    /// Returns what a structured configuration asks for.
+    /// Returns the netem that a structured configuration requests.
     ///
     /// # Errors
-    /// As [`Self::from_operation`].
+    /// See [`Self::from_operation`].
     pub fn from_config(config: &TcNetemConfig, link: LinkFacts) -> Result<Self, TcInputError> {
         let built = Builder::new(&STRUCTURED).build(config, link)?;
         let queues = config.extensions.limit.is_some();
         Ok(built.if_any(|netem| netem.impairs() || queues))
     }
 
-    /// Returns what a flat configuration asks for.
+    /// Returns the netem that a flat configuration requests.
     ///
     /// # Errors
-    /// As [`Self::from_operation`].
+    /// See [`Self::from_operation`].
     pub fn from_flat(flat: &FlatNetem, link: LinkFacts) -> Result<Self, TcInputError> {
         let config = structured(flat);
         let built = Builder::new(&FLAT).build(&config, link)?;
         Ok(built.if_any(Netem::impairs))
     }
 
-    /// Drops a netem that is not wanted, and what was to be said of it.
+    /// Removes the netem if it is not wanted. The notes stay.
     fn if_any(self, is_wanted: impl Fn(&Netem) -> bool) -> Self {
         Self {
             netem: self.netem.filter(is_wanted),
@@ -102,7 +104,7 @@ impl Desired {
     }
 }
 
-/// Returns whether an operation asks for a rate limit.
+/// Returns whether an operation requests a rate limit.
 pub fn has_rate(operation: &TcOperation) -> bool {
     match operation {
         TcOperation::Apply(flat) => structured(flat).rate_limit.enabled,
@@ -111,7 +113,7 @@ pub fn has_rate(operation: &TcOperation) -> bool {
     }
 }
 
-/// Gives a flat configuration its switches: on is what is above zero.
+/// Converts a flat configuration to the structured form. A feature is switched on if its number is above zero.
 pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     let percentage = |percentage: Option<f64>, correlation: Option<f64>| PercentageConfig {
         enabled: percentage.is_some_and(|percentage| percentage > 0.0),
@@ -147,8 +149,8 @@ pub fn structured(flat: &FlatNetem) -> TcNetemConfig {
     }
 }
 
-/// Fills a netem feature by feature. A feature is on if it is switched on and its number is above zero. Values of features
-/// that are off are checked too, except the gap: released frontends may send any value for it.
+/// Fills a netem feature by feature. A feature is on if it is switched on and its number is above zero. Values of
+/// features that are off are also checked, except the gap: released frontends may send any value for it.
 struct Builder {
     fields: &'static Fields,
     netem: Netem,
@@ -267,8 +269,9 @@ impl Builder {
         Ok(())
     }
 
-    /// Moves the rate to a bottleneck below the netem. There, packets wait and are dropped, and a change of the rate applies
-    /// to waiting packets. Only cells cannot be counted there.
+    /// Moves the rate to a bottleneck below the netem. Packets then wait in the bottleneck and are dropped there, and a
+    /// change of the rate also applies to waiting packets. A bottleneck cannot count cells, so a rate with an overhead
+    /// stays in the netem.
     fn bottleneck(
         &mut self,
         link: LinkFacts,
@@ -292,7 +295,7 @@ impl Builder {
             return Ok(());
         }
         self.netem.bottleneck = Some(bottleneck);
-        // As with a rate of netem, jitter alone does not reorder.
+        // Jitter alone must not reorder packets. The same is true for a rate of netem itself.
         let keeps_order = self.netem.jitter_ns > 0 && !self.netem.reorders();
         self.netem.rate = if keeps_order {
             Rate::ORDER
@@ -302,7 +305,7 @@ impl Builder {
         Ok(())
     }
 
-    /// Takes those that belong to no released feature.
+    /// Sets the features that released frontends do not know.
     fn extensions(
         &mut self,
         extensions: &NetemExtensions,
@@ -339,7 +342,7 @@ impl Builder {
         let delay_ns = time("slot.delay_ms", slot.delay_ms)?;
         let jitter_ms = slot.jitter_ms.unwrap_or_default();
         let jitter_ns = nanoseconds("slot.jitter_ms", jitter_ms, MAX_JITTER_MS)?;
-        // The kernel counts both in a signed number.
+        // The kernel has both counts as signed numbers.
         let count = |field, count: Option<u32>| match count {
             Some(count) => integer(field, count, 1, i32::MAX.into()),
             None => Ok(0),
@@ -397,14 +400,15 @@ impl Builder {
     }
 }
 
-/// Returns the share of packets in percent that a loss model loses; `None` if its probabilities are none, or contradict each
-/// other.
+/// Returns the share of packets that a loss model loses, in percent. `None`: its probabilities are out of range or
+/// contradict each other.
 pub fn share_of_model(model: &LossModel) -> Option<f64> {
     let share = loss_model(model).ok()?.share()?;
     Some(share.percent())
 }
 
-/// Returns whether a random loss is what a model loses: frontends that do not know models are told so, and send it back.
+/// Returns whether the random loss is the share that the model loses. Frontends that do not know models get this share
+/// as `loss`, and send it back.
 fn is_share_of(loss: Probability, model: Loss) -> bool {
     let difference = |share: Probability| (share.percent() - loss.percent()).abs();
     model
@@ -412,7 +416,7 @@ fn is_share_of(loss: Probability, model: Loss) -> bool {
         .is_some_and(|share| difference(share) <= LOSS_TOLERANCE)
 }
 
-/// Returns what hits a share of the packets, nothing while it is off.
+/// Returns the probability and correlation of a feature, or zeros if the feature is off.
 fn random(
     field: &'static str,
     correlation: &'static str,
@@ -458,8 +462,8 @@ fn loss_model(model: &LossModel) -> Result<Loss, TcInputError> {
     })
 }
 
-/// The kernel adds to the length of a packet without looking whether it becomes negative
-/// (`packet_time_ns`), so no more is taken off than the shortest packet has: 20 bytes of IP header.
+/// Checks the overhead. The kernel adds it to the length of a packet and does not check whether the result is negative
+/// (`packet_time_ns`). So at most 20 bytes are subtracted: the length of the shortest packet, an IP header.
 fn rate_overhead(overhead: RateOverhead) -> Result<Rate, TcInputError> {
     const SHORTEST: i64 = 20;
     const LONGEST: i64 = u16::MAX as i64;
@@ -476,7 +480,7 @@ fn rate_overhead(overhead: RateOverhead) -> Result<Rate, TcInputError> {
     })
 }
 
-/// The bytes win when both are given: a time may be rounded.
+/// `bytes` takes precedence over `ms`, because the published `ms` is rounded.
 fn queue_length(queue: QueueConfig) -> Result<QueueLength, TcInputError> {
     match (queue.bytes, queue.ms) {
         (Some(bytes), _) => at_least("queue.bytes", bytes, 1).map(QueueLength::Bytes),

@@ -1,4 +1,4 @@
-//! Why traffic control did not do what it was asked.
+//! Errors of traffic control.
 
 use tcgui_shared::error_kind::ErrorKind;
 
@@ -6,16 +6,16 @@ use super::plan::Refusal;
 use crate::error::kind_of;
 use crate::kernel::rtnetlink::RtnetlinkError;
 
-/// Why the root qdisc is not what it should be.
+/// The reasons why the root qdisc is not as requested.
 #[derive(Debug, thiserror::Error)]
 pub enum TcError {
-    /// What is there could not be read.
+    /// The qdiscs could not be read.
     #[error("cannot read the qdiscs of the namespace")]
     Observe(#[source] RtnetlinkError),
-    /// Whether there is such a link could not be read.
+    /// The link could not be read.
     #[error("cannot look for the interface")]
     FindLink(#[source] RtnetlinkError),
-    /// There is no such link in the namespace (any more).
+    /// The link does not exist, or no longer exists, in the namespace.
     #[error("the interface does not exist")]
     NoInterface,
     /// Another program configured the root qdisc.
@@ -28,24 +28,24 @@ pub enum TcError {
          Fedora and RHEL)"
     )]
     NoNetem(#[source] RtnetlinkError),
-    /// A netem could not be made.
+    /// The kernel refused to install a netem.
     #[error("cannot install netem")]
     Install(#[source] RtnetlinkError),
-    /// The netem could not be changed.
+    /// The kernel refused to change the netem.
     #[error("cannot change netem")]
     Change(#[source] RtnetlinkError),
-    /// The netem is in force, but the token bucket filter below it, which limits the rate, is not.
+    /// The netem is in force, but the bottleneck below it is not. So the rate is not limited as requested.
     #[error("cannot install the rate limit below netem (tbf)")]
     Bottleneck(#[source] RtnetlinkError),
-    /// The root could not be deleted.
+    /// The kernel refused to delete the root.
     #[error("cannot remove the root qdisc")]
     Remove(#[source] RtnetlinkError),
-    /// The root was another one each time.
+    /// At each attempt, another program had changed the root in the meantime.
     #[error(
         "another program changed the root qdisc {attempts} times meanwhile: stop that program, or try again"
     )]
     Raced {
-        /// How often it was tried.
+        /// The number of attempts.
         attempts: u32,
     },
     /// Another program installed a root qdisc between the last look and the replacement. The replacement has taken effect.
@@ -54,16 +54,16 @@ pub enum TcError {
          moment: configure it again after the impairment is removed"
     )]
     Destroyed(String),
-    /// The kernel says that it did it, but reports something else.
+    /// The kernel reported success, but the state that was read back differs.
     #[error("the kernel reports another {} than was set", .fields.join(", "))]
     NotTaken {
-        /// What differs.
+        /// The fields that differ.
         fields: Vec<&'static str>,
     },
 }
 
 impl TcError {
-    /// Returns the meaning of the error on the wire.
+    /// Returns the kind of the error on the wire.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NoInterface => ErrorKind::NotFound,

@@ -1,10 +1,12 @@
-//! The handles by which our own netems are known, also after a restart.
+//! The handles by which the daemon recognises its own qdiscs, also after a restart.
 //!
-//! The kernel chooses handles from 8000: on, and people choose small ones, so the majors from 7c60 to 7c7f are free in practice.
-//! The bottleneck below a netem of ours has the handle 7c80:, or 7c81: where that is in use.
+//! The kernel chooses handles from 8000: upwards, and people usually choose small numbers. So the handles 7c60: to
+//! 7c7f: are free in practice. The bottleneck below a netem of the daemon has the handle 7c80:, or 7c81: if that is in
+//! use.
 //!
-//! The kernel neither returns nor clears distribution tables. So the handle of a netem says which tables it has. A change of
-//! tables is a change of the handle, which the kernel does as one replacement, without a moment in between.
+//! The kernel neither reports nor clears distribution tables. So the handle of a netem encodes which tables it has. To
+//! change the tables, the daemon changes the handle. The kernel does this as one replacement, so the link is never
+//! without a netem.
 
 use crate::kernel::netem::{Distribution, Netem};
 
@@ -12,7 +14,7 @@ const FIRST_MAJOR: u32 = 0x7c60;
 const LAST_MAJOR: u32 = 0x7c7f;
 const FIRST_BOTTLENECK: u32 = 0x7c80;
 const LAST_BOTTLENECK: u32 = 0x7c81;
-/// For a link on which another qdisc has the handle that is wanted.
+/// Selects the second half of the handles, for a link on which another qdisc has the first choice.
 const ALTERNATE: u32 = 0x10;
 
 /// The distribution tables that a netem has.
@@ -33,8 +35,9 @@ impl Tables {
         }
     }
 
-    /// Returns whether a netem that has these tables can become `netem` by a change. A table that is not
-    /// used does not harm: without jitter the delay is not drawn, and without a slot its time neither.
+    /// Returns whether a netem with these tables can become `netem` by a change. A table that is not used has no
+    /// effect: without jitter the kernel does not use the delay table, and without a slot it does not use the slot
+    /// table.
     pub fn serve(self, netem: &Netem) -> bool {
         let wanted = Self::of(netem);
         (netem.jitter_ns == 0 || self.delay == wanted.delay)
@@ -42,7 +45,7 @@ impl Tables {
     }
 }
 
-/// Returns the handle for a netem with these tables that is not in use on its link.
+/// Returns a handle for a netem with these tables. It is not in use on the link.
 pub fn for_tables(tables: Tables, in_use: &[u32]) -> u32 {
     let major = FIRST_MAJOR | (code(tables.delay) << 2) | code(tables.slot);
     let handle = major << 16;
@@ -53,7 +56,7 @@ pub fn for_tables(tables: Tables, in_use: &[u32]) -> u32 {
     }
 }
 
-/// Returns the tables that a netem with this handle has; `None` when the handle is none of ours.
+/// Returns the tables that a netem with this handle has. `None`: it is not a handle of the daemon.
 pub fn tables(handle: u32) -> Option<Tables> {
     let major = handle >> 16;
     (FIRST_MAJOR..=LAST_MAJOR).contains(&major).then(|| Tables {
@@ -62,7 +65,7 @@ pub fn tables(handle: u32) -> Option<Tables> {
     })
 }
 
-/// Returns the handle for a new bottleneck that is not in use on its link.
+/// Returns a handle for a new bottleneck. It is not in use on the link.
 pub fn for_bottleneck(in_use: &[u32]) -> u32 {
     let first = FIRST_BOTTLENECK << 16;
     if in_use.contains(&first) {
@@ -72,7 +75,7 @@ pub fn for_bottleneck(in_use: &[u32]) -> u32 {
     }
 }
 
-/// Returns whether this is a handle of our bottlenecks.
+/// Returns whether this is the handle of a bottleneck of the daemon.
 pub fn is_bottleneck(handle: u32) -> bool {
     (FIRST_BOTTLENECK..=LAST_BOTTLENECK).contains(&(handle >> 16))
 }

@@ -1,28 +1,28 @@
-//! What a reply says beside success: where the kernel got something else than the words of the request.
+//! Notes for the client in a successful reply: the differences between the request and what the kernel does.
 
 use std::fmt;
 
 use crate::kernel::netem::{Loss, Netem, Probability, Random};
 
-/// A hint for the client that asked.
+/// A note for the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Note {
-    /// Packets cannot overtake where none is held.
+    /// A delay was added, because without one reordered packets have nothing to overtake.
     DelayAdded,
-    /// The jitter is the kernel's largest.
+    /// The jitter was reduced to the kernel's maximum.
     JitterCapped,
-    /// A value was left out because it does nothing on its own.
+    /// A value was left out because it has no effect on its own.
     NoEffect {
-        /// The value.
+        /// The field of the value.
         field: &'static str,
-        /// What it would need.
+        /// The field or feature that is missing.
         needs: &'static str,
     },
     /// Because of a correlation, the kernel hits another share of the packets.
     OtherShare {
         /// The feature, for instance `loss`.
         feature: &'static str,
-        /// What was asked for.
+        /// The requested probability and correlation.
         asked: Random,
         /// The share that the kernel hits.
         share: Probability,
@@ -31,31 +31,31 @@ pub enum Note {
     AllOrNone {
         /// The feature, for instance `loss`.
         feature: &'static str,
-        /// The probability that it hits all packets.
+        /// The probability that the event hits all packets.
         probability: Probability,
     },
-    /// A correlation of the delay is set, but the kernel does not use it.
+    /// The request has a correlation of the delay, but it has no effect in the kernel.
     DelayCorrelation,
-    /// The rate is that of the netem, not of a bottleneck below it.
+    /// The netem itself limits the rate, not a bottleneck below it.
     OwnRate {
         /// The limit of the netem, in packets.
         limit: u32,
     },
-    /// A bottleneck was wanted, but the kernel cannot have one.
+    /// No bottleneck is possible, because this kernel does not support it or the rate is too low.
     NoBottleneck,
-    /// Packets waited while the netem was changed. The kernel has fixed already when they leave.
+    /// Packets waited while the netem was changed. The kernel had already fixed the times at which they leave.
     LeaveAsBefore {
-        /// How many.
+        /// Their number.
         packets: u32,
     },
-    /// Packets waited in the netem that was removed or replaced.
+    /// Packets that waited in the netem were dropped, because it was removed or replaced.
     Dropped {
-        /// How many.
+        /// Their number.
         packets: u32,
     },
-    /// The kernel is older than seeds.
+    /// The kernel does not support a seed.
     SeedUnknown,
-    /// Nothing was removed: the root qdisc is no netem.
+    /// Nothing was removed, because the root qdisc is not a netem.
     LeftAlone {
         /// The root qdisc, by kind and handle.
         qdisc: String,
@@ -63,7 +63,7 @@ pub enum Note {
 }
 
 impl Note {
-    /// Returns what a netem does otherwise than its numbers seem to say.
+    /// Returns the differences between the numbers of a netem and its effect in the kernel.
     pub fn of_netem(netem: &Netem) -> Vec<Self> {
         let loss = match netem.loss {
             Loss::Random(random) => random,
@@ -84,7 +84,7 @@ impl Note {
         shares.chain(delay).chain(rate).collect()
     }
 
-    /// Returns the field of a structured configuration that it is about.
+    /// Returns the field of the structured configuration to which the note applies. Empty: none.
     pub fn field(&self) -> &'static str {
         match self {
             Self::DelayAdded => "reorder",
@@ -126,9 +126,9 @@ impl Note {
     }
 }
 
-/// Returns whether a correlation of the delay is lost. The kernel takes the correlated number modulo the range of the
-/// jitter, or modulo the length of the table (`tabledist`, `net/sched/sch_netem.c`). What is left is independent of the
-/// number before if the uncorrelated part of the number is larger than the range.
+/// Returns whether the correlation of the delay has no effect. The kernel takes the correlated number modulo the range
+/// of the jitter, or modulo the length of the table (`tabledist`, `net/sched/sch_netem.c`). If the uncorrelated part of
+/// the number is larger than that range, the remainder is independent of the number before it.
 fn has_useless_correlation(netem: &Netem) -> bool {
     let uncorrelated = u64::from(netem.delay_correlation.contrary().raw());
     let range = match netem.distribution {
@@ -138,7 +138,7 @@ fn has_useless_correlation(netem: &Netem) -> bool {
     netem.jitter_ns > 0 && !netem.delay_correlation.is_zero() && uncorrelated >= range
 }
 
-/// Writes a percentage with four significant digits.
+/// Returns a percentage with four significant digits.
 fn shown(share: Probability) -> String {
     let percent = share.percent();
     if percent < 1e-6 {

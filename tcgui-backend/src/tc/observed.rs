@@ -1,55 +1,55 @@
-//! What is at the root of a link, as far as it matters for a netem there.
+//! The state of the root of a link, as far as it matters for a netem.
 
 use super::handle::{self, Tables};
 use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Qdisc, QdiscStatistics};
 
-/// The root qdisc of a link.
+/// The qdiscs of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observed {
-    /// What it is.
+    /// The root qdisc.
     pub root: Root,
     /// The handles of all qdiscs of the link.
     pub in_use: Vec<u32>,
-    /// The handle of our bottleneck below the root.
+    /// The handle of the daemon's bottleneck below the root.
     pub bottleneck: Option<u32>,
-    /// The kinds and handles of what else hangs below the root.
+    /// The kinds and handles of the other children of the root.
     pub children: Vec<QdiscName>,
-    /// The netems of the link that are not its root.
+    /// The netems of the link that are not the root.
     pub netems_below: Vec<Netem>,
-    /// What passed through the root.
+    /// The counters of the root.
     pub statistics: QdiscStatistics,
 }
 
-/// What a root qdisc is to us.
+/// The root qdisc, classified by its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Root {
-    /// Nothing is listed: the link was never up, or there is none.
+    /// No root qdisc is listed: the link was never up or does not exist.
     Absent,
-    /// The kernel put it there by itself, and does so again when ours is gone. Its handle is 0.
+    /// The kernel's default. It returns when the daemon's netem is deleted. Its handle is 0.
     Default {
-        /// For instance `noqueue`, or `mq` with a child per queue.
+        /// For instance `noqueue`, or `mq` with a child for each queue.
         kind: String,
     },
-    /// A netem with one of our handles.
+    /// A netem with a handle of the daemon.
     Own {
         /// The handle.
         handle: u32,
-        /// What it does.
+        /// Its parameters.
         netem: Netem,
     },
     /// A netem of another program.
     ForeignNetem {
         /// Its handle.
         handle: u32,
-        /// What it does.
+        /// Its parameters.
         netem: Netem,
     },
-    /// Another qdisc that a program configured.
+    /// Another qdisc that was configured by a program.
     Foreign(QdiscName),
 }
 
-/// By what people know a qdisc.
+/// The kind and handle of a qdisc, as `tc` shows them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QdiscName {
     /// For instance `htb`.
@@ -65,7 +65,7 @@ impl std::fmt::Display for QdiscName {
 }
 
 impl Observed {
-    /// Picks the root qdisc of a link out of the dump of its namespace.
+    /// Returns the qdiscs of one link from the dump of its namespace.
     pub fn new(qdiscs: &[Qdisc], ifindex: u32) -> Self {
         let of_link = || qdiscs.iter().filter(|qdisc| qdisc.ifindex == ifindex);
         let Some(root) = of_link().find(|qdisc| qdisc.is_root()) else {
@@ -129,7 +129,7 @@ impl std::fmt::Display for Root {
 }
 
 impl Root {
-    /// Returns the handle, 0 where there is none.
+    /// Returns the handle. 0: there is none.
     pub fn handle(&self) -> u32 {
         match self {
             Self::Absent | Self::Default { .. } => 0,
@@ -139,7 +139,7 @@ impl Root {
     }
 
     fn new(root: &Qdisc) -> Self {
-        // Also `net.core.default_qdisc` may name a netem: the kernel's own have handle 0.
+        // The kernel's default can be a netem (`net.core.default_qdisc`). Defaults have handle 0.
         if root.handle == 0 {
             return Self::Default {
                 kind: root.kind.clone(),
@@ -157,7 +157,7 @@ impl Root {
     }
 }
 
-/// Adds what the kernel does not tell, where it is in use.
+/// Adds the distribution tables, which the kernel does not report, if they are in use.
 fn with_tables(mut netem: Netem, tables: Tables) -> Netem {
     netem.distribution = tables.delay.filter(|_| netem.jitter_ns > 0);
     if let Some(slot) = &mut netem.slot {

@@ -1,8 +1,8 @@
-//! Carries a plan out: read, plan, change, read back.
+//! Executes a plan: read, plan, change, read back.
 //!
-//! Blocks its thread for as long as the kernel takes. Two datagrams with few exceptions: one asks for the link and
-//! the qdiscs, one makes the change and asks for the qdiscs again. Before a replacement a third one asks for the qdiscs
-//! once more: see [`is_expected`].
+//! It blocks its thread until the kernel has replied. Usually it sends two datagrams. The first asks for the link and
+//! the qdiscs. The second makes the change and asks for the qdiscs again. Before a replacement, another datagram asks
+//! for the qdiscs once more: see [`is_expected`].
 
 use std::ffi::OsStr;
 
@@ -17,26 +17,27 @@ use crate::kernel::netem::Netem;
 use crate::kernel::qdisc::{Install, Qdisc, RootChange};
 use crate::kernel::rtnetlink::{Refused, RequestSocket, RtnetlinkError};
 
-/// The number of attempts if another program changes the root between reading and changing.
+/// The number of attempts. A further attempt is made if another program changes the root between the read and the
+/// change.
 const ATTEMPTS: u32 = 3;
 
-/// What the root of a link is to become.
+/// A requested change of the root of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Order {
-    /// The link, in the namespace of the socket.
+    /// The ifindex of the link, in the namespace of the socket.
     pub ifindex: u32,
-    /// What is wanted.
+    /// The desired state.
     pub desired: Desired,
-    /// What may be destroyed for it.
+    /// Whether qdiscs of other programs may be replaced.
     pub foreign: ForeignQdiscs,
 }
 
-/// What the root is afterwards.
+/// The result of a change of the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// What was done.
+    /// The plan that was executed.
     pub plan: Plan,
-    /// What is there now, as the kernel says.
+    /// The state that was read back.
     pub observed: Observed,
     /// Notes for the requester.
     pub notes: Vec<Note>,
@@ -58,11 +59,11 @@ pub fn link_facts(socket: &mut RequestSocket, link: &Link, has_rate: bool) -> Li
     }
 }
 
-/// Returns a link, and what is at its root. With `ifname` only if it still has this name: a client that named it
-/// knows no more of it.
+/// Returns a link and the qdiscs of it. If `ifname` is given, the link must still have this name, because the client
+/// named it by nothing else.
 ///
 /// # Errors
-/// [`TcError::NoInterface`] when it is gone or renamed, [`TcError::FindLink`], [`TcError::Observe`].
+/// [`TcError::NoInterface`] if it is gone or renamed, [`TcError::FindLink`], [`TcError::Observe`].
 pub fn find(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -76,7 +77,7 @@ pub fn find(
     }
 }
 
-/// Returns what is at the root of a link.
+/// Returns the qdiscs of a link.
 ///
 /// # Errors
 /// [`TcError::Observe`].
@@ -89,10 +90,10 @@ fn observed(qdiscs: Result<Vec<Qdisc>, RtnetlinkError>, ifindex: u32) -> Result<
     Ok(Observed::new(&qdiscs, ifindex))
 }
 
-/// Reads what is at the root of a link, and fails if a netem could not take its place.
+/// Reads the qdiscs of a link, and checks whether a netem could be installed at its root.
 ///
 /// # Errors
-/// As [`perform`] would without changing anything.
+/// The errors that [`perform`] would return before the change.
 pub fn look(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -110,10 +111,11 @@ pub fn look(
     })
 }
 
-/// Makes the root of a link what it should be.
+/// Brings the root of a link to the desired state.
 ///
 /// # Errors
-/// See [`TcError`]. After an error the root is as before, except for [`TcError::NotTaken`].
+/// See [`TcError`]. In spite of [`TcError::Bottleneck`], [`TcError::NotTaken`] and [`TcError::Destroyed`], the root was
+/// changed. If a later step of a plan fails, the steps before it have taken effect.
 pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcError> {
     let before = observe(socket, order.ifindex)?;
     perform_recorded(socket, order, before, |_| Ok(()))
@@ -121,11 +123,11 @@ pub fn perform(socket: &mut RequestSocket, order: Order) -> Result<Outcome, TcEr
 
 /// Changes the root of a link from `before` to the desired state.
 ///
-/// Calls `record` with the observed state before each attempt to change it. If another program changes the root
-/// meanwhile, starts again: the state that this program left is then the state before the change.
+/// Calls `record` with the observed state before each attempt. If another program changes the root in the meantime, the
+/// next attempt starts with the state that this program left.
 ///
 /// # Errors
-/// As [`perform`], and an error of `record`, after which nothing is changed.
+/// See [`perform`]. If `record` fails, nothing is changed and its error is returned.
 pub fn perform_recorded<E: From<TcError>>(
     socket: &mut RequestSocket,
     order: Order,
@@ -167,7 +169,7 @@ pub fn perform_recorded<E: From<TcError>>(
         match (&netem, &observed.root) {
             (None, Root::Absent) => drop(find_link(socket, ifindex)?),
             (Some(wanted), Root::Own { netem, .. }) => notes.extend(verify(wanted, netem)?),
-            // Another program changed the root between the change and the second look.
+            // Another program changed the root between the change and the read-back.
             (Some(_), Root::Absent) => {
                 find_link(socket, ifindex)?;
                 continue;
@@ -188,13 +190,13 @@ pub fn perform_recorded<E: From<TcError>>(
     Err(TcError::Raced { attempts: ATTEMPTS }.into())
 }
 
-/// The netem before a change, and the packets in it.
+/// The netem before a change, and the number of packets in it.
 struct Waiting {
     netem: Option<Netem>,
     packets: u32,
 }
 
-/// Says what became of packets that waited in the netem.
+/// Returns the note about packets that waited in the netem.
 fn of_waiting(plan: Plan, netem: Option<&Netem>, waiting: &Waiting) -> Option<Note> {
     let packets = waiting.packets;
     let before = waiting.netem.as_ref().filter(|_| packets > 0)?;
@@ -213,11 +215,11 @@ fn of_waiting(plan: Plan, netem: Option<&Netem>, waiting: &Waiting) -> Option<No
     }
 }
 
-/// Takes the steps that `decide` chooses for the observed root. Returns its other result, with the root after the steps. Starts again
-/// if another program changes the root in between.
+/// Executes the steps that `decide` chooses for the observed root. Returns the other result of `decide`, with the root
+/// after the steps. Starts again if another program changes the root in between.
 ///
 /// # Errors
-/// As [`TcError`] says.
+/// See [`TcError`].
 pub fn take_steps<T>(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -241,7 +243,7 @@ pub fn take_steps<T>(
     Err(TcError::Raced { attempts: ATTEMPTS })
 }
 
-/// Fails if a qdisc was destroyed that would not have been replaced, had it been there at the first look.
+/// Fails if the change destroyed a qdisc that the daemon would have refused to replace.
 fn allow_loss(
     netem: Option<&Netem>,
     lost: &Observed,
@@ -252,25 +254,25 @@ fn allow_loss(
         .map_err(|_| TcError::Destroyed(lost.root.to_string()))
 }
 
-/// Why not all steps were taken.
+/// The reason why not all steps were executed.
 enum Stopped<'a> {
     /// The kernel refused a step.
     Refused(&'a RootChange, RtnetlinkError),
-    /// Another program has changed the root before it was to be replaced.
+    /// Another program changed the root before the replacement.
     Unexpected,
-    /// The root was not read.
+    /// The root could not be read.
     NotRead(TcError),
 }
 
-/// What steps have led to.
+/// The result of the steps.
 struct Taken {
-    /// What is there after them.
+    /// The state after them.
     after: Result<Observed, TcError>,
-    /// What they have destroyed, if nothing was known of it.
+    /// A destroyed root that was not the expected one.
     lost: Option<Observed>,
 }
 
-/// Takes the steps in order where `before` is, up to the first that fails; `None`: there was none to take.
+/// Executes the steps in order, up to the first one that fails. `None`: there are no steps.
 fn take<'a>(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -305,8 +307,8 @@ fn take<'a>(
     }))
 }
 
-/// Looks once more at what a step would destroy unseen. The kernel itself refuses to add or change where the root is
-/// another one.
+/// Reads the root again before a replacement, because the kernel replaces any root. The kernel itself refuses other
+/// steps if the root is not the expected one.
 fn look_before<'a>(
     socket: &mut RequestSocket,
     ifindex: u32,
@@ -328,8 +330,8 @@ fn look_before<'a>(
     }
 }
 
-/// Returns whether the kernel refused because the root is not what it was when the plan was made
-/// (`tc_modify_qdisc`, `tc_get_qdisc` in `net/sched/sch_api.c`).
+/// Returns whether the kernel refused because the root changed after the plan was made (`tc_modify_qdisc`,
+/// `tc_get_qdisc` in `net/sched/sch_api.c`).
 fn is_race(step: &RootChange, err: &RtnetlinkError) -> bool {
     match (step, err.refused()) {
         (RootChange::Install { install, .. }, Some(Refused::Exists)) => {
@@ -343,7 +345,8 @@ fn is_race(step: &RootChange, err: &RtnetlinkError) -> bool {
     }
 }
 
-/// Names the operation that failed. To add or replace, nothing has to be found but the netem itself.
+/// Returns the error of the failed operation. If an addition or a replacement is refused with "not found", the kernel
+/// has no netem.
 fn failure(step: &RootChange, err: RtnetlinkError) -> TcError {
     match (step, err.refused()) {
         (_, Some(Refused::NoDevice)) => TcError::NoInterface,
@@ -360,7 +363,7 @@ fn failure(step: &RootChange, err: RtnetlinkError) -> TcError {
     }
 }
 
-/// Looks for a link; one that was never up has no qdisc that would tell it from none.
+/// Reads a link. This distinguishes a link that does not exist from one that was never up and has no qdisc.
 fn find_link(socket: &mut RequestSocket, ifindex: u32) -> Result<Link, TcError> {
     socket.link(ifindex).map_err(not_found)
 }
@@ -372,7 +375,7 @@ fn not_found(err: RtnetlinkError) -> TcError {
     }
 }
 
-/// Compares what was read back with what was wanted.
+/// Compares the netem that was read back with the desired one.
 fn verify(wanted: &Netem, current: &Netem) -> Result<Option<Note>, TcError> {
     let seed_unknown = wanted.seed.is_some() && current.seed.is_none();
     let seed_differs = wanted.seed.is_some() && !seed_unknown && wanted.seed != current.seed;

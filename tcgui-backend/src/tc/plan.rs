@@ -1,8 +1,8 @@
-//! The one step from what is there to what is wanted.
+//! Plans the step from the current root to the desired one.
 //!
-//! A netem is changed in place, or replaced in one request where the kernel cannot change it: it cannot take
-//! a distribution table away, nor give a qdisc another handle. No plan passes through a clean link, with
-//! one exception that [`steps`] explains.
+//! A netem is changed in place if possible. Otherwise it is replaced in one request, because the kernel can neither
+//! remove a distribution table nor change the handle of a qdisc. The link is never without an impairment in between,
+//! with one exception: see [`steps`].
 
 use std::collections::BTreeSet;
 
@@ -11,27 +11,27 @@ use super::observed::{Observed, QdiscName, Root};
 use crate::kernel::netem::{Netem, Random};
 use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, RootChange};
 
-/// What to do.
+/// The planned change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plan {
-    /// It is as it should be.
+    /// The root is already as desired.
     Nothing,
-    /// Make a netem where nothing but the kernel's default is.
+    /// Add a netem in place of the kernel's default.
     Add {
         /// Its handle.
         handle: u32,
     },
-    /// Change our netem; its queue and counters stay.
+    /// Change the daemon's netem. It keeps its queue and counters.
     Change {
         /// Its handle.
         handle: u32,
     },
-    /// Put a new netem in place of the root; the queue of the old one is lost.
+    /// Replace the root by a new netem. The queue of the old root is lost.
     Replace {
         /// The handle of the new one.
         handle: u32,
     },
-    /// Delete the root; the kernel's default comes back.
+    /// Delete the root, so that the kernel's default returns.
     Delete {
         /// Its handle.
         handle: u32,
@@ -51,22 +51,22 @@ pub enum ForeignQdiscs {
 /// Why the daemon refuses: another program configured the root qdisc.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The root is no netem.
+    /// The root is not a netem.
     #[error(
         "the root qdisc {0} belongs to another program; start the daemon with --replace-foreign-qdiscs to \
          permit replacing it"
     )]
     Foreign(QdiscName),
-    /// The root is a netem, but part of a tree.
+    /// The root is a netem with a child.
     #[error(
         "the root qdisc netem {} has the child {child} of another program; start the daemon with \
          --replace-foreign-qdiscs to permit replacing both",
         handle::text(*.handle)
     )]
     Child {
-        /// Of the netem.
+        /// The handle of the netem.
         handle: u32,
-        /// What hangs below it.
+        /// The child.
         child: QdiscName,
     },
 }
@@ -99,7 +99,7 @@ pub fn plan(
             if is_same(netem, current) {
                 Ok(Plan::Nothing)
             } else if handle::tables(*handle).is_some_and(|tables| tables.serve(netem)) {
-                // A new bottleneck would take the place of what hangs there.
+                // A new bottleneck would replace the child.
                 if netem.bottleneck.is_some() && observed.bottleneck.is_none() {
                     without_child(*handle, observed, foreign)?;
                 }
@@ -120,12 +120,13 @@ pub fn plan(
     }
 }
 
-/// Returns the requests that carry a plan out: one, but for a replacement where something duplicates.
+/// Returns the requests that execute a plan. This is one request, except for a replacement with a netem that
+/// duplicates.
 ///
-/// Since 6.16, and in stable kernels too, a link holds either one netem that duplicates or any number that
-/// do not, and while one qdisc replaces another both are there (`check_netem_in_tree`,
-/// `net/sched/sch_netem.c`). So the old root stops duplicating first, and the new one begins last. Only
-/// where a netem deeper in a foreign tree duplicates, the tree has to go before.
+/// Since Linux 6.16, and in stable kernels, a netem that duplicates must be the only netem of its link. During a
+/// replacement there are two (`check_netem_in_tree`, `net/sched/sch_netem.c`). So the old root stops duplicating before
+/// the replacement, and the new root starts after it. If a netem below a foreign root duplicates, the root is deleted
+/// first.
 pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<RootChange> {
     let netem = desired.copied().unwrap_or_default();
     let install = |install, handle, netem| RootChange::Install {
@@ -163,7 +164,7 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
         });
     }
     if netem.duplicates() && (old.is_some() || !observed.netems_below.is_empty()) {
-        // The bottleneck comes with the new root.
+        // The replacement also creates the bottleneck.
         steps.push(install(Install::Replace, handle, single(netem)));
         steps.push(RootChange::Install {
             install: Install::Change,
@@ -177,7 +178,7 @@ pub fn steps(plan: Plan, desired: Option<&Netem>, observed: &Observed) -> Vec<Ro
     steps
 }
 
-/// Returns what becomes of the bottleneck below. A replaced root takes its bottleneck with it.
+/// Returns the change of the bottleneck. The replacement of a root also removes its bottleneck.
 fn below(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChange {
     let is_change = install == Install::Change;
     if is_change && matches!(observed.root, Root::ForeignNetem { .. }) {
@@ -194,7 +195,8 @@ fn below(install: Install, netem: &Netem, observed: &Observed) -> BottleneckChan
     }
 }
 
-/// Returns the handle for a new bottleneck: the one of before if it goes with its root.
+/// Returns a handle for a new bottleneck. The handle of the current bottleneck is free, because it is removed together
+/// with its root.
 fn new_bottleneck(observed: &Observed) -> u32 {
     let others: Vec<_> = observed
         .in_use
@@ -205,12 +207,12 @@ fn new_bottleneck(observed: &Observed) -> u32 {
     handle::for_bottleneck(&others)
 }
 
-/// Returns whether the root is still the one that a plan was made for, with the same children. After a step of the plan
-/// has `changed` the parameters of the root, they are not compared.
+/// Returns whether the root and its children are still those of the plan. If an earlier step of the plan has changed
+/// the parameters of the root (`changed`), the parameters are not compared.
 ///
-/// The kernel replaces whatever is at the root, without a condition (`tc_modify_qdisc`, `net/sched/sch_api.c`). So the root
-/// is read once more directly before a replacement. A qdisc that another program installs between this look and the
-/// replacement, in some tens of microseconds, is still replaced: see [`lost`].
+/// The kernel replaces any root qdisc without a condition (`tc_modify_qdisc`, `net/sched/sch_api.c`). So the root is
+/// read again directly before a replacement. A qdisc that another program installs between this read and the
+/// replacement, some tens of microseconds later, is still replaced: see [`lost`].
 pub fn is_expected(expected: &Observed, changed: bool, now: &Observed) -> bool {
     let children = |observed: &Observed| -> BTreeSet<(u32, String)> {
         let children = observed.children.iter();
@@ -219,8 +221,8 @@ pub fn is_expected(expected: &Observed, changed: bool, now: &Observed) -> bool {
     is_same_root(&expected.root, changed, &now.root) && children(expected) == children(now)
 }
 
-/// Returns what a replacement has destroyed, if that is another root than the one that the plan was made for. The kernel's
-/// default is no loss.
+/// Returns the root that a replacement destroyed, if it is not the root of the plan. `None` for the kernel's default,
+/// which is no loss.
 pub fn lost(expected: &Observed, changed: bool, destroyed: Qdisc) -> Option<Observed> {
     let ifindex = destroyed.ifindex;
     let found = Observed::new(&[destroyed], ifindex);
@@ -240,8 +242,7 @@ fn is_same_root(expected: &Root, changed: bool, now: &Root) -> bool {
     }
 }
 
-/// Returns whether a netem that was read back is what was wanted. A kernel reports a seed, also one that
-/// it chose by itself.
+/// Returns whether a netem that was read back is the desired one. A kernel also reports a seed that it chose itself.
 pub fn is_same(wanted: &Netem, current: &Netem) -> bool {
     let seed = wanted.seed.and(current.seed);
     let bottleneck = match (wanted.bottleneck, current.bottleneck) {

@@ -1,4 +1,4 @@
-//! From a netem to what is published: the flat form, the extensions, a command line for people.
+//! Converts a netem to the published form: the numbers, the extensions, and a `tc` command line.
 
 mod command;
 
@@ -14,7 +14,7 @@ use crate::kernel::tbf::Tbf;
 
 pub use command::command;
 
-/// Returns what is published of a netem on the interface `ifname`.
+/// Returns the published form of a netem on the interface `ifname`.
 pub fn configuration(ifname: &str, netem: &Netem) -> TcConfiguration {
     TcConfiguration {
         netem: flat(netem),
@@ -28,11 +28,11 @@ pub fn structured(netem: &Netem) -> TcNetemConfig {
     super::desired::structured(&flat(netem))
 }
 
-/// Returns the flat form, in which a number is present only where it has an effect.
+/// Returns the flat form. A number is present only if it has an effect.
 pub fn flat(netem: &Netem) -> FlatNetem {
     let loss = match netem.loss {
         Loss::Random(random) => random,
-        // Frontends that do not know models show the share that is lost.
+        // Frontends that do not know models show the share that the model loses.
         model => Random {
             probability: model.share().unwrap_or_default(),
             ..Random::default()
@@ -78,7 +78,7 @@ fn positive(probability: Probability) -> Option<f64> {
     (!probability.is_zero()).then(|| probability.percent())
 }
 
-/// Returns the correlation of something that happens at all.
+/// Returns the correlation of an event, if the event can happen.
 fn correlation(random: Random) -> Option<f64> {
     positive(random.probability).and_then(|_| positive(random.correlation))
 }
@@ -95,13 +95,13 @@ fn kbps(bytes_per_s: u64) -> u32 {
     rounded_kbps(bytes_per_s.saturating_mul(8))
 }
 
-/// Returns the rate in bit/s if it is not a whole number of kbit/s, or too large for the field in kbit/s.
+/// Returns the rate in bit/s, if the field in kbit/s cannot hold it: it is not a whole number of kbit/s, or too large.
 fn fractional_bps(bytes_per_s: u64) -> Option<u64> {
     let bps = bytes_per_s.saturating_mul(8);
     (u64::from(kbps(bytes_per_s)) * 1000 != bps && bps > 0).then_some(bps)
 }
 
-/// Says how much can wait: `its queue holds 1000 packets`.
+/// Describes the length of the queue: `its queue holds 1000 packets`.
 pub fn queue_text(netem: &Netem) -> String {
     match netem.bottleneck.map(queue) {
         Some(QueueConfig {
@@ -114,7 +114,7 @@ pub fn queue_text(netem: &Netem) -> String {
     }
 }
 
-/// Returns the queue of a bottleneck in bytes, as the kernel has it, and the time that it takes at the rate.
+/// Returns the length of the queue of a bottleneck: the bytes that the kernel reports, and their time at the rate.
 #[expect(clippy::cast_precision_loss, reason = "for people to read")]
 fn queue(bottleneck: Tbf) -> QueueConfig {
     let seconds = f64::from(bottleneck.limit) / bottleneck.bytes_per_s.max(1) as f64;

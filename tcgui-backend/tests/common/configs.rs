@@ -1,4 +1,4 @@
-//! Generated netem configurations, all of them valid: for the planner and for the kernel.
+//! Random netem configurations for tests of the planner and of the kernel. All of them are valid.
 
 use proptest::option;
 use proptest::prelude::*;
@@ -7,9 +7,9 @@ use tcgui_shared::netem::{
     RateOverhead, ReorderConfig, SlotConfig, TcNetemConfig,
 };
 
-/// Any configuration without a seed, which kernels before 6.6 do not know.
+/// Any configuration without a seed, because kernels before 6.6 do not support one.
 ///
-/// Its parts are boxed: as one type they fill the stack of a test's thread.
+/// Its parts are boxed, because a single type would fill the stack of a test thread.
 pub(crate) fn config() -> BoxedStrategy<TcNetemConfig> {
     let features = (
         share(),
@@ -38,7 +38,7 @@ pub(crate) fn config() -> BoxedStrategy<TcNetemConfig> {
     .boxed()
 }
 
-/// A percentage, often one of the ends.
+/// A percentage, often 0 or 100.
 fn percent() -> impl Strategy<Value = f64> {
     prop_oneof![
         Just(0.0),
@@ -58,7 +58,7 @@ fn share() -> impl Strategy<Value = PercentageConfig> {
     })
 }
 
-/// A time in ms, often one of the ends or a fraction.
+/// A time in ms, often 0, the maximum or a time with a fraction.
 fn time(max: f64) -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), Just(max), 0.0..=max, 0.0..=1.0_f64]
 }
@@ -83,7 +83,7 @@ fn reorder() -> impl Strategy<Value = ReorderConfig> {
     })
 }
 
-/// A rate; above 34 359 738 kbit/s it does not fit into 32 bits of bytes per second.
+/// A rate in kbit/s. Above 34 359 738 kbit/s, the rate in bytes per second does not fit into 32 bits.
 fn rate() -> impl Strategy<Value = u32> {
     prop_oneof![
         Just(1),

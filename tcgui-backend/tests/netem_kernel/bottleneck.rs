@@ -1,4 +1,4 @@
-//! Rates by a token bucket filter below a netem, on a kernel with netem.
+//! Tests of rate limits by a token bucket filter below a netem, on a kernel with netem.
 
 mod with_netem {
     use std::collections::BTreeSet;
@@ -45,7 +45,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_comes_changes_and_goes_with_its_filter() {
+    fn a_rate_limit_adds_changes_and_removes_its_filter() {
         let mut lab = Lab::new(&[DUMMY]);
         let reach = |lab: &mut Lab, wish: FlatNetem| -> Outcome {
             let outcome = lab.perform("dummy1", flat(wish)).unwrap();
@@ -72,7 +72,7 @@ mod with_netem {
         });
         reach(&mut lab, queue);
         assert_eq!(filter(&mut lab).tbf.unwrap().limit, 64_000);
-        // Jitter, a table, duplication: each with the filter.
+        // Jitter, a distribution table and duplication, each with the filter.
         let mut jitter = rate(512);
         jitter.delay_jitter_ms = Some(5.0);
         reach(&mut lab, jitter);
@@ -80,12 +80,12 @@ mod with_netem {
         reach(&mut lab, jitter);
         jitter.duplicate_percent = Some(5.0);
         reach(&mut lab, jitter);
-        // A table that must go takes its netem with it, and the filter.
+        // To remove a table, the netem is replaced together with its filter.
         jitter.extensions.distribution = None;
         let outcome = reach(&mut lab, jitter);
         assert!(matches!(outcome.plan, Plan::Replace { .. }), "{outcome:?}");
         assert_eq!(kinds(&mut lab), both);
-        // Cells can be counted by netem only.
+        // Only netem itself can count cells.
         let mut cells = rate(512);
         cells.extensions.rate_overhead = Some(RateOverhead {
             cell_size: 48,
@@ -103,7 +103,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_of_an_earlier_version_is_taken_over() {
+    fn a_netem_with_its_own_rate_gets_a_filter() {
         let mut lab = Lab::new(&[DUMMY]);
         sh("tc qdisc add dev dummy1 root handle 7c60: netem delay 20ms rate 512kbit");
         let outcome = lab.perform("dummy1", flat(rate(512))).unwrap();
@@ -114,7 +114,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_published_command_makes_the_same() {
+    fn the_published_commands_make_the_same_qdiscs() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut wish = rate(512);
         wish.delay_jitter_ms = Some(5.0);
@@ -131,7 +131,7 @@ mod with_netem {
         assert!(ours.is_close_to(&theirs), "{ours:?} {theirs:?}");
     }
 
-    /// Sends packets of 1 000 bytes to the own address at twice the rate, and returns the longest time that one took.
+    /// Sends packets of 1 000 bytes to the own address at twice the rate. Returns the longest time that a packet took.
     fn longest_wait(kbps: u32, time: Duration) -> Duration {
         let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
         receiver
@@ -142,7 +142,7 @@ mod with_netem {
         let began = Instant::now();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                // Pauses by a socket that nothing is sent to.
+                // No program sends to this socket, so reading from it is a pause.
                 let pause = UdpSocket::bind("127.0.0.1:0").unwrap();
                 pause
                     .set_read_timeout(Some(Duration::from_millis(5)))
@@ -170,7 +170,7 @@ mod with_netem {
         })
     }
 
-    /// With a rate of netem itself, the queue of 1 000 packets would take 16 s.
+    /// With a rate limit of netem itself, a queue of 1 000 packets would take 16 s.
     #[test]
     #[ignore = "needs netem"]
     fn packets_wait_no_longer_than_the_queue() {
@@ -181,7 +181,7 @@ mod with_netem {
             bytes: None,
         });
         lab.perform("lo", flat(wish)).unwrap();
-        // 20 ms of delay, 500 ms of queue, and a packet. On a busy machine, packets arrive late.
+        // 20 ms of delay, and 500 ms of queue. On a busy machine, packets arrive late.
         let asked = Duration::from_millis(520);
         let measured = [(); 4].map(|()| longest_wait(512, Duration::from_secs(4)));
         let is_close = |it: &Duration| *it > asked.mul_f64(0.85) && *it < asked.mul_f64(1.15);
@@ -193,7 +193,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn every_transition_arrives() {
+    fn every_transition_ends_in_the_requested_state() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut own = rate(512);
         own.extensions.rate_overhead = Some(RateOverhead {
@@ -223,7 +223,7 @@ mod with_netem {
                     assert_eq!(found, wanted, "{from} to {to}");
                     seen.insert(index);
                 }
-                // From what another program made.
+                // Begin with the netem of another program.
                 sh("tc qdisc replace dev dummy1 root handle 9: netem delay 1ms rate 1mbit");
                 let outcome = lab.perform("dummy1", flat(wishes[to])).unwrap();
                 assert_eq!(outcome.observed.netem().is_some(), to > 0);

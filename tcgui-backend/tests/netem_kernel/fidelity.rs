@@ -1,10 +1,11 @@
-//! Does a rate limit do what it says? Packets pass a router, so that no sender is stopped by its own socket buffer.
+//! Tests of the accuracy of a rate limit. Packets pass a router, so that the socket buffer of the sender does not limit
+//! it.
 //!
 //! ```text
 //!  source ── r0 [router] r1 (netem and filter) ── sink
 //! ```
 //!
-//! The tests print a table: asked, measured, limit.
+//! The tests print a table: requested value, measured value, limit.
 
 mod with_netem {
     use std::fs::File;
@@ -34,13 +35,13 @@ mod with_netem {
         ip -n sink route add default via 10.8.1.1
         ip link set lo up";
     const UNDO: &str = "ip netns del source; ip netns del sink";
-    /// Ethernet, IPv4 and UDP in front of the payload.
+    /// The lengths of the Ethernet, IPv4 and UDP headers.
     const HEADERS: usize = 14 + 20 + 8;
     const ATTEMPTS: u32 = 4;
-    /// Room for the packets that arrive while the receiver does not run.
+    /// Receive buffer in bytes for packets that arrive while the receiver does not run.
     const ROOM: usize = 4 * 1024 * 1024;
 
-    /// A packet that arrived: when it was sent and when it came, since the start, and its size on the wire.
+    /// A packet that arrived: the times at which it was sent and received, since the start, and its size on the wire.
     #[derive(Debug, Clone, Copy)]
     struct Arrival {
         sent: Duration,
@@ -80,8 +81,8 @@ mod with_netem {
             }
         }
 
-        /// Sends packets of a size at a rate for a time, calls `meanwhile` beside that, and returns what arrived until nothing has
-        /// come for as long as `patience`. Also returns how many were sent.
+        /// Sends packets of a size at a rate for a time, and calls `meanwhile` during that. Receives until no packet
+        /// has arrived for `patience`. Returns the number of packets sent, and those that arrived.
         fn send(
             &self,
             (bytes, kbps): (usize, u32),
@@ -124,7 +125,7 @@ mod with_netem {
         }
 
         fn flood(&self, bytes: usize, kbps: u32, time: Duration) -> usize {
-            // Nothing is sent to this socket: reading from it is a pause.
+            // No program sends to this socket, so reading from it is a pause.
             let pause = UdpSocket::bind("0.0.0.0:0").unwrap();
             pause
                 .set_read_timeout(Some(Duration::from_millis(2)))
@@ -159,7 +160,7 @@ mod with_netem {
         flat
     }
 
-    /// Prints a row, and returns whether it holds.
+    /// Prints a row, and returns whether the value is within its limit.
     fn row(what: &str, asked: f64, measured: f64, limit: RangeInclusive<f64>) -> bool {
         writeln!(
             io::stderr(),
@@ -171,7 +172,7 @@ mod with_netem {
         limit.contains(&measured)
     }
 
-    /// Measures again if a limit is missed: on a busy machine, packets leave and arrive late.
+    /// Measures again if a value is outside its limit, because packets leave and arrive late on a busy machine.
     fn holds(what: &str, mut measure: impl FnMut() -> bool) {
         let held = (0..ATTEMPTS).any(|_| measure());
         assert!(held, "{what}: missed {ATTEMPTS} times");
@@ -186,7 +187,7 @@ mod with_netem {
         values[values.len() / 2]
     }
 
-    /// Removes the named namespaces also if the test fails.
+    /// Removes the named namespaces, also if the test fails.
     struct Undo;
 
     impl Drop for Undo {
@@ -200,7 +201,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_rate_limit_does_what_it_says() {
+    fn a_rate_limit_has_the_configured_rate() {
         let mut lab = Lab::new(&[ROUTER]);
         let _undo = Undo;
         let path = Path::open();
@@ -231,7 +232,7 @@ mod with_netem {
         }
 
         holds("a raised rate", || {
-            // It is raised while twice as much arrives.
+            // The rate is raised while packets arrive at twice the old rate.
             lab.perform("r1", flat(line(50.0, 512, 500.0))).unwrap();
             let mut raised = Duration::ZERO;
             let (_, arrivals) = path.send((1000, 1024), seconds(6), seconds(1), || {
@@ -248,7 +249,7 @@ mod with_netem {
             row(what, 0.0, until, 0.0..=600.0)
         });
 
-        // Below capacity nothing is dropped, however small the packets are.
+        // Below the rate no packet is dropped, whatever its size is.
         for (bytes, delay_ms, kbps) in [
             (100, 2_000.0, 4_000),
             (64, 200.0, 1_000),

@@ -1,4 +1,4 @@
-//! The tests that run on a kernel with netem, each in a network namespace of its own.
+//! Tests that run on a kernel with netem, each in its own network namespace.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,16 +20,16 @@ pub(crate) const LINK: LinkFacts = LinkFacts {
     bottleneck: true,
 };
 
-/// How long an event may take in a slow machine.
+/// Maximum delay of an event on a slow machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A new network namespace, which goes with the thread and the socket.
+/// A new network namespace. It ends with the thread and the socket.
 pub(crate) struct Lab {
     socket: RequestSocket,
 }
 
 impl Lab {
-    /// Enters it and runs these commands in it.
+    /// Enters a new namespace, and runs these commands in it.
     pub(crate) fn new(commands: &[&str]) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).unwrap();
         for command in commands {
@@ -84,7 +84,7 @@ impl Lab {
             .collect()
     }
 
-    /// Returns what is at the root of a link.
+    /// Returns the qdiscs of a link.
     pub(crate) fn observe(&mut self, ifname: &str) -> Observed {
         let ifindex = self.ifindex(ifname);
         Observed::new(&self.socket.qdiscs().unwrap(), ifindex)
@@ -96,7 +96,7 @@ impl Lab {
     }
 }
 
-/// Runs a command, which must succeed.
+/// Runs a command. Panics if it fails.
 pub(crate) fn sh(command: &str) {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
@@ -121,7 +121,7 @@ pub(crate) fn nothing() -> Desired {
     flat(FlatNetem::default())
 }
 
-/// Returns the netem that a request asks for.
+/// Returns the requested netem.
 pub(crate) fn netem_of(desired: &Desired) -> Netem {
     desired.netem.unwrap()
 }
@@ -143,7 +143,7 @@ mod with_netem {
     use super::*;
     use crate::configs;
 
-    /// Each is a few requests, which take a hundred times as long here.
+    /// Each configuration takes a few requests. On an emulated processor they take a hundred times as long.
     const CONFIGURATIONS: usize = 300;
     const DUMMY: &str = "ip link add dummy1 type dummy && ip link set dummy1 up";
 
@@ -285,7 +285,7 @@ mod with_netem {
         assert_eq!(taken.observed.netem(), delay(3.0).netem.as_ref());
         let changed = lab.perform("dummy1", delay(4.0)).unwrap();
         assert!(matches!(changed.plan, Plan::Change { .. }), "{changed:?}");
-        // And without being ours first, it can be removed.
+        // A netem of another program can also be removed directly.
         sh("tc qdisc replace dev dummy1 root handle 1: netem loss 7%");
         let removed = lab.perform("dummy1", nothing()).unwrap();
         assert!(matches!(removed.plan, Plan::Delete { .. }), "{removed:?}");
@@ -344,7 +344,7 @@ mod with_netem {
             assert!(err.to_string().contains(named), "{err}");
             assert_eq!(lab.socket.qdiscs().unwrap(), before, "{ifname}");
         }
-        // To remove a netem, none is in the way of the trees; the one with a child is part of one.
+        // A removal leaves other kinds of root qdiscs unchanged. It refuses a netem with a child.
         for ifname in ["dummy2", "dummy3", "dummy5"] {
             let left = lab.perform(ifname, nothing()).unwrap();
             assert!(
@@ -355,7 +355,7 @@ mod with_netem {
         let err = lab.perform("dummy4", nothing()).unwrap_err();
         let child = matches!(err, TcError::Refused(Refusal::Child { .. }));
         assert!(child, "{err:?}");
-        // The operator's word.
+        // The same with the permission of the operator.
         for ifname in ["dummy2", "dummy3", "dummy4", "dummy5"] {
             let outcome = lab
                 .order(ifname, delay(1.0), ForeignQdiscs::Replace)
@@ -394,7 +394,7 @@ mod with_netem {
             "ip link add veth1 type veth peer name veth2 && ip link set veth1 up",
             "ip link add ifb3 type ifb",
         ]);
-        // Which default it is depends on the kernel and on net.core.default_qdisc.
+        // The default depends on the kernel and on `net.core.default_qdisc`.
         let mut defaults = BTreeSet::new();
         for ifname in ["dummy1", "ifb1", "ifb2", "veth1", "ifb3"] {
             let default = lab.root_kind(ifname);
@@ -411,20 +411,20 @@ mod with_netem {
             assert_eq!(lab.root_kind(ifname), default, "{ifname}");
             defaults.insert(default);
         }
-        // Links without a queue, with one and with several have different defaults, and a link that is down has none.
+        // Links with no queue, one queue and several queues have different defaults. A link that was never up has none.
         assert!(defaults.len() >= 3, "{defaults:?}");
     }
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_queue_follows_mtu_and_speed() {
+    fn link_facts_contain_mtu_and_speed() {
         let veth = "ip link add veth1 mtu 9000 type veth peer name veth2
             ip link set veth1 up && ip link set veth2 up";
         let mut lab = Lab::new(&[DUMMY, veth]);
         for (ifname, mtu, speed) in [
             ("lo", 65_536, None),
             ("dummy1", 1_500, None),
-            // Of which the driver says so.
+            // The driver reports this speed.
             ("veth1", 9_000, Some(10_000_000_000)),
         ] {
             let ifindex = lab.ifindex(ifname);
@@ -438,7 +438,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn a_link_that_is_not_there_is_not_found() {
+    fn a_missing_link_is_reported_as_not_found() {
         let mut lab = Lab::new(&[]);
         for desired in [delay(1.0), nothing()] {
             let order = Order {
@@ -452,8 +452,8 @@ mod with_netem {
         }
     }
 
-    /// Overlooks what differs through `tc`: it counts times in ticks, and forgets the correlation of
-    /// duplicates where there is no other one (6.1). Tables cannot be read back.
+    /// Removes differences that are caused by `tc`: it rounds times to ticks, and version 6.1 drops the correlation of
+    /// duplication if there is no other correlation. Distribution tables cannot be read back.
     fn forgive(mut made: Netem, wanted: &Netem) -> Netem {
         let forgive = |made: &mut u64, wanted: u64| {
             if made.abs_diff(wanted) <= 1_000 {
@@ -480,7 +480,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn the_command_for_people_makes_the_same_netem() {
+    fn the_published_command_makes_the_same_netem() {
         let mut lab = Lab::new(&[DUMMY]);
         let mut runner = TestRunner::deterministic();
         for _ in 0..20 {

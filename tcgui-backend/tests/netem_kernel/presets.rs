@@ -1,4 +1,4 @@
-//! What the shipped presets and scenarios lose, duplicate and corrupt, counted on a kernel with netem.
+//! Measures loss, duplication and corruption of the built-in presets and scenarios, on a kernel with netem.
 
 mod with_netem {
     use std::fs;
@@ -15,23 +15,26 @@ mod with_netem {
     use crate::inside::{LINK, Lab};
 
     const PACKETS: u32 = 20_000;
-    /// Packets that are sent before the receiver reads.
+    /// Number of packets that are sent before the receiver reads.
     const CHUNK: u32 = 50;
-    /// Large, so that few flipped bits are in the header of the frame, where nothing checks them.
+    /// Size of the payload in bytes. It is large, so that few flipped bits are in the Ethernet header, which has no
+    /// checksum here.
     const PAYLOAD: usize = 1200;
-    /// Standard deviations: with some fifty measurements, a correct kernel fails once in a thousand runs.
+    /// Largest difference in standard deviations. With about fifty measurements, a correct kernel exceeds it once in a
+    /// thousand runs.
     const DEVIATIONS: f64 = 4.3;
 
-    /// One feature of one configuration, and the share of packets in percent that its file promises.
+    /// One feature of one configuration, and the expected share of packets in percent, from its file.
     struct Promise {
         place: String,
         config: TcNetemConfig,
         percent: f64,
-        /// By how much the dependence of packets on each other raises the variance.
+        /// The factor by which the variance is larger, because packets in a burst depend on each other.
         clustering: f64,
     }
 
-    /// Returns the promises of a configuration, each with all other features off: a delay would hold the packets.
+    /// Returns the features of a configuration, each with all other features off. A delay would keep packets in the
+    /// queue.
     fn promises(place: &str, config: &TcNetemConfig) -> Vec<Promise> {
         let off = TcNetemConfig::default;
         let mut promises = Vec::new();
@@ -69,7 +72,7 @@ mod with_netem {
         promises
     }
 
-    /// Returns the promises of all files in `assets`, each share of a feature once.
+    /// Returns the features of all files in `assets`. Equal features are measured once.
     fn shipped() -> Vec<Promise> {
         let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
         let read = |kind: &str| {
@@ -113,7 +116,7 @@ mod with_netem {
                 arrived += 1;
             }
         }
-        // The last ones may still be on the way through the backlog of the processor.
+        // The last packets may still be in the backlog of the processor.
         socket.set_nonblocking(false).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_millis(200)))
@@ -127,7 +130,7 @@ mod with_netem {
 
     #[test]
     #[ignore = "needs netem"]
-    fn shipped_files_lose_duplicate_and_corrupt_what_they_say() {
+    fn shipped_files_hit_the_share_of_packets_that_they_name() {
         let mut lab = Lab::new(&["ip link set lo up"]);
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect(socket.local_addr().unwrap()).unwrap();

@@ -1,4 +1,4 @@
-//! Another program changes the root qdisc while the daemon replaces it, on a kernel with netem.
+//! Tests in which another program changes the root qdisc while the daemon replaces it, on a kernel with netem.
 
 mod with_netem {
     use std::process::Command;
@@ -19,7 +19,7 @@ mod with_netem {
         assert!(output.status.success(), "{command}: {output:?}");
     }
 
-    /// A dummy link in a network namespace of its own, which goes with the thread and the socket.
+    /// A dummy link in its own network namespace. It ends with the thread and the socket.
     struct Link {
         socket: RequestSocket,
         ifindex: u32,
@@ -53,14 +53,14 @@ mod with_netem {
             }
         }
 
-        /// Installs a netem of ours that another one has to replace.
+        /// Installs a netem of the daemon that the next change must replace.
         fn prepare(&mut self) {
             let order = self.order(Some(Distribution::Normal));
             perform(&mut self.socket, order).unwrap();
         }
 
-        /// Replaces the netem, while another program runs `command` once between the look and the change. Returns
-        /// what was recorded, and the result.
+        /// Replaces the netem, while another program runs `command` once between the read and the change. Returns the
+        /// recorded roots, and the result.
         fn replace(&mut self, command: &str) -> (Vec<Root>, Result<Outcome, TcError>) {
             let order = self.order(None);
             let before = observe(&mut self.socket, self.ifindex).unwrap();
@@ -118,7 +118,7 @@ mod with_netem {
     fn a_netem_that_another_program_installs_meanwhile_is_recorded_and_taken_over() {
         let mut link = Link::new();
         link.prepare();
-        // It duplicates, so that it is changed before it is replaced.
+        // The netem duplicates, so the daemon changes it before it replaces it.
         let install = "tc qdisc replace dev y root handle 2: netem delay 7ms \
             && tc qdisc change dev y root handle 2: netem delay 7ms duplicate 1%";
         let (recorded, result) = link.replace(install);

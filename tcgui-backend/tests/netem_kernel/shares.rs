@@ -1,4 +1,4 @@
-//! The share of packets that a correlated event hits, as calculated and as counted by the kernel.
+//! Compares the calculated share of packets that a correlated event hits with the counters of the kernel.
 
 mod with_netem {
     use std::io::{self, Write};
@@ -11,12 +11,12 @@ mod with_netem {
     use crate::inside::{Lab, flat, netem_of};
 
     const PACKETS: u32 = 20_000;
-    /// A dummy interface has no neighbours to look up, and drops what it is sent.
+    /// A dummy interface needs no neighbour entries, and drops all packets.
     const DUMMY: &str = "ip link add dummy1 type dummy && ip addr add 10.9.9.1/24 dev dummy1 && ip link set dummy1 up";
-    /// Standard deviations: at 20 points, a correct kernel fails once in a thousand runs.
+    /// Largest difference in standard deviations. With 20 points, a correct kernel exceeds it once in a thousand runs.
     const DEVIATIONS: f64 = 4.06;
 
-    /// Probability and correlation in percent. The first ten are of losses, the others of duplications.
+    /// Probability and correlation in percent. The first ten points measure loss, the other ten duplication.
     const POINTS: [(f64, f64); 20] = [
         (2.0, 0.0),
         (1.0, 10.0),
@@ -81,7 +81,7 @@ mod with_netem {
             } else {
                 counted.packets as f64 - packets
             };
-            // Successive numbers of the kernel depend on each other.
+            // Successive random numbers of the kernel depend on each other.
             let weight = correlation / 100.0;
             let independent = packets * (1.0 - weight) / (1.0 + weight);
             let deviation = (share * (1.0 - share) / independent)

@@ -21,8 +21,8 @@ pub struct NetemExtensions {
     /// The distribution of the delay around its mean. Uniform if absent. Needs a jitter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distribution: Option<Distribution>,
-    /// Loss that comes in bursts, instead of random loss. The `loss` beside it must be off, or the share of packets that
-    /// the model loses, which frontends show that do not know models.
+    /// A model of bursty loss, used instead of random loss. `loss` must then be off, or be the share of packets that
+    /// the model loses. Frontends that do not know models show this share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_model: Option<LossModel>,
     /// Whether ECN-capable packets are marked instead of dropped.
@@ -31,14 +31,14 @@ pub struct NetemExtensions {
     /// The overhead that counts towards the rate. Needs a rate limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_overhead: Option<RateOverhead>,
-    /// The exact rate in bit/s, if it is not a whole number of kbit/s. `rate_kbps` or `rate_limit_kbps` must then be absent or
-    /// the nearest number of kbit/s, at least 1.
+    /// The exact rate in bit/s, if it is not a whole number of kbit/s. `rate_kbps` or `rate_limit_kbps` must then be
+    /// absent or be the nearest number of kbit/s, at least 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit_bps: Option<u64>,
-    /// The queue in front of the rate limit. Needs a rate limit.
+    /// The length of the queue in front of the rate limit. Needs a rate limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<QueueConfig>,
-    /// Packets wait for a slot and leave together.
+    /// Slots: packets wait for a slot and leave together.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slot: Option<SlotConfig>,
     /// The seed of the random numbers, for reproducible runs. Needs Linux 6.6.
@@ -110,25 +110,25 @@ fn always() -> f64 {
 /// Overhead that counts towards the rate, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct RateOverhead {
-    /// What each packet counts more, or less.
+    /// Bytes added to the length of each packet. May be negative.
     #[serde(default, deserialize_with = "crate::number::integer")]
     pub packet: i32,
-    /// The payload of one cell, for links that send cells; 0 for others.
+    /// The payload of one cell, for links that send cells. 0 for other links.
     #[serde(default, deserialize_with = "crate::number::integer")]
     pub cell_size: u32,
-    /// What each cell counts more.
+    /// Bytes added for each cell.
     #[serde(default, deserialize_with = "crate::number::integer")]
     pub cell: i32,
 }
 
-/// How long the queue in front of a rate limit is. A request has one of the fields; `bytes` wins over `ms`. A publication has
-/// both: the bytes as the kernel has them, and the time that they take at the rate.
+/// The length of the queue in front of a rate limit. A request has one of the fields. If it has both, `bytes` takes
+/// precedence. A publication has both: the bytes that the kernel reports, and their time at the rate.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct QueueConfig {
-    /// The longest time that a packet waits, up to 60 000 ms.
+    /// The longest time that a packet waits in the queue, in ms, at most 60 000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ms: Option<f64>,
-    /// The most bytes that wait.
+    /// The length of the queue in bytes, at least 1.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -137,8 +137,8 @@ pub struct QueueConfig {
     pub bytes: Option<u32>,
 }
 
-/// When packets leave together: with a `distribution`, around `delay_ms`; without, evenly between
-/// `min_ms` and `max_ms` after the slot before.
+/// The time between slots. With a `distribution` it is distributed around `delay_ms`. Otherwise it is uniform between
+/// `min_ms` and `max_ms`.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 pub struct SlotConfig {
     /// Minimum time between slots.
@@ -156,14 +156,14 @@ pub struct SlotConfig {
     /// The jitter of the time. Must be above 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter_ms: Option<f64>,
-    /// The most packets in one slot.
+    /// Maximum number of packets in one slot.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         deserialize_with = "crate::number::optional_integer"
     )]
     pub packets: Option<u32>,
-    /// The most bytes in one slot.
+    /// Maximum number of bytes in one slot.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",

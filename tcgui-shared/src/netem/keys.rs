@@ -1,5 +1,5 @@
-//! Reading both forms. Every field is spelt out here: a derived `flatten` would lose the name of a field with a wrong
-//! value, and a rate may have a fraction that the released field cannot hold.
+//! Deserialisation of both forms. Every field is listed here for two reasons: with `serde(flatten)`, an error would not
+//! name the field with the wrong value, and a rate in JSON may have a fraction, which the released field cannot hold.
 
 use std::fmt;
 
@@ -13,20 +13,20 @@ use super::{
 };
 use crate::number::{integer, optional_integer};
 
-/// A rate as it is read: an integer in kbit/s is kept as it is, of a fraction also the bits per second.
+/// A rate as it is read from JSON. A rate with a fraction is kept twice: rounded, and exactly in bit/s.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RateKbps {
-    /// In kbit/s of 1000 bit, rounded; only 0 becomes 0.
+    /// In kbit/s (1000 bit/s), rounded. A rate above 0 never becomes 0.
     pub kbps: u32,
-    /// In bit/s, if that is not a whole number of kbit/s.
+    /// In bit/s, if the rate is not a whole number of kbit/s.
     pub bps: Option<u64>,
 }
 
 impl RateKbps {
-    /// Returns a rate in kbit/s, fractions to the nearest bit per second.
+    /// Converts a rate in kbit/s. A fraction is rounded to the nearest bit per second.
     ///
     /// # Errors
-    /// It is not between 0 and 4 294 967 295 kbit/s. The text says so.
+    /// It is not between 0 and 4 294 967 295 kbit/s. The text of the error contains this range.
     pub fn new(kbps: f64) -> Result<Self, String> {
         if !(0.0..=f64::from(u32::MAX)).contains(&kbps) {
             return Err(format!("{kbps} is not between 0 and {} kbit/s", u32::MAX));
@@ -44,7 +44,7 @@ impl RateKbps {
     }
 }
 
-/// Returns the nearest rate in kbit/s; a rate above 0 never becomes 0.
+/// Returns the nearest rate in kbit/s. A rate above 0 never becomes 0.
 pub fn rounded_kbps(bps: u64) -> u32 {
     let nearest = bps.saturating_add(500) / 1000;
     let nearest = u32::try_from(nearest).unwrap_or(u32::MAX);
@@ -89,7 +89,7 @@ impl<'de> Deserialize<'de> for RateKbps {
     }
 }
 
-/// The fields of [`FlatNetem`] as JSON has them.
+/// The fields of [`FlatNetem`] in JSON.
 #[derive(Deserialize)]
 pub(super) struct FlatKeys {
     loss: f64,
@@ -158,7 +158,7 @@ struct RateLimitKeys {
     rate_kbps: RateKbps,
 }
 
-/// The fields of [`TcNetemConfig`] as JSON has them.
+/// The fields of [`TcNetemConfig`] in JSON.
 #[derive(Deserialize)]
 pub(super) struct ConfigKeys {
     loss: LossConfig,

@@ -36,7 +36,7 @@ use tcgui_shared::tc::{
     TcStatisticsUpdate,
 };
 
-/// Returns each example as printed, with the name of its fixture, sorted by name.
+/// Returns each example as it is written, with the name of its fixture, sorted by name.
 pub(crate) fn all() -> Vec<(&'static str, Value)> {
     vec![
         ("bandwidth", json!(bandwidth())),
@@ -259,7 +259,7 @@ fn extended_health() -> BackendHealthStatus {
     }
 }
 
-/// A namespace with one interface that is up; `edit` makes the difference.
+/// A namespace with one interface that is up. `edit` changes it.
 fn namespace(
     name: &str,
     namespace_type: NamespaceType,
@@ -619,7 +619,7 @@ fn extended_apply_config() -> TcOperation {
     TcOperation::ApplyConfig { config }
 }
 
-/// The example is of the released system, which names no kind.
+/// The example is from a released backend, which has no error kinds.
 fn tc_response_failure() -> TcResponse {
     TcResponse {
         error_kind: None,

@@ -129,7 +129,7 @@ lab_test!(
             ] {
                 ensure!(qdisc.contains(part), "no {part} in {qdisc}");
             }
-            // The rate is that of a filter below the netem. It goes with the next change.
+            // The rate limit is a filter below the netem. The next change removes it.
             let filter =
                 |listed: &str| listed.contains("tbf 7c80:") && listed.contains("rate 2Mbit");
             let listed = tc(at.0, &format!("qdisc show dev {}", at.1))?;
@@ -176,7 +176,7 @@ lab_test!(
         // Loss is off but keeps its correlation. No feature is on, so the netem is removed.
         let applied = change(scene, FAR, &apply(&[("correlation", json!(25.0))]))?;
         ensure!(applied.is_null(), "{applied}");
-        // The structured form removes it, too, also if features without a number are switched on.
+        // The structured form also removes the netem if features without a number are switched on.
         let off = json!({"enabled": false, "percentage": 0.0, "correlation": 0.0});
         change(scene, FAR, &apply(&[("loss", json!(2.0))]))?;
         let config = json!({
@@ -189,20 +189,20 @@ lab_test!(
         let applied = change(scene, FAR, &json!({"ApplyConfig": {"config": config}}))?;
         ensure!(applied.is_null(), "{applied}");
         ensure!(!root(FAR)?.contains("netem"));
-        // A rate with a fraction is published rounded and exactly.
+        // A rate with a fraction is published twice: rounded, and exactly.
         let applied = change(scene, FAR, &apply(&[("rate_limit_kbps", json!(100.5))]))?;
         ensure!(
             applied["rate_limit_kbps"] == json!(101) && applied["rate_limit_bps"] == json!(100_504),
             "{applied}"
         );
-        // A correlation changes the share of lost packets, and the reply says so.
+        // A correlation changes the share of lost packets, and the reply contains the real share.
         let correlated = apply(&[("loss", json!(2.0)), ("correlation", json!(25.0))]);
         let reply = ask(scene, FAR, &correlated)?;
         for text in [&reply["message"], &reply["applied_config"]["notes"][0]] {
             let text = text.as_str().unwrap_or_default();
             ensure!(text.contains("hits 0.0057"), "{reply}");
         }
-        // A slow link gets a queue that does not lose by itself.
+        // A slow link gets a queue that does not drop packets by itself.
         let long = apply(&[
             ("delay_ms", json!(10_000.0)),
             ("delay_jitter_ms", json!(2000.0)),

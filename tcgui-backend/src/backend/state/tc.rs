@@ -380,7 +380,7 @@ fn renewal(terms: Terms) -> Result<TcWork, Failure> {
     }
 }
 
-/// Says what is in force now, as the kernel reports it, and until when if a lease holds.
+/// Returns the response: the state that was read back, and its end if there is a lease.
 fn response(
     change: &PendingTcChange,
     outcome: &Outcome,

@@ -1,4 +1,4 @@
-//! Which lease a worker goes by, on the real kernel. None of these tests needs netem.
+//! Tests of the lease that a worker uses, on the running kernel. None of them needs netem.
 
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ impl Lab {
 fn a_lease_of_a_namespace_that_had_the_inode_number_before_is_dropped() {
     let lab = Lab::new();
     let later = Some(BootTime::now().plus(Duration::from_secs(1_000)));
-    // A scenario has interrupted a change that is still to end.
+    // A scenario has suspended a change whose end is still to come.
     let interrupted = Lease {
         owner: Owner::Scenario { id: "s".to_owned() },
         under: Some(Grant {
@@ -123,7 +123,7 @@ fn nothing_is_installed_on_a_link_that_is_not_that_of_the_lease() {
         identity(Some("dummy"), vec![0; 6]),
         identity(None, vec![2; 6]),
     ] {
-        // Under the lease a netem of another program was removed.
+        // The lease replaced a netem of another program.
         let netem = Netem {
             limit: 1000,
             latency_ns: 1_000_000,

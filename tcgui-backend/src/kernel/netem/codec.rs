@@ -1,4 +1,4 @@
-//! The bytes of `TCA_OPTIONS` of a netem: `struct tc_netem_qopt`, then attributes behind it.
+//! Encodes and decodes `TCA_OPTIONS` of a netem: `struct tc_netem_qopt`, followed by attributes.
 
 use super::{Distribution, Loss, MAX_JITTER_NS, Netem, Probability, Random, Rate, Slot};
 use crate::kernel::rtnetlink::{Attributes, push_attribute};
@@ -17,7 +17,7 @@ const TCA_NETEM_JITTER64: u16 = 11;
 const TCA_NETEM_SLOT: u16 = 12;
 const TCA_NETEM_SLOT_DIST: u16 = 13;
 const TCA_NETEM_PRNG_SEED: u16 = 14;
-/// Loss models inside `TCA_NETEM_LOSS`: the four states ("general, intuitive") and Gilbert-Elliott.
+/// Loss models in `TCA_NETEM_LOSS`: four states ("general, intuitive") and Gilbert-Elliott.
 const NETEM_LOSS_GI: u16 = 1;
 const NETEM_LOSS_GE: u16 = 2;
 const NLA_F_NESTED: u16 = 0x8000;
@@ -27,8 +27,7 @@ const QOPT: usize = 24;
 const TICK_SHIFT: u32 = 6;
 
 impl Netem {
-    /// Returns the value of `TCA_OPTIONS` that makes a netem exactly this one, whatever it was, but for
-    /// a distribution table that it is to lose.
+    /// Returns the value of `TCA_OPTIONS` that turns any netem into this one. It cannot remove a distribution table.
     pub fn to_options(&self) -> Vec<u8> {
         let (loss, loss_model) = match self.loss {
             Loss::Random(random) => (random, None),
@@ -55,7 +54,7 @@ impl Netem {
         );
         push(TCA_NETEM_REORDER, &random(self.reorder));
         push(TCA_NETEM_CORRUPT, &random(self.corrupt));
-        // Random loss has no attribute: without one the kernel falls back to it.
+        // Random loss has no attribute: it is the kernel's default.
         if let Some(model) = loss_model {
             push(TCA_NETEM_LOSS | NLA_F_NESTED, &encode_loss(model));
         }
@@ -77,8 +76,9 @@ impl Netem {
         options
     }
 
-    /// Reads the value of `TCA_OPTIONS` of a dump; `None` when it is no netem's. Attributes may come in
-    /// any order, unknown ones are skipped, and what is missing is off. Tables are not in it.
+    /// Parses the value of `TCA_OPTIONS` from a dump. `None`: it is not that of a netem. The order of the attributes
+    /// does not matter. Unknown attributes are ignored. A feature whose attribute is missing is off. Distribution
+    /// tables are not included.
     pub fn from_options(options: &[u8]) -> Option<Self> {
         let qopt = read_words::<6>(options)?;
         let [latency, limit, loss, gap, duplicate, jitter] = qopt;
@@ -124,7 +124,7 @@ impl Netem {
     }
 }
 
-/// The 32-bit form of a time; what does not fit is in the 64-bit attribute, which the kernel prefers.
+/// Returns the 32-bit form of a time. The kernel prefers the 64-bit attribute, which also holds longer times.
 fn ticks(ns: u64) -> u32 {
     u32::try_from(ns >> TICK_SHIFT).unwrap_or(u32::MAX)
 }
@@ -185,7 +185,7 @@ fn table(distribution: Distribution) -> Vec<u8> {
     table.iter().flat_map(|entry| entry.to_ne_bytes()).collect()
 }
 
-/// Reads the words at the front of a value, which newer kernels may make longer.
+/// Reads the words at the start of a value. Newer kernels may append further words.
 fn read_words<const N: usize>(value: &[u8]) -> Option<[u32; N]> {
     let mut words = [0; N];
     for (word, bytes) in words.iter_mut().zip(value.get(..4 * N)?.chunks_exact(4)) {
@@ -198,7 +198,7 @@ fn read_u64(value: &[u8]) -> Option<u64> {
     Some(u64::from_ne_bytes(value.get(..8)?.try_into().ok()?))
 }
 
-/// Reads a signed time; none is negative.
+/// Reads a signed time. Negative times do not occur.
 fn read_ns(value: &[u8], otherwise: u64) -> u64 {
     read_u64(value).map_or(otherwise, |ns| {
         u64::try_from(ns.cast_signed()).unwrap_or_default()

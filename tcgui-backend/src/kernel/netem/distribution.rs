@@ -1,35 +1,35 @@
-//! Delay distributions: tables of 4 096 quantiles, made from the formulas.
+//! Delay distributions: tables of 4 096 quantiles, calculated from formulas.
 //!
-//! The kernel draws an entry and adds `entry / 8192` standard deviations (`NETEM_DIST_SCALE`) to the
-//! mean. The formulas are those of the tables that `tc` reads from its `*.dist` files.
+//! The kernel picks a random entry and adds `entry / 8192` (`NETEM_DIST_SCALE`) standard deviations to the mean. The
+//! formulas are those of the tables that `tc` reads from its `*.dist` files.
 
 use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
 
-/// How many entries a table has, as those of `tc`.
+/// The number of entries of a table, the same as in the tables of `tc`.
 const ENTRIES: u16 = 4096;
 /// One standard deviation (`NETEM_DIST_SCALE`, `include/uapi/linux/pkt_sched.h`).
 const SCALE: f64 = 8192.0;
-/// Where in its step `tc` takes each quantile of the normal distribution: it keeps each fourth of
-/// 16 384, each taken in the middle.
+/// Position of a quantile of the normal distribution within its step. `tc` calculates 16 384 quantiles, each in the
+/// middle of its step, and keeps every fourth one.
 const OFFSET: f64 = 0.125;
 
 static NORMAL: LazyLock<Vec<i16>> = LazyLock::new(|| table(&normal()));
 static PARETO: LazyLock<Vec<i16>> = LazyLock::new(|| table(&pareto()));
 static PARETO_NORMAL: LazyLock<Vec<i16>> = LazyLock::new(|| {
-    // `tc` mixes the Pareto part as its table has it, cut off at four deviations.
+    // The Pareto part is the finished table, which ends at four standard deviations, as in `tc`.
     let mixed = normal().into_iter().zip(PARETO.iter());
     let mixed = mixed.map(|(n, p)| (n + 3.0 * f64::from(*p) / SCALE) / 4.0);
     table(&mixed.collect::<Vec<_>>())
 });
 
-/// How values are spread around their mean (`man 8 tc-netem`, `distribution`).
+/// The distribution of random values around their mean (`man 8 tc-netem`, `distribution`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Distribution {
-    /// The bell.
+    /// The normal distribution.
     Normal,
-    /// Many short and few long ones, with exponent 3.
+    /// The Pareto distribution with exponent 3: many short values and few long ones.
     Pareto,
     /// One part normal, three parts Pareto.
     ParetoNormal,
@@ -39,7 +39,7 @@ impl Distribution {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::Normal, Self::Pareto, Self::ParetoNormal];
 
-    /// Returns the name by which `tc` knows it.
+    /// Returns the name that `tc` uses.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Normal => "normal",
@@ -58,7 +58,7 @@ impl Distribution {
     }
 }
 
-/// Brings quantiles, in standard deviations, to the kernel's scale.
+/// Converts quantiles in standard deviations to the kernel's scale.
 fn table(quantiles: &[f64]) -> Vec<i16> {
     quantiles
         .iter()
@@ -71,7 +71,7 @@ fn table(quantiles: &[f64]) -> Vec<i16> {
         .collect()
 }
 
-/// The quantiles of the Pareto distribution with exponent 3, whose mean is 3/2; `tc` scales by 4/3.
+/// Returns the quantiles of the Pareto distribution with exponent 3. Its mean is 3/2. `tc` scales it by 4/3.
 fn pareto() -> Vec<f64> {
     (0..ENTRIES)
         .map(|i| f64::from(ENTRIES - i) / f64::from(ENTRIES))
@@ -79,7 +79,8 @@ fn pareto() -> Vec<f64> {
         .collect()
 }
 
-/// The quantiles of the normal distribution, each found from its neighbour towards the middle.
+/// Returns the quantiles of the normal distribution. Each one is calculated from its neighbour that is nearer to the
+/// mean.
 fn normal() -> Vec<f64> {
     let half = ENTRIES / 2;
     let step = 1.0 / f64::from(ENTRIES);
@@ -92,7 +93,7 @@ fn normal() -> Vec<f64> {
             })
             .collect::<Vec<_>>()
     };
-    // The bell is symmetric, so what lies below the middle is found as if it lay above.
+    // The distribution is symmetric: the lower half is calculated like the upper half, and then negated.
     let mut quantiles = march((1.0 - OFFSET) * step, half);
     quantiles.reverse();
     quantiles.iter_mut().for_each(|x| *x = -*x);
@@ -100,7 +101,7 @@ fn normal() -> Vec<f64> {
     quantiles
 }
 
-/// Returns the point above `from` up to which the density adds up to `share`, by Newton's method.
+/// Returns the point above `from` at which the integral of the density from `from` is `share`, by Newton's method.
 fn advance(from: f64, share: f64) -> f64 {
     const ROUNDS: usize = 20;
     (0..ROUNDS).fold(from, |to, _| {
@@ -108,12 +109,12 @@ fn advance(from: f64, share: f64) -> f64 {
     })
 }
 
-/// The density of the standard normal distribution.
+/// Returns the density of the standard normal distribution.
 fn density(x: f64) -> f64 {
     (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt()
 }
 
-/// The integral of the density, by Simpson's rule.
+/// Returns the integral of the density, by Simpson's rule.
 fn integral(from: f64, to: f64) -> f64 {
     const PIECES: u8 = 8;
     let width = (to - from) / f64::from(PIECES);

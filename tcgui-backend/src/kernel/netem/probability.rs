@@ -1,4 +1,4 @@
-//! Probabilities as the kernel counts them: a share of 2³² − 1.
+//! Probabilities in the kernel's unit: n / (2³² − 1).
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ impl Probability {
     /// Always.
     pub const ONE: Self = Self(u32::MAX);
 
-    /// Returns the probability with the kernel's number for it.
+    /// Returns the probability for a number of the kernel.
     pub const fn from_raw(raw: u32) -> Self {
         Self(raw)
     }
@@ -25,19 +25,19 @@ impl Probability {
         self.0
     }
 
-    /// Returns whether it never happens.
+    /// Returns whether the event never happens.
     pub const fn is_zero(self) -> bool {
         self.0 == 0
     }
 
-    /// Returns the probability of the contrary.
+    /// Returns the probability that the event does not happen.
     #[must_use]
     pub const fn contrary(self) -> Self {
         Self(u32::MAX - self.0)
     }
 
-    /// Returns the nearest probability to a percentage, as `tc` does; what is outside of 0 to 100 is
-    /// brought to the nearer end, NaN to 0.
+    /// Returns the probability that is nearest to a percentage, as `tc` does. Values below 0 become 0, values above 100
+    /// become 100, and NaN becomes 0.
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -48,8 +48,8 @@ impl Probability {
         Self((share * f64::from(u32::MAX)).round() as u32)
     }
 
-    /// Returns the shortest percentage that [`Self::from_percent`] turns into the same probability:
-    /// 1.5 and not 1.499999993.
+    /// Returns the shortest percentage that [`Self::from_percent`] converts to the same probability: 1.5, not
+    /// 1.499999993.
     pub fn percent(self) -> f64 {
         let exact = f64::from(self.0) / f64::from(u32::MAX) * 100.0;
         [1.0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8]

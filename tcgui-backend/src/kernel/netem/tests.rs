@@ -248,7 +248,7 @@ fn each_option_is_sent_as_tc_sends_it() {
 }
 
 #[test]
-fn what_tc_sends_is_understood() {
+fn requests_of_tc_are_decoded() {
     let ticks = |ns: u64| ns >> 6 << 6;
     for ((arguments, netem), (_, bytes)) in meanings().into_iter().zip(captured()) {
         let expected = Netem {
@@ -451,12 +451,12 @@ fn netems() -> impl Strategy<Value = Netem> {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(netem in netems()) {
+    fn every_netem_is_decoded_as_it_was_encoded(netem in netems()) {
         prop_assert_eq!(Netem::from_options(&netem.to_options()), Some(netem));
     }
 
     #[test]
-    fn nothing_makes_the_reader_panic(bytes: Vec<u8>, cut: usize, netem in netems()) {
+    fn no_bytes_cause_a_panic(bytes: Vec<u8>, cut: usize, netem in netems()) {
         Netem::from_options(&bytes);
         let mut options = netem.to_options();
         options.truncate(cut % (options.len() + 1));

@@ -93,7 +93,7 @@ fn old_counters_are_read_where_there_are_no_new_ones() {
 }
 
 #[test]
-fn a_child_is_told_by_the_handle_of_its_parent() {
+fn a_child_contains_the_handle_of_its_parent() {
     let root = read(&[(TCA_KIND, b"netem\0".to_vec())]);
     let at = |ifindex, parent| Qdisc {
         ifindex,
@@ -108,7 +108,7 @@ fn a_child_is_told_by_the_handle_of_its_parent() {
 
 proptest! {
     #[test]
-    fn nothing_makes_the_reader_panic(bytes: Vec<u8>, kind in 0..12_u16) {
+    fn no_bytes_cause_a_panic(bytes: Vec<u8>, kind in 0..12_u16) {
         parse(Message::sample(libc::RTM_NEWQDISC, &bytes)).ok();
         let netem = (TCA_KIND, b"netem\0".to_vec());
         let payload = payload(&[netem, (kind, bytes)]);

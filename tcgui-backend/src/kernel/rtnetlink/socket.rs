@@ -57,9 +57,10 @@ pub(in crate::kernel) enum Change {
     Existing,
     /// Creates the object, which must not exist.
     Create,
-    /// Make it, or alter the object of the same kind and number that is there.
+    /// Creates the object, or changes an existing object of the same kind and handle.
     CreateOrAlter,
-    /// Make it in place of what is there. The answer contains the notifications of the change, which say what that was.
+    /// Creates the object or replaces an existing one. The reply contains the notifications of the change, including
+    /// the replaced object.
     Replace,
 }
 
@@ -76,7 +77,7 @@ impl Change {
 
 /// A request for a change.
 type ChangeRequest<'a, B> = (u16, Change, &'a B);
-/// What was read of the notifications of a change, and what became of the one after it.
+/// The parsed notifications of a change, and the result of the second change in the same datagram.
 type Reported<T> = (Vec<T>, Result<(), RtnetlinkError>);
 /// The same, and the dump after both.
 type ReportedAndDumped<T, U> = (
@@ -188,8 +189,8 @@ impl RequestSocket {
         Ok(exchanged.and_then(|()| getting.object()))
     }
 
-    /// Sends a request for a change and a second one in one datagram. Returns what `read` makes of each notification of
-    /// the first, and what became of the second if the first has succeeded.
+    /// Sends two requests for changes in one datagram. Returns the results of `read` for the notifications of the first
+    /// change. The inner result is that of the second change.
     pub(in crate::kernel) fn change_both<T, B: Emitable>(
         &mut self,
         (kind, change, body): ChangeRequest<'_, B>,
@@ -208,9 +209,9 @@ impl RequestSocket {
         Ok((objects, exchanged.and(second)))
     }
 
-    /// Sends a request for a change, a second one, and one for all objects, as they are after that, in one datagram.
-    /// Returns what `read` makes of each notification of the first, and what became of the others if the first has
-    /// succeeded.
+    /// Sends two requests for changes and a request for a dump after them in one datagram. Returns the results of
+    /// `read` for the notifications of the first change. The inner results are those of the second change and of the
+    /// dump.
     pub(in crate::kernel) fn change_both_and_dump<T, U, B: Emitable>(
         &mut self,
         (kind, change, body): ChangeRequest<'_, B>,
@@ -227,7 +228,7 @@ impl RequestSocket {
         }
         let dumped = self.dump_after(before, dump_kind, dump_body, read_each);
         let (objects, dumped) = first.objects_and(dumped)?;
-        // Without an answer to the second, the dump was not answered either.
+        // If the reply to the second request is missing, the dump has failed too.
         let second = second.map_or(Ok(()), Pending::done);
         Ok((objects, second, dumped))
     }
@@ -248,7 +249,8 @@ impl RequestSocket {
         Ok((object, dumped))
     }
 
-    /// Dumps all objects; before its first attempt the kernel does what is in `before`, which is sent with it.
+    /// Dumps all objects. The requests in `before` are sent in the same datagram as the first attempt. The kernel
+    /// handles them before the dump.
     fn dump_after<T>(
         &mut self,
         mut before: Vec<&mut dyn Exchanged>,

@@ -1,4 +1,4 @@
-//! Killed after any request of any change: what was there before comes back, on the small kernel of `tc`.
+//! Crashes after any request of any change. The earlier state must be restored, in the kernel model of `tc`.
 
 use proptest::prelude::*;
 
@@ -9,7 +9,7 @@ use crate::tc::handle;
 use crate::tc::plan::{ForeignQdiscs, plan, steps};
 use crate::tc::tests::plan::{Kernel, netem, roots};
 
-/// Changes the root under a lease, up to a number of requests; `None` when it is refused.
+/// Changes the root under a lease, and stops after a number of requests. `None`: the change is refused.
 fn change(
     kernel: &mut Kernel,
     held: Option<&Lease>,
@@ -36,7 +36,7 @@ fn change(
     Some(lease)
 }
 
-/// The handle of the root; ours are all the same to others.
+/// Returns the handle of the root. `None`: it is a handle of the daemon, and the test accepts any of them.
 fn handle(kernel: &Kernel) -> Option<u32> {
     let handle = kernel.observed().root.handle();
     Some(handle).filter(|handle| handle::tables(*handle).is_none())
@@ -44,14 +44,14 @@ fn handle(kernel: &Kernel) -> Option<u32> {
 
 proptest! {
     #[test]
-    fn what_was_there_before_comes_back(
+    fn the_earlier_state_is_restored_after_a_crash(
         root in roots(),
         first in prop::option::of(netem()),
         wishes in prop::collection::vec(prop::option::of(netem()), 1..4),
         requests in 0..4_usize,
     ) {
         let mut kernel = Kernel::new(root);
-        // Something without an end, perhaps; with four requests nothing is cut off.
+        // Optionally begin with a change without a lease. Four requests are enough to complete it.
         if first.is_some() {
             change(&mut kernel, None, first, 4);
         }
@@ -60,7 +60,7 @@ proptest! {
         for (number, wanted) in (1..).zip(&wishes) {
             let is_last = number == wishes.len();
             let requests = if is_last { requests } else { 4 };
-            // Somebody else's tree is not replaced.
+            // A tree of another program is not replaced.
             if let Some(changed) = change(&mut kernel, lease.as_ref(), *wanted, requests) {
                 lease = Some(changed);
             }

@@ -1,4 +1,4 @@
-//! The lease after a change that failed, for each state of the root.
+//! Tests of the lease after a change that failed, for each state of the root.
 
 use super::super::failed_change::{AfterFailure, after_failure};
 use super::*;
@@ -16,7 +16,7 @@ fn own(ms: u64) -> Root {
 fn a_refused_change_leaves_the_lease_as_it_was() {
     let held = lease(3);
     let root = own(5);
-    // It was refused before it began, or the root is the same.
+    // The change was refused before it began, or the root is the same.
     for (before, after) in [
         (None, Some(&root)),
         (None, None),
@@ -75,7 +75,7 @@ fn a_root_that_another_program_has_installed_is_under_no_new_lease() {
         assert_eq!(of(None), AfterFailure::Erase(recorded.clone()));
         assert_eq!(of(Some(&held)), AfterFailure::Write(held.clone()));
     }
-    // The same netem with other parameters may be on the way to being replaced.
+    // The same netem with other parameters may be the first step of its replacement.
     let changed = Root::ForeignNetem {
         handle: 3 << 16,
         netem: delay(8),
@@ -108,7 +108,7 @@ fn a_change_that_may_have_taken_effect_keeps_its_lease() {
         };
         assert_eq!(kept, AfterFailure::Write(expected));
     }
-    // A change that stays records no lease; the one of before may still have to undo it.
+    // A permanent change records no lease. The earlier lease may still have to undo the change.
     let kept = after_failure(Some(&lease(3)), None, Some(&before), Some(&after));
     let expected = Lease {
         set: vec![Some(delay(5)), Some(delay(7))],

@@ -1,4 +1,4 @@
-//! Leases on disk: complete or absent, and never in the way.
+//! Tests of leases on disk: a file is complete or absent, and a damaged file affects no other lease.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -161,7 +161,7 @@ fn what_was_to_be_done_before_a_lease_was_written_anew_is_not_done_to_it() {
         let left = journal.load().unwrap().leases;
         assert_eq!(left, std::slice::from_ref(&new), "{late:?}");
     }
-    // Of two that come in the wrong order the newer one holds.
+    // If two changes are recorded in the wrong order, the newer one applies.
     journal.intend(&new, amend(vec![]));
     journal.intend(&new, amend(vec![NETNS]));
     journal.catch_up(&new).unwrap();
@@ -353,7 +353,7 @@ fn what_can_be_written_can_be_read() {
             Err(err) => {
                 assert!(matches!(err, JournalError::TooLarge { .. }), "{err:?}");
                 assert!(err.to_string().contains("65536"), "{err}");
-                // What was there still is.
+                // The earlier files are unchanged.
                 let loaded = journal.load().unwrap();
                 assert_eq!(loaded.leases, [with_ways(largest)], "{count}");
                 assert!(loaded.damaged.is_empty(), "{loaded:?}");

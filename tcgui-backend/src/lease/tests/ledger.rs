@@ -1,4 +1,4 @@
-//! Which leases end when: examples, and any order of events.
+//! Tests of the times at which leases end: examples, and events in any order.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -34,7 +34,8 @@ fn a_lease_is_due_when_it_ends_and_its_namespace_is_seen() {
     assert_eq!(ledger.due_at(|_| true), None, "no timer for what is busy");
 }
 
-/// A daemon that is killed may leave the file of a lease whose change never reached the kernel, or was followed by another.
+/// A daemon that is killed may leave the file of a lease whose change never reached the kernel, or was followed by
+/// another change.
 #[test]
 fn a_lease_of_an_earlier_run_ends_unless_the_kernel_has_what_it_set() {
     for (set, netem, ends) in [
@@ -107,7 +108,7 @@ fn what_is_owed_is_still_owed_after_a_change_that_failed() {
     ledger.settle((A, 2), Some(held.clone()));
     assert_eq!(ledger.due_at(idle), Some(at(6)));
     assert!(ledger.is_owed((A, 2)));
-    // Another lease is owed by nobody yet.
+    // A new lease replaces it, and no restoration of the new one has failed.
     let set = vec![Some(delay(7))];
     ledger.settle((A, 2), Some(Lease { set, ..held }));
     assert!(!ledger.is_owed((A, 2)));
@@ -146,7 +147,7 @@ fn a_look_that_began_before_a_change_does_not_end_its_lease() {
     ledger.changed((A, 2), changed);
     assert_eq!(ledger.replaced(A, &[two(2)], before, idle), []);
     assert_eq!(ledger.looked_at(A, &BTreeSet::new(), before, idle), []);
-    // Another change does not make it older.
+    // A new lease of the interface keeps the time of the last change.
     ledger.settle(
         (A, 2),
         Some(Lease {
@@ -155,7 +156,7 @@ fn a_look_that_began_before_a_change_does_not_end_its_lease() {
         }),
     );
     assert_eq!(ledger.looked_at(A, &BTreeSet::new(), before, idle), []);
-    // The netem of a link may be there although its values could not be read.
+    // The netem may be that of the lease although its parameters could not be read.
     let unread = Link {
         root_netem: true,
         ..two(2)
@@ -203,7 +204,7 @@ fn a_lease_is_found_by_each_way_to_its_namespace() {
         assert_eq!(ledger.get((seen.key(), 2)), Some(&lease));
         ledger.looked_at(seen.key(), &BTreeSet::from([2]), Instant::now(), idle);
         assert_eq!(ledger.due(at(10), idle), [(seen.key(), 2)]);
-        // Whoever is in sight has its leases.
+        // The leases of a known namespace are in force.
         assert!(
             ledger
                 .met(process.key(), &[name(), process.clone()])
@@ -269,12 +270,12 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
-    /// After any history: once the namespace is seen, leases that have ended are restored within the step, others are left,
-    /// and permanent changes are never touched.
+    /// Checks after any history: once the namespace is seen, leases that have ended are restored within the step, other
+    /// leases stay, and permanent changes are never undone.
     #[test]
     fn nothing_is_left_behind_and_nothing_is_lost(events in prop::collection::vec(event(), 1..60)) {
         let mut ledger = Ledger::default();
-        // What the kernel has: nothing, or an impairment that ends or does not.
+        // The state of the kernel: no impairment, or one with or without an end.
         let mut kernel: [Option<Option<BootTime>>; 3] = [None; 3];
         let mut seen = true;
         let links = BTreeSet::from([0, 1, 2]);

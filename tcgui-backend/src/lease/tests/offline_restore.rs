@@ -1,4 +1,4 @@
-//! Leases of namespaces without a name, ended without the daemon.
+//! Tests of leases of namespaces without a name that end without the daemon.
 
 use super::super::journal::Journal;
 use super::super::offline_restore::{Fate, Wanted, end_inside, restore};
@@ -7,7 +7,7 @@ use crate::kernel::boot;
 use crate::kernel::lab::HeldNetns;
 use crate::kernel::netns::{NetnsRef, ProcessNetnsId, inside};
 
-/// Restores everything, and returns what was told of each lease.
+/// Restores all leases, and returns the reports.
 fn restored(state: &std::path::Path) -> Vec<String> {
     let wanted = Wanted {
         state: state.to_owned(),
@@ -33,7 +33,7 @@ fn a_lease_is_ended_in_the_namespace_of_a_process() {
         ..lease(ifindex)
     };
     let journal = Journal::open(state.path(), home()).unwrap();
-    // Its loopback has no netem, which is not what was set; and there is no link 99.
+    // The loopback has no netem, but the lease has set one. Link 99 does not exist.
     journal.write(&lease(1, id.into(), vec![])).unwrap();
     journal.write(&lease(99, NETNS, vec![id.into()])).unwrap();
     drop(journal);
@@ -107,7 +107,7 @@ fn a_reference_that_fails_does_not_hide_the_next_one() {
         matches!(ended, Ok(Fate::Ended(Restored::Already))),
         "{ended:?}"
     );
-    // If none is the right one, the error is reported.
+    // If no namespace is the right one, the error is returned.
     end(&[dead, elsewhere.clone()]).unwrap_err();
     assert!(matches!(end(&[elsewhere]), Ok(Fate::NotSeen)));
 }

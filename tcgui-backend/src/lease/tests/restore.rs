@@ -1,4 +1,4 @@
-//! What is put back where something else is.
+//! Tests of the restoration for each state of the root.
 
 use super::super::restore::Restored;
 use super::super::terms::Grant;
@@ -265,7 +265,8 @@ fn what_a_killed_scenario_had_interrupted_goes_on_until_its_own_end() {
     let (ended, left) = second.ending(at(10));
     assert_eq!(left, None, "its time has come meanwhile");
     assert_eq!(decide(&ended, &own(delay(3))).0, Restored::Already);
-    // What was interrupted may be back while the file still is the scenario's, of which a later step forgot it.
+    // The suspended state may already be restored while the file still has the scenario, from which a later step has
+    // removed that state.
     let narrowed = Lease {
         set: vec![Some(delay(8))],
         ..second
@@ -299,7 +300,7 @@ fn a_link_that_is_another_one_is_not_restored() {
     };
     let lease = Lease {
         link: Some(identity("dummy", 1)),
-        // A step of a scenario had nothing on.
+        // A step of the scenario had no netem.
         set: vec![None, Some(delay(5))],
         ..before(&theirs(delay(3)))
     };
@@ -314,7 +315,7 @@ fn a_link_that_is_another_one_is_not_restored() {
     let other_kind = || identity("veth", 1);
     assert_eq!(decide(same(), default()).0, back());
     assert_eq!(decide(same(), own(delay(5))).0, back());
-    // What is ours is taken back whatever the hardware address is, but nothing is put onto another link.
+    // A netem of the daemon is removed whatever the hardware address is, but nothing is installed on another link.
     assert_eq!(decide(other_address(), own(delay(5))).0, back());
     assert!(there(other_address(), default()));
     assert!(there(other_address(), own(delay(9))));
@@ -323,7 +324,7 @@ fn a_link_that_is_another_one_is_not_restored() {
     for link in [other_address(), other_kind()] {
         assert!(decide(link, default()).1.is_empty());
     }
-    // The next change goes on with the lease on the same conditions.
+    // The next change continues the lease under the same conditions.
     let goes_on = |link, root: Root| {
         let link: LinkIdentity = link;
         crate::lease::restore::is_on(lease.compare(Some(&link)), &root)
@@ -333,7 +334,7 @@ fn a_link_that_is_another_one_is_not_restored() {
     assert!(!goes_on(other_address(), default().root));
     assert!(!goes_on(other_address(), theirs(delay(3)).root));
     assert!(!goes_on(other_kind(), own(delay(5)).root));
-    // An earlier version wrote nothing of the link.
+    // An earlier version did not write the identity of the link.
     let unknown = Lease {
         link: None,
         ..lease.clone()

@@ -1,5 +1,6 @@
-//! The numbers of what is shipped: those of released packages, but without correlations. In the kernel a correlation changes
-//! the share of packets, so bursts of loss come from a loss model, whose mean is the released number.
+//! Tests of the numbers of built-in files. They are those of the released packages, but without correlations. In the
+//! kernel a correlation changes the share of packets. So bursts of loss come from a loss model whose mean is the
+//! released number.
 
 use tcgui_shared::netem::{
     DelayConfig, LossModel, PercentageConfig, RateLimitConfig, ReorderConfig, TcNetemConfig,
@@ -7,7 +8,8 @@ use tcgui_shared::netem::{
 
 use super::*;
 
-/// Percentages, times in ms; 0 is off. Loss with a mean length of bursts in packets comes from a loss model.
+/// The numbers of one configuration: percentages, and times in ms. 0: off. `loss` is a percentage and the mean length
+/// of a burst in packets; with a length, it is a loss model.
 #[derive(Clone, Copy, Default)]
 struct Row {
     loss: (f64, f64),
@@ -171,7 +173,8 @@ fn quality_to_fast() -> [Shipped; 3] {
     ]
 }
 
-/// Compares two configurations. The numbers of a loss model are computed here, and may differ in the last digit.
+/// Compares two configurations. The numbers of an expected loss model are calculated, so they may differ in the last
+/// digit.
 fn assert_same(shipped: &TcNetemConfig, expected: &TcNetemConfig, place: &str) {
     let numbers = |config: &TcNetemConfig| match config.extensions.loss_model {
         None => [0.0; 5],

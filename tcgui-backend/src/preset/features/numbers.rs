@@ -1,4 +1,4 @@
-//! The two keys of a rate. A value of the wrong type is refused with the name of the key that would take it.
+//! The two keys of a rate. If a value has the wrong type, the error names the key that accepts this type.
 
 use std::fmt;
 

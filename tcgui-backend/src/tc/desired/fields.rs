@@ -1,4 +1,4 @@
-//! The names of the fields in both forms of a request, and the checks of their values.
+//! The names of the fields in both forms of a request, and checks of their values.
 
 use std::fmt;
 
@@ -6,7 +6,7 @@ use tcgui_shared::error_kind::ErrorKind;
 
 use crate::kernel::netem::Probability;
 
-/// Why a request cannot be fulfilled on any link: the field, and its allowed values.
+/// An invalid request: the field, and its allowed values.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum TcInputError {
     /// NaN or an infinity.
@@ -15,18 +15,18 @@ pub enum TcInputError {
         /// The field.
         field: &'static str,
     },
-    /// Outside of the range.
+    /// The value is out of range.
     #[error("{field} is {value}, not between {min} and {max}{unit}")]
     OutOfRange {
         /// The field.
         field: &'static str,
-        /// What it is.
+        /// The value.
         value: f64,
-        /// The least that it may be.
+        /// The smallest allowed value.
         min: f64,
-        /// The most that it may be.
+        /// The largest allowed value.
         max: f64,
-        /// Of these numbers.
+        /// The unit of the three numbers.
         unit: Unit,
     },
     /// Two fields contradict each other.
@@ -46,7 +46,7 @@ pub enum TcInputError {
 }
 
 impl TcInputError {
-    /// Returns the meaning of the error on the wire.
+    /// Returns the kind of the error on the wire.
     pub fn kind(&self) -> ErrorKind {
         ErrorKind::Invalid
     }
@@ -62,7 +62,7 @@ impl TcInputError {
     }
 }
 
-/// What a number counts.
+/// The unit of a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unit(&'static str);
 
@@ -81,7 +81,7 @@ impl fmt::Display for Unit {
     }
 }
 
-/// What the fields of a form are called.
+/// The names of the fields in one form of a request.
 pub(super) struct Fields {
     pub(super) loss: &'static str,
     pub(super) loss_correlation: &'static str,
@@ -98,7 +98,7 @@ pub(super) struct Fields {
     pub(super) rate: &'static str,
 }
 
-/// Of `TcNetemConfig`.
+/// The names in `TcNetemConfig`.
 pub(super) static STRUCTURED: Fields = Fields {
     loss: "loss.percentage",
     loss_correlation: "loss.correlation",
@@ -115,7 +115,7 @@ pub(super) static STRUCTURED: Fields = Fields {
     rate: "rate_limit.rate_kbps",
 };
 
-/// Of `FlatNetem`.
+/// The names in `FlatNetem`.
 pub(super) static FLAT: Fields = Fields {
     loss: "loss",
     loss_correlation: "correlation",
@@ -180,7 +180,7 @@ pub(super) fn integer<T: Copy + Into<i64>>(
     })
 }
 
-/// Returns the value if it is not below `min`.
+/// Returns the value if it is at least `min`.
 pub(super) fn at_least(field: &'static str, value: u32, min: u32) -> Result<u32, TcInputError> {
     integer(field, value, min.into(), u32::MAX.into())
 }

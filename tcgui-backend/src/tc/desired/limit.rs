@@ -1,27 +1,28 @@
-//! How long the queue of a netem has to be so that it loses nothing by itself, and the bottleneck below it.
+//! Calculates the queue of a netem, which must not drop packets by itself, and the bottleneck below the netem.
 
 use crate::kernel::netem::Netem;
 use crate::kernel::tbf::Tbf;
 
-/// What a queue never is shorter than, in packets: the default of `tc`.
+/// The shortest queue in packets: the default of `tc`.
 const SHORTEST: u64 = 1_000;
-/// What it never is longer than: at 1 500 bytes this is 300 MB of kernel memory.
+/// The longest queue in packets. With packets of 1 500 bytes, it needs 300 MB of kernel memory.
 const LONGEST: u64 = 200_000;
-/// The smallest frame that is counted on, in bytes.
+/// The size of the smallest frame that is expected, in bytes.
 const SMALLEST_FRAME: u128 = 64;
-/// The rate of a link that does not know its own, in bits per second.
+/// The speed that is assumed for a link that reports none, in bits per second.
 const ASSUMED_SPEED: u64 = 1_000_000_000;
 const NS_PER_S: u128 = 1_000_000_000;
-/// What a frame has beside the largest packet, in bytes: an Ethernet header with a VLAN tag.
+/// The largest difference between a frame and its packet, in bytes: an Ethernet header with a VLAN tag.
 const HEADER: u32 = 18;
-/// A bottleneck sends this much at once beside a frame: the processor may wake it up late by this time.
+/// The burst of a bottleneck, as a time at the rate, in addition to one frame. The bottleneck may be woken up this much
+/// too late.
 const BURST_MS: u64 = 5;
-/// The default length of a queue in time, and its least length in bytes: ten frames of 1 500 bytes.
+/// The default length of the queue as a time, and its smallest length in bytes: ten frames with 1 500 bytes of payload.
 const QUEUE_MS: u64 = 200;
 const LEAST_QUEUE: u64 = 10 * 1514;
 const NS_PER_MS: u64 = 1_000_000;
 
-/// What matters of a link for the queue in front of it.
+/// The properties of a link that decide the length of its queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinkFacts {
     /// The largest packet in bytes.
@@ -32,7 +33,7 @@ pub struct LinkFacts {
     pub bottleneck: bool,
 }
 
-/// How long the queue of a bottleneck is to be.
+/// The requested length of the queue of a bottleneck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QueueLength {
     /// In nanoseconds at the rate.
@@ -66,7 +67,7 @@ impl LinkFacts {
             0 => self.speed.unwrap_or(ASSUMED_SPEED) / 8,
             limited => limited,
         };
-        // A slot holds packets on top of their delay.
+        // A packet waits for a slot after its delay.
         let slot = netem.slot.map_or(0, |slot| {
             slot.max_ns
                 .max(slot.delay_ns.saturating_add(slot.jitter_ns))
@@ -75,7 +76,7 @@ impl LinkFacts {
         let held: u128 = held.into_iter().map(u128::from).sum();
         let mut packets = (u128::from(rate) * held).div_ceil(SMALLEST_FRAME * NS_PER_S);
         if let Some(bottleneck) = netem.bottleneck {
-            // Twice the rate may arrive. Some kernels count the packets in the bottleneck, too.
+            // Packets may arrive at twice the rate. Some kernels also count the packets in the bottleneck.
             packets = 2 * packets + u128::from(bottleneck.limit) / SMALLEST_FRAME;
         }
         let packets = u64::try_from(packets).unwrap_or(LONGEST);
@@ -83,8 +84,8 @@ impl LinkFacts {
         u32::try_from(packets).expect("two hundred thousand fit")
     }
 
-    /// Returns the bottleneck for a rate: the largest frame fits into its burst, and the burst into its queue
-    /// (`tbf_enqueue`, `net/sched/sch_tbf.c`).
+    /// Returns the bottleneck for a rate. Its burst is at least one frame, and its queue is at least as long as its
+    /// burst (`tbf_enqueue`, `net/sched/sch_tbf.c`).
     pub(super) fn bottleneck(self, bytes_per_s: u64, queue: Option<QueueLength>) -> Tbf {
         let frame = self.mtu.saturating_add(HEADER);
         let in_ns = |ns: u64| {

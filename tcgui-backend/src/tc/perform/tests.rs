@@ -64,7 +64,7 @@ fn each_failure_has_its_kind_and_the_words_of_the_kernel() {
 }
 
 #[test]
-fn a_root_that_changed_meanwhile_is_looked_at_again() {
+fn a_root_that_changed_meanwhile_is_read_again() {
     let delete = RootChange::Delete { handle: HANDLE };
     let (add, change) = (install(Install::Add), install(Install::Change));
     for (step, errno, race) in [
@@ -88,7 +88,7 @@ fn a_root_that_changed_meanwhile_is_looked_at_again() {
 }
 
 #[test]
-fn what_differs_is_named() {
+fn fields_that_differ_are_named() {
     let wanted = Netem {
         limit: 5,
         gap: 3,

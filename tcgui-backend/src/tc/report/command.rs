@@ -1,14 +1,15 @@
-//! The `tc` command line that makes the same netem, for people to read and to use elsewhere.
+//! A `tc` command line that makes the same netem, for people to read and to use elsewhere.
 //!
-//! With a bottleneck these are two commands. Without the seed: `tc` accepts it only since 6.6, and the kernel reports one also if none was set.
+//! A netem with a bottleneck needs two commands. The seed is left out: `tc` accepts it only since 6.6, and the kernel
+//! also reports a seed that it chose itself.
 
 use crate::kernel::netem::{Loss, Netem, Probability, Random, Rate, Slot};
 use crate::kernel::tbf::Tbf;
 
-/// What `tc` takes for the limit if none is given.
+/// The default limit of `tc`.
 const DEFAULT_LIMIT: u32 = 1000;
 
-/// Returns the command for an interface.
+/// Returns the command line for an interface.
 pub fn command(ifname: &str, netem: &Netem) -> String {
     let dev = quoted(ifname);
     let Some(bottleneck) = netem.bottleneck else {
@@ -31,7 +32,7 @@ pub fn command(ifname: &str, netem: &Netem) -> String {
     )
 }
 
-/// Returns the arguments of netem, each with a space before.
+/// Returns the arguments of netem, each with a leading space.
 fn arguments(netem: &Netem) -> String {
     let mut words = vec![String::new()];
     words.extend(loss(netem.loss));
@@ -51,7 +52,7 @@ fn arguments(netem: &Netem) -> String {
     words.join(" ")
 }
 
-/// Quotes a name that a shell would not take as one word.
+/// Quotes a name that a shell would not read as one word.
 fn quoted(name: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@%+=,".contains(&byte);
     if name.bytes().all(plain) {
@@ -65,7 +66,7 @@ fn percent(probability: Probability) -> String {
     format!("{}%", probability.percent())
 }
 
-/// Writes a probability and its correlation, nothing if it never happens.
+/// Returns a probability and its correlation. `None`: the probability is 0.
 fn random(word: &str, random: Random) -> Option<String> {
     if random.probability.is_zero() {
         return None;
@@ -120,7 +121,7 @@ fn delay(netem: &Netem) -> Option<String> {
     Some(words)
 }
 
-/// Writes a time in ms where that is whole: `tc` cuts fractions off, and does not know ns.
+/// Returns a time in ms if it is a whole number of ms, because `tc` cuts off fractions and does not know ns.
 fn time(ns: u64) -> String {
     const MS: u64 = 1_000_000;
     if ns.is_multiple_of(MS) {

@@ -235,7 +235,7 @@ fn reordering_gets_the_delay_that_it_needs() {
 }
 
 #[test]
-fn what_does_nothing_alone_is_left_out_and_said() {
+fn values_without_effect_are_left_out_with_a_note() {
     let desired = changed(|config| {
         config.delay.enabled = true;
         config.delay.jitter_ms = 3.0;
@@ -344,7 +344,7 @@ fn the_gap_is_checked_only_where_packets_are_reordered() {
 }
 
 #[test]
-fn the_queue_holds_what_is_under_way() {
+fn the_queue_holds_all_packets_in_flight() {
     let limit = |flat: FlatNetem, link: LinkFacts| {
         Desired::from_flat(&flat, link)
             .unwrap()
@@ -398,7 +398,7 @@ fn the_queue_holds_what_is_under_way() {
 }
 
 #[test]
-fn extensions_are_taken() {
+fn extensions_become_netem_attributes() {
     let desired = changed(|config| {
         config.delay.enabled = true;
         config.delay.base_ms = 10.0;
@@ -652,7 +652,7 @@ fn the_loss_beside_a_model_may_be_what_the_model_loses() {
 
 proptest! {
     #[test]
-    fn what_is_valid_is_accepted(config in configs::config(), mtu: u32, speed: Option<u64>) {
+    fn every_valid_configuration_is_accepted(config in configs::config(), mtu: u32, speed: Option<u64>) {
         let link = LinkFacts { mtu, speed, bottleneck: mtu.is_multiple_of(2) };
         let desired = Desired::from_config(&config, link).unwrap();
         let Some(netem) = desired.netem else {

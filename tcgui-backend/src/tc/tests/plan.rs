@@ -231,7 +231,7 @@ pub(crate) fn roots() -> impl Strategy<Value = Vec<Qdisc>> {
 
 proptest! {
     #[test]
-    fn every_plan_arrives(
+    fn every_plan_ends_in_the_requested_state(
         root in roots(),
         wishes in prop::collection::vec(prop::option::of(netem()), 1..6),
     ) {
@@ -250,7 +250,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_read_back_is_what_was_wanted(first in netem(), second in netem()) {
+    fn the_requested_netem_is_read_back(first in netem(), second in netem()) {
         let mut kernel = Kernel::new(Vec::new());
         for desired in [first, second] {
             kernel.reach(Some(&desired), ForeignQdiscs::Keep).unwrap();
@@ -261,7 +261,7 @@ proptest! {
     }
 
     #[test]
-    fn what_others_configured_is_kept(root in roots(), desired in prop::option::of(netem())) {
+    fn qdiscs_of_other_programs_are_kept(root in roots(), desired in prop::option::of(netem())) {
         let before = Kernel::new(root);
         let theirs = matches!(before.observed().root, Root::Foreign(_));
         let mut kernel = before.clone();
@@ -286,7 +286,7 @@ proptest! {
     }
 
     #[test]
-    fn handles_tell_their_tables(delay in 0..4_usize, slot in 0..4_usize, major in 0..=0xffff_u32) {
+    fn a_handle_encodes_the_tables(delay in 0..4_usize, slot in 0..4_usize, major in 0..=0xffff_u32) {
         let choice = |index: usize| Distribution::ALL.get(index).copied();
         let tables = Tables { delay: choice(delay), slot: choice(slot) };
         let handle = handle::for_tables(tables, &[]);

@@ -185,9 +185,9 @@ fn the_share_that_a_correlation_leaves_is_published() {
 }
 
 proptest! {
-    /// Whoever sends back what was published asks for what is there.
+    /// A client that sends a published configuration back requests the netem that is in force.
     #[test]
-    fn what_is_published_asks_for_the_same(config in configs::config()) {
+    fn a_published_configuration_requests_the_same_netem(config in configs::config()) {
         let desired = Desired::from_config(&config, LINK).unwrap();
         let Some(netem) = desired.netem else {
             return Ok(());

@@ -211,7 +211,7 @@ lab_test!(
         delay(scene, FAR, 40, &json!({ "ttl_ms": 4 * short_ms() }))?;
         ensure!(leases() == 1, "no lease on disk");
         scene.take_daemon()?.crash()?;
-        // It was taken when the name was seen first; only the link is there the next time.
+        // The lease was made under the name that was seen first. Next time only the symbolic link exists.
         netns::del("blue")?;
         let left = ("link", "far");
         ensure!(root(left)?.contains("delay 40ms"), "{}", root(left)?);
