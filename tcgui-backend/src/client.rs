@@ -28,8 +28,8 @@ const LARGEST_ANSWER: usize = 8 * 1024 * 1024;
 const LARGEST_MESSAGE: usize = 64 * 1024 * 1024;
 /// The most backends that are noticed. No site has so many.
 const BACKENDS: usize = 1024;
-/// How long opening the session may take. A daemon on this host answers in milliseconds.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The timeout for opening a session if the user has no option for it. A daemon on this host answers in milliseconds.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a daemon was not reached, or has not answered.
 #[derive(Debug, thiserror::Error)]
@@ -118,9 +118,9 @@ impl Client {
     /// Joins the bus through one endpoint.
     ///
     /// # Errors
-    /// [`ClientError::Unreachable`]: nothing listens there, or it does not answer within two seconds.
-    pub async fn connect(endpoint: &str) -> Result<Self, ClientError> {
-        let opened = zenoh::open(config(endpoint)?).await;
+    /// [`ClientError::Unreachable`]: nothing listens there, or it does not answer within this time.
+    pub async fn connect(endpoint: &str, within: Duration) -> Result<Self, ClientError> {
+        let opened = zenoh::open(config(endpoint, within)?).await;
         let session = opened.map_err(|err| ClientError::Unreachable {
             endpoint: endpoint.to_owned(),
             err,
@@ -204,7 +204,7 @@ fn sending(key: &str, err: BoxError) -> ClientError {
     }
 }
 
-fn config(endpoint: &str) -> Result<Config, ClientError> {
+fn config(endpoint: &str, within: Duration) -> Result<Config, ClientError> {
     let settings = [
         ("mode", json!(WhatAmI::Client.to_str())),
         ("connect/endpoints", json!([endpoint])),
@@ -218,7 +218,7 @@ fn config(endpoint: &str) -> Result<Config, ClientError> {
         // Opening blocks its thread, so only Zenoh's own limit ends it.
         (
             "transport/unicast/open_timeout",
-            json!(u64::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u64::MAX)),
+            json!(u64::try_from(within.as_millis()).unwrap_or(u64::MAX)),
         ),
         ("scouting/multicast/enabled", json!(false)),
         ("transport/link/rx/max_message_size", json!(LARGEST_MESSAGE)),
@@ -238,14 +238,16 @@ mod tests {
 
     #[test]
     fn the_configuration_is_accepted_by_zenoh() {
-        let config = config("tcp/127.0.0.1:7447").unwrap();
+        let config = config("tcp/127.0.0.1:7447", OPEN_TIMEOUT).unwrap();
         assert_eq!(config.get_json("mode").unwrap(), "\"client\"");
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn an_endpoint_without_a_listener_is_reported_at_once() {
         // No program listens on port 1 of this host.
-        let refused = Client::connect("tcp/127.0.0.1:1").await.unwrap_err();
+        let refused = Client::connect("tcp/127.0.0.1:1", OPEN_TIMEOUT)
+            .await
+            .unwrap_err();
         assert!(
             matches!(refused, ClientError::Unreachable { .. }),
             "{refused:?}"
@@ -257,7 +259,7 @@ mod tests {
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("tcp/{}", silent.local_addr().unwrap());
         let begun = std::time::Instant::now();
-        Client::connect(&endpoint).await.unwrap_err();
+        Client::connect(&endpoint, OPEN_TIMEOUT).await.unwrap_err();
         assert!(begun.elapsed() < OPEN_TIMEOUT * 3);
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tcgui_backend::cli::{Args, Command, ReachArgs};
-use tcgui_backend::client::Client;
+use tcgui_backend::client::{Client, OPEN_TIMEOUT};
 use tcgui_backend::config;
 use tcgui_backend::containers::ContainersConfig;
 use tcgui_backend::error::chain;
@@ -131,7 +131,7 @@ async fn find_daemons(
     wanted: Option<&str>,
 ) -> anyhow::Result<Result<(Client, Vec<String>), String>> {
     config::check_endpoint(endpoint).context("--connect")?;
-    let client = match Client::connect(endpoint).await {
+    let client = match Client::connect(endpoint, OPEN_TIMEOUT).await {
         Ok(client) => client,
         Err(_) => return Ok(Err(format!("no daemon answers at {endpoint}"))),
     };

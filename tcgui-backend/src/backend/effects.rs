@@ -20,7 +20,7 @@ use crate::bus::BusHandle;
 use crate::diagnostics::Diagnostics;
 use crate::execution::ScenarioHandle;
 use crate::interfaces::InterfacesHandle;
-use crate::kernel::netns::{NetnsFiles, NetnsKey};
+use crate::kernel::netns::{NetnsFiles, NetnsKey, NetnsRef};
 use crate::kernel::{boot, process};
 use crate::lease::Lease;
 use crate::lease::journal::{DeferredWrite, Whereabouts};
@@ -159,7 +159,7 @@ impl EffectRunner {
         }
     }
 
-    /// Asks the kernel for the cookie of a namespace.
+    /// Reads the cookie of a namespace.
     fn identify(&mut self, key: NetnsKey, netns_refs: Vec<NetnsRef>) {
         let sockets = self.handles.sockets.clone();
         self.operate(key, move || {

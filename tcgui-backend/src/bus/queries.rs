@@ -34,7 +34,7 @@ const OPEN: usize = 512;
 const CHECKS: usize = 64;
 /// Limit of explanations that run. Each reads the mount table on a blocking thread. Only people request them.
 const EXPLANATIONS: usize = 8;
-/// Reports of the state under way: each may list thousands of interfaces.
+/// Limit of reports of the state that run. Each may list thousands of interfaces.
 const REPORTS: usize = 8;
 /// Limit of "busy" replies that wait to be written. Further queries end without a reply. No other query does.
 const REFUSALS: usize = 1024;

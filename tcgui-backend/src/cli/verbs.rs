@@ -88,7 +88,7 @@ pub struct ClientArgs {
     #[arg(long, value_name = "ENDPOINT", env = "TCGUI_CONNECT")]
     pub connect: Option<String>,
 
-    /// Give up an answer of the daemon after this time
+    /// Give up the connection or an answer of the daemon after this time
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = values::period)]
     pub timeout: Duration,
 

@@ -21,7 +21,7 @@ const WITHIN: Duration = Duration::from_secs(2);
 /// Lists the daemons.
 pub(super) async fn backends(args: BackendsArgs) -> Result<(), Failure> {
     let output = Output::of(&args.client);
-    let client = Arc::new(connect(args.client.connect.as_deref()).await?);
+    let client = Arc::new(connect(args.client.connect.as_deref(), args.client.timeout).await?);
     let mut present = client.backends(WITHIN).await?;
     if let Some(wanted) = &args.client.backend {
         present.retain(|name| name == wanted);

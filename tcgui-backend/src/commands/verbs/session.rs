@@ -21,8 +21,6 @@ use tokio::time::Instant;
 
 use super::failure::{Failure, Status};
 
-/// How long daemons have to report their presence. One on this host needs a millisecond.
-const PRESENCE: Duration = Duration::from_secs(1);
 /// The pause before a daemon that starts is asked again.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,13 +34,13 @@ pub(super) struct Session {
 }
 
 /// Checks the endpoint and connects to it.
-pub(super) async fn connect(endpoint: Option<&str>) -> Result<Client, Failure> {
+pub(super) async fn connect(endpoint: Option<&str>, within: Duration) -> Result<Client, Failure> {
     let endpoint = endpoint.unwrap_or(config::DEFAULT_LISTEN);
     if let Err(err) = config::check_endpoint(endpoint) {
         let message = format!("--connect: {}", chain(&err));
         return Err(Failure::new(Status::Usage, message));
     }
-    Ok(Client::connect(endpoint).await?)
+    Ok(Client::connect(endpoint, within).await?)
 }
 
 impl Session {
@@ -66,8 +64,8 @@ impl Session {
             Ok(wanted) => wanted,
             Err(err) => return Err(Failure::new(Status::Usage, format!("--backend: {err}"))),
         };
-        let client = connect(endpoint).await?;
-        let present = client.backends(PRESENCE.min(timeout)).await?;
+        let client = connect(endpoint, timeout).await?;
+        let present = client.backends(timeout).await?;
         let present: Vec<_> = present.iter().map(String::as_str).collect();
         let backend = choose(wanted.as_ref(), &present)?;
         let keys = Keys::new(&backend);
