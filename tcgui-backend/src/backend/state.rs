@@ -29,6 +29,7 @@ use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::netns_holders::{HeldEvent, HolderSource};
 use crate::policy::Policy;
 use crate::sockets::NetnsTarget;
+use crate::tc::desired::LinkFacts;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
@@ -164,8 +165,8 @@ pub(super) struct State {
     awaited: HashSet<NetnsKey>,
     /// The work on each interface, in order.
     lanes: Lanes,
-    /// The MTUs for which it was tried to make a bottleneck fit.
-    fitted: HashMap<LeaseKey, u32>,
+    /// The links with a netem, as they were when it was last checked whether the netem fits them.
+    link_facts: HashMap<LeaseKey, LinkFacts>,
     /// Something may be other than in the last list …
     changed: bool,
     /// When `changed` became true.
@@ -206,7 +207,7 @@ impl State {
             identity,
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
-            fitted: HashMap::new(),
+            link_facts: HashMap::new(),
             changed: true,
             changed_since: None,
             publishing: false,
@@ -339,7 +340,7 @@ impl State {
         if noted != ChangeResult::Unknown {
             self.end_leases_of_missing_links(key, &present, began, effects);
             self.follow_links(key, began, effects);
-            self.fit_bottlenecks(key, moment, effects);
+            self.fit_netems(key, moment, effects);
         }
         match noted {
             ChangeResult::Unknown => {}

@@ -123,7 +123,7 @@ impl PendingTcChange {
             TcWork::Release { .. } => Kind::Release,
             TcWork::Restore => Kind::Restore,
             TcWork::Look => Kind::Look,
-            TcWork::Fit => Kind::Fit,
+            TcWork::Fit { .. } => Kind::Fit,
         }
     }
 
@@ -135,7 +135,7 @@ impl PendingTcChange {
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
-            | TcWork::Fit => None,
+            | TcWork::Fit { .. } => None,
         }
     }
 
@@ -147,7 +147,7 @@ impl PendingTcChange {
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
-            | TcWork::Fit => false,
+            | TcWork::Fit { .. } => false,
         }
     }
 
