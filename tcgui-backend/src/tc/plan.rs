@@ -224,7 +224,12 @@ pub fn is_expected(expected: &Observed, changed: bool, now: &Observed) -> bool {
 pub fn lost(expected: &Observed, changed: bool, destroyed: Qdisc) -> Option<Observed> {
     let ifindex = destroyed.ifindex;
     let found = Observed::new(&[destroyed], ifindex);
-    let is_lost = found.root.handle() != 0 && !is_same_root(&expected.root, changed, &found.root);
+    // The kernel reports the root alone, without the bottleneck that went with it.
+    let mut known = expected.root.clone();
+    if let Root::Own { netem, .. } | Root::ForeignNetem { netem, .. } = &mut known {
+        netem.bottleneck = None;
+    }
+    let is_lost = found.root.handle() != 0 && !is_same_root(&known, changed, &found.root);
     is_lost.then_some(found)
 }
 

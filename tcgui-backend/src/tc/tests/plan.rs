@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::kernel::netem::{Distribution, Slot};
 use crate::kernel::qdisc::{BottleneckChange, Install, Qdisc, QdiscStatistics, RootChange};
+use crate::kernel::tbf::Tbf;
 use crate::tc::desired::Desired;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
@@ -355,6 +356,29 @@ fn a_replacement_of_another_root_is_a_loss() {
     assert_eq!(lost(&expected, true, changed), None, "we changed it");
     let found = lost(&expected, true, htb).unwrap();
     assert_eq!(found.root.to_string(), "htb 3:");
+}
+
+/// The kernel reports only the root that a replacement destroyed. The filter below it is known already.
+#[test]
+fn a_replaced_netem_with_a_filter_is_no_loss() {
+    let filter = Tbf {
+        bytes_per_s: 64_000,
+        burst: 1_838,
+        limit: 15_140,
+    };
+    for root in [0x7c60_0000, 0x3_0000] {
+        let netem = qdisc("netem", root, ROOT, Some(listed(short())));
+        let below = Qdisc {
+            tbf: Some(filter),
+            ..qdisc("tbf", 0x7c80_0000, root | 1, None)
+        };
+        let expected = Observed::new(&[netem.clone(), below], IFINDEX);
+        let known = expected.netem().and_then(|it| it.bottleneck);
+        assert_eq!(known, Some(filter));
+        assert_eq!(lost(&expected, false, netem), None);
+        let other = qdisc("netem", root, ROOT, Some(listed(Netem::default())));
+        assert!(lost(&expected, false, other).is_some());
+    }
 }
 
 #[test]
