@@ -8,7 +8,8 @@ usage() {
 Usage: scripts/crashes.sh [OPTION...]
 
 Impairs two interfaces in private namespaces, one for a short and one for a long time. Kills the daemon (SIGKILL) at a random
-moment, starts it again, and compares the interfaces with the replies. After a failure, prints the seed. Uses a kernel with netem;
+moment, starts it again, and compares the interfaces with the replies. Does the same while rate limits change, and checks that
+the qdiscs are as before the change or as after it. After a failure, prints the seed. Uses a kernel with netem;
 see scripts/with-netem.sh --help.
 
   --crashes N   Set the number of crashes (default 200)

@@ -8,11 +8,12 @@ usage() {
 Usage: scripts/tc-figures.sh [OPTION...]
 
 Builds tcgui-backend and the measuring program (release). Then measures on this machine: an Apply compared with the bare netlink requests, bursts,
-Enable and Disable, the delay that a diagnostics run causes, the cost of counters and rates, and the packets behind a netem. Needs about ten minutes and
-a quiet machine. Parts that need netem run on the kernel that scripts/with-netem.sh chooses. The other parts run in private mount and network namespaces. The
+Enable and Disable, the delay that a diagnostics run causes, the cost of counters and rates, and the packets behind a netem. Needs about twenty minutes
+and a quiet machine. Parts that need netem run on the kernel that scripts/with-netem.sh chooses. The other parts run in private mount and network namespaces. The
 namespaces and links of the machine are neither seen nor changed.
 
-  --parts A,B,...   Measure these parts: apply, burst, switch, diagnostics, bandwidth, fidelity (all)
+  --parts A,B,...   Measure these parts: apply, burst, switch, diagnostics, bandwidth, fidelity, rates,
+                    presets (all)
   --trials N        Set the number of measurements of each time (200)
   --json FILE       Write all figures and samples
   --baseline FILE   Print the figures of an earlier --json beside the new ones

@@ -1,6 +1,6 @@
 //! Traffic control on a kernel that has netem.
 //!
-//! The tests in [`bottleneck`], [`fidelity`], [`inside`], [`presets`], [`race`] and [`shares`] are ignored by `cargo test`,
+//! The tests in [`bottleneck`], [`inside`], [`race`] and [`shares`] are ignored by `cargo test`,
 //! because the kernel of the machine may have no netem. The tests here start this program again on such a kernel, through
 //! `scripts/with-netem.sh`, and run them there. A test that does not run there has failed.
 
@@ -11,14 +11,8 @@ mod bottleneck;
 #[path = "common/configs.rs"]
 mod configs;
 #[cfg(test)]
-#[path = "netem_kernel/fidelity.rs"]
-mod fidelity;
-#[cfg(test)]
 #[path = "netem_kernel/inside.rs"]
 mod inside;
-#[cfg(test)]
-#[path = "netem_kernel/presets.rs"]
-mod presets;
 #[cfg(test)]
 #[path = "netem_kernel/race.rs"]
 mod race;

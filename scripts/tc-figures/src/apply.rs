@@ -15,6 +15,8 @@ use crate::floor::Floor;
 
 const NETNS: &str = "measured";
 const LINK: Target<'static> = (NETNS, "va");
+/// The link with a rate limit.
+const LIMITED: Target<'static> = (NETNS, "vb");
 
 /// Number of named namespaces in the second half.
 const MANY: usize = 200;
@@ -44,15 +46,18 @@ pub(crate) fn measure(trials: u32) -> anyhow::Result<Vec<Figure>> {
     veth_pair(Some(NETNS), "va", "vb")?;
     let mut floor = Floor::open()?;
     with_daemon(&[], |bench| {
-        bench.wait_up(&[LINK])?;
+        bench.wait_up(&[LINK, LIMITED])?;
         let one = series(bench, &mut floor, trials)?;
+        let limited = limited(bench, trials)?;
         let names: Vec<_> = (1..MANY).map(|number| format!("n{number}")).collect();
         netns::add_burst(names.clone())?;
         bench.wait_namespaces(MANY)?;
         rest(Duration::from_secs(1));
         let first = first(bench, names.get(..FIRST).unwrap_or_default())?;
         let many = series(bench, &mut floor, trials)?;
-        Ok(figures(&one, &many, &first))
+        let mut figures = figures(&one, &many, &first);
+        figures.extend(limited);
+        Ok(figures)
     })
 }
 
@@ -86,6 +91,37 @@ fn series(bench: &Bench, floor: &mut Floor, trials: u32) -> anyhow::Result<Serie
     }
     rest(REST);
     Ok(series)
+}
+
+/// Measures an Apply with a rate limit in turns with one without, on two links.
+fn limited(bench: &Bench, trials: u32) -> anyhow::Result<Vec<Figure>> {
+    let (mut without, mut with) = (Vec::new(), Vec::new());
+    let netem = |trial: u32| json!({"delay_ms": f64::from(10 + trial % 2)});
+    let limited = |trial: u32| {
+        let mut netem = netem(trial);
+        netem["rate_limit_kbps"] = json!(1000 + trial % 2);
+        netem
+    };
+    // The first Apply with a rate tries whether the kernel can have a filter below a netem.
+    bench.apply(LIMITED, &limited(1))?;
+    rest(REST);
+    for trial in 0..trials {
+        without.push(bench.apply(LINK, &netem(trial))?);
+        rest(REST);
+        with.push(bench.apply(LIMITED, &limited(trial))?);
+        rest(REST);
+    }
+    bench.remove(LIMITED)?;
+    rest(REST);
+    Ok(vec![
+        Figure::times("Apply without a rate, client", &without),
+        Figure::times("Apply with a rate, client", &with),
+        Figure::value(
+            "Apply with a rate ÷ Apply without, client",
+            Unit::Times,
+            median(&with) / median(&without),
+        ),
+    ])
 }
 
 /// Measures the first Apply in each of these namespaces: the times of the client and of the daemon.

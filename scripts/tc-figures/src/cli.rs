@@ -20,6 +20,8 @@ Parts:
   diagnostics  the delay of other requests during a run against an unreachable target (this machine)
   bandwidth    processor time and delay of counters and rates (this machine)
   fidelity     packets counted and timed behind the netem (virtual machine)
+  rates        delay, throughput and drops behind a rate limit, through a router (virtual machine)
+  presets      the share of packets that the shipped presets and scenarios lose, duplicate and corrupt (virtual machine)
 
 Parts on this machine run in private mount and network namespaces, the other parts on their own kernel.
 Nothing else is changed. docs/measurements.md explains each figure and how it is measured.

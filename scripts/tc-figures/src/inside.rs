@@ -6,7 +6,7 @@ use anyhow::Context;
 
 use crate::figure::Figure;
 use crate::part::Part;
-use crate::{apply, bandwidth, burst, diagnostics, fidelity, switch};
+use crate::{apply, bandwidth, burst, diagnostics, fidelity, presets, rates, switch};
 
 /// Measures a part here, and writes the figures to standard output.
 pub(crate) fn measure(part: Part, trials: u32) -> anyhow::Result<()> {
@@ -17,6 +17,8 @@ pub(crate) fn measure(part: Part, trials: u32) -> anyhow::Result<()> {
         Part::Diagnostics => diagnostics::measure(trials),
         Part::Bandwidth => bandwidth::measure(trials),
         Part::Fidelity => fidelity::measure(trials),
+        Part::Rates => rates::measure(trials),
+        Part::Presets => presets::measure(trials),
     };
     for figure in figures? {
         let figure = Figure {

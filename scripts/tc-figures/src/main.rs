@@ -3,7 +3,7 @@
 //! ```text
 //!            ┌─ lab (private namespaces) ── switch, diagnostics, bandwidth ─┐
 //!  this ─────┤                                                              ├─ tcgui-backend ── bus ── client
-//!  (run.rs)  └─ scripts/with-netem.sh ───── apply, burst, fidelity ─────────┘
+//!  (run.rs)  └─ scripts/with-netem.sh ───── apply, burst, fidelity, … ──────┘
 //! ```
 //!
 //! This binary starts itself for every part, in the environment of that part. The child writes its figures to standard output,
@@ -21,7 +21,9 @@ mod figure;
 mod floor;
 mod inside;
 mod part;
+mod presets;
 mod progress;
+mod rates;
 mod report;
 mod run;
 mod switch;

@@ -21,6 +21,10 @@ pub(crate) enum Part {
     Bandwidth,
     /// The accuracy of impairments.
     Fidelity,
+    /// The accuracy of rate limits, through a router.
+    Rates,
+    /// What the shipped presets and scenarios lose, duplicate and corrupt.
+    Presets,
 }
 
 /// The environment of a part.
@@ -34,19 +38,23 @@ pub(crate) enum Stage {
 
 impl Part {
     /// All parts in the order of the table.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Apply,
         Self::Burst,
         Self::Switch,
         Self::Diagnostics,
         Self::Bandwidth,
         Self::Fidelity,
+        Self::Rates,
+        Self::Presets,
     ];
 
     /// Returns the environment of the part.
     pub(crate) fn stage(self) -> Stage {
         match self {
-            Self::Apply | Self::Burst | Self::Fidelity => Stage::NetemKernel,
+            Self::Apply | Self::Burst | Self::Fidelity | Self::Rates | Self::Presets => {
+                Stage::NetemKernel
+            }
             Self::Switch | Self::Diagnostics | Self::Bandwidth => Stage::Lab,
         }
     }
@@ -60,6 +68,8 @@ impl Part {
             Self::Diagnostics => "diagnostics",
             Self::Bandwidth => "bandwidth",
             Self::Fidelity => "fidelity",
+            Self::Rates => "rates",
+            Self::Presets => "presets",
         }
     }
 }

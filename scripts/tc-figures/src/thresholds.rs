@@ -112,6 +112,15 @@ impl Thresholds {
         exceeded.collect()
     }
 
+    /// Returns whether a figure keeps its limits.
+    pub(crate) fn hold(&self, figure: &Figure) -> bool {
+        let of = |limit: &&Limit| {
+            Some(limit.part) == figure.part && limit.figures.contains(&figure.name)
+        };
+        let mut limits = self.limits.iter().filter(of);
+        limits.all(|limit| limit.holds(limit.value(Some(figure))))
+    }
+
     /// Returns the limits of a figure, and whether they are kept.
     pub(crate) fn verdict(&self, figure: &Figure) -> String {
         let of = |limit: &&Limit| {

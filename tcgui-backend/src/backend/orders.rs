@@ -11,6 +11,7 @@ use crate::lease::terms::Terms;
 use crate::lease::{BootTime, Lease};
 use crate::policy::Permit;
 use crate::sockets::NetnsTarget;
+use crate::tc::desired::LinkFacts;
 use crate::tc::perform::Outcome;
 use crate::tc::plan::ForeignQdiscs;
 
@@ -64,8 +65,11 @@ pub(super) enum TcWork {
     Restore,
     /// Read the qdisc, and check whether it may be changed.
     Look,
-    /// Let the frames of a link pass whose MTU was raised.
-    Fit,
+    /// Adjust the sizes of the netem to the MTU and the speed of the link, which have changed.
+    Fit {
+        /// The link before that.
+        before: LinkFacts,
+    },
 }
 
 /// The result for a link: whether it is up, as read back.

@@ -22,6 +22,7 @@ use crate::diagnostics;
 use crate::execution;
 use crate::explain::explain_invalid;
 use crate::interfaces::{InterfacesEvent, NetnsKey, Snapshot};
+use crate::kernel::netem::Netem;
 use crate::kernel::netns::NetnsRef;
 use crate::lease::ledger::{LeaseKey, Ledger};
 use crate::lease::{BootTime, Lease};
@@ -30,6 +31,7 @@ use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::netns_holders::{HeldEvent, HolderSource};
 use crate::policy::Policy;
 use crate::sockets::NetnsTarget;
+use crate::tc::desired::LinkFacts;
 use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
@@ -169,8 +171,8 @@ pub(super) struct State {
     awaited: HashSet<NetnsKey>,
     /// The work on each interface, in order.
     lanes: Lanes,
-    /// The MTUs for which it was tried to make a bottleneck fit.
-    fitted: HashMap<LeaseKey, u32>,
+    /// The links with a netem, and the netem, as they were when it was last checked whether they fit.
+    link_facts: HashMap<LeaseKey, (LinkFacts, Netem)>,
     /// Something may be other than in the last list …
     changed: bool,
     /// When `changed` became true.
@@ -213,7 +215,7 @@ impl State {
             identity,
             awaited: HashSet::from([NetnsKey::Host]),
             lanes: Lanes::default(),
-            fitted: HashMap::new(),
+            link_facts: HashMap::new(),
             changed: true,
             changed_since: None,
             publishing: false,
@@ -349,7 +351,7 @@ impl State {
         if noted != ChangeResult::Unknown {
             self.end_leases_of_missing_links(key, &present, began, effects);
             self.follow_links(key, began, effects);
-            self.fit_bottlenecks(key, moment, effects);
+            self.fit_netems(key, moment, effects);
         }
         match noted {
             ChangeResult::Unknown => {}

@@ -10,7 +10,6 @@ use tokio::sync::mpsc;
 use super::state::{Asked, TcCall};
 use crate::bus::{BusHandle, ExecutionPublication, Publication, Reply};
 use crate::execution::{Claim, Impairment, PortError, TcPort, UpdateSink};
-use crate::tc::desired::structured;
 
 /// Capacity of the call channel. The main loop takes each call within microseconds. An execution has one call at a time.
 const CALLS: usize = 256;
@@ -59,12 +58,8 @@ impl MainLoopPort {
 }
 
 impl TcPort for MainLoopPort {
-    async fn capture(&self, claim: &Claim) -> Result<Impairment, PortError> {
-        let response = self.call(claim, Asked::Look).await?;
-        Ok(match response.applied_config {
-            Some(applied) => Impairment::Netem(Box::new(structured(&applied.netem))),
-            None => Impairment::None,
-        })
+    async fn capture(&self, claim: &Claim) -> Result<(), PortError> {
+        self.call(claim, Asked::Look).await.map(drop)
     }
 
     async fn set(&self, claim: &Claim, wanted: Impairment) -> Result<(), PortError> {
@@ -75,6 +70,10 @@ impl TcPort for MainLoopPort {
         self.call(claim, Asked::Change(Box::new(operation)))
             .await
             .map(drop)
+    }
+
+    async fn restore(&self, claim: &Claim) -> Result<(), PortError> {
+        self.call(claim, Asked::Restore).await.map(drop)
     }
 
     async fn release(&self, claim: &Claim, owed: bool) {

@@ -24,7 +24,7 @@ use crate::lease::restore::{self, Restored};
 use crate::lease::terms::Terms;
 use crate::lease::{Lease, LeaseNetns};
 use crate::sockets::{NetnsSockets, SocketError};
-use crate::tc::desired::{Desired, TcInputError, fitted, has_rate};
+use crate::tc::desired::{Desired, LinkFacts, TcInputError, fitted, has_rate};
 use crate::tc::error::TcError;
 use crate::tc::observed::{Observed, Root};
 use crate::tc::perform::{self, Outcome};
@@ -88,7 +88,7 @@ pub(super) fn carry_out(sockets: &NetnsSockets, leases: &Leases, order: &TcOrder
             TcWork::Confirm => confirm(socket, leases, order),
             TcWork::Renew { token, ttl } => renew(socket, leases, order, (token, *ttl)),
             TcWork::Look => (look(socket, leases, order), order.held.clone()),
-            TcWork::Fit => fit(socket, leases, order),
+            TcWork::Fit { before } => fit(socket, leases, order, *before),
             TcWork::Release { id } => release(socket, leases, order, id),
             TcWork::Restore => put_back(socket, leases, order),
         };
@@ -217,16 +217,22 @@ fn look(
     Ok(perform::look(socket, order.link.ifindex, order.foreign)?)
 }
 
-/// Makes our bottleneck let the frames of the link pass, whose MTU was raised.
-fn fit(socket: &mut RequestSocket, leases: &Leases, order: &TcOrder) -> Impaired {
+/// Adjusts the sizes of our netem to the link, whose MTU or speed was other `before`.
+fn fit(
+    socket: &mut RequestSocket,
+    leases: &Leases,
+    order: &TcOrder,
+    before: LinkFacts,
+) -> Impaired {
     let held = order.held.as_ref();
     let ifindex = order.link.ifindex;
     let (link, there) = match perform::find(socket, ifindex, None) {
         Ok(found) => found,
         Err(err) => return (Err(err.into()), held.cloned()),
     };
+    let now = perform::link_facts(socket, &link, false);
     let netem = match &there.root {
-        Root::Own { netem, .. } => fitted(netem, link.mtu),
+        Root::Own { netem, .. } => fitted(netem, before, now),
         Root::Absent | Root::Default { .. } | Root::ForeignNetem { .. } | Root::Foreign(_) => None,
     };
     let Some(netem) = netem else {

@@ -39,6 +39,7 @@ const SHORTEST_LOOP: Duration = Duration::from_millis(100);
 pub(super) enum Call {
     Capture,
     Set(Impairment),
+    Restore,
     Release { owed: bool },
 }
 
@@ -382,6 +383,7 @@ impl Executions {
                         .for_each(|reply| reply.send(error.clone().into()));
                 }
                 Effect::Set(wanted) => calls.push((execution.claim.clone(), Call::Set(wanted))),
+                Effect::Restore => calls.push((execution.claim.clone(), Call::Restore)),
                 Effect::Publish => {
                     self.published.insert(names.clone(), None);
                     self.outbox.insert(names.clone(), Outgoing::Live(number));

@@ -45,7 +45,8 @@ pub enum Loss {
 
 #[derive(Debug, Clone)]
 pub(super) enum Input {
-    Captured(Result<Impairment, PortError>),
+    /// The interface belongs to the execution now, or why not.
+    Captured(Result<(), PortError>),
     Changed(Result<(), PortError>),
     Pause,
     Resume,
@@ -62,6 +63,8 @@ pub(super) enum Effect {
     Refused(ScenarioError),
     /// Set the root qdisc. The reply is [`Input::Changed`].
     Set(Impairment),
+    /// Restore the earlier root qdisc. The reply is [`Input::Changed`].
+    Restore,
     /// Publish the current state.
     Publish,
     /// The execution has ended. Only `Release` may follow.
@@ -106,7 +109,6 @@ pub(super) struct Machine {
     stopping: bool,
     /// The earlier state could not be restored.
     owed: bool,
-    captured: Impairment,
     current_step: usize,
     iteration: u32,
     stats: ExecutionStats,
@@ -124,7 +126,6 @@ impl Machine {
             busy: true,
             stopping: false,
             owed: false,
-            captured: Impairment::None,
             current_step: 0,
             iteration: 0,
             stats: ExecutionStats::default(),
@@ -195,15 +196,14 @@ impl Machine {
         }
     }
 
-    fn captured(&mut self, captured: Result<Impairment, PortError>, moment: Moment) -> Vec<Effect> {
+    fn captured(&mut self, captured: Result<(), PortError>, moment: Moment) -> Vec<Effect> {
         match captured {
             Err(err) => self.refuse(refusal(&err)),
             Ok(_) if self.stopping => self.refuse(ScenarioError::new(
                 ErrorCategory::Transient,
                 "stopped before it began",
             )),
-            Ok(captured) => {
-                self.captured = captured;
+            Ok(()) => {
                 let first = self.begin_step(moment.now, moment.now);
                 vec![Effect::Begun, Effect::Publish, first]
             }
@@ -312,7 +312,7 @@ impl Machine {
     fn restore(&mut self, then: ExecutionState) -> Vec<Effect> {
         self.phase = Phase::Restoring(then);
         self.busy = true;
-        vec![Effect::Set(self.captured.clone())]
+        vec![Effect::Restore]
     }
 
     fn restored(&mut self, result: Result<(), PortError>) -> Vec<Effect> {

@@ -9,7 +9,7 @@ use super::Target;
 use crate::bus::ExecutionPublication;
 use crate::tc::desired::{ANY_LINK, Desired};
 
-/// The impairment at the root of an interface: captured, set by a step, or restored.
+/// The impairment that a step sets at the root of an interface.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Impairment {
     /// No impairment: the kernel's default qdisc.
@@ -74,7 +74,7 @@ impl PortError {
 pub trait TcPort: Clone + Send + Sync + 'static {
     /// Reads the root qdisc after all earlier calls, and assigns the interface to the claim. Fails in the same cases as a change,
     /// for example if the root qdisc was configured by another program.
-    fn capture(&self, claim: &Claim) -> impl Future<Output = Result<Impairment, PortError>> + Send;
+    fn capture(&self, claim: &Claim) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Sets the root qdisc.
     fn set(
@@ -82,6 +82,10 @@ pub trait TcPort: Clone + Send + Sync + 'static {
         claim: &Claim,
         wanted: Impairment,
     ) -> impl Future<Output = Result<(), PortError>> + Send;
+
+    /// Restores the root qdisc from before the first change of the claim: every parameter and the handle. A qdisc that another
+    /// program has installed since stays.
+    fn restore(&self, claim: &Claim) -> impl Future<Output = Result<(), PortError>> + Send;
 
     /// Releases the interface. `owed` means that the earlier state was not restored.
     fn release(&self, claim: &Claim, owed: bool) -> impl Future<Output = ()> + Send;

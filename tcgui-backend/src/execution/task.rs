@@ -145,6 +145,10 @@ impl<P: TcPort, S: UpdateSink> Task<P, S> {
                 let result = port.set(&claim, wanted).await;
                 Done::Answered(claim.number, machine::Input::Changed(result))
             }),
+            Call::Restore => self.work.spawn(async move {
+                let result = port.restore(&claim).await;
+                Done::Answered(claim.number, machine::Input::Changed(result))
+            }),
             Call::Release { owed } => {
                 self.releasing += 1;
                 self.work.spawn(async move {

@@ -223,7 +223,7 @@ impl Dump {
         Ok(seen)
     }
 
-    /// Reads the parameters of root netems, if there are any. This needs a socket in the namespace, which is then
+    /// Reads the parameters of root netems and the speeds of their links, if there are any. This needs a socket in the namespace, which is then
     /// kept.
     fn netems(&self, request: &DumpRequest, began: Instant, links: &mut [Link]) {
         let any = links.iter().any(|link| link.root_netem);
@@ -233,15 +233,18 @@ impl Dump {
         if !any {
             return;
         }
-        let dump = |socket: &mut RequestSocket| Ok(socket.qdiscs()?);
-        let qdiscs: Result<_, DumpError> =
-            self.sockets.inside(request.key, &request.netns_refs, dump);
-        match qdiscs {
-            Ok(qdiscs) => {
-                for link in links.iter_mut().filter(|link| link.root_netem) {
-                    link.netem = Observed::new(&qdiscs, link.ifindex).netem().copied();
-                }
+        let read = |socket: &mut RequestSocket| {
+            let qdiscs = socket.qdiscs()?;
+            for link in links.iter_mut().filter(|link| link.root_netem) {
+                link.netem = Observed::new(&qdiscs, link.ifindex).netem().copied();
+                link.speed = socket.speed_of(link);
             }
+            Ok(())
+        };
+        let done: Result<(), DumpError> =
+            self.sockets.inside(request.key, &request.netns_refs, read);
+        match done {
+            Ok(()) => {}
             // The namespace may be about to be deleted. If it is not, the link is reported as impaired, without
             // the parameters.
             Err(err) => debug!(key = ?request.key, error = %chain(&err), "netems not read"),

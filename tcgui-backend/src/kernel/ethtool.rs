@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::libc;
 
+use super::link::Link;
 use super::rtnetlink::RequestSocket;
 
 /// `SIOCETHTOOL` (`include/uapi/linux/sockios.h`).
@@ -48,6 +49,16 @@ impl RequestSocket {
         // Drivers also report 0, or the lower half of `SPEED_UNKNOWN`.
         let known = mbit != 0 && mbit != UNKNOWN && mbit != u32::from(u16::MAX);
         known.then(|| u64::from(mbit) * MBIT)
+    }
+
+    /// Returns the speed that limits the traffic of a link of the socket's own namespace, in bits per second.
+    ///
+    /// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). Its traffic is not limited to that.
+    pub fn speed_of(&self, link: &Link) -> Option<u64> {
+        match link.kind.as_deref() {
+            Some("tun") => None,
+            _ => self.link_speed(&link.ifname),
+        }
     }
 
     #[expect(unsafe_code, reason = "ioctl has no safe wrapper for this request")]

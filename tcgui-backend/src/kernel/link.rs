@@ -67,6 +67,9 @@ pub struct Link {
     pub root_netem: bool,
     /// The parameters of that netem. A dump of links does not have them.
     pub netem: Option<Netem>,
+    /// The speed in bits per second that limits the traffic. A dump of links does not have it, and it is read only for a link
+    /// with a netem. See [`RequestSocket::speed_of`].
+    pub speed: Option<u64>,
     /// Its other names (`ip link property add … altname`), as bytes, of up to 127 bytes each. At most 16 are
     /// stored.
     pub altnames: Vec<OsString>,
@@ -231,6 +234,7 @@ fn parse(message: Message<'_>) -> Result<Link, RtnetlinkError> {
         tap: false,
         root_netem: false,
         netem: None,
+        speed: None,
         altnames: Vec::new(),
         generation: 0,
         fingerprint: 0,
@@ -293,6 +297,7 @@ impl Link {
             tap: false,
             root_netem: false,
             netem: None,
+            speed: None,
             altnames: Vec::new(),
             generation: 0,
             fingerprint: 0,

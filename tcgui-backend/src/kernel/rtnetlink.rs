@@ -12,6 +12,7 @@
 mod events;
 mod message;
 mod observer;
+mod pending;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -1,23 +1,22 @@
 //! Converts a request to a netem: checks its values, applies the rules of the protocol, and calculates the length of
 //! the queue.
 
+mod extensions;
 mod fields;
 mod limit;
 
 use tcgui_shared::netem::{
-    DelayConfig, Distribution as WireDistribution, FlatNetem, LossModel, NetemExtensions,
-    PercentageConfig, QueueConfig, RateLimitConfig, RateOverhead, ReorderConfig, SlotConfig,
-    TcNetemConfig, rounded_kbps,
+    DelayConfig, Distribution as WireDistribution, FlatNetem, NetemExtensions, PercentageConfig,
+    QueueConfig, RateLimitConfig, ReorderConfig, TcNetemConfig, rounded_kbps,
 };
 use tcgui_shared::tc::TcOperation;
 
 use super::note::Note;
-use crate::kernel::netem::{
-    Distribution, Loss, MAX_JITTER_NS, Netem, Probability, Random, Rate, Slot,
-};
+use crate::kernel::netem::{Distribution, Loss, MAX_JITTER_NS, Netem, Random, Rate};
+use extensions::{queue_length, rate_overhead};
 use fields::{FLAT, Fields, STRUCTURED, at_least, integer, number, percentage};
-use limit::QueueLength;
 
+pub use extensions::share_of_model;
 pub use fields::{TcInputError, Unit};
 pub use limit::{LinkFacts, fitted};
 
@@ -28,8 +27,6 @@ pub const ANY_LINK: LinkFacts = LinkFacts {
     bottleneck: true,
 };
 
-/// The longest queue, in ms.
-const MAX_QUEUE_MS: f64 = 60_000.0;
 /// The largest delay, in ms.
 const MAX_DELAY_MS: f64 = 10_000.0;
 /// The largest jitter that is accepted, in ms. The kernel's maximum is smaller: see [`MAX_JITTER_NS`].
@@ -38,9 +35,6 @@ const MAX_JITTER_MS: f64 = 5_000.0;
 const MAX_GAP: u32 = 1_000_000;
 /// The delay that is added to reordering without a delay. Otherwise packets have nothing to overtake.
 const ADDED_DELAY_NS: u64 = 1_000_000;
-/// The largest difference between the random loss beside a loss model and the share that the model loses, in percentage
-/// points.
-const LOSS_TOLERANCE: f64 = 0.01;
 /// The wire has the rate in kbit/s of 1000 bit, the kernel in bytes per second.
 const BYTES_PER_S: u64 = 125;
 
@@ -305,89 +299,6 @@ impl Builder {
         Ok(())
     }
 
-    /// Sets the features that released frontends do not know.
-    fn extensions(
-        &mut self,
-        extensions: &NetemExtensions,
-        loss: Random,
-    ) -> Result<(), TcInputError> {
-        if let Some(model) = &extensions.loss_model {
-            let model = loss_model(model)?;
-            if !loss.probability.is_zero() && !is_share_of(loss.probability, model) {
-                return Err(TcInputError::Excluded {
-                    field: "loss_model",
-                    other: self.fields.loss,
-                });
-            }
-            self.netem.loss = model;
-        }
-        if let Some(slot) = &extensions.slot {
-            self.netem.slot = Some(self.slot(slot)?);
-        }
-        if extensions.ecn == Some(true) {
-            self.netem.ecn = self.netem.loses();
-            if !self.netem.ecn {
-                self.no_effect("ecn", "loss");
-            }
-        }
-        self.netem.seed = extensions.seed;
-        Ok(())
-    }
-
-    fn slot(&mut self, slot: &SlotConfig) -> Result<Slot, TcInputError> {
-        let time =
-            |field, ms: Option<f64>| nanoseconds(field, ms.unwrap_or_default(), MAX_DELAY_MS);
-        let min_ns = time("slot.min_ms", slot.min_ms)?;
-        let max_ns = time("slot.max_ms", slot.max_ms)?;
-        let delay_ns = time("slot.delay_ms", slot.delay_ms)?;
-        let jitter_ms = slot.jitter_ms.unwrap_or_default();
-        let jitter_ns = nanoseconds("slot.jitter_ms", jitter_ms, MAX_JITTER_MS)?;
-        // The kernel has both counts as signed numbers.
-        let count = |field, count: Option<u32>| match count {
-            Some(count) => integer(field, count, 1, i32::MAX.into()),
-            None => Ok(0),
-        };
-        let unspaced = Slot {
-            max_packets: count("slot.packets", slot.packets)?,
-            max_bytes: count("slot.bytes", slot.bytes)?,
-            ..Slot::default()
-        };
-        if let Some(distribution) = slot.distribution {
-            if min_ns > 0 || max_ns > 0 {
-                return Err(TcInputError::Excluded {
-                    field: "slot.distribution",
-                    other: "slot.min_ms and slot.max_ms",
-                });
-            }
-            if jitter_ns == 0 {
-                return Err(TcInputError::Missing {
-                    field: "slot.jitter_ms",
-                });
-            }
-            return Ok(Slot {
-                delay_ns,
-                jitter_ns: self.capped(jitter_ns),
-                distribution: Some(from_wire(distribution)),
-                ..unspaced
-            });
-        }
-        if delay_ns > 0 || jitter_ns > 0 {
-            return Err(TcInputError::Missing {
-                field: "slot.distribution",
-            });
-        }
-        if min_ns == 0 && max_ns == 0 {
-            return Err(TcInputError::Missing {
-                field: "slot.min_ms",
-            });
-        }
-        Ok(Slot {
-            min_ns,
-            max_ns: max_ns.max(min_ns),
-            ..unspaced
-        })
-    }
-
     fn capped(&mut self, jitter_ns: u64) -> u64 {
         if jitter_ns > MAX_JITTER_NS {
             self.notes.push(Note::JitterCapped);
@@ -398,22 +309,6 @@ impl Builder {
     fn no_effect(&mut self, field: &'static str, needs: &'static str) {
         self.notes.push(Note::NoEffect { field, needs });
     }
-}
-
-/// Returns the share of packets that a loss model loses, in percent. `None`: its probabilities are out of range or
-/// contradict each other.
-pub fn share_of_model(model: &LossModel) -> Option<f64> {
-    let share = loss_model(model).ok()?.share()?;
-    Some(share.percent())
-}
-
-/// Returns whether the random loss is the share that the model loses. Frontends that do not know models get this share
-/// as `loss`, and send it back.
-fn is_share_of(loss: Probability, model: Loss) -> bool {
-    let difference = |share: Probability| (share.percent() - loss.percent()).abs();
-    model
-        .share()
-        .is_some_and(|share| difference(share) <= LOSS_TOLERANCE)
 }
 
 /// Returns the probability and correlation of a feature, or zeros if the feature is off.
@@ -430,62 +325,6 @@ fn random(
         Ok(random)
     } else {
         Ok(Random::default())
-    }
-}
-
-fn loss_model(model: &LossModel) -> Result<Loss, TcInputError> {
-    Ok(match *model {
-        LossModel::GilbertElliott {
-            p,
-            r,
-            bad_loss,
-            good_loss,
-        } => Loss::GilbertElliott {
-            p: percentage("loss_model.p", p)?,
-            r: percentage("loss_model.r", r)?,
-            h: percentage("loss_model.bad_loss", bad_loss)?.contrary(),
-            k1: percentage("loss_model.good_loss", good_loss)?,
-        },
-        LossModel::FourState {
-            p13,
-            p31,
-            p32,
-            p23,
-            p14,
-        } => Loss::FourState {
-            p13: percentage("loss_model.p13", p13)?,
-            p31: percentage("loss_model.p31", p31)?,
-            p32: percentage("loss_model.p32", p32)?,
-            p14: percentage("loss_model.p14", p14)?,
-            p23: percentage("loss_model.p23", p23)?,
-        },
-    })
-}
-
-/// Checks the overhead. The kernel adds it to the length of a packet and does not check whether the result is negative
-/// (`packet_time_ns`). So at most 20 bytes are subtracted: the length of the shortest packet, an IP header.
-fn rate_overhead(overhead: RateOverhead) -> Result<Rate, TcInputError> {
-    const SHORTEST: i64 = 20;
-    const LONGEST: i64 = u16::MAX as i64;
-    let RateOverhead {
-        packet,
-        cell_size,
-        cell,
-    } = overhead;
-    Ok(Rate {
-        bytes_per_s: 0,
-        packet_overhead: integer("rate_overhead.packet", packet, -SHORTEST, LONGEST)?,
-        cell_size: integer("rate_overhead.cell_size", cell_size, 0, LONGEST)?,
-        cell_overhead: integer("rate_overhead.cell", cell, 0, LONGEST)?,
-    })
-}
-
-/// `bytes` takes precedence over `ms`, because the published `ms` is rounded.
-fn queue_length(queue: QueueConfig) -> Result<QueueLength, TcInputError> {
-    match (queue.bytes, queue.ms) {
-        (Some(bytes), _) => at_least("queue.bytes", bytes, 1).map(QueueLength::Bytes),
-        (None, Some(ms)) => nanoseconds("queue.ms", ms, MAX_QUEUE_MS).map(QueueLength::Time),
-        (None, None) => Err(TcInputError::Missing { field: "queue.ms" }),
     }
 }
 

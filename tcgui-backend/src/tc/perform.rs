@@ -43,18 +43,12 @@ pub struct Outcome {
     pub notes: Vec<Note>,
 }
 
-/// Returns what of a link decides how long the queue in front of it has to be.
-///
-/// A tun or tap reports 10 Mbit/s unless another number was set (`drivers/net/tun.c`). Its traffic is not limited to
-/// that. With a rate limit it also decides whether the kernel can have a bottleneck.
+/// Returns the properties of a link that decide the length of the queue in front of it. With a rate limit, this includes
+/// whether the kernel can have a bottleneck.
 pub fn link_facts(socket: &mut RequestSocket, link: &Link, has_rate: bool) -> LinkFacts {
-    let speed = match link.kind.as_deref() {
-        Some("tun") => None,
-        _ => socket.link_speed(&link.ifname),
-    };
     LinkFacts {
         mtu: link.mtu,
-        speed,
+        speed: socket.speed_of(link),
         bottleneck: has_rate && bottleneck_support(),
     }
 }

@@ -1,6 +1,7 @@
 //! Requests to netem, plans against a small kernel, netem to what is published.
 
 mod desired;
+mod fit;
 pub(crate) mod plan;
 mod race;
 mod report;

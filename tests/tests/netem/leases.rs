@@ -6,3 +6,5 @@ pub(crate) mod crashes;
 mod histories;
 mod identity;
 mod inside;
+
+pub(crate) use inside::{restores, short_ms};

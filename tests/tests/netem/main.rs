@@ -1,6 +1,6 @@
 //! The daemon end to end on a kernel that has netem.
 //!
-//! The tests in [`tc`], [`scenario`] and [`leases`] are ignored by `cargo test`, because the kernel of the machine may have
+//! The tests in [`tc`], [`rates`], [`scenario`] and [`leases`] are ignored by `cargo test`, because the kernel of the machine may have
 //! no netem. The tests here run them through `scripts/with-netem.sh`, two at a time. A test that does not run there has
 //! failed.
 
@@ -8,6 +8,8 @@
 mod leases;
 #[cfg(test)]
 mod pair;
+#[cfg(test)]
+mod rates;
 #[cfg(test)]
 mod scenario;
 #[cfg(test)]
@@ -27,6 +29,11 @@ mod tests {
     #[test]
     fn frontends_impair_interfaces() {
         run_ignored("tc::", LIMIT).unwrap();
+    }
+
+    #[test]
+    fn rates_of_others_and_of_changed_links() {
+        run_ignored("rates::", LIMIT).unwrap();
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub(super) fn rate(bench: &Bench, kbps: u32, period: Duration) -> anyhow::Result
     let statistics = statistics()?;
     // Removing the netem drops the packets that are still in the queue.
     bench.remove(LINK)?;
-    let name = format!("{} Mbit/s", kbps / 1000);
+    let name = format!("{} Mbit/s", f64::from(kbps) / 1e3);
     let drops = f64::from(statistics.drops);
     let note = format!("{} sent, {} waiting", statistics.packets, statistics.qlen);
     Ok(vec![

@@ -38,6 +38,8 @@ pub(in crate::backend) enum Asked {
     /// Claim the interface and return its current netem.
     Look,
     Change(Box<TcOperation>),
+    /// Restore the netem from before the first change.
+    Restore,
     /// Give the claim up.
     Release {
         /// The execution had to restore the earlier netem, and could not.
@@ -275,7 +277,7 @@ impl State {
                 }
                 return reply.send(TcResponse::success("released", None));
             }
-            Asked::Change(_) if !self.claims.holds(lane, &claim) => {
+            Asked::Change(_) | Asked::Restore if !self.claims.holds(lane, &claim) => {
                 let message = "the interface is gone, or was changed by a request";
                 return reply.send(TcResponse::failure(message, ErrorKind::Busy));
             }
@@ -284,6 +286,12 @@ impl State {
                 operation,
                 terms: Terms::of_scenario(lease_id(&claim.scenario, claim.number)),
             },
+            Asked::Restore => {
+                // The lease has the earlier netem. It ends when this work begins.
+                let id = lease_id(&claim.scenario, claim.number);
+                self.enter(Work::EndScenario { lane, id }, moment, effects);
+                TcWork::Restore
+            }
             Asked::Look => TcWork::Look,
         };
         let InterfaceNames { netns, interface } = claim.target.names.clone();
@@ -294,8 +302,10 @@ impl State {
             let message = format!("no interface {interface} in network namespace {netns}");
             return reply.send(TcResponse::failure(message, ErrorKind::NotFound));
         };
-        // The names may have changed since the start, so the policy may refuse now. Then the lease restores the interface.
-        if let Err(denial) = self.permit_interface(Change::Impair, &found) {
+        // The names may have changed since the start, so the policy may refuse a step now. A restoration is always permitted.
+        if work != TcWork::Restore
+            && let Err(denial) = self.permit_interface(Change::Impair, &found)
+        {
             return reply.send(TcResponse::failure(denial.to_string(), ErrorKind::Denied));
         }
         if work == TcWork::Look {

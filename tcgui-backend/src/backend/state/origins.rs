@@ -59,7 +59,7 @@ impl Origins {
                 return;
             }
             // The same configuration for another MTU.
-            TcWork::Fit => {
+            TcWork::Fit { .. } => {
                 if let Some(origin) = self.0.get_mut(&lane) {
                     origin.netem = netem;
                 }

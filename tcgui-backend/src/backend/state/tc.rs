@@ -9,6 +9,8 @@
 mod leases;
 mod published;
 
+use std::collections::HashSet;
+
 use tcgui_shared::error_kind::ErrorKind;
 use tcgui_shared::tc::{TcOperation, TcRequest, TcResponse};
 
@@ -171,31 +173,35 @@ impl State {
         }
     }
 
-    /// A namespace was looked at: the bottlenecks of links whose MTU was raised are made to fit. It is tried once for each MTU,
-    /// because the bottleneck of another program is left as it is.
-    pub(super) fn fit_bottlenecks(
-        &mut self,
-        key: NetnsKey,
-        moment: Moment,
-        effects: &mut Vec<Effect>,
-    ) {
+    /// Handles a dump of a namespace: the sizes of netems are adjusted to links whose MTU or speed has changed. This is tried once
+    /// for each change of the link or of the netem, because the netem of another program is left as it is.
+    pub(super) fn fit_netems(&mut self, key: NetnsKey, moment: Moment, effects: &mut Vec<Effect>) {
         let links = self.inventory.links(key);
-        let present = |ifindex| links.iter().any(|link| link.ifindex == ifindex);
-        self.fitted
-            .retain(|(netns, ifindex), _| *netns != key || present(*ifindex));
+        let present: HashSet<_> = links.iter().map(|link| link.ifindex).collect();
+        self.link_facts
+            .retain(|(netns, ifindex), _| *netns != key || present.contains(ifindex));
         for link in links.iter() {
             let lane = (key, link.ifindex);
-            let fits = link.netem.is_none_or(|it| fitted(&it, link.mtu).is_none());
+            if !link.root_netem {
+                self.link_facts.remove(&lane);
+            }
             // When the work under way is done, the namespace is looked at again.
-            if fits || self.lanes.is_busy(lane) || self.fitted.get(&lane) == Some(&link.mtu) {
+            let Some(netem) = link.netem.filter(|_| !self.lanes.is_busy(lane)) else {
+                continue;
+            };
+            let now = LinkFacts::of(link);
+            let seen = self.link_facts.get(&lane).copied();
+            let before = seen.map_or(now, |(facts, _)| facts);
+            let seen_now = (now.after(before), netem);
+            self.link_facts.insert(lane, seen_now);
+            if seen == Some(seen_now) || fitted(&netem, before, now).is_none() {
                 continue;
             }
             let Some((target, found)) = self.inventory.locate(key, link.ifindex) else {
                 continue;
             };
-            self.fitted.insert(lane, link.mtu);
             if self.permit_interface(Change::Impair, &found).is_ok() {
-                let order = self.order(found, TcWork::Fit);
+                let order = self.order(found, TcWork::Fit { before });
                 let change = PendingTcChange::new(order, target, None);
                 self.enter(Work::Tc(Box::new(change)), moment, effects);
             }
@@ -258,10 +264,14 @@ impl State {
                     TcWork::Change { .. }
                     | TcWork::Confirm
                     | TcWork::Renew { .. }
-                    | TcWork::Look
-                    | TcWork::Fit => true,
+                    | TcWork::Look => true,
+                    // The restoration is next.
+                    TcWork::Fit { .. } => !self.ledger.has_ended(lane),
                 };
                 if !is_needed {
+                    // An execution may wait for a restoration that a lease has made already.
+                    let nothing = TcResponse::success("nothing to restore", None);
+                    self.tc.answer(*change, &nothing);
                     return false;
                 }
                 change.order.held = held.cloned();

@@ -125,7 +125,7 @@ impl PendingTcChange {
             TcWork::Release { .. } => Kind::Release,
             TcWork::Restore => Kind::Restore,
             TcWork::Look => Kind::Look,
-            TcWork::Fit => Kind::Fit,
+            TcWork::Fit { .. } => Kind::Fit,
         }
     }
 
@@ -138,7 +138,7 @@ impl PendingTcChange {
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
-            | TcWork::Fit => None,
+            | TcWork::Fit { .. } => None,
         }
     }
 
@@ -151,7 +151,7 @@ impl PendingTcChange {
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
-            | TcWork::Fit => false,
+            | TcWork::Fit { .. } => false,
         }
     }
 
@@ -164,7 +164,7 @@ impl PendingTcChange {
             | TcWork::Release { .. }
             | TcWork::Restore
             | TcWork::Look
-            | TcWork::Fit => None,
+            | TcWork::Fit { .. } => None,
         }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Recorded {
 #[derive(Debug, Default)]
 struct Inner {
     roots: HashMap<u32, Impairment>,
+    /// The roots before the first change, by the number of the claim.
+    captured: HashMap<u64, Impairment>,
     recorded: Vec<Recorded>,
     released: Vec<(u64, bool)>,
     refusal: Option<PortError>,
@@ -69,12 +71,17 @@ impl RecordingPort {
 }
 
 impl TcPort for RecordingPort {
-    async fn capture(&self, claim: &Claim) -> Result<Impairment, PortError> {
+    async fn capture(&self, claim: &Claim) -> Result<(), PortError> {
         tokio::time::sleep(self.latency).await;
         let refusal = self.inner.lock().unwrap().refusal.clone();
         match refusal {
             Some(refusal) => Err(refusal),
-            None => Ok(self.root(claim.target.key.ifindex)),
+            None => {
+                let root = self.root(claim.target.key.ifindex);
+                let mut inner = self.inner.lock().unwrap();
+                inner.captured.insert(claim.number, root);
+                Ok(())
+            }
         }
     }
 
@@ -93,6 +100,18 @@ impl TcPort for RecordingPort {
             return Err(refusal.clone());
         }
         inner.roots.insert(claim.target.key.ifindex, wanted);
+        Ok(())
+    }
+
+    async fn restore(&self, claim: &Claim) -> Result<(), PortError> {
+        tokio::time::sleep(self.latency).await;
+        let mut inner = self.inner.lock().unwrap();
+        if let Some(refusal) = &inner.refusal {
+            return Err(refusal.clone());
+        }
+        let captured = inner.captured.get(&claim.number).cloned();
+        let root = captured.unwrap_or(Impairment::None);
+        inner.roots.insert(claim.target.key.ifindex, root);
         Ok(())
     }
 

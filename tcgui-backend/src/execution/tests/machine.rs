@@ -36,10 +36,10 @@ impl Bench {
         }
     }
 
-    /// Returns an execution whose first step is in force over `captured`.
-    fn begun(scenario: NetworkScenario, looped: bool, captured: Impairment) -> Self {
+    /// Returns an execution whose first step is in force.
+    fn begun(scenario: NetworkScenario, looped: bool) -> Self {
         let mut bench = Self::new(scenario, looped);
-        let effects = bench.step(Input::Captured(Ok(captured)));
+        let effects = bench.step(Input::Captured(Ok(())));
         let first = Impairment::of_step(&config(1));
         assert_eq!(
             effects,
@@ -72,7 +72,7 @@ impl Bench {
 
 #[test]
 fn steps_follow_each_other_and_the_last_stays() {
-    let mut bench = Bench::begun(scenario("s", &[100, 200]), false, Impairment::None);
+    let mut bench = Bench::begun(scenario("s", &[100, 200]), false);
     bench.wait(99);
     assert!(bench.step(Input::Timer).is_empty());
     bench.wait(1);
@@ -99,7 +99,7 @@ fn steps_follow_each_other_and_the_last_stays() {
 
 #[test]
 fn a_loop_starts_over_until_it_is_stopped() {
-    let mut bench = Bench::begun(scenario("s", &[100, 100]), true, netem(9));
+    let mut bench = Bench::begun(scenario("s", &[100, 100]), true);
     for pass in 1..=3 {
         bench.wait(100);
         bench.step(Input::Timer);
@@ -115,7 +115,7 @@ fn a_loop_starts_over_until_it_is_stopped() {
         assert_eq!(seen.stats.steps_completed, 0);
         assert!(seen.stats.progress_percent.abs() < 1e-9);
     }
-    assert_eq!(bench.step(Input::Stop), [Effect::Set(netem(9))]);
+    assert_eq!(bench.step(Input::Stop), [Effect::Restore]);
     assert_eq!(
         bench.step(Input::Changed(Ok(()))),
         [Effect::Publish, Effect::Ended, KEPT]
@@ -125,7 +125,7 @@ fn a_loop_starts_over_until_it_is_stopped() {
 
 #[test]
 fn the_duration_of_changes_does_not_delay_later_steps() {
-    let mut bench = Bench::begun(scenario("s", &[100; 100]), false, Impairment::None);
+    let mut bench = Bench::begun(scenario("s", &[100; 100]), false);
     let begin = bench.moment.now;
     for step in 1_u32..100 {
         let due = bench.machine.wake_at().unwrap();
@@ -141,7 +141,7 @@ fn the_duration_of_changes_does_not_delay_later_steps() {
 
 #[test]
 fn a_schedule_that_lags_too_far_is_shifted() {
-    let mut bench = Bench::begun(scenario("s", &[10; 4]), false, Impairment::None);
+    let mut bench = Bench::begun(scenario("s", &[10; 4]), false);
     bench.wait(60_000);
     bench.step(Input::Timer);
     bench.step(Input::Changed(Ok(())));
@@ -151,14 +151,14 @@ fn a_schedule_that_lags_too_far_is_shifted() {
 
 #[test]
 fn any_step_duration_is_accepted() {
-    let mut bench = Bench::begun(scenario("s", &[u64::MAX]), false, Impairment::None);
+    let mut bench = Bench::begun(scenario("s", &[u64::MAX]), false);
     assert!(bench.machine.wake_at().unwrap() > bench.moment.now);
-    assert_eq!(bench.step(Input::Stop), [Effect::Set(Impairment::None)]);
+    assert_eq!(bench.step(Input::Stop), [Effect::Restore]);
 }
 
 #[test]
 fn a_pause_keeps_the_remaining_time() {
-    let mut bench = Bench::begun(scenario("s", &[100, 100]), false, Impairment::None);
+    let mut bench = Bench::begun(scenario("s", &[100, 100]), false);
     bench.wait(30);
     assert_eq!(bench.step(Input::Pause), [Effect::Publish]);
     let paused_at = bench.moment.unix_ms;
@@ -179,14 +179,14 @@ fn a_pause_keeps_the_remaining_time() {
     assert_eq!(bench.machine.wake_at(), None);
     assert_eq!(
         bench.step(Input::Stop),
-        [Effect::Set(Impairment::None)],
+        [Effect::Restore],
         "what is paused can be stopped"
     );
 }
 
 #[test]
 fn a_stop_waits_for_the_kernel_and_then_restores() {
-    let mut bench = Bench::begun(scenario("s", &[100, 100]), false, netem(7));
+    let mut bench = Bench::begun(scenario("s", &[100, 100]), false);
     bench.wait(100);
     bench.step(Input::Timer);
     assert!(bench.step(Input::Stop).is_empty());
@@ -197,11 +197,7 @@ fn a_stop_waits_for_the_kernel_and_then_restores() {
     );
     // The stop restores even if the step failed.
     let result = Err(refused(ErrorKind::Invalid));
-    assert_eq!(
-        bench.step(Input::Changed(result)),
-        [Effect::Set(netem(7))],
-        "exactly what was there"
-    );
+    assert_eq!(bench.step(Input::Changed(result)), [Effect::Restore]);
     bench.step(Input::Changed(Ok(())));
     assert_eq!(bench.see().state, ExecutionState::Stopped);
 }
@@ -218,7 +214,7 @@ fn an_execution_that_cannot_begin_reports_the_reason() {
     assert_eq!(*release, KEPT);
     let mut stopped = Bench::new(scenario("s", &[100]), false);
     assert!(stopped.step(Input::Stop).is_empty());
-    let effects = stopped.step(Input::Captured(Ok(Impairment::None)));
+    let effects = stopped.step(Input::Captured(Ok(())));
     assert!(
         matches!(&effects[..], [Effect::Refused(_), Effect::Ended, release] if *release == KEPT),
         "{effects:?}"
@@ -235,12 +231,12 @@ fn a_failed_step_ends_the_execution() {
         for cleanup in [true, false] {
             let mut scenario = scenario("s", &[100, 100]);
             scenario.cleanup_on_failure = cleanup;
-            let mut bench = Bench::begun(scenario, false, netem(7));
+            let mut bench = Bench::begun(scenario, false);
             bench.wait(100);
             bench.step(Input::Timer);
             let mut effects = bench.step(Input::Changed(Err(error.clone())));
             if cleanup {
-                assert_eq!(effects, [Effect::Set(netem(7))]);
+                assert_eq!(effects, [Effect::Restore]);
                 assert_eq!(bench.see().state, ExecutionState::Running);
                 effects = bench.step(Input::Changed(Ok(())));
             }
@@ -260,7 +256,7 @@ fn a_failed_step_ends_the_execution() {
 
 #[test]
 fn a_deleted_interface_is_not_restored() {
-    let mut bench = Bench::begun(scenario("s", &[100, 100]), false, netem(7));
+    let mut bench = Bench::begun(scenario("s", &[100, 100]), false);
     bench.wait(100);
     bench.step(Input::Timer);
     let gone = Err(refused(ErrorKind::NotFound));
@@ -273,7 +269,7 @@ fn a_deleted_interface_is_not_restored() {
 
 #[test]
 fn a_failed_restoration_is_released_as_owed() {
-    let mut bench = Bench::begun(scenario("s", &[100]), false, netem(7));
+    let mut bench = Bench::begun(scenario("s", &[100]), false);
     bench.step(Input::Stop);
     let result = Err(refused(ErrorKind::Denied));
     assert_eq!(
@@ -288,7 +284,7 @@ fn a_failed_restoration_is_released_as_owed() {
         bench.failed().operation.as_deref(),
         Some("restoring the interface")
     );
-    let mut gone = Bench::begun(scenario("s", &[100]), false, netem(7));
+    let mut gone = Bench::begun(scenario("s", &[100]), false);
     gone.step(Input::Stop);
     gone.step(Input::Changed(Err(refused(ErrorKind::NotFound))));
     assert_eq!(
@@ -305,7 +301,7 @@ fn a_lost_interface_ends_the_execution_and_is_released_after_the_reply() {
         (Loss::TakenOver, false),
         (Loss::Left, false),
     ] {
-        let mut holding = Bench::begun(scenario("s", &[100]), false, netem(7));
+        let mut holding = Bench::begun(scenario("s", &[100]), false);
         assert_eq!(
             holding.step(Input::Lost(loss)),
             [Effect::Publish, Effect::Ended, KEPT]
@@ -315,7 +311,7 @@ fn a_lost_interface_ends_the_execution_and_is_released_after_the_reply() {
         assert_eq!(state == ExecutionState::Stopped, !is_failure);
 
         let mut applying = Bench::new(scenario("s", &[100]), false);
-        applying.step(Input::Captured(Ok(netem(7))));
+        applying.step(Input::Captured(Ok(())));
         assert_eq!(
             applying.step(Input::Lost(loss)),
             [Effect::Publish, Effect::Ended]
@@ -329,7 +325,7 @@ fn a_lost_interface_ends_the_execution_and_is_released_after_the_reply() {
             matches!(&effects[..], [Effect::Refused(_), Effect::Ended]),
             "{effects:?}"
         );
-        assert_eq!(capturing.step(Input::Captured(Ok(netem(7)))), [KEPT]);
+        assert_eq!(capturing.step(Input::Captured(Ok(()))), [KEPT]);
     }
 }
 
@@ -350,7 +346,7 @@ fn inputs() -> impl Strategy<Value = Vec<(Input, u64)>> {
     let result = prop_oneof![4 => Just(Ok(())), 1 => errors.prop_map(Err)];
     let input = prop_oneof![
         4 => result.clone().prop_map(Input::Changed),
-        2 => result.prop_map(|it| Input::Captured(it.map(|()| netem(9)))),
+        2 => result.prop_map(Input::Captured),
         2 => Just(Input::Pause),
         2 => Just(Input::Resume),
         1 => Just(Input::Stop),
@@ -390,7 +386,7 @@ proptest! {
                     Effect::Begun => begun = true,
                     Effect::Refused(_) => prop_assert!(!begun),
                     Effect::Publish => prop_assert!(begun && !ended),
-                    Effect::Set(_) => {
+                    Effect::Set(_) | Effect::Restore => {
                         prop_assert!(begun && !ended && !asked, "one request at a time");
                         asked = true;
                     }

@@ -15,7 +15,8 @@ use nix::sys::socket::{
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::RtnetlinkError;
-use super::message::{Answer, Message, for_each, push_request};
+use super::message::{Message, for_each};
+use super::pending::{Exchanged, Pending, acknowledged};
 
 /// Timeout of one datagram in seconds. The kernel holds the rtnl lock for long only while it deletes many
 /// namespaces at once.
@@ -42,8 +43,8 @@ thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
+pub(super) const NLM_F_REQUEST: u16 = 1;
+pub(super) const NLM_F_ACK: u16 = 4;
 const NLM_F_ECHO: u16 = 8;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_REPLACE: u16 = 0x100;
@@ -65,7 +66,7 @@ pub(in crate::kernel) enum Change {
 }
 
 impl Change {
-    fn flags(self) -> u16 {
+    pub(super) fn flags(self) -> u16 {
         match self {
             Self::Existing => 0,
             Self::Create => NLM_F_CREATE | NLM_F_EXCL,
@@ -312,108 +313,6 @@ impl RequestSocket {
         self.in_step = true;
         Ok(())
     }
-}
-
-/// A request that may share its datagram with others.
-trait Exchanged {
-    /// Appends the request with this sequence number.
-    fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>);
-    /// Handles a message. Ignores one that replies to another request.
-    fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError>;
-    fn is_answered(&self) -> bool;
-}
-
-/// A request and its reply so far.
-struct Pending<'a, T, F> {
-    kind: u16,
-    flags: u16,
-    body: &'a dyn Emitable,
-    read: F,
-    sequence: u32,
-    objects: Vec<T>,
-    /// The kernel reported a change during the dump.
-    interrupted: bool,
-    /// The final result from the kernel. `None`: the reply is not complete.
-    result: Option<Result<(), RtnetlinkError>>,
-}
-
-impl<'a, T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Pending<'a, T, F> {
-    fn change(kind: u16, change: Change, body: &'a dyn Emitable, read: F) -> Self {
-        Self::new(kind, NLM_F_ACK | change.flags(), body, read)
-    }
-
-    fn get(kind: u16, body: &'a dyn Emitable, read: F) -> Self {
-        Self::new(kind, NLM_F_ACK, body, read)
-    }
-
-    fn new(kind: u16, flags: u16, body: &'a dyn Emitable, read: F) -> Self {
-        Self {
-            kind,
-            flags: NLM_F_REQUEST | flags,
-            body,
-            read,
-            sequence: 0,
-            objects: Vec::new(),
-            interrupted: false,
-            result: None,
-        }
-    }
-
-    fn done(self) -> Result<(), RtnetlinkError> {
-        self.objects().map(drop)
-    }
-
-    fn object(self) -> Result<T, RtnetlinkError> {
-        self.objects()?.pop().ok_or(RtnetlinkError::Malformed)
-    }
-
-    /// Returns the objects of this request and the result of the other request of its datagram. If the exchange
-    /// failed before this request had its reply, the other result contains the error, which is then returned.
-    fn objects_and<U>(
-        self,
-        other: Result<U, RtnetlinkError>,
-    ) -> Result<(Vec<T>, Result<U, RtnetlinkError>), RtnetlinkError> {
-        match (self.result.is_some(), other) {
-            (false, Err(err)) => Err(err),
-            (_, other) => Ok((self.objects()?, other)),
-        }
-    }
-
-    fn objects(self) -> Result<Vec<T>, RtnetlinkError> {
-        self.result.unwrap_or(Err(RtnetlinkError::Malformed))?;
-        Ok(self.objects)
-    }
-}
-
-impl<T, F: FnMut(Message<'_>) -> Result<T, RtnetlinkError>> Exchanged for Pending<'_, T, F> {
-    fn push(&mut self, sequence: u32, bytes: &mut Vec<u8>) {
-        self.sequence = sequence;
-        push_request(bytes, self.kind, self.flags, sequence, self.body);
-    }
-
-    fn take(&mut self, message: Message<'_>) -> Result<(), RtnetlinkError> {
-        if message.sequence != self.sequence {
-            return Ok(());
-        }
-        self.interrupted |= message.interrupted();
-        match message.answer()? {
-            Answer::Object => self.objects.push((self.read)(message)?),
-            Answer::Done(result) => self.result = Some(result),
-        }
-        Ok(())
-    }
-
-    fn is_answered(&self) -> bool {
-        self.result.is_some()
-    }
-}
-
-/// A request whose notifications are not read.
-type Acknowledged<'a> = Pending<'a, (), fn(Message<'_>) -> Result<(), RtnetlinkError>>;
-
-/// Returns a request whose notifications are not read.
-fn acknowledged(kind: u16, change: Change, body: &dyn Emitable) -> Acknowledged<'_> {
-    Pending::change(kind, change, body, |_| Ok(()))
 }
 
 fn failed(errno: Errno) -> RtnetlinkError {

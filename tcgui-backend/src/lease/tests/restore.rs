@@ -4,8 +4,9 @@ use super::super::restore::Restored;
 use super::super::terms::Grant;
 use super::*;
 use crate::kernel::link::LinkIdentity;
-use crate::kernel::netem::{Probability, Random};
+use crate::kernel::netem::{Probability, Random, Rate};
 use crate::kernel::qdisc::{BottleneckChange, Install, QdiscStatistics, RootChange};
+use crate::kernel::tbf::Tbf;
 use crate::tc::handle::{self, Tables};
 use crate::tc::observed::{Observed, QdiscName, Root};
 
@@ -102,6 +103,81 @@ fn a_netem_of_somebody_else_comes_back_with_its_handle() {
     };
     assert_eq!(steps, [install]);
     assert_eq!(decide(&lease, &theirs(delay(3))).0, Restored::Already);
+}
+
+/// A netem that limits the rate itself: another program or an earlier version of the daemon made it.
+fn own_rate() -> Netem {
+    Netem {
+        rate: Rate {
+            bytes_per_s: 64_000,
+            ..Rate::default()
+        },
+        ..delay(3)
+    }
+}
+
+/// A netem with a filter below it.
+fn with_filter(ms: u64) -> Netem {
+    Netem {
+        bottleneck: Some(Tbf {
+            bytes_per_s: 125_000,
+            burst: 2_143,
+            limit: 25_000,
+        }),
+        ..delay(ms)
+    }
+}
+
+#[test]
+fn a_netem_with_its_own_rate_comes_back_as_one() {
+    let filter = 0x7c80 << 16;
+    let now = || Observed {
+        bottleneck: Some(filter),
+        in_use: vec![ours(), filter],
+        ..own(with_filter(5))
+    };
+    let under = |was: &Observed| Lease {
+        set: vec![Some(with_filter(5))],
+        ..before(was)
+    };
+    // It belongs to another program: it gets its handle back, and the filter goes with our netem.
+    let (restored, steps) = decide(&under(&theirs(own_rate())), &now());
+    let install = |install, handle, bottleneck| RootChange::Install {
+        install,
+        handle,
+        netem: own_rate(),
+        bottleneck,
+    };
+    let replaced = install(Install::Replace, THEIRS, BottleneckChange::Keep);
+    assert_eq!((restored, steps), (back(), vec![replaced]));
+    // An earlier version left it: it is changed in place, and the filter is removed.
+    let lease = under(&own(own_rate()));
+    let removed = BottleneckChange::Remove { handle: filter };
+    let changed = install(Install::Change, ours(), removed);
+    assert_eq!(decide(&lease, &now()), (back(), vec![changed]));
+    assert_eq!(decide(&lease, &own(own_rate())).0, Restored::Already);
+    // The same at the end of a scenario that interrupted a lease.
+    let grant = Grant {
+        owner: Owner::Scenario { id: "s".to_owned() },
+        expires: None,
+        confirm_by: None,
+        holder: Default::default(),
+    };
+    let of = (NETNS, 2, "far".to_owned());
+    let long = Lease {
+        set: vec![Some(own_rate())],
+        ..before(&default())
+    };
+    let step = Lease::record(
+        Some(&long),
+        of,
+        &own(own_rate()),
+        Some(with_filter(5)),
+        grant,
+    );
+    let (ended, left) = step.ending(at(1));
+    assert!(left.is_some());
+    assert_eq!(decide(&ended, &now()), (back(), vec![changed]));
 }
 
 #[test]

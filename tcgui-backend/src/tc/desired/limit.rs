@@ -1,5 +1,6 @@
 //! Calculates the queue of a netem, which must not drop packets by itself, and the bottleneck below the netem.
 
+use crate::kernel::link::Link;
 use crate::kernel::netem::Netem;
 use crate::kernel::tbf::Tbf;
 
@@ -27,7 +28,7 @@ const NS_PER_MS: u64 = 1_000_000;
 pub struct LinkFacts {
     /// The largest packet in bytes.
     pub mtu: u32,
-    /// In bits per second; virtual links have none.
+    /// In bits per second. `None`: the driver reports none.
     pub speed: Option<u64>,
     /// Whether the kernel can limit the rate by a token bucket filter below a netem.
     pub bottleneck: bool,
@@ -42,24 +43,65 @@ pub(super) enum QueueLength {
     Bytes(u32),
 }
 
-/// Returns a netem whose bottleneck lets the frames of a link pass, if the one below `netem` drops them: the MTU of the link
-/// was raised.
-pub fn fitted(netem: &Netem, mtu: u32) -> Option<Netem> {
-    let frame = mtu.saturating_add(HEADER);
-    let bottleneck = netem.bottleneck.filter(|it| !it.holds(frame))?;
-    let link = LinkFacts {
-        mtu,
-        speed: None,
-        bottleneck: true,
-    };
-    let queue = QueueLength::Bytes(bottleneck.limit);
-    Some(Netem {
-        bottleneck: Some(link.bottleneck(bottleneck.bytes_per_s, Some(queue))),
+/// Returns a netem with the sizes for a link whose MTU or speed has changed. `None`: the netem has them already.
+///
+/// Only calculated sizes change: a limit or a queue that a request has set stays. The sizes are the calculated ones if they are
+/// those for the link as it was `before`. The frames of the link pass the bottleneck in any case.
+pub fn fitted(netem: &Netem, before: LinkFacts, now: LinkFacts) -> Option<Netem> {
+    let now = now.after(before);
+    let mut fitted = Netem {
+        bottleneck: netem
+            .bottleneck
+            .map(|it| fitted_bottleneck(it, before, now)),
         ..*netem
-    })
+    };
+    if netem.limit == before.limit(netem) {
+        fitted.limit = now.limit(&fitted);
+    }
+    (fitted != *netem).then_some(fitted)
+}
+
+fn fitted_bottleneck(bottleneck: Tbf, before: LinkFacts, now: LinkFacts) -> Tbf {
+    if before.mtu == now.mtu && bottleneck.holds(now.frame()) {
+        return bottleneck;
+    }
+    let rate = bottleneck.bytes_per_s;
+    let is_calculated = bottleneck.limit == before.bottleneck(rate, None).limit;
+    let queue = (!is_calculated).then_some(QueueLength::Bytes(bottleneck.limit));
+    let fitted = now.bottleneck(rate, queue);
+    // The kernel reports the burst rounded.
+    if fitted.is_close_to(&bottleneck) {
+        bottleneck
+    } else {
+        fitted
+    }
 }
 
 impl LinkFacts {
+    /// Returns the properties of a link.
+    pub fn of(link: &Link) -> Self {
+        Self {
+            mtu: link.mtu,
+            speed: link.speed,
+            ..super::ANY_LINK
+        }
+    }
+
+    /// Returns the properties of a link that had the properties `before`. A link without a carrier reports no speed: then the
+    /// speed of before counts.
+    #[must_use]
+    pub fn after(self, before: Self) -> Self {
+        Self {
+            speed: self.speed.or(before.speed),
+            ..self
+        }
+    }
+
+    /// Returns the size of the largest frame in bytes.
+    fn frame(self) -> u32 {
+        self.mtu.saturating_add(HEADER)
+    }
+
     /// Returns the limit in packets: what is under way at full rate while a packet is held the longest, if all packets are
     /// of the smallest size. The MTU does not matter.
     pub(super) fn limit(self, netem: &Netem) -> u32 {
@@ -87,7 +129,7 @@ impl LinkFacts {
     /// Returns the bottleneck for a rate. Its burst is at least one frame, and its queue is at least as long as its
     /// burst (`tbf_enqueue`, `net/sched/sch_tbf.c`).
     pub(super) fn bottleneck(self, bytes_per_s: u64, queue: Option<QueueLength>) -> Tbf {
-        let frame = self.mtu.saturating_add(HEADER);
+        let frame = self.frame();
         let in_ns = |ns: u64| {
             let bytes = u128::from(bytes_per_s) * u128::from(ns) / NS_PER_S;
             u64::try_from(bytes).unwrap_or(u64::MAX)

@@ -1,5 +1,7 @@
 //! The daemon is killed repeatedly at random moments. Ended changes must be restored, and permanent changes must stay.
 
+mod changes;
+
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;

@@ -414,6 +414,50 @@ fn a_scenario_is_restored_if_the_change_that_stopped_it_fails() {
 }
 
 #[test]
+fn a_stop_restores_what_the_lease_recorded() {
+    let mine = claim(1, NetnsKey::Host);
+    let (mut bench, lease) = stepped(&mine);
+    let (effects, mut answer) = bench.call(&mine, Asked::Restore);
+    let restoration = only_work(effects);
+    assert_eq!(restoration.order.work, TcWork::Restore);
+    assert_eq!(restoration.order.held, Some(lease));
+    answer.try_recv().unwrap_err();
+    done_under(&mut bench, restoration, None, Ok(()));
+    assert!(answer.try_recv().unwrap().success);
+    assert!(bench.state.ledger.is_empty());
+}
+
+#[test]
+fn a_restoration_waits_for_the_step_under_way() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::claimed(&mine);
+    let lease = scenario_lease(&bench);
+    let change = only_work(bench.call(&mine, step()).0);
+    let (effects, mut answer) = bench.call(&mine, Asked::Restore);
+    assert!(!leases::begins(&effects), "{effects:?}");
+    let effects = done_under(&mut bench, change, Some(lease.clone()), Ok(()));
+    let restoration = only_work(effects);
+    assert_eq!(restoration.order.held, Some(lease));
+    // A failure is reported, and the restoration is tried again later.
+    let held = restoration.order.held.clone();
+    done_under(&mut bench, restoration, held, Err(ErrorKind::Internal));
+    assert!(!answer.try_recv().unwrap().success);
+    bench.step(Input::Published(COST));
+    bench.wait(Duration::from_secs(60));
+    let again = only_work(bench.step(Input::Timer));
+    assert_eq!(again.order.work, TcWork::Restore);
+}
+
+#[test]
+fn a_restoration_without_a_lease_is_answered() {
+    let mine = claim(1, NetnsKey::Host);
+    let mut bench = Bench::claimed(&mine);
+    let (effects, mut answer) = bench.call(&mine, Asked::Restore);
+    assert!(!leases::begins(&effects), "{effects:?}");
+    assert!(answer.try_recv().unwrap().success);
+}
+
+#[test]
 fn a_failed_change_ends_only_the_lease_of_a_scenario() {
     let mut bench = Bench::claimed(&claim(1, NetnsKey::Host));
     let (effects, _answer) = bench.tc("default", apply());

@@ -307,7 +307,7 @@ impl Lab {
             }
             TcWork::Confirm | TcWork::Renew { .. } => panic!("nothing was to be kept"),
             TcWork::Release { .. } => held.cloned().and_then(Lease::released),
-            TcWork::Look | TcWork::Fit => held.cloned(),
+            TcWork::Look | TcWork::Fit { .. } => held.cloned(),
             TcWork::Restore => {
                 let (ended, left) = held.expect("only what is due").ending(order.begun);
                 self.delay = ended.before.netem.map(|(_, it)| it.latency_ns / 1_000_000);

@@ -312,6 +312,13 @@ fn shutdown_drops_waiting_work_and_answers_finished_work() {
     assert_eq!(publication.answers.len(), 1);
 }
 
+/// Returns the number of adjustments that a dump of a link begins.
+fn fits(bench: &mut Bench, link: Link) -> usize {
+    let effects = bench.step(links(NetnsKey::Host, &[link]));
+    let is_fit = |effect: &Effect| matches!(effect, Effect::ChangeTc(change) if matches!(change.order.work, TcWork::Fit { .. }));
+    effects.iter().filter(|effect| is_fit(effect)).count()
+}
+
 #[test]
 fn a_raised_mtu_makes_the_bottleneck_fit() {
     let mut bench = Bench::warm();
@@ -324,17 +331,50 @@ fn a_raised_mtu_makes_the_bottleneck_fit() {
         bottleneck: Some(bottleneck),
         ..netem(5)
     };
-    let mut fits = |mtu| {
-        let link = Link {
-            mtu,
-            ..v0(Some(impaired))
-        };
-        let effects = bench.step(links(NetnsKey::Host, &[link]));
-        let is_fit = |effect: &Effect| matches!(effect, Effect::ChangeTc(change) if change.order.work == TcWork::Fit);
-        effects.iter().filter(|effect| is_fit(effect)).count()
+    let with_mtu = |mtu| Link {
+        mtu,
+        ..v0(Some(impaired))
     };
-    assert_eq!(fits(1_500), 0);
-    assert_eq!(fits(9_000), 1);
+    assert_eq!(fits(&mut bench, with_mtu(1_500)), 0);
+    assert_eq!(fits(&mut bench, with_mtu(9_000)), 1);
     // It is under way.
-    assert_eq!(fits(9_000), 0);
+    assert_eq!(fits(&mut bench, with_mtu(9_000)), 0);
+}
+
+#[test]
+fn a_restored_bottleneck_that_is_too_small_is_made_to_fit() {
+    let mut bench = Bench::warm();
+    let with_burst = |burst| Netem {
+        bottleneck: Some(Tbf {
+            bytes_per_s: 64_000,
+            burst,
+            limit: 15_140,
+        }),
+        ..netem(5)
+    };
+    let large_frames = |netem| Link {
+        mtu: 9_000,
+        ..v0(Some(netem))
+    };
+    assert_eq!(fits(&mut bench, large_frames(with_burst(9_338))), 0);
+    // A lease ends, and its interface gets the netem that it had before its MTU was raised.
+    assert_eq!(fits(&mut bench, large_frames(with_burst(1_838))), 1);
+}
+
+#[test]
+fn another_speed_adjusts_the_limit_once() {
+    let mut bench = Bench::warm();
+    // The limit for 1 Gbit/s, which is assumed if the driver reports no speed.
+    let impaired = Netem {
+        limit: 9_766,
+        ..netem(5)
+    };
+    let with_speed = |speed| Link {
+        speed,
+        ..v0(Some(impaired))
+    };
+    assert_eq!(fits(&mut bench, with_speed(None)), 0);
+    let fast = Some(10_000_000_000);
+    assert_eq!(fits(&mut bench, with_speed(fast)), 1);
+    assert_eq!(fits(&mut bench, with_speed(fast)), 0);
 }

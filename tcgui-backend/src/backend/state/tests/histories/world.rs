@@ -124,7 +124,7 @@ impl World {
                     Some((_, life)) => (self.change(key, order, operation, terms), Ok(life)),
                 }
             }
-            TcWork::Look | TcWork::Fit => (
+            TcWork::Look | TcWork::Fit { .. } => (
                 held,
                 self.get(key)
                     .map(|it| it.life)
