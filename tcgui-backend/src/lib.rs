@@ -17,7 +17,6 @@ pub mod bus;
 pub mod cli;
 #[cfg(feature = "daemon")]
 pub mod client;
-#[cfg(feature = "daemon")]
 mod clock;
 #[cfg(feature = "daemon")]
 pub mod config;

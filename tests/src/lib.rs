@@ -21,6 +21,8 @@
 //! | [`machine`] | the machine on which a measurement runs |
 //! | [`measure`] | summaries of measured times |
 //! | [`random`] | random numbers from a seed |
+//! | [`verbs`] | runs the verbs of the command line |
+//! | [`schema`] | validates documents against the schemas in `docs/schema` |
 //! | [`wait`] | waiting for a condition |
 //!
 //! No module uses the crates of the product, because an error in them would affect both sides of a test.
@@ -43,6 +45,7 @@ pub mod peer;
 pub mod process;
 pub mod random;
 pub mod scene;
+pub mod schema;
 pub mod unnamed;
 pub mod verbs;
 pub mod wait;

@@ -22,6 +22,7 @@ mod tests {
     use tcgui_tests::links::{attribute, ip};
     use tcgui_tests::measure::Times;
     use tcgui_tests::netem_kernel::{LIMIT, run_ignored};
+    use tcgui_tests::random::Random;
     use tcgui_tests::scene::{SOON, Scene};
     use tcgui_tests::verbs::{line, verb, verb_as};
     use tcgui_tests::wait::holds_for;
@@ -121,11 +122,7 @@ mod tests {
             ensure!(v0.get(absent).is_none(), "{absent} is not set: {v0}");
         }
         let lines = line("show lab/* --format ndjson")?.ends(0, &[])?;
-        ensure!(lines.out.lines().count() == 3, "{lines:?}");
-        for text in lines.out.lines() {
-            let document: Value = serde_json::from_str(text)?;
-            ensure!(document["schema"] == "tcgui.cli/1", "{document}");
-        }
+        ensure!(lines.lines()?.len() == 3, "{lines:?}");
         let none = line("show --impaired --json")?.ends(0, &[])?.document()?;
         ensure!(none["interfaces"] == json!([]), "{none}");
         let one = line("show v9")?.ends(4, &["v9", "show"])?;
@@ -433,6 +430,42 @@ mod tests {
             for args in ASKING {
                 line(args)?.ends(1, &["answer"])?;
             }
+        }
+        Ok(())
+    });
+
+    lab_test!(a_daemon_that_ends_before_its_answer_ends_the_verb, |_| {
+        let impostor = impostor(None)?;
+        let mut waiting = Daemon::start(&[], &["show", "--timeout", "60s"])?;
+        holds_for("it waits", Duration::from_secs(1), || (), |()| true)?;
+        waiting.ensure_alive()?;
+        drop(impostor);
+        let status = waiting.wait(SOON)?;
+        let err = waiting.stderr();
+        ensure!(status.code() == Some(3), "{status}: {err}");
+        ensure!(err.contains("it has ended"), "{err}");
+        Ok(())
+    });
+
+    lab_test!(a_verb_ends_if_the_daemon_is_killed_at_any_moment, |scene| {
+        started(scene)?;
+        let mut random = Random::new(11);
+        for round in 0..8 {
+            let args = ["up", "lab/v0", "lab/v1", "--timeout", "3s"];
+            let mut verb = Daemon::start(&[], &args)?;
+            let pause = Duration::from_millis(u64::try_from(random.below(80))?);
+            holds_for("a pause", pause, || (), |()| true)?;
+            scene.take_daemon()?.crash()?;
+            let status = verb.wait(SOON * 2)?;
+            let (out, err) = (verb.stdout(), verb.stderr());
+            // Done before, not reached or without an answer; or so for one of the two.
+            let is_expected = [0, 3, 6, 7].map(Some).contains(&status.code());
+            let is_explained = status.success() || !err.is_empty();
+            ensure!(
+                is_expected && is_explained && !err.contains("panicked"),
+                "round {round} after {pause:?}: {status}: {out}{err}"
+            );
+            scene.start_daemon::<&str>(&[])?;
         }
         Ok(())
     });

@@ -7,6 +7,9 @@ use tcgui_shared::netem::LossModel;
 
 use super::values::{self, BitsPerSecond, Milliseconds, Percent, Slot};
 
+const LOSS_MODEL_HELP: &str = "Lose packets in bursts: gemodel:P,R[,BAD[,GOOD]] or state:P13,P31[,P32[,P23[,P14]]] of \
+                               tc(8) [default: off]";
+
 /// What netem is to do.
 #[derive(Debug, Clone, PartialEq, Default, Args)]
 #[command(next_help_heading = "Impairment")]
@@ -35,9 +38,8 @@ pub struct NetemArgs {
     #[arg(long, value_name = "PERCENT", value_parser = values::percent)]
     pub loss_correlation: Option<Percent>,
 
-    /// Lose packets in bursts: gemodel:P,R[,BAD[,GOOD]] or state:P13,P31[,P32[,P23[,P14]]] of tc(8)
-    /// [default: off]
-    #[arg(long, value_name = "MODEL", value_parser = values::loss_model, conflicts_with_all = ["loss", "loss_correlation"])]
+    /// The loss model. Its help has brackets, which rustdoc reads as links.
+    #[arg(long, value_name = "MODEL", help = LOSS_MODEL_HELP, value_parser = values::loss_model, conflicts_with_all = ["loss", "loss_correlation"])]
     pub loss_model: Option<LossModel>,
 
     /// Send this share of the packets twice [default: off]

@@ -13,6 +13,8 @@ mod preset;
 mod progress;
 mod run;
 mod scenario;
+#[cfg(test)]
+mod schemas;
 mod session;
 mod shell;
 mod show;

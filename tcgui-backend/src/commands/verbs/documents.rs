@@ -182,7 +182,8 @@ pub(super) struct StatsDocument {
 /// The output of `show`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct ShowDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemon.
     pub(super) backend: String,
@@ -195,7 +196,8 @@ pub(super) struct ShowDocument {
 /// The output of verbs that change something, also of `scenario start` and the like.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct ChangeDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemon.
     pub(super) backend: String,
@@ -239,7 +241,8 @@ pub(super) struct ErrorDocument {
 /// The output of `backends`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct BackendsDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemons on the bus.
     pub(super) backends: Vec<BackendDocument>,
@@ -273,7 +276,8 @@ pub(super) struct BackendDocument {
 /// The output of `preset list` and `preset show`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct PresetsDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemon.
     pub(super) backend: String,
@@ -298,7 +302,8 @@ pub(super) struct PresetDocument {
 /// The output of `scenario list` and `scenario show`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct ScenariosDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemon.
     pub(super) backend: String,
@@ -352,7 +357,8 @@ pub(super) struct LoadErrorDocument {
 /// The output of `diagnose`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub(super) struct DiagnosisDocument {
-    /// `tcgui.cli/1`.
+    /// The version of this schema.
+    #[schemars(extend("const" = SCHEMA))]
     pub(super) schema: &'static str,
     /// The daemon.
     pub(super) backend: String,
