@@ -1,7 +1,5 @@
 //! The verbs on a kernel with netem, compared with the state of the kernel.
 
-mod replay;
-
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -58,13 +56,8 @@ fn shown() -> anyhow::Result<Value> {
 
 /// `run` with a command, in the background.
 fn running(args: &[&str]) -> anyhow::Result<Child> {
-    // An emulated processor needs longer for each renewal too.
-    let ttl = format!("{}s", 10 * patience());
-    let has_ttl = args.contains(&"--ttl");
-    let default: &[&str] = if has_ttl { &[] } else { &["--ttl", &ttl] };
     let child = process::bound_to_parent(daemon::binary()?)
         .args(["run", "blue/far", "--delay", "33ms"])
-        .args(default)
         .args(args)
         // In the foreground of a terminal, SIGINT would not be passed on.
         .process_group(0)
