@@ -49,7 +49,7 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::state::{StateRequest, StateResponse};
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::BoxError;
 use crate::kernel::process;
@@ -268,6 +268,8 @@ pub struct Clients {
     pub namesakes: Namesakes,
     /// Notified when a frontend appears. It may miss messages that are published before it has the list.
     pub joined: Arc<Notify>,
+    /// Becomes true once, when the liveliness token is declared: clients see this backend from then on.
+    pub is_visible: watch::Receiver<bool>,
 }
 
 /// A request of a client, with the reply for it.

@@ -55,6 +55,8 @@ pub mod processes;
 #[cfg(feature = "daemon")]
 pub mod scenario;
 #[cfg(feature = "daemon")]
+pub mod service_manager;
+#[cfg(feature = "daemon")]
 pub mod sockets;
 #[cfg(feature = "daemon")]
 pub mod standalone;
