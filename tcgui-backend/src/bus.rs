@@ -58,6 +58,7 @@ use replies::ReplyPriority;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
+pub use listening::try_bind;
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;

@@ -26,6 +26,8 @@ pub mod containers;
 #[cfg(feature = "daemon")]
 pub mod diagnostics;
 #[cfg(feature = "daemon")]
+pub mod doctor;
+#[cfg(feature = "daemon")]
 pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
