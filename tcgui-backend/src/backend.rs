@@ -64,11 +64,13 @@ use crate::library;
 use crate::namespace_watcher::{self, Namespace, NamespaceWatcherHandle, WatchConfig, WatchError};
 use crate::policy::Policy;
 use crate::processes::{self, ProcessesConfig, ProcessesError, ProcessesHandle};
+use crate::service_manager::ServiceManager;
 use crate::sockets::NetnsSockets;
 use effects::Handles;
 use holders::HolderReports;
 use inventory::Setting;
 use state::State;
+use state::notifications::Notifications;
 use task::Sources;
 use tc_port::MainLoopPort;
 use tc_worker::Leases;
@@ -225,6 +227,7 @@ async fn start(
     };
     let mut state = State::new(identity, setting, library.snapshot());
     state.adopt(left, BootTime::now());
+    let service_manager = find_service_manager(&mut state);
     let handles = Handles {
         tracker,
         scenarios,
@@ -238,6 +241,7 @@ async fn start(
         counter_targets,
         directory,
         watcher: watcher.status(),
+        service_manager,
     };
     let sources = Sources {
         namespaces: watcher,
@@ -246,10 +250,21 @@ async fn start(
         requests: clients.requests,
         joined: clients.joined,
         namesakes: clients.namesakes,
+        is_on_bus: clients.is_visible,
         calls,
         library,
     };
     Ok((state, sources, handles, namespaces))
+}
+
+/// Reads from the environment whether a service manager is present. Then the state notifies it.
+fn find_service_manager(state: &mut State) -> ServiceManager {
+    let service_manager = ServiceManager::from_environment();
+    if service_manager.is_present() {
+        let watchdog = service_manager.watchdog_interval();
+        state.notify(Notifications::enabled(watchdog));
+    }
+    service_manager
 }
 
 /// Starts the actors that read and publish counters. Returns the sender of the counter targets.

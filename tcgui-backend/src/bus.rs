@@ -49,7 +49,7 @@ use tcgui_shared::scenario::{
 };
 use tcgui_shared::state::{StateRequest, StateResponse};
 use tcgui_shared::tc::{TcConfigUpdate, TcRequest, TcResponse};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::error::BoxError;
 use crate::kernel::process;
@@ -58,6 +58,7 @@ use replies::ReplyPriority;
 
 pub use namesakes::{NAMESAKE_GONE, Namesakes};
 
+pub use listening::try_bind;
 pub use samples::{Sample, SampleTask};
 pub use session::open;
 pub use task::Task;
@@ -268,6 +269,8 @@ pub struct Clients {
     pub namesakes: Namesakes,
     /// Notified when a frontend appears. It may miss messages that are published before it has the list.
     pub joined: Arc<Notify>,
+    /// Becomes true once, when the liveliness token is declared: clients see this backend from then on.
+    pub is_visible: watch::Receiver<bool>,
 }
 
 /// A request of a client, with the reply for it.

@@ -182,6 +182,12 @@ pub enum Command {
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Check this machine: kernel modules, capabilities, limits, mounts, sockets, endpoints, directories and the clock
+    ///
+    /// Prints one line for each check: ok, warning or FAULT, and the remedy. Changes nothing. Checks for a daemon with the
+    /// options that stand before `doctor`.
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor,
     /// Restore interfaces whose impairment has ended while no daemon was running
     ///
     /// The daemon does the same at its start. A change is undone if it has expired, was not confirmed in time or belonged
@@ -315,6 +321,15 @@ Examples:
   tcgui-backend --preset-dir presets check scenarios/*.json5
 
 Exit status: 0: all files are valid; 1: a file is invalid or cannot be read; 2: wrong usage.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo tcgui-backend doctor                        check this machine
+  sudo tcgui-backend --state-dir /srv/tcgui doctor
+                                                   check it for a daemon with this option
+  sudo tcgui-backend doctor | grep -v ^ok          print only what needs a remedy
+
+Exit status: 0: no fault; 1: a fault; 2: wrong usage, or a check cannot be made.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:

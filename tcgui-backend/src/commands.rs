@@ -1,6 +1,7 @@
 //! The commands other than the daemon: one module for each command, and their common parts.
 
 mod check;
+mod doctor;
 mod explain;
 mod namespaces;
 mod restore;
@@ -33,7 +34,7 @@ const PRESENCE: Duration = Duration::from_secs(1);
 pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     let asks = matches!(
         command,
-        Command::Explain(_) | Command::Namespaces(_) | Command::Verb(_)
+        Command::Explain(_) | Command::Namespaces(_) | Command::Doctor | Command::Verb(_)
     );
     if asks {
         // The command prints the error. Log messages of the bus would only repeat it.
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     let done = match command {
         Command::Verb(verb) => return verbs::run(verb),
         Command::Check { files } => check::run(args, &files),
+        Command::Doctor => doctor::run(args),
         Command::Restore(command) => restore::run(command, args),
         Command::Namespaces(command) => {
             namespaces::run(&command, Reach::new(&command.reach, &args))

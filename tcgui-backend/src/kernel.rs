@@ -17,6 +17,10 @@ pub mod inode;
 pub(crate) mod lab;
 #[cfg(feature = "daemon")]
 pub mod link;
+#[cfg(feature = "daemon")]
+pub mod machine;
+#[cfg(feature = "daemon")]
+pub mod modules;
 pub mod mount_table;
 #[cfg(feature = "daemon")]
 pub mod mountinfo;

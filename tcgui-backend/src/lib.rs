@@ -25,6 +25,8 @@ pub mod containers;
 #[cfg(feature = "daemon")]
 pub mod diagnostics;
 #[cfg(feature = "daemon")]
+pub mod doctor;
+#[cfg(feature = "daemon")]
 pub mod document;
 pub mod error;
 #[cfg(feature = "daemon")]
@@ -53,6 +55,8 @@ pub mod preset;
 pub mod processes;
 #[cfg(feature = "daemon")]
 pub mod scenario;
+#[cfg(feature = "daemon")]
+pub mod service_manager;
 #[cfg(feature = "daemon")]
 pub mod sockets;
 #[cfg(feature = "daemon")]

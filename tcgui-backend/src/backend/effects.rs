@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
+use tracing::warn;
 
 use super::explaining::Explainer;
 use super::link_worker;
@@ -27,6 +28,7 @@ use crate::lease::journal::{DeferredWrite, Whereabouts};
 use crate::library::LibraryHandle;
 use crate::namespace_watcher::StatusHandle;
 use crate::processes::ProcessesHandle;
+use crate::service_manager::ServiceManager;
 use crate::sockets::{NetnsSockets, SocketError};
 
 /// Carries out effects and owns the running work.
@@ -54,6 +56,7 @@ pub(super) struct Handles {
     /// The netns directory.
     pub(super) directory: PathBuf,
     pub(super) watcher: StatusHandle,
+    pub(super) service_manager: ServiceManager,
 }
 
 impl EffectRunner {
@@ -149,6 +152,7 @@ impl EffectRunner {
             Effect::GiveMemoryBack => {
                 self.run_beside(blocking::run(process::give_memory_back));
             }
+            Effect::Notify(message) => self.notify(message),
             Effect::Publish(publication) => {
                 let publisher = self.handles.publisher.clone();
                 self.work.spawn(async move {
@@ -209,6 +213,17 @@ impl EffectRunner {
         };
         journal.intend(&lease, late);
         self.run_beside(blocking::run(move || tc_worker::catch_up(&journal, &lease)));
+    }
+
+    /// Sends a message to the service manager. A full queue there does not delay the main loop.
+    fn notify(&mut self, message: String) {
+        let manager = self.handles.service_manager.clone();
+        self.work.spawn(async move {
+            if let Err(error) = manager.send(&message).await {
+                warn!(%error, message, "cannot notify the service manager");
+            }
+            Input::Notified
+        });
     }
 
     fn explainer(&self) -> Explainer {

@@ -37,6 +37,7 @@ use executions::Claims;
 use lanes::Lanes;
 use list_pacing::ListPacing;
 use memory::Memory;
+use notifications::Notifications;
 use origins::Origins;
 use permits::RepeatedList;
 use tc::PublishedTc;
@@ -54,6 +55,7 @@ mod links;
 mod list_pacing;
 mod memory;
 mod namespaces;
+pub(super) mod notifications;
 mod origins;
 mod permits;
 mod tc;
@@ -112,6 +114,12 @@ pub(super) enum Input {
     },
     /// Another backend with this name is on the bus. The value is its host.
     Namesake(String),
+    /// Clients see this backend on the bus.
+    OnBus,
+    /// A message to the service manager was sent, or could not be sent.
+    Notified,
+    /// The daemon begins to stop.
+    Ending,
     Timer,
 }
 
@@ -148,6 +156,8 @@ pub(super) enum Effect {
     LookForHolders,
     /// Return freed memory to the kernel.
     GiveMemoryBack,
+    /// Send this message to the service manager.
+    Notify(String),
 }
 
 /// The clocks at the time of an input.
@@ -206,6 +216,12 @@ pub(super) struct State {
     library: Arc<Library>,
     /// The presets as published. `None` before the first list, with which they are published.
     presets: Option<Vec<CustomPreset>>,
+    /// The first list is on the bus, or kept until the bus is joined.
+    is_published: bool,
+    is_on_bus: bool,
+    /// The daemon has begun to stop. Scenarios still end.
+    is_ending: bool,
+    notifications: Notifications,
 }
 
 impl State {
@@ -238,6 +254,10 @@ impl State {
             namesake: None,
             library,
             presets: None,
+            is_published: false,
+            is_on_bus: false,
+            is_ending: false,
+            notifications: Notifications::default(),
         }
     }
 
@@ -274,6 +294,7 @@ impl State {
             Input::LinkChanged(outcome) => self.link_changed(*outcome, moment, &mut effects),
             Input::Published(cost) => {
                 self.publishing = false;
+                self.is_published |= self.listed.is_some();
                 if std::mem::take(&mut self.listing) {
                     self.pacing.done(moment.now, cost);
                 }
@@ -281,6 +302,9 @@ impl State {
             Input::Library(library) => self.library = library,
             Input::Identified { key, cookie } => self.identified(key, cookie, &mut effects),
             Input::Namesake(host) => self.namesake(host, moment),
+            Input::OnBus => self.is_on_bus = true,
+            Input::Notified => self.notified(),
+            Input::Ending => self.is_ending = true,
             Input::Timer => {}
         }
         self.end_leases(moment, &mut effects);
@@ -301,12 +325,17 @@ impl State {
         if self.memory.take_due(self.counts.0, moment.now) {
             effects.push(Effect::GiveMemoryBack);
         }
+        effects.extend(self.due_notification(moment));
         effects
     }
 
     /// Returns when work is due without a further input. `None`: never.
     pub(super) fn wake_at(&self) -> Option<Instant> {
-        let begin = [self.lease_ends_at(), self.memory.due_at()];
+        let begin = [
+            self.lease_ends_at(),
+            self.memory.due_at(),
+            self.notification_due_at(),
+        ];
         let begin = begin.into_iter().flatten().min();
         if self.publishing || !self.awaited.is_empty() {
             return begin;

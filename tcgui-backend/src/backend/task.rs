@@ -7,14 +7,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinError;
 use tracing::{debug, info, warn};
 
 use super::effects::{EffectRunner, Handles};
 use super::holders::HolderReports;
 use super::state::{Input, Moment, State, TcCall};
-use super::{BackendError, Signal, Signals, Supervisor};
+use super::{BackendError, Signal, Signals, Supervisor, faults};
 use crate::bus::{Namesakes, Request};
 use crate::clock::{now, unix_milliseconds};
 use crate::interfaces::InterfacesEvent;
@@ -47,6 +47,8 @@ pub(super) struct Sources {
     pub(super) library: LibraryHandle,
     /// The host of another backend with the same name.
     pub(super) namesakes: Namesakes,
+    /// Becomes true when clients see this backend.
+    pub(super) is_on_bus: watch::Receiver<bool>,
 }
 
 enum Event {
@@ -106,6 +108,7 @@ impl Task {
                 Event::Input(input) => self.take(input).await,
             }
         };
+        self.take(Input::Ending).await;
         self.refuse_requests();
         self.end_scenarios().await;
         self.finish_work().await;
@@ -125,6 +128,7 @@ impl Task {
     /// Passes an input to the state, and carries out the effects in order.
     async fn take(&mut self, input: Input) {
         log(&input);
+        faults::hang_at(&input);
         let effects = self.state.step(input, moment());
         let begins = !effects.is_empty();
         for effect in effects {
@@ -227,6 +231,8 @@ impl Task {
             () = sources.joined.notified() => Event::Input(Input::FrontendJoined),
             // Cancel-safe: a dropped future marks no value as seen.
             host = next_namesake(&mut sources.namesakes) => Event::Input(Input::Namesake(host)),
+            // Cancel-safe: `changed` marks a value as seen only when it returns.
+            Ok(()) = sources.is_on_bus.changed() => Event::Input(Input::OnBus),
             // Cancel-safe: the deadline is computed again for each wait. Every other input also does the work that is due.
             () = wake => Event::Input(Input::Timer),
         }

@@ -46,7 +46,10 @@ pub(super) async fn prepare(endpoints: &[String]) -> Result<Vec<String>, BusErro
 }
 
 /// Binds the address as Zenoh does, and releases it. If a name has several addresses, one that works is enough.
-async fn try_bind(endpoint: &str) -> io::Result<()> {
+///
+/// # Errors
+/// The error of the kernel. `AddrNotAvailable` also if a name cannot be resolved.
+pub async fn try_bind(endpoint: &str) -> io::Result<()> {
     let Some((protocol, address)) = endpoint.split_once('/') else {
         return Ok(());
     };

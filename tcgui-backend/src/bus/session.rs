@@ -72,7 +72,8 @@ pub async fn open(
     let publishers = SharedPublishers::waiting();
     let (publications, publication_rx) = mpsc::channel(1);
     let handle = BusHandle { publications };
-    let mut task = Task::new(declarations, publishers, publication_rx);
+    let (visible, is_visible) = watch::channel(false);
+    let mut task = Task::new(declarations, publishers, publication_rx, visible);
     match opened {
         Ok(session) => task.declare(session).await?,
         Err(joining) => task.wait_for(joining),
@@ -81,6 +82,7 @@ pub async fn open(
         requests,
         joined,
         namesakes,
+        is_visible,
     };
     Ok((handle, clients, task))
 }

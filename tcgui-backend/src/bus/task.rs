@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 use zenoh::Session;
@@ -35,6 +35,7 @@ pub struct Task {
     /// Whether a list was published on the session.
     has_list: bool,
     token: Option<LivelinessToken>,
+    is_visible: watch::Sender<bool>,
 }
 
 enum Event {
@@ -49,6 +50,7 @@ impl Task {
         declarations: Declarations,
         publishers: SharedPublishers,
         orders: mpsc::Receiver<Order>,
+        is_visible: watch::Sender<bool>,
     ) -> Self {
         Self {
             session: SharedSession::default(),
@@ -59,6 +61,7 @@ impl Task {
             orders,
             has_list: false,
             token: None,
+            is_visible,
         }
     }
 
@@ -138,6 +141,7 @@ impl Task {
             let key = self.declarations.keys.health();
             self.token = Some(declare_token(session, key).await?);
             info!("backend visible on the bus");
+            self.is_visible.send_replace(true);
         }
         Ok(())
     }

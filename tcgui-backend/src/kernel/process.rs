@@ -14,15 +14,34 @@ const REQUIRED: [(&str, u32); 3] = [
     ("CAP_SYS_ADMIN", 21),
 ];
 
+/// The capabilities without which a part of the daemon's work is not possible.
+const OPTIONAL: [(&str, u32); 3] = [
+    ("CAP_DAC_READ_SEARCH", 2),
+    ("CAP_NET_RAW", 13),
+    ("CAP_SYS_PTRACE", 19),
+];
+
 /// Returns the names of the required capabilities that the process lacks.
 ///
 /// # Errors
 /// `/proc/self/status` cannot be read.
 pub fn missing_capabilities() -> io::Result<Vec<&'static str>> {
+    missing_of(&REQUIRED)
+}
+
+/// Returns the names of the capabilities that the process lacks, of those without which only a part of the work is possible.
+///
+/// # Errors
+/// `/proc/self/status` cannot be read.
+pub fn missing_optional_capabilities() -> io::Result<Vec<&'static str>> {
+    missing_of(&OPTIONAL)
+}
+
+fn missing_of(capabilities: &[(&'static str, u32)]) -> io::Result<Vec<&'static str>> {
     let status = fs::read_to_string("/proc/self/status")?;
     effective(&status)
         .map(|bits| {
-            REQUIRED
+            capabilities
                 .iter()
                 .filter(|(_, bit)| bits & (1 << bit) == 0)
                 .map(|(name, _)| *name)

@@ -21,6 +21,7 @@ mod held;
 mod histories;
 mod identity;
 mod leases;
+mod notifications;
 mod order;
 mod permits;
 mod reports;
