@@ -20,7 +20,7 @@ use verbs::Verb;
 ///
 /// The daemon discovers every network namespace of this host and its interfaces. It publishes them to all connected
 /// frontends and changes interfaces on their request.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "tcgui-backend", version, after_help = EXAMPLES)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -30,6 +30,14 @@ pub struct Args {
     /// Run a command instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// Read this configuration file, and then *.toml in the directory of the same name with the ending '.d'
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    pub config: PathBuf,
+
+    /// Ignore configuration files [default: read them]
+    #[arg(long, conflicts_with = "config")]
+    pub no_config: bool,
 
     /// Enable debug messages in the log [default: off]. RUST_LOG selects in more detail
     #[arg(short, long)]
@@ -57,11 +65,11 @@ pub struct Args {
     pub zenoh_listen: Option<String>,
 
     /// Use this certificate with its chain (PEM) for tls/ and quic/ endpoints [default: none]
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
     /// Use this private key (PEM) of --tls-cert [default: none]
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
     /// Require certificates of these authorities (PEM) from clients of tls/ and quic/ endpoints. Also accept these
@@ -171,17 +179,24 @@ pub enum Command {
     /// Ask a running daemon
     #[command(flatten)]
     Verb(Verb),
-    /// Check preset and scenario files
+    /// Check configuration, preset and scenario files
     ///
     /// Needs no privileges and no daemon. Prints one line for each file. An error has the form
     /// FILE:LINE:COLUMN: error: MESSAGE. Scenarios may name built-in presets, presets of the other files, and presets of
     /// the preset directories (--preset-dir before `check`).
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
-        /// Check these preset and scenario files (JSON5), in any order
-        #[arg(required = true, value_name = "FILE")]
+        /// Check these configuration files (*.toml), and preset and scenario files (JSON5), in any order [default: the
+        /// configuration with which the daemon would start]
+        #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
+    /// Print the value of each option of the daemon, and where it comes from
+    ///
+    /// Prints what a daemon would use that is started now with the same options before `config` and the same
+    /// environment. The output is a configuration file.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config,
     /// Restore interfaces whose impairment has ended while no daemon was running
     ///
     /// The daemon does the same at its start. A change is undone if it has expired, was not confirmed in time or belonged
@@ -282,6 +297,8 @@ pub enum ZenohMode {
     Client,
 }
 
+/// Default of `--config`.
+const CONFIG_FILE: &str = "/etc/tcgui/backend.toml";
 /// Default of `--state-dir`.
 const STATE_DIR: &str = "/var/lib/tcgui";
 
@@ -295,6 +312,7 @@ Examples:
   tcgui-backend --name lab2 --state-dir /var/lib/tcgui-lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
                                                    run a second backend on this host
   tcgui-backend check scenarios/*.json5            find errors in scenario files
+  tcgui-backend config                             print the options in force and their sources
   tcgui-backend restore --all                      undo every lease while no daemon runs
   tcgui-backend namespaces --watch                 list namespaces, then follow changes
   tcgui-backend explain lab                        explain why 'lab' is listed or not
@@ -302,6 +320,8 @@ Examples:
   tcgui-backend show                               show what is in force
 
 Environment:
+  TCGUI_…     each option, for example TCGUI_READ_ONLY=true or TCGUI_ALLOW='lab*/*,web/eth0'. Precedence: command line,
+              environment, configuration files, defaults. TCGUI_CONFIG sets --config
   RUST_LOG    log filter, for example 'debug' or 'tcgui_backend::namespace_watcher=trace'
   DOCKER_HOST, CONTAINER_HOST
               more sockets of container engines, for example unix:///run/docker.sock
@@ -311,10 +331,19 @@ usage.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  tcgui-backend check scenarios/*.json5
+  tcgui-backend check                              check the configuration of the daemon
+  tcgui-backend check lab2.toml scenarios/*.json5
   tcgui-backend --preset-dir presets check scenarios/*.json5
 
 Exit status: 0: all files are valid; 1: a file is invalid or cannot be read; 2: wrong usage.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend config                             print all options
+  tcgui-backend config | grep -v default           print the options that are set
+  tcgui-backend --config lab2.toml config          print what another file sets
+
+Exit status: 0: the configuration is valid; 1: it is not, and the errors are printed; 2: wrong usage.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,10 @@
-//! The validated configuration from the command line, or the error in it.
+//! The validated configuration from the command line, the environment and the configuration files, or the error in it.
 
 mod endpoint;
+mod environment;
+mod file;
+mod options;
+mod sources;
 mod tls;
 
 use std::ffi::OsStr;
@@ -18,6 +22,9 @@ use crate::processes::ProcessesConfig;
 use crate::tc::plan::ForeignQdiscs;
 
 pub use endpoint::check_endpoint;
+pub use file::{ReadFile, is_configuration, read_for_check};
+pub use options::{Kind, Options, variable_of};
+pub use sources::{InvalidConfig, Loaded, Origin, Problem, Setting, Sources};
 pub use tls::{TlsError, TlsFiles};
 
 /// The endpoint at which released frontends look for a backend on their own host.
@@ -73,7 +80,7 @@ pub struct BusConfig {
     pub tls: TlsFiles,
 }
 
-/// Why a command line is not valid.
+/// Why options are not valid together.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The name cannot be part of a key.
@@ -108,6 +115,12 @@ pub enum ConfigError {
         /// The endpoint as given.
         endpoint: String,
     },
+    /// Sockets of engines that would not be used.
+    #[error("--container-socket is of no use with --no-containers: set only one of them")]
+    UnusedSocket,
+    /// A certificate without its key, or a key without its certificate.
+    #[error("--tls-cert needs --tls-key, and the other way round")]
+    HalfIdentity,
     /// `tls/` and `quic/` without a certificate.
     #[error("endpoint {endpoint:?} needs --tls-cert and --tls-key")]
     NoCertificate {
@@ -139,6 +152,7 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        check_combinations(&args)?;
         let containers = containers(&args);
         let name: BackendName = args.name.parse().map_err(|err| ConfigError::Name {
             name: args.name.clone(),
@@ -220,6 +234,18 @@ impl TryFrom<Args> for Config {
             policy: Policy::new(args.read_only, args.allow, args.protect),
         })
     }
+}
+
+/// Checks options that belong together or exclude each other. The parser cannot do that, because they may come from different
+/// sources.
+fn check_combinations(args: &Args) -> Result<(), ConfigError> {
+    if args.no_containers && !args.container_socket.is_empty() {
+        return Err(ConfigError::UnusedSocket);
+    }
+    if args.tls_cert.is_some() != args.tls_key.is_some() {
+        return Err(ConfigError::HalfIdentity);
+    }
+    Ok(())
 }
 
 /// Returns the default directories. Later ones take precedence.
