@@ -303,8 +303,8 @@ const CONFIG_FILE: &str = "/etc/tcgui/backend.toml";
 const STATE_DIR: &str = "/var/lib/tcgui";
 
 const EXAMPLES: &str = "\
-The daemon needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root. SIGHUP reads preset
-and scenario files again. The daemon also reads them again when they change.
+The daemon needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root. SIGHUP reads
+configuration, preset and scenario files again. The daemon also reads the latter two again when they change.
 
 Examples:
   tcgui-backend                                    serve frontends on this host

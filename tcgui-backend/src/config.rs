@@ -65,6 +65,41 @@ pub struct Config {
     pub policy: Policy,
 }
 
+/// The options that SIGHUP changes. Other options need a restart.
+pub const RELOADABLE: [&str; 6] = [
+    "replace-foreign-qdiscs",
+    "read-only",
+    "allow",
+    "protect",
+    "default-ttl",
+    "keep-on-exit",
+];
+
+/// The values of the options that SIGHUP changes ([`RELOADABLE`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloadable {
+    /// Whether a netem may replace the qdisc of another program.
+    pub foreign_qdiscs: ForeignQdiscs,
+    /// Lifetime of a change whose request sets none. `None`: it stays.
+    pub default_ttl: Option<Duration>,
+    /// Keep the changes of scenarios when the daemon stops in order.
+    pub keep_on_exit: bool,
+    /// The permitted changes.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// Returns the values that SIGHUP changes.
+    pub fn reloadable(&self) -> Reloadable {
+        Reloadable {
+            foreign_qdiscs: self.foreign_qdiscs,
+            default_ttl: self.default_ttl,
+            keep_on_exit: self.keep_on_exit,
+            policy: self.policy.clone(),
+        }
+    }
+}
+
 /// The settings of the bus session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use tcgui_backend::backend;
+use tcgui_backend::backend::{self, ConfigReader};
 use tcgui_backend::bus;
 use tcgui_backend::config::{Config, Loaded, Sources};
 use tcgui_backend::error::chain;
@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     if let Err(err) = renewed {
         debug!(error = %err, "thread caches of the allocator cannot be disabled");
     }
-    match start(loaded) {
+    match start(sources, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             error!(error = %chain(err.as_ref()), "stopped");
@@ -50,11 +50,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(loaded: Loaded) -> anyhow::Result<()> {
+fn start(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
     for (file, count) in &loaded.files {
         info!(file = %file.display(), count, "configuration file read");
     }
-    let (args, _) = loaded.into_valid()?;
+    let (args, settings) = loaded.into_valid()?;
     let config = Config::try_from(args)?;
     commands::check_capabilities()?;
     unix_socket::check(&config.bus.listen)?;
@@ -71,7 +71,8 @@ fn start(loaded: Loaded) -> anyhow::Result<()> {
         .build()
         .context("cannot start the asynchronous runtime")?;
     // Spawn the main loop on a runtime thread. On this thread, each of its tasks would have to wake up another thread.
-    let ended = runtime.block_on(runtime.spawn(backend::run(config)));
+    let files = ConfigReader::new(sources, settings);
+    let ended = runtime.block_on(runtime.spawn(backend::run(config, files)));
     runtime.shutdown_timeout(LAST_REQUESTS);
     Ok(ended.context("the main loop failed")??)
 }

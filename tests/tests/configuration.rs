@@ -1,4 +1,4 @@
-//! The configuration of the real daemon: files, environment and command line.
+//! The configuration of the real daemon: files, environment and command line, and SIGHUP.
 
 #[cfg(test)]
 mod tests {
@@ -10,13 +10,17 @@ mod tests {
     use std::time::Duration;
 
     use anyhow::{Context, ensure};
+    use nix::sys::signal::Signal;
     use serde_json::{Value, json};
     use tcgui_tests::links::attribute;
-    use tcgui_tests::scene::Scene;
+    use tcgui_tests::scene::{SOON, Scene};
+    use tcgui_tests::wait::{holds_for, wait_for};
     use tcgui_tests::{daemon, lab_test, netns};
 
     /// Wide limit for commands on any machine.
     const DEADLINE: Duration = Duration::from_secs(10);
+    /// Long enough to see a change that must not be made.
+    const A_WHILE: Duration = Duration::from_millis(300);
     const FILE: &str = "/run/etc/backend.toml";
     const DROP_IN: &str = "/run/etc/backend.d/lab.toml";
     const FAR: (&str, &str) = ("blue", "far");
@@ -78,10 +82,121 @@ mod tests {
         Ok(switch(scene, "Enable")?["error_kind"].clone())
     }
 
+    /// Sends SIGHUP, and waits for a line of the log that the daemon has not written before.
+    fn reload(scene: &Scene, words: &[&str]) -> anyhow::Result<()> {
+        let daemon = scene.daemon()?;
+        let before = daemon.stderr().len();
+        daemon.signal(Signal::SIGHUP)?;
+        let has_line = |log: &String| {
+            let new = log.get(before..).unwrap_or_default();
+            new.lines()
+                .any(|line| words.iter().all(|word| line.contains(word)))
+        };
+        wait_for(
+            &format!("the log contains {words:?}"),
+            SOON,
+            || daemon.stderr(),
+            has_line,
+        )
+        .map(drop)
+    }
+
+    lab_test!(sighup_applies_what_can_change, |scene| {
+        write(FILE, "")?;
+        started(scene, &[])?;
+        ensure!(refusal(scene)?.is_null(), "{}", refusal(scene)?);
+        write(FILE, "read-only = true\n")?;
+        reload(scene, &["options changed", "read-only"])?;
+        ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
+        // A file of the directory takes precedence.
+        write(DROP_IN, "read-only = false\nallow = [\"other/*\"]\n")?;
+        reload(scene, &["options changed", "read-only, allow"])?;
+        let reply = switch(scene, "Enable")?;
+        ensure!(reply.to_string().contains("--allow other/*"), "{reply}");
+        write(DROP_IN, "allow = [\"blue/*\"]\nread-only = false\n")?;
+        reload(scene, &["options changed", "allow"])?;
+        ensure!(refusal(scene)?.is_null(), "{}", refusal(scene)?);
+        reload(scene, &["no option changed"])?;
+        fs::remove_file(DROP_IN)?;
+        reload(scene, &["options changed", "read-only, allow"])?;
+        ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
+        fs::remove_file(FILE)?;
+        // The file was named on the command line, so it must exist.
+        reload(scene, &["the old one stays in force", "No such file"])?;
+        ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
+        Ok(())
+    });
+
+    lab_test!(sighup_names_options_that_need_a_restart, |scene| {
+        write(FILE, "")?;
+        started(scene, &["--bandwidth-interval", "1s"])?;
+        write(
+            FILE,
+            "sweep-interval = \"5s\"\nbandwidth-interval = \"5s\"\nread-only = true\nname = \"new\"\n",
+        )?;
+        // The command line sets the interval of counters, so the file does not change it.
+        let restart = ["restarted", "options=\"name, sweep-interval\""];
+        reload(scene, &restart)?;
+        ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
+        // They are named until the daemon is restarted.
+        reload(scene, &restart)?;
+        write(FILE, "read-only = true\n")?;
+        reload(scene, &["no option changed"])
+    });
+
+    lab_test!(
+        an_invalid_file_changes_nothing_while_the_daemon_runs,
+        |scene| {
+            write(FILE, "allow = [\"other/*\"]\n")?;
+            started(scene, &[])?;
+            for (broken, words) in [
+                ("allow = []\nread-only = tru\n", "backend.toml:2:13"),
+                (
+                    "allow = []\nreadonly = true\n",
+                    "did you mean \"read-only\"?",
+                ),
+                ("allow = []\nzenoh-listen = \"x\"\n", "does not start with"),
+            ] {
+                write(FILE, broken)?;
+                reload(scene, &["the old one stays in force", words])?;
+                ensure!(refusal(scene)? == "Denied", "{broken}");
+            }
+            write(FILE, "allow = []\n")?;
+            fs::set_permissions(FILE, Permissions::from_mode(0o666))?;
+            reload(scene, &["the old one stays in force", "chmod go-w"])?;
+            let denied = || refusal(scene);
+            let holds = |it: &anyhow::Result<Value>| it.as_ref().is_ok_and(|it| it == "Denied");
+            holds_for("the request is refused", A_WHILE, denied, holds)?;
+            fs::set_permissions(FILE, Permissions::from_mode(0o644))?;
+            reload(scene, &["options changed", "allow"])?;
+            ensure!(refusal(scene)?.is_null(), "{}", refusal(scene)?);
+            Ok(())
+        }
+    );
+
+    lab_test!(many_sighups_end_with_the_last_file_in_force, |scene| {
+        write(FILE, "")?;
+        started(scene, &[])?;
+        for round in 0..50 {
+            write(FILE, &format!("read-only = {}\n", round % 2 == 0))?;
+            scene.daemon()?.signal(Signal::SIGHUP)?;
+        }
+        write(FILE, "read-only = true\n")?;
+        scene.daemon()?.signal(Signal::SIGHUP)?;
+        let look = || refusal(scene);
+        wait_for("the last file is in force", SOON, look, |it| {
+            it.as_ref().is_ok_and(|it| it == "Denied")
+        })?
+        .map(drop)
+    });
+
     lab_test!(the_environment_takes_precedence_over_files, |scene| {
         scene.wrap_daemon(&["env", "TCGUI_READ_ONLY=true"]);
         write(FILE, "read-only = false\n")?;
         started(scene, &[])?;
+        ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
+        write(FILE, "read-only = false\nallow = [\"blue/*\"]\n")?;
+        reload(scene, &["options changed", "allow"])?;
         ensure!(refusal(scene)? == "Denied", "{}", refusal(scene)?);
         Ok(())
     });
