@@ -18,6 +18,7 @@ mod holders;
 mod inventory;
 mod link_worker;
 mod orders;
+mod reload;
 mod reporting;
 mod state;
 mod task;
@@ -75,6 +76,7 @@ use task::Sources;
 use tc_port::MainLoopPort;
 use tc_worker::Leases;
 
+pub use reload::ConfigReader;
 pub(crate) use wire::network_namespace;
 
 /// Maximum number of concurrent link dumps. The rtnl lock serialises the dumps themselves. Opening namespace files and reading
@@ -146,14 +148,13 @@ pub enum BackendError {
     },
 }
 
-/// Runs the daemon until a signal ends it.
+/// Runs the daemon until a signal ends it. SIGHUP reads the configuration again.
 ///
 /// # Errors
 /// [`BackendError`]: the daemon could not start, or an actor failed.
-pub async fn run(config: Config) -> Result<(), BackendError> {
+pub async fn run(config: Config, reader: ConfigReader) -> Result<(), BackendError> {
     let mut signals = Signals::open().map_err(BackendError::Signals)?;
     let mut supervisor = Supervisor::new(faults::failing_actor());
-    let restore = !config.keep_on_exit;
     let started = tokio::select! {
         biased;
         // Not cancel-safe. A cancelled start leaves at most a closed session.
@@ -164,7 +165,7 @@ pub async fn run(config: Config) -> Result<(), BackendError> {
         started = start(config, &mut supervisor) => started,
     };
     let (state, sources, handles, namespaces) = started?;
-    task::Task::new(state, sources, handles, signals, supervisor, restore)
+    task::Task::new(state, sources, handles, signals, supervisor, reader)
         .run(namespaces)
         .await
 }
@@ -177,6 +178,7 @@ async fn start(
     if config.create_netns_dir {
         create(&config.watch.directory)?;
     }
+    let options = config.reloadable();
     let files = NetnsFiles::new().map_err(BackendError::OwnNamespace)?;
     // Check the state directory before reading anything that another user could have written.
     let (leases, left) = open_state(&config, files).await?;
@@ -214,10 +216,7 @@ async fn start(
         name: config.name,
         hostname: process::hostname(),
         started_at: clock::unix_seconds(),
-        foreign_qdiscs: config.foreign_qdiscs,
-        default_ttl: config.default_ttl,
-        keep_on_exit: config.keep_on_exit,
-        policy: config.policy,
+        options,
         fails_with: faults::failing_namespace(),
     };
     let setting = Setting {
@@ -511,6 +510,8 @@ struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    /// A reload signal arrived during the start. The files that it is about may already have been read.
+    reload_missed: bool,
 }
 
 impl Signals {
@@ -519,26 +520,35 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: signal(SignalKind::hangup())?,
+            reload_missed: false,
         })
     }
 
     /// Waits for a signal. Cancel-safe: a dropped future consumes no signal.
     async fn next(&mut self) -> Signal {
+        if std::mem::take(&mut self.reload_missed) {
+            return Signal::Reload;
+        }
+        self.receive().await
+    }
+
+    /// Waits for a stop signal. A reload signal that arrives meanwhile is returned by [`Self::next`]. Cancel-safe, like that.
+    async fn stop(&mut self) -> &'static str {
+        loop {
+            match self.receive().await {
+                Signal::Stop(signal) => return signal,
+                Signal::Reload => self.reload_missed = true,
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Signal {
         tokio::select! {
             biased;
             // Cancel-safe, all three: `recv` takes nothing unless it returns it.
             _ = self.interrupt.recv() => Signal::Stop("SIGINT"),
             _ = self.terminate.recv() => Signal::Stop("SIGTERM"),
             _ = self.hangup.recv() => Signal::Reload,
-        }
-    }
-
-    /// Waits for a stop signal. Reload signals are ignored, because nothing is loaded yet. Cancel-safe, like [`Self::next`].
-    async fn stop(&mut self) -> &'static str {
-        loop {
-            if let Signal::Stop(signal) = self.next().await {
-                return signal;
-            }
         }
     }
 }

@@ -20,7 +20,7 @@ use verbs::Verb;
 ///
 /// The daemon discovers every network namespace of this host and its interfaces. It publishes them to all connected
 /// frontends and changes interfaces on their request.
-#[derive(Debug, Parser)]
+#[derive(Debug, Clone, Parser)]
 #[command(name = "tcgui-backend", version, after_help = EXAMPLES)]
 #[expect(
     clippy::struct_excessive_bools,
@@ -30,6 +30,14 @@ pub struct Args {
     /// Run a command instead of the daemon
     #[command(subcommand)]
     pub command: Option<Command>,
+
+    /// Read this configuration file, and then *.toml in the directory of the same name with the ending '.d'
+    #[arg(long, value_name = "FILE", default_value = CONFIG_FILE)]
+    pub config: PathBuf,
+
+    /// Ignore configuration files [default: read them]
+    #[arg(long, conflicts_with = "config")]
+    pub no_config: bool,
 
     /// Enable debug messages in the log [default: off]. RUST_LOG selects in more detail
     #[arg(short, long)]
@@ -57,11 +65,11 @@ pub struct Args {
     pub zenoh_listen: Option<String>,
 
     /// Use this certificate with its chain (PEM) for tls/ and quic/ endpoints [default: none]
-    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    #[arg(long, value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
 
     /// Use this private key (PEM) of --tls-cert [default: none]
-    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
 
     /// Require certificates of these authorities (PEM) from clients of tls/ and quic/ endpoints. Also accept these
@@ -171,15 +179,16 @@ pub enum Command {
     /// Ask a running daemon
     #[command(flatten)]
     Verb(Verb),
-    /// Check preset and scenario files
+    /// Check configuration, preset and scenario files
     ///
     /// Needs no privileges and no daemon. Prints one line for each file. An error has the form
     /// FILE:LINE:COLUMN: error: MESSAGE. Scenarios may name built-in presets, presets of the other files, and presets of
     /// the preset directories (--preset-dir before `check`).
     #[command(after_help = CHECK_EXAMPLES)]
     Check {
-        /// Check these preset and scenario files (JSON5), in any order
-        #[arg(required = true, value_name = "FILE")]
+        /// Check these configuration files (*.toml), and preset and scenario files (JSON5), in any order [default: the
+        /// configuration with which the daemon would start]
+        #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
     },
     /// Check this machine: kernel modules, capabilities, limits, mounts, sockets, endpoints, directories and the clock
@@ -188,6 +197,13 @@ pub enum Command {
     /// options that stand before `doctor`.
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor,
+
+    /// Print the value of each option of the daemon, and where it comes from
+    ///
+    /// Prints what a daemon would use that is started now with the same options before `config` and the same
+    /// environment. The output is a configuration file.
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Config,
     /// Restore interfaces whose impairment has ended while no daemon was running
     ///
     /// The daemon does the same at its start. A change is undone if it has expired, was not confirmed in time or belonged
@@ -288,12 +304,14 @@ pub enum ZenohMode {
     Client,
 }
 
+/// Default of `--config`.
+const CONFIG_FILE: &str = "/etc/tcgui/backend.toml";
 /// Default of `--state-dir`.
 const STATE_DIR: &str = "/var/lib/tcgui";
 
 const EXAMPLES: &str = "\
-The daemon needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root. SIGHUP reads preset
-and scenario files again. The daemon also reads them again when they change.
+The daemon needs the capabilities CAP_NET_ADMIN, CAP_NET_BROADCAST and CAP_SYS_ADMIN: run it as root. SIGHUP reads
+configuration, preset and scenario files again. The daemon also reads the latter two again when they change.
 
 Examples:
   tcgui-backend                                    serve frontends on this host
@@ -301,6 +319,7 @@ Examples:
   tcgui-backend --name lab2 --state-dir /var/lib/tcgui-lab2 --zenoh-mode client --zenoh-connect tcp/127.0.0.1:7447
                                                    run a second backend on this host
   tcgui-backend check scenarios/*.json5            find errors in scenario files
+  tcgui-backend config                             print the options in force and their sources
   tcgui-backend restore --all                      undo every lease while no daemon runs
   tcgui-backend namespaces --watch                 list namespaces, then follow changes
   tcgui-backend explain lab                        explain why 'lab' is listed or not
@@ -308,6 +327,8 @@ Examples:
   tcgui-backend show                               show what is in force
 
 Environment:
+  TCGUI_…     each option, for example TCGUI_READ_ONLY=true or TCGUI_ALLOW='lab*/*,web/eth0'. Precedence: command line,
+              environment, configuration files, defaults. TCGUI_CONFIG sets --config
   RUST_LOG    log filter, for example 'debug' or 'tcgui_backend::namespace_watcher=trace'
   DOCKER_HOST, CONTAINER_HOST
               more sockets of container engines, for example unix:///run/docker.sock
@@ -317,7 +338,8 @@ usage.";
 
 const CHECK_EXAMPLES: &str = "\
 Examples:
-  tcgui-backend check scenarios/*.json5
+  tcgui-backend check                              check the configuration of the daemon
+  tcgui-backend check lab2.toml scenarios/*.json5
   tcgui-backend --preset-dir presets check scenarios/*.json5
 
 Exit status: 0: all files are valid; 1: a file is invalid or cannot be read; 2: wrong usage.";
@@ -330,6 +352,14 @@ Examples:
   sudo tcgui-backend doctor | grep -v ^ok          print only what needs a remedy
 
 Exit status: 0: no fault; 1: a fault; 2: wrong usage, or a check cannot be made.";
+
+const CONFIG_EXAMPLES: &str = "\
+Examples:
+  tcgui-backend config                             print all options
+  tcgui-backend config | grep -v default           print the options that are set
+  tcgui-backend --config lab2.toml config          print what another file sets
+
+Exit status: 0: the configuration is valid; 1: it is not, and the errors are printed; 2: wrong usage.";
 
 const RESTORE_EXAMPLES: &str = "\
 Examples:

@@ -1,6 +1,7 @@
 //! The commands other than the daemon: one module for each command, and their common parts.
 
 mod check;
+mod config_values;
 mod doctor;
 mod explain;
 mod namespaces;
@@ -14,7 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tcgui_backend::cli::{Args, Command, ReachArgs};
 use tcgui_backend::client::{Client, OPEN_TIMEOUT};
-use tcgui_backend::config;
+use tcgui_backend::config::{self, Loaded};
 use tcgui_backend::containers::ContainersConfig;
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
@@ -31,7 +32,15 @@ const LONGEST: usize = 2000;
 const PRESENCE: Duration = Duration::from_secs(1);
 
 /// Executes a command and returns the exit status.
-pub(crate) fn run(command: Command, args: Args) -> ExitCode {
+pub(crate) fn run(command: Command, loaded: Loaded) -> ExitCode {
+    // Verbs have their own options.
+    if matches!(
+        command,
+        Command::Restore(_) | Command::Explain(_) | Command::Namespaces(_) | Command::Doctor
+    ) {
+        config_values::warn(&loaded);
+    }
+    let args = loaded.args.clone();
     let asks = matches!(
         command,
         Command::Explain(_) | Command::Namespaces(_) | Command::Doctor | Command::Verb(_)
@@ -44,8 +53,10 @@ pub(crate) fn run(command: Command, args: Args) -> ExitCode {
     }
     let done = match command {
         Command::Verb(verb) => return verbs::run(verb),
+        Command::Check { files } if files.is_empty() => config_values::check(loaded),
         Command::Check { files } => check::run(args, &files),
         Command::Doctor => doctor::run(args),
+        Command::Config => config_values::run(loaded),
         Command::Restore(command) => restore::run(command, args),
         Command::Namespaces(command) => {
             namespaces::run(&command, Reach::new(&command.reach, &args))

@@ -1,6 +1,10 @@
-//! The validated configuration from the command line, or the error in it.
+//! The validated configuration from the command line, the environment and the configuration files, or the error in it.
 
 mod endpoint;
+mod environment;
+mod file;
+mod options;
+mod sources;
 mod tls;
 
 use std::ffi::OsStr;
@@ -18,6 +22,9 @@ use crate::processes::ProcessesConfig;
 use crate::tc::plan::ForeignQdiscs;
 
 pub use endpoint::check_endpoint;
+pub use file::{ReadFile, is_configuration, read_for_check};
+pub use options::{Kind, Options, variable_of};
+pub use sources::{InvalidConfig, Loaded, Origin, Problem, Setting, Sources};
 pub use tls::{TlsError, TlsFiles};
 
 /// The endpoint at which released frontends look for a backend on their own host.
@@ -58,6 +65,41 @@ pub struct Config {
     pub policy: Policy,
 }
 
+/// The options that SIGHUP changes. Other options need a restart.
+pub const RELOADABLE: [&str; 6] = [
+    "replace-foreign-qdiscs",
+    "read-only",
+    "allow",
+    "protect",
+    "default-ttl",
+    "keep-on-exit",
+];
+
+/// The values of the options that SIGHUP changes ([`RELOADABLE`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reloadable {
+    /// Whether a netem may replace the qdisc of another program.
+    pub foreign_qdiscs: ForeignQdiscs,
+    /// Lifetime of a change whose request sets none. `None`: it stays.
+    pub default_ttl: Option<Duration>,
+    /// Keep the changes of scenarios when the daemon stops in order.
+    pub keep_on_exit: bool,
+    /// The permitted changes.
+    pub policy: Policy,
+}
+
+impl Config {
+    /// Returns the values that SIGHUP changes.
+    pub fn reloadable(&self) -> Reloadable {
+        Reloadable {
+            foreign_qdiscs: self.foreign_qdiscs,
+            default_ttl: self.default_ttl,
+            keep_on_exit: self.keep_on_exit,
+            policy: self.policy.clone(),
+        }
+    }
+}
+
 /// The settings of the bus session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BusConfig {
@@ -73,7 +115,7 @@ pub struct BusConfig {
     pub tls: TlsFiles,
 }
 
-/// Why a command line is not valid.
+/// Why options are not valid together.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The name cannot be part of a key.
@@ -108,6 +150,12 @@ pub enum ConfigError {
         /// The endpoint as given.
         endpoint: String,
     },
+    /// Sockets of engines that would not be used.
+    #[error("--container-socket is of no use with --no-containers: set only one of them")]
+    UnusedSocket,
+    /// A certificate without its key, or a key without its certificate.
+    #[error("--tls-cert needs --tls-key, and the other way round")]
+    HalfIdentity,
     /// `tls/` and `quic/` without a certificate.
     #[error("endpoint {endpoint:?} needs --tls-cert and --tls-key")]
     NoCertificate {
@@ -139,6 +187,7 @@ impl TryFrom<Args> for Config {
     type Error = ConfigError;
 
     fn try_from(args: Args) -> Result<Self, ConfigError> {
+        check_combinations(&args)?;
         let containers = containers(&args);
         let name: BackendName = args.name.parse().map_err(|err| ConfigError::Name {
             name: args.name.clone(),
@@ -220,6 +269,18 @@ impl TryFrom<Args> for Config {
             policy: Policy::new(args.read_only, args.allow, args.protect),
         })
     }
+}
+
+/// Checks options that belong together or exclude each other. The parser cannot do that, because they may come from different
+/// sources.
+fn check_combinations(args: &Args) -> Result<(), ConfigError> {
+    if args.no_containers && !args.container_socket.is_empty() {
+        return Err(ConfigError::UnusedSocket);
+    }
+    if args.tls_cert.is_some() != args.tls_key.is_some() {
+        return Err(ConfigError::HalfIdentity);
+    }
+    Ok(())
 }
 
 /// Returns the default directories. Later ones take precedence.

@@ -6,16 +6,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
-use tcgui_backend::backend;
+use tcgui_backend::backend::{self, ConfigReader};
 use tcgui_backend::bus;
-use tcgui_backend::cli::Args;
-use tcgui_backend::config::Config;
+use tcgui_backend::config::{Config, Loaded, Sources};
 use tcgui_backend::error::chain;
 use tcgui_backend::kernel::process;
 use tcgui_backend::telemetry;
 use tcgui_backend::unix_socket;
-use tracing::{debug, error};
+use tracing::{debug, error, info};
 
 /// Maximum time at shutdown for kernel requests that are still running.
 const LAST_REQUESTS: Duration = Duration::from_millis(200);
@@ -33,16 +31,17 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 fn main() -> ExitCode {
     process::tune_allocator();
     bus::prepare();
-    let mut args = Args::parse();
-    if let Some(command) = args.command.take() {
-        return commands::run(command, args);
+    let sources = Sources::of_process();
+    let mut loaded = sources.load().unwrap_or_else(|err| err.exit());
+    if let Some(command) = loaded.args.command.take() {
+        return commands::run(command, loaded);
     }
     let renewed = process::without_thread_caches();
-    telemetry::start(args.verbose);
+    telemetry::start(loaded.args.verbose);
     if let Err(err) = renewed {
         debug!(error = %err, "thread caches of the allocator cannot be disabled");
     }
-    match start(args) {
+    match start(sources, loaded) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
             error!(error = %chain(err.as_ref()), "stopped");
@@ -51,7 +50,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn start(args: Args) -> anyhow::Result<()> {
+fn start(sources: Sources, loaded: Loaded) -> anyhow::Result<()> {
+    for (file, count) in &loaded.files {
+        info!(file = %file.display(), count, "configuration file read");
+    }
+    let (args, settings) = loaded.into_valid()?;
     let config = Config::try_from(args)?;
     commands::check_capabilities()?;
     unix_socket::check(&config.bus.listen)?;
@@ -68,7 +71,8 @@ fn start(args: Args) -> anyhow::Result<()> {
         .build()
         .context("cannot start the asynchronous runtime")?;
     // Spawn the main loop on a runtime thread. On this thread, each of its tasks would have to wake up another thread.
-    let ended = runtime.block_on(runtime.spawn(backend::run(config)));
+    let files = ConfigReader::new(sources, settings);
+    let ended = runtime.block_on(runtime.spawn(backend::run(config, files)));
     runtime.shutdown_timeout(LAST_REQUESTS);
     Ok(ended.context("the main loop failed")??)
 }

@@ -18,6 +18,7 @@ use super::explaining::Question;
 use super::inventory::{ChangeResult, Departed, Inventory, Setting};
 use crate::bandwidth::CounterTargets;
 use crate::bus::{NAMESAKE_GONE, Publication, Rendered, Reply, Request};
+use crate::config::Reloadable;
 use crate::diagnostics;
 use crate::execution;
 use crate::explain::explain_invalid;
@@ -29,10 +30,8 @@ use crate::lease::{BootTime, Lease};
 use crate::library::Library;
 use crate::namespace_watcher::{Namespace, NamespaceEvent};
 use crate::netns_holders::{HeldEvent, HolderSource};
-use crate::policy::Policy;
 use crate::sockets::NetnsTarget;
 use crate::tc::desired::LinkFacts;
-use crate::tc::plan::ForeignQdiscs;
 use executions::Claims;
 use lanes::Lanes;
 use list_pacing::ListPacing;
@@ -73,20 +72,14 @@ const HEALTH_INTERVAL: Duration = Duration::from_secs(10);
 /// The capabilities in the health message, with the names that released backends use.
 const CAPABILITIES: [&str; 3] = ["tc_netem", "interface_control", "diagnostics"];
 
-/// The fixed properties of this backend.
+/// The properties of this backend. SIGHUP changes `options`.
 #[derive(Debug)]
 pub(super) struct Identity {
     pub(super) name: BackendName,
     pub(super) hostname: Option<String>,
     /// Seconds since the Unix epoch.
     pub(super) started_at: u64,
-    pub(super) foreign_qdiscs: ForeignQdiscs,
-    /// Lifetime of a change whose request sets none. `None`: it stays.
-    pub(super) default_ttl: Option<Duration>,
-    /// The changes of scenarios stay when the daemon stops in order.
-    pub(super) keep_on_exit: bool,
-    /// Which changes are permitted.
-    pub(super) policy: Policy,
+    pub(super) options: Reloadable,
     /// The decision about a namespace with this name panics. Only tests set it.
     pub(super) fails_with: Option<OsString>,
 }
@@ -107,6 +100,8 @@ pub(super) enum Input {
     Published(Duration),
     /// Presets, scenarios or the errors of their files changed.
     Library(Arc<Library>),
+    /// The configuration was read again and differs.
+    Options(Reloadable),
     /// The cookie of a namespace was read. `None`: it cannot be read.
     Identified {
         key: NetnsKey,
@@ -300,6 +295,7 @@ impl State {
                 }
             }
             Input::Library(library) => self.library = library,
+            Input::Options(options) => self.identity.options = options,
             Input::Identified { key, cookie } => self.identified(key, cookie, &mut effects),
             Input::Namesake(host) => self.namesake(host, moment),
             Input::OnBus => self.is_on_bus = true,
@@ -357,6 +353,11 @@ impl State {
         let mut effects = Vec::new();
         self.end_leases(moment, &mut effects);
         effects
+    }
+
+    /// Returns whether the changes of scenarios stay when the daemon stops in order.
+    pub(super) fn keeps_on_exit(&self) -> bool {
+        self.identity.options.keep_on_exit
     }
 
     /// Returns whether an interface is being restored or released, or will be after the work under way.

@@ -13,10 +13,12 @@ use tracing::{debug, info, warn};
 
 use super::effects::{EffectRunner, Handles};
 use super::holders::HolderReports;
+use super::reload::ConfigReader;
 use super::state::{Input, Moment, State, TcCall};
 use super::{BackendError, Signal, Signals, Supervisor, faults};
 use crate::bus::{Namesakes, Request};
 use crate::clock::{now, unix_milliseconds};
+use crate::config::Reloadable;
 use crate::interfaces::InterfacesEvent;
 use crate::lease::BootTime;
 use crate::library::LibraryHandle;
@@ -55,6 +57,8 @@ enum Event {
     Signal(Signal),
     Failure(BackendError),
     Input(Input),
+    /// The configuration was read again. `None`: no value changes.
+    Options(Option<Reloadable>),
 }
 
 /// The main loop of the daemon. [`Task::run`] runs it.
@@ -65,8 +69,7 @@ pub(super) struct Task {
     runner: EffectRunner,
     signals: Signals,
     supervisor: Supervisor,
-    /// Whether interfaces of running scenarios are restored at shutdown.
-    restore: bool,
+    config: ConfigReader,
 }
 
 impl Task {
@@ -76,7 +79,7 @@ impl Task {
         handles: Handles,
         signals: Signals,
         supervisor: Supervisor,
-        restore: bool,
+        config: ConfigReader,
     ) -> Self {
         Self {
             state,
@@ -84,7 +87,7 @@ impl Task {
             runner: EffectRunner::new(handles),
             signals,
             supervisor,
-            restore,
+            config,
         }
     }
 
@@ -101,9 +104,15 @@ impl Task {
                     break Ok(());
                 }
                 Event::Signal(Signal::Reload) => {
-                    info!("SIGHUP, reading presets and scenarios again");
+                    info!("SIGHUP, reading configuration, presets and scenarios again");
                     self.sources.library.reload();
+                    self.config.begin();
                 }
+                Event::Options(Some(options)) => {
+                    super::tell_policy(&options.policy);
+                    self.take(Input::Options(options)).await;
+                }
+                Event::Options(None) => {}
                 Event::Failure(failure) => break Err(failure),
                 Event::Input(input) => self.take(input).await,
             }
@@ -149,7 +158,8 @@ impl Task {
     /// Ends executions, which restore their interfaces. This needs all inputs except requests.
     async fn end_scenarios(&mut self) {
         let limit = tokio::time::Instant::now() + LAST_SCENARIOS;
-        let mut ended = self.runner.handles.scenarios.end(self.restore).await;
+        let restore = !self.state.keeps_on_exit();
+        let mut ended = self.runner.handles.scenarios.end(restore).await;
         loop {
             let event = tokio::select! {
                 biased;
@@ -164,7 +174,7 @@ impl Task {
             };
             match event {
                 Event::Input(input) => self.take(input).await,
-                Event::Signal(Signal::Reload) => {}
+                Event::Signal(Signal::Reload) | Event::Options(_) => {}
                 // A second signal, or a required actor has ended.
                 Event::Signal(Signal::Stop(_)) | Event::Failure(_) => {
                     return warn!("scenarios not ended in time");
@@ -214,6 +224,8 @@ impl Task {
             signal = self.signals.next() => Event::Signal(signal),
             // Cancel-safe: the set keeps a result until it is returned.
             failure = self.supervisor.failure() => Event::Failure(failure),
+            // Cancel-safe: the set of readings keeps a result until it is returned.
+            options = self.config.next() => Event::Options(options),
             // Cancel-safe, like the other channels: `recv` removes a message only when it returns it. A closed channel means that
             // an actor has ended. The supervisor reports its error.
             Some(event) = sources.namespaces.next() => Event::Input(Input::Namespace(event)),

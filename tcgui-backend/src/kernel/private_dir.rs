@@ -10,6 +10,7 @@
 //! the daemon's user: systemd creates `/var/lib/NAME` as such a link for `DynamicUser=`.
 
 mod distrust;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use nix::unistd::{LinkatFlags, UnlinkatFlags, linkat, unlinkat};
 use distrust::{Flaw, Inode, Role};
 
 pub use distrust::Distrust;
+pub use shared::{list_shared_directory, open_shared_file};
 
 /// The limit of symbolic links in one path, as in the kernel (`man 7 path_resolution`).
 const MAX_LINKS: u32 = 40;

@@ -1,6 +1,5 @@
 //! The verbs on a kernel with netem, compared with the state of the kernel.
 
-
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

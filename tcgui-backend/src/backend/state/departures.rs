@@ -67,7 +67,7 @@ impl State {
             },
             link,
             work: TcWork::Restore,
-            foreign: self.identity.foreign_qdiscs,
+            foreign: self.identity.options.foreign_qdiscs,
             held: None,
             begun: BootTime::default(),
         };

@@ -43,13 +43,23 @@ impl State {
             | Request::Diagnostics(..)
             | Request::Explain(..)
             | Request::State(..) => {
-                return self.identity.policy.check().map(|()| Permit::Always);
+                return self
+                    .identity
+                    .options
+                    .policy
+                    .check()
+                    .map(|()| Permit::Always);
             }
         };
         match self.find(netns, interface) {
             Ok((_, found)) => self.permit_interface(change, &found),
             // The request is answered with this error later, unless the policy permits no change at all.
-            Err(_) => self.identity.policy.check().map(|()| Permit::Always),
+            Err(_) => self
+                .identity
+                .options
+                .policy
+                .check()
+                .map(|()| Permit::Always),
         }
     }
 
@@ -57,9 +67,14 @@ impl State {
     pub(super) fn permit_interface(&self, change: Change, found: &Found) -> Result<Permit, Denial> {
         let Ok(interface) = InterfaceName::new(&found.link.ifname) else {
             // `InterfaceName` accepts every name that the kernel accepts.
-            return self.identity.policy.check().map(|()| Permit::Always);
+            return self
+                .identity
+                .options
+                .policy
+                .check()
+                .map(|()| Permit::Always);
         };
-        self.identity.policy.check_interface(
+        self.identity.options.policy.check_interface(
             change,
             Target {
                 namespaces: self.inventory.names(found.key),

@@ -67,7 +67,7 @@ impl State {
     fn check_tc(&self, request: TcRequest) -> Result<(Target, Found, TcWork), Failure> {
         let (target, found) = self.find(&request.namespace, &request.interface)?;
         let lane = (found.key, found.link.ifindex);
-        let mut terms = Terms::of_request(&request, self.identity.default_ttl)
+        let mut terms = Terms::of_request(&request, self.identity.options.default_ttl)
             .map_err(|err| (err.kind(), err.to_string()))?;
         terms.holder = check_holder(&request)?;
         let work = match request.operation {
@@ -167,7 +167,7 @@ impl State {
             },
             link: found.link,
             work,
-            foreign: self.identity.foreign_qdiscs,
+            foreign: self.identity.options.foreign_qdiscs,
             held: None,
             begun: BootTime::default(),
         }

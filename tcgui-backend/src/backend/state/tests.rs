@@ -14,6 +14,8 @@ use crate::backend::orders::{TcResult, TcWork};
 use crate::bus::TcPublication;
 use crate::kernel::link::Link;
 use crate::kernel::netns::MountedNamespaceId;
+use crate::policy::Policy;
+use crate::tc::plan::ForeignQdiscs;
 
 mod departures;
 mod executions;
@@ -75,10 +77,12 @@ impl Bench {
             name: "lab".parse().unwrap(),
             hostname: Some("box".to_owned()),
             started_at: 1000,
-            foreign_qdiscs: ForeignQdiscs::Keep,
-            default_ttl: None,
-            keep_on_exit: false,
-            policy: Policy::default(),
+            options: Reloadable {
+                foreign_qdiscs: ForeignQdiscs::Keep,
+                default_ttl: None,
+                keep_on_exit: false,
+                policy: Policy::default(),
+            },
             fails_with: None,
         };
         let setting = Setting {

@@ -30,6 +30,10 @@ pub(super) enum Role {
     Link,
     /// A file in the directory.
     File,
+    /// A directory with files that other users may read.
+    SharedDirectory,
+    /// A file that other users may read.
+    SharedFile,
 }
 
 /// Why an inode cannot be trusted.
@@ -144,6 +148,9 @@ impl Distrust {
             (Role::File, _) => {
                 format!("check what is in it, then run: chown {owner}: {path} && chmod 600 {path}")
             }
+            (Role::SharedDirectory | Role::SharedFile, _) => {
+                format!("check what is in it, then run: chown {owner}: {path} && chmod go-w {path}")
+            }
         }
     }
 }
@@ -152,9 +159,9 @@ impl fmt::Display for Distrust {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match self.role {
             Role::Ancestor => "the parent directory",
-            Role::Directory => "the directory",
+            Role::Directory | Role::SharedDirectory => "the directory",
             Role::Link => "the symbolic link",
-            Role::File => "the file",
+            Role::File | Role::SharedFile => "the file",
         };
         write!(f, "{what} {:?} is not trusted: ", self.path)?;
         match self.flaw {

@@ -192,7 +192,7 @@ impl State {
 
     /// Ends the leases of scenarios because the daemon stops. With `keep_on_exit`, their netems stay.
     fn end_scenarios(&mut self, moment: Moment, effects: &mut Vec<Effect>) {
-        if !self.identity.keep_on_exit {
+        if !self.identity.options.keep_on_exit {
             return self.ledger.end_scenario(None);
         }
         for (lane, id) in self.ledger.scenarios() {

@@ -238,7 +238,7 @@ fn a_renewed_lease_still_restores_the_state_before_the_first_change() {
 #[test]
 fn the_default_lifetime_applies_to_requests_without_one() {
     let mut bench = Bench::warm();
-    bench.state.identity.default_ttl = Some(SECOND);
+    bench.state.identity.options.default_ttl = Some(SECOND);
     let (lease, _) = bench.applied(request(None, None));
     assert_eq!(lease.expires, Some(bench.moment.boot.plus(SECOND)));
     let (lease, _) = bench.applied(request(Some(7), None));
@@ -495,7 +495,7 @@ fn scenarios_end_with_the_daemon_unless_keep_on_exit_is_set() {
     assert_eq!(work(effects).order.work, TcWork::Restore);
 
     let mut bench = Bench::warm();
-    bench.state.identity.keep_on_exit = true;
+    bench.state.identity.options.keep_on_exit = true;
     bench.state.ledger.settle(V0, Some(scenario()));
     let effects = bench.state.stop(bench.moment);
     let id = "s".to_owned();

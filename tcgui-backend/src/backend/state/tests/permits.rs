@@ -31,7 +31,7 @@ impl Bench {
     /// As [`Self::warm`], with a real loopback interface and a policy.
     fn guarded(policy: Policy) -> Self {
         let mut bench = Self::warm();
-        bench.state.identity.policy = policy;
+        bench.state.identity.options.policy = policy;
         let lo = Link {
             loopback: true,
             ..link(1, "lo", false)
@@ -275,14 +275,14 @@ fn steps_are_checked_by_the_policy_and_restorations_are_not() {
     assert!(effects.is_empty(), "{effects:?}");
 
     // The namespace or interface was renamed while the scenario ran.
-    bench.state.identity.policy = Policy::default();
+    bench.state.identity.options.policy = Policy::default();
     let (mut effects, _) = call(&mut bench, super::super::Asked::Look);
     let Some(Effect::ChangeTc(change)) = effects.pop() else {
         panic!("{effects:?}")
     };
     bench.done(change, None);
     bench.all_published_now();
-    bench.state.identity.policy = policy(false, &[], &["default/v0"]);
+    bench.state.identity.options.policy = policy(false, &[], &["default/v0"]);
     let step = || super::super::Asked::Change(Box::new(delay()));
     let (effects, answer) = call(&mut bench, step());
     assert_eq!(denied(answer), Some(ErrorKind::Denied));
@@ -294,7 +294,7 @@ fn steps_are_checked_by_the_policy_and_restorations_are_not() {
 #[test]
 fn a_lease_of_an_earlier_run_ends_under_stricter_options() {
     let mut bench = Bench::cold(&[]);
-    bench.state.identity.policy = policy(true, &[], &["*/*"]);
+    bench.state.identity.options.policy = policy(true, &[], &["*/*"]);
     let now = bench.moment.boot;
     let lease = leases::lease(Owner::Plain, Some(now));
     bench.state.adopt(vec![((NetnsKey::Host, 2), lease)], now);
@@ -344,4 +344,37 @@ fn a_refused_switch_of_an_unknown_interface_publishes_nothing() {
         assert_eq!(answer.unwrap().error_kind, Some(ErrorKind::Denied));
         assert!(effects.is_empty(), "{effects:?}");
     }
+}
+
+#[test]
+fn options_that_were_read_again_apply_to_the_next_request() {
+    let mut bench = Bench::guarded(Policy::default());
+    let (effects, _answer) = bench.switch("default", "v0", InterfaceControlOperation::Enable);
+    assert!(effects.iter().any(|it| matches!(it, Effect::ChangeLink(_))));
+
+    let mut bench = Bench::guarded(Policy::default());
+    let options = Reloadable {
+        policy: policy(true, &[], &[]),
+        default_ttl: Some(Duration::from_secs(60)),
+        keep_on_exit: true,
+        ..bench.state.identity.options.clone()
+    };
+    assert!(!bench.state.keeps_on_exit());
+    bench.step(Input::Options(options.clone()));
+    assert!(bench.state.keeps_on_exit());
+    let (_, answer) = bench.switch("default", "v0", InterfaceControlOperation::Enable);
+    assert_eq!(answer.unwrap().error_kind, Some(ErrorKind::Denied));
+    bench.all_published_now();
+
+    let policy = Policy::default();
+    bench.step(Input::Options(Reloadable { policy, ..options }));
+    let (effects, _answer) = bench.tc("default", delay());
+    let change = effects.into_iter().find_map(|effect| match effect {
+        Effect::ChangeTc(change) => Some(change),
+        _ => None,
+    });
+    let TcWork::Change { terms, .. } = change.unwrap().order.work else {
+        panic!("no change");
+    };
+    assert_eq!(terms.ttl, Some(Duration::from_secs(60)));
 }
