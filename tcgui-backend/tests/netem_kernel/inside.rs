@@ -340,7 +340,7 @@ mod with_netem {
             let before = lab.socket.qdiscs().unwrap();
             let err = lab.perform(ifname, delay(1.0)).unwrap_err();
             assert!(matches!(err, TcError::Refused(_)), "{err:?}");
-            assert_eq!(err.kind(), ErrorKind::Busy);
+            assert_eq!(err.kind(), ErrorKind::Denied);
             assert!(err.to_string().contains(named), "{err}");
             assert_eq!(lab.socket.qdiscs().unwrap(), before, "{ifname}");
         }
