@@ -1,6 +1,6 @@
 //! Files that other users may read but not change, such as configuration files.
 //!
-//! The rules are those of [`PrivateDir`], with two differences. Other users may read the files. A symbolic link to a file is
+//! The rules are those of [`PrivateDir`](super::PrivateDir), with two differences. Other users may read the files. A symbolic link to a file is
 //! followed if it belongs to root or to the daemon's user, because some systems link the files in `/etc`.
 
 use std::ffi::OsString;
