@@ -325,8 +325,12 @@ lab_test!(
     run_goes_on_over_a_restart_of_the_daemon,
     |scene| {
         started(scene)?;
-        let mut child = running(&["--ttl", "30s", "--", "sleep", "25"])?;
-        wait_root("delay 33ms", true)?;
+        let directory = tempfile::tempdir()?;
+        let begun = directory.path().join("begun");
+        let command = format!("touch {} && sleep 25", begun.display());
+        let mut child = running(&["--ttl", "30s", "--", "sh", "-c", &command])?;
+        // The command begins after the answer of the daemon. Before that, `run` would report that the daemon has ended.
+        wait_for("the command has begun", SOON, || begun.exists(), |it| *it)?;
         scene.take_daemon()?.crash()?;
         scene.start_daemon::<&str>(&[])?;
         holds_for(
