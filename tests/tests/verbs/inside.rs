@@ -54,6 +54,17 @@ fn shown() -> anyhow::Result<Value> {
     Ok(document["interfaces"][0].clone())
 }
 
+/// `run` with a command of the shell, which has begun. The command begins after the answer of the daemon. Before that, `run`
+/// would report a daemon that has ended.
+fn running_command(command: &str, options: &[&str]) -> anyhow::Result<Child> {
+    let directory = tempfile::tempdir()?;
+    let begun = directory.path().join("begun");
+    let command = format!("touch {} && {command}", begun.display());
+    let child = running(&[options, &["--", "sh", "-c", &command]].concat())?;
+    wait_for("the command has begun", SOON, || begun.exists(), |it| *it)?;
+    Ok(child)
+}
+
 /// `run` with a command, in the background.
 fn running(args: &[&str]) -> anyhow::Result<Child> {
     // An emulated processor needs longer for each renewal too.
@@ -281,15 +292,7 @@ lab_test!(
             Signal::SIGQUIT,
             Signal::SIGUSR1,
         ] {
-            let mut child = running(&["--", "sleep", "60"])?;
-            wait_root("delay 33ms", true)?;
-            // The command starts after the impairment.
-            wait_for(
-                "the command runs",
-                SOON,
-                || run(Command::new("pgrep").args(["-P", &child.id().to_string()])),
-                Result::is_ok,
-            )??;
+            let mut child = running_command("exec sleep 60", &[])?;
             process::signal(child.id(), signal)?;
             let status = child.wait()?;
             ensure!(
@@ -325,12 +328,7 @@ lab_test!(
     run_goes_on_over_a_restart_of_the_daemon,
     |scene| {
         started(scene)?;
-        let directory = tempfile::tempdir()?;
-        let begun = directory.path().join("begun");
-        let command = format!("touch {} && sleep 25", begun.display());
-        let mut child = running(&["--ttl", "30s", "--", "sh", "-c", &command])?;
-        // The command begins after the answer of the daemon. Before that, `run` would report that the daemon has ended.
-        wait_for("the command has begun", SOON, || begun.exists(), |it| *it)?;
+        let mut child = running_command("sleep 25", &["--ttl", "30s"])?;
         scene.take_daemon()?.crash()?;
         scene.start_daemon::<&str>(&[])?;
         holds_for(
