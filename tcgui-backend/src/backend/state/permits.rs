@@ -42,37 +42,26 @@ impl State {
             | Request::Execution(..)
             | Request::Diagnostics(..)
             | Request::Explain(..)
-            | Request::State(..) => {
-                return self
-                    .identity
-                    .options
-                    .policy
-                    .check()
-                    .map(|()| Permit::Always);
-            }
+            | Request::State(..) => return self.permit_without_interface(),
         };
         match self.find(netns, interface) {
             Ok((_, found)) => self.permit_interface(change, &found),
             // The request is answered with this error later, unless the policy permits no change at all.
-            Err(_) => self
-                .identity
-                .options
-                .policy
-                .check()
-                .map(|()| Permit::Always),
+            Err(_) => self.permit_without_interface(),
         }
+    }
+
+    /// Permits a request that changes no known interface, unless the policy permits no change at all.
+    fn permit_without_interface(&self) -> Result<Permit, Denial> {
+        let policy = &self.identity.options.policy;
+        policy.check().map(|()| Permit::Always)
     }
 
     /// Permits or refuses a change of an interface.
     pub(super) fn permit_interface(&self, change: Change, found: &Found) -> Result<Permit, Denial> {
         let Ok(interface) = InterfaceName::new(&found.link.ifname) else {
             // `InterfaceName` accepts every name that the kernel accepts.
-            return self
-                .identity
-                .options
-                .policy
-                .check()
-                .map(|()| Permit::Always);
+            return self.permit_without_interface();
         };
         self.identity.options.policy.check_interface(
             change,
