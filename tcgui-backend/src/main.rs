@@ -20,9 +20,10 @@ const LAST_REQUESTS: Duration = Duration::from_millis(200);
 /// Maximum number of runtime threads. More would be idle. On a machine with one processor, one is used, because a second would
 /// only add wake-ups.
 const MOST_WORKERS: usize = 4;
-/// Maximum number of blocking threads: link dumps and operations (4 each, inside and outside namespaces), diagnostics probes (4),
-/// counter readings (3), the publication, the samples, a reserve, and one for each client that is written to. The code that
-/// starts such work limits its number. Threads are started on demand.
+/// Maximum number of blocking threads. Link dumps inside and outside namespaces use up to eight, and so do operations.
+/// Checks of links use four, and counter readings three. The publication and the samples use one each, and so does each
+/// client that is written to. The others are a reserve. The code that starts such work limits its number. Threads are
+/// started on demand.
 const BLOCKING_THREADS: usize = 32 + bus::WRITERS;
 /// Time after which an idle blocking thread ends. It is longer than the interval of counter readings, so that one thread stays
 /// available for them. It is short enough that these readings do not keep all threads of a burst alive.

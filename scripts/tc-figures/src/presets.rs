@@ -1,4 +1,4 @@
-//! What the shipped presets and scenarios lose, duplicate and corrupt, compared with what their files say.
+//! Compares the shipped presets and scenarios with their files: the shares of lost, duplicated and corrupted packets.
 
 use std::fs;
 use std::io::ErrorKind;
