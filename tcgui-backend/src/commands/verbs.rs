@@ -7,6 +7,7 @@ mod diagnose;
 mod documents;
 mod failure;
 mod impairment;
+mod lists;
 mod names;
 mod output;
 mod preset;

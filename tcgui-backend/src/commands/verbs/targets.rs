@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tcgui_backend::cli::target::{Target, target_text};
-use tcgui_shared::interface::InterfaceType;
+use tcgui_shared::interface::{InterfaceListUpdate, InterfaceType};
 use tcgui_shared::state::{BackendState, InterfaceState, StateRequest};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use super::documents::{ChangeDocument, ErrorDocument, NetemDocument, ResultDocument, SCHEMA};
 use super::failure::{Failure, Status, of_several};
 use super::impairment;
+use super::lists::{interfaces, wait_for_list};
 use super::output::{Output, print_line};
 use super::progress::Progress;
 use super::session::Session;
@@ -118,44 +119,22 @@ pub(super) async fn wait_until_present(
     time: Duration,
     quiet: bool,
 ) -> Result<(), Failure> {
-    let mut following = session.client.follow(Some(&session.backend)).await?;
-    let progress = Progress::new(None, quiet);
+    let following = session.client.follow(Some(&session.backend)).await?;
     let deadline = Instant::now() + time;
-    loop {
-        let missing = {
-            let lists = following.lists.borrow_and_update();
-            let list = lists.get(session.backend.as_str());
-            let is_present = |target: &&Target| {
-                let namespaces = list.into_iter().flat_map(|list| &list.namespaces);
-                namespaces.into_iter().any(|namespace| {
-                    let aliases = namespace.aliases.iter().map(String::as_str);
-                    let names = std::iter::once(namespace.name.as_str()).chain(aliases);
-                    let names: Vec<_> = names.collect();
-                    let mut interfaces = namespace.interfaces.iter();
-                    interfaces.any(|it| target.matches(names.iter().copied(), &it.name))
-                })
-            };
-            targets.iter().find(|target| !is_present(target)).cloned()
-        };
-        let Some(missing) = missing else {
-            return Ok(());
-        };
-        progress.say(&format!("waiting for {missing}"));
-        tokio::select! {
-            changed = following.lists.changed() => {
-                if changed.is_err() {
-                    return Err(Failure::new(Status::NoDaemon, "the session was closed"));
-                }
-            }
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + Duration::from_secs(1))) => {
-                if Instant::now() >= deadline {
-                    let message = format!(
-                        "{missing} has not appeared within {}; `tcgui-backend explain NAMESPACE` says why a namespace is not listed",
-                        humantime::format_duration(time)
-                    );
-                    return Err(Failure::new(Status::Busy, message));
-                }
-            }
+    let missing = |list: Option<&InterfaceListUpdate>| {
+        let is_present =
+            |target: &&Target| list.is_some_and(|list| interfaces(list, target).next().is_some());
+        let missing = targets.iter().find(|target| !is_present(target));
+        missing.map(ToString::to_string)
+    };
+    match wait_for_list(session, following, deadline, quiet, missing).await? {
+        None => Ok(()),
+        Some(missing) => {
+            let message = format!(
+                "{missing} has not appeared within {}; `tcgui-backend explain NAMESPACE` says why a namespace is not listed",
+                humantime::format_duration(time)
+            );
+            Err(Failure::new(Status::Busy, message))
         }
     }
 }

@@ -12,13 +12,12 @@ use tcgui_shared::scenario::{
 use tokio::time::Instant;
 
 use super::failure::{Failure, Status};
+use super::lists::{interfaces, wait_for_list};
 use super::progress::Progress;
 use super::session::Session;
 
 /// How often an execution is asked for.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-/// How often the progress is drawn.
-const TICK: Duration = Duration::from_secs(1);
 
 /// Waits.
 pub(super) async fn wait_for(args: WaitForArgs) -> Result<(), Failure> {
@@ -45,27 +44,12 @@ pub(super) async fn wait_for(args: WaitForArgs) -> Result<(), Failure> {
             let what = format!("{target} to have no impairment");
             let is_clear = |list: &InterfaceListUpdate| {
                 let mut found = interfaces(list, &target).peekable();
-                found.peek().is_some() && found.all(|has_netem| !has_netem)
+                found.peek().is_some() && found.all(|it| !it.has_tc_qdisc)
             };
             until(&limit, &what, is_clear).await
         }
         Condition::Scenario { target, limit } => scenario(&limit, &target).await,
     }
-}
-
-/// Returns for each interface that a target means whether it has a netem.
-fn interfaces<'a>(
-    list: &'a InterfaceListUpdate,
-    target: &'a Target,
-) -> impl Iterator<Item = bool> + 'a {
-    list.namespaces.iter().flat_map(move |namespace| {
-        let interfaces = namespace.interfaces.iter();
-        interfaces.filter_map(move |it| {
-            let aliases = namespace.aliases.iter().map(String::as_str);
-            let names = std::iter::once(namespace.name.as_str()).chain(aliases);
-            target.matches(names, &it.name).then_some(it.has_tc_qdisc)
-        })
-    })
 }
 
 async fn open(limit: &WaitLimit) -> Result<Session, Failure> {
@@ -87,32 +71,15 @@ async fn until(
 ) -> Result<(), Failure> {
     let deadline = Instant::now() + limit.timeout;
     let session = open(limit).await?;
-    let mut following = session.client.follow(Some(&session.backend)).await?;
-    let progress = Progress::new(None, limit.quiet);
-    loop {
-        let is_met = {
-            let lists = following.lists.borrow_and_update();
-            lists
-                .get(session.backend.as_str())
-                .is_some_and(|list| holds(list))
-        };
-        if is_met {
+    let following = session.client.follow(Some(&session.backend)).await?;
+    let missing =
+        |list: Option<&InterfaceListUpdate>| (!list.is_some_and(&holds)).then(|| what.to_owned());
+    match wait_for_list(&session, following, deadline, limit.quiet, missing).await? {
+        None => {
             session.close().await;
-            return Ok(());
+            Ok(())
         }
-        progress.say(&format!("waiting for {what}"));
-        tokio::select! {
-            changed = following.lists.changed() => {
-                if changed.is_err() {
-                    return Err(Failure::new(Status::NoDaemon, "the session was closed"));
-                }
-            }
-            () = tokio::time::sleep_until(deadline.min(Instant::now() + TICK)) => {
-                if Instant::now() >= deadline {
-                    return Err(timed_out(limit, what));
-                }
-            }
-        }
+        Some(_) => Err(timed_out(limit, what)),
     }
 }
 
